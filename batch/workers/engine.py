@@ -1,0 +1,101 @@
+"""What the worker's loop asks of an engine, and what it gives one: two small protocols."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from batch.queue.jobs import Job
+
+
+class Work(Protocol):
+    """One job in the hands of an engine. Not thread-safe: used from the engine's thread only."""
+
+    @property
+    def job(self) -> Job: ...
+
+    @property
+    def request(self) -> Mapping[str, Any]:
+        """job.request."""
+        ...
+
+    @property
+    def watched(self) -> bool:
+        """True while somebody listens: deltas to nobody need not be made."""
+        ...
+
+    def unit(self, done: float | None = None, total: float | None = None, name: str = "tokens") -> int:
+        """The one yield point: call between two units of work (a prompt slice, a token, a 30 s window, a pack).
+
+        Raises Cancelled when the job is to stop (let it pass through). Runs whatever is more urgent on this same
+        engine, by calling `engine.run` again from inside, before it returns. Returns how many threads the next
+        unit may use, at least 1. Costs a few microseconds when nothing is up.
+        """
+        ...
+
+    def emit(self, event: Mapping[str, Any]) -> None:
+        """Push an event ({"type": "delta", …}) to whoever waits for the job; dropped when nobody does."""
+        ...
+
+    def blob(self, sha256: str) -> Path:
+        """Where the spool keeps these bytes."""
+        ...
+
+    def keep(self, data: bytes) -> str:
+        """Put result bytes in the spool, tied to this job's row; returns their sha256."""
+        ...
+
+    def checkpoint(self, step: int, data: Mapping[str, Any]) -> None:
+        """Write a finished step durably; a restart resumes behind it."""
+        ...
+
+    def checkpoints(self) -> list[Mapping[str, Any]]:
+        """What earlier attempts wrote, in order of step."""
+        ...
+
+    def mates(self, limit: int) -> list[Work]:
+        """Take up to `limit` further jobs of the same task that wait in this queue, at this job's priority or above,
+        to be done together with this one. Each must be ended with `finish` or `fail`."""
+        ...
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """End a mate; the loop itself ends the job that `run` returned for."""
+        ...
+
+    def fail(self, error: Exception) -> None:
+        """End a mate with an error."""
+        ...
+
+
+class Engine(Protocol):
+    """One model, loaded once, one job at a time; `run` may be entered again from inside `Work.unit`."""
+
+    def load(self, report: Callable[[float], None]) -> Mapping[str, Any]:
+        """Load the model, reporting progress 0..1; returns what `/props` and `/v1/models` tell (see `Facts` keys:
+        model (name), path, size (bytes), n_ctx, n_ctx_train, n_vocab, n_params, n_embd, vision (bool), template…).
+
+        Raises ModelProblem with a sentence that names the file.
+        """
+        ...
+
+    def run(self, work: Work) -> Mapping[str, Any]:
+        """Do the job and return its result (queue/tasks.py). A BatchError fails the job with that error."""
+        ...
+
+    def ask(self, question: str, payload: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Answer a quick question that needs no turn (tokenize, detokenize, apply_template, count, metrics).
+
+        Called from another thread while `run` may be busy: touch nothing that `run` changes. A BatchError goes back
+        to who asked.
+        """
+        ...
+
+    def interrupt(self) -> None:
+        """Called from another thread: stop the native call in flight as soon as it can be, then `Work.unit` or an
+        exception ends the job. Harmless when nothing runs."""
+        ...
+
+    def close(self) -> None:
+        """Free the model; called once, from the engine's thread."""
+        ...
