@@ -1,0 +1,169 @@
+"""Where a rendered prompt's characters came from: a caller's markup goes through the template in disguise.
+
+Tokens such as `<|turn>` must only come from the template, never from what a caller wrote. So every caller's character
+that could be part of such a token is swapped, one for one, for a private-use character that the request does not hold,
+and swapped back after rendering: whatever the template does with the text (trim, slice, split, join), what was
+disguised is the caller's.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from batch.errors import BadRequest
+
+_BRACKETS = frozenset("<>|[]")
+# Templates and JSON give these a meaning of their own.
+_NEVER = frozenset("\"'\\ \t\r\n{}")
+_PLANES = ((0x100000, 0x10FFFE), (0xF0000, 0xFFFFE))
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A stretch of prompt text, to be tokenised on its own."""
+
+    text: str
+    trusted: bool
+    """True: special tokens that the template wrote; parse them. False: plain text; parse no special token in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """Where the n-th media part of the messages stands."""
+
+    index: int
+
+
+class Specials:
+    """The texts of the tokens that only a template may write."""
+
+    def __init__(self, texts: Collection[str]) -> None:
+        self.texts = frozenset(t for t in texts if t.strip())
+        self.disguised = "".join(sorted(_disguised(self.texts)))
+        self._lengths: dict[str, list[int]] = {}
+        for text in sorted(self.texts, key=len, reverse=True):
+            lengths = self._lengths.setdefault(text[0], [])
+            if len(text) not in lengths:
+                lengths.append(len(text))
+        starts = "".join(re.escape(c) for c in sorted(self._lengths))
+        self._start = re.compile(f"[{starts}]") if starts else re.compile(r"(?!)")
+
+    def find(self, text: str) -> Iterator[tuple[int, int]]:
+        """Every (start, end) where a special token's text stands, longest first at each start; they may overlap."""
+        for match in self._start.finditer(text):
+            at = match.start()
+            for length in self._lengths[text[at]]:
+                if text[at : at + length] in self.texts:
+                    yield at, at + length
+                    break
+
+
+class Shadow:
+    """One request's disguise."""
+
+    def __init__(self, specials: Specials, media: int, texts: Iterable[str]) -> None:
+        """`texts`: every string that the template will see, its own source too."""
+        self._specials = specials
+        wanted = len(specials.disguised) + media
+        base = _unused_run(wanted, texts)
+        hidden = {c: chr(base + media + i) for i, c in enumerate(specials.disguised)}
+        self._hide = str.maketrans(hidden)
+        self._show = str.maketrans({v: k for k, v in hidden.items()})
+        self._hidden = re.compile(f"[{''.join(hidden.values())}]") if hidden else re.compile(r"(?!)")
+        self.media = [chr(base + i) for i in range(media)]
+        self._media = re.compile(f"([{''.join(self.media)}])") if media else re.compile(r"(?!)")
+        self._base = base
+
+    def hide(self, value: Any, keep: re.Pattern[str] | None = None) -> Any:
+        """The same value with every string in it (keys too) disguised, but for what `keep` matches."""
+        if isinstance(value, str):
+            value = _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", value)
+            if keep is None:
+                return value.translate(self._hide)
+            shown = [m.group() for m in keep.finditer(value)]
+            parts = [part.translate(self._hide) for part in keep.split(value)]
+            return "".join(a + b for a, b in zip(parts, [*shown, ""], strict=True))
+        if isinstance(value, Mapping):
+            return {self.hide(k, keep): self.hide(v, keep) for k, v in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.hide(v, keep) for v in value]
+        return value
+
+    def segments(self, rendered: str) -> list[Segment | Media]:
+        """The rendered prompt in order, in plain characters again."""
+        found: list[Segment | Media] = []
+        for piece in self._media.split(rendered):
+            if len(piece) == 1 and self._base <= ord(piece) < self._base + len(self.media):
+                found.append(Media(ord(piece) - self._base))
+            elif piece:
+                found += self._split(piece)
+        return found
+
+    def _split(self, piece: str) -> list[Segment]:
+        """Trusted runs of special tokens, and between them text that is cut inside whatever only reads like one."""
+        hidden = [m.start() for m in self._hidden.finditer(piece)]
+        text = piece.translate(self._show)
+        found: list[Segment] = []
+        start = end = 0  # the plain stretch before the next special token starts here; the last special ended there
+        cuts: list[int] = []
+
+        def plain(until: int) -> None:
+            edges = [start, *[c for c in cuts if start < c < until], until]
+            found.extend(Segment(text[a:b], False) for a, b in pairwise(edges) if a < b)
+            cuts.clear()
+
+        for a, b in self._specials.find(text):
+            if a < end:
+                continue
+            first = bisect_left(hidden, a)
+            if first < len(hidden) and hidden[first] < b:
+                cuts.append(a + 1)
+                continue
+            plain(a)
+            if found and found[-1].trusted and a == end:
+                found[-1] = Segment(found[-1].text + text[a:b], True)
+            else:
+                found.append(Segment(text[a:b], True))
+            start = end = b
+        plain(len(text))
+        return found
+
+
+def strings(value: Any) -> Iterator[str]:
+    """Every string inside a JSON value, keys too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from strings(key)
+            yield from strings(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from strings(item)
+
+
+def _disguised(specials: Iterable[str]) -> set[str]:
+    """Brackets that special tokens use; where a token has none, its first character that may be swapped."""
+    found: set[str] = set()
+    for text in specials:
+        brackets = _BRACKETS & set(text)
+        found |= brackets or set(next((c for c in text if c not in _NEVER), ""))
+    return found
+
+
+def _unused_run(length: int, texts: Iterable[str]) -> int:
+    """The first of `length` private-use code points in a row that stand in none of the texts."""
+    used = sorted({ord(c) for text in texts if not text.isascii() for c in text if ord(c) >= _PLANES[1][0]})
+    for low, high in _PLANES:
+        at = low
+        for taken in [*[u for u in used if low <= u < high], high]:
+            if taken - at >= length:
+                return at
+            at = taken + 1
+    raise BadRequest("messages hold more kinds of private-use characters than this service can render.")
