@@ -124,7 +124,7 @@ def _safetensors(path: Path) -> Iterator[tuple[str, Any]]:
     """(name, array) of each tensor: 8 bytes of header length, a JSON header, the data."""
     import numpy as np
 
-    types = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "I64": np.dtype("<i8")}
+    types = {"F32": "<f4", "F16": "<f2", "I64": "<i8"}
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         if length > path.stat().st_size:
@@ -136,7 +136,7 @@ def _safetensors(path: Path) -> Iterator[tuple[str, Any]]:
         if entry["dtype"] not in types:
             raise ModelProblem(f"{path} holds {name} as {entry['dtype']}, which this converter does not read.")
         start, end = entry["data_offsets"]
-        yield name, data[start:end].view(types[entry["dtype"]]).reshape(entry["shape"])
+        yield name, np.frombuffer(data[start:end], types[entry["dtype"]]).reshape(entry["shape"])
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -1,0 +1,110 @@
+"""Whether a model's file is there and whole: size, first bytes, sha256, and the record that a pull leaves beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from batch.catalog.entry import Entry, File
+from batch.errors import ModelProblem
+
+MAGICS = {".gguf": (b"GGUF",), ".bin": (b"lmgg", b"GGUF")}
+"""First bytes by file ending; "lmgg" is ggml's 0x67676d6c in little-endian."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What can be told of a model's files without reading them through."""
+
+    paths: dict[str, Path]
+    """By role; where they lie or would lie."""
+    missing: tuple[Path, ...]
+    size: int
+    """Bytes on disk of those that are there."""
+    sha256: str | None
+    """Of the weights, as recorded or as the catalogue says."""
+
+    @property
+    def complete(self) -> bool:
+        return not self.missing
+
+
+def look(entry: Entry, models: Path) -> Fetched:
+    """Look where the files of `entry` lie; costs a few stats."""
+    paths = {file.role: entry.path(file, models) for file in entry.files}
+    there = {role: path for role, path in paths.items() if path.is_file()}
+    weights = entry.files[0]
+    known = weights.sha256 or (read_record(paths["model"]).get("sha256") if "model" in there else None)
+    return Fetched(paths, tuple(p for role, p in paths.items() if role not in there),
+                   sum(path.stat().st_size for path in there.values()), known)
+
+
+def check_magic(path: Path) -> None:
+    """Refuse a file whose first bytes are not a model's; raises ModelProblem."""
+    expected = MAGICS.get(path.suffix, (b"GGUF", b"lmgg"))
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+    except OSError as error:
+        raise ModelProblem(f"{path} cannot be read: {error.strerror}.") from None
+    if start not in expected:
+        format_name = "a GGUF" if path.suffix == ".gguf" else "a ggml"
+        raise ModelProblem(f"{path} is not {format_name} model file: give a model file, or fetch it again.")
+
+
+def check(entry: Entry, file: File, path: Path) -> str | None:
+    """Refuse a file that is not whole; returns its sha256 where one is known.
+
+    Reads it through only when its time or size is not the recorded one, that is once after a copy or a change.
+    """
+    again = f"remove it and run `batch models pull {entry.name}`"
+    record = read_record(path)
+    stat = path.stat()
+    size = file.size or record.get("size")
+    if size is not None and stat.st_size != size:
+        raise ModelProblem(f"{path} is damaged ({stat.st_size} bytes instead of {size}): {again}.")
+    check_magic(path)
+    sha256: str | None = file.sha256 or record.get("sha256")
+    if sha256 is None or entry.packaged:
+        return sha256
+    if record.get("sha256") != sha256 or record.get("mtime_ns") != stat.st_mtime_ns:
+        if sha256_of(path) != sha256:
+            raise ModelProblem(f"{path} is damaged (its sha256 is not {sha256[:12]}…): {again}.")
+        write_record(path, {**record, "model": entry.name, "sha256": sha256})
+    return sha256
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def record_path(path: Path) -> Path:
+    """The small JSON file beside a model file."""
+    return path.with_name(path.name + ".json")
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """{} where there is none or it cannot be read."""
+    try:
+        found = json.loads(record_path(path).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def write_record(path: Path, facts: dict[str, Any]) -> None:
+    """Leave size, time and `facts` (model, sha256, source…) beside `path`; a read-only folder goes without."""
+    stat = path.stat()
+    text = json.dumps({**facts, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns,
+                       "checked_at": int(time.time())}, indent=1)
+    with contextlib.suppress(OSError):
+        draft = record_path(path).with_suffix(f".json.{os.getpid()}")
+        draft.write_text(text + "\n", "utf-8")
+        os.replace(draft, record_path(path))

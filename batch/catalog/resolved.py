@@ -1,0 +1,112 @@
+"""From settings to the files of one model: a catalogue's name, the profile's choice, or any local path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from batch.catalog.entry import Entry, Licence, entries, profile
+from batch.catalog.fetched import check, check_magic, look
+from batch.errors import ModelProblem
+from batch.settings import ModelSettings, Settings, VlmSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A model that lies on this machine and looks whole."""
+
+    name: str
+    """The catalogue's name, or the file's without its ending."""
+    kind: str
+    path: Path
+    mmproj: Path | None = None
+    """The vision projector, for a vlm that sees."""
+    sampling: Mapping[str, float] = field(default_factory=dict)
+    """Defaults by the names of queue/tasks.py; the GGUF's own come next, then llama-server's."""
+    licence: Licence | None = None
+    """None for a local path."""
+    notes: str = ""
+    """What it can and can't do, for people."""
+    sha256: str | None = None
+    """Of the weights, where known."""
+    matryoshka: bool = False
+
+
+def configured(settings: Settings, kind: str) -> Entry | None:
+    """The catalogue's entry that the settings name for `kind`; None when they name a path."""
+    model = _section(settings, kind).model
+    if not model:
+        return profile(settings.profile)[kind]
+    return next((found for found in entries() if found.name == model), None)
+
+
+def resolve(settings: Settings, kind: str) -> Resolved:
+    """Where the model of `kind` ("vlm", "embedding", "stt") lies.
+
+    Raises ModelProblem: one sentence that says what is missing or damaged and the way to get it. Reads a file
+    through only once after it was fetched or changed, so it is quick at every later start.
+    """
+    section = _section(settings, kind)
+    chosen = configured(settings, kind)
+    if chosen is None:
+        found = _local(settings, kind, section.model)
+    else:
+        if chosen.kind != kind:
+            raise ModelProblem(f'{kind}.model is "{chosen.name}", which is a model for {chosen.kind}: choose another.')
+        found = _fetched(settings, chosen)
+    if isinstance(section, VlmSettings) and section.mmproj:
+        mmproj = _file(settings, "vlm.mmproj", section.mmproj)
+        check_magic(mmproj)
+        found = replace(found, mmproj=mmproj)
+    return found
+
+
+def vad(settings: Settings) -> Path | None:
+    """The voice activity model: the one that the settings name, else the catalogue's if it was fetched."""
+    if settings.stt.vad_model:
+        path = _file(settings, "stt.vad_model", settings.stt.vad_model)
+        check_magic(path)
+        return path
+    known = next(found for found in entries() if found.kind == "vad")
+    if not look(known, settings.models_dir).complete:
+        return None
+    return _fetched(settings, known).path
+
+
+def _section(settings: Settings, kind: str) -> ModelSettings:
+    section = getattr(settings, str(kind), None)
+    if not isinstance(section, ModelSettings):
+        raise ModelProblem(f'There is no kind of model "{kind}"; there are vlm, embedding and stt.')
+    return section
+
+
+def _fetched(settings: Settings, chosen: Entry) -> Resolved:
+    state = look(chosen, settings.models_dir)
+    if state.missing:
+        setting = f", or set {chosen.kind}.model to a model file on this machine" if chosen.kind != "vad" else ""
+        raise ModelProblem(f"The model {chosen.name} is not fetched ({state.missing[0]} is missing): "
+                           f"run `batch models pull {chosen.name}`{setting}.")
+    sums = {file.role: check(chosen, file, state.paths[file.role]) for file in chosen.files}
+    return Resolved(chosen.name, chosen.kind, state.paths["model"], state.paths.get("mmproj"), chosen.sampling,
+                    chosen.licence, chosen.notes, sums["model"], chosen.matryoshka)
+
+
+def _local(settings: Settings, kind: str, text: str) -> Resolved:
+    path = _file(settings, f"{kind}.model", text)
+    check_magic(path)
+    return Resolved(path.stem, kind, path)
+
+
+def _file(settings: Settings, setting: str, text: str) -> Path:
+    """A path as it stands or below the home folder."""
+    given = Path(text).expanduser()
+    for path in (given, settings.home / given):
+        if path.is_file():
+            return path.absolute()
+    known = ""
+    if setting.endswith(".model"):
+        names = ", ".join(found.name for found in entries() if f"{found.kind}.model" == setting)
+        known = f" nor a model of the catalogue ({names})"
+    raise ModelProblem(f'{setting} is "{text}", which is neither a file on this machine{known}.' if known
+                       else f'{setting} is "{text}", but there is no such file.')
