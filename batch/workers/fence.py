@@ -1,0 +1,38 @@
+"""Takes the Markdown fence off an answer that is to be JSON alone."""
+
+from __future__ import annotations
+
+import re
+
+_OPEN = "```json"
+_TAIL = re.compile(r"\s*`{0,3}\s*\Z")
+
+
+class Fence:
+    """Passes text on without a leading ```` ```json ```` and a trailing ```` ``` ````, and without space around it."""
+
+    def __init__(self) -> None:
+        self._held = ""
+        self._state = "before"
+
+    def feed(self, text: str) -> str:
+        """What of the text so far is sure to lie inside the fence and is new."""
+        self._held += text
+        if self._state == "before":
+            self._held = self._held.lstrip()
+            if len(self._held) < len(_OPEN) and _OPEN.startswith(self._held):
+                return ""
+            self._held = self._held.removeprefix(_OPEN)
+            self._state = "begun"
+        if self._state == "begun":
+            self._held = self._held.lstrip()
+            self._state = "inside" if self._held else "begun"
+        match = _TAIL.search(self._held)
+        assert match is not None
+        ready, self._held = self._held[: match.start()], self._held[match.start() :]
+        return ready
+
+    def finish(self) -> str:
+        """The rest, when no more text comes."""
+        held, self._held = self._held.strip(), ""
+        return "" if held in ("```", "``", "`", "") else held

@@ -1,0 +1,26 @@
+"""Finding markers in text that arrives in pieces."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+
+class Markers:
+    """A few fixed strings to look for."""
+
+    def __init__(self, markers: Sequence[str]) -> None:
+        self.markers = tuple(markers)
+        self._any = re.compile("|".join(map(re.escape, sorted(markers, key=len, reverse=True)))) if markers else None
+        self._longest = max(map(len, markers), default=0)
+
+    def cut(self, text: str) -> tuple[str, str, str]:
+        """(before, marker, rest) at the first marker; without one, `rest` is the end that may yet become one."""
+        match = self._any.search(text) if self._any else None
+        if match:
+            return text[: match.start()], match.group(), text[match.end() :]
+        for at in range(max(0, len(text) - self._longest + 1), len(text)):
+            tail = text[at:]
+            if any(m.startswith(tail) for m in self.markers):
+                return text[:at], "", tail
+        return text, "", ""
