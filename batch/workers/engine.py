@@ -67,6 +67,10 @@ class Work(Protocol):
         """End a mate with an error."""
         ...
 
+    def put_back(self) -> None:
+        """Return a mate to its place in the line instead of ending it; the attempt is not counted."""
+        ...
+
 
 class Engine(Protocol):
     """One model, loaded once, one job at a time; `run` may be entered again from inside `Work.unit`."""
