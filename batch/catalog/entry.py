@@ -27,7 +27,8 @@ class Licence:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    role: Literal["model", "mmproj"]
+    role: str
+    """model or mmproj; the weights come first."""
     name: str
     """Path below the models folder, or below batch/data for a packaged one."""
     size: int | None = None

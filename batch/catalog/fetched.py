@@ -14,8 +14,8 @@ from typing import Any
 from batch.catalog.entry import Entry, File
 from batch.errors import ModelProblem
 
-MAGICS = {".gguf": (b"GGUF",), ".bin": (b"lmgg", b"GGUF")}
-"""First bytes by file ending; "lmgg" is ggml's 0x67676d6c in little-endian."""
+MAGICS = {"vlm": b"GGUF", "embedding": b"GGUF", "stt": b"lmgg", "vad": b"lmgg"}
+"""First bytes by kind; "lmgg" is ggml's 0x67676d6c in little-endian."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +45,16 @@ def look(entry: Entry, models: Path) -> Fetched:
                    sum(path.stat().st_size for path in there.values()), known)
 
 
-def check_magic(path: Path) -> None:
-    """Refuse a file whose first bytes are not a model's; raises ModelProblem."""
-    expected = MAGICS.get(path.suffix, (b"GGUF", b"lmgg"))
+def check_magic(path: Path, kind: str) -> None:
+    """Refuse a file whose first bytes are not those of a model of `kind`; raises ModelProblem."""
     try:
         with path.open("rb") as file:
             start = file.read(4)
     except OSError as error:
         raise ModelProblem(f"{path} cannot be read: {error.strerror}.") from None
-    if start not in expected:
-        format_name = "a GGUF" if path.suffix == ".gguf" else "a ggml"
-        raise ModelProblem(f"{path} is not {format_name} model file: give a model file, or fetch it again.")
+    if start != MAGICS[kind]:
+        format_name = "GGUF" if MAGICS[kind] == b"GGUF" else "whisper.cpp ggml"
+        raise ModelProblem(f"{path} is not a {format_name} file: name another file, or fetch it again.")
 
 
 def check(entry: Entry, file: File, path: Path) -> str | None:
@@ -69,7 +68,7 @@ def check(entry: Entry, file: File, path: Path) -> str | None:
     size = file.size or record.get("size")
     if size is not None and stat.st_size != size:
         raise ModelProblem(f"{path} is damaged ({stat.st_size} bytes instead of {size}): {again}.")
-    check_magic(path)
+    check_magic(path, entry.kind)
     sha256: str | None = file.sha256 or record.get("sha256")
     if sha256 is None or entry.packaged:
         return sha256

@@ -57,7 +57,7 @@ def resolve(settings: Settings, kind: str) -> Resolved:
         found = _fetched(settings, chosen)
     if isinstance(section, VlmSettings) and section.mmproj:
         mmproj = _file(settings, "vlm.mmproj", section.mmproj)
-        check_magic(mmproj)
+        check_magic(mmproj, kind)
         found = replace(found, mmproj=mmproj)
     return found
 
@@ -66,7 +66,7 @@ def vad(settings: Settings) -> Path | None:
     """The voice activity model: the one that the settings name, else the catalogue's if it was fetched."""
     if settings.stt.vad_model:
         path = _file(settings, "stt.vad_model", settings.stt.vad_model)
-        check_magic(path)
+        check_magic(path, "vad")
         return path
     known = next(found for found in entries() if found.kind == "vad")
     if not look(known, settings.models_dir).complete:
@@ -94,7 +94,7 @@ def _fetched(settings: Settings, chosen: Entry) -> Resolved:
 
 def _local(settings: Settings, kind: str, text: str) -> Resolved:
     path = _file(settings, f"{kind}.model", text)
-    check_magic(path)
+    check_magic(path, kind)
     return Resolved(path.stem, kind, path)
 
 
