@@ -1,0 +1,171 @@
+"""Text completions as replies and streams: OpenAI's text_completion and llama-server's own lines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from batch.api.chat_wire import prompt_progress
+from batch.api.sse import data, plain_error
+from batch.api.vlm_job import FINGERPRINT, note_comment, random_id
+from batch.errors import BatchError
+
+
+def summed(usages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One usage for several jobs."""
+    total: dict[str, Any] = {}
+    for usage in usages:
+        for key, value in usage.items():
+            if isinstance(value, Mapping):
+                total[key] = summed([total.get(key, {}), value])
+            else:
+                total[key] = total.get(key, 0) + value
+    return total
+
+
+def text_completion(results: Sequence[Mapping[str, Any]], model: str, created: int) -> dict[str, Any]:
+    """The whole answer to /v1/completions, one result a prompt."""
+    choices: list[dict[str, Any]] = []
+    for result in results:
+        for choice in result["choices"]:
+            choices.append({
+                "text": choice.get("text") or "",
+                "index": len(choices),
+                "logprobs": choice.get("logprobs") or None,
+                "finish_reason": choice["finish_reason"],
+            })  # fmt: skip
+    answer: dict[str, Any] = {
+        "choices": choices,
+        "created": created,
+        "model": model,
+        "system_fingerprint": FINGERPRINT,
+        "object": "text_completion",
+        "usage": summed([result["usage"] for result in results]),
+        "id": random_id("chatcmpl-"),
+    }
+    if timings := results[-1].get("timings"):
+        answer["timings"] = timings
+    return answer
+
+
+class TextChunks:
+    """The Wire of /v1/completions."""
+
+    def __init__(
+        self, model: str, created: int, prompts: int, each: int, *, usage: bool = False, progress: bool = False
+    ) -> None:
+        self._frame = {"created": created, "model": model, "system_fingerprint": FINGERPRINT,
+                       "object": "text_completion", "id": random_id("chatcmpl-")}  # fmt: skip
+        self._prompts, self._each, self._usage, self._progress = prompts, each, usage, progress
+        self._begun = False
+        self._usages: list[Mapping[str, Any]] = []
+
+    def _chunk(self, index: int, text: str, logprobs: Any = None, finish: str | None = None) -> dict[str, Any]:
+        choice = {"text": text, "index": index, "logprobs": logprobs or None, "finish_reason": finish}
+        return {"choices": [choice], **self._frame}
+
+    def event(self, job: int, event: Mapping[str, Any]) -> bytes:
+        if event["type"] == "progress" and self._progress and not self._begun:
+            return data({**self._chunk(job * self._each, ""), "prompt_progress": prompt_progress(event)})
+        if event["type"] != "delta":
+            return b""
+        self._begun = True
+        text, logprobs = (event.get("delta") or {}).get("text") or "", event.get("logprobs")
+        if not text and not logprobs:
+            return b""
+        chunk = self._chunk(job * self._each + event.get("index", 0), text, logprobs)
+        if event.get("timings"):
+            chunk["timings"] = event["timings"]
+        return data(chunk)
+
+    def done(self, job: int, result: Mapping[str, Any]) -> bytes:
+        """llama-server closes a text stream with a chunk that carries usage and timings whether asked or not."""
+        self._usages.append(result["usage"])
+        last = len(self._usages) == self._prompts
+        words = note_comment(result)
+        for at, choice in enumerate(result["choices"]):
+            chunk = self._chunk(job * self._each + choice.get("index", at), "", None, choice["finish_reason"])
+            if last and at == len(result["choices"]) - 1:
+                chunk["usage"] = summed(self._usages)
+                if result.get("timings"):
+                    chunk["timings"] = result["timings"]
+            words += data(chunk)
+        return words
+
+    def close(self) -> bytes:
+        return b"data: [DONE]\n\n"
+
+    def error(self, error: BatchError) -> bytes:
+        return data(plain_error(error))
+
+
+def native(
+    choice: Mapping[str, Any], result: Mapping[str, Any], model: str, settings: Mapping[str, Any], prompt: str, *,
+    tokens: bool = False, streamed: bool = False
+) -> dict[str, Any]:  # fmt: skip
+    """One completion in llama-server's own shape; the last line of a stream has its text behind it already."""
+    text, timings, usage = choice.get("text") or "", result.get("timings") or {}, result["usage"]
+    word = choice.get("stopping_word") or ""
+    kind = choice.get("stop_type") or ("limit" if choice["finish_reason"] == "length" else "word" if word else "eos")
+    answer = {
+        "index": choice.get("index", 0),
+        "content": "" if streamed else text,
+        "tokens": list(choice.get("tokens") or []) if tokens else [],
+        "id_slot": 0,
+        "stop": True,
+        "model": model,
+        "tokens_predicted": timings.get("predicted_n", usage["completion_tokens"]),
+        "tokens_evaluated": usage["prompt_tokens"],
+        "generation_settings": dict(settings),
+        "prompt": prompt,
+        "has_new_line": "\n" in text,
+        "truncated": False,
+        "stop_type": kind,
+        "stopping_word": word,
+        "tokens_cached": max(0, usage["prompt_tokens"] + usage["completion_tokens"] - 1),
+        "timings": timings,
+    }
+    if not streamed and (probabilities := (choice.get("logprobs") or {}).get("content")):
+        answer["completion_probabilities"] = probabilities
+    return answer
+
+
+class NativeLines:
+    """The Wire of /completion; it has no closing [DONE]."""
+
+    def __init__(self, model: str, settings: Mapping[str, Any], prompts: Sequence[str], *, progress: bool) -> None:
+        self._model, self._settings, self._prompts, self._progress = model, settings, prompts, progress
+        self._predicted = 0
+
+    def _line(self, index: int, text: str, event: Mapping[str, Any]) -> dict[str, Any]:
+        return {"index": index, "content": text, "tokens": list(event.get("tokens") or []), "stop": False,
+                "id_slot": 0, "tokens_predicted": event.get("n", self._predicted),
+                "tokens_evaluated": event.get("prompt_tokens", 0)}  # fmt: skip
+
+    def event(self, job: int, event: Mapping[str, Any]) -> bytes:
+        if event["type"] == "progress" and self._progress and not self._predicted:
+            return data({**self._line(job, "", event), "prompt_progress": prompt_progress(event)})
+        text = (event.get("delta") or {}).get("text") or "" if event["type"] == "delta" else ""
+        if not text and not event.get("logprobs"):
+            return b""
+        self._predicted += 1
+        line = self._line(job if len(self._prompts) > 1 else event.get("index", 0), text, event)
+        if event.get("timings"):
+            line["timings"] = event["timings"]
+        if event.get("logprobs"):
+            line["completion_probabilities"] = event["logprobs"]["content"]
+        return data(line)
+
+    def done(self, job: int, result: Mapping[str, Any]) -> bytes:
+        words = note_comment(result)
+        self._predicted = 0
+        for at, choice in enumerate(result["choices"]):
+            given = {**choice, "index": job if len(self._prompts) > 1 else choice.get("index", at)}
+            words += data(native(given, result, self._model, self._settings, self._prompts[job], streamed=True))
+        return words
+
+    def close(self) -> bytes:
+        return b""
+
+    def error(self, error: BatchError) -> bytes:
+        return data(plain_error(error))

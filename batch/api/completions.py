@@ -1,0 +1,179 @@
+"""POST /v1/completions (OpenAI's shape) and /completion (llama-server's own): a prompt goes on, without a template."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import Field
+from starlette.responses import JSONResponse, Response
+
+from batch.api.completion_wire import NativeLines, TextChunks, native, text_completion
+from batch.api.schemas import Int, Sampling, documented, json_body
+from batch.api.sse import EventStream
+from batch.api.vlm_job import Asked, caller_draft, counting, hub_of, model_name, note_header
+from batch.errors import BadRequest, NotSupported
+from batch.queue.hub import Hub, Ticket
+from batch.queue.jobs import Kind
+
+router = APIRouter()
+
+MOST_PROMPTS = 256
+"""Prompts in one request; each becomes a job."""
+
+
+class CompletionBody(Sampling):
+    """What a completion request may hold."""
+
+    prompt: str | list[Any] | dict[str, Any]
+    echo: bool | None = None
+    suffix: str | None = None
+    best_of: Int | None = None
+    logprobs: Annotated[Int, Field(ge=0, le=1024)] | bool | None = None
+    n_probs: Annotated[Int, Field(ge=0, le=1024)] | None = None
+    n_cmpl: Annotated[Int, Field(ge=1, le=128)] | None = None
+    return_tokens: bool | None = None
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """One CompletionRequest a prompt."""
+        if self.suffix:
+            raise BadRequest("Unsupported param: suffix", param="suffix")
+        if self.best_of is not None and self.best_of > (self.n or 1):
+            raise BadRequest("Unsupported param: best_of", param="best_of")
+        drawn = self.generation()
+        probs = self.n_probs if self.n_probs is not None else self.logprobs
+        if probs:
+            drawn |= {"n_probs": int(probs), "logprobs": True}
+        base: dict[str, Any] = {"generation": drawn}
+        if (count := self.n_cmpl or self.n or 1) > 1:
+            base["n"] = count
+        if self.echo:
+            base["echo"] = True
+        return [{"prompt": prompt, **base} for prompt in prompts(self.prompt)]
+
+
+def prompts(given: str | list[Any] | dict[str, Any]) -> list[Any]:
+    """The prompts in llama-server's shapes: a string, tokens, a mix of both, or a list of those."""
+    if isinstance(given, list) and not any(isinstance(item, int) and not isinstance(item, bool) for item in given):
+        if not given:
+            raise BadRequest('"prompt" must not be empty', param="prompt")
+        if len(given) > MOST_PROMPTS:
+            raise BadRequest(f"Field 'prompt': {len(given)} prompts; {MOST_PROMPTS} at most go in one request",
+                             param="prompt")
+        return [_prompt(item, f"prompt[{at}]") for at, item in enumerate(given)]
+    return [_prompt(given, "prompt")]
+
+
+def _prompt(given: Any, path: str) -> Any:
+    if isinstance(given, dict) and "prompt_string" in given:
+        if given.get("multimodal_data"):
+            raise NotSupported(f"Field '{path}.multimodal_data': images go to /v1/chat/completions, as image_url parts")
+        given = given["prompt_string"]
+    tokens = isinstance(given, list) and bool(given)
+    if isinstance(given, str):
+        return given
+    if tokens and all(isinstance(item, (int, str)) and not isinstance(item, bool) for item in given):
+        return given
+    raise BadRequest(f"Field '{path}': \"prompt\" elements must be a string, a list of tokens or a list of mixed "
+                     "strings & tokens.", param=path)
+
+
+async def ask_completion(request: Request, body: CompletionBody) -> tuple[Asked, list[dict[str, Any]]]:
+    hub = hub_of(request)
+    jobs = body.jobs()
+    tickets: list[Ticket] = []
+    try:
+        for job in jobs:
+            tickets.append(await hub.submit(caller_draft("completion", job)))
+    except BaseException:
+        for ticket in tickets:
+            await ticket.cancel()
+        raise
+
+    async def check() -> None:
+        for job in jobs:
+            await counting(hub, job)()
+
+    return Asked(hub, tickets, model_name(hub, body.model_name), check), jobs
+
+
+@router.post("/v1/completions", openapi_extra=documented(CompletionBody))
+@router.post("/completions", include_in_schema=False)
+async def completions(
+    request: Request, body: Annotated[CompletionBody, Depends(json_body(CompletionBody))]
+) -> Response:
+    """Go on with one or several prompts, in OpenAI's shape."""
+    asked, jobs = await ask_completion(request, body)
+    if body.stream:
+        usage = bool(body.stream_options and body.stream_options.include_usage)
+        wire = TextChunks(asked.model, asked.created, len(jobs), jobs[0].get("n", 1), usage=usage,
+                          progress=bool(body.return_progress))
+        return EventStream(asked.hub, asked.tickets, wire, check=asked.check, ping=body.ping, headers=asked.headers)
+    results = await asked.results(request)
+    answer = text_completion(results, asked.model, asked.created)
+    return JSONResponse(answer, headers=asked.headers | note_header(results))
+
+
+@router.post("/completion", openapi_extra=documented(CompletionBody))
+async def completion(request: Request, body: Annotated[CompletionBody, Depends(json_body(CompletionBody))]) -> Response:
+    """Go on with one or several prompts, in llama-server's own shape."""
+    asked, jobs = await ask_completion(request, body)
+    settings = generation_settings(asked.hub, jobs[0]["generation"], stream=bool(body.stream))
+    if body.stream:
+        texts = [await prompt_text(asked.hub, job["prompt"]) for job in jobs]
+        lines = NativeLines(asked.model, settings, texts, progress=bool(body.return_progress))
+        return EventStream(asked.hub, asked.tickets, lines, check=asked.check, ping=body.ping, headers=asked.headers)
+    results = await asked.results(request)
+    answers: list[dict[str, Any]] = []
+    for job, result in zip(jobs, results, strict=True):
+        text = await prompt_text(asked.hub, job["prompt"])
+        for choice in result["choices"]:
+            given = {**choice, "index": len(answers)}
+            answers.append(native(given, result, asked.model, settings, text, tokens=bool(body.return_tokens)))
+    return JSONResponse(answers[0] if len(answers) == 1 else answers, headers=asked.headers | note_header(results))
+
+
+async def prompt_text(hub: Hub, prompt: Any) -> str:
+    """The prompt as the reply repeats it: tokens as text."""
+    if isinstance(prompt, str):
+        return prompt
+    text = ""
+    for words, items in itertools.groupby(prompt, lambda item: isinstance(item, str)):
+        if words:
+            text += "".join(items)
+        else:
+            text += (await hub.ask(Kind.VLM, "detokenize", {"tokens": list(items)}))["content"]
+    return text
+
+
+def generation_settings(hub: Hub, generation: Mapping[str, Any], *, stream: bool) -> dict[str, Any]:
+    """llama-server's generation_settings: the model's defaults with the request's values over them."""
+    settings = default_settings(hub.model(Kind.VLM).facts) | {"stream": stream, "stop": [], "logit_bias": [],
+                                                              "grammar": "", "dry_sequence_breakers":
+                                                              ["\n", ":", '"', "*"]}  # fmt: skip
+    given = {k: v for k, v in generation.items() if k in settings}
+    if "max_tokens" in given:
+        given["n_predict"] = given["max_tokens"]
+    if "json_schema" in generation:
+        given["grammar"] = json.dumps(generation["json_schema"])
+    return settings | given
+
+
+def default_settings(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """llama-server's sampling defaults, with what the model's file or the catalogue recommends over them."""
+    own = {
+        "seed": 4294967295, "temperature": 0.8, "dynatemp_range": 0.0, "dynatemp_exponent": 1.0, "top_k": 40,
+        "top_p": 0.95, "min_p": 0.05, "top_n_sigma": -1.0, "xtc_probability": 0.0, "xtc_threshold": 0.1,
+        "typical_p": 1.0, "repeat_last_n": 64, "repeat_penalty": 1.0, "presence_penalty": 0.0,
+        "frequency_penalty": 0.0, "dry_multiplier": 0.0, "dry_base": 1.75, "dry_allowed_length": 2,
+        "dry_penalty_last_n": 0, "mirostat": 0, "mirostat_tau": 5.0, "mirostat_eta": 0.1, "max_tokens": -1,
+        "n_predict": -1, "n_keep": 0, "n_discard": 0, "ignore_eos": False, "stream": False, "n_probs": 0, "min_keep": 0,
+        "chat_format": "Content-only", "reasoning_format": "none", "reasoning_in_content": False,
+        "generation_prompt": "", "samplers": ["penalties", "dry", "top_n_sigma", "top_k", "typ_p", "top_p", "min_p",
+                                              "xtc", "temperature"],
+        "timings_per_token": False, "post_sampling_probs": False, "lora": [],
+    }  # fmt: skip
+    return own | {k: v for k, v in (facts.get("sampling") or {}).items() if k in own}

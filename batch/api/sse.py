@@ -1,0 +1,226 @@
+"""The stream writer: server-sent events that begin early, say what a caller waits for, and stop when it hangs up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import anyio
+from starlette.responses import JSONResponse, Response
+from starlette.types import Message, Receive, Scope, Send
+
+from batch.api.replay import Replay
+from batch.errors import BatchError
+from batch.queue.hub import Hub, Ticket
+
+logger = logging.getLogger("batch.api")
+
+CHECK_AFTER = 0.05
+"""A worker that is free begins sooner than this; only a job that waits is worth asking about in advance."""
+HEADERS_AFTER = 1.0
+"""Until then an error is still an HTTP error; after it the caller gets its headers and comments."""
+LOOK = (1.0, 10.0)
+"""How often a waiting caller's place in the queue is looked up, at first and at last, in seconds."""
+
+
+def packed(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+def data(value: Any) -> bytes:
+    """One event without a name, as OpenAI streams them."""
+    return b"data: " + packed(value) + b"\n\n"
+
+
+def named(event: str, value: Any) -> bytes:
+    """One event with a name, as Anthropic and OpenAI's Responses stream them."""
+    return b"event: " + event.encode() + b"\n" + data(value)
+
+
+class Wire(Protocol):
+    """How one route spells a job's events; `job` counts the request's jobs from 0."""
+
+    def event(self, job: int, event: Mapping[str, Any]) -> bytes:
+        """What a delta or progress event becomes; may be empty."""
+        ...
+
+    def done(self, job: int, result: Mapping[str, Any]) -> bytes:
+        """What comes when a job's result is there."""
+        ...
+
+    def close(self) -> bytes:
+        """What comes last, after every job."""
+        ...
+
+    def error(self, error: BatchError) -> bytes:
+        """The event that ends a stream that broke."""
+        ...
+
+
+def plain_error(error: BatchError) -> dict[str, Any]:
+    return {"error": error.body()}
+
+
+class EventStream(Response):
+    """Runs the jobs of `tickets` one after the other into a stream of server-sent events.
+
+    Owns the tickets: whatever ends the response cancels what has not ended. `check` is awaited before headers are
+    sent early, and raises the BatchError that the job itself would end with.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self,
+        hub: Hub,
+        tickets: Sequence[Ticket],
+        wire: Wire,
+        *,
+        check: Callable[[], Awaitable[None]] | None = None,
+        ping: float = 30.0,
+        headers: Mapping[str, str] | None = None,
+        error_body: Callable[[BatchError], dict[str, Any]] = plain_error,
+    ) -> None:
+        super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **(headers or {})})
+        del self.headers["content-length"]
+        self._hub, self._tickets, self._wire, self._check = hub, tickets, wire, check
+        self._ping, self._error_body = ping, error_body
+        self._place = 0
+        self._running = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        gone: asyncio.Future[Any] = asyncio.ensure_future(_hung_up(receive))
+        feed = self._feed()
+        step: asyncio.Future[Any] = asyncio.ensure_future(anext(feed))
+        try:
+            await self._answer(scope, receive, send, feed, step, gone)
+        finally:
+            gone.cancel()
+            with anyio.CancelScope(shield=True):
+                for ticket in self._tickets:
+                    await ticket.cancel()
+
+    async def _feed(self) -> AsyncIterator[bytes]:
+        """The stream's bytes, empty for events that say nothing to a caller; raises a job's error."""
+        for at, ticket in enumerate(self._tickets):
+            self._place, self._running = at, False
+            replay = Replay()
+            async for event in ticket.events():
+                if event["type"] == "end":
+                    result = await self._hub.outcome(ticket.id, event)
+                    rest = b"".join(self._wire.event(at, missed) for missed in replay.missing(result))
+                    yield rest + self._wire.done(at, result)
+                    break
+                if event["type"] == "started":
+                    replay.restart()
+                    self._running = True
+                fresh = replay.fresh(event)
+                yield self._wire.event(at, fresh) if fresh else b""
+        yield self._wire.close()
+
+    async def _answer(
+        self, scope: Scope, receive: Receive, send: Send, feed: AsyncIterator[bytes], step: asyncio.Future[Any],
+        gone: asyncio.Future[Any]
+    ) -> None:  # fmt: skip
+        try:
+            try:
+                step, first = await self._early(feed, step, gone)
+            except BatchError as error:
+                headers = {"Retry-After": str(error.details["retry_after"])} if "retry_after" in error.details else None
+                await JSONResponse(self._error_body(error), error.status, headers)(scope, receive, send)
+                return
+            if gone.done():
+                return
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            try:
+                if first:
+                    await _body(send, first)
+                await self._pump(send, feed, step, gone)
+            except BatchError as error:
+                await _body(send, self._wire.error(error))
+            except (OSError, asyncio.CancelledError):
+                raise
+            except Exception:
+                logger.exception("a stream broke")
+                await _body(send, self._wire.error(BatchError("Something in the service broke; its log says what.")))
+            if not gone.done():
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            step.cancel()
+
+    async def _early(
+        self, feed: AsyncIterator[bytes], step: asyncio.Future[Any], gone: asyncio.Future[Any]
+    ) -> tuple[asyncio.Future[Any], bytes]:
+        """Wait for the first words, about a second at most; the next step and what to send at once."""
+        clock = asyncio.get_running_loop().time
+        latest = clock() + HEADERS_AFTER
+        unchecked = self._check
+        while True:
+            patience = CHECK_AFTER if unchecked else max(0.0, latest - clock())
+            await asyncio.wait({step, gone}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+            if gone.done():
+                return step, b""
+            if step.done():
+                words = step.result()
+                step = asyncio.ensure_future(anext(feed))
+                if words:
+                    return step, words
+            elif unchecked:
+                check, unchecked = unchecked, None
+                asked: asyncio.Future[Any] = asyncio.ensure_future(check())
+                await asyncio.wait({asked, gone}, return_when=asyncio.FIRST_COMPLETED)
+                if asked.done():
+                    asked.result()
+                else:
+                    asked.cancel()
+            else:
+                return step, b""
+
+    async def _pump(
+        self, send: Send, feed: AsyncIterator[bytes], step: asyncio.Future[Any], gone: asyncio.Future[Any]
+    ) -> None:
+        clock = asyncio.get_running_loop().time
+        spoken, ahead, look = clock(), -1, 0.0
+        try:
+            while True:
+                patience = look if not self._running else (self._ping or None)
+                await asyncio.wait({step, gone}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+                if gone.done():
+                    return
+                if step.done():
+                    try:
+                        words = step.result()
+                    except StopAsyncIteration:
+                        return
+                    step = asyncio.ensure_future(anext(feed))
+                    if words:
+                        await _body(send, words)
+                        spoken = clock()
+                    continue
+                quiet = bool(self._ping) and clock() - spoken >= self._ping
+                if self._running:
+                    words = b":\n\n" if quiet else b""
+                else:
+                    place = await self._tickets[self._place].ahead()
+                    words = b": queued %d ahead\n\n" % place if place != ahead or quiet else b""
+                    ahead = place
+                    look = min(LOOK[1], look * 1.5) if look else LOOK[0]
+                if words:
+                    await _body(send, words)
+                    spoken = clock()
+        finally:
+            step.cancel()
+
+
+async def _body(send: Send, words: bytes) -> None:
+    await send({"type": "http.response.body", "body": words, "more_body": True})
+
+
+async def _hung_up(receive: Receive) -> None:
+    while True:
+        message: Message = await receive()
+        if message["type"] == "http.disconnect":
+            return

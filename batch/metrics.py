@@ -1,0 +1,90 @@
+"""Counts and times of one port's jobs, as Prometheus reads them: llama-server's names, and what a queue adds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # llama-server's page has none
+
+_WAITS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
+_WINDOW = 16
+"""Ended jobs that the throughput gauges look back on."""
+
+
+class Metrics:
+    """One registry a port. `ended` takes one ended job, `page` gives the text."""
+
+    def __init__(self, kind: str) -> None:
+        self.registry = CollectorRegistry()
+        made: dict[str, Any] = {"registry": self.registry}
+        self.prompt_tokens = Counter(
+            "llamacpp:prompt_tokens", "Number of prompt tokens processed, excluding cached tokens", **made)
+        self.cached_tokens = Counter(
+            "llamacpp:prompt_tokens_cached", "Number of prompt tokens reused from the cache", **made)
+        self.prompt_seconds = Counter("llamacpp:prompt_seconds", "Total time spent processing prompts", **made)
+        self.predicted = Counter("llamacpp:tokens_predicted", "Number of generation tokens processed", **made)
+        self.predicted_seconds = Counter(
+            "llamacpp:tokens_predicted_seconds", "Total time spent generating tokens", **made)
+        self.decodes = Counter("llamacpp:n_decode", "Total number of llama_decode() calls, at least", **made)
+        self.longest = Gauge(
+            "llamacpp:n_tokens_max", "Largest observed sequence length (prompt + generation)", **made)
+        self.prompt_speed = Gauge("llamacpp:prompt_tokens_seconds", "Average prompt throughput in tokens/s", **made)
+        self.predicted_speed = Gauge(
+            "llamacpp:predicted_tokens_seconds", "Average generation throughput in tokens/s", **made)
+        self.processing = Gauge("llamacpp:requests_processing", "Number of requests processing", **made)
+        self.deferred = Gauge("llamacpp:requests_deferred", "Number of requests deferred", **made)
+        self.loaded = Gauge("batch:model_ready", "1 when the model is loaded", **made)
+        self.jobs = Counter("batch:jobs", "Ended jobs", ["kind", "origin", "state"], **made)
+        self.wait = Histogram(
+            "batch:queue_wait_seconds", "Time from acceptance to a worker", ["kind"], buckets=_WAITS, **made)
+        self.latency = Histogram(
+            "batch:job_seconds", "Time from acceptance to the end", ["kind"], buckets=_WAITS, **made)
+        self.sound = Counter("batch:sound_seconds", "Seconds of sound transcribed", **made)
+        self.vectors = Counter("batch:vectors", "Vectors made", **made)
+        self._kind = kind
+        self._most = 0
+        self._recent: list[Mapping[str, Any]] = []
+
+    def ended(
+        self, state: str, origin: str, *, wait: float | None, latency: float | None, result: Mapping[str, Any] | None
+    ) -> None:
+        """Count one job that has ended; times in seconds."""
+        self.jobs.labels(self._kind, origin, state).inc()
+        if wait is not None:
+            self.wait.labels(self._kind).observe(max(0.0, wait))
+        if latency is not None:
+            self.latency.labels(self._kind).observe(max(0.0, latency))
+        if not result:
+            return
+        if timings := result.get("timings"):
+            self._tokens(timings, result.get("usage") or {})
+        self.vectors.inc(result.get("count", 0))
+        self.sound.inc(result.get("duration", 0))
+
+    def _tokens(self, timings: Mapping[str, Any], usage: Mapping[str, Any]) -> None:
+        prompt, predicted = timings.get("prompt_n", 0), timings.get("predicted_n", 0)
+        self.prompt_tokens.inc(prompt)
+        self.cached_tokens.inc(timings.get("cache_n", 0))
+        self.prompt_seconds.inc(timings.get("prompt_ms", 0) / 1000)
+        self.predicted.inc(predicted)
+        self.predicted_seconds.inc(timings.get("predicted_ms", 0) / 1000)
+        self.decodes.inc(predicted)
+        self._most = max(self._most, usage.get("total_tokens", 0))
+        self.longest.set(self._most)
+        self._recent = [*self._recent, timings][-_WINDOW:]
+        for gauge, count, ms in (
+            (self.prompt_speed, "prompt_n", "prompt_ms"),
+            (self.predicted_speed, "predicted_n", "predicted_ms"),
+        ):
+            spent = sum(t.get(ms, 0) for t in self._recent) / 1000
+            gauge.set(sum(t.get(count, 0) for t in self._recent) / spent if spent else 0)
+
+    def page(self, *, processing: int, deferred: int, ready: bool) -> bytes:
+        """The text format, with what stands in the queue now."""
+        self.processing.set(processing)
+        self.deferred.set(deferred)
+        self.loaded.set(1 if ready else 0)
+        return generate_latest(self.registry)
