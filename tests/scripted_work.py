@@ -1,0 +1,79 @@
+"""A Work for engine tests: one thread, everything recorded, and a script of what happens at which unit."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from batch.queue.jobs import Job, Kind, Origin, Priority, State, new_id
+
+
+class ScriptedWork:
+    """What workers/engine.py calls Work. `at` maps a unit's number (from 1) to a callback run inside that unit."""
+
+    def __init__(
+        self,
+        folder: Path,
+        kind: Kind,
+        task: str,
+        request: Mapping[str, Any],
+        *,
+        at: Mapping[int, Callable[[], object]] | None = None,
+        mates: Sequence[ScriptedWork] = (),
+        checkpoints: Sequence[Mapping[str, Any]] = (),
+        watched: bool = True,
+        threads: int = 1,
+        priority: Priority = Priority.CALLER,
+    ) -> None:
+        self.folder = folder
+        self.job = Job(new_id(), kind, task, State.RUNNING, Origin.HTTP, priority, request, 0.0)
+        self.request = request
+        self.watched = watched
+        self.threads = threads
+        self.at = dict(at or {})
+        self.waiting = list(mates)
+        self.saved: list[Mapping[str, Any]] = list(checkpoints)
+        self.units: list[tuple[float | None, float | None, str]] = []
+        self.events: list[dict[str, Any]] = []
+        self.result: dict[str, Any] | None = None
+        self.error: Exception | None = None
+        self.returned = 0
+        """How often it was put back."""
+
+    def unit(self, done: float | None = None, total: float | None = None, name: str = "tokens") -> int:
+        self.units.append((done, total, name))
+        if callback := self.at.get(len(self.units)):
+            callback()
+        return self.threads
+
+    def emit(self, event: Mapping[str, Any]) -> None:
+        self.events.append(dict(event))
+
+    def blob(self, sha256: str) -> Path:
+        return self.folder / sha256
+
+    def keep(self, data: bytes) -> str:
+        name = hashlib.sha256(data).hexdigest()
+        (self.folder / name).write_bytes(data)
+        return name
+
+    def checkpoint(self, step: int, data: Mapping[str, Any]) -> None:
+        self.saved.append(data)
+
+    def checkpoints(self) -> list[Mapping[str, Any]]:
+        return list(self.saved)
+
+    def mates(self, limit: int) -> list[ScriptedWork]:
+        taken, self.waiting = self.waiting[:limit], self.waiting[limit:]
+        return taken
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        self.result = dict(result)
+
+    def fail(self, error: Exception) -> None:
+        self.error = error
+
+    def put_back(self) -> None:
+        self.returned += 1
