@@ -33,6 +33,7 @@ def fetch(entry: Entry, source: Source, folder: Path, address: str, report: Repo
 
     endpoint = (address or constants.ENDPOINT).rstrip("/")
     folder.mkdir(parents=True, exist_ok=True)
+    constants.HF_HUB_DISABLE_XET = True  # plain HTTP goes on where a pull broke off, and works with mirrors
     # without a token: the repositories are public, and a mirror has no business with it
     api = HfApi(endpoint=endpoint, token=False)
     try:

