@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -137,29 +136,27 @@ async def completion(request: Request, body: Annotated[CompletionBody, Depends(j
 
 
 async def prompt_text(hub: Hub, prompt: Any) -> str:
-    """The prompt as the reply repeats it: tokens as text."""
-    if isinstance(prompt, str):
-        return prompt
-    text = ""
-    for words, items in itertools.groupby(prompt, lambda item: isinstance(item, str)):
-        if words:
-            text += "".join(items)
-        else:
-            text += (await hub.ask(Kind.VLM, "detokenize", {"tokens": list(items)}))["content"]
-    return text
+    """The prompt as the reply repeats it: its tokens as text, the opening one too."""
+    content = {"content": prompt, "add_special": True, "parse_special": True, "with_pieces": False}
+    tokens = (await hub.ask(Kind.VLM, "tokenize", content))["tokens"]
+    return str((await hub.ask(Kind.VLM, "detokenize", {"tokens": tokens}))["content"])
 
 
 def generation_settings(hub: Hub, generation: Mapping[str, Any], *, stream: bool) -> dict[str, Any]:
     """llama-server's generation_settings: the model's defaults with the request's values over them."""
-    settings = default_settings(hub.model(Kind.VLM).facts) | {"stream": stream, "stop": [], "logit_bias": [],
-                                                              "grammar": "", "dry_sequence_breakers":
-                                                              ["\n", ":", '"', "*"]}  # fmt: skip
+    settings = default_settings(hub.model(Kind.VLM).facts) | {"stream": stream, **_UNSET}
     given = {k: v for k, v in generation.items() if k in settings}
     if "max_tokens" in given:
         given["n_predict"] = given["max_tokens"]
     if "json_schema" in generation:
         given["grammar"] = json.dumps(generation["json_schema"])
     return settings | given
+
+
+_UNSET: dict[str, Any] = {
+    "stop": [], "logit_bias": [], "grammar": "", "grammar_lazy": False, "grammar_triggers": [], "preserved_tokens": [],
+    "dry_sequence_breakers": ["\n", ":", '"', "*"],
+}  # fmt: skip
 
 
 def default_settings(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -169,11 +166,13 @@ def default_settings(facts: Mapping[str, Any]) -> dict[str, Any]:
         "top_p": 0.95, "min_p": 0.05, "top_n_sigma": -1.0, "xtc_probability": 0.0, "xtc_threshold": 0.1,
         "typical_p": 1.0, "repeat_last_n": 64, "repeat_penalty": 1.0, "presence_penalty": 0.0,
         "frequency_penalty": 0.0, "dry_multiplier": 0.0, "dry_base": 1.75, "dry_allowed_length": 2,
-        "dry_penalty_last_n": 0, "mirostat": 0, "mirostat_tau": 5.0, "mirostat_eta": 0.1, "max_tokens": -1,
+        "dry_penalty_last_n": 64, "mirostat": 0, "mirostat_tau": 5.0, "mirostat_eta": 0.1, "adaptive_target": -1.0,
+        "adaptive_decay": 0.9, "max_tokens": -1,
         "n_predict": -1, "n_keep": 0, "n_discard": 0, "ignore_eos": False, "stream": False, "n_probs": 0, "min_keep": 0,
         "chat_format": "Content-only", "reasoning_format": "none", "reasoning_in_content": False,
         "generation_prompt": "", "samplers": ["penalties", "dry", "top_n_sigma", "top_k", "typ_p", "top_p", "min_p",
                                               "xtc", "temperature"],
-        "timings_per_token": False, "post_sampling_probs": False, "lora": [],
+        "speculative.types": "none", "timings_per_token": False, "post_sampling_probs": False,
+        "backend_sampling": False, "lora": [],
     }  # fmt: skip
     return own | {k: v for k, v in (facts.get("sampling") or {}).items() if k in own}

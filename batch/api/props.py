@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -81,16 +80,20 @@ async def props(request: Request) -> JSONResponse:
         "total_slots": 1,
         "model_alias": _name(kind, facts),
         "model_ftype": facts.get("ftype", ""),
-        "model_path": Path(str(facts.get("path", ""))).name,
+        "model_path": str(facts.get("path", "")),
         "modalities": {"vision": bool(facts.get("vision")), "video": False, "audio": kind is Kind.STT},
         "endpoint_slots": True,
         "endpoint_props": False,
         "endpoint_metrics": True,
+        "ui": False,
+        "ui_settings": {},
         "chat_template": facts.get("template") or facts.get("chat_template") or "",
+        "chat_template_caps": facts.get("chat_template_caps", {}),
         "bos_token": facts.get("bos_token", ""),
         "eos_token": facts.get("eos_token", ""),
         "build_info": FINGERPRINT,
         "is_sleeping": False,
+        "cors_proxy_enabled": False,
     })  # fmt: skip
 
 

@@ -236,7 +236,9 @@ def _underscored(name: str) -> str:
 
 def _samplers(given: list[str] | str) -> list[str]:
     """llama-server takes names in a list or letters in a string, and passes over what it does not know."""
-    names = [SAMPLERS.get(c, "") for c in given] if isinstance(given, str) else [_SPELLINGS.get(n, n) for n in map(_underscored, given)]
+    if isinstance(given, str):
+        return [SAMPLERS[letter] for letter in given if letter in SAMPLERS]
+    names = [_SPELLINGS.get(name, name) for name in map(_underscored, given)]
     return [name for name in names if name in SAMPLERS.values()]
 
 
