@@ -1,0 +1,302 @@
+"""One choice of a job: the prompt goes into the KV, tokens come out one by one, text and deltas follow."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from batch.errors import BatchError
+from batch.workers import repetition
+from batch.workers.context import ABORTED, DECODED, NO_ROOM, Context
+from batch.workers.engine import Work
+from batch.workers.llama import Model, complaint
+from batch.workers.logprobs import entry
+from batch.workers.plan import Plan
+from batch.workers.prompt_cache import PromptCache, Slot
+from batch.workers.sampler import Sampler
+from batch.workers.text_stream import TextStream
+from batch.workers.vision import Vision
+
+
+@dataclass(slots=True)
+class Resources:
+    """What every generation shares."""
+
+    model: Model
+    context: Context
+    cache: PromptCache
+    vision: Vision | None
+    slice: int
+    """Prompt tokens between two units of a job that others may overtake."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What one choice came to."""
+
+    choice: dict[str, Any]
+    cached: int
+    prompt_n: int
+    prompt_ms: float
+    predicted_n: int
+    predicted_ms: float
+    thinking_n: int
+    note: str = ""
+
+    @property
+    def timings(self) -> dict[str, Any]:
+        return timings(self.cached, self.prompt_n, self.prompt_ms, self.predicted_n, self.predicted_ms)
+
+
+def timings(cached: int, prompt_n: int, prompt_ms: float, n: int, ms: float) -> dict[str, Any]:
+    """llama-server's timings object; the first token comes with the prompt, so steps are one fewer than tokens."""
+    steps = max(n - 1, 0)
+    return {
+        "cache_n": cached,
+        "prompt_n": prompt_n,
+        "prompt_ms": prompt_ms,
+        "prompt_per_token_ms": prompt_ms / prompt_n if prompt_n else 0.0,
+        "prompt_per_second": 1e3 * prompt_n / prompt_ms if prompt_ms > 0 else 0.0,
+        "predicted_n": n,
+        "predicted_ms": ms,
+        "predicted_per_token_ms": ms / steps if steps else 0.0,
+        "predicted_per_second": 1e3 * steps / ms if ms > 0 else 0.0,
+    }
+
+
+class Generation:
+    """Runs one choice. `run` may be left by any exception; the slot is given back either way."""
+
+    def __init__(self, resources: Resources, work: Work, plan: Plan, index: int, *, patient: bool) -> None:
+        """`patient`: the job is bulk work, so its prompt goes in by small slices that others can come between."""
+        self._model = resources.model
+        self._context = resources.context
+        self._cache = resources.cache
+        self._vision = resources.vision
+        self._slice = resources.slice if patient else resources.context.n_batch
+        self._work = work
+        self._plan = plan
+        self._index = index
+        self._parser = plan.parser() if plan.parser else None
+        self._stream = TextStream(plan.stops)
+        self._text: list[str] = []
+        self._entries: list[dict[str, Any]] = []
+        self._untold: list[dict[str, Any]] = []
+        self._tokens: list[int] = []
+        self._told = 0
+        self._thinking_n = 0
+        self._prompt_ms = 0.0
+        self._begun = 0.0
+        self._cached = 0
+
+    def run(self) -> Outcome:
+        plan = self._plan
+        seed = plan.sampling.seed
+        sampling = replace(plan.sampling, seed=seed + self._index) if seed >= 0 else plan.sampling
+        sampler = Sampler(self._model, sampling, bias=plan.bias)
+        slot, self._cached = self._cache.acquire(plan.prompt, reuse=plan.cache_prompt)
+        try:
+            start = time.perf_counter()
+            self._prefill(slot, start)
+            if sampler.memory:
+                sampler.accept(plan.prompt.tokens(sampler.memory))
+            self._begun = time.perf_counter()
+            self._prompt_ms = (self._begun - start) * 1e3
+            stop, word, note = self._generate(slot, sampler)
+            ended = time.perf_counter()
+        finally:
+            sampler.close()
+            self._cache.release(slot)
+        return self._outcome(stop, word, note, (ended - self._begun) * 1e3)
+
+    # -- the prompt
+
+    def _prefill(self, slot: Slot, start: float) -> None:
+        prompt = self._plan.prompt
+        total = len(prompt)
+        pause = self._cache.checkpoint_at(len(slot.cells), prompt)
+        while len(slot.cells) < total:
+            at = len(slot.cells)
+            self._unit(slot, at, total)
+            chunk = prompt.chunk_at(at)
+            if chunk is not None:
+                assert self._vision is not None
+                decode = self._vision.decode
+                self._decode(slot, partial(decode, chunk, self._context, self._position(slot), slot.seq))
+                slot.cells.add_chunk(chunk)
+            else:
+                end = min(prompt.text_end(at), at + self._slice)
+                if pause is not None and at < pause:
+                    end = min(end, pause)
+                ids, last = prompt.ids[at:end], end == total
+                self._decode(slot, partial(self._context.decode, ids, self._position(slot), slot.seq, output=last))
+                slot.cells.add(ids)
+            if len(slot.cells) == pause:
+                self._cache.checkpoint(slot)
+            if self._plan.progress:
+                self._work.emit({
+                    "type": "progress", "done": len(slot.cells), "total": total, "unit": "tokens",
+                    "cache": self._cached, "time_ms": int((time.perf_counter() - start) * 1e3),
+                })  # fmt: skip
+
+    def _position(self, slot: Slot) -> int:
+        return slot.cells.position(len(slot.cells))
+
+    def _unit(self, slot: Slot, done: int, total: int | None) -> None:
+        self._context.set_threads(self._work.unit(done, total))
+        if slot.parked is not None:
+            self._cache.unpark(slot)
+
+    def _decode(self, slot: Slot, attempt: Callable[[], int]) -> None:
+        """Try until it is in the KV, making room or letting a cancellation through as needed."""
+        while (status := attempt()) != DECODED:
+            if status == ABORTED:
+                # What the broken-off call left behind goes; if nobody wanted this job gone, it tries again.
+                self._context.remove(slot.seq, self._position(slot))
+                self._context.proceed()
+                self._unit(slot, len(slot.cells), None)
+            elif status != NO_ROOM:
+                raise BatchError(f"llama.cpp could not compute this request ({complaint() or f'code {status}'}).")
+            elif not self._cache.make_room(slot):
+                raise BatchError("There is no room left in the model's context: set a larger vlm.context.")
+
+    # -- the answer
+
+    def _generate(self, slot: Slot, sampler: Sampler) -> tuple[str, str, str]:
+        """Draw tokens to the end: (eos | word | limit, the stop string, a note)."""
+        plan, model, context, work = self._plan, self._model, self._context, self._work
+        step, unit, sample = context.step, work.unit, sampler.sample
+        ends, tokens, seq = model.ends, self._tokens, slot.seq
+        cells, shown = slot.cells.ids, plan.shown
+        position = self._position(slot)
+        room = context.n_ctx - len(slot.cells)
+        limit = min(plan.max_tokens, room) if plan.max_tokens >= 0 else room
+        if limit <= 0:
+            return "limit", "", ""
+        guard = repetition.EVERY if plan.guard else 0
+        n = 0
+        while True:
+            token = sample(context)
+            n += 1
+            tokens.append(token)
+            if plan.logprobs >= 0:
+                self._untold.append(entry(model, context.logits(model.n_vocab), token, plan.logprobs))
+            if token in ends:
+                return "eos", "", ""
+            self._push(model.piece(token, special=token in shown), n)
+            if self._stream.stopped is not None:
+                return "word", self._stream.stopped, ""
+            if n >= limit:
+                return "limit", "", ""
+            if guard and n % guard == 0 and repetition.collapsed(tokens):
+                return "eos", "", "stopped a repetition"
+            threads = unit(n, limit if plan.max_tokens >= 0 else None)
+            if threads != context.threads:
+                context.set_threads(threads)
+            if slot.parked is not None:
+                self._cache.unpark(slot)
+            if step(token, position, seq) != DECODED:
+                self._decode(slot, partial(step, token, position, seq))
+            cells.append(token)
+            position += 1
+
+    def _push(self, piece: bytes, n: int) -> None:
+        """A token's bytes go out as far as they are sure."""
+        text = self._stream.push(piece)
+        parser = self._parser
+        if parser is None:
+            self._text.append(text)
+            if text and self._work.watched:
+                self._tell({"text": text}, n)
+            return
+        before = parser.thinking
+        deltas = parser.feed(text) if text else []
+        if before or parser.thinking:
+            self._thinking_n += 1
+        if deltas and self._work.watched:
+            for delta in deltas:
+                self._tell(delta, n)
+
+    def _tell(self, delta: dict[str, Any], n: int) -> None:
+        event: dict[str, Any] = {"type": "delta", "index": self._index, "delta": delta}
+        if self._untold:
+            event["logprobs"] = {"content": self._untold}
+            self._entries += self._untold
+            self._untold = []
+        if self._plan.timings_per_token:
+            event["timings"] = self._timings(n)
+        if self._parser is None:
+            event["tokens"] = self._tokens[self._told : n]
+            self._told = n
+        self._work.emit(event)
+
+    def _timings(self, n: int) -> dict[str, Any]:
+        ms = (time.perf_counter() - self._begun) * 1e3
+        return timings(self._cached, len(self._plan.prompt) - self._cached, self._prompt_ms, n, ms)
+
+    # -- the end
+
+    def _outcome(self, stop: str, word: str, note: str, ms: float) -> Outcome:
+        n = len(self._tokens)
+        reason = "length" if stop == "limit" else "stop"
+        rest = self._stream.finish()
+        choice: dict[str, Any] = {"index": self._index}
+        if self._parser is None:
+            self._text.append(rest)
+            last = [{"text": rest}] if rest else []
+            choice["text"] = self._plan.echo + "".join(self._text)
+        else:
+            last = (self._parser.feed(rest) if rest else []) + self._parser.finish(reason)
+            choice["message"] = self._parser.message()
+            reason = self._parser.finish_reason(reason)
+            if reason == "length" and not choice["message"]["content"] and not choice["message"].get("tool_calls"):
+                note = note or ("all of max_tokens went into thinking" if self._thinking_n else "")
+        choice.update(finish_reason=reason, stop_type=stop, stopping_word=word)
+        if self._parser is None:
+            choice["tokens"] = list(self._tokens)
+        watched = self._work.watched
+        for delta in last if watched else ():
+            self._tell(delta, n)
+        self._entries += self._untold
+        if self._plan.logprobs >= 0:
+            choice["logprobs"] = {"content": self._entries}
+        made = Outcome(choice, self._cached, len(self._plan.prompt) - self._cached, self._prompt_ms, n, ms,
+                       self._thinking_n, note)  # fmt: skip
+        if watched:
+            event: dict[str, Any] = {"type": "delta", "index": self._index, "delta": {}, "finish_reason": reason}
+            if self._untold:
+                event["logprobs"] = {"content": self._untold}
+            self._work.emit({**event, "timings": made.timings})
+        return made
+
+
+@dataclass(slots=True)
+class Total:
+    """Choices of one job, added up."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    def result(self, prompt_tokens: int) -> dict[str, Any]:
+        """A ChatResult."""
+        first = self.outcomes[0]
+        completion = sum(o.predicted_n for o in self.outcomes)
+        made: dict[str, Any] = {
+            "choices": [o.choice for o in self.outcomes],
+            "usage": {
+                "completion_tokens": completion,
+                "prompt_tokens": prompt_tokens,
+                "total_tokens": prompt_tokens + completion,
+                "prompt_tokens_details": {"cached_tokens": first.cached},
+                "completion_tokens_details": {"reasoning_tokens": sum(o.thinking_n for o in self.outcomes)},
+            },
+            "timings": timings(
+                first.cached, first.prompt_n, first.prompt_ms, completion, sum(o.predicted_ms for o in self.outcomes)
+            ),
+        }
+        notes = list(dict.fromkeys(o.note for o in self.outcomes if o.note))
+        if notes:
+            made["note"] = "; ".join(notes)
+        return made

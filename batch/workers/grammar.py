@@ -1,0 +1,40 @@
+"""A GBNF grammar that follows a generation, checked behind the sampler and not in front of it."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+from batch.errors import BadRequest
+from batch.workers.llama import Model, complaint, lib
+
+
+class Grammar:
+    """Says which tokens may come next. A token that it does not allow must never be accepted: that ends the process."""
+
+    def __init__(self, model: Model, gbnf: str, root: str = "root") -> None:
+        """Raises BadRequest when the grammar cannot be parsed."""
+        if "\0" in gbnf:
+            raise BadRequest("grammar must not hold a NUL character.")
+        self._sampler = lib.llama_sampler_init_grammar(model.vocab, gbnf.encode("utf-8", "replace"), root.encode())
+        if not self._sampler:
+            raise BadRequest(f"grammar cannot be parsed ({complaint() or 'see the GBNF guide of llama.cpp'}).")
+        self._one = lib.llama_token_data()
+        self._single = lib.llama_token_data_array(ctypes.pointer(self._one), 1, -1, False)
+
+    def close(self) -> None:
+        if self._sampler:
+            lib.llama_sampler_free(self._sampler)
+            self._sampler = None
+
+    def allows(self, token: int) -> bool:
+        self._one.id, self._one.logit, self._one.p = token, 1.0, 0.0
+        self.filter(self._single)
+        return bool(self._one.logit > -1e30)
+
+    def filter(self, candidates: Any) -> None:
+        """Set the logit of every candidate that may not come next to minus infinity."""
+        lib.llama_sampler_apply(self._sampler, ctypes.byref(candidates))
+
+    def accept(self, token: int) -> None:
+        lib.llama_sampler_accept(self._sampler, token)

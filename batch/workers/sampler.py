@@ -1,0 +1,164 @@
+"""The sampling chain in C, in llama-server's order; a grammar is asked about few tokens, not about all."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from batch.workers.context import Context
+from batch.workers.grammar import Grammar
+from batch.workers.llama import Model, lib
+from batch.workers.sampling import Sampling
+
+_FEW = 512
+_MARGIN = 5.0
+"""How many nats below the best allowed token the unseen ones must lie for the few to stand for the whole."""
+_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+
+
+class Sampler:
+    """Draws one choice's tokens. With the same seed and logits it draws the same tokens."""
+
+    def __init__(self, model: Model, sampling: Sampling, *, bias: Sequence[tuple[int, float]] = ()) -> None:
+        self._model = model
+        self._sampling = sampling
+        self._chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
+        self._draw = lib.llama_sampler_sample
+        for link in _links(model, sampling, bias):
+            lib.llama_sampler_chain_add(self._chain, link)
+        self._table: Any = None
+
+    def close(self) -> None:
+        if self._chain:
+            lib.llama_sampler_free(self._chain)
+            self._chain = None
+
+    @property
+    def memory(self) -> int:
+        """How many tokens of the prompt count for the penalties."""
+        s = self._sampling
+        if not s.penalises:
+            return 0
+        return max(s.repeat_last_n, s.dry_penalty_last_n if s.dries else 0)
+
+    def accept(self, tokens: Iterable[int]) -> None:
+        """Tell the penalties about tokens that were not drawn here."""
+        for token in tokens:
+            lib.llama_sampler_accept(self._chain, token)
+
+    def sample(self, context: Context) -> int:
+        """The next token, from the logits behind the last decode; it counts for the penalties from now on."""
+        return int(self._draw(self._chain, context.handle, -1))
+
+    def sample_within(self, context: Context, grammar: Grammar) -> int | None:
+        """The next token that the grammar allows, which it accepts too unless it ends the text; None: there is none."""
+        logits = context.logits(self._model.n_vocab)
+        token = self._apply(self._fill(None, logits))
+        if not grammar.allows(token):
+            redrawn = self._redraw(logits, grammar)
+            if redrawn is None:
+                return None
+            if not grammar.allows(redrawn):
+                return None
+            token = redrawn
+        lib.llama_sampler_accept(self._chain, token)
+        if not self._model.is_end(token):
+            grammar.accept(token)
+        return token
+
+    def _redraw(self, logits: np.ndarray[Any, Any], grammar: Grammar) -> int | None:
+        n = len(logits)
+        if n > _FEW * 2:
+            few = np.argpartition(logits, n - _FEW)[n - _FEW :].astype(np.int32)
+            few = few[np.argsort(-logits[few], kind="stable")]
+            candidates = self._fill(few, logits)
+            grammar.filter(candidates)
+            allowed = self._table["logit"][: len(few)]
+            best = float(allowed[0] if math.isfinite(allowed[0]) else allowed.max())
+            greedy = self._sampling.temperature <= 0 and not self._sampling.penalises
+            if math.isfinite(best) and (greedy or best - float(logits[few[-1]]) >= _MARGIN):
+                return self._apply(candidates)
+        candidates = self._fill(None, logits)
+        grammar.filter(candidates)
+        if not np.isfinite(self._table["logit"][:n].max()):
+            return None
+        return self._apply(candidates)
+
+    def _fill(self, ids: np.ndarray[Any, Any] | None, logits: np.ndarray[Any, Any]) -> Any:
+        if self._table is None:
+            self._table = np.zeros(len(logits), _DATA)
+            self._all = np.arange(len(logits), dtype=np.int32)
+            self._pointer = self._table.ctypes.data_as(ctypes.POINTER(lib.llama_token_data))
+        n = len(logits) if ids is None else len(ids)
+        self._table["id"][:n] = self._all if ids is None else ids
+        self._table["logit"][:n] = logits if ids is None else logits[ids]
+        self._table["p"][:n] = 0.0
+        return lib.llama_token_data_array(self._pointer, n, -1, False)
+
+    def _apply(self, candidates: Any) -> int:
+        lib.llama_sampler_apply(self._chain, ctypes.byref(candidates))
+        return int(candidates.data[candidates.selected].id)
+
+
+def _links(model: Model, s: Sampling, bias: Sequence[tuple[int, float]]) -> list[Any]:
+    made: list[Any] = []
+    every = [*bias, *((t, -math.inf) for t in _suppressed(model))]
+    if every:
+        rows = (lib.llama_logit_bias * len(every))(*[lib.llama_logit_bias(t, b) for t, b in every])
+        made.append(lib.llama_sampler_init_logit_bias(model.n_vocab, len(every), rows))
+    seed = s.seed & 0xFFFFFFFF
+    match s.mirostat:
+        case 1:
+            made.append(lib.llama_sampler_init_temp(s.temperature))
+            made.append(lib.llama_sampler_init_mirostat(model.n_vocab, seed, s.mirostat_tau, s.mirostat_eta, 100))
+            return made
+        case 2:
+            made.append(lib.llama_sampler_init_temp(s.temperature))
+            made.append(lib.llama_sampler_init_mirostat_v2(seed, s.mirostat_tau, s.mirostat_eta))
+            return made
+    made += [link for name in s.samplers if (link := _link(name, model, s, seed)) is not None]
+    # At temperature 0 everything but the best token has a probability of 0.
+    made.append(lib.llama_sampler_init_dist(seed))
+    return made
+
+
+def _link(name: str, model: Model, s: Sampling, seed: int) -> Any:
+    match name:
+        case "penalties":
+            return lib.llama_sampler_init_penalties(
+                model.n_vocab, s.repeat_last_n, s.repeat_penalty, s.frequency_penalty, s.presence_penalty
+            )
+        case "dry":
+            if not s.dries:
+                return None
+            breakers = [b.encode("utf-8", "replace") for b in s.dry_sequence_breakers]
+            array = (ctypes.c_char_p * len(breakers))(*breakers)
+            return lib.llama_sampler_init_dry(
+                model.vocab, s.dry_multiplier, s.dry_base, s.dry_allowed_length, s.dry_penalty_last_n,
+                array, len(breakers),
+            )  # fmt: skip
+        case "top_n_sigma":
+            return lib.llama_sampler_init_top_n_sigma(s.top_n_sigma) if s.top_n_sigma > 0 else None
+        case "top_k":
+            return lib.llama_sampler_init_top_k(s.top_k) if s.top_k > 0 else None
+        case "typ_p":
+            return lib.llama_sampler_init_typical(s.typical_p, 0) if s.typical_p < 1.0 else None
+        case "top_p":
+            return lib.llama_sampler_init_top_p(s.top_p, 0) if s.top_p < 1.0 else None
+        case "min_p":
+            return lib.llama_sampler_init_min_p(s.min_p, 0) if s.min_p > 0.0 else None
+        case "xtc":
+            return lib.llama_sampler_init_xtc(s.xtc_probability, s.xtc_threshold, 0, seed)
+        case "temperature":
+            return lib.llama_sampler_init_temp_ext(s.temperature, s.dynatemp_range, s.dynatemp_exponent)
+    return None
+
+
+def _suppressed(model: Model) -> list[int]:
+    n = ctypes.c_int32()
+    tokens = lib.llama_vocab_get_suppress_tokens(model.vocab, ctypes.byref(n))
+    return [int(tokens[i]) for i in range(n.value)]
