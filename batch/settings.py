@@ -5,6 +5,7 @@ Rising precedence: defaults, `batch.toml` in the home folder, `BATCH_*` variable
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
 from pathlib import Path
@@ -64,6 +65,8 @@ class FolderSettings(_Section):
     """Seconds between two full scans; events only wake it earlier."""
     caption_prompt: str = "Describe this image."
     caption_max_tokens: int = Field(1024, ge=1)
+    caption_temperature: float = Field(0.2, ge=0, le=5)
+    """Low, so that the same picture gets about the same words again; a model's own default suits chats."""
     caption_thinking: bool = False
     """Whether a thinking model thinks before it captions."""
     language: str = "auto"
@@ -119,7 +122,7 @@ class Settings(BaseSettings):
     """The effective settings of one home."""
 
     model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", env_prefix="BATCH_", env_nested_delimiter="__", env_ignore_empty=True
+        frozen=True, extra="forbid"
     )
 
     home: Path = Path(".")
@@ -145,11 +148,10 @@ class Settings(BaseSettings):
 
     @classmethod
     def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], *, init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource, **_: Any
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: Any
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags arrive as the init argument `flags`, the file's content as `toml`: see `load`."""
-        return (init_settings, env_settings)
+        """`load` merges file, variables and flags itself, because `batch config` must tell each value's source."""
+        return (init_settings,)
 
     @property
     def state_dir(self) -> Path:
@@ -166,3 +168,92 @@ class Settings(BaseSettings):
     @property
     def outbox_dir(self) -> Path:
         return self.home / self.outbox
+
+    @classmethod
+    def load(cls, home: Path | None = None, flags: dict[str, Any] | None = None) -> Settings:
+        """The settings of a home: its batch.toml, then BATCH_* variables, then `flags` (nested like the fields).
+
+        Raises SettingsProblem, with one sentence that names the key and where it stands.
+        """
+        return cls.trace(home, flags)[0]
+
+    @classmethod
+    def trace(cls, home: Path | None = None, flags: dict[str, Any] | None = None) -> tuple[Settings, dict[str, str]]:
+        """As `load`; also where each leaf came from: "default", the file, the variable, or the flag, by dotted key."""
+        flags = flags or {}
+        variables = _variables()
+        # Flags come first, as somewhere the home must be known before its file can be read.
+        where = Path(home or flags.get("home") or variables.get("home") or ".").expanduser().absolute()
+        if not where.is_dir():
+            raise SettingsProblem(f"The home folder {where} does not exist: make it, or name another with --home.")
+        file = where / "batch.toml"
+        written = _read_toml(file)
+        merged: dict[str, Any] = {}
+        sources: dict[str, str] = {}
+        for values, name in (
+            (written, lambda key: str(file)),
+            (variables, lambda key: "BATCH_" + key.upper().replace(".", "__")),
+            (flags, lambda key: "--" + key.replace(".", "-").replace("_", "-")),
+        ):
+            _merge(merged, values)
+            sources.update({key: name(key) for key in _leaves(values)})
+        merged["home"] = where
+        try:
+            settings = cls(**merged)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"])
+            origin = next((s for k, s in sources.items() if k == key or key.startswith(k + ".")), str(file))
+            if first["type"] == "extra_forbidden":
+                raise SettingsProblem(f"There is no setting {key} ({origin}): see `batch config`.") from None
+            raise SettingsProblem(f"The setting {key} ({origin}) is not valid: {first['msg']}.") from None
+        return settings, sources
+
+    def leaves(self) -> dict[str, Any]:
+        """Every effective value by dotted key."""
+        return _leaves(self.model_dump(mode="json"))
+
+
+_NOT_SETTINGS = ("BATCH_LLAMA_SERVER", "BATCH_WHISPER_SERVER")
+"""Variables of the benchmarks, which name the peers' programs."""
+
+
+def _variables() -> dict[str, Any]:
+    """BATCH_* variables as nested values; lists and tables may be given as JSON."""
+    found: dict[str, Any] = {}
+    for name, value in os.environ.items():
+        if not name.startswith("BATCH_") or name in _NOT_SETTINGS or value == "":
+            continue
+        *sections, leaf = name.removeprefix("BATCH_").lower().split("__")
+        table = found
+        for section in sections:
+            table = table.setdefault(section, {})
+        table[leaf] = json.loads(value) if value[0] in "[{" else value
+    return found
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsProblem(f"{file} cannot be read as TOML: {error}.") from None
+
+
+def _merge(into: dict[str, Any], values: dict[str, Any]) -> None:
+    for key, value in values.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = dict(value) if isinstance(value, dict) else value
+
+
+def _leaves(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            found |= _leaves(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = value
+    return found

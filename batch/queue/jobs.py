@@ -69,6 +69,8 @@ class Priority(IntEnum):
     """Dropped files: nobody waits on a socket."""
     BATCH = 10
     """Batch lines and `batch submit`: somebody will ask for them."""
+    LARGE_CALL = 15
+    """A caller waits, for so much that the short calls of others go first."""
     CALLER = 20
     """A caller waits on the socket."""
 

@@ -1,0 +1,42 @@
+"""The `batch` command."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from batch.errors import BatchError
+
+app = typer.Typer(
+    name="batch",
+    help="A local task queue around three models: chat and vision, embeddings, speech.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Home = Annotated[
+    Path | None,
+    typer.Option("--home", envvar="BATCH_HOME", help="Folder with inbox/, outbox/, batch.toml and .batch/ [default: here]"),
+]
+Json = Annotated[bool, typer.Option("--json", help="JSON for programs instead of text for people.")]
+
+
+def main() -> None:
+    """The console script: errors are one sentence on standard error and exit status 1."""
+    # Imported here so that each module finds `app` and its option types ready.
+    from batch.cli import commands  # noqa: F401
+
+    try:
+        app()
+    except BatchError as error:
+        print(f"batch: {error.message}", file=sys.stderr)
+        sys.exit(1)
+    except BrokenPipeError:
+        # `batch jobs | head`: the reader has seen enough.
+        sys.stderr.close()
+        sys.exit(0)

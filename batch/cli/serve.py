@@ -1,0 +1,43 @@
+"""`batch serve`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from batch.cli.app import Home, app
+
+Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")]
+
+
+@app.command("serve")
+def serve_command(
+    home: Home = None,
+    profile: Annotated[str | None, typer.Option(help="Which models: default or starter.")] = None,
+    vlm_port: Port = None,
+    embedding_port: Port = None,
+    stt_port: Port = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+) -> None:
+    """Run the service: three ports, the inbox and the workers. Ctrl-C ends it cleanly."""
+    from batch.queue.jobs import Kind
+    from batch.settings import Settings
+    from batch.supervisor import serve
+
+    flags: dict[str, Any] = {}
+    if profile is not None:
+        flags["profile"] = profile
+    if log_level is not None:
+        flags["log_level"] = log_level
+    for kind, port in ((Kind.VLM, vlm_port), (Kind.EMBEDDING, embedding_port), (Kind.STT, stt_port)):
+        if port is not None:
+            flags[kind.value] = {"port": port}
+    settings = Settings.load(home, flags)
+
+    def announce(ports: dict[Kind, int]) -> None:
+        urls = "  ".join(f"{kind} http://127.0.0.1:{port}" for kind, port in ports.items())
+        print(f"batch is up: {urls}\nDrop files into {settings.inbox_dir}; results appear in {settings.outbox_dir}.",
+              flush=True)  # fmt: skip
+
+    serve(settings, announce)

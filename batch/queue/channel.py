@@ -1,0 +1,99 @@
+"""Local sockets: datagrams that wake a worker, and the stream that carries events to the supervisor and questions back.
+
+Datagrams are hints (a lost one costs one read time-out); the stream's frames are JSON objects, one a line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from batch.errors import Unavailable
+from batch.queue.jobs import Kind
+
+# sun_path holds 108 bytes on Linux, 104 on macOS, the closing NUL included.
+_LONGEST = 100
+
+WAKE = b"w"
+"""Something was queued, or something about the running job changed: look."""
+
+
+def socket_path(state_dir: Path, name: str) -> Path:
+    """Where a socket of this home lies: in its state folder, or under the temporary folder when that path is too long."""
+    path = state_dir / "run" / name
+    if len(os.fsencode(path)) > _LONGEST:
+        tag = hashlib.sha256(os.fsencode(state_dir)).hexdigest()[:16]
+        path = Path(tempfile.gettempdir()) / f"batch-{os.getuid()}-{tag}" / name
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if path.parent.stat().st_uid != os.getuid():
+        raise Unavailable(f"{path.parent} belongs to another user: remove it, or use a home folder with a shorter path.")
+    return path
+
+
+class Waker:
+    """Sends wake-ups to the three workers. Never blocks: a full socket is already awake, a missing one will look."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._paths = {kind: str(socket_path(state_dir, f"{kind}.wake")) for kind in Kind}
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        self._socket.setblocking(False)
+
+    def wake(self, kind: Kind) -> None:
+        with contextlib.suppress(BlockingIOError, FileNotFoundError, ConnectionRefusedError):
+            self._socket.sendto(WAKE, self._paths[kind])
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class WakeListener:
+    """A worker's end of the wake-ups: calls back from a thread of its own."""
+
+    def __init__(self, state_dir: Path, kind: Kind, woken: Callable[[], None]) -> None:
+        path = socket_path(state_dir, f"{kind}.wake")
+        path.unlink(missing_ok=True)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        self._socket.bind(str(path))
+        os.chmod(path, 0o600)
+        self._woken = woken
+        threading.Thread(target=self._listen, name="wake", daemon=True).start()
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                self._socket.recv(16)
+            except OSError as error:
+                if error.errno == errno.EINTR:
+                    continue
+                return
+            self._woken()
+
+
+class EventStream:
+    """A worker's connection to the supervisor. `send` may be called from any thread."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        self._socket.connect(str(socket_path(state_dir, "events")))
+        self._lock = threading.Lock()
+
+    def send(self, frame: Mapping[str, Any]) -> None:
+        data = json.dumps(frame, separators=(",", ":")).encode() + b"\n"
+        # A supervisor that is gone is noticed elsewhere (its pipe closes), so here it is no error.
+        with self._lock, contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self._socket.sendall(data)
+
+    def frames(self) -> Iterator[dict[str, Any]]:
+        """What the supervisor sends, until it closes."""
+        with self._socket.makefile("rb") as lines, contextlib.suppress(ConnectionResetError):
+            for line in lines:
+                yield json.loads(line)

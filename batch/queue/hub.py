@@ -1,0 +1,321 @@
+"""The supervisor's side of the queue: accepts jobs, hears the workers' events, and hands them to whoever waits."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import itertools
+import json
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from batch.errors import BatchError, Cancelled, QueueFull, Unavailable
+from batch.queue.channel import Waker, socket_path
+from batch.queue.jobs import Draft, Job, Kind, Priority, State
+from batch.queue.spool import Spool
+from batch.queue.store import Store
+
+T = TypeVar("T")
+logger = logging.getLogger("batch.hub")
+
+_FRAME_LIMIT = 256 << 20
+"""Longest line a worker may send, in bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelState:
+    """What is known of one worker's model."""
+
+    status: Literal["loading", "ready", "failed"] = "loading"
+    progress: float = 0.0
+    """Loading, 0 to 1."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What Engine.load gave; empty until ready."""
+    error: str | None = None
+    """One sentence, when failed."""
+    pid: int | None = None
+    busy: str | None = None
+    """Id of the job that runs."""
+    beat: float = 0.0
+    """time.monotonic() of the last sign of life."""
+
+
+class Ticket:
+    """A caller's hold on its job: its events, its result, and the means to cancel it."""
+
+    def __init__(self, hub: Hub, draft: Draft) -> None:
+        self._hub = hub
+        self.id = draft.id
+        self.kind = draft.kind
+        self.created = time.monotonic()
+        self.ended = False
+        self._events: deque[dict[str, Any]] = deque()
+        self._arrived = asyncio.Event()
+
+    def _push(self, event: dict[str, Any]) -> None:
+        if event["type"] == "end":
+            self.ended = True
+        self._events.append(event)
+        self._arrived.set()
+
+    async def events(self) -> AsyncIterator[dict[str, Any]]:
+        """Everything the job pushes, until its "end" event, which comes last."""
+        while True:
+            while self._events:
+                event = self._events.popleft()
+                yield event
+                if event["type"] == "end":
+                    return
+            self._arrived.clear()
+            await self._arrived.wait()
+
+    async def result(self) -> dict[str, Any]:
+        """Wait for the end; the result, or the job's error raised (Cancelled when it was cancelled)."""
+        async for event in self.events():
+            if event["type"] == "end":
+                return await self._hub.outcome(self.id, event)
+        raise Cancelled()
+
+    async def ahead(self) -> int:
+        """How many jobs stand before this one in its queue."""
+        return await self._hub.in_thread(lambda: self._hub.store.ahead(self.id))
+
+    async def cancel(self) -> None:
+        """Stop the job: at once when queued, at its next unit when running; harmless when it has ended."""
+        if not self.ended:
+            await self._hub.cancel(self.id)
+
+
+class Hub:
+    """One a service. Everything but `in_thread` work runs on the asyncio loop that called `start`."""
+
+    def __init__(self, store: Store, spool: Spool, state_dir: Path, *, most_waiting: int = 1000) -> None:
+        self.store = store
+        self.spool = spool
+        self._state_dir = state_dir
+        self._most_waiting = most_waiting
+        self._waker = Waker(state_dir)
+        store.submitted = self._wake  # type: ignore[method-assign]
+        # One thread: the store serves one caller at a time anyway, and order of submission is order of arrival.
+        self._threads = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._spool_threads = concurrent.futures.ThreadPoolExecutor(4, thread_name_prefix="spool")
+        self._tickets: dict[str, Ticket] = {}
+        self._models = dict.fromkeys(Kind, ModelState())
+        self._changed = asyncio.Event()
+        self._writers: dict[Kind, asyncio.StreamWriter] = {}
+        self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._numbers = itertools.count(1)
+        self._listeners: list[Callable[[dict[str, Any]], None]] = []
+        self._server: asyncio.Server | None = None
+        self._service: dict[Kind, float] = {}
+
+    async def start(self) -> None:
+        path = socket_path(self._state_dir, "events")
+        path.unlink(missing_ok=True)
+        self._server = await asyncio.start_unix_server(self._connected, path=str(path), limit=_FRAME_LIMIT)
+        os.chmod(path, 0o600)
+
+    async def close(self) -> None:
+        for writer in self._writers.values():
+            writer.close()
+        if self._server:
+            self._server.close()
+        for ticket in list(self._tickets.values()):
+            ticket._push({"type": "end", "state": "cancelled", "job": ticket.id, "closing": True})
+        self._tickets.clear()
+        self._threads.shutdown(wait=True)
+        self._spool_threads.shutdown(wait=True)
+        self._waker.close()
+
+    # -- for doors
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """Run a blocking store call off the loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    async def submit(self, draft: Draft, *, durable: bool = False) -> Ticket:
+        """Accept a job; raises QueueFull when too many callers wait already, DiskFull."""
+        if draft.waited and (waiting := sum(1 for t in self._tickets.values() if t.kind == draft.kind)) >= self._most_waiting:
+            raise QueueFull(
+                f"{waiting} requests are waiting already: try again in {self.retry_after(draft.kind)} seconds.",
+                retry_after=self.retry_after(draft.kind),
+            )
+        # Registered first: the job may have ended before the submitting thread is back.
+        ticket = self._tickets[draft.id] = Ticket(self, draft)
+        try:
+            await self.in_thread(lambda: self.store.submit(draft, durable=durable))
+        except BaseException:
+            self._tickets.pop(draft.id, None)
+            raise
+        return ticket
+
+    def retry_after(self, kind: Kind) -> int:
+        """Seconds until a place should be free, from the callers that wait and the recent service time; 1 to 120."""
+        waiting = sum(1 for ticket in self._tickets.values() if ticket.kind == kind)
+        return max(1, min(120, round(self._service.get(kind, 1.0) * max(1, waiting - self._most_waiting + 1))))
+
+    async def cancel(self, job: str) -> State:
+        state = await self.in_thread(lambda: self.store.cancel(job))
+        if state is State.CANCELLED and (ticket := self._tickets.pop(job, None)):
+            ticket._push({"type": "end", "state": "cancelled", "job": job})
+        for kind in Kind:
+            self._waker.wake(kind)
+        return state
+
+    async def outcome(self, job: str, event: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The result of an ended job, or its error raised."""
+        if event and event.get("closing"):
+            raise Unavailable("The service is shutting down: send the request again once it is back.")
+        if event and event["state"] == "done" and "result" in event:
+            return dict(event["result"])
+        row: Job | None = await self.in_thread(lambda: self.store.job(job))
+        if row is None:
+            raise Cancelled(f"Job {job} is gone.")
+        if row.state is State.DONE:
+            return dict(row.result or {})
+        if row.state is State.FAILED:
+            raise BatchError.from_record(dict(row.error or {}))
+        raise Cancelled(f"Job {job} was cancelled.")
+
+    async def ask(self, kind: Kind, question: str, payload: Mapping[str, Any], timeout: float = 60.0) -> dict[str, Any]:
+        """Put a question to a worker's engine; waits while the model loads. Raises its BatchError, or Unavailable."""
+        try:
+            async with asyncio.timeout(timeout):
+                while True:
+                    state = self._models[kind]
+                    if state.status == "failed":
+                        raise Unavailable(state.error)
+                    writer = self._writers.get(kind)
+                    if state.status == "ready" and writer is not None:
+                        break
+                    changed = self._changed
+                    await changed.wait()
+                number = next(self._numbers)
+                future = self._answers[number] = asyncio.get_running_loop().create_future()
+                try:
+                    frame = {"ask": number, "question": question, "payload": payload}
+                    writer.write(json.dumps(frame, separators=(",", ":")).encode() + b"\n")
+                    await writer.drain()
+                    answer = await future
+                finally:
+                    self._answers.pop(number, None)
+        except TimeoutError:
+            raise Unavailable(f"The {kind} worker did not answer within {timeout:.0f} seconds; try again.") from None
+        if "error" in answer:
+            raise BatchError.from_record(answer["error"])
+        return dict(answer["answer"])
+
+    def model(self, kind: Kind) -> ModelState:
+        return self._models[kind]
+
+    def model_change(self) -> asyncio.Event:
+        """Set once some model's state has changed since this call."""
+        return self._changed
+
+    def set_model(self, kind: Kind, **changes: Any) -> None:
+        self._models[kind] = replace(self._models[kind], **changes)
+        if set(changes) - {"beat", "busy"}:
+            self._changed.set()
+            self._changed = asyncio.Event()
+
+    def listen(self, callback: Callable[[dict[str, Any]], None]) -> None:
+        """Be called, on the loop, with every job's "end" event: {"type", "job", "state", "kind"}."""
+        self._listeners.append(callback)
+
+    async def keep(self, data: bytes, *, durable: bool = False) -> str:
+        """Put bytes in the spool; returns their sha256."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._spool_threads, lambda: self.spool.keep(data, durable=durable))
+
+    async def keep_stream(self, chunks: AsyncIterator[bytes], *, durable: bool = False) -> tuple[str, int]:
+        """Put an upload in the spool as it arrives; returns sha256 and size."""
+        return await self.spool.keep_stream(chunks, durable=durable)
+
+    def path(self, sha256: str) -> Path:
+        return self.spool.path(sha256)
+
+    def read(self, sha256: str) -> bytes:
+        return self.spool.read(sha256)
+
+    # -- from workers
+
+    def _wake(self, kinds: set[Kind]) -> None:
+        for kind in kinds:
+            self._waker.wake(kind)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        kind: Kind | None = None
+        try:
+            while line := await reader.readline():
+                frame = json.loads(line)
+                if "hello" in frame:
+                    kind = Kind(frame["hello"])
+                    self._writers[kind] = writer
+                    self.set_model(kind, status="loading", progress=0.0, error=None, pid=frame["pid"], busy=None,
+                                   beat=time.monotonic())  # fmt: skip
+                elif kind is not None:
+                    self._heard(kind, frame)
+        except (ConnectionResetError, asyncio.CancelledError):
+            pass
+        except Exception:
+            logger.exception("a worker sent something unreadable")
+        finally:
+            writer.close()
+            if kind is not None and self._writers.get(kind) is writer:
+                del self._writers[kind]
+                if self._models[kind].status == "ready":
+                    self.set_model(kind, status="loading", progress=0.0, pid=None, busy=None)
+                for future in self._answers.values():
+                    if not future.done():
+                        error = Unavailable("The worker stopped before it answered; try again.")
+                        future.set_result({"error": error.record()})
+
+    def _heard(self, kind: Kind, frame: dict[str, Any]) -> None:
+        if "to" in frame:
+            future = self._answers.get(frame["to"])
+            if future and not future.done():
+                future.set_result(frame)
+            return
+        event = frame["type"]
+        if event == "loading":
+            self.set_model(kind, status="loading", progress=frame["progress"])
+        elif event == "ready":
+            self.set_model(kind, status="ready", progress=1.0, facts=frame["facts"], error=None)
+        elif event == "broken":
+            self.set_model(kind, status="failed", error=frame["message"])
+        elif event == "beat":
+            self.set_model(kind, beat=time.monotonic())
+        else:
+            self._job_event(kind, frame)
+
+    def _job_event(self, kind: Kind, event: dict[str, Any]) -> None:
+        job = event["job"]
+        ticket = self._tickets.get(job)
+        if event["type"] == "started":
+            self.set_model(kind, busy=job, beat=time.monotonic())
+        elif event["type"] == "end":
+            self._tickets.pop(job, None)
+            self.set_model(kind, busy=event.get("resumes"), beat=time.monotonic())
+            if "seconds" in event:
+                before = self._service.get(kind, event["seconds"])
+                self._service[kind] = before * 0.8 + event["seconds"] * 0.2
+            for callback in self._listeners:
+                try:
+                    callback({**event, "kind": kind})
+                except Exception:
+                    logger.exception("a listener failed on %s", event)
+        if ticket:
+            ticket._push(event)
+
+    def callers(self, kind: Kind) -> int:
+        """How many callers wait for jobs of a kind."""
+        return sum(1 for ticket in self._tickets.values() if ticket.kind == kind)
+
+
+__all__ = ["Hub", "ModelState", "Priority", "Ticket"]

@@ -1,0 +1,145 @@
+"""The spool: payload bytes under their sha256, shared by identical content, gone when no job refers to them."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+_NAME = re.compile(r"[0-9a-f]{64}")
+_CHUNK = 1 << 20
+
+
+class Spool:
+    """A folder of files named by sha256, two levels deep. Safe for several processes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (folder / "tmp").mkdir(mode=0o700, exist_ok=True)
+
+    def path(self, sha256: str) -> Path:
+        """Where the bytes lie. A name that is no sha256 is refused, as it could leave the folder."""
+        if not _NAME.fullmatch(sha256):
+            raise ValueError(f"not a sha256: {sha256[:80]!r}")
+        return self.folder / sha256[:2] / sha256
+
+    def read(self, sha256: str) -> bytes:
+        return self.path(sha256).read_bytes()
+
+    def keep(self, data: bytes, *, durable: bool = False) -> str:
+        """Put bytes in; returns their sha256. `durable` makes them survive a power cut."""
+        return self.keep_chunks((data,), durable=durable)[0]
+
+    def keep_file(self, source: BinaryIO, *, durable: bool = True) -> tuple[str, int]:
+        """Copy an open file in; returns sha256 and size in bytes."""
+        return self.keep_chunks(iter(lambda: source.read(_CHUNK), b""), durable=durable)
+
+    def keep_chunks(self, chunks: Iterable[bytes], *, durable: bool = False) -> tuple[str, int]:
+        with self._writer(durable) as writer:
+            for chunk in chunks:
+                writer.write(chunk)
+        return writer.sha256, writer.size
+
+    async def keep_stream(self, chunks: AsyncIterator[bytes], *, durable: bool = False) -> tuple[str, int]:
+        """As `keep_chunks`, from an upload as it arrives, in bounded memory."""
+        with self._writer(durable) as writer:
+            async for chunk in chunks:
+                writer.write(chunk)
+        return writer.sha256, writer.size
+
+    @contextlib.contextmanager
+    def _writer(self, durable: bool) -> Iterator[_Writer]:
+        descriptor, name = tempfile.mkstemp(dir=self.folder / "tmp")
+        writer = _Writer(descriptor)
+        try:
+            with open(descriptor, "wb", buffering=0) as file:
+                writer.file = file
+                yield writer
+                if durable:
+                    os.fsync(descriptor)
+            writer.sha256 = writer.hash.hexdigest()
+            self._place(Path(name), self.path(writer.sha256), durable)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)
+            raise
+
+    def _place(self, temporary: Path, target: Path, durable: bool) -> None:
+        # Shared lock: `remove` holds it exclusively, so a file seen here is not taken away before its time is renewed.
+        with self._lock(fcntl.LOCK_SH):
+            try:
+                os.utime(target)
+                if not durable:
+                    temporary.unlink()
+                    return
+            except FileNotFoundError:
+                target.parent.mkdir(mode=0o700, exist_ok=True)
+            os.replace(temporary, target)
+        if durable:
+            for folder in (target.parent, self.folder):
+                descriptor = os.open(folder, os.O_RDONLY)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+
+    def remove(self, sha256: str, *, older_than: float) -> bool:
+        """Delete a file that nobody refers to, unless it was put in again within `older_than` seconds."""
+        path = self.path(sha256)
+        with self._lock(fcntl.LOCK_EX):
+            try:
+                if time.time() - path.stat().st_mtime < older_than:
+                    return False
+                path.unlink()
+            except FileNotFoundError:
+                pass
+        return True
+
+    def names(self) -> Iterator[str]:
+        """Every sha256 in the spool."""
+        for folder in self.folder.iterdir():
+            if len(folder.name) == 2 and folder.is_dir():
+                for entry in os.scandir(folder):
+                    if _NAME.fullmatch(entry.name):
+                        yield entry.name
+
+    def sweep_temporary(self, *, older_than: float) -> None:
+        """Remove what a killed process left half-written."""
+        for entry in os.scandir(self.folder / "tmp"):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - entry.stat().st_mtime >= older_than:
+                    os.unlink(entry.path)
+
+    @contextlib.contextmanager
+    def _lock(self, mode: int) -> Iterator[None]:
+        descriptor = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, mode)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+class _Writer:
+    file: BinaryIO
+    sha256 = ""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.hash = hashlib.sha256()
+        self.size = 0
+
+    def write(self, chunk: bytes) -> None:
+        self.hash.update(chunk)
+        self.size += len(chunk)
+        view = memoryview(chunk)
+        while view:
+            view = view[os.write(self.descriptor, view) :]

@@ -1,0 +1,247 @@
+"""`batch serve`: one asyncio loop with three HTTP servers and the inbox watcher, and three worker processes it keeps alive."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+import uvicorn
+
+from batch import __version__
+from batch.api.app import create_app
+from batch.errors import AlreadyRunning, BatchError
+from batch.folder.watch import Folder
+from batch.queue.hub import Hub
+from batch.queue.jobs import Kind
+from batch.queue.spool import Spool
+from batch.queue.store import Store
+from batch.retention import Retention
+from batch.settings import Settings
+
+logger = logging.getLogger("batch.supervisor")
+
+_BROKEN = 3
+"""workers/__main__.py's exit status for a model that cannot be loaded."""
+_KILL_AFTER = 5.0
+"""Seconds beyond the grace time after which a worker that does not end is killed."""
+
+
+class Server(uvicorn.Server):
+    """uvicorn without its signal handlers: the supervisor has them."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Any:
+        yield
+
+
+class Supervisor:
+    """One a home. `run` returns when the service has ended."""
+
+    def __init__(self, settings: Settings, *, announce: Callable[[dict[Kind, int]], None] = lambda ports: None) -> None:
+        self.settings = settings
+        self._announce = announce
+        self._stopping = asyncio.Event()
+        self._workers: dict[Kind, asyncio.subprocess.Process] = {}
+
+    async def run(self) -> None:
+        settings = self.settings
+        for folder in (settings.state_dir, settings.state_dir / "run", settings.state_dir / "logs"):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        settings.inbox_dir.mkdir(parents=True, exist_ok=True)
+        settings.outbox_dir.mkdir(parents=True, exist_ok=True)
+        with self._only_one(), contextlib.ExitStack() as sockets:
+            listening = {kind: sockets.enter_context(_listen(kind, getattr(settings, kind.value).port)) for kind in Kind}
+            ports = {kind: int(sock.getsockname()[1]) for kind, sock in listening.items()}
+            store = Store(settings.database)
+            try:
+                await self._serve(store, listening, ports)
+            finally:
+                store.note("service", None)
+                store.close()
+
+    async def _serve(self, store: Store, listening: dict[Kind, socket.socket], ports: dict[Kind, int]) -> None:
+        settings = self.settings
+        abandoned = store.abandon_waited()
+        if abandoned:
+            logger.info("%d requests whose callers went down with the last service are cancelled", abandoned)
+        hub = Hub(store, Spool(settings.state_dir / "spool"), settings.state_dir, most_waiting=settings.queue.waiting)
+        await hub.start()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, self._signalled)
+        folder = Folder(settings, hub)
+        servers = {
+            kind: Server(uvicorn.Config(create_app(kind, hub, settings), log_level="warning", access_log=False,
+                                        lifespan="off", timeout_graceful_shutdown=2, timeout_keep_alive=75,
+                                        server_header=False, h11_max_incomplete_event_size=64 << 10))
+            for kind in Kind
+        }  # fmt: skip
+        store.note("service", {
+            "pid": os.getpid(), "started": time.time(), "ports": {str(k): p for k, p in ports.items()},
+            "profile": settings.profile, "version": __version__,
+            "models": {str(k): getattr(settings, k.value).model for k in Kind},
+        })  # fmt: skip
+        serving = [asyncio.create_task(servers[kind].serve([listening[kind]])) for kind in Kind]
+        tending = [asyncio.create_task(self._tend(kind, hub)) for kind in Kind]
+        others = [
+            asyncio.create_task(self._note_models(store, hub)),
+            asyncio.create_task(Retention(settings, hub).run()),
+        ]
+        await folder.start()
+        self._announce(ports)
+        stopping = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait([stopping, *serving, *tending, *others], return_when=asyncio.FIRST_COMPLETED)
+        self._stopping.set()
+        # No new work from the folder, then the workers end or put back what they hold, then callers are told.
+        await folder.stop()
+        await asyncio.gather(*tending, return_exceptions=True)
+        await hub.close()
+        for server in servers.values():
+            server.should_exit = True
+        ended = await asyncio.gather(*serving, return_exceptions=True)
+        for task in (stopping, *others):
+            task.cancel()
+        ended += await asyncio.gather(*others, return_exceptions=True)
+        for outcome in ended:
+            if isinstance(outcome, Exception):
+                raise outcome
+
+    def _signalled(self) -> None:
+        if self._stopping.is_set():
+            # A second signal means now. Workers see their pipe close; whatever they hold is recovered at the next start.
+            os._exit(130)
+        self._stopping.set()
+
+    # -- workers
+
+    async def _tend(self, kind: Kind, hub: Hub) -> None:
+        """Keep one worker process alive until the service stops, restarting it with back-off."""
+        pause = 0.5
+        while not self._stopping.is_set():
+            begun = time.monotonic()
+            process = await self._start(kind)
+            self._workers[kind] = process
+            ending = asyncio.create_task(process.wait())
+            stopping = asyncio.create_task(self._stopping.wait())
+            while not ending.done() and not stopping.done():
+                await asyncio.wait([ending, stopping], return_when=asyncio.FIRST_COMPLETED, timeout=5)
+                self._kill_if_hung(kind, hub, process)
+            stopping.cancel()
+            if self._stopping.is_set():
+                await self._end(process)
+                return
+            code = await ending
+            if code == _BROKEN:
+                # Hub knows why. A model may be fetched or mended meanwhile, so it is tried again, but not often.
+                state = hub.model(kind)
+                if state.status != "failed":
+                    hub.set_model(kind, status="failed", error=f"The {kind} worker could not start: see the log.")
+                logger.error("%s: %s", kind, hub.model(kind).error)
+                pause = min(60.0, max(5.0, pause * 2))
+            else:
+                logger.warning("the %s worker ended with status %s; starting it again", kind, code)
+                pause = 0.5 if time.monotonic() - begun > 30 else min(30.0, pause * 2)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), pause)
+
+    def _kill_if_hung(self, kind: Kind, hub: Hub, process: asyncio.subprocess.Process) -> None:
+        limit, state = self.settings.queue.hang, hub.model(kind)
+        if limit and state.busy and time.monotonic() - state.beat > limit and process.returncode is None:
+            logger.error("the %s worker made no progress for %.0f s with job %s: killed", kind, limit, state.busy)
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+
+    async def _start(self, kind: Kind) -> asyncio.subprocess.Process:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "batch.workers", kind.value,
+            stdin=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )  # fmt: skip
+        assert process.stdin is not None
+        # The pipe stays open: its closing is how the worker learns that we are gone.
+        process.stdin.write(self.settings.model_dump_json().encode() + b"\n")
+        with contextlib.suppress(ConnectionError):
+            await process.stdin.drain()
+        return process
+
+    async def _end(self, process: asyncio.subprocess.Process) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), self.settings.queue.grace + _KILL_AFTER)
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+    async def _note_models(self, store: Store, hub: Hub) -> None:
+        """Keep what `batch status` shows of the models in the database."""
+        while True:
+            changed = hub.model_change()
+            for kind in Kind:
+                state = hub.model(kind)
+                facts = {k: v for k, v in state.facts.items() if k in ("model", "path", "size", "n_ctx", "n_embd")}
+                value = {"status": state.status, "progress": round(state.progress, 2), "error": state.error,
+                         "pid": state.pid, "facts": facts}  # fmt: skip
+                await hub.in_thread(lambda kind=kind, value=value: store.note(f"model:{kind}", value))  # type: ignore[misc]
+            await changed.wait()
+            await asyncio.sleep(0.2)  # loading reports come ten times a second
+
+    # -- being the only one
+
+    @contextlib.contextmanager
+    def _only_one(self) -> Any:
+        path = self.settings.state_dir / "run" / "service.lock"
+        file: BinaryIO = open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b")  # noqa: SIM115
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                pid = file.read().decode() or "unknown"
+                raise AlreadyRunning(
+                    f"batch is already running in {self.settings.home} (pid {pid}): stop it first, or use another --home."
+                ) from None
+            file.truncate(0)
+            file.write(str(os.getpid()).encode())
+            file.flush()
+            yield
+
+
+def _listen(kind: Kind, port: int) -> socket.socket:
+    """A socket on 127.0.0.1, never on another address."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind(("127.0.0.1", port))
+        sock.listen(2048)
+    except OSError as error:
+        sock.close()
+        if error.errno == errno.EADDRINUSE:
+            raise AlreadyRunning(
+                f"Port {port} ({kind}) is in use by another program: stop that, or set {kind}.port in batch.toml."
+            ) from None
+        raise BatchError(f"Port {port} ({kind}) cannot be opened: {error.strerror}.") from None
+    return sock
+
+
+def serve(settings: Settings, announce: Callable[[dict[Kind, int]], None] = lambda ports: None) -> None:
+    """Run the service until it is told to stop; raises BatchError when it cannot start."""
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+
+    async def main() -> None:
+        await Supervisor(settings, announce=announce).run()
+
+    asyncio.run(main())
+
+
+__all__ = ["Supervisor", "serve"]

@@ -1,0 +1,79 @@
+"""`python -m batch.workers KIND`: one worker process. The supervisor starts it, with the settings on standard input."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+
+from batch.errors import BatchError
+from batch.queue.jobs import Kind
+from batch.settings import Settings
+
+BROKEN = 3
+"""Exit status when the model cannot be loaded: tried again with a longer pause than a crash."""
+
+
+def main() -> int:
+    kind = Kind(sys.argv[1])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches the whole group; the supervisor decides
+    settings = Settings.model_validate_json(_first_line())
+    threading.Thread(target=_end_with_supervisor, name="supervisor", daemon=True).start()
+    logging.basicConfig(
+        level=settings.log_level.upper(), format=f"%(asctime)s %(levelname)s {kind}: %(message)s", stream=sys.stderr
+    )
+    # huey logs a line a job at INFO; ours says the same in the job's row.
+    logging.getLogger("huey").setLevel(logging.WARNING)
+    lock = _only_one(settings, kind)
+
+    from batch.workers.engines import build
+    from batch.workers.loop import Worker
+
+    try:
+        worker = Worker(kind, settings, build(kind, settings))
+    except BatchError as error:
+        print(error.message, file=sys.stderr)
+        return BROKEN
+    signal.signal(signal.SIGTERM, lambda *_: worker.stop(settings.queue.grace))
+    worker.run()
+    os.close(lock)
+    return 0 if worker.loaded.is_set() else BROKEN
+
+
+def _end_with_supervisor() -> None:
+    """The supervisor holds the other end of standard input: when it is gone, however it went, so are we."""
+    while os.read(0, 4096):
+        pass
+    os._exit(0)
+
+
+def _first_line() -> bytes:
+    """The settings. Unbuffered: a reader that holds a buffer's lock when the interpreter ends is a fatal error."""
+    line = b""
+    while not line.endswith(b"\n") and (piece := os.read(0, 65536)):
+        line += piece
+    return line
+
+
+def _only_one(settings: Settings, kind: Kind) -> int:
+    """Hold the queue's lock file; wait for a predecessor that is just ending."""
+    path = settings.state_dir / "run" / f"{kind}.lock"
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                sys.exit(f"Another process serves the {kind} queue in {settings.home}: end it first.")
+            time.sleep(0.05)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,314 @@
+"""The worker's loop: a huey consumer with one thread that takes jobs, and the yield point between units of work."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huey.consumer import Consumer
+
+from batch.cores import CoreTable
+from batch.errors import BatchError, Cancelled, ModelProblem
+from batch.queue.channel import EventStream, WakeListener
+from batch.queue.jobs import Job, Kind, Priority, State
+from batch.queue.spool import Spool
+from batch.queue.storage import JobHuey
+from batch.queue.store import Store
+from batch.settings import Settings
+from batch.workers.engine import Engine, Work
+
+logger = logging.getLogger("batch.worker")
+
+LOOK = 0.25
+"""Seconds between two looks into the database while a job runs, for wake-ups that were lost."""
+TELL = 0.25
+"""Seconds between two progress events."""
+WRITE = 1.0
+"""Seconds between two writes of progress into the row."""
+_INLINE = 256 << 10
+"""Results up to this many characters travel in the end event, which saves the waiting side a read."""
+
+
+class Stopping(BaseException):
+    """The service stops and the grace time is over: the job goes back. No engine may catch it as an Exception."""
+
+
+class JobConsumer(Consumer):  # type: ignore[misc]
+    """huey's consumer without its signal handlers (the supervisor speaks to us) and without a ticking scheduler."""
+
+    def _set_signal_handlers(self) -> None:
+        pass
+
+
+class Worker:
+    """One model, one queue, one thread of work. `run` returns when the service stops."""
+
+    def __init__(self, kind: Kind, settings: Settings, engine: Engine) -> None:
+        self.kind = kind
+        self.settings = settings
+        self.engine = engine
+        self.store = Store(settings.database)
+        self.spool = Spool(settings.state_dir / "spool")
+        self.events = EventStream(settings.state_dir)
+        self.cores = CoreTable()
+        self.huey = JobHuey(kind, self.store, self._run)
+        self.storage = self.huey.storage
+        self.stack: list[RunningWork] = []
+        """Jobs under way, the innermost last: a more urgent one runs inside the yield point of the one before."""
+        self.attention = False
+        """Set from other threads: something was queued, cancelled or stopped, so look at the next unit."""
+        self.deadline: float | None = None
+        """time.monotonic() after which a running job is put back; None while the service runs."""
+        self.loaded = threading.Event()
+        limit = getattr(settings, kind.value).threads
+        self.most_threads: int = limit or 1 << 16
+
+    # -- life
+
+    def run(self) -> None:
+        self.events.send({"hello": self.kind, "pid": os.getpid()})
+        for job, state in self.store.recover(self.kind, self.settings.queue.attempts):
+            logger.warning("job %s was left by a worker that died: %s", job, state)
+            if state.ended:
+                self.events.send({"type": "end", "job": job, "state": state})
+        WakeListener(self.settings.state_dir, self.kind, self._woken)
+        threading.Thread(target=self._answer, name="questions", daemon=True).start()
+        # The model is loaded, used and freed in the consumer's thread, so the libraries see one thread only.
+        self.huey.on_startup("load")(self._load)
+        self.huey.on_shutdown("close")(self.engine.close)
+        consumer = JobConsumer(self.huey, workers=1, worker_type="thread", periodic=False, scheduler_interval=60,
+                               check_worker_health=False)  # fmt: skip
+        self.consumer = consumer
+        consumer.start()
+        for _, thread in consumer.worker_threads:
+            thread.join()
+        self.cores.close()
+        self.store.close()
+
+    def _load(self) -> None:
+        last = 0.0
+
+        def report(progress: float) -> None:
+            nonlocal last
+            now = time.monotonic()
+            if now - last > 0.1 or progress >= 1.0:
+                last = now
+                self.events.send({"type": "loading", "progress": progress})
+
+        try:
+            facts = self.engine.load(report)
+        except BatchError as error:
+            self._broken(error)
+        except Exception as error:
+            logger.exception("the %s model could not be loaded", self.kind)
+            self._broken(ModelProblem(f"The {self.kind} model could not be loaded: {error}."))
+        else:
+            self.loaded.set()
+            self.events.send({"type": "ready", "facts": dict(facts)})
+
+    def _broken(self, error: BatchError) -> None:
+        self.events.send({"type": "broken", "message": error.message})
+        self.storage.stopping.set()
+        self.consumer.stop_flag.set()
+
+    def stop(self, grace: float) -> None:
+        """Take no more; a running job has `grace` seconds to end before it is put back."""
+        self.deadline = time.monotonic() + grace
+        self.storage.stopping.set()
+        self.consumer.stop_flag.set()
+        self.storage.woken.set()
+        self.attention = True
+        if self.stack:
+            timer = threading.Timer(grace, self.engine.interrupt)
+            timer.daemon = True
+            timer.start()
+
+    # -- from other threads
+
+    def _woken(self) -> None:
+        self.attention = True
+        self.storage.woken.set()
+        stack = self.stack
+        if stack and self.store.cancelled(stack[-1].job.id):
+            # Not only noted: a long native call is stopped in its middle.
+            self.engine.interrupt()
+
+    def _answer(self) -> None:
+        """Answer questions, one at a time, beside the running job."""
+        for frame in self.events.frames():
+            reply: dict[str, Any] = {"to": frame["ask"]}
+            try:
+                self.loaded.wait()
+                reply["answer"] = dict(self.engine.ask(frame["question"], frame["payload"]))
+            except BatchError as error:
+                reply["error"] = error.record()
+            except Exception as error:
+                logger.exception("question %s failed", frame.get("question"))
+                reply["error"] = BatchError(f"The {self.kind} worker could not answer: {error}.").record()
+            self.events.send(reply)
+
+    # -- one job
+
+    def _run(self, job_id: str) -> None:
+        """huey's task: `storage.taken` is the job just claimed."""
+        job = self.storage.taken
+        assert job is not None and job.id == job_id
+        work = RunningWork(self, job)
+        self.stack.append(work)
+        self._weigh()
+        self.events.send({"type": "started", "job": job.id})
+        try:
+            try:
+                if job.cancel:
+                    raise Cancelled()
+                result = self.engine.run(work)
+            finally:
+                self.stack.pop()
+        except Stopping:
+            work.put_back()
+            if self.stack:
+                raise
+        except Exception as error:
+            work.fail(error)
+        else:
+            work.finish(result)
+        finally:
+            self._weigh()
+
+    def _weigh(self) -> None:
+        """Tell the other workers how much this one computes: a waiting caller's work weighs twice bulk work."""
+        self.cores.busy(0.0 if not self.stack else 2.0 if self.stack[-1].job.priority >= Priority.CALLER else 1.0)
+
+    def threads(self) -> int:
+        return min(self.cores.threads(), self.most_threads)
+
+
+class RunningWork:
+    """One job in the engine's hands; what workers/engine.py calls Work."""
+
+    def __init__(self, worker: Worker, job: Job) -> None:
+        self._worker = worker
+        self.job = job
+        self.request: Mapping[str, Any] = job.request
+        self.watched: bool = job.request.get("stream", job.waited) is not False and job.waited
+        now = time.monotonic()
+        self._begun = now
+        self._next_look = now + LOOK
+        self._next_tell = now + TELL
+        self._next_write = now + WRITE
+        self._threads = worker.threads()
+        self._mates: dict[str, RunningWork] = {}
+        self._ended = False
+
+    # -- the yield point
+
+    def unit(self, done: float | None = None, total: float | None = None, name: str = "tokens") -> int:
+        now = time.monotonic()
+        if self._worker.attention or now >= self._next_look:
+            self._look(now, done, total, name)
+        return self._threads
+
+    def _look(self, now: float, done: float | None, total: float | None, name: str) -> None:
+        worker = self._worker
+        worker.attention = False
+        self._next_look = now + LOOK
+        if worker.deadline is not None and now >= worker.deadline:
+            raise Stopping()
+        if worker.deadline is not None:
+            worker.attention = True  # look again at every unit: the deadline is near
+        if worker.store.cancelled(self.job.id):
+            raise Cancelled()
+        if worker.deadline is None:
+            while self.job.priority < Priority.CALLER and worker.huey.run_more_urgent(self.job.priority):
+                worker.attention = False
+                if worker.store.cancelled(self.job.id):
+                    raise Cancelled()
+        if done is not None and now >= self._next_tell:
+            self._next_tell = now + TELL
+            progress = {"done": done, "total": total, "unit": name}
+            worker.events.send({"type": "progress", "job": self.job.id, **progress})
+            if now >= self._next_write:
+                self._next_write = now + WRITE
+                worker.store.progress(self.job.id, progress)
+        else:
+            worker.events.send({"type": "beat"})
+        worker._weigh()
+        self._threads = worker.threads()
+
+    # -- what an engine may use
+
+    def emit(self, event: Mapping[str, Any]) -> None:
+        if self.watched:
+            self._worker.events.send({**event, "job": self.job.id})
+
+    def blob(self, sha256: str) -> Path:
+        path = self._worker.spool.path(sha256)
+        if not path.exists():
+            raise BatchError("The spool no longer holds this job's payload: send the file or request again.")
+        return path
+
+    def keep(self, data: bytes) -> str:
+        sha256 = self._worker.spool.keep(data, durable=not self.job.waited)
+        self._worker.store.refer(self.job.id, sha256)
+        return sha256
+
+    def checkpoint(self, step: int, data: Mapping[str, Any]) -> None:
+        self._worker.store.checkpoint(self.job.id, step, data)
+
+    def checkpoints(self) -> list[Mapping[str, Any]]:
+        return self._worker.store.checkpoints(self.job.id) if self.job.attempts > 1 else []
+
+    def mates(self, limit: int) -> list[Work]:
+        taken: list[Work] = []
+        worker = self._worker
+        while len(taken) < limit and worker.deadline is None:
+            job = worker.store.take(worker.kind, above=self.job.priority - 1, task=self.job.task)
+            if job is None:
+                break
+            mate = RunningWork(worker, job)
+            self._mates[job.id] = mate
+            taken.append(mate)
+            worker.events.send({"type": "started", "job": job.id})
+        return taken
+
+    # -- the end
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        text = json.dumps(result, separators=(",", ":"))
+        event: dict[str, Any] = {"seconds": time.monotonic() - self._begun}
+        if len(text) <= _INLINE:
+            event["result"] = result
+        self._end(State.DONE, event, result=text)
+
+    def fail(self, error: Exception) -> None:
+        if isinstance(error, Cancelled):
+            self._end(State.CANCELLED, {})
+            return
+        if not isinstance(error, BatchError):
+            logger.error("job %s failed", self.job.id, exc_info=error)
+            error = BatchError(f"The {self._worker.kind} worker could not do this job: {type(error).__name__}: {error}.")
+        self._end(State.FAILED, {}, error=error.record())
+
+    def put_back(self) -> None:
+        """The service stops: this job and the mates taken with it wait for the next start."""
+        for work in (self, *self._mates.values()):
+            self._worker.store.put_back(work.job.id, count=False)
+
+    def _end(self, state: State, event: dict[str, Any], *, result: str | None = None,
+             error: Mapping[str, Any] | None = None) -> None:  # fmt: skip
+        # Results that nobody waits for on a socket must survive a power cut once they are called done.
+        if self._worker.store.end(self.job.id, state, result=result, error=error, durable=not self.job.waited):
+            stack = self._worker.stack
+            resumes = stack[-1].job.id if stack else None
+            self._worker.events.send({"type": "end", "job": self.job.id, "state": state, "resumes": resumes, **event})
+        self._ended = True
+        for mate in self._mates.values():
+            # An engine that ended without ending a mate has lost it: the mate goes back, its attempt counted.
+            if not mate._ended:
+                self._worker.store.put_back(mate.job.id, count=True)

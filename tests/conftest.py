@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from running_service import STARTER, WEIGHTLESS, RunningService
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+@pytest.fixture
+def start_service(tmp_path: Path) -> Iterator[Callable[..., RunningService]]:
+    """Start services in homes of their own: `start_service(BATCH_QUEUE__GRACE="1")`; weightless unless told otherwise."""
+    started: list[RunningService] = []
+
+    def start(home: Path | None = None, **variables: str) -> RunningService:
+        folder = home or tmp_path / f"home{len(started)}"
+        folder.mkdir(exist_ok=True)
+        service = RunningService(folder, {**WEIGHTLESS, **variables})
+        started.append(service)
+        return service.start()
+
+    yield start
+    for service in started:
+        service.close()
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
+    """One service with the small real models, shared by a test process; tests leave nothing queued behind."""
+    running = RunningService(tmp_path_factory.mktemp("service"), STARTER).start()
+    try:
+        yield running.ready()
+    finally:
+        running.close()
