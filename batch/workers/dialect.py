@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from batch.workers import gemma4, gemma4_turns, think
 from batch.workers.stream_parser import Reading, StreamParser
+from batch.workers.tools import Tools
 
 ReasoningFormat = Literal["none", "auto", "deepseek"]
 
@@ -29,9 +30,8 @@ class Dialect:
     """Whether JSON answers stand in a Markdown fence, as the model learned it."""
 
     def parser(
-        self, *, reasoning_format: ReasoningFormat = "auto", tools: Sequence[Mapping[str, Any]] | None = None,
-        tool_choice: str | Mapping[str, Any] | None = None, parallel: bool = True, 
-        prompt_tail: str = "", fenced: bool = False, prefill: str = "",
+        self, *, reasoning_format: ReasoningFormat = "auto", tools: Any = None, tool_choice: Any = None,
+        parallel: bool = True, prompt_tail: str = "", fenced: bool = False, prefill: str = "",
     ) -> StreamParser:
         """A parser for one answer.
 
@@ -39,16 +39,11 @@ class Dialect:
         is bound to stand in a fence (Constraint.fenced); `prefill` is text of the answer that the prompt already
         holds: part of the message, told in no delta.
         """
-        names = frozenset() if tool_choice == "none" or not self.calls else function_names(tools)
+        names = Tools.read(tools, tool_choice).names if self.calls else frozenset()
         made = self.make(Reading(reasoning_format == "none", names, parallel, prompt_tail, fenced))
         if prefill:
             made.feed(prefill)
         return made
-
-
-def function_names(tools: Sequence[Mapping[str, Any]] | None) -> frozenset[str]:
-    """The names of the functions in an OpenAI tools list."""
-    return frozenset(t["function"]["name"] for t in tools or ())
 
 
 def for_template(source: str | None) -> Dialect:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from batch.workers.markers import Markers
 from batch.workers.stream_parser import Reading, StreamParser
-from batch.workers.tool_call import END, CallArguments
+from batch.workers.tool_call import CALL_END, CallArguments
 
 OPEN = "<|channel>"
 CLOSE = "<channel|>"
@@ -43,6 +43,10 @@ class Gemma4Parser(StreamParser):
     @property
     def thinking(self) -> bool:
         return self._state in ("channel", "space", "thought")
+
+    @property
+    def called(self) -> str | None:
+        return self._text if self._state == "call" else None
 
     def _parse(self, text: str) -> None:
         self._text += text
@@ -135,9 +139,9 @@ class Gemma4Parser(StreamParser):
 
     def _called(self) -> bool:
         self._text = self._text.lstrip()
-        if len(self._text) < len(END) and END.startswith(self._text):
+        if len(self._text) < len(CALL_END) and CALL_END.startswith(self._text):
             return False
-        self._text = self._text.removeprefix(END)
+        self._text = self._text.removeprefix(CALL_END)
         self._state = "between" if self._reading.parallel else "over"
         return True
 

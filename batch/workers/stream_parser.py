@@ -37,6 +37,11 @@ class StreamParser(ABC):
     def thinking(self) -> bool:
         """Whether the text so far ends inside the thinking."""
 
+    @property
+    @abstractmethod
+    def called(self) -> str | None:
+        """Right behind the marker that opens a call: what has been written after it so far, often nothing yet."""
+
     def feed(self, text: str) -> list[dict[str, Any]]:
         """The deltas that are sure after this much more text."""
         self._parse(text)

@@ -41,6 +41,10 @@ class ThinkParser(StreamParser):
     def thinking(self) -> bool:
         return self._state in ("indent", "thought")
 
+    @property
+    def called(self) -> str | None:
+        return "".join(self._call) + self._text if self._state == "call" else None
+
     def _parse(self, text: str) -> None:
         self._text += text
         while self._text and self._steps[self._state]():

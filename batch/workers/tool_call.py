@@ -6,7 +6,7 @@ import json
 import re
 
 QUOTE = '<|"|>'
-END = "<tool_call|>"
+CALL_END = "<tool_call|>"
 _LITERAL = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false|null")
 _SPACE = " \t\r\n"
 _CLOSERS = {"{": "}", "[": "]"}
@@ -51,10 +51,10 @@ class CallArguments:
         self._text = self._text.lstrip(_SPACE)
         if not self._text:
             return False
-        if self._text.startswith(END):
+        if self._text.startswith(CALL_END):
             self._close_all()
             return True
-        if END.startswith(self._text):
+        if CALL_END.startswith(self._text):
             return False
         match self._state:
             case "key":
