@@ -21,8 +21,7 @@ MAX_HOURS = 48
 """Longest sound taken; more is a mistake or a bomb."""
 
 EXTENSIONS = frozenset(
-    ".wav .mp3 .m4a .m4b .aac .ogg .oga .opus .flac .webm .mp4 .mov .mkv .mka .avi .wma .wmv .asf .aif .aiff .aifc .caf "
-    ".amr .3gp .3g2 .mpg .mpeg .ts .m2ts .m4v .flv .au .ac3 .eac3 .mp2 .wv .ape .tta .mpc .spx .w64".split()
+    [".wav", ".mp3", ".m4a", ".m4b", ".aac", ".ogg", ".oga", ".opus", ".flac", ".webm", ".mp4", ".mov", ".mkv", ".mka", ".avi", ".wma", ".wmv", ".asf", ".aif", ".aiff", ".aifc", ".caf", ".amr", ".3gp", ".3g2", ".mpg", ".mpeg", ".ts", ".m2ts", ".m4v", ".flv", ".au", ".ac3", ".eac3", ".mp2", ".wv", ".ape", ".tta", ".mpc", ".spx", ".w64"]
 )
 """File names that the inbox takes for sound or for video with sound."""
 

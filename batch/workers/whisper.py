@@ -42,17 +42,17 @@ _last_words: deque[str] = deque(maxlen=8)
 
 # dlsym on the extension module's handle also searches the libraries it was linked to, so this is the very same
 # whisper.cpp; opening the library by its own name could load a second one.
-_lib = ctypes.CDLL(pw.__file__)
+library = ctypes.CDLL(pw.__file__)
 _LOG = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
-_lib.whisper_log_set.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
-_lib.whisper_log_set.restype = None
-_lib.whisper_full_get_segment_no_speech_prob.argtypes = [ctypes.c_void_p, ctypes.c_int]
-_lib.whisper_full_get_segment_no_speech_prob.restype = ctypes.c_float
-_lib.whisper_pcm_to_mel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_int]
-_lib.whisper_lang_auto_detect.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_void_p]
-_lib.whisper_decode.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_int]
-_lib.whisper_get_logits.argtypes = [ctypes.c_void_p]
-_lib.whisper_get_logits.restype = ctypes.POINTER(ctypes.c_float)
+library.whisper_log_set.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
+library.whisper_log_set.restype = None
+library.whisper_full_get_segment_no_speech_prob.argtypes = [ctypes.c_void_p, ctypes.c_int]
+library.whisper_full_get_segment_no_speech_prob.restype = ctypes.c_float
+library.whisper_pcm_to_mel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_int]
+library.whisper_lang_auto_detect.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_void_p]
+library.whisper_decode.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_int]
+library.whisper_get_logits.argtypes = [ctypes.c_void_p]
+library.whisper_get_logits.restype = ctypes.POINTER(ctypes.c_float)
 
 
 @_LOG
@@ -65,13 +65,13 @@ def _on_log(level: int, text: bytes | None, _data: int | None) -> None:
 
 def listen_to_log() -> None:
     """Keep whisper.cpp off stderr. Its hook must be gone before the interpreter is, or the process aborts."""
-    _lib.whisper_log_set(_on_log, None)
+    library.whisper_log_set(_on_log, None)
     atexit.unregister(_unhook)
     atexit.register(_unhook)
 
 
 def _unhook() -> None:
-    _lib.whisper_log_set(None, None)
+    library.whisper_log_set(None, None)
 
 
 class Aborted(Exception):
@@ -206,7 +206,7 @@ class WhisperModel:
         if not self.multilingual:
             return {"en": 1.0}
         samples = np.ascontiguousarray(samples[:WINDOW], np.float32)
-        if _lib.whisper_pcm_to_mel(self._context, samples.ctypes.data, len(samples), threads) != 0:
+        if library.whisper_pcm_to_mel(self._context, samples.ctypes.data, len(samples), threads) != 0:
             raise BatchError("whisper.cpp could not compute a spectrogram.")
         return self._detect_again(threads)
 
@@ -218,16 +218,16 @@ class WhisperModel:
             return self._detect_again(threads)
         # The encoder's view of the one window is still there: one decoder step on start-of-transcript tells.
         start = ctypes.c_int32(pw.whisper_token_sot(self._wrapper))
-        if _lib.whisper_decode(self._context, ctypes.byref(start), 1, 0, threads) != 0:
+        if library.whisper_decode(self._context, ctypes.byref(start), 1, 0, threads) != 0:
             return self._detect_again(threads)
-        logits = np.ctypeslib.as_array(_lib.whisper_get_logits(self._context), (self.n_vocab,))
+        logits = np.ctypeslib.as_array(library.whisper_get_logits(self._context), (self.n_vocab,))
         first = int(pw.whisper_token_lang(self._wrapper, 0))
         ours = logits[first : first + len(self.codes)].astype(np.float64)
         return self._ranked(np.exp(ours - ours.max()))
 
     def _detect_again(self, threads: int) -> dict[str, float]:
         weights = np.zeros(int(pw.whisper_lang_max_id()) + 1, np.float32)
-        if _lib.whisper_lang_auto_detect(self._context, 0, threads, weights.ctypes.data) < 0:
+        if library.whisper_lang_auto_detect(self._context, 0, threads, weights.ctypes.data) < 0:
             raise BatchError("whisper.cpp could not detect the language.")
         # whisper.cpp also asks for languages newer than the model, whose tokens mean something else in it
         return self._ranked(weights[: len(self.codes)].astype(np.float64))
@@ -288,7 +288,7 @@ class WhisperModel:
                     text=raw.decode("utf-8", "replace"),
                     tokens=tuple(tokens),
                     avg_logprob=sum(t.plog for t in tokens) / max(1, length),
-                    no_speech_prob=float(_lib.whisper_full_get_segment_no_speech_prob(self._context, i)),
+                    no_speech_prob=float(library.whisper_full_get_segment_no_speech_prob(self._context, i)),
                     turn_next=bool(pw.whisper_full_get_segment_speaker_turn_next(self._wrapper, i)),
                 )
             )

@@ -1,0 +1,65 @@
+"""What Whisper writes when nobody says it: loops of a stuck decoder, and names of noises."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from batch.workers.whisper import Segment, Token
+
+NEIGHBOURS = 3
+"""Identical segments in a row from which on they are one."""
+
+ROUNDS, LENGTH = 4, 24
+"""A segment's end is a loop when it says the same at least ROUNDS times over and LENGTH tokens."""
+
+_NOISE = re.compile(
+    r"\s*(?:\[[^\]]*\]|\*[^*]*\*|【[^】]*】|[(（](?:[^)）\s]+\s?){0,4}[)）]|[♪♫♬.…\s]+)\s*", re.DOTALL
+)
+
+
+def is_noise(text: str) -> bool:
+    """Whether a text only names a sound: "[Music]", "(upbeat music)", "♪"."""
+    return _NOISE.fullmatch(text) is not None
+
+
+def without_loops(segments: Iterable[Segment], before: Sequence[str] = ()) -> list[Segment]:
+    """The segments with loops said once; `before` are the texts of the two segments said last."""
+    kept: list[Segment] = []
+    runs: list[int] = []
+    for segment in map(_unwound, segments):
+        if kept and _same(kept[-1].text, segment.text):
+            runs[-1] += 1
+            kept.append(segment)
+        else:
+            runs.append(1)
+            kept.append(segment)
+    found: list[Segment] = []
+    at = 0
+    for run in runs:
+        same = kept[at : at + run]
+        at += run
+        earlier = sum(1 for text in before if _same(text, same[0].text)) if not found else 0
+        if earlier == 2:
+            continue
+        if run >= NEIGHBOURS:
+            same = [replace(same[0], end=same[-1].end)]
+        found += same
+    return found
+
+
+def _same(one: str, other: str) -> bool:
+    return one.strip().casefold() == other.strip().casefold() != ""
+
+
+def _unwound(segment: Segment) -> Segment:
+    ids = [token.id for token in segment.tokens]
+    for period in range(1, len(ids) // ROUNDS + 1):
+        rounds = 1
+        while ids[-period * (rounds + 1) : len(ids) - period * rounds] == ids[-period:]:
+            rounds += 1
+        if rounds >= ROUNDS and rounds * period >= LENGTH:
+            tokens: tuple[Token, ...] = segment.tokens[: len(ids) - period * (rounds - 1)]
+            return replace(segment, tokens=tokens, text=b"".join(t.text for t in tokens).decode("utf-8", "replace"))
+    return segment
