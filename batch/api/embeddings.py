@@ -22,6 +22,8 @@ from batch.queue.jobs import Draft, Kind, Origin, Priority
 
 router = APIRouter()
 
+LARGE = 64
+"""Items in a call above which short calls go first."""
 MOST_INPUTS = 1 << 16
 """Most texts in a call, which bounds the memory its vectors take."""
 INLINE_INPUT = 8 << 10
@@ -68,6 +70,7 @@ async def rerank() -> Response:
 async def _embed(request: Request, *, native: bool) -> Response:
     data = await request.body()
     job, blob, shape = await asyncio.to_thread(_read, data) if len(data) > _THREAD else _read(data)
+    priority = Priority.LARGE_CALL if shape["items"] > LARGE else Priority.CALLER
     del data
     hub = request.app.state.hub
     blobs: tuple[str, ...] = ()
@@ -75,12 +78,15 @@ async def _embed(request: Request, *, native: bool) -> Response:
         job["blob"] = await hub.keep(blob)
         blobs = (job["blob"],)
         del blob
-    draft = Draft(Kind.EMBEDDING, "embed", job, Origin.HTTP, Priority.CALLER, blobs=blobs, waited=True)
+    draft = Draft(Kind.EMBEDDING, "embed", job, Origin.HTTP, priority, blobs=blobs, waited=True)
     async with waiting(request, await hub.submit(draft)) as ticket:
         result = await ticket.result()
     vectors = _vectors(result, hub.path(result["blob"]) if "blob" in result else None)
     model = shape["model"] or hub.model(Kind.EMBEDDING).facts.get("model", "")
-    chunks = _native(vectors) if native or shape["native"] else _openai(vectors, model, sum(result["tokens"]), **shape)
+    if native or shape["native"]:
+        chunks = _native(vectors)
+    else:
+        chunks = _openai(vectors, model, sum(result["tokens"]), as_base64=shape["base64"])
     if "blob" in result:
         return StreamingResponse(chunks, media_type="application/json")
     return Response(b"".join(chunks), media_type="application/json")
@@ -109,7 +115,8 @@ def _read(data: bytes) -> tuple[dict[str, Any], bytes | None, dict[str, Any]]:
             raise BadRequest('"truncate" must be true or false.', param="truncate")
         job["truncate"] = truncate
     model = body.get("model")
-    shape = {"model": model if isinstance(model, str) else "", "base64": form == "base64", "native": field == "content"}
+    shape = {"model": model if isinstance(model, str) else "", "base64": form == "base64",
+             "native": field == "content", "items": len(inputs)}  # fmt: skip
     if len(data) <= INLINE_INPUT:
         return {**job, "inputs": inputs}, None, shape
     return job, json.dumps(inputs, ensure_ascii=False, separators=(",", ":")).encode(), shape
@@ -143,7 +150,7 @@ def _vectors(result: Mapping[str, Any], path: Path | None) -> Matrix:
     """(count, dimensions) float32; a spooled result is mapped, not read."""
     shape = (result["count"], result["dimensions"])
     if path is not None:
-        return np.memmap(path, "<f4", "r", shape=shape)
+        return np.memmap(path, "<f4", "r", shape=shape).view(np.ndarray)
     return np.frombuffer(base64.b64decode(result["vectors"]), "<f4").reshape(shape)
 
 
@@ -154,14 +161,14 @@ def _steps(vectors: Matrix) -> Iterator[tuple[int, Matrix]]:
         yield at, vectors[at : at + rows]
 
 
-def _openai(vectors: Matrix, model: str, tokens: int, **shape: Any) -> Iterator[bytes]:
+def _openai(vectors: Matrix, model: str, tokens: int, *, as_base64: bool) -> Iterator[bytes]:
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     yield orjson.dumps({"model": model, "object": "list", "usage": usage})[:-1] + b',"data":['
     for at, some in _steps(vectors):
         items = [
             {"embedding": base64.b64encode(row.tobytes()).decode(), "index": i, "object": "embedding",
              "encoding_format": "base64"}
-            if shape["base64"] else {"embedding": row, "index": i, "object": "embedding"}
+            if as_base64 else {"embedding": row, "index": i, "object": "embedding"}
             for i, row in enumerate(some, at)
         ]  # fmt: skip
         yield (b"," if at else b"") + orjson.dumps(items, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
