@@ -39,6 +39,8 @@ class CoreTable:
                 os.ftruncate(descriptor, _SLOT.size * _SLOTS)
             self._map = mmap.mmap(descriptor, _SLOT.size * _SLOTS)
             self._slot = self._claim()
+            # mmap keeps a duplicate of the descriptor, and with it the lock, so closing alone would not release it.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
         finally:
             os.close(descriptor)
         self._cores = usable()

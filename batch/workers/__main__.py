@@ -41,7 +41,9 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: worker.stop(settings.queue.grace))
     worker.run()
     os.close(lock)
-    return 0 if worker.loaded.is_set() else BROKEN
+    sys.stderr.flush()
+    # Not through the interpreter's own end: the C libraries' callbacks and threads outlive what they refer to there.
+    os._exit(0 if worker.loaded.is_set() else BROKEN)
 
 
 def _end_with_supervisor() -> None:
