@@ -1,111 +1,118 @@
-"""A hub whose jobs are played from a script: the HTTP side in memory, without processes or models."""
+"""A small Hugging Face on loopback: repository listing, metadata, a redirect to the file, ranges, and faults."""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any
+import json
+import threading
+from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from urllib.parse import unquote
 
-from batch.errors import BatchError, Cancelled
-from batch.queue.hub import ModelState
-from batch.queue.jobs import Draft, Kind
-
-USAGE = {
-    "prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10, "prompt_tokens_details": {"cached_tokens": 2},
-    "completion_tokens_details": {"reasoning_tokens": 1},
-}  # fmt: skip
-TIMINGS = {"cache_n": 2, "prompt_n": 5, "prompt_ms": 1.0, "predicted_n": 3, "predicted_ms": 2.0}
-
-Script = Callable[[Draft], list[Any]]
-"""Events of a job in order; a number waits that many seconds, an exception fails the job, the last item is its
-result."""
-
-
-def answer(content: str = "", finish: str = "stop", **message: Any) -> dict[str, Any]:
-    """A chat result."""
-    choice = {"index": 0, "message": {"role": "assistant", "content": content, **message}, "finish_reason": finish}
-    return {"choices": [choice], "usage": USAGE, "timings": TIMINGS}
-
-
-def delta(index: int = 0, finish: str | None = None, **fields: Any) -> dict[str, Any]:
-    event = {"type": "delta", "index": index, "delta": fields}
-    return {**event, "finish_reason": finish} if finish else event
-
-
-class FakeTicket:
-    def __init__(self, hub: FakeHub, draft: Draft) -> None:
-        self._hub, self.draft, self.id = hub, draft, draft.id
-        self.ended = False
-        self.cancelled = False
-
-    async def events(self) -> AsyncIterator[dict[str, Any]]:
-        *script, last = self._hub.script(self.draft)
-        for step in script:
-            if isinstance(step, (int, float)):
-                await asyncio.sleep(step)
-            else:
-                yield step
-        self.ended = True
-        failed = isinstance(last, BatchError)
-        self._hub.outcomes[self.id] = last
-        yield {"type": "end", "state": "failed" if failed else "done"}
-
-    async def result(self) -> dict[str, Any]:
-        async for event in self.events():
-            if event["type"] == "end":
-                return await self._hub.outcome(self.id, event)
-        raise Cancelled()
-
-    async def ahead(self) -> int:
-        return self._hub.places.pop(0) if len(self._hub.places) > 1 else self._hub.places[0]
-
-    async def cancel(self) -> None:
-        self.cancelled = True
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class FakeHub:
-    def __init__(self, script: Script) -> None:
-        self.script = script
-        self.outcomes: dict[str, Any] = {}
-        self.tickets: list[FakeTicket] = []
-        self.blobs: dict[str, bytes] = {}
-        self.asked: list[tuple[str, Mapping[str, Any]]] = []
-        self.answers: dict[str, Any] = {"count": {"tokens": 7, "n_ctx": 4096}}
-        self.places = [0]
-        self.state = ModelState("ready", 1.0, {"model": "tiny", "n_ctx": 4096, "vision": True})
+    """Serves `files` of one repository. `break_after` cuts every answer after so many bytes, once a file."""
+
+    def __init__(self, repo: str, files: Mapping[str, bytes], *, break_after: int | None = None,
+                 claims: Mapping[str, str] | None = None) -> None:
+        self.repo, self.files, self.break_after = repo, files, break_after
+        self.claims = claims or {}
+        self.ranges: list[str | None] = []
+        self.tokens: set[str | None] = set()
+        self.broken: set[str] = set()
+        hub = self
+
+        class Handler(_Handler):
+            owner = hub
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
 
     @property
-    def drafts(self) -> list[Draft]:
-        return [ticket.draft for ticket in self.tickets]
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_port}"
 
-    async def submit(self, draft: Draft, *, durable: bool = False) -> FakeTicket:
-        self.tickets.append(FakeTicket(self, draft))
-        return self.tickets[-1]
+    @property
+    def storage(self) -> str:
+        """Another host, as the hub's storage is."""
+        return f"http://localhost:{self._server.server_port}/storage"
 
-    async def outcome(self, job: str, event: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        found = self.outcomes[job]
-        if isinstance(found, BatchError):
-            raise found
-        return dict(found)
+    def sha256(self, name: str) -> str:
+        return self.claims.get(name) or hashlib.sha256(self.files[name]).hexdigest()
 
-    async def ask(self, kind: Kind, question: str, payload: Mapping[str, Any], timeout: float = 60) -> dict[str, Any]:
-        self.asked.append((question, payload))
-        found = self.answers[question]
-        if isinstance(found, BatchError):
-            raise found
-        return dict(found)
+    def __enter__(self) -> FakeHub:
+        self._thread.start()
+        return self
 
-    async def keep(self, data: bytes, *, durable: bool = False) -> str:
-        sha = hashlib.sha256(data).hexdigest()
-        self.blobs[sha] = data
-        return sha
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
 
-    def model(self, kind: Kind) -> ModelState:
-        return self.state
 
-    def callers(self, kind: Kind) -> int:
-        return 0
+class _Handler(BaseHTTPRequestHandler):
+    owner: FakeHub
+    protocol_version = "HTTP/1.1"
 
-    def listen(self, callback: Any) -> None:
+    def log_message(self, *_: object) -> None:
         pass
+
+    def do_HEAD(self) -> None:
+        self._answer(body=False)
+
+    def do_GET(self) -> None:
+        self._answer(body=True)
+
+    def _answer(self, body: bool) -> None:
+        hub, path = self.owner, unquote(self.path.split("?")[0])
+        hub.tokens.add(self.headers.get("Authorization"))
+        resolve = f"/{hub.repo}/resolve/{COMMIT}/"
+        if path in (f"/api/models/{hub.repo}", f"/api/models/{hub.repo}/revision/main"):
+            siblings = [{"rfilename": name, "size": len(data), "blobId": "b",
+                         "lfs": {"sha256": hub.sha256(name), "size": len(data), "pointerSize": 135}}
+                        for name, data in hub.files.items()]
+            self._send(200, json.dumps({"id": hub.repo, "sha": COMMIT, "siblings": siblings, "private": False,
+                                        "tags": [], "downloads": 0, "likes": 0}).encode(), body)
+        elif path.startswith(resolve) and (name := path.removeprefix(resolve)) in hub.files:
+            self._send(302, b"", body, {
+                "Location": f"{hub.storage}/{name}", "X-Repo-Commit": COMMIT,
+                "X-Linked-Size": str(len(hub.files[name])), "X-Linked-Etag": f'"{hub.sha256(name)}"',
+                "ETag": f'"{hub.sha256(name)}"'})
+        elif path.startswith("/storage/") and (name := path.removeprefix("/storage/")) in hub.files:
+            self._storage(name, body)
+        else:
+            self._send(404, b"{}", body, {"X-Error-Code": "RepoNotFound"})
+
+    def _storage(self, name: str, body: bool) -> None:
+        hub, data = self.owner, self.owner.files[name]
+        wanted = self.headers.get("Range")
+        hub.ranges.append(wanted)
+        start = int(wanted.removeprefix("bytes=").split("-")[0]) if wanted else 0
+        headers = {"Accept-Ranges": "bytes", "Content-Length": str(len(data) - start)}
+        if wanted:
+            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+        self.send_response(206 if wanted else 200)
+        for key, value in headers.items():
+            self.send_header(key, value)
+        self.end_headers()
+        if not body:
+            return
+        if hub.break_after is not None and name not in hub.broken:
+            hub.broken.add(name)
+            self.wfile.write(data[start : start + hub.break_after])
+            self.wfile.flush()
+            self.connection.close()
+            return
+        self.wfile.write(data[start:])
+
+    def _send(self, status: int, data: bytes, body: bool, headers: Mapping[str, str] | None = None) -> None:
+        self.send_response(status)
+        for key, value in {"Content-Length": str(len(data)), **(headers or {})}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        if body:
+            self.wfile.write(data)

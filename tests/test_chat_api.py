@@ -335,9 +335,10 @@ def test_without_include_usage_the_timings_stand_on_the_closing_chunk() -> None:
 
 
 def test_several_choices_each_have_their_own_beginning_and_end() -> None:
+    choices = [{"index": 0, "message": {"content": "a"}, "finish_reason": "stop"},
+               {"index": 1, "message": {"content": "b"}, "finish_reason": "length"}]  # fmt: skip
     hub = says(delta(content="a"), delta(finish="stop"), delta(1, content="b"), delta(1, finish="length"),
-               {"choices": [{"index": 0, "message": {"content": "a"}, "finish_reason": "stop"},
-                            {"index": 1, "message": {"content": "b"}, "finish_reason": "length"}], "usage": USAGE})  # fmt: skip
+               {"choices": choices, "usage": USAGE})  # fmt: skip
     told = [(c["choices"][0]["index"], c["choices"][0]["delta"], c["choices"][0]["finish_reason"])
             for c in streamed(hub, n=2)[:-1]]  # fmt: skip
     role = {"role": "assistant", "content": None}

@@ -14,10 +14,6 @@ from batch.queue.jobs import Kind
 from batch.settings import LimitSettings
 
 
-def has_images(messages: list[dict[str, Any]]) -> bool:
-    return any(part["type"] == "image_url" for part in _parts(messages))
-
-
 def _parts(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     contents = [message["content"] for message in messages if isinstance(message.get("content"), list)]
     return [part for content in contents for part in content]

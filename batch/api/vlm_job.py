@@ -15,7 +15,7 @@ from fastapi import Request
 from batch import __version__
 from batch.api.caller import waiting
 from batch.api.chat_body import ChatBody
-from batch.api.image_parts import has_images, keep_images
+from batch.api.image_parts import keep_images
 from batch.errors import ContextExceeded, Unavailable
 from batch.queue.hub import Hub, Ticket
 from batch.queue.jobs import Draft, Kind, Origin, Priority
@@ -76,11 +76,9 @@ async def ask_chat(request: Request, body: ChatBody) -> Asked:
     """Check the rest of a chat body, keep its images and put its job into the queue."""
     hub = hub_of(request)
     job = body.job_request()
-    text_only = not has_images(job["messages"])
     blobs = await keep_images(job["messages"], hub, request.app.state.settings.limits)
     ticket = await hub.submit(caller_draft("chat", job, blobs))
-    check = counting(hub, job) if text_only else None
-    return Asked(hub, [ticket], model_name(hub, body.model_name), check)
+    return Asked(hub, [ticket], model_name(hub, body.model_name), counting(hub, job))
 
 
 def counting(hub: Hub, job: Mapping[str, Any]) -> Callable[[], Awaitable[None]]:
