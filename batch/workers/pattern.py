@@ -29,7 +29,7 @@ class Pattern:
         self._char = char
         anything = char(complement([]))
         starts, ends = self._anchors()
-        inner = self._alternatives()
+        inner, _ = self._alternatives()
         if self._at < len(self._source):
             self._unsupported(self._source[self._at])
         before, after = "" if starts else f"({anything})* ", "" if ends else f" ({anything})*"
@@ -63,7 +63,9 @@ class Pattern:
             at += 1
         return False
 
-    def _alternatives(self) -> str:
+    # Each gives (GBNF, whether it may match nothing): repeating what may be nothing has no end.
+
+    def _alternatives(self) -> tuple[str, bool]:
         self._depth += 1
         if self._depth > _DEEPEST:
             self._unsupported("so deep a nesting")
@@ -72,15 +74,15 @@ class Pattern:
             self._at += 1
             ways.append(self._sequence())
         self._depth -= 1
-        return " | ".join(ways)
+        return " | ".join(way for way, _ in ways), any(empty for _, empty in ways)
 
-    def _sequence(self) -> str:
-        parts: list[str] = []
+    def _sequence(self) -> tuple[str, bool]:
+        parts: list[tuple[str, bool]] = []
         while self._peek() not in ("", "|", ")"):
-            parts.append(self._quantified(self._atom()))
-        return " ".join(parts) or '""'
+            parts.append(self._quantified(*self._atom()))
+        return " ".join(part for part, _ in parts) or '""', all(empty for _, empty in parts)
 
-    def _quantified(self, atom: str) -> str:
+    def _quantified(self, atom: str, empty: bool) -> tuple[str, bool]:
         mark = self._peek()
         least, most = {"*": (0, None), "+": (1, None), "?": (0, 1)}.get(mark, (-1, None))
         if mark == "{":
@@ -93,28 +95,30 @@ class Pattern:
                 self._unsupported("a range that is empty")
             self._at = end
         if least < 0:
-            return atom
+            return atom, empty
+        if empty and most != 1:
+            self._unsupported("a repetition of what may be nothing")
         self._at += 1
         if self._peek() in ("?", "+"):
             self._at += 1  # lazy and possessive match the same texts
-        return f"({self._rules.repeat(atom, least, most)})"
+        return f"({self._rules.repeat(atom, least, most)})", empty or least == 0
 
-    def _atom(self) -> str:
+    def _atom(self) -> tuple[str, bool]:
         c = self._take()
         match c:
             case "(":
                 return self._group()
             case "[":
-                return self._char(self._class())
+                return self._char(self._class()), False
             case ".":
-                return self._char(complement(_NEWLINE))
+                return self._char(complement(_NEWLINE)), False
             case "\\":
-                return self._char(self._escape())
+                return self._char(self._escape()), False
             case "^" | "$" | "*" | "+" | "?":
                 self._unsupported(c)
-        return self._char([(ord(c), ord(c))])
+        return self._char([(ord(c), ord(c))]), False
 
-    def _group(self) -> str:
+    def _group(self) -> tuple[str, bool]:
         if self._peek() == "?":
             self._at += 1
             kind = self._take()
@@ -123,10 +127,10 @@ class Pattern:
                 self._at = end + 1 if end >= 0 else len(self._source)
             elif kind != ":":
                 self._unsupported(f"(?{kind}")
-        inner = self._alternatives()
+        inner, empty = self._alternatives()
         if self._take() != ")":
             self._unsupported("a group that is not closed")
-        return f"({inner})"
+        return f"({inner})", empty
 
     def _class(self) -> list[Interval]:
         negated = self._peek() == "^"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NoReturn, TypeGuard
 from urllib.parse import unquote
 
@@ -46,12 +47,17 @@ class SchemaGrammar:
 
     def _visit(self, schema: Any, where: str) -> str:
         """The name of the rule for a schema; `where` is its path, for errors."""
-        self._depth += 1
         self._spend(1 + (len(schema) if isinstance(schema, Mapping) else 0))
+        with self._deeper(where):
+            return self._rule(schema, where)
+
+    @contextmanager
+    def _deeper(self, where: str) -> Iterator[None]:
+        self._depth += 1
         if self._depth > _DEEPEST:
             self._refuse(where, "is nested too deeply")
         try:
-            return self._rule(schema, where)
+            yield
         finally:
             self._depth -= 1
 
@@ -280,7 +286,8 @@ class SchemaGrammar:
                 seen.add(str(reference))
                 part = {**self._deref(reference, where), **{k: v for k, v in part.items() if k != "$ref"}}
             if isinstance(part, Mapping) and "allOf" in part:
-                part = self._all(part, where)
+                with self._deeper(where):
+                    part = self._all(part, where)
             made = self._merge(made, part, where)
         return made
 
