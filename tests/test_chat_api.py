@@ -10,8 +10,8 @@ from typing import Any
 
 import httpx
 import pytest
-from fake_hub import TIMINGS, USAGE, FakeHub, answer, delta
 from PIL import Image
+from scripted_hub import TIMINGS, USAGE, ScriptedHub, answer, delta
 
 from batch.api.app import create_app
 from batch.errors import BadRequest, BatchError, ContextExceeded, QueueFull
@@ -21,7 +21,7 @@ from batch.settings import LimitSettings, Settings
 HELLO = [{"role": "user", "content": "Hello"}]
 
 
-def post(hub: FakeHub, path: str, body: Any, **settings: Any) -> httpx.Response:
+def post(hub: ScriptedHub, path: str, body: Any, **settings: Any) -> httpx.Response:
     """One POST to the chat app in this process; a str or bytes body goes as it is."""
 
     async def ask() -> httpx.Response:
@@ -34,12 +34,12 @@ def post(hub: FakeHub, path: str, body: Any, **settings: Any) -> httpx.Response:
     return asyncio.run(ask())
 
 
-def says(*items: Any) -> FakeHub:
+def says(*items: Any) -> ScriptedHub:
     """A hub whose every job plays these items."""
-    return FakeHub(lambda draft: [{"type": "started"}, *items])
+    return ScriptedHub(lambda draft: [{"type": "started"}, *items])
 
 
-def chat(body: dict[str, Any], hub: FakeHub | None = None, **settings: Any) -> httpx.Response:
+def chat(body: dict[str, Any], hub: ScriptedHub | None = None, **settings: Any) -> httpx.Response:
     return post(hub or says(answer("Hi")), "/v1/chat/completions", {"messages": HELLO, **body}, **settings)
 
 
@@ -309,7 +309,7 @@ def test_an_image_without_a_vision_model_is_a_400() -> None:
 # -- streams
 
 
-def streamed(hub: FakeHub, **body: Any) -> list[Any]:
+def streamed(hub: ScriptedHub, **body: Any) -> list[Any]:
     reply = chat({"stream": True, **body}, hub)
     assert reply.status_code == 200 and reply.headers["content-type"].startswith("text/event-stream"), reply.text
     return chunks(reply)
@@ -365,7 +365,7 @@ def test_an_error_in_a_stream_ends_it_without_done() -> None:
 
 
 def test_a_request_that_waits_is_told_its_place_in_comments() -> None:
-    hub = FakeHub(lambda draft: [1.4, {"type": "started"}, delta(content="Hi"), answer("Hi")])
+    hub = ScriptedHub(lambda draft: [1.4, {"type": "started"}, delta(content="Hi"), answer("Hi")])
     hub.places = [3, 1]
     reply = chat({"stream": True}, hub)
     assert ": queued 3 ahead" in reply.text.split("data:")[0]
@@ -373,7 +373,7 @@ def test_a_request_that_waits_is_told_its_place_in_comments() -> None:
 
 
 def test_a_request_that_waits_and_cannot_fit_is_a_400_before_its_turn() -> None:
-    hub = FakeHub(lambda draft: [60, {"type": "started"}, answer("Hi")])
+    hub = ScriptedHub(lambda draft: [60, {"type": "started"}, answer("Hi")])
     hub.answers["count"] = {"tokens": 5000, "n_ctx": 4096}
     reply = chat({"stream": True}, hub)
     error = reply.json()["error"]
@@ -413,7 +413,7 @@ def test_progress_is_told_when_asked_for() -> None:
 
 
 def test_a_caller_that_hangs_up_cancels_its_job() -> None:
-    hub = FakeHub(lambda draft: [60, answer("Hi")])
+    hub = ScriptedHub(lambda draft: [60, answer("Hi")])
 
     async def ask() -> None:
         app = create_app(Kind.VLM, hub, Settings())  # type: ignore[arg-type]
@@ -461,7 +461,7 @@ def test_a_completion_has_openais_shape() -> None:
 
 
 def test_several_prompts_are_several_jobs_and_choices() -> None:
-    hub = FakeHub(lambda draft: [spoken(f"<{draft.request['prompt']}>")])
+    hub = ScriptedHub(lambda draft: [spoken(f"<{draft.request['prompt']}>")])
     told = post(hub, "/v1/completions", {"prompt": ["a", "b"]}).json()
     assert [c["text"] for c in told["choices"]] == ["<a>", "<b>"]
     assert [c["index"] for c in told["choices"]] == [0, 1]
@@ -496,7 +496,7 @@ def test_a_streamed_completion_closes_with_usage_and_done() -> None:
     assert last["usage"] == USAGE and last["timings"] == TIMINGS
 
 
-def native_hub(*items: Any) -> FakeHub:
+def native_hub(*items: Any) -> ScriptedHub:
     hub = says(*items)
     hub.answers |= {"tokenize": {"tokens": [2, 5]}, "detokenize": {"content": "<bos>Hello"}}
     return hub

@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 
 from batch import __version__
 from batch.api.guard import Guard
+from batch.api.metrics import watch
 from batch.api.routes import routers
 from batch.errors import BadRequest, BatchError, Cancelled, NotFound, QueueFull, Unavailable
 from batch.queue.hub import Hub
@@ -27,6 +28,7 @@ def create_app(kind: Kind, hub: Hub, settings: Settings) -> FastAPI:
         app.add_api_route(path, health, methods=["GET", "HEAD"])
     for router in routers(kind):
         app.include_router(router)
+    watch(app)
     app.add_exception_handler(BatchError, _batch_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)

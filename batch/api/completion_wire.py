@@ -74,7 +74,7 @@ class TextChunks:
         if not text and not logprobs:
             return b""
         chunk = self._chunk(job * self._each + event.get("index", 0), text, logprobs)
-        if event.get("timings"):
+        if event.get("timings") and "finish_reason" not in event:
             chunk["timings"] = event["timings"]
         return data(chunk)
 
@@ -133,14 +133,18 @@ def native(
 class NativeLines:
     """The Wire of /completion; it has no closing [DONE]."""
 
-    def __init__(self, model: str, settings: Mapping[str, Any], prompts: Sequence[str], *, progress: bool) -> None:
+    def __init__(
+        self, model: str, settings: Mapping[str, Any], prompts: Sequence[tuple[str, int]], *, progress: bool
+    ) -> None:
+        """`prompts`: text and number of tokens of each."""
         self._model, self._settings, self._prompts, self._progress = model, settings, prompts, progress
         self._predicted = 0
 
-    def _line(self, index: int, text: str, event: Mapping[str, Any]) -> dict[str, Any]:
+    def _line(self, job: int, text: str, event: Mapping[str, Any]) -> dict[str, Any]:
+        index = job if len(self._prompts) > 1 else event.get("index", 0)
         return {"index": index, "content": text, "tokens": list(event.get("tokens") or []), "stop": False,
-                "id_slot": 0, "tokens_predicted": event.get("n", self._predicted),
-                "tokens_evaluated": event.get("prompt_tokens", 0)}  # fmt: skip
+                "id_slot": 0, "tokens_predicted": self._predicted,
+                "tokens_evaluated": self._prompts[job][1]}  # fmt: skip
 
     def event(self, job: int, event: Mapping[str, Any]) -> bytes:
         if event["type"] == "progress" and self._progress and not self._predicted:
@@ -148,9 +152,9 @@ class NativeLines:
         text = (event.get("delta") or {}).get("text") or "" if event["type"] == "delta" else ""
         if not text and not event.get("logprobs"):
             return b""
-        self._predicted += 1
-        line = self._line(job if len(self._prompts) > 1 else event.get("index", 0), text, event)
-        if event.get("timings"):
+        self._predicted += len(event.get("tokens") or [1])
+        line = self._line(job, text, event)
+        if event.get("timings") and "finish_reason" not in event:
             line["timings"] = event["timings"]
         if event.get("logprobs"):
             line["completion_probabilities"] = event["logprobs"]["content"]
@@ -161,7 +165,7 @@ class NativeLines:
         self._predicted = 0
         for at, choice in enumerate(result["choices"]):
             given = {**choice, "index": job if len(self._prompts) > 1 else choice.get("index", at)}
-            words += data(native(given, result, self._model, self._settings, self._prompts[job], streamed=True))
+            words += data(native(given, result, self._model, self._settings, self._prompts[job][0], streamed=True))
         return words
 
     def close(self) -> bytes:

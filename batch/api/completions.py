@@ -122,24 +122,24 @@ async def completion(request: Request, body: Annotated[CompletionBody, Depends(j
     asked, jobs = await ask_completion(request, body)
     settings = generation_settings(asked.hub, jobs[0]["generation"], stream=bool(body.stream))
     if body.stream:
-        texts = [await prompt_text(asked.hub, job["prompt"]) for job in jobs]
-        lines = NativeLines(asked.model, settings, texts, progress=bool(body.return_progress))
+        known = [await known_prompt(asked.hub, job["prompt"]) for job in jobs]
+        lines = NativeLines(asked.model, settings, known, progress=bool(body.return_progress))
         return EventStream(asked.hub, asked.tickets, lines, check=asked.check, ping=body.ping, headers=asked.headers)
     results = await asked.results(request)
     answers: list[dict[str, Any]] = []
     for job, result in zip(jobs, results, strict=True):
-        text = await prompt_text(asked.hub, job["prompt"])
+        text, _ = await known_prompt(asked.hub, job["prompt"])
         for choice in result["choices"]:
             given = {**choice, "index": len(answers)}
             answers.append(native(given, result, asked.model, settings, text, tokens=bool(body.return_tokens)))
     return JSONResponse(answers[0] if len(answers) == 1 else answers, headers=asked.headers | note_header(results))
 
 
-async def prompt_text(hub: Hub, prompt: Any) -> str:
-    """The prompt as the reply repeats it: its tokens as text, the opening one too."""
+async def known_prompt(hub: Hub, prompt: Any) -> tuple[str, int]:
+    """The prompt as the reply repeats it, its tokens as text with the opening one; and how many they are."""
     content = {"content": prompt, "add_special": True, "parse_special": True, "with_pieces": False}
     tokens = (await hub.ask(Kind.VLM, "tokenize", content))["tokens"]
-    return str((await hub.ask(Kind.VLM, "detokenize", {"tokens": tokens}))["content"])
+    return str((await hub.ask(Kind.VLM, "detokenize", {"tokens": tokens}))["content"]), len(tokens)
 
 
 def generation_settings(hub: Hub, generation: Mapping[str, Any], *, stream: bool) -> dict[str, Any]:
@@ -175,4 +175,5 @@ def default_settings(facts: Mapping[str, Any]) -> dict[str, Any]:
         "speculative.types": "none", "timings_per_token": False, "post_sampling_probs": False,
         "backend_sampling": False, "lora": [],
     }  # fmt: skip
-    return own | {k: v for k, v in (facts.get("sampling") or {}).items() if k in own}
+    recommended = {k: v for k, v in (facts.get("sampling") or {}).items() if k in own and k != "seed"}
+    return own | recommended

@@ -27,7 +27,7 @@ class Counting:
     def __init__(self, hub: Hub, kind: Kind) -> None:
         self.metrics = Metrics(kind.value)
         self._kind = kind
-        self._path = hub.store.path
+        self._hub = hub
         self._ended: deque[str] = deque()
         self._store: Store | None = None
         self._reading = asyncio.Lock()
@@ -57,7 +57,7 @@ class Counting:
 
     def _rows(self, jobs: list[str]) -> list[Job]:
         if self._store is None:
-            self._store = Store(self._path, create=False, readonly=True)
+            self._store = Store(self._hub.store.path, create=False, readonly=True)
         return [row for job in jobs if (row := self._store.job(job)) is not None]
 
 
