@@ -63,7 +63,7 @@ def find(root: str, path: str) -> Found | None:
         if not stat.S_ISLNK(found.st_mode):
             return _regular(found, path)
         real, top = os.path.realpath(f"{root}/{path}"), os.path.realpath(root)
-        if not real.startswith(top.rstrip("/") + "/"):
+        if real != top and not real.startswith(top.rstrip("/") + "/"):
             return Found(Stamp.of(found), path, "is a link that leads out of the inbox: drop the file itself")
         try:
             return _regular(os.lstat(real), os.path.relpath(real, top))

@@ -18,6 +18,7 @@ from batch.folder.below import find, open_below
 from batch.folder.ledger import Due, Ledger
 from batch.folder.names import ERROR, RESULTS, one_line, result_stem
 from batch.media.kind import MediaKind
+from batch.media.subtitles import to_srt, to_vtt
 from batch.queue.spool import Spool
 from batch.settings import Settings
 
@@ -125,8 +126,6 @@ class Outbox:
         if steps.CAPTION in jobs and "txt" in wanted:
             parts.append((".txt", lambda: [found["text"].encode("utf-8", "replace") + b"\n"]))
         if steps.TRANSCRIPT in jobs:
-            from batch.media.subtitles import to_srt, to_vtt
-
             segments = found["segments"]
             if "txt" in wanted:
                 lines = [segment["text"] for segment in segments if segment["text"]]
