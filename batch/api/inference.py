@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 from fastapi import APIRouter, Request
@@ -162,7 +162,8 @@ def read_language(wanted: str) -> str:
     code = languages.normalise(wanted)
     if code is None:
         raise BadRequest(
-            f'"language": "{wanted[:40]}" is not a language that Whisper knows; use a code such as en or zh, or auto.'
+            f'"language": "{wanted[:40]}" is not a language that Whisper knows; use a code such as en or zh, or auto.',
+            param="language",
         )
     return code
 
@@ -170,7 +171,7 @@ def read_language(wanted: str) -> str:
 def one_of(upload: Upload, name: str, allowed: tuple[str, ...], otherwise: str) -> str:
     given = (upload.last(name) or "").strip() or otherwise
     if given not in allowed:
-        raise BadRequest(f'"{name}" must be one of {", ".join(allowed)}, not "{given[:40]}".')
+        raise BadRequest(f'"{name}" must be one of {", ".join(allowed)}, not "{given[:40]}".', param=name)
     return given
 
 
@@ -181,9 +182,9 @@ def _number(name: str, given: str, rule: Number) -> int | float:
     except ValueError:
         value = math.nan
     if "_" in given or not math.isfinite(value) or (rule.kind is int and value != int(value)):
-        raise BadRequest(f'"{name}" must be {kind}, not "{given[:40]}".')
+        raise BadRequest(f'"{name}" must be {kind}, not "{given[:40]}".', param=name)
     if not rule.low <= value <= rule.high:
-        raise BadRequest(f'"{name}" must be from {rule.low:g} to {rule.high:g}, not {given[:40]}.')
+        raise BadRequest(f'"{name}" must be from {rule.low:g} to {rule.high:g}, not {given[:40]}.', param=name)
     return rule.kind(value)
 
 
@@ -192,9 +193,8 @@ def _true(said: str) -> bool:
 
 
 def answer(
-    shape: Literal["json", "text", "srt", "vtt", "verbose_json"] | str, result: Mapping[str, Any],
-    options: Mapping[str, Any]
-) -> Response:  # fmt: skip
+    shape: str, result: Mapping[str, Any], options: Mapping[str, Any]
+) -> Response:
     """The result in whisper-server's shape."""
     match shape:
         case "text":

@@ -20,9 +20,11 @@ RATE = 16_000
 MAX_HOURS = 48
 """Longest sound taken; more is a mistake or a bomb."""
 
-EXTENSIONS = frozenset(
-    [".wav", ".mp3", ".m4a", ".m4b", ".aac", ".ogg", ".oga", ".opus", ".flac", ".webm", ".mp4", ".mov", ".mkv", ".mka", ".avi", ".wma", ".wmv", ".asf", ".aif", ".aiff", ".aifc", ".caf", ".amr", ".3gp", ".3g2", ".mpg", ".mpeg", ".ts", ".m2ts", ".m4v", ".flv", ".au", ".ac3", ".eac3", ".mp2", ".wv", ".ape", ".tta", ".mpc", ".spx", ".w64"]
-)
+EXTENSIONS = frozenset({
+    ".wav", ".w64", ".mp3", ".mp2", ".m4a", ".m4b", ".aac", ".ac3", ".eac3", ".ogg", ".oga", ".opus", ".flac", ".wma",
+    ".aif", ".aiff", ".aifc", ".caf", ".amr", ".au", ".wv", ".ape", ".tta", ".mpc", ".mka", ".webm", ".mp4", ".m4v",
+    ".mov", ".mkv", ".avi", ".wmv", ".asf", ".3gp", ".3g2", ".mpg", ".mpeg", ".ts", ".m2ts", ".flv",
+})  # fmt: skip
 """File names that the inbox takes for sound or for video with sound."""
 
 Samples = NDArray[np.float32]
@@ -53,9 +55,8 @@ class Sound:
         if path.stat().st_size == 0:
             raise BadRequest(f"{self.name} is empty: it holds no sound.")
         try:
-            self._container = av.open(
-                str(path), options={"protocol_whitelist": "file", "format_whitelist": _FORMATS}, metadata_errors="replace"
-            )
+            options = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
+            self._container = av.open(str(path), options=options, metadata_errors="replace")
         except (av.FFmpegError, ValueError, OSError) as problem:
             raise UnsupportedMedia(_why_unread(path, self.name)) from problem
         streams = self._container.streams.audio
@@ -76,7 +77,9 @@ class Sound:
     def __enter__(self) -> Sound:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._container.close()
 
     def blocks(self, skip: int = 0) -> Iterator[Samples]:

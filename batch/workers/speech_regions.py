@@ -84,7 +84,8 @@ class SileroDetector:
         flat = np.ascontiguousarray(frames, np.float32).reshape(-1)
         if not library.whisper_vad_detect_speech_no_reset(self._context, flat.ctypes.data, len(flat)):
             return np.ones(len(frames), np.float32)
-        return np.ctypeslib.as_array(library.whisper_vad_probs(self._context), (len(frames),)).copy()
+        found: Scores = np.ctypeslib.as_array(library.whisper_vad_probs(self._context), (len(frames),)).copy()
+        return found
 
     def close(self) -> None:
         if self._context:
@@ -120,6 +121,12 @@ class Chunk:
         """Place in the file behind its last sample: where a restart goes on."""
         return self.pieces[-1].start + len(self.pieces[-1].samples)
 
+    @property
+    def joints(self) -> list[float]:
+        """Seconds in the chunk where one piece follows another."""
+        lengths = np.cumsum([len(piece.samples) for piece in self.pieces])
+        return [float(place) / RATE for place in lengths[:-1]]
+
     def times(self, start: float, end: float) -> tuple[float, float]:
         """A segment's seconds in the chunk as seconds in the file."""
         first, last = start * RATE, max(start, end) * RATE
@@ -154,7 +161,9 @@ class Regions:
     longest: int = WINDOW
 
 
-def chunks(blocks: Iterable[Samples], detector: Detector, origin: int = 0, rule: Regions | None = None) -> Iterator[Chunk]:
+def chunks(
+    blocks: Iterable[Samples], detector: Detector, origin: int = 0, rule: Regions | None = None
+) -> Iterator[Chunk]:
     """Chunks of the stream whose first sample has place `origin`; holds little more than one chunk in memory."""
     packer = _Packer(detector, origin, rule or Regions())
     for block in blocks:
@@ -259,7 +268,8 @@ class _Packer:
 def decibels(frames: Samples) -> Scores:
     """Level of each row, in dB below full scale."""
     power = np.mean(np.square(frames, dtype=np.float32), axis=1)
-    return (10 * np.log10(np.maximum(power, 1e-12))).astype(np.float32)
+    found: Scores = (10 * np.log10(np.maximum(power, 1e-12))).astype(np.float32)
+    return found
 
 
 def quietest(level: Scores) -> int:

@@ -109,13 +109,13 @@ class SpeechEngine:
         wanted = str(options.get("language", "en"))
         code = languages.normalise(wanted)
         if code is None:
-            raise BadRequest(f'language "{wanted}" is not one that Whisper knows: use a code such as en or zh, or auto.')
+            raise BadRequest(f'language "{wanted}" is not one that Whisper knows: use a code such as en, zh or auto.')
         if options.get("detect_language"):
             code = languages.AUTO
         if not self._model.multilingual and code not in ("en", languages.AUTO):
             raise BadRequest(
-                f"language {code} ({languages.name(code)}) cannot be done by {self._facts['model']}, which knows English "
-                "only: choose a multilingual model."
+                f"language {code} ({languages.name(code)}) cannot be done by {self._facts['model']}, "
+                "which knows English only: choose a multilingual model."
             )
         if code != languages.AUTO and code not in self._model.codes:
             raise BadRequest(f"language {code} ({languages.name(code)}) is not known to {self._facts['model']}.")

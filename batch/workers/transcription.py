@@ -27,7 +27,7 @@ from batch.workers.speech_regions import (
     heard,
 )
 from batch.workers.whisper import RATE, WINDOW, Aborted, Decoding, Samples, Segment, WhisperModel
-from batch.workers.words import words
+from batch.workers.words import apart, words
 
 LONG_ENTROPY = 2.8
 """Entropy threshold in a long file, unless the request names one: stricter, as loops cost most there."""
@@ -58,6 +58,8 @@ class Transcription:
         self.shares: dict[str, float] = {}
         self.detected: str | None = None
         """The language, when it was detected and is sure."""
+        self._fresh: list[dict[str, Any]] = []  # what the chunk in hand gave
+        self._said: list[dict[str, Any]] = []
         self.cut_off = False
         """Whether reading stopped before the file's end, as enough was heard."""
 
@@ -68,7 +70,7 @@ class Transcription:
         if sound.seconds is not None:
             left = max(0.0, sound.seconds - self._skip / RATE)
             self._total = min(left, self._limit / RATE) if self._limit else left
-        blocks = self._bounded(sound.blocks(start), start)
+        blocks = self._scanned(self._bounded(sound.blocks(start), start), start)
         first: list[Samples] = []
         length = 0
         for block in blocks:
@@ -109,9 +111,11 @@ class Transcription:
             detector.close()
 
     def _chunk(self, chunk: Chunk, how: Decoding) -> None:
-        self._fresh: list[dict[str, Any]] = []
-        self._said: list[dict[str, Any]] = []
-        said = [segment for segment in self._decode(chunk, how) if not is_noise(segment.text)]
+        self._fresh, self._said = [], []
+        if len(chunk.pieces) > 1 and not how.no_timestamps:
+            how = replace(how, token_timestamps=True)  # they tell on which side of a joint a word stands
+        said = [part for segment in self._decode(chunk, how) for part in apart(segment, chunk.joints)
+                if not is_noise(part.text)]
         for segment in without_loops(said, [s["text"] for s in self.segments[-2:]]):
             item = self._segment(segment, chunk)
             self._fresh.append(item)
@@ -135,7 +139,8 @@ class Transcription:
                     return self._decode_unknown(samples, how, threads)
                 if self._options.get("detect_language"):
                     return []
-                found = self._model.transcribe(samples, replace(how, language=self.language), threads, self._stop.is_set)
+                how = replace(how, language=self.language)
+                found = self._model.transcribe(samples, how, threads, self._stop.is_set)
                 if self._step == 0 and not self.shares:
                     self._note(self._model.detected(threads) if self._wants_shares else {})
                 return found
@@ -225,6 +230,16 @@ class Transcription:
             if left <= 0:
                 self.cut_off = True
                 return
+
+    def _scanned(self, blocks: Iterator[Samples], start: int) -> Iterator[Samples]:
+        """The blocks, with a yield point every minute: hours of silence never reach the model."""
+        place, reached = start, start
+        for block in blocks:
+            yield block
+            place += len(block)
+            if place - reached >= 60 * RATE:
+                reached = place
+                self._work.unit(max(0, self._resume - self._skip) / RATE, self._total, "seconds")
 
     def _detector(self) -> Detector:
         return SileroDetector(self._vad) if self._vad is not None else EnergyDetector()

@@ -55,12 +55,14 @@ library.whisper_get_logits.argtypes = [ctypes.c_void_p]
 library.whisper_get_logits.restype = ctypes.POINTER(ctypes.c_float)
 
 
-@_LOG
-def _on_log(level: int, text: bytes | None, _data: int | None) -> None:
+def _hear(level: int, text: bytes | None, _data: int | None) -> None:
     line = (text or b"").decode("utf-8", "replace").rstrip()
     if level >= 3 and line:  # warnings and errors
         _last_words.append(line)
         _log.debug("whisper.cpp: %s", line)
+
+
+_on_log = _LOG(_hear)
 
 
 def listen_to_log() -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
-from batch.workers.whisper import Token, whole_characters
+from batch.workers.whisper import Segment, Token, whole_characters
 
 # Scripts written without spaces between words: Thai to Tibetan, Myanmar, Khmer, kana, Han
 _UNSPACED = ((0x0E00, 0x0FFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3005, 0x3007), (0x3040, 0x30FF), (0x31F0, 0x31FF),
@@ -51,6 +51,32 @@ def words(tokens: Iterable[Token]) -> list[Word]:
         if not mark:
             alone = bare or (opens and alone and joins)
     return found
+
+
+def apart(segment: Segment, joints: Sequence[float]) -> list[Segment]:
+    """The segment cut at the joints (seconds) it runs over, between words; tokens must have times."""
+    within = [joint for joint in joints if segment.start + 0.3 < joint < segment.end - 0.3]
+    if not within or not segment.tokens:
+        return [segment]
+    tokens = segment.tokens
+    cuts = [0]
+    for joint in within:
+        starts = [i for i in range(cuts[-1] + 1, len(tokens)) if _begins_word(tokens[i])]
+        if starts:
+            cuts.append(min(starts, key=lambda i: abs((tokens[i - 1].end + tokens[i].start) / 2 - joint)))
+    bounds = [segment.start, *within[: len(cuts) - 1], segment.end]
+    parts = []
+    for i, (first, last) in enumerate(zip(cuts, [*cuts[1:], len(tokens)], strict=True)):
+        some = tokens[first:last]
+        text = b"".join(token.text for token in some).decode("utf-8", "replace")
+        share = sum(token.plog for token in some) / max(1, len(some))
+        parts.append(replace(segment, start=bounds[i], end=bounds[i + 1], text=text, tokens=some, avg_logprob=share))
+    return parts
+
+
+def _begins_word(token: Token) -> bool:
+    text = token.text.decode("utf-8", "replace")
+    return text[:1].isspace() or (text[:1] != "\ufffd" and unspaced(text[0]) if text else False)
 
 
 def unspaced(character: str) -> bool:
