@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -28,9 +29,10 @@ Json = Annotated[bool, typer.Option("--json", help="JSON for programs instead of
 
 def main() -> None:
     """The console script: errors are one sentence on standard error and exit status 1."""
-    # Imported here so that each module finds `app` and its option types ready.
-    from batch.cli import commands  # noqa: F401
-
+    # `batch status` answers in a blink because it loads no other command; all the others come in for help and errors.
+    importlib.import_module("batch.cli.status" if sys.argv[1:2] == ["status"] else "batch.cli.commands")
+    if not app.registered_callback:
+        app.callback()(_keep_names)
     try:
         app()
     except BatchError as error:
@@ -40,3 +42,7 @@ def main() -> None:
         # `batch jobs | head`: the reader has seen enough.
         sys.stderr.close()
         sys.exit(0)
+
+
+def _keep_names() -> None:
+    """With a callback, typer asks for the command's name even where only one is loaded."""

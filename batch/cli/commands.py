@@ -2,4 +2,10 @@
 
 from __future__ import annotations
 
-from batch.cli import serve, status  # noqa: F401
+from batch.cli import config, jobs, serve, status, submit  # noqa: F401
+from batch.cli.app import app
+from batch.cli.doctor import doctor
+from batch.cli.models import app as models
+
+app.add_typer(models, name="models")
+app.command("doctor")(doctor)

@@ -1,0 +1,136 @@
+"""`batch jobs`, `show`, `retry` and `cancel`: the queue, seen and steered, with the service up or down."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from batch.cli.app import Home, Json, app
+from batch.cli.overview import database
+from batch.cli.status import duration
+from batch.errors import NotFound
+from batch.queue.jobs import Job, Kind, Origin, State
+from batch.queue.store import Store
+
+JobIds = Annotated[list[str], typer.Argument(metavar="ID...", help="Job ids, or their beginnings.")]
+
+
+@contextmanager
+def opened(home: Path | None, *, readonly: bool = False) -> Iterator[Store]:
+    """The store of a home; raises NotFound where no service has ever run."""
+    path = database(home)
+    if not path.exists():
+        raise NotFound(f"{path.parent.parent} has no queue yet: start `batch serve` there, or name the home with --home.")
+    store = Store(path, readonly=readonly)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+@app.command()
+def jobs(
+    home: Home = None,
+    state: Annotated[State | None, typer.Option(help="Only jobs in this state.")] = None,
+    kind: Annotated[Kind | None, typer.Option(help="Only jobs of this model.")] = None,
+    origin: Annotated[Origin | None, typer.Option(help="Only jobs that came through this door.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many, the newest first.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """List jobs, the newest first."""
+    with opened(home, readonly=True) as store:
+        found = store.jobs(state=state, kind=kind, origin=origin, limit=limit)
+    if as_json:
+        print(json.dumps([_row(job) for job in found], indent=1))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("id", "model", "task", "state", "from", "what", "made", "took", "tries"):
+        table.add_column(heading, overflow="fold", no_wrap=heading == "id")
+    for job in found:
+        took = duration(job.finished_at - job.started_at) if job.finished_at and job.started_at else "-"
+        made = datetime.fromtimestamp(job.created_at).strftime("%m-%d %H:%M:%S")
+        table.add_row(job.id, job.kind, job.task, job.state, job.origin, _plain(job.source or "-"), made, took,
+                      str(job.attempts))  # fmt: skip
+    Console(highlight=False).print(table)
+
+
+@app.command()
+def show(job: Annotated[str, typer.Argument(metavar="ID", help="A job's id, or its beginning.")], home: Home = None,
+         as_json: Json = False) -> None:  # fmt: skip
+    """Show one job: its request, its result or its error."""
+    with opened(home, readonly=True) as store:
+        found = store.find(job)
+    if as_json:
+        print(json.dumps(asdict(found), indent=1, default=str))
+        return
+    for name, value in _row(found).items():
+        if value is not None:
+            print(f"{name:12} {_plain(str(value))}")
+    print(f"{'request':12} {_short(found.request)}")
+    if found.result is not None:
+        print(f"{'result':12} {_short(found.result)}")
+    if found.error is not None:
+        print(f"{'error':12} {found.error['message']}")
+
+
+@app.command()
+def retry(ids: JobIds, home: Home = None) -> None:
+    """Queue failed or cancelled jobs again."""
+    with opened(home) as store:
+        for one in ids:
+            found = store.find(one)
+            store.retry(found.id)
+            _wake(home, found.kind)
+            print(f"{found.id} is queued again.")
+
+
+@app.command()
+def cancel(ids: JobIds, home: Home = None) -> None:
+    """Cancel jobs: queued ones at once, running ones at their next unit of work."""
+    with opened(home) as store:
+        for one in ids:
+            found = store.find(one)
+            if found.state.ended:
+                print(f"{found.id} is {found.state} already.")
+                continue
+            state = store.cancel(found.id)
+            _wake(home, found.kind)
+            print(f"{found.id} is cancelled." if state is State.CANCELLED else f"{found.id} stops at its next unit.")
+
+
+def _wake(home: Path | None, kind: Kind) -> None:
+    """Without it the worker would see the change only when it looks by itself."""
+    from batch.queue.channel import Waker
+
+    waker = Waker(database(home).parent)
+    waker.wake(kind)
+    waker.close()
+
+
+def _row(job: Job) -> dict[str, Any]:
+    return {
+        "id": job.id, "kind": str(job.kind), "task": job.task, "state": str(job.state), "origin": str(job.origin),
+        "priority": job.priority, "source": job.source, "parent": job.parent, "created_at": job.created_at,
+        "started_at": job.started_at, "finished_at": job.finished_at, "attempts": job.attempts,
+        "progress": job.progress, "error": job.error["message"] if job.error else None,
+    }  # fmt: skip
+
+
+def _plain(text: str) -> str:
+    """File names may hold anything: control characters would steer the reader's terminal, brackets rich's markup."""
+    return "".join(c if c.isprintable() else "?" for c in text).replace("[", "\\[")
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 4000 else f"{text[:4000]}… ({len(text)} characters; --json shows all)"
