@@ -95,7 +95,7 @@ class CallArguments:
 
     def _value(self) -> bool:
         head = self._text[0]
-        if head == "]" and self._open[-1] == "[":
+        if head in "]}" and self._open[-1] == "[":
             return self._close()
         if head == "," and self._open[-1] == "[":
             self._text = self._text[1:]
@@ -155,8 +155,7 @@ class CallArguments:
         return True
 
     def _bare(self) -> bool:
-        closer = _CLOSERS[self._open[-1]]
-        match = re.search(rf"[,{re.escape(closer)}]|<tool_call\|>", self._text)
+        match = re.search(r"[,}\]]|<tool_call\|>", self._text)
         if not match:
             return False
         word = self._text[: match.start()].strip(_SPACE)
