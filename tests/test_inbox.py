@@ -311,7 +311,7 @@ def test_links_out_fifos_and_sockets_are_told_of_and_never_opened(tmp_path: Path
 
 def test_hostile_names_get_results_with_valid_json(tmp_path: Path) -> None:
     names = [b"new\nline.txt", b"\x01\x1b[31m.txt", b"caf\xe9.txt", "日本語🎉.txt".encode(), b"a" * 251 + b".txt",
-             "é".encode() * 125 + b".txt", b"-rf.txt", b"a b'c\"d.txt", b"\xff\xfe.xyz", b"..x.txt"[1:] + b"y.md"]  # fmt: skip
+             "é".encode() * 125 + b".txt", b"-rf.txt", b"a b'c\"d.txt", b"\xff\xfe.xyz"]  # fmt: skip
 
     async def play() -> None:
         async with staged(tmp_path) as stage:
@@ -319,15 +319,14 @@ def test_hostile_names_get_results_with_valid_json(tmp_path: Path) -> None:
                 path = os.path.join(os.fsencode(stage.inbox), name)
                 with open(path, "wb") as file:
                     file.write(b"text %d" % number)
-            seen = [n for n in names if not n.startswith(b".")]
-            await stage.until(lambda: len(list(os.scandir(stage.outbox))) == len(seen))
+            await stage.until(lambda: len(list(os.scandir(stage.outbox))) == len(names))
             await stage.until(lambda: counts(stage.store)["waiting"] == 0)
             found = {}
             for entry in os.scandir(os.fsencode(stage.outbox)):
                 document = json.loads(Path(os.fsdecode(entry.path)).read_bytes().decode("utf-8"))
                 raw = base64.b64decode(document["source_bytes"]) if "source_bytes" in document else None
                 found[raw or document["source"].encode()] = entry.name
-            assert set(found) == set(seen)
+            assert set(found) == set(names)
             assert found[b"new\nline.txt"] == b"new\nline.txt.json"
             assert found[b"caf\xe9.txt"] == b"caf\xe9.txt.json"
             assert all(len(name) <= 255 for name in found.values())

@@ -101,14 +101,14 @@ class Inbox:
                 if path.rpartition("/")[2] == RULES_FILE:
                     self._rules.of(path.rpartition("/")[0])
                 continue
+            if self._in_own_folder(path):
+                continue
             absolute = os.path.join(self.root, path)
             if os.path.isdir(absolute) and not os.path.islink(absolute):
                 for folder, inner in self._folders(lambda: True, path):
                     self._rules.of(folder)
                     for some in _slices(inner, _LOOK):
                         self._compare(some)
-            elif self._in_own_folder(path):
-                continue
             elif os.path.lexists(absolute):
                 files.append(path)
             else:
@@ -121,7 +121,7 @@ class Inbox:
 
     def _in_own_folder(self, path: str) -> bool:
         absolute = os.path.abspath(os.path.join(self.root, path))
-        return any(absolute.startswith(own + os.sep) for own in self._own)
+        return any(absolute == own or absolute.startswith(own + os.sep) for own in self._own)
 
     def _folders(self, going: Callable[[], bool], start: str = "") -> Iterator[tuple[str, Iterator[str]]]:
         """Every folder below `start` with the paths of what it holds but folders; links to folders lead nowhere."""

@@ -36,6 +36,8 @@ from batch.settings import Settings
 
 T = TypeVar("T")
 logger = logging.getLogger("batch.folder")
+# It calls every ordinary end of a watch an error.
+logging.getLogger("watchdog.observers.inotify").setLevel(logging.CRITICAL)
 _EVENTS: list[type[FileSystemEvent]] = [
     FileCreatedEvent, FileClosedEvent, FileMovedEvent, FileDeletedEvent, DirCreatedEvent, DirMovedEvent,
 ]  # fmt: skip
@@ -146,6 +148,7 @@ class Folder:
             while self._going() and await self._run(self._in, self._inbox.settle) > 0:
                 await self._run(self._in, self._inbox.accept)
                 self._due.set()
+            self._due.set()  # a wrong rules file is due without being accepted
             settle = await self._run(self._in, self._inbox.next_settle)
             until = next_scan if settle is None else min(next_scan, max(settle, time.monotonic() + _GATHER))
             with contextlib.suppress(TimeoutError):
