@@ -250,7 +250,8 @@ def test_a_count_includes_pictures_and_encodes_none(tmp_path: Path) -> None:
         counted = engine.ask("count", asked)
         assert engine.ask("metrics", {})["image_encodes"] == 0
         picture(tmp_path)
-        assert engine.run(chat(tmp_path, None, messages=asked["messages"]))["usage"]["prompt_tokens"] == counted["tokens"]
+        result = engine.run(chat(tmp_path, None, messages=asked["messages"]))
+        assert result["usage"]["prompt_tokens"] == counted["tokens"]
         assert counted["n_ctx"] == 8192
     finally:
         engine.close()
@@ -271,7 +272,7 @@ def test_tokens_and_texts_go_both_ways(engine: VlmEngine) -> None:
 def test_a_prompt_longer_than_the_context_is_refused_in_llama_servers_words(tmp_path: Path) -> None:
     engine = vlm_setup.loaded(tmp_path, context=512)
     try:
-        with pytest.raises(ContextExceeded, match=r"request \(\d+ tokens\) exceeds the available context size") as caught:
+        with pytest.raises(ContextExceeded, match=r"request \(\d+ tokens\) exceeds the available") as caught:
             engine.run(chat(tmp_path, "red circle " * 400))
         assert caught.value.details["n_ctx"] == 512
         assert caught.value.details["n_prompt_tokens"] > 512
@@ -352,7 +353,7 @@ def test_a_model_without_a_template_refuses_chat_and_completes(tmp_path: Path) -
         assert facts["vision"] is False
         with pytest.raises(BadRequest, match="no chat template"):
             engine.run(chat(tmp_path, "ping"))
-        done = engine.run(completion(tmp_path, "<|turn>user\nping<turn|>\n<|turn>model\n", generation={"max_tokens": 5}))
+        done = engine.run(completion(tmp_path, "<|turn>user\nping<turn|>\n", generation={"max_tokens": 5}))
         assert done["usage"]["completion_tokens"] > 0
     finally:
         engine.close()

@@ -12,6 +12,7 @@ from batch.errors import BatchError
 from batch.workers import repetition
 from batch.workers.context import ABORTED, DECODED, NO_ROOM, Context
 from batch.workers.engine import Work
+from batch.workers.grammar import Grammar
 from batch.workers.llama import Model, complaint
 from batch.workers.logprobs import entry
 from batch.workers.plan import Plan
@@ -87,6 +88,11 @@ class Generation:
         self._untold: list[dict[str, Any]] = []
         self._tokens: list[int] = []
         self._told = 0
+        self._grammar: Grammar | None = None
+        self._forced: list[int] = []
+        """Tokens to write next instead of drawing."""
+        self._bound = False
+        """Whether a grammar or forced tokens decide on the next token."""
         self._thinking_n = 0
         self._prompt_ms = 0.0
         self._begun = 0.0
@@ -105,10 +111,12 @@ class Generation:
                 sampler.accept(plan.prompt.tokens(sampler.memory))
             self._begun = time.perf_counter()
             self._prompt_ms = (self._begun - start) * 1e3
+            self._begin_grammar()
             stop, word, note = self._generate(slot, sampler)
             ended = time.perf_counter()
         finally:
             sampler.close()
+            self._end_grammar()
             self._cache.release(slot)
         return self._outcome(stop, word, note, (ended - self._begun) * 1e3)
 
@@ -179,7 +187,9 @@ class Generation:
         guard = repetition.EVERY if plan.guard else 0
         n = 0
         while True:
-            token = sample(context)
+            token = self._draw(sampler) if self._bound else sample(context)
+            if token is None:
+                return "eos", "", "the grammar allowed nothing more"
             n += 1
             tokens.append(token)
             if plan.logprobs >= 0:
@@ -216,6 +226,11 @@ class Generation:
         deltas = parser.feed(text) if text else []
         if before or parser.thinking:
             self._thinking_n += 1
+            if 0 <= self._plan.budget <= self._thinking_n and parser.thinking and not self._forced:
+                self._forced = list(self._plan.closing)
+                self._bound = self._bound or bool(self._forced)
+        elif self._lazy and self._grammar is None and parser.called is not None:
+            self._begin_grammar(parser.called)
         if deltas and self._work.watched:
             for delta in deltas:
                 self._tell(delta, n)
@@ -236,6 +251,46 @@ class Generation:
     def _timings(self, n: int) -> dict[str, Any]:
         ms = (time.perf_counter() - self._begun) * 1e3
         return timings(self._cached, len(self._plan.prompt) - self._cached, self._prompt_ms, n, ms)
+
+    # -- what decides beside the model
+
+    @property
+    def _lazy(self) -> bool:
+        return self._plan.constraint is not None and self._plan.constraint.lazy
+
+    def _begin_grammar(self, written: str | None = None) -> None:
+        """Bind what comes next; a lazy constraint waits for its trigger, behind which `written` stands already."""
+        constraint = self._plan.constraint
+        if constraint is None or (constraint.lazy and written is None):
+            return
+        grammar = Grammar(self._model, constraint.grammar, constraint.root)
+        for token in self._model.tokenize(written) if written else ():
+            if not grammar.allows(token):
+                grammar.close()
+                return
+            grammar.accept(token)
+        self._grammar, self._bound = grammar, True
+
+    def _end_grammar(self) -> None:
+        if self._grammar is not None:
+            self._grammar.close()
+            self._grammar = None
+        self._bound = bool(self._forced)
+
+    def _draw(self, sampler: Sampler) -> int | None:
+        """The next token where a grammar or the end of the thinking has a say."""
+        if not self._forced:
+            assert self._grammar is not None
+            return sampler.sample_within(self._context, self._grammar)
+        token = self._forced.pop(0)
+        sampler.accept((token,))
+        if self._grammar is not None:
+            if self._grammar.allows(token):
+                self._grammar.accept(token)
+            else:
+                self._end_grammar()
+        self._bound = self._grammar is not None or bool(self._forced)
+        return token
 
     # -- the end
 

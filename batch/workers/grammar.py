@@ -6,7 +6,7 @@ import ctypes
 from typing import Any
 
 from batch.errors import BadRequest
-from batch.workers.llama import Model, complaint, lib
+from batch.workers.llama import Model, complaint, lib, quiet
 
 
 class Grammar:
@@ -16,6 +16,7 @@ class Grammar:
         """Raises BadRequest when the grammar cannot be parsed."""
         if "\0" in gbnf:
             raise BadRequest("grammar must not hold a NUL character.")
+        quiet()
         self._sampler = lib.llama_sampler_init_grammar(model.vocab, gbnf.encode("utf-8", "replace"), root.encode())
         if not self._sampler:
             raise BadRequest(f"grammar cannot be parsed ({complaint() or 'see the GBNF guide of llama.cpp'}).")

@@ -49,6 +49,11 @@ def complaint() -> str:
     return _complaints[-1] if _complaints else ""
 
 
+def quiet() -> None:
+    """Forget earlier error lines, before a call whose own matters."""
+    _complaints.clear()
+
+
 class Model:
     """One GGUF file's weights and vocabulary. Its reading methods may be called from any thread."""
 
@@ -71,7 +76,7 @@ class Model:
 
         callback = lib.llama_progress_callback(progress)
         params.progress_callback = callback
-        _complaints.clear()
+        quiet()
         self.handle = lib.llama_model_load_from_file(str(path).encode(), params)
         if not self.handle:
             raise ModelProblem(f"The model file {path} cannot be loaded ({complaint() or 'it may be damaged'}).")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from batch.errors import BadRequest
+from batch.workers.constraint import Constraint
 from batch.workers.llama import Model
 from batch.workers.prompt import Cells
 from batch.workers.sampling import Sampling
@@ -39,8 +40,7 @@ class Plan:
     """Control tokens whose text the parser wants to see."""
     parser: Callable[[], StreamParser] | None = None
     """None: a completion, told as text."""
-    grammar: str | None = None
-    constraint: Any = None
+    constraint: Constraint | None = None
     budget: int = -1
     """Most tokens of thinking; -1: no limit."""
     closing: list[int] = field(default_factory=list)

@@ -87,6 +87,7 @@ class PromptCache:
         slot.busy = True
         self._clock += 1
         slot.used = self._clock
+        self._move_out(slot)
         if found:
             found = self._roll_back(slot, found)
         if not found:
@@ -103,6 +104,17 @@ class PromptCache:
         # An aborted decode may have left cells behind that nobody asked for.
         if not self._context.remove(slot.seq, slot.cells.position(len(slot.cells))):
             self._clear(slot)
+        elif any(s.busy for s in self._slots):
+            self._keep(slot)
+            self._clear(slot)
+
+    def _move_out(self, taken: Slot) -> None:
+        """Idle conversations wait in host memory while a job runs, and an urgent one's goes there when it ends: so a
+        job's cells lie in the KV as if it were alone, which keeps attention short and its rounding the same."""
+        for slot in self._slots:
+            if not slot.busy and slot is not taken and len(slot.cells):
+                self._keep(slot)
+                self._clear(slot)
 
     def _choose(self, free: list[Slot], prompt: Cells) -> tuple[Slot | None, int]:
         best: Slot | Kept | None = None
@@ -146,13 +158,13 @@ class PromptCache:
         return 0 <= first < max(1 if self._n_swa else 0, cells.position(n) - self._n_swa)
 
     def _roll_back(self, slot: Slot, n: int) -> int:
-        """Make the slot hold exactly its first n cells; 0 when that fails."""
-        position = slot.cells.position(n)
+        """Make the slot hold its first n cells, or what the last checkpoint before leaves of them; 0: nothing."""
         if n < len(slot.cells) and not self._complete(n, self._context.first_position(slot.seq), slot.cells):
-            saved = next((c for c in slot.checkpoints if c.n == n), None)
+            saved = max((c for c in slot.checkpoints if c.n <= n), key=lambda c: c.n, default=None)
             if saved is None or not self._context.restore(slot.seq, saved.data, PARTIAL):
                 return 0
-        if not self._context.remove(slot.seq, position):
+            n = saved.n
+        if not self._context.remove(slot.seq, slot.cells.position(n)):
             return 0
         slot.cells.cut(n)
         slot.checkpoints = [c for c in slot.checkpoints if c.n <= n]
@@ -183,8 +195,11 @@ class PromptCache:
         """Copy an idle conversation to host memory, letting the oldest ones go for it."""
         if len(slot.cells) < _SMALL_LOSS or not self._budget:
             return
-        kept = Kept(slot.cells.copy(), self._context.save(slot.seq), self._context.first_position(slot.seq),
-                    list(slot.checkpoints))  # fmt: skip
+        first = self._context.first_position(slot.seq)
+        if self._n_swa:
+            # Cells that the window has left may still be there, but are not saved.
+            first = max(first, self._context.last_position(slot.seq) - self._n_swa + 1)
+        kept = Kept(slot.cells.copy(), self._context.save(slot.seq), first, list(slot.checkpoints))
         if kept.size > self._budget:
             return
         # A shorter state of the same conversation is of no more use.

@@ -45,6 +45,10 @@ class Sampler:
             return 0
         return max(s.repeat_last_n, s.dry_penalty_last_n if s.dries else 0)
 
+    @property
+    def _stateless(self) -> bool:
+        return not self._sampling.penalises and self._sampling.mirostat == 0
+
     def accept(self, tokens: Iterable[int]) -> None:
         """Tell the penalties about tokens that were not drawn here."""
         for token in tokens:
@@ -57,7 +61,9 @@ class Sampler:
     def sample_within(self, context: Context, grammar: Grammar) -> int | None:
         """The next token that the grammar allows, which it accepts too unless it ends the text; None: there is none."""
         logits = context.logits(self._model.n_vocab)
-        token = self._apply(self._fill(None, logits))
+        # The quick call counts its token at once, which must not be where earlier tokens count and it is refused.
+        quick = self._stateless
+        token = self.sample(context) if quick else self._apply(self._fill(None, logits))
         if not grammar.allows(token):
             redrawn = self._redraw(logits, grammar)
             if redrawn is None:
@@ -65,7 +71,8 @@ class Sampler:
             if not grammar.allows(redrawn):
                 return None
             token = redrawn
-        lib.llama_sampler_accept(self._chain, token)
+        if not quick:
+            lib.llama_sampler_accept(self._chain, token)
         if not self._model.is_end(token):
             grammar.accept(token)
         return token

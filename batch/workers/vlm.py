@@ -14,6 +14,7 @@ from batch.media.image import image_header, open_image
 from batch.queue.jobs import Kind, Priority
 from batch.queue.spool import Spool
 from batch.settings import Settings
+from batch.workers import constraint
 from batch.workers import dialect as dialects
 from batch.workers.chat_prompt import PromptMaker, PromptText
 from batch.workers.context import Context
@@ -158,10 +159,20 @@ class VlmEngine:
         apply_generation(plan, generation, self._model)
         plan.n = int(request.get("n") or 1)
         plan.shown = self._shown
+        parallel = request.get("parallel_tool_calls") is not False
+        plan.constraint = constraint.build(
+            generation, request.get("tools"), request.get("tool_choice"), parallel, self._dialect,
+            text.thinking is not False, text.tail,
+        )  # fmt: skip
+        fenced = plan.constraint is not None and plan.constraint.fenced
+        budget = request.get("reasoning_budget")
+        if budget is not None and budget >= 0 and self._dialect.thinking:
+            plan.budget = int(budget)
+            plan.closing = self._model.tokenize(self._dialect.thinking[1])
         plan.parser = lambda: self._dialect.parser(
             reasoning_format=request.get("reasoning_format") or "auto", tools=request.get("tools"),
-            tool_choice=request.get("tool_choice"), parallel=request.get("parallel_tool_calls") is not False,
-            prompt_tail=text.tail, prefill=text.prefill,
+            tool_choice=request.get("tool_choice"), parallel=parallel, prompt_tail=text.tail, fenced=fenced,
+            prefill=text.prefill,
         )  # fmt: skip
         return plan
 
@@ -172,6 +183,10 @@ class VlmEngine:
         plan = Plan(text.cells(lambda sha: self._picture(work, sha)), self._sampling(generation))
         apply_generation(plan, generation, self._model)
         plan.n = int(request.get("n") or 1)
+        if generation.get("grammar"):
+            plan.constraint = constraint.Constraint(str(generation["grammar"]), root="root")
+        elif generation.get("json_schema") not in (None, False):
+            plan.constraint = constraint.json_answer(generation["json_schema"])
         if request.get("echo"):
             plan.echo = text.text or self._model.detokenize(plan.prompt.ids, special=False).decode("utf-8", "replace")
         return plan
