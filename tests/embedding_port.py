@@ -67,6 +67,9 @@ def embedding_port(settings: Settings, deadline: float = 60.0) -> Iterator[Port]
     loop = asyncio.new_event_loop()
     started = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listening:
+        # Accepted sockets inherit it. asyncio sets it itself only on sockets made with IPPROTO_TCP, and without it a
+        # kept-alive connection waits 40 ms for the client's delayed acknowledgement.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         thread = threading.Thread(target=loop.run_until_complete, args=(_serve(settings, listening, stop, started),))
         thread.start()
         try:
