@@ -6,6 +6,7 @@ kept outside the checkout, by version, Python, machine and CMAKE_ARGS. Standard 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -21,7 +22,7 @@ COMPILED = "llama-cpp-python"
 
 
 def main() -> None:
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 - runs before anything else could refuse
         sys.exit(f"batch needs Python 3.11 or newer, not {platform.python_version()}: make PYTHON=python3.11 …")
     lock = (ROOT / ("requirements-dev.lock" if "--dev" in sys.argv else "requirements.lock")).read_text("utf-8")
     compiled = re.search(rf"^{COMPILED}==.*?(?=^\S|\Z)", lock, re.MULTILINE | re.DOTALL)
@@ -54,10 +55,8 @@ def llama_wheel(requirement: str) -> Path:
         pip("wheel", "--no-cache-dir", "--require-hashes", "--no-deps", "--no-build-isolation",
             "--wheel-dir", str(built), "-r", str(wanted))  # fmt: skip
         built.chmod(0o755)
-        try:
+        with contextlib.suppress(OSError):  # another build was first
             built.rename(folder)
-        except OSError:  # another build was first
-            pass
     return sorted(folder.glob("*.whl"))[0]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,6 @@ def fetch(entry: Entry, source: Source, folder: Path, address: str, report: Repo
 
     endpoint = (address or constants.ENDPOINT).rstrip("/")
     folder.mkdir(parents=True, exist_ok=True)
-    constants.HF_HUB_DISABLE_XET = True  # plain HTTP goes on where a pull broke off, and works with mirrors
     # without a token: the repositories are public, and a mirror has no business with it
     api = HfApi(endpoint=endpoint, token=False)
     try:
@@ -66,14 +65,32 @@ def _file(api: Any, entry: Entry, source: Source, role: str, listed: Listed, fol
     expected = next((file.sha256 for file in entry.files if file.role == role), None) or listed.sha256
     if expected is None:
         raise ModelProblem(f"The hub names no sha256 for {listed.name} of {source.repo}, so it was not fetched.")
-    path = Path(api.hf_hub_download(source.repo, listed.name, revision=listed.commit, local_dir=folder,
-                                    tqdm_class=_bar(listed.name, report)))
+    # named by the content, so that a file that changed on the hub is not continued with another's bytes
+    path = folder / f"{expected}.part"
+    _download(api, source, listed, path, report)
     report(f"checking {listed.name}", 0, None)
     if sha256_of(path) != expected:
-        shutil.rmtree(folder)
+        path.unlink()
         raise ModelProblem(f"{listed.name} arrived damaged (its sha256 is not {expected[:12]}…) and was removed: "
                            f"run `batch models pull {entry.name}` again, or name another mirror.")
     return path
+
+
+def _download(api: Any, source: Source, listed: Listed, path: Path, report: Report) -> None:
+    """Append to `path` what is still missing. hf_hub_download begins anew after an interrupted run; this goes on."""
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+
+    url = hf_hub_url(source.repo, listed.name, revision=listed.commit, endpoint=api.endpoint)
+    path.touch()
+    with path.open("rb+") as file:
+        start = file.seek(0, os.SEEK_END)
+        if listed.size is not None and start > listed.size:
+            start = file.seek(0)
+            file.truncate()
+        http_get(url, file, resume_size=start, headers=build_hf_headers(token=False), expected_size=listed.size,
+                 tqdm_class=_bar(listed.name, report))
 
 
 def _bar(label: str, report: Report) -> Any:
