@@ -30,8 +30,8 @@ from batch.queue.spool import Spool
 from batch.settings import FolderSettings, Settings
 
 logger = logging.getLogger("batch.folder")
-CHUNK = 200
-"""Most files accepted in one transaction."""
+CHUNK = 50
+"""Most files accepted in one transaction: a caller that submits meanwhile waits for no more than these."""
 _CHUNK_BYTES = 256 << 20
 _CHUNK_SECONDS = 2.0
 _LOOK = 500
