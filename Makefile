@@ -18,6 +18,7 @@ run: models
 
 test: dev
 	$(BIN)/batch models pull --profile starter
+	$(BIN)/batch models pull whisper-tiny-en
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest $(PYTEST)
 
 setup: $(VENV)/installed-$(ARGS)
