@@ -22,6 +22,8 @@ _BRACKETS = frozenset("<>|[]")
 _NEVER = frozenset("\"'\\ \t\r\n{}")
 _PLANES = ((0x100000, 0x10FFFE), (0xF0000, 0xFFFFE))
 _SURROGATE = re.compile("[\ud800-\udfff]")
+# Private-use characters as Python's repr and JSON in ASCII write them: templates do either to a tool's description.
+_ESCAPED = re.compile(r"\\U(00(?:0f|10)[0-9a-f]{4})|\\u(db[0-9a-f]{2})\\u(d[c-f][0-9a-f]{2})", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,8 @@ class Shadow:
 
     def segments(self, rendered: str) -> list[Segment | Media]:
         """The rendered prompt in order, in plain characters again."""
+        if "\\" in rendered:
+            rendered = _ESCAPED.sub(self._unescape, rendered)
         found: list[Segment | Media] = []
         for piece in self._media.split(rendered):
             if len(piece) == 1 and self._base <= ord(piece) < self._base + len(self.media):
@@ -104,6 +108,10 @@ class Shadow:
             elif piece:
                 found += self._split(piece)
         return found
+
+    def _unescape(self, match: re.Match[str]) -> str:
+        char = chr(_code(match))
+        return char if ord(char) in self._show or char in self.media else match.group()
 
     def _split(self, piece: str) -> list[Segment]:
         """Trusted runs of special tokens, and between them text that is cut inside whatever only reads like one."""
@@ -157,9 +165,21 @@ def _disguised(specials: Iterable[str]) -> set[str]:
     return found
 
 
+def _code(match: re.Match[str]) -> int:
+    """The code point of an escape."""
+    long, high, low = match.groups()
+    return int(long, 16) if long else 0x10000 + ((int(high, 16) - 0xD800) << 10) + int(low, 16) - 0xDC00
+
+
 def _unused_run(length: int, texts: Iterable[str]) -> int:
     """The first of `length` private-use code points in a row that stand in none of the texts."""
-    used = sorted({ord(c) for text in texts if not text.isascii() for c in text if ord(c) >= _PLANES[1][0]})
+    taken_codes: set[int] = set()
+    for text in texts:
+        if not text.isascii():
+            taken_codes.update(ord(c) for c in text if ord(c) >= _PLANES[1][0])
+        if "\\" in text:
+            taken_codes.update(map(_code, _ESCAPED.finditer(text)))
+    used = sorted(taken_codes)
     for low, high in _PLANES:
         at = low
         for taken in [*[u for u in used if low <= u < high], high]:

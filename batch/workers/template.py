@@ -25,7 +25,7 @@ __all__ = ["ChatTemplate", "Media", "Segment"]
 MEDIA_MARKER = "<__media__>"
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 _MEDIA = ("image", "audio", "video")
-# A template that strips old thinking out of the assistant's turns has to see these.
+# A template that strips old thinking out of the assistant's answers has to see these in them.
 _THINKING = ("<|channel>", "<channel|>", "<think>", "</think>", "[THINK]", "[/THINK]")
 
 
@@ -165,10 +165,7 @@ class ChatTemplate:
         """The message in disguise, media as the shadow's characters in a content of one string."""
         keep = self._thinking if message["role"] == "assistant" else None
         content = message.get("content")
-        rest = {k: v for k, v in message.items() if k not in ("content", "tool_calls")}
-        turn: dict[str, Any] = shadow.hide(rest, keep)
-        if "tool_calls" in message:
-            turn["tool_calls"] = shadow.hide(message["tool_calls"])
+        turn: dict[str, Any] = {k: shadow.hide(v) for k, v in message.items() if k != "content"}
         if content is None:
             return turn
         if isinstance(content, str):
