@@ -137,9 +137,10 @@ class EmbeddingEngine:
     def _mates(self, work: Work, pack: list[tuple[Order, int]]) -> list[Order]:
         """Fill the last pack of a job with jobs that wait already and fit into it as a whole."""
         used = sum(len(order.rows[row]) for order, row in pack)
-        shortest = self.model.prefix + self.model.suffix + 1
+        # The last may reach over the budget: sending it back costs more than a pack that is a little too large.
+        most = min(self.model.room, self.model.pack_tokens * 3 // 2)
         mates: list[Order] = []
-        while len(pack) < MOST_SEQUENCES and used + shortest <= self.model.pack_tokens:
+        while len(pack) < MOST_SEQUENCES and used < self.model.pack_tokens:
             taken = work.mates(1)
             if not taken:
                 break
@@ -153,7 +154,7 @@ class EmbeddingEngine:
                 mate.fail(error)
                 continue
             size = sum(map(len, order.rows))
-            if len(pack) + len(order.rows) > MOST_SEQUENCES or used + size > self.model.pack_tokens:
+            if len(pack) + len(order.rows) > MOST_SEQUENCES or used + size > most:
                 mate.put_back()
                 break
             pack += [(order, row) for row in order.waiting]

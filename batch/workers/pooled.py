@@ -20,8 +20,9 @@ Vectors = npt.NDArray[np.float32]
 MOST_SEQUENCES = 64
 LONGEST = 8192
 """Most tokens of one text, whatever the model was trained for: an encoder takes a whole text in one physical batch."""
-SIZES = (64, 128, 256, 512)
-"""Tokens a pack, to choose from. Below 64 llama.cpp's attention on a CPU takes a slower path."""
+SIZES = (96, 128, 192, 256, 512)
+"""Tokens a pack, to choose from. Below 64 tokens llama.cpp's attention on a CPU takes a slower path, and a pack is
+seldom quite full."""
 POOLINGS = {1: "mean", 2: "cls", 3: "last"}
 _POINTER = ctypes.POINTER(ctypes.c_int32)
 
