@@ -228,7 +228,10 @@ def _variables() -> dict[str, Any]:
         table = found
         for section in sections:
             table = table.setdefault(section, {})
-        table[leaf] = json.loads(value) if value[0] in "[{" else value
+        try:
+            table[leaf] = json.loads(value) if value[0] in "[{" else value
+        except ValueError:
+            raise SettingsProblem(f"The variable {name} is not valid JSON.") from None
     return found
 
 

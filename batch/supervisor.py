@@ -85,6 +85,7 @@ class Supervisor:
                                         server_header=False, h11_max_incomplete_event_size=64 << 10))
             for kind in Kind
         }  # fmt: skip
+        store.note("stopping", False)
         store.note("service", {
             "pid": os.getpid(), "started": time.time(), "ports": {str(k): p for k, p in ports.items()},
             "profile": settings.profile, "version": __version__,
@@ -101,16 +102,17 @@ class Supervisor:
         stopping = asyncio.create_task(self._stopping.wait())
         await asyncio.wait([stopping, *serving, *tending, *others], return_when=asyncio.FIRST_COMPLETED)
         self._stopping.set()
+        await hub.in_thread(lambda: store.note("stopping", True))
         # No new work from the folder, then the workers end or put back what they hold, then callers are told.
         await folder.stop()
-        await asyncio.gather(*tending, return_exceptions=True)
-        await hub.close()
-        for server in servers.values():
-            server.should_exit = True
-        ended = await asyncio.gather(*serving, return_exceptions=True)
+        ended = await asyncio.gather(*tending, return_exceptions=True)
         for task in (stopping, *others):
             task.cancel()
         ended += await asyncio.gather(*others, return_exceptions=True)
+        await hub.close()
+        for server in servers.values():
+            server.should_exit = True
+        ended += await asyncio.gather(*serving, return_exceptions=True)
         for outcome in ended:
             if isinstance(outcome, Exception):
                 raise outcome
