@@ -116,6 +116,14 @@ def test_max_tokens_cuts_and_says_length(engine: VlmEngine, tmp_path: Path) -> N
     assert result.get("note") is None
 
 
+def test_out_of_time_a_generation_ends_at_a_line_feed(engine: VlmEngine, tmp_path: Path) -> None:
+    generation = {"ignore_eos": True, "max_tokens": 500, "t_max_predict_ms": 1, "logit_bias": [["\n", 10.0]]}
+    result = engine.run(completion(tmp_path, "Once", generation=generation))
+    assert result["choices"][0]["finish_reason"] == "length"
+    assert result["usage"]["completion_tokens"] < 500
+    assert result["choices"][0]["text"].endswith("\n")
+
+
 def test_all_of_max_tokens_gone_into_thinking_is_said(engine: VlmEngine, tmp_path: Path) -> None:
     result = engine.run(chat(tmp_path, "Tell me a story.", enable_thinking=True, generation={"max_tokens": 6}))
     assert content(result) == ""

@@ -103,7 +103,8 @@ def test_a_call_the_model_begins_itself_is_bound_behind_its_marker(engine: VlmEn
     marker = engine.ask("tokenize", {"content": "<|tool_call>"})["tokens"]
     assert len(marker) == 1
     work = chat(tmp_path, "Paint it.", tools=[TOOL], tool_choice="auto", enable_thinking=False,
-                parallel_tool_calls=False, generation={"max_tokens": 400, "logit_bias": [[marker[0], 100.0]]})  # fmt: skip
+                parallel_tool_calls=False,
+                generation={"max_tokens": 400, "logit_bias": [[marker[0], 100.0]]})  # fmt: skip
     result = engine.run(work)
     call = result["choices"][0]["message"]["tool_calls"][0]["function"]
     assert call["name"] == "paint"

@@ -123,3 +123,15 @@ def test_a_bulk_prompt_goes_in_by_slices_that_others_can_come_between(engine: Vl
     engine.run(caller)
     assert len(work.units) >= 8
     assert len(caller.units) < len(work.units)
+
+
+def test_a_job_whose_broken_off_decode_cost_it_its_window_computes_it_again(
+    engine: VlmEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An aborted slice may overwrite what the next token looks at; here the loss is staged."""
+    alone = told(engine.run(bulk(tmp_path, tokens=60)))
+    lost = iter([True])
+    monkeypatch.setattr(engine._resources.cache, "broken", lambda _: next(lost, False))
+    work = bulk(tmp_path, tokens=60, at={20: engine.interrupt})
+    assert told(engine.run(work)) == alone
+    assert [done for done, _, _ in work.units].count(0) == 2

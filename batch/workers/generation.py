@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ from batch.workers.grammar import Grammar
 from batch.workers.llama import Model, complaint
 from batch.workers.logprobs import entry
 from batch.workers.plan import Plan
+from batch.workers.prompt import Cells
 from batch.workers.prompt_cache import PromptCache, Slot
 from batch.workers.sampler import Sampler
 from batch.workers.text_stream import TextStream
@@ -88,6 +90,8 @@ class Generation:
         self._untold: list[dict[str, Any]] = []
         self._tokens: list[int] = []
         self._told = 0
+        self._timed = plan.time_limit < math.inf
+        self._lines = False
         self._grammar: Grammar | None = None
         self._forced: list[int] = []
         """Tokens to write next instead of drawing."""
@@ -127,21 +131,8 @@ class Generation:
         total = len(prompt)
         pause = self._cache.checkpoint_at(len(slot.cells), prompt)
         while len(slot.cells) < total:
-            at = len(slot.cells)
-            self._unit(slot, at, total)
-            chunk = prompt.chunk_at(at)
-            if chunk is not None:
-                assert self._vision is not None
-                decode = self._vision.decode
-                self._decode(slot, partial(decode, chunk, self._context, self._position(slot), slot.seq))
-                slot.cells.add_chunk(chunk)
-            else:
-                end = min(prompt.text_end(at), at + self._slice)
-                if pause is not None and at < pause:
-                    end = min(end, pause)
-                ids, last = prompt.ids[at:end], end == total
-                self._decode(slot, partial(self._context.decode, ids, self._position(slot), slot.seq, output=last))
-                slot.cells.add(ids)
+            self._unit(slot, len(slot.cells), total)
+            self._advance(slot, prompt, pause)
             if len(slot.cells) == pause:
                 self._cache.checkpoint(slot)
             if self._plan.progress:
@@ -149,6 +140,26 @@ class Generation:
                     "type": "progress", "done": len(slot.cells), "total": total, "unit": "tokens",
                     "cache": self._cached, "time_ms": int((time.perf_counter() - start) * 1e3),
                 })  # fmt: skip
+
+    def _advance(self, slot: Slot, cells: Cells, pause: int | None = None) -> None:
+        """Put the next slice of text or the next picture into the KV, stopping at `pause`."""
+        at = len(slot.cells)
+        position = self._position(slot)
+        chunk = cells.chunk_at(at)
+        if chunk is not None:
+            assert self._vision is not None
+            if chunk.embedding is None:
+                self._vision.encode(chunk)
+                self._unit(slot, at, len(cells))
+            self._decode(slot, partial(self._vision.decode, chunk, self._context, position, slot.seq))
+            slot.cells.add_chunk(chunk.layout())
+            return
+        end = min(cells.text_end(at), at + self._slice)
+        if pause is not None and at < pause:
+            end = min(end, pause)
+        ids = cells.ids[at:end]
+        self._decode(slot, partial(self._context.decode, ids, position, slot.seq, output=end == len(cells)))
+        slot.cells.add(ids)
 
     def _position(self, slot: Slot) -> int:
         return slot.cells.position(len(slot.cells))
@@ -163,13 +174,24 @@ class Generation:
         while (status := attempt()) != DECODED:
             if status == ABORTED:
                 # What the broken-off call left behind goes; if nobody wanted this job gone, it tries again.
-                self._context.remove(slot.seq, self._position(slot))
                 self._context.proceed()
+                if not self._context.remove(slot.seq, self._position(slot)) or self._cache.broken(slot):
+                    self._rebuild(slot)
                 self._unit(slot, len(slot.cells), None)
             elif status != NO_ROOM:
                 raise BatchError(f"llama.cpp could not compute this request ({complaint() or f'code {status}'}).")
             elif not self._cache.make_room(slot):
                 raise BatchError("There is no room left in the model's context: set a larger vlm.context.")
+
+    def _rebuild(self, slot: Slot) -> None:
+        """Compute everything so far once more."""
+        cells = self._plan.prompt.copy()
+        cells.add(self._tokens)
+        cells.cut(len(slot.cells))
+        self._cache.empty(slot)
+        while len(slot.cells) < len(cells):
+            self._unit(slot, len(slot.cells), len(cells))
+            self._advance(slot, cells)
 
     # -- the answer
 
@@ -185,6 +207,7 @@ class Generation:
         if limit <= 0:
             return "limit", "", ""
         guard = repetition.EVERY if plan.guard else 0
+        deadline = self._begun + plan.time_limit
         n = 0
         while True:
             token = self._draw(sampler) if self._bound else sample(context)
@@ -199,7 +222,7 @@ class Generation:
             self._push(model.piece(token, special=token in shown), n)
             if self._stream.stopped is not None:
                 return "word", self._stream.stopped, ""
-            if n >= limit:
+            if n >= limit or (self._lines and time.perf_counter() > deadline):
                 return "limit", "", ""
             if guard and n % guard == 0 and repetition.collapsed(tokens):
                 return "eos", "", "stopped a repetition"
@@ -216,6 +239,8 @@ class Generation:
     def _push(self, piece: bytes, n: int) -> None:
         """A token's bytes go out as far as they are sure."""
         text = self._stream.push(piece)
+        # llama-server's rule: out of time, a generation ends at a line feed.
+        self._lines = self._timed and "\n" in text
         parser = self._parser
         if parser is None:
             self._text.append(text)

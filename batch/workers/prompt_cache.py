@@ -170,6 +170,15 @@ class PromptCache:
         slot.checkpoints = [c for c in slot.checkpoints if c.n <= n]
         return n
 
+    def broken(self, slot: Slot) -> bool:
+        """Whether a decode that was broken off has overwritten cells that the slot's next token looks at."""
+        n = len(slot.cells)
+        return n > 0 and not self._complete(n, self._context.first_position(slot.seq), slot.cells)
+
+    def empty(self, slot: Slot) -> None:
+        """Forget all that the slot holds, though its job goes on."""
+        self._clear(slot)
+
     def checkpoint_at(self, start: int, prompt: Cells) -> int | None:
         """Where to stop on the way through the prompt for a checkpoint: a few cells before its end, where the next
         turn or another try will part from it."""

@@ -34,6 +34,14 @@ class Chunk:
     handle: int | None
     embedding: Embedding | None = None
 
+    def __del__(self) -> None:
+        if self.handle and mtmd is not None:
+            mtmd.mtmd_input_chunk_free(self.handle)
+
+    def layout(self) -> Chunk:
+        """The same cells without what fills them: for remembering what a KV sequence holds."""
+        return Chunk(self.ident, self.n_tokens, self.n_pos, None)
+
 
 @dataclass(slots=True, eq=False)
 class Picture:
@@ -54,12 +62,6 @@ class Picture:
     def size(self) -> int:
         """Bytes of embeddings it holds."""
         return sum(i.embedding.nbytes for i in self.items if isinstance(i, Chunk) and i.embedding is not None)
-
-    def __del__(self) -> None:
-        for item in self.items:
-            if isinstance(item, Chunk) and item.handle:
-                mtmd.mtmd_input_chunk_free(item.handle)
-                item.handle = None
 
 
 class Vision:
@@ -151,9 +153,7 @@ class Vision:
         picture.items.append(Chunk(ident, n_tokens, n_pos, mtmd.mtmd_input_chunk_copy(chunk)))
 
     def decode(self, chunk: Chunk, context: Context, pos: int, seq: int) -> int:
-        """Put a chunk into the KV, encoding it unless its embedding is cached; answers as `Context.decode`."""
-        if chunk.embedding is None:
-            self._encode(chunk)
+        """Put an encoded chunk into the KV; answers as `Context.decode`."""
         assert chunk.embedding is not None
         end = ctypes.c_int32()
         status: int = mtmd.mtmd_helper_decode_image_chunk(
@@ -163,7 +163,8 @@ class Vision:
         )  # fmt: skip
         return DECODED if status == 0 else status
 
-    def _encode(self, chunk: Chunk) -> None:
+    def encode(self, chunk: Chunk) -> None:
+        """Compute the chunk's embedding, which it keeps: the slow part of looking at a picture."""
         if mtmd.mtmd_encode_chunk(self.handle, chunk.handle) != 0:
             raise BatchError(f"The image could not be encoded ({complaint() or 'the projector failed'}).")
         self.encodes += 1
