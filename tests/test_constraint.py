@@ -83,6 +83,7 @@ GOOD_AND_BAD: list[tuple[str, Any, list[Any], list[Any]]] = [
     ("any object, as true", True, [{}, {"a": 1}], [[]]),
     ("types", {"type": "string"}, ["", 'a "quoted" \\ text\n', "é漢🙂"], [1, None, []]),
     ("type list", {"type": ["integer", "null"]}, [0, -12, None], [1.5, "1"]),
+    ("nullable", {"type": "integer", "nullable": True}, [3, None], ["x"]),
     ("number", {"type": "number"}, [0, -1.25, 1e30], ["1"]),
     ("number from 0", {"type": "number", "minimum": 0}, [0, 2.5], [-1]),
     ("boolean", {"type": "boolean"}, [True, False], [0, None]),

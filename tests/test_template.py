@@ -173,6 +173,15 @@ def test_an_old_gemma_template_gets_tool_results_inside_the_models_turn() -> Non
     assert not old.render(turns, add_generation_prompt=False).endswith("model\n")
 
 
+def test_thinking_between_calls_is_rendered_as_it_was_generated() -> None:
+    source = (
+        "{% for m in messages %}"
+        "{{ '<|channel>thought\\n' + (m.reasoning_content or '') + '\\n<channel|>' }}{% endfor %}"
+    )
+    turn = {"role": "assistant", "content": "b", "reasoning_content": "hm\n"}
+    assert chatml(source).render([turn]) == "<|channel>thought\nhm\n<channel|>"
+
+
 def test_tool_results_cannot_end_their_block() -> None:
     old = ChatTemplate(GEMMA.format(known=""), "<bos>", "<turn|>", control=GEMMA_TOKENS, user_defined=("<|channel>",))
 

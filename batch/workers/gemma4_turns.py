@@ -8,6 +8,7 @@ from typing import Any
 
 _CALLS = "'<|tool_call>call:'"
 _KNOWS_TOOL_ROLE = "{#- OpenAI Chat Completions:"
+_CLOSES_LINE = "+ '\\n<channel|>'"
 _TURN_END = "<turn|>\n"
 _TURN_START = "<|turn>model\n"
 
@@ -19,6 +20,8 @@ def calls_tools(source: str) -> bool:
 
 def prepare(source: str, messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The messages as this template wants them: for an old one, each call with its results in one model turn."""
+    if _CLOSES_LINE in source:
+        messages = [_unlined(m) for m in messages]
     if not calls_tools(source) or _KNOWS_TOOL_ROLE in source:
         return [dict(m) for m in messages]
     out: list[dict[str, Any]] = []
@@ -35,6 +38,13 @@ def prepare(source: str, messages: Sequence[Mapping[str, Any]]) -> list[dict[str
 def finish(source: str, prompt: str, add_generation_prompt: bool) -> str:
     """What to append: the template forgets to open the model's turn after a turn of text with a tool call."""
     return _TURN_START if add_generation_prompt and calls_tools(source) and prompt.endswith(_TURN_END) else ""
+
+
+def _unlined(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Thinking without its last line feed, which the template adds again: so a turn reads as it was generated, and
+    the prompt cache still knows it."""
+    thought = message.get("reasoning_content")
+    return {**message, "reasoning_content": thought.removesuffix("\n")} if isinstance(thought, str) else message
 
 
 def _gather(turn: dict[str, Any], messages: Sequence[Mapping[str, Any]], at: int) -> int:

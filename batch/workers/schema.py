@@ -79,6 +79,8 @@ class SchemaGrammar:
             values = self._listed(schema, "enum", where)
             return self._rules.add(" | ".join(dict.fromkeys(self._syntax.constant(v) for v in values)))
         kind = schema.get("type")
+        if schema.get("nullable") is True:  # OpenAPI's way
+            return self._union([{k: v for k, v in schema.items() if k != "nullable"}, {"type": "null"}], where)
         if isinstance(kind, list):
             if not kind:
                 self._refuse(where, "has an empty type list")
@@ -142,10 +144,10 @@ class SchemaGrammar:
         others = []
         for pattern, value in patterns.items():
             name = self._rules.add(self._pattern(pattern, syntax.text(), where))
-            others.append(syntax.pair(name, self._visit(value, f"{where}.patternProperties")))
+            others.append(syntax.other_pair(name, self._visit(value, f"{where}.patternProperties")))
         if more is not False:
             key = self._other_key(schema.get("propertyNames"), names, where)
-            others.append(syntax.pair(key, self._visit(more, f"{where}.additionalProperties")))
+            others.append(syntax.other_pair(key, self._visit(more, f"{where}.additionalProperties")))
         other = self._rules.add(" | ".join(others)) if others else None
         if not names and other:
             least, most = self._counts(schema, "minProperties", "maxProperties", where)

@@ -67,6 +67,10 @@ class Syntax(ABC):
     def pair(self, key: str, value: str) -> str:
         return f'{key} {self.space}":" {self.space}{value}'
 
+    def other_pair(self, key: str, value: str) -> str:
+        """With a key that the schema does not name: llama.cpp allows no space behind it."""
+        return f'{key} ":" {self.space}{value}'
+
     def object(self, members: str) -> str:
         """`members` may be empty text."""
         return f'"{{" {self.space}{members} {self.space}"}}"'
@@ -101,7 +105,7 @@ class Syntax(ABC):
 
     @cached_property
     def any_object(self) -> str:
-        member = self.rules.add(self.pair(self.other_key(()), self.value))
+        member = self.rules.add(self.other_pair(self.other_key(()), self.value))
         return self.rules.add(self.object(f"({member} ({self.comma} {member})*)?"))
 
     @cached_property
