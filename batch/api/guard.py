@@ -40,7 +40,7 @@ class Guard:
         try:
             self._check(headers, origin)
         except BatchError as error:
-            await JSONResponse({"error": error.body()}, error.status)(scope, receive, send)  # type: ignore[arg-type]
+            await JSONResponse({"error": error.body()}, error.status)(scope, receive, send)
             return
         if scope["method"] == "OPTIONS" and origin is not None and b"access-control-request-method" in headers:
             await send({"type": "http.response.start", "status": 204, "headers": cors})

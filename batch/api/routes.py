@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
-
 from fastapi import APIRouter
 
+from batch.api import audio, chat, completions, embeddings, inference, messages, metrics, props, responses, tokens
 from batch.queue.jobs import Kind
 
-_EVERYWHERE = ("tokens", "props", "metrics")
-_ROUTERS = {
-    Kind.VLM: ("chat", "completions", "responses", "messages"),
-    Kind.EMBEDDING: ("embeddings",),
-    Kind.STT: ("inference", "audio"),
-}
+_EVERYWHERE = (tokens.router, props.router, metrics.router)
 
 
-def routers(kind: Kind) -> list[APIRouter]:
-    found = []
-    for name in (*_ROUTERS[kind], *_EVERYWHERE):
-        try:
-            found.append(importlib.import_module(f"batch.api.{name}").router)
-        except ModuleNotFoundError as error:
-            if error.name != f"batch.api.{name}":
-                raise
-    return found
+def routers(kind: Kind) -> tuple[APIRouter, ...]:
+    match kind:
+        case Kind.VLM:
+            return (chat.router, completions.router, responses.router, messages.router, *_EVERYWHERE)
+        case Kind.EMBEDDING:
+            return (embeddings.router, *_EVERYWHERE)
+        case Kind.STT:
+            return (inference.router, audio.router, *_EVERYWHERE)

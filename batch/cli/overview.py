@@ -90,10 +90,10 @@ def _left(job: Any, each: float) -> float:
     """Seconds a running job still takes: from its own progress where it tells one, else the mean."""
     if job is None:
         return 0.0
-    spent = time.time() - job.started_at
+    spent: float = time.time() - job.started_at
     progress = job.progress or {}
     if progress.get("total") and progress.get("done"):
-        return float(spent * (progress["total"] - progress["done"]) / progress["done"])
+        return spent * float(progress["total"] - progress["done"]) / float(progress["done"])
     return max(0.0, each - spent)
 
 

@@ -133,7 +133,8 @@ class Store:
                 return None
             with self.transaction() as transaction:
                 row = transaction.execute(
-                    "select id, data, priority from task where queue=? and priority>? order by priority desc, id limit 1",
+                    "select id, data, priority from task where queue=? and priority>? "
+                    "order by priority desc, id limit 1",
                     (kind, floor),
                 ).fetchone()
                 if row is None:
@@ -227,7 +228,9 @@ class Store:
         """At the service's start: requests whose callers went down with the last one are cancelled, unless running
         (their worker's successor finds the cancel mark)."""
         with self.transaction() as transaction:
-            transaction.execute("update job set cancel=1 where waited=1 and kind in ('vlm','embedding','stt') and state='running'")
+            transaction.execute(
+                "update job set cancel=1 where waited=1 and kind in ('vlm','embedding','stt') and state='running'"
+            )
             rows = transaction.execute(
                 "select id, message from job where kind in ('vlm','embedding','stt') and state='queued' and waited=1"
             ).fetchall()
@@ -288,7 +291,8 @@ class Store:
             transaction.execute("insert or replace into checkpoint values (?,?,?)", (job, step, _dump(data)))
 
     def checkpoints(self, job: str) -> list[Mapping[str, Any]]:
-        return [json.loads(row[0]) for row in self.read("select data from checkpoint where job=? order by step", (job,))]
+        rows = self.read("select data from checkpoint where job=? order by step", (job,))
+        return [json.loads(row[0]) for row in rows]
 
     def refer(self, job: str, sha256: str) -> None:
         """Tie a result's spool file to its job."""
@@ -328,15 +332,15 @@ class Store:
 
     def jobs(self, *, state: State | None = None, kind: Kind | None = None, origin: Origin | None = None,
              parent: str | None = None, limit: int = 50) -> list[Job]:  # fmt: skip
-        """The newest jobs that match. Each (kind, state) pair is one walk along an index, however many jobs there are."""
+        """The newest jobs that match. Each (kind, state) pair is one walk along an index, however many there are."""
         if origin and not any(row[0] for row in self.read("select sum(n) from tally where origin=?", (origin,))):
             return []
         found: list[Any] = []
         for one_kind in [kind] if kind else list(Kind):
             for one_state in [state] if state else list(State):
-                where, params = "kind=? and state=?", [one_kind, one_state]
+                where, params = "kind=? and state=?", [str(one_kind), str(one_state)]
                 if origin:
-                    where, params = where + " and origin=?", [*params, origin]
+                    where, params = where + " and origin=?", [*params, str(origin)]
                 if parent:
                     where, params = where + " and parent=?", [*params, parent]
                 sql = f"select {_COLUMNS} from job where {where} order by id desc limit ?"
@@ -347,7 +351,8 @@ class Store:
     def ahead(self, job: str) -> int:
         """How many messages are before this job's in its line; 0 when it is next, running or ended."""
         rows = self.read(
-            "select t.queue, t.priority, t.id from job j join task t on t.id = j.message where j.id=? and j.state='queued'",
+            "select t.queue, t.priority, t.id from job j join task t on t.id = j.message "
+            "where j.id=? and j.state='queued'",
             (job,),
         )
         if not rows:
