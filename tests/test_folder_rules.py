@@ -50,6 +50,7 @@ def test_a_change_is_seen_and_so_is_its_end(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("text", "words"), [
     ('langauge = "de"', "there is no folder setting 'langauge'; there are source, "),
     ('source = "burn"', "source is not valid: "),
+    ('language = "klingon"', "there is no language 'klingon'"),
     ("settle = -1", "settle is not valid: "),
     ("caption_max_tokens = 0", "caption_max_tokens is not valid: "),
     ("[folder]\nlanguage = 'de'", "there is no folder setting 'folder'"),

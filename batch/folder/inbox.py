@@ -57,8 +57,13 @@ class Moving(Exception):
 class Inbox:
     """One inbox folder. Use from one thread at a time."""
 
-    def __init__(self, settings: Settings, ledger: Ledger, spool: Spool, cleared: Callable[[str], None]) -> None:
-        """`cleared` is called with the path of every file that is worked on anew."""
+    def __init__(
+        self, settings: Settings, ledger: Ledger, spool: Spool, cleared: Callable[[str], None],
+        going: Callable[[], bool] = lambda: True,
+    ) -> None:  # fmt: skip
+        """`cleared` is called with the path of every file that is worked on anew; reading ends early when no longer
+        `going`."""
+        self._going = going
         self._settings = settings
         self._ledger = ledger
         self._spool = spool
@@ -73,21 +78,21 @@ class Inbox:
 
     # -- looking
 
-    def scan(self, going: Callable[[], bool] = lambda: True) -> None:
-        """Look at everything; `going` may end it early. A missing inbox is no news: it may come back."""
+    def scan(self) -> None:
+        """Look at everything. A missing inbox is no news: it may come back."""
         seen = set()
-        for folder, files in self._folders(going):
+        for folder, files in self._folders():
             seen.add(folder)
             self._rules.of(folder)
             present = 0
             for some in _slices(files, _LOOK):
-                if not going():
+                if not self._going():
                     return
                 present += self._compare(some)
             if present != self._ledger.present(folder):
                 self._find_gone(folder)
         self._tell_rules()
-        if not going() or not os.path.isdir(self.root):
+        if not self._going() or not os.path.isdir(self.root):
             return
         for folder in self._ledger.folders():
             if folder not in seen and not os.path.isdir(os.path.join(self.root, folder)):
@@ -105,7 +110,7 @@ class Inbox:
                 continue
             absolute = os.path.join(self.root, path)
             if os.path.isdir(absolute) and not os.path.islink(absolute):
-                for folder, inner in self._folders(lambda: True, path):
+                for folder, inner in self._folders(path):
                     self._rules.of(folder)
                     for some in _slices(inner, _LOOK):
                         self._compare(some)
@@ -123,10 +128,10 @@ class Inbox:
         absolute = os.path.abspath(os.path.join(self.root, path))
         return any(absolute == own or absolute.startswith(own + os.sep) for own in self._own)
 
-    def _folders(self, going: Callable[[], bool], start: str = "") -> Iterator[tuple[str, Iterator[str]]]:
+    def _folders(self, start: str = "") -> Iterator[tuple[str, Iterator[str]]]:
         """Every folder below `start` with the paths of what it holds but folders; links to folders lead nowhere."""
         stack = [start]
-        while stack and going():
+        while stack and self._going():
             folder = stack.pop()
             try:
                 descriptor = open_below(self.root, folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -277,9 +282,10 @@ class Inbox:
 
     def _watch_again(self, path: str) -> None:
         with contextlib.suppress(OSError):
-            found = find(self.root, path)
-            if found is not None:
-                self._watch(path, found)
+            if (found := find(self.root, path)) is not None:
+                # At least a second: whatever kept it from being read is not to be tried without a pause.
+                settle = max(1.0, self._rules.of(path.rpartition("/")[0]).settle)
+                self._pending[path] = _Pending(found, time.monotonic(), settle)
 
     def _take(self, path: str, found: Found) -> Arrival | None:
         """Read one file; None when it has gone. Raises Moving, DiskFull."""
@@ -298,7 +304,7 @@ class Inbox:
         except BatchError as error:
             return Arrival(path, found.stamp, keep, error=error.record())
         try:
-            with _Source(descriptor, path) as source:
+            with _Source(descriptor, path, self._going) as source:
                 return self._read(source, path, found.stamp, rules, keep)
         except DiskFull:
             raise
@@ -380,7 +386,8 @@ class Inbox:
 class _Source:
     """An open file of the inbox. What goes wrong while it is read is its own fault, told as such."""
 
-    def __init__(self, descriptor: int, path: str) -> None:
+    def __init__(self, descriptor: int, path: str, going: Callable[[], bool]) -> None:
+        self._going = going
         self._descriptor = descriptor
         self._path = path
 
@@ -397,6 +404,8 @@ class _Source:
         at = 0
         while chunk := self._pread(1 << 20, at):
             at += len(chunk)
+            if not self._going():  # the end of the service does not wait for the copy of a film
+                raise Moving
             yield chunk
 
     def unmoved(self, stamp: Stamp) -> None:

@@ -221,6 +221,8 @@ class Outbox:
             try:
                 _sync(folder, os.O_RDONLY | os.O_DIRECTORY)
             except OSError as error:
+                if error.errno in (errno.EINVAL, errno.ENOTSUP):  # some network shares know no such thing
+                    continue
                 for plan in concerned:
                     plan.error = plan.error or error
 

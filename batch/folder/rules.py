@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from batch.errors import SettingsProblem
 from batch.folder.below import Stamp, open_below
 from batch.folder.names import RULES_FILE, one_line
+from batch.media.language import normalise
 from batch.settings import FolderSettings
 
 _MOST_BYTES = 64 << 10
@@ -107,6 +108,8 @@ class Rules:
         if (extra := [key for key in values if key not in FolderSettings.model_fields]):
             known = ", ".join(FolderSettings.model_fields)
             raise SettingsProblem(f"{name}: there is no folder setting {extra[0]!r}; there are {known}.")
+        if isinstance(language := values.get("language"), str) and normalise(language) is None:
+            raise SettingsProblem(f"{name}: there is no language {language!r}; en, zh or auto, say.")
         try:
             return FolderSettings.model_validate({**outer.model_dump(), **values})
         except ValidationError as error:

@@ -81,12 +81,13 @@ class Folder:
                 folder.mkdir(parents=True, exist_ok=True)
         self._ledger = await self._run(self._in, lambda: Ledger(self._hub.store))
         self._outbox = Outbox(self._settings, self._ledger, self._hub.spool)
-        self._inbox = Inbox(self._settings, self._ledger, self._hub.spool, self._outbox.clear)
+        self._inbox = Inbox(self._settings, self._ledger, self._hub.spool, self._outbox.clear, self._going)
         self._chain = Chain(self._ledger, self._hub.spool, self._model)
         self._hub.listen(self._heard)
         self._tasks = [
             asyncio.create_task(self._steadily(self._intake), name="inbox"),
             asyncio.create_task(self._steadily(self._delivery), name="outbox"),
+            asyncio.create_task(self._find_lost(), name="lost results"),
         ]
 
     async def stop(self) -> None:
@@ -116,7 +117,7 @@ class Folder:
                 sentence = f"{type(error).__name__}: {error}"
                 if sentence != told:
                     if isinstance(error, DiskFull):
-                        logger.error("The inbox waits: %s", error.message)
+                        logger.error("The inbox and the outbox wait: %s", error.message)
                     else:
                         logger.exception("the folder door stumbled, and tries again")
                     told = sentence
@@ -140,7 +141,7 @@ class Folder:
             if overflow or time.monotonic() >= next_scan:
                 await self._run(self._in, self._watch)
                 begun = time.monotonic()
-                await self._run(self._in, lambda: self._inbox.scan(self._going))
+                await self._run(self._in, self._inbox.scan)
                 # A huge inbox must not be scanned all the time: at most a tenth of it.
                 next_scan = time.monotonic() + max(self._settings.folder.scan, 10 * (time.monotonic() - begun))
             elif paths:
@@ -212,7 +213,6 @@ class Folder:
         self._due.set()
 
     async def _delivery(self) -> None:
-        await self._find_lost()
         next_sweep, retry_at = 0.0, 0.0
         while self._going():
             self._due.clear()
@@ -243,9 +243,14 @@ class Folder:
     async def _find_lost(self) -> None:
         """At start: files that lie in the inbox and were done, but have no results in the outbox."""
         after: int | None = 0
-        while after is not None and self._going():
-            start = after
-            after, _ = await self._run(self._out, lambda start=start: self._outbox.missing(start))  # type: ignore[misc]
+        try:
+            while after is not None and self._going():
+                start = after
+                after, lost = await self._run(self._out, lambda start=start: self._outbox.missing(start))  # type: ignore[misc]
+                if lost:
+                    self._due.set()
+        except Exception:
+            logger.exception("missing results were not looked for to the end")
 
 
 class _Handler(FileSystemEventHandler):
