@@ -14,6 +14,8 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -21,17 +23,30 @@ import numpy as np
 import openai
 import pytest
 import requests
-from embedding_port import Port, embedding_port, home
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from running_service import WEIGHTLESS, RunningService, wait_until
 
 from batch.settings import default_models_dir
 
 MODEL = default_models_dir() / "all-MiniLM-L6-v2-f16.gguf"
 
 
+@dataclass
+class Port:
+    service: RunningService
+    url: str
+
+
 @pytest.fixture(scope="module")
 def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Port]:
-    with embedding_port(home(tmp_path_factory.mktemp("home"), MODEL)) as port:
-        yield port
+    """`batch serve` with the real embedding model on one thread."""
+    variables = {**WEIGHTLESS, "BATCH_EMBEDDING__MODEL": str(MODEL), "BATCH_EMBEDDING__THREADS": "1"}
+    service = RunningService(tmp_path_factory.mktemp("home"), variables).start()
+    try:
+        yield Port(service.ready("embedding"), service.url("embedding"))
+    finally:
+        service.close()
 
 
 @pytest.fixture(scope="module")
@@ -191,12 +206,10 @@ def test_a_large_call_streams_out_whole_and_in_order(port: Port, client: openai.
         assert 1 - single @ ours[i] < 1e-5
 
 
-def wait_until_running(port: Port) -> None:
-    with contextlib.closing(sqlite3.connect(port.settings.database)) as database:
-        end = time.monotonic() + 30
-        while database.execute("select count(*) from job where state = 'running'").fetchone() == (0,):
-            assert time.monotonic() < end
-            time.sleep(0.01)
+def busy(port: Port) -> bool:
+    with contextlib.closing(sqlite3.connect(port.service.home / ".batch" / "batch.db")) as database:
+        found = database.execute("select count(*) from job where state = 'running'").fetchone()
+    return bool(found[0])
 
 
 def test_a_short_call_overtakes_a_large_one(port: Port) -> None:
@@ -208,7 +221,7 @@ def test_a_short_call_overtakes_a_large_one(port: Port) -> None:
 
     large = threading.Thread(target=call, args=("large", [f"text {i}" for i in range(1500)]))
     large.start()
-    wait_until_running(port)
+    wait_until(lambda: busy(port), "the large call runs", 30)
     call("short", "hello")
     large.join()
     assert done == ["short", "large"]
@@ -234,13 +247,28 @@ def test_many_callers_at_once_each_get_their_own_vector(port: Port, client: open
     assert (1 - (np.array(alone) * np.array(crowd)).sum(axis=1)).max() < 1e-5
 
 
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 1 << 70) | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(body=st.fixed_dictionaries({}, optional=dict.fromkeys(
+    ["input", "content", "encoding_format", "dimensions", "truncate", "model"], JSON)))  # fmt: skip
+def test_no_body_makes_the_service_err(port: Port, body: dict[str, Any]) -> None:
+    answer = httpx.post(f"{port.url}/v1/embeddings", content=json.dumps(body), timeout=60)
+    assert answer.status_code in (200, 400), answer.text
+
+
 @pytest.mark.slow
 def test_ten_thousand_texts_in_one_call_take_bounded_memory(port: Port) -> None:
+    pid = port.service.worker_pid("embedding")
+
     def resident() -> int:
-        ps = ["ps", "--ppid", str(os.getpid()), "-o", "rss=,args="]
-        children = subprocess.run(ps, capture_output=True, text=True, check=True).stdout
-        workers = [line.split() for line in children.splitlines() if "batch.workers embedding" in line]
-        return int(workers[0][0]) // 1024
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") >> 20
 
     before = resident()
     answer = ask(port, input=[f"{i % 97}" for i in range(10_000)], encoding_format="base64")
