@@ -6,12 +6,15 @@ import array
 import asyncio
 import base64
 import contextlib
+import io
 import json
-import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+import wave
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from batch.errors import BadRequest, BatchError
 from batch.folder.watch import Folder
@@ -52,6 +55,22 @@ def answer(job: Job, spool: Spool) -> dict[str, Any]:
                     "tokens": [len(text)], "ms": 1.0,
                     "windows": [{"index": 0, "start": s, "end": min(len(text), s + 1000)} for s in starts]}  # fmt: skip
     raise AssertionError(job.task)
+
+
+def picture(colour: str = "red", format: str = "JPEG", size: int = 9) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (size, size), colour).save(out, format)
+    return out.getvalue()
+
+
+def sound(seconds: float = 0.1) -> bytes:
+    out = io.BytesIO()
+    with wave.open(out, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16000)
+        file.writeframes(b"\1\0" * int(16000 * seconds))
+    return out.getvalue()
 
 
 class Stage:
@@ -127,11 +146,3 @@ async def staged(home: Path, **folder: Any) -> AsyncIterator[Stage]:
         await stage.folder.stop()
         await stage.hub.close()
         stage.store.close()
-
-
-@contextlib.contextmanager
-def in_background(work: Callable[[], None]) -> Iterator[None]:
-    thread = threading.Thread(target=work)
-    thread.start()
-    yield
-    thread.join()

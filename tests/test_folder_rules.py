@@ -7,12 +7,11 @@ import os
 from pathlib import Path
 
 import pytest
+from folder_stage import picture, sound, staged
 
 from batch.folder.ledger import counts
 from batch.folder.rules import Rules
 from batch.settings import FolderSettings
-from tests.folder_stage import staged
-from tests.test_inbox import picture, sound
 
 BASE = FolderSettings(caption_prompt="base", language="en")
 

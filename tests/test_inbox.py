@@ -4,44 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import io
 import json
 import os
 import re
 import socket
 import time
-import wave
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from folder_stage import Stage, answer, picture, sound, staged
 
 from batch.folder import inbox as inbox_module
 from batch.folder.ledger import Ledger, counts
 from batch.folder.names import ignored
 from batch.queue.jobs import Kind, State
 from batch.queue.store import Store
-from tests.folder_stage import Stage, answer, staged
 
 
 def run(coroutine: object) -> None:
     asyncio.run(coroutine)  # type: ignore[arg-type]
-
-
-def picture(colour: str = "red", format: str = "JPEG", size: int = 9) -> bytes:
-    out = io.BytesIO()
-    Image.new("RGB", (size, size), colour).save(out, format)
-    return out.getvalue()
-
-
-def sound(seconds: float = 0.1) -> bytes:
-    out = io.BytesIO()
-    with wave.open(out, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(16000)
-        file.writeframes(b"\1\0" * int(16000 * seconds))
-    return out.getvalue()
 
 
 def test_a_picture_in_a_sub_folder_gets_caption_and_json_in_the_mirrored_place(tmp_path: Path) -> None:
@@ -225,7 +206,7 @@ def test_a_retried_job_mends_its_files(tmp_path: Path, monkeypatch: pytest.Monke
             stage.drop("b.jpg", picture() + b"BREAK")
             await stage.until(stage.has("a.jpg.error.json", "b.jpg.error.json"))
             good = {"choices": [{"message": {"content": "fine now"}}], "timings": {}}
-            monkeypatch.setattr("tests.folder_stage.answer", _instead(good))
+            monkeypatch.setattr("folder_stage.answer", _instead(good))
             stage.store.retry(stage.json("a.jpg.error.json")["job"])
             await stage.until(stage.has("a.jpg.json", "b.jpg.json"))
             assert stage.tree() == ["a.jpg.json", "a.jpg.txt", "b.jpg.json", "b.jpg.txt"]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from folder_stage import Stage, picture, sound, staged
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,8 +24,6 @@ from batch.folder.names import ERROR, RESULTS, result_stem
 from batch.folder.outbox import Outbox
 from batch.queue.jobs import Kind
 from batch.queue.store import Store
-from tests.folder_stage import Stage, staged
-from tests.test_inbox import picture, sound
 
 SCHEMA = json.loads((Path(outbox_module.__file__).parent.parent / "data" / "outbox.schema.json").read_text())
 

@@ -245,6 +245,8 @@ class Inbox:
         size, until = 0, time.monotonic() + _CHUNK_SECONDS
         waiting: DiskFull | None = None
         for path, found in list(islice(self._ready.items(), CHUNK)):
+            if arrivals and found.stamp.size > _CHUNK_BYTES:
+                break  # what was copied already does not wait for the copy of a film
             try:
                 arrival = self._take(path, found)
             except Moving:

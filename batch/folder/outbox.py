@@ -230,7 +230,7 @@ class Outbox:
         return os.path.join(self._root, plan.stem + ending)
 
     def _temporary(self, plan: _Plan, ending: str) -> str:
-        return os.path.join(os.path.dirname(self._target(plan, "")), f".batch-{plan.due.id}{ending}")
+        return os.path.join(os.path.dirname(self._target(plan, "")), f".batch-{plan.due.id}{ending}.tmp")
 
     def _complain(self, plan: _Plan) -> None:
         sentence = f"{plan.error.strerror if plan.error else ''}"
