@@ -279,7 +279,8 @@ def quietest(level: Scores) -> int:
     tail = level[first:]
     if len(tail) == 0:
         return max(1, len(level))
-    bar = max(float(np.percentile(level, 10)) + 3.0, FLOOR_DB)
+    low, high = np.percentile(level, (10, 75))
+    bar = max(float(min(low + 3.0, high - 10.0)), FLOOR_DB)
     best, at, run = 0, 0, 0
     for i, quiet in enumerate(tail <= bar):
         run = run + 1 if quiet else 0

@@ -46,8 +46,6 @@ library = ctypes.CDLL(pw.__file__)
 _LOG = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 library.whisper_log_set.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
 library.whisper_log_set.restype = None
-library.whisper_full_get_segment_no_speech_prob.argtypes = [ctypes.c_void_p, ctypes.c_int]
-library.whisper_full_get_segment_no_speech_prob.restype = ctypes.c_float
 library.whisper_pcm_to_mel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_int]
 library.whisper_lang_auto_detect.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_void_p]
 library.whisper_decode.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_int]
@@ -160,7 +158,13 @@ class WhisperModel:
         self.n_embd = int(pw.whisper_model_n_text_state(self._wrapper))
         self.size_name = str(pw.whisper_model_type_readable(self._wrapper))
         self._eot = int(pw.whisper_token_eot(self._wrapper))
-        self._windows = 0
+        self._sot = int(pw.whisper_token_sot(self._wrapper))
+        # <|nospeech|> stands before <|notimestamps|> in every model
+        self._nobody = int(pw.whisper_token_not(self._wrapper)) - 1
+        self._decoded = False
+        self._windows = 0  # encoder passes of the latest call
+        self._starts: dict[int, NDArray[np.float64]] = {}  # by window: probabilities of the first token
+        self._owner: list[int] = []  # by segment: its window
 
     def close(self) -> None:
         if self._context:
@@ -179,7 +183,7 @@ class WhisperModel:
         if len(samples) == 0:
             return []
         samples = np.ascontiguousarray(samples, np.float32)
-        self._windows = 0
+        self._windows, self._starts, self._owner = 0, {}, []
         stopped = False
 
         def asked_to_stop() -> bool:
@@ -191,17 +195,45 @@ class WhisperModel:
             self._windows += 1
             return not asked_to_stop()
 
+        def segments_came(_context: Any, _new: int) -> None:
+            self._look(threads)
+
         params = self._params(how, threads)
+        params.set_new_segment_callback(segments_came)
         params.set_abort_callback(asked_to_stop)
         params.set_encoder_begin_callback(encoder_begins)
         _last_words.clear()
+        self._forget()
         code = pw.whisper_full(self._wrapper, params, samples, len(samples))
         if stopped:
             raise Aborted
         if code != 0:
             why = _last_words[-1] if _last_words else "no reason given"
             raise BatchError(f"whisper.cpp failed with code {code} ({why}).")
-        return self._segments()
+        return self._segments(how)
+
+    def _look(self, threads: int) -> None:
+        """Keep what the model expects at the start of the current window: whether anybody speaks, and what language.
+
+        Called while the encoder's view of the window is still there; the next window begins with a clean decoder.
+        whisper.cpp's own no_speech_prob is none: it reads a row of logits that is left over from an earlier decode
+        whenever the prompt has more than one token.
+        """
+        count = int(pw.whisper_full_n_segments(self._wrapper))
+        self._owner += [self._windows] * (count - len(self._owner))
+        if self._windows in self._starts:
+            return
+        start = ctypes.c_int32(self._sot)
+        if library.whisper_decode(self._context, ctypes.byref(start), 1, 0, threads) == 0:
+            logits = np.ctypeslib.as_array(library.whisper_get_logits(self._context), (self.n_vocab,))
+            self._starts[self._windows] = _softmax(logits.astype(np.float64))
+        self._forget()
+
+    def _forget(self) -> None:
+        """Clear the row that whisper.cpp takes for the window's, so that no job depends on the one before it."""
+        if self._decoded:
+            ctypes.memset(library.whisper_get_logits(self._context), 0, 4 * self.n_vocab)
+        self._decoded = True
 
     def detect(self, samples: Samples, threads: int) -> dict[str, float]:
         """Probability of every language the model knows, from the first 30 seconds; highest first."""
@@ -213,19 +245,13 @@ class WhisperModel:
         return self._detect_again(threads)
 
     def detected(self, threads: int) -> dict[str, float]:
-        """The same for the samples of the latest `transcribe`; nearly free when they fitted one window."""
+        """The same for the samples of the latest `transcribe`; free when it found text in its first window."""
         if not self.multilingual:
             return {"en": 1.0}
-        if self._windows != 1:
-            return self._detect_again(threads)
-        # The encoder's view of the one window is still there: one decoder step on start-of-transcript tells.
-        start = ctypes.c_int32(pw.whisper_token_sot(self._wrapper))
-        if library.whisper_decode(self._context, ctypes.byref(start), 1, 0, threads) != 0:
-            return self._detect_again(threads)
-        logits = np.ctypeslib.as_array(library.whisper_get_logits(self._context), (self.n_vocab,))
-        first = int(pw.whisper_token_lang(self._wrapper, 0))
-        ours = logits[first : first + len(self.codes)].astype(np.float64)
-        return self._ranked(np.exp(ours - ours.max()))
+        if 1 in self._starts:
+            first = int(pw.whisper_token_lang(self._wrapper, 0))
+            return self._ranked(self._starts[1][first : first + len(self.codes)])
+        return self._detect_again(threads)
 
     def _detect_again(self, threads: int) -> dict[str, float]:
         weights = np.zeros(int(pw.whisper_lang_max_id()) + 1, np.float32)
@@ -268,8 +294,9 @@ class WhisperModel:
         params.max_len, params.split_on_word = how.max_len, how.split_on_word
         return params
 
-    def _segments(self) -> list[Segment]:
-        found = []
+    def _segments(self, how: Decoding) -> list[Segment]:
+        found: list[Segment] = []
+        silent = {window: float(start[self._nobody]) for window, start in self._starts.items()}
         cut = b""  # a character that whisper.cpp cut in two goes to the later segment
         count = int(pw.whisper_full_n_segments(self._wrapper))
         for i in range(count):
@@ -290,11 +317,25 @@ class WhisperModel:
                     text=raw.decode("utf-8", "replace"),
                     tokens=tuple(tokens),
                     avg_logprob=sum(t.plog for t in tokens) / max(1, length),
-                    no_speech_prob=float(library.whisper_full_get_segment_no_speech_prob(self._context, i)),
+                    no_speech_prob=silent.get(self._owner[i] if i < len(self._owner) else 0, 0.0),
                     turn_next=bool(pw.whisper_full_get_segment_speaker_turn_next(self._wrapper, i)),
                 )
             )
-        return found
+        return [s for i, s in enumerate(found) if not self._unsaid(i, found, how)]
+
+    def _unsaid(self, at: int, found: list[Segment], how: Decoding) -> bool:
+        """OpenAI's rule: nobody spoke in a window that the model takes for silent and whose text is unlikely."""
+        if found[at].no_speech_prob <= how.no_speech_thold or at >= len(self._owner):
+            return False
+        same = [s for i, s in enumerate(found) if i < len(self._owner) and self._owner[i] == self._owner[at]]
+        tokens = [token.plog for segment in same for token in segment.tokens]
+        return sum(tokens) / max(1, len(tokens)) < how.logprob_thold
+
+
+def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    weights: NDArray[np.float64] = np.exp(logits - logits.max())
+    shares: NDArray[np.float64] = weights / weights.sum()
+    return shares
 
 
 def whole_characters(raw: bytes) -> int:
