@@ -35,7 +35,7 @@ def delta(index: int = 0, finish: str | None = None, **fields: Any) -> dict[str,
 
 class ScriptedTicket:
     def __init__(self, hub: ScriptedHub, draft: Draft) -> None:
-        self._hub, self.draft, self.id = hub, draft, draft.id
+        self._hub, self.draft, self.id, self.kind = hub, draft, draft.id, draft.kind
         self.ended = False
         self.cancelled = False
 

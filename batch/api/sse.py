@@ -204,7 +204,9 @@ class EventStream(Response):
                 if self._running:
                     words = b":\n\n" if quiet else b""
                 else:
-                    place = await self._tickets[self._place].ahead()
+                    ticket = self._tickets[self._place]
+                    runs = self._hub.model(ticket.kind).busy
+                    place = await ticket.ahead() + (runs is not None and runs != ticket.id)
                     words = b": queued %d ahead\n\n" % place if place != ahead or quiet else b""
                     ahead = place
                     look = min(LOOK[1], look * 1.5) if look else LOOK[0]
