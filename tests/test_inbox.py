@@ -15,6 +15,7 @@ import pytest
 from folder_stage import Stage, answer, picture, sound, staged
 
 from batch.folder import inbox as inbox_module
+from batch.folder import intake as intake_module
 from batch.folder.ledger import Ledger, counts
 from batch.folder.names import ignored
 from batch.queue.jobs import Kind, State
@@ -94,16 +95,16 @@ def test_a_half_copied_file_is_not_touched_until_it_stands_still(tmp_path: Path)
 def test_a_file_that_changes_while_it_is_read_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def play() -> None:
         async with staged(tmp_path) as stage:
-            real, times = inbox_module._Source.chunks, []
+            real, times = intake_module._Source.chunks, []
 
-            def growing(self: inbox_module._Source) -> object:
+            def growing(self: intake_module._Source) -> object:
                 if not times:
                     times.append(1)
                     with (stage.inbox / "a.txt").open("a") as file:
                         file.write(" and more")
                 return real(self)
 
-            monkeypatch.setattr(inbox_module._Source, "chunks", growing)
+            monkeypatch.setattr(intake_module._Source, "chunks", growing)
             stage.drop("a.txt", "one")
             await stage.until(stage.has("a.txt.json"))
             assert stage.json("a.txt.json")["text"] == "one and more"

@@ -6,28 +6,21 @@ A periodic scan is the truth; events (watch.py) only name paths to look at earli
 from __future__ import annotations
 
 import contextlib
-import errno
-import hashlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
-from batch.errors import BadRequest, BatchError, DiskFull, TooLarge, UnsupportedMedia
-from batch.folder import steps
-from batch.folder.below import Found, Stamp, find, open_below
+from batch.errors import DiskFull
+from batch.folder.below import Found, find, open_below
+from batch.folder.intake import Intake, Moving
 from batch.folder.ledger import Arrival, Ledger
 from batch.folder.names import RULES_FILE, ignored, one_line
 from batch.folder.rules import Rules
-from batch.media.image import image_header
-from batch.media.kind import HEAD, MediaKind, kind_of
-from batch.media.text import decode_text
-from batch.queue.jobs import Draft
 from batch.queue.spool import Spool
-from batch.settings import FolderSettings, Settings
+from batch.settings import Settings
 
 logger = logging.getLogger("batch.folder")
 CHUNK = 50
@@ -38,8 +31,6 @@ _LOOK = 500
 """Files compared with the ledger at a time."""
 _MOST_PENDING = 50_000
 """Files that are watched settling; the rest are found again by a later scan."""
-_PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ENXIO, errno.ELOOP, errno.EISDIR})
-"""Failures that another look may not find: this process's shortage, a share that was away, a link put in its place."""
 
 
 @dataclass(slots=True)
@@ -48,10 +39,6 @@ class _Pending:
     since: float
     """time.monotonic() when it was first seen as it is."""
     settle: float
-
-
-class Moving(Exception):
-    """The file changed while it was read."""
 
 
 class Inbox:
@@ -64,12 +51,11 @@ class Inbox:
         """`cleared` is called with the path of every file that is worked on anew; reading ends early when no longer
         `going`."""
         self._going = going
-        self._settings = settings
         self._ledger = ledger
-        self._spool = spool
         self._cleared = cleared
         self.root = os.fspath(settings.inbox_dir)
         self._rules = Rules(self.root, settings.folder)
+        self._intake = Intake(settings, spool, going)
         self._pending: dict[str, _Pending] = {}
         self._ready: dict[str, Found] = {}
         self._full = ""
@@ -248,7 +234,7 @@ class Inbox:
             if arrivals and found.stamp.size > _CHUNK_BYTES:
                 break  # what was copied already does not wait for the copy of a film
             try:
-                arrival = self._take(path, found)
+                arrival = self._intake.take(path, found, self._rules.of(path.rpartition("/")[0]))
             except Moving:
                 del self._ready[path]
                 self._watch_again(path)
@@ -289,147 +275,7 @@ class Inbox:
                 settle = max(1.0, self._rules.of(path.rpartition("/")[0]).settle)
                 self._pending[path] = _Pending(found, time.monotonic(), settle)
 
-    def _take(self, path: str, found: Found) -> Arrival | None:
-        """Read one file; None when it has gone. Raises Moving, DiskFull."""
-        rules = self._rules.of(path.rpartition("/")[0])
-        keep = {"formats": list(rules.formats), "source": rules.source, "done": os.fspath(rules.done)}
-        try:
-            if found.problem is not None:
-                raise UnsupportedMedia(f"{one_line(path)} {found.problem}.")
-            descriptor = open_below(self.root, found.target)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            if error.errno in _PASSING:
-                raise Moving from None
-            return Arrival(path, found.stamp, keep, error=_unreadable(path, error).record())
-        except BatchError as error:
-            return Arrival(path, found.stamp, keep, error=error.record())
-        try:
-            with _Source(descriptor, path, self._going) as source:
-                return self._read(source, path, found.stamp, rules, keep)
-        except DiskFull:
-            raise
-        except BatchError as error:
-            return Arrival(path, found.stamp, keep, error=error.record())
-        except OSError as error:  # reading has its own errors: this is the spool's trouble, which will pass
-            where = self._spool.folder
-            raise DiskFull(f"{one_line(path)} cannot be copied into {where}: {error.strerror}.") from None
-
-    def _read(
-        self, source: _Source, path: str, stamp: Stamp, rules: FolderSettings, keep: Mapping[str, Any]
-    ) -> Arrival:
-        name = one_line(path)
-        source.unmoved(stamp)
-        if stamp.size == 0:
-            raise BadRequest(f"{name} is empty.")
-        kind = kind_of(source.head(), path)
-        asked = steps.parameters(kind, rules, self._settings)
-        kept: tuple[str, ...] = ()
-        step: str
-        draft: Draft
-        match kind:
-            case MediaKind.UNKNOWN:
-                raise UnsupportedMedia(
-                    f"{name} is of a kind that is not known here: images, sound, video, .txt and .md are."
-                )
-            case MediaKind.TEXT:
-                data = self._whole(source, name, stamp, self._settings.limits.text_bytes, "limits.text_bytes")
-                text = decode_text(data, name)
-                if not text.strip():
-                    raise BadRequest(f"{name} holds no text.")
-                sha256 = hashlib.sha256(data).hexdigest()
-                step, draft = steps.EMBEDDING, steps.embedding(text, self._keep, name)
-                kept = draft.blobs
-            case MediaKind.IMAGE:
-                limits = self._settings.limits
-                data = self._whole(source, name, stamp, limits.image_bytes, "limits.image_bytes")
-                try:
-                    image_header(data, limits.image_pixels, limits.image_bytes)
-                except BatchError as error:
-                    raise type(error)(f"{name}: {error.message}") from None
-                sha256 = self._keep(data)
-                step, draft = steps.first(kind, sha256, asked, name)
-            case MediaKind.AUDIO | MediaKind.VIDEO:
-                self._room_for(name, stamp.size)
-                sha256, size = self._spool.keep_chunks(source.chunks(), durable=True)
-                if size != stamp.size:
-                    raise Moving
-                step, draft = steps.first(kind, sha256, asked, name)
-        source.unmoved(stamp)
-        return Arrival(
-            path=path, stamp=stamp, rules=keep, key=steps.key(sha256, kind, asked, self._settings), sha256=sha256,
-            kind=kind, parameters=asked, step=step, draft=draft, kept=kept,
-        )  # fmt: skip
-
-    def _whole(self, source: _Source, name: str, stamp: Stamp, most: int, setting: str) -> bytes:
-        if stamp.size > most:
-            raise TooLarge(f"{name} has {stamp.size:,} bytes; at most {most:,} are taken ({setting}).")
-        parts, size = [], 0
-        for chunk in source.chunks():
-            parts.append(chunk)
-            size += len(chunk)
-            if size > stamp.size:
-                break
-        if size != stamp.size:
-            raise Moving
-        return b"".join(parts)
-
-    def _keep(self, data: bytes) -> str:
-        return self._spool.keep(data, durable=True)
-
-    def _room_for(self, name: str, size: int) -> None:
-        """Not to fill the disk with a copy that cannot be finished, again and again."""
-        found = os.statvfs(self._spool.folder)
-        if size > found.f_bavail * found.f_frsize:
-            raise DiskFull(f"{name} has {size:,} bytes, more than are free for its copy in {self._spool.folder}.")
-
-
-class _Source:
-    """An open file of the inbox. What goes wrong while it is read is its own fault, told as such."""
-
-    def __init__(self, descriptor: int, path: str, going: Callable[[], bool]) -> None:
-        self._going = going
-        self._descriptor = descriptor
-        self._path = path
-
-    def __enter__(self) -> _Source:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._descriptor)
-
-    def head(self) -> bytes:
-        return self._pread(HEAD, 0)
-
-    def chunks(self) -> Iterator[bytes]:
-        at = 0
-        while chunk := self._pread(1 << 20, at):
-            at += len(chunk)
-            if not self._going():  # the end of the service does not wait for the copy of a film
-                raise Moving
-            yield chunk
-
-    def unmoved(self, stamp: Stamp) -> None:
-        if not Stamp.of(os.fstat(self._descriptor)).same(stamp):
-            raise Moving
-
-    def _pread(self, length: int, at: int) -> bytes:
-        try:
-            return os.pread(self._descriptor, length, at)
-        except OSError as error:
-            if error.errno in _PASSING:
-                raise Moving from None
-            raise _unreadable(self._path, error) from None
-
-
-def _unreadable(path: str, error: OSError) -> BadRequest:
-    return BadRequest(f"{one_line(path)} cannot be read: {error.strerror}.")
-
 
 def _slices(paths: Iterator[str], length: int) -> Iterator[list[str]]:
     while some := list(islice(paths, length)):
         yield some
-
-
-__all__ = ["CHUNK", "Inbox", "Moving"]
