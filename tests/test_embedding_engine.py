@@ -31,6 +31,7 @@ TEXTS = [
     "Ein Satz mit Umlauten: Käse, Straße, Öl.",
     "你好，世界！今天天气很好。",
     "こんにちは、元気ですか",
+    "안녕하세요 세계",
     "numbers 3.14159 and symbols #&@ (mixed) — dash",
     "repetition " * 150,
 ]
@@ -121,6 +122,8 @@ def test_tokens_are_those_of_the_original_tokeniser(engine: EmbeddingEngine) -> 
         "The quick brown fox": [101, 1996, 4248, 2829, 4419, 102],
         "unaffable": [101, 14477, 20961, 3468, 102],
         "": [101, 102],
+        # taken apart, which llama.cpp by itself does not do
+        "안녕하세요": [101, 1463, 30006, 30021, 29992, 30010, 30025, 30005, 30006, 29997, 30009, 29999, 30013, 102],
     }
     for text, expected in ids.items():
         assert engine.model.tokenize(text).tolist() == expected

@@ -195,6 +195,7 @@ class EmbeddingEngine:
                 for window in self._windows(item, between):
                     rows.append(self.model.tokenize(item[window.start : window.end]))
                     places.append({"index": i, "start": window.start, "end": window.end})
+                    between()
         else:
             truncate = bool(request.get("truncate"))
             seen = 0

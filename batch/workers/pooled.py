@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import time
+import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -24,6 +26,7 @@ SIZES = (96, 128, 192, 256, 512)
 """Tokens a pack, to choose from. Below 64 tokens llama.cpp's attention on a CPU takes a slower path, and a pack is
 seldom quite full."""
 POOLINGS = {1: "mean", 2: "cls", 3: "last"}
+_HANGUL = re.compile("[\uac00-\ud7a3]+")
 _POINTER = ctypes.POINTER(ctypes.c_int32)
 
 
@@ -42,6 +45,10 @@ class PooledModel:
         except ModelProblem:
             self.model.close()
             raise
+        # BERT's own tokeniser takes Korean syllables apart where it strips accents; llama.cpp's forgets to, and finds
+        # other words than the model was trained on.
+        wordpiece = int(lib.llama_vocab_type(self.model.vocab)) == lib.LLAMA_VOCAB_TYPE_WPM
+        self._parts_hangul = wordpiece and np.array_equal(self.tokenize("é"), self.tokenize("e"))
         special = self.tokenize("")
         closing = {self.model.eos, int(lib.llama_vocab_sep(self.model.vocab))}
         self.suffix = int(len(special) > 0 and int(special[-1]) in closing)
@@ -49,6 +56,7 @@ class PooledModel:
         self.prefix = len(special) - self.suffix
 
     def _open(self) -> None:
+        self._parts_hangul = False
         self.limit = min(self.model.n_ctx_train, LONGEST)
         """Most tokens of one text, special ones included."""
         self.width = int(lib.llama_model_n_embd_out(self.model.handle))
@@ -84,6 +92,8 @@ class PooledModel:
 
     def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> Tokens:
         """Token ids; special tokens that are written in the text stay text unless `parse_special`."""
+        if self._parts_hangul:
+            text = _HANGUL.sub(lambda run: unicodedata.normalize("NFD", run[0]), text)
         data = text.encode("utf-8", "replace")  # half a surrogate pair has no UTF-8 form
         room = len(data) + 8
         while True:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
@@ -37,8 +38,8 @@ def windows(
     empty one too, is one window. `between` is called every few thousand words.
     """
     counted = lru_cache(1 << 16)(count)
-    ends: list[int] = []  # of the words, in characters
-    sums = [0]  # tokens of all the words so far
+    ends = array("q")  # of the words, in characters; arrays, as a long text has millions
+    sums = array("q", [0])  # tokens of all the words so far
     for n, (start, end) in enumerate(_words(text)):
         ends.append(end)
         sums.append(sums[-1] + counted(text[start:end]))
@@ -65,7 +66,7 @@ def windows(
         first = back
 
 
-def _piece(text: str, ends: list[int], first: int, last: int) -> str:
+def _piece(text: str, ends: Sequence[int], first: int, last: int) -> str:
     return text[ends[first - 1] if first else 0 : ends[last - 1]]
 
 
