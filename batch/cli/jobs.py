@@ -53,14 +53,13 @@ def jobs(
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("id", "model", "task", "state", "from", "what", "made", "took", "tries"):
-        table.add_column(heading, overflow="fold", no_wrap=heading == "id")
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    for heading in ("id", "model", "state", "from", "made", "took", "what"):
+        table.add_column(heading, overflow="ellipsis" if heading == "what" else "fold", no_wrap=True)
     for job in found:
         took = duration(job.finished_at - job.started_at) if job.finished_at and job.started_at else "-"
-        made = datetime.fromtimestamp(job.created_at).strftime("%m-%d %H:%M:%S")
-        table.add_row(job.id, job.kind, job.task, job.state, job.origin, _plain(job.source or "-"), made, took,
-                      str(job.attempts))  # fmt: skip
+        what = _plain(job.source) if job.source else job.task
+        table.add_row(job.id, job.kind, job.state, job.origin, _made(job.created_at), took, what)
     Console(highlight=False).print(table)
 
 
@@ -124,6 +123,12 @@ def _row(job: Job) -> dict[str, Any]:
         "started_at": job.started_at, "finished_at": job.finished_at, "attempts": job.attempts,
         "progress": job.progress, "error": job.error["message"] if job.error else None,
     }  # fmt: skip
+
+
+def _made(when: float) -> str:
+    """The time of day for today's jobs, the date for older ones."""
+    moment = datetime.fromtimestamp(when)
+    return moment.strftime("%H:%M:%S" if moment.date() == datetime.now().date() else "%Y-%m-%d")
 
 
 def _plain(text: str) -> str:

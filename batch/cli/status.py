@@ -26,15 +26,15 @@ def status(home: Home = None, as_json: Json = False) -> None:
                       f"profile {found['profile']}) in {found['home']}", soft_wrap=True, markup=False)  # fmt: skip
     else:
         console.print(f"batch is not running in {found['home']}: start it with `batch serve`.", soft_wrap=True, markup=False)
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     for heading in ("", "model", "state", "now", "queued", "today", "speed", "left"):
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, overflow="fold" if heading in ("now", "queued") else "ellipsis", no_wrap=heading == "")
     for kind, model in found["models"].items():
         queued = ", ".join(f"{n} {name}" for name, n in model["queued"].items() if n) or "-"
         today = f"{model['done_today']} done" + (f", {model['failed_today']} failed" if model["failed_today"] else "")
         table.add_row(
-            f"{kind} {model['port'] or ''}".strip(), model["model"] or "-", model["status"], _now(model["running"]), queued,
-            today, f"{model['seconds_a_job']:.2f} s a job" if model["seconds_a_job"] is not None else "-",
+            f"{kind} :{model['port']}" if model["port"] else kind, model["model"] or "-", model["status"], _now(model["running"]), queued,
+            today, f"{model['seconds_a_job']:.2f} s each" if model["seconds_a_job"] is not None else "-",
             duration(model["eta_seconds"]) if model["eta_seconds"] is not None else "-",
         )  # fmt: skip
     console.print(table)
