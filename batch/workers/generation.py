@@ -33,7 +33,9 @@ class Resources:
     cache: PromptCache
     vision: Vision | None
     slice: int
-    """Prompt tokens between two units of a job that others may overtake."""
+    """Most prompt tokens between two units."""
+    patient_slice: int
+    """The same for bulk work, which others may overtake."""
 
 
 @dataclass(slots=True)
@@ -79,7 +81,7 @@ class Generation:
         self._context = resources.context
         self._cache = resources.cache
         self._vision = resources.vision
-        self._slice = resources.slice if patient else resources.context.n_batch
+        self._slice = resources.patient_slice if patient else resources.slice
         self._work = work
         self._plan = plan
         self._index = index

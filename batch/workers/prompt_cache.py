@@ -108,7 +108,7 @@ class PromptCache:
             self._keep(slot)
             self._clear(slot)
 
-    def _move_out(self, taken: Slot) -> None:
+    def _move_out(self, taken: Slot | None) -> None:
         """Idle conversations wait in host memory while a job runs, and an urgent one's goes there when it ends: so a
         job's cells lie in the KV as if it were alone, which keeps attention short and its rounding the same."""
         for slot in self._slots:
@@ -135,8 +135,7 @@ class PromptCache:
     def _bring_back(self, kept: Kept, free: list[Slot]) -> Slot | None:
         slot = min(free, key=lambda s: (len(s.cells) > 0, s.used))
         self._kept.remove(kept)
-        self._keep(slot)
-        self._clear(slot)
+        self._move_out(None)
         while not self._context.restore(slot.seq, kept.data):
             if not self.make_room(slot):
                 self._clear(slot)

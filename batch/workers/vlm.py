@@ -61,7 +61,7 @@ class VlmEngine:
             lib.llama_model_is_hybrid(model.handle)
         )  # fmt: skip
         cache = PromptCache(context, model.n_swa, wanted.cache_bytes, forgets=forgets)
-        self._resources = Resources(model, context, cache, self._vision, self._slice())
+        self._resources = Resources(model, context, cache, self._vision, *self._slices())
         self._defaults: Sampling = model_defaults(model, found.sampling)
         source = model.chat_template()
         control, user_defined = model.special_texts
@@ -96,14 +96,15 @@ class VlmEngine:
         }
         return self._facts
 
-    def _slice(self) -> int:
-        """Prompt tokens a bulk job computes between two units: fewer the bigger the model, as somebody may wait. Set
-        by the model, not by the clock, so that a job's tokens never depend on how busy the machine was."""
+    def _slices(self) -> tuple[int, int]:
+        """Prompt tokens between two units, for callers and for bulk work: for the latter fewer the bigger the model, as
+        somebody may wait. Set by the model, not by the clock, so that a job's tokens never depend on how busy the
+        machine was."""
         assert self._context is not None
         if self._gpu:
-            return 512
+            return self._context.n_batch, 512
         billions = self._model.n_params / 1e9
-        return next((n for limit, n in ((0.5, 512), (1.0, 256), (2.0, 128)) if billions < limit), 64)
+        return 512, next((n for limit, n in ((0.5, 512), (1.0, 256), (2.0, 128)) if billions < limit), 64)
 
     def _shown_tokens(self) -> frozenset[int]:
         """Tokens whose text a parser must see even where the vocabulary calls them control tokens."""
