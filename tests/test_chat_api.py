@@ -397,6 +397,22 @@ def test_a_job_that_starts_again_another_way_ends_in_an_error() -> None:
     assert "error" in told[-1] and "died" in told[-1]["error"]["message"]
 
 
+def test_a_tool_call_that_starts_again_is_not_told_twice() -> None:
+    head = {"index": 0, "id": "c1", "type": "function", "function": {"name": "f", "arguments": ""}}
+    again = {**head, "id": "c2"}
+    call = {"id": "c2", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}}
+
+    def rest(text: str) -> dict[str, Any]:
+        return delta(tool_calls=[{"index": 0, "function": {"arguments": text}}])
+
+    hub = says(delta(tool_calls=[head]), rest('{"a'), {"type": "started"}, delta(tool_calls=[again]), rest('{"a":'),
+               rest("1}"), answer("", "tool_calls", tool_calls=[call]))  # fmt: skip
+    deltas = [c["choices"][0]["delta"] for c in streamed(hub)[1:-1]]
+    told = [part for d in deltas for part in d.get("tool_calls") or []]
+    assert [part["id"] for part in told if "id" in part] == ["c1"]
+    assert "".join(part["function"].get("arguments", "") for part in told) == '{"a":1}'
+
+
 def test_a_tool_call_is_streamed_with_its_head_once() -> None:
     head = {"index": 0, "id": "c1", "type": "function", "function": {"name": "f", "arguments": ""}}
     rest = {"index": 0, "function": {"arguments": '{"a":1}'}}
@@ -514,6 +530,11 @@ def test_a_native_completion_has_llama_servers_keys() -> None:
     assert told["stop_type"] == "word" and told["stopping_word"] == "END" and told["has_new_line"] is True
     assert told["prompt"] == "<bos>Hello" and told["completion_probabilities"] == [probability]
     assert told["generation_settings"]["n_predict"] == 3 and told["generation_settings"]["temperature"] == 0
+
+
+def test_a_native_caller_may_name_the_fields_it_wants() -> None:
+    body = {"prompt": "Hello", "response_fields": ["content", "generation_settings/top_k", "nope", "content/deep"]}
+    assert post(native_hub(spoken("x")), "/completion", body).json() == {"content": "x", "generation_settings/top_k": 40}
 
 
 def test_a_native_stream_has_no_done() -> None:

@@ -130,14 +130,28 @@ def native(
     return answer
 
 
+def picked(answer: dict[str, Any], fields: Sequence[str]) -> dict[str, Any]:
+    """Only these fields, where a caller names some; "generation_settings/top_k" reaches into an object."""
+    found: dict[str, Any] = {}
+    for path in fields:
+        value: Any = answer
+        for key in path.split("/"):
+            value = value.get(key, ...) if isinstance(value, dict) else ...
+        if value is not ...:
+            found[path] = value
+    return found if fields else answer
+
+
 class NativeLines:
     """The Wire of /completion; it has no closing [DONE]."""
 
     def __init__(
-        self, model: str, settings: Mapping[str, Any], prompts: Sequence[tuple[str, int]], *, progress: bool
+        self, model: str, settings: Mapping[str, Any], prompts: Sequence[tuple[str, int]], *, progress: bool,
+        fields: Sequence[str] = ()
     ) -> None:
         """`prompts`: text and number of tokens of each."""
         self._model, self._settings, self._prompts, self._progress = model, settings, prompts, progress
+        self._fields = fields
         self._predicted = 0
 
     def _line(self, job: int, text: str, event: Mapping[str, Any]) -> dict[str, Any]:
@@ -165,7 +179,8 @@ class NativeLines:
         self._predicted = 0
         for at, choice in enumerate(result["choices"]):
             given = {**choice, "index": job if len(self._prompts) > 1 else choice.get("index", at)}
-            words += data(native(given, result, self._model, self._settings, self._prompts[job][0], streamed=True))
+            answer = native(given, result, self._model, self._settings, self._prompts[job][0], streamed=True)
+            words += data(picked(answer, self._fields))
         return words
 
     def close(self) -> bytes:

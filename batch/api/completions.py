@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
-from batch.api.completion_wire import NativeLines, TextChunks, native, text_completion
+from batch.api.completion_wire import NativeLines, TextChunks, native, picked, text_completion
 from batch.api.schemas import Int, Sampling, documented, json_body
 from batch.api.sse import EventStream
 from batch.api.vlm_job import Asked, caller_draft, counting, hub_of, model_name, note_header
@@ -35,6 +35,7 @@ class CompletionBody(Sampling):
     n_probs: Annotated[Int, Field(ge=0, le=1024)] | None = None
     n_cmpl: Annotated[Int, Field(ge=1, le=128)] | None = None
     return_tokens: bool | None = None
+    response_fields: list[str] | None = None
 
     def jobs(self) -> list[dict[str, Any]]:
         """One CompletionRequest a prompt."""
@@ -123,7 +124,8 @@ async def completion(request: Request, body: Annotated[CompletionBody, Depends(j
     settings = generation_settings(asked.hub, jobs[0]["generation"], stream=bool(body.stream))
     if body.stream:
         known = [await known_prompt(asked.hub, job["prompt"]) for job in jobs]
-        lines = NativeLines(asked.model, settings, known, progress=bool(body.return_progress))
+        lines = NativeLines(asked.model, settings, known, progress=bool(body.return_progress),
+                            fields=body.response_fields or ())  # fmt: skip
         return EventStream(asked.hub, asked.tickets, lines, check=asked.check, ping=body.ping, headers=asked.headers)
     results = await asked.results(request)
     answers: list[dict[str, Any]] = []
@@ -131,7 +133,8 @@ async def completion(request: Request, body: Annotated[CompletionBody, Depends(j
         text, _ = await known_prompt(asked.hub, job["prompt"])
         for choice in result["choices"]:
             given = {**choice, "index": len(answers)}
-            answers.append(native(given, result, asked.model, settings, text, tokens=bool(body.return_tokens)))
+            answer = native(given, result, asked.model, settings, text, tokens=bool(body.return_tokens))
+            answers.append(picked(answer, body.response_fields or ()))
     return JSONResponse(answers[0] if len(answers) == 1 else answers, headers=asked.headers | note_header(results))
 
 

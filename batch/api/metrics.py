@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 from collections import deque
 from typing import Any
 
@@ -16,6 +18,7 @@ from batch.queue.jobs import Job, Kind
 from batch.queue.store import Store
 
 router = APIRouter()
+logger = logging.getLogger("batch.api")
 
 READ_AFTER = 1.0
 """Ended jobs are read together, this many seconds after the first: counting must not slow the queue."""
@@ -29,7 +32,6 @@ class Counting:
         self._kind = kind
         self._hub = hub
         self._ended: deque[str] = deque()
-        self._store: Store | None = None
         self._reading = asyncio.Lock()
         self._later: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
@@ -44,7 +46,13 @@ class Counting:
 
     def _due(self) -> None:
         self._later = None
-        self._task = asyncio.ensure_future(self.read())
+        self._task = asyncio.ensure_future(self._read_later())
+
+    async def _read_later(self) -> None:
+        try:
+            await self.read()
+        except Exception:
+            logger.exception("ended jobs could not be counted")
 
     async def read(self) -> None:
         """Count every job that has ended so far."""
@@ -56,9 +64,8 @@ class Counting:
                 self.metrics.ended(row.state, row.origin, wait=wait, latency=latency, result=row.result)
 
     def _rows(self, jobs: list[str]) -> list[Job]:
-        if self._store is None:
-            self._store = Store(self._hub.store.path, create=False, readonly=True)
-        return [row for job in jobs if (row := self._store.job(job)) is not None]
+        with contextlib.closing(Store(self._hub.store.path, create=False, readonly=True)) as store:
+            return [row for job in jobs if (row := store.job(job)) is not None]
 
 
 def watch(app: FastAPI) -> Counting:

@@ -27,6 +27,10 @@ class Replay:
 
     def fresh(self, event: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """The event without what was sent before; None when nothing of it is left."""
+        if event["type"] == "segment":
+            known = (key := ("segment", event["segment"].get("id"))) in self._sent
+            self._sent[key] = ""
+            return None if known else event
         if event["type"] != "delta":
             return event
         index, delta = event.get("index", 0), event.get("delta") or {}
