@@ -154,9 +154,13 @@ class Context:
     def last_position(self, seq: int) -> int:
         return int(lib.llama_memory_seq_pos_max(self.memory, seq))
 
+    def state_size(self, seq: int, flags: int = 0) -> int:
+        """Bytes that `save` would give."""
+        return int(lib.llama_state_seq_get_size_ext(self.handle, seq, flags))
+
     def save(self, seq: int, flags: int = 0) -> State:
         """The sequence's KV as bytes in host memory."""
-        size = int(lib.llama_state_seq_get_size_ext(self.handle, seq, flags))
+        size = self.state_size(seq, flags)
         data: State = np.empty(size, np.uint8)
         pointer = data.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
         written = int(lib.llama_state_seq_get_data_ext(self.handle, pointer, size, seq, flags))

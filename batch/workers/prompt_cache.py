@@ -201,7 +201,7 @@ class PromptCache:
 
     def _keep(self, slot: Slot) -> None:
         """Copy an idle conversation to host memory, letting the oldest ones go for it."""
-        if len(slot.cells) < _SMALL_LOSS or not self._budget:
+        if len(slot.cells) < _SMALL_LOSS or self._context.state_size(slot.seq) > self._budget:
             return
         first = self._context.first_position(slot.seq)
         if self._n_swa:
