@@ -17,9 +17,9 @@ from typing import Any, BinaryIO
 
 import uvicorn
 
-from batch import __version__
+from batch import __version__, fail_points
 from batch.api.app import create_app
-from batch.errors import AlreadyRunning, BatchError
+from batch.errors import AlreadyRunning, BatchError, DiskFull
 from batch.folder.watch import Folder
 from batch.queue.hub import Hub
 from batch.queue.jobs import Kind
@@ -32,6 +32,8 @@ logger = logging.getLogger("batch.supervisor")
 
 _BROKEN = 3
 """workers/__main__.py's exit status for a model that cannot be loaded."""
+_LOOK = 2.0
+"""Seconds between two looks whether a worker hangs."""
 _KILL_AFTER = 5.0
 """Seconds beyond the grace time after which a worker that does not end is killed."""
 
@@ -55,6 +57,7 @@ class Supervisor:
 
     async def run(self) -> None:
         settings = self.settings
+        fail_points.arm(settings.fail_at, settings.state_dir)
         for folder in (settings.state_dir, settings.state_dir / "run", settings.state_dir / "logs"):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         settings.inbox_dir.mkdir(parents=True, exist_ok=True)
@@ -66,7 +69,7 @@ class Supervisor:
             try:
                 await self._serve(store, listening, ports)
             finally:
-                store.note("service", None)
+                _note(store, "service", None)
                 store.close()
 
     async def _serve(self, store: Store, listening: dict[Kind, socket.socket], ports: dict[Kind, int]) -> None:
@@ -81,7 +84,7 @@ class Supervisor:
         folder = Folder(settings, hub)
         servers = {
             kind: Server(uvicorn.Config(create_app(kind, hub, settings), log_level="warning", access_log=False,
-                                        lifespan="off", timeout_graceful_shutdown=2, timeout_keep_alive=75,
+                                        lifespan="off", proxy_headers=False, timeout_graceful_shutdown=2, timeout_keep_alive=75,
                                         server_header=False, h11_max_incomplete_event_size=64 << 10))
             for kind in Kind
         }  # fmt: skip
@@ -102,7 +105,7 @@ class Supervisor:
         stopping = asyncio.create_task(self._stopping.wait())
         await asyncio.wait([stopping, *serving, *tending, *others], return_when=asyncio.FIRST_COMPLETED)
         self._stopping.set()
-        await hub.in_thread(lambda: store.note("stopping", True))
+        await hub.in_thread(lambda: _note(store, "stopping", True))
         # No new work from the folder, then the workers end or put back what they hold, then callers are told.
         await folder.stop()
         ended = await asyncio.gather(*tending, return_exceptions=True)
@@ -130,12 +133,19 @@ class Supervisor:
         pause = 0.5
         while not self._stopping.is_set():
             begun = time.monotonic()
-            process = await self._start(kind)
+            try:
+                process = await self._start(kind)
+            except OSError as error:  # no memory or no process to be had: others may end soon
+                logger.error("the %s worker cannot be started: %s", kind, error)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), pause)
+                pause = min(30.0, pause * 2)
+                continue
             self._workers[kind] = process
             ending = asyncio.create_task(process.wait())
             stopping = asyncio.create_task(self._stopping.wait())
             while not ending.done() and not stopping.done():
-                await asyncio.wait([ending, stopping], return_when=asyncio.FIRST_COMPLETED, timeout=5)
+                await asyncio.wait([ending, stopping], return_when=asyncio.FIRST_COMPLETED, timeout=_LOOK)
                 self._kill_if_hung(kind, hub, process)
             stopping.cancel()
             if self._stopping.is_set():
@@ -193,7 +203,7 @@ class Supervisor:
                 facts = {k: v for k, v in state.facts.items() if k in ("model", "path", "size", "n_ctx", "n_embd")}
                 value = {"status": state.status, "progress": round(state.progress, 2), "error": state.error,
                          "pid": state.pid, "facts": facts}  # fmt: skip
-                await hub.in_thread(lambda kind=kind, value=value: store.note(f"model:{kind}", value))  # type: ignore[misc]
+                await hub.in_thread(lambda kind=kind, value=value: _note(store, f"model:{kind}", value))  # type: ignore[misc]
             await changed.wait()
             await asyncio.sleep(0.2)  # loading reports come ten times a second
 
@@ -217,9 +227,18 @@ class Supervisor:
             yield
 
 
+def _note(store: Store, name: str, value: Any) -> None:
+    """A note for `batch status`, for which a full disk must not bring the service down."""
+    try:
+        store.note(name, value)
+    except DiskFull as error:
+        logger.warning("`batch status` misses some news: %s", error.message)
+
+
 def _listen(kind: Kind, port: int) -> socket.socket:
     """A socket on 127.0.0.1, never on another address."""
-    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    # The protocol is named because asyncio switches Nagle's delay off (40 ms an answer) only where it is.
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind(("127.0.0.1", port))
