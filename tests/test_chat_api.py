@@ -423,9 +423,12 @@ def test_a_tool_call_is_streamed_with_its_head_once() -> None:
 
 
 def test_progress_is_told_when_asked_for() -> None:
-    progress = {"type": "progress", "done": 3, "total": 7, "unit": "tokens"}
-    told = streamed(says(progress, delta(content="Hi"), answer("Hi")), return_progress=True)
-    assert told[0]["prompt_progress"] == {"total": 7, "cache": 0, "processed": 3, "time_ms": 0}
+    loop = {"type": "progress", "done": 3, "total": 7, "unit": "tokens"}
+    hub = says(loop, {**loop, "cache": 2, "time_ms": 5}, delta(content="Hi"), answer("Hi"))
+    told = streamed(hub, return_progress=True)
+    assert told[0]["prompt_progress"] == {"total": 7, "cache": 2, "processed": 3, "time_ms": 5}
+    assert not any("prompt_progress" in chunk for chunk in streamed(hub)[:-1])
+    assert sum("prompt_progress" in chunk for chunk in told[:-1]) == 1
 
 
 def test_a_caller_that_hangs_up_cancels_its_job() -> None:

@@ -174,6 +174,20 @@ def test_without_include_usage_the_last_chunk_is_the_same(theirs: str, ours: str
     assert a[-2]["choices"] == b[-2]["choices"]
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/completion"])
+def test_progress_and_timings_stand_in_the_same_chunks(theirs: str, ours: str, path: str) -> None:
+    more = {"return_progress": True, "timings_per_token": True, "stream": True}
+    body = {**chat(**more), "prompt": "Hello ping", "n_predict": 5}
+    a, b = both(theirs, ours, path, body)
+    progress, timings = ([[key in chunk for chunk in told if chunk != "[DONE]"] for told in (a, b)]
+                         for key in ("prompt_progress", "timings"))  # fmt: skip
+    assert any(progress[0]) and any(progress[1])
+    assert keys([c["prompt_progress"] for c in a if "prompt_progress" in c]) == keys(
+        [c["prompt_progress"] for c in b if "prompt_progress" in c]
+    )
+    assert all(timings[0][-2:]) and all(timings[1][-2:])
+
+
 def test_log_probabilities_are_the_same(theirs: str, ours: str) -> None:
     a, b = both(theirs, ours, "/v1/chat/completions", chat(logprobs=True, top_logprobs=5))
     same_keys(a, b)

@@ -72,7 +72,7 @@ class ChatChunks:
 
     def event(self, job: int, event: Mapping[str, Any]) -> bytes:
         if event["type"] == "progress":
-            if not self._progress or self._begun:
+            if not self._progress or self._begun or "cache" not in event:  # the loop's own events are for `status`
                 return b""
             chunk = self._chunk(0, {"role": "assistant", "content": None})
             return data({**chunk, "prompt_progress": prompt_progress(event)})

@@ -65,7 +65,7 @@ class TextChunks:
         return {"choices": [choice], **self._frame}
 
     def event(self, job: int, event: Mapping[str, Any]) -> bytes:
-        if event["type"] == "progress" and self._progress and not self._begun:
+        if event["type"] == "progress" and "cache" in event and self._progress and not self._begun:
             return data({**self._chunk(job * self._each, ""), "prompt_progress": prompt_progress(event)})
         if event["type"] != "delta":
             return b""
@@ -161,7 +161,7 @@ class NativeLines:
                 "tokens_evaluated": self._prompts[job][1]}  # fmt: skip
 
     def event(self, job: int, event: Mapping[str, Any]) -> bytes:
-        if event["type"] == "progress" and self._progress and not self._predicted:
+        if event["type"] == "progress" and "cache" in event and self._progress and not self._predicted:
             return data({**self._line(job, "", event), "prompt_progress": prompt_progress(event)})
         text = (event.get("delta") or {}).get("text") or "" if event["type"] == "delta" else ""
         if not text and not event.get("logprobs"):

@@ -24,7 +24,7 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Int = Annotated[int, BeforeValidator(_whole, json_schema_input_type=int)]
+Int = Annotated[int, BeforeValidator(_whole)]
 Float = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[Float, Field(ge=0, le=1)]
 Size = Annotated[Int, Field(ge=0, le=INT32)]
@@ -107,6 +107,9 @@ def json_body(model: type[B]) -> Callable[[Request], Coroutine[Any, Any, B]]:
     return read
 
 
+_BOUNDS = {"ge": "minimum", "le": "maximum"}
+
+
 def documented(model: type[Body]) -> dict[str, Any]:
     """`openapi_extra` of a route that reads its body with `json_body`."""
     schema = model.model_json_schema(mode="validation")
@@ -116,7 +119,8 @@ def documented(model: type[Body]) -> dict[str, Any]:
         if isinstance(node, dict):
             if "$ref" in node:
                 return inline(shared[node["$ref"].rsplit("/", 1)[1]])
-            return {key: inline(value) for key, value in node.items()}
+            # pydantic leaves the bounds of a number that is looked at first under its own names
+            return {_BOUNDS.get(key, key): inline(value) for key, value in node.items()}
         return [inline(item) for item in node] if isinstance(node, list) else node
 
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": inline(schema)}}}}
