@@ -145,6 +145,8 @@ class Settings(BaseSettings):
     queue: QueueSettings = QueueSettings()
     limits: LimitSettings = LimitSettings()
     retention: RetentionSettings = RetentionSettings()
+    fail_at: str = ""
+    """For tests only: the point of batch/fail_points.py at which a process of the service is killed, once."""
 
     @classmethod
     def settings_customise_sources(
@@ -216,7 +218,7 @@ class Settings(BaseSettings):
 
     def leaves(self) -> dict[str, Any]:
         """Every effective value by dotted key."""
-        return _leaves(self.model_dump(mode="json"))
+        return {key: value for key, value in _leaves(self.model_dump(mode="json")).items() if value or key != "fail_at"}
 
 
 _NOT_SETTINGS = ("BATCH_LLAMA_SERVER", "BATCH_WHISPER_SERVER")

@@ -124,12 +124,46 @@ def test_requests_whose_callers_went_down_with_the_service_are_cancelled_and_bul
 def test_mates_are_of_the_same_task_and_at_least_as_urgent(store: Store) -> None:
     embed = submitted(store, draft(Priority.BATCH, task="embed"), draft(Priority.BATCH, task="embed"))
     other = submitted(store, draft(Priority.BATCH, task="other"))
-    assert store.take(Kind.VLM) is not None
-    mate = store.take(Kind.VLM, above=Priority.BATCH - 1, task="embed")
+    first = store.take(Kind.VLM)
+    assert first is not None
+    mate = store.take(Kind.VLM, above=Priority.BATCH - 1, mate_of=first)
     assert mate is not None and mate.id == embed[1]
-    assert store.take(Kind.VLM, above=Priority.BATCH - 1, task="embed") is None
+    assert store.take(Kind.VLM, above=Priority.BATCH - 1, mate_of=first) is None
     last = store.take(Kind.VLM)
     assert last is not None and last.id == other[0], "a job of another task stays in the line"
+
+
+def test_mates_of_a_dead_worker_are_all_blamed_but_run_alone_from_then_on(store: Store) -> None:
+    submitted(store, draft(Priority.BATCH, task="embed"), draft(Priority.BATCH, task="embed"))
+    first = store.take(Kind.VLM)
+    assert first and store.take(Kind.VLM, above=-1, mate_of=first)
+    assert [state for _, state in store.recover(Kind.VLM, 3)] == [State.QUEUED] * 2
+    again = store.take(Kind.VLM)
+    assert again and again.id == first.id and again.attempts == 2
+    assert store.take(Kind.VLM, above=-1, mate_of=again) is None, "a suspect takes no mates, and is none"
+
+
+def test_a_job_that_waited_for_an_inner_one_is_not_blamed_for_its_crash(store: Store) -> None:
+    bulk, mate = submitted(store, draft(task="embed"), draft(task="embed"))
+    outer = store.take(Kind.VLM)
+    assert outer and outer.id == bulk
+    assert store.take(Kind.VLM, above=-1, mate_of=outer)
+    (caller,) = submitted(store, draft(Priority.CALLER))
+    inner = store.take(Kind.VLM, above=Priority.INBOX)
+    assert inner and inner.id == caller
+    store.recover(Kind.VLM, 3)
+    attempts = {id: job.attempts for id in (bulk, mate, caller) if (job := store.job(id))}
+    assert attempts == {bulk: 0, mate: 0, caller: 1}
+
+
+def test_a_job_put_back_while_it_ends_keeps_its_payload_and_is_not_ended(store: Store) -> None:
+    (job,) = submitted(store, draft(blobs=("ab" * 32,)))
+    assert store.take(Kind.VLM)
+    store.put_back(job, count=False)
+    assert not store.end(job, State.DONE, result="{}")
+    assert store.referred("ab" * 32)
+    row = store.job(job)
+    assert row and row.state is State.QUEUED and row.attempts == 0
 
 
 def test_two_takers_never_get_the_same_job(tmp_path: Path) -> None:

@@ -174,6 +174,8 @@ class Hub:
             raise Unavailable("The service is shutting down: send the request again once it is back.")
         if event and event["state"] == "done" and "result" in event:
             return dict(event["result"])
+        if event and event["state"] == "failed" and "error" in event:
+            raise BatchError.from_record(dict(event["error"]))
         row: Job | None = await self.in_thread(lambda: self.store.job(job))
         if row is None:
             raise Cancelled(f"Job {job} is gone.")
@@ -292,16 +294,18 @@ class Hub:
         elif event == "beat":
             self.set_model(kind, beat=time.monotonic())
         else:
+            # A job that makes progress is alive, whatever it tells of.
+            self.set_model(kind, beat=time.monotonic())
             self._job_event(kind, frame)
 
     def _job_event(self, kind: Kind, event: dict[str, Any]) -> None:
         job = event["job"]
         ticket = self._tickets.get(job)
         if event["type"] == "started":
-            self.set_model(kind, busy=job, beat=time.monotonic())
+            self.set_model(kind, busy=job)
         elif event["type"] == "end":
             self._tickets.pop(job, None)
-            self.set_model(kind, busy=event.get("resumes"), beat=time.monotonic())
+            self.set_model(kind, busy=event.get("resumes"))
             if "seconds" in event:
                 before = self._service.get(kind, event["seconds"])
                 self._service[kind] = before * 0.8 + event["seconds"] * 0.2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -12,6 +13,8 @@ import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+from batch.errors import DiskFull
 
 _NAME = re.compile(r"[0-9a-f]{64}")
 _CHUNK = 1 << 20
@@ -35,7 +38,7 @@ class Spool:
         return self.path(sha256).read_bytes()
 
     def keep(self, data: bytes, *, durable: bool = False) -> str:
-        """Put bytes in; returns their sha256. `durable` makes them survive a power cut."""
+        """Put bytes in; returns their sha256. `durable` makes them survive a power cut. Raises DiskFull."""
         return self.keep_chunks((data,), durable=durable)[0]
 
     def keep_file(self, source: BinaryIO, *, durable: bool = True) -> tuple[str, int]:
@@ -57,16 +60,18 @@ class Spool:
 
     @contextlib.contextmanager
     def _writer(self, durable: bool) -> Iterator[_Writer]:
-        descriptor, name = tempfile.mkstemp(dir=self.folder / "tmp")
-        writer = _Writer(descriptor)
+        with _disk_trouble(self.folder):
+            descriptor, name = tempfile.mkstemp(dir=self.folder / "tmp")
+        writer = _Writer(descriptor, self.folder)
         try:
-            with open(descriptor, "wb", buffering=0) as file:
-                writer.file = file
+            with open(descriptor, "wb", buffering=0):
                 yield writer
                 if durable:
-                    os.fsync(descriptor)
+                    with _disk_trouble(self.folder):
+                        os.fsync(descriptor)
             writer.sha256 = writer.hash.hexdigest()
-            self._place(Path(name), self.path(writer.sha256), durable)
+            with _disk_trouble(self.folder):
+                self._place(Path(name), self.path(writer.sha256), durable)
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name)
@@ -129,11 +134,11 @@ class Spool:
 
 
 class _Writer:
-    file: BinaryIO
     sha256 = ""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, folder: Path) -> None:
         self.descriptor = descriptor
+        self.folder = folder
         self.hash = hashlib.sha256()
         self.size = 0
 
@@ -141,5 +146,17 @@ class _Writer:
         self.hash.update(chunk)
         self.size += len(chunk)
         view = memoryview(chunk)
-        while view:
-            view = view[os.write(self.descriptor, view) :]
+        with _disk_trouble(self.folder):
+            while view:
+                view = view[os.write(self.descriptor, view) :]
+
+
+@contextlib.contextmanager
+def _disk_trouble(folder: Path) -> Iterator[None]:
+    """What the disk refuses is a DiskFull; what the chunks' own source raises is not."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull() from error
+        raise DiskFull(f"{folder} cannot be written ({error.strerror}): look after its disk.") from error

@@ -13,11 +13,14 @@ from huey.registry import Message
 from huey.serializer import Serializer
 from huey.storage import BlackHoleStorage
 
+from batch.errors import DiskFull
 from batch.queue.jobs import Job, Kind
 from batch.queue.store import Store, message_for
 
 IDLE = 2.0
 """Seconds until an idle worker looks by itself: what a lost wake-up costs at most."""
+_DISK = 1.0
+"""Seconds between two tries to take a job while the disk is full: taking one writes its claim."""
 
 logger = logging.getLogger("batch.queue")
 
@@ -47,6 +50,7 @@ class ClaimStorage(BlackHoleStorage):  # type: ignore[misc]
         self.stopping = threading.Event()
         self.taken: Job | None = None
         """The job that the last message stands for: saves the task a second look-up."""
+        self._told = False
 
     def enqueue(self, data: bytes, priority: float | None = None) -> None:
         raise NotImplementedError("jobs are queued by Store.submit, together with their row")
@@ -57,7 +61,15 @@ class ClaimStorage(BlackHoleStorage):  # type: ignore[misc]
             return None
         # Cleared before the look: a job queued between look and wait has set it again.
         self.woken.clear()
-        data = self.claim()
+        try:
+            data = self.claim()
+        except DiskFull as error:
+            if not self._told:
+                logger.error("The %s queue waits: %s", self.kind, error.message)
+            self._told = True
+            self.stopping.wait(_DISK)
+            return None
+        self._told = False
         if data is None and not self.stopping.is_set():
             self.woken.wait(IDLE)
         return data
@@ -87,7 +99,10 @@ class JobHuey(Huey):  # type: ignore[misc]
 
     def run_more_urgent(self, than: float) -> bool:
         """Take and run one job above a priority, inside the caller's own task; False when there is none."""
-        data = self.storage.claim(above=than)
+        try:
+            data = self.storage.claim(above=than)
+        except DiskFull:
+            return False  # the running job does not suffer for it
         if data is None:
             return False
         self.execute(self.deserialize_task(data))

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from batch import fail_points
 from batch.errors import BatchError, Conflict, DiskFull, NotFound, WorkerDied
 from batch.queue import schema
 from batch.queue.jobs import TRANSITIONS, Draft, Job, Kind, Origin, State
@@ -43,6 +44,7 @@ class Transaction:
 
     def submit(self, draft: Draft) -> None:
         """Job row and message, together."""
+        fail_points.reach("spooled")
         message = self._enqueue(draft.kind, draft.id, draft.priority)
         self._conn.execute(
             "insert into job (id, kind, task, state, origin, priority, request, source, parent, waited, message, "
@@ -89,11 +91,18 @@ class Store:
 
     def read(self, sql: str, params: Sequence[Any] | Mapping[str, Any] = ()) -> list[Any]:
         with self._lock:
-            return self._conn.execute(sql, params).fetchall()
+            try:
+                return self._conn.execute(sql, params).fetchall()
+            except sqlite3.OperationalError as error:
+                self._disk_trouble(error)
+                raise
 
     @contextlib.contextmanager
     def transaction(self, *, durable: bool = False) -> Iterator[Transaction]:
-        """One write transaction. `durable`: on disk (fsync) before it returns, not only safe from a killed process."""
+        """One write transaction. `durable`: on disk (fsync) before it returns, not only safe from a killed process.
+
+        Raises DiskFull when the disk takes no more, for whatever reason; nothing of the transaction is kept then.
+        """
         with self._lock:
             if durable:
                 self._conn.execute("pragma synchronous=full")
@@ -104,16 +113,25 @@ class Store:
                     self._conn.execute("commit")
                 except BaseException:
                     if self._conn.in_transaction:
-                        self._conn.execute("rollback")
+                        with contextlib.suppress(sqlite3.OperationalError):  # the first error says more
+                            self._conn.execute("rollback")
                     raise
             except sqlite3.OperationalError as error:
-                if "full" in str(error):
-                    raise DiskFull() from error
+                self._disk_trouble(error)
                 raise
             finally:
                 if durable:
                     self._conn.execute("pragma synchronous=normal")
-        self.submitted(transaction.wakes)
+        if transaction.wakes:
+            fail_points.reach("committed")
+            self.submitted(transaction.wakes)
+
+    def _disk_trouble(self, error: sqlite3.OperationalError) -> None:
+        match getattr(error, "sqlite_errorcode", 0) & 0xFF:
+            case sqlite3.SQLITE_FULL:
+                raise DiskFull() from error
+            case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN:
+                raise DiskFull(f"{self.path} cannot be read or written ({error}): look after its disk.") from error
 
     def submitted(self, kinds: set[Kind]) -> None:
         """Called after a commit that queued jobs; whoever owns the store may put a wake-up here."""
@@ -124,8 +142,9 @@ class Store:
         with self.transaction(durable=durable) as transaction:
             transaction.submit(draft)
 
-    def take(self, kind: Kind, *, above: float | None = None, task: str | None = None) -> Job | None:
-        """Claim the next job of a queue: most urgent first, then oldest. With `above`, only a more urgent one."""
+    def take(self, kind: Kind, *, above: float | None = None, mate_of: Job | None = None) -> Job | None:
+        """Claim the next job of a queue: most urgent first, then oldest. With `above`, only a more urgent one; with
+        `mate_of`, only one of the same task that has not taken a worker down yet."""
         floor = -1.0 if above is None else above
         with self._lock:
             # A look without the write lock first, as most looks find nothing.
@@ -141,14 +160,17 @@ class Store:
                     return None
                 message, data, priority = row
                 job = json.loads(data)["id"]
-                if task is not None:
-                    found = transaction.execute("select task from job where id=?", (job,)).fetchone()
-                    if found is None or found[0] != task:
-                        return None
-                transaction.execute("delete from task where id=?", (message,))
                 now = time.time()
+                # A pack's claims share their time, by which `recover` tells mates from jobs that wait for inner ones.
+                since = now
+                if mate_of is not None:
+                    found = transaction.execute("select task, attempts from job where id=?", (job,)).fetchone()
+                    if found is None or tuple(found) != (mate_of.task, 0):
+                        return None
+                    since = mate_of.started_at or now
+                transaction.execute("delete from task where id=?", (message,))
                 transaction.execute(
-                    "insert or replace into claim values (?,?,?,?,?,?)", (job, kind, data, priority, message, now)
+                    "insert or replace into claim values (?,?,?,?,?,?)", (job, kind, data, priority, message, since)
                 )
                 transaction.execute(
                     "update job set state='running', attempts=attempts+1, started_at=?, progress=null where id=?",
@@ -171,10 +193,12 @@ class Store:
         """Finish a running job and drop its claim; False when it was not running (any more). `result` is JSON text."""
         with self.transaction(durable=durable) as transaction:
             changed = transaction.execute(
-                "update job set state=?, result=?, error=?, finished_at=?, message=null where id=? and state='running'",
+                "update job set state=?, result=?, error=?, finished_at=?, message=null "
+                "where id=? and state='running'",
                 (state, result, None if error is None else _dump(error), time.time(), job),
             ).rowcount
-            self._released(transaction, job, state)
+            if changed:
+                self._released(transaction, job, state)
         return changed == 1
 
     def _released(self, transaction: Transaction, job: str, state: State) -> None:
@@ -201,10 +225,16 @@ class Store:
     def recover(self, kind: Kind, limit: int) -> list[tuple[str, State]]:
         """Called by the queue's only worker before it takes anything: leftover claims are of a worker that died.
 
-        A job that took its worker down `limit` times is failed, the others go back. Returns (job, new state) of all.
+        A job that took its worker down `limit` times is failed, the others go back; one that only waited while a more
+        urgent one ran inside it is not blamed. Returns (job, new state) of all.
         """
         moved: list[tuple[str, State]] = []
-        for (job,) in self.read("select job from claim where queue=?", (kind,)):
+        claims = self.read(
+            "select job, exists (select 1 from claim inner_ where inner_.queue = c.queue and inner_.rowid > c.rowid "
+            "and inner_.taken_at <> c.taken_at) from claim c where queue=?",
+            (kind,),
+        )
+        for job, waited in claims:
             row = self.read("select attempts, cancel from job where id=?", (job,))
             if not row:
                 with self.transaction() as transaction:
@@ -212,7 +242,7 @@ class Store:
             elif row[0][1]:
                 self.end(job, State.CANCELLED, durable=True)
                 moved.append((job, State.CANCELLED))
-            elif row[0][0] >= limit:
+            elif row[0][0] >= limit and not waited:
                 reason = WorkerDied(
                     f"The worker process died {row[0][0]} times while it ran this job: it is set aside; "
                     f"`batch retry {job}` tries it again."
@@ -220,7 +250,7 @@ class Store:
                 self.end(job, State.FAILED, error=reason.record(), durable=True)
                 moved.append((job, State.FAILED))
             else:
-                self.put_back(job, count=True)
+                self.put_back(job, count=not waited)
                 moved.append((job, State.QUEUED))
         return moved
 

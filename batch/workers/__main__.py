@@ -9,20 +9,26 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable, Sequence
 
+from batch import fail_points
 from batch.errors import BatchError
 from batch.queue.jobs import Kind
 from batch.settings import Settings
 
 BROKEN = 3
 """Exit status when the model cannot be loaded: tried again with a longer pause than a crash."""
+_LAST_DEED = 5.0
+"""Seconds that putting back the running job may take once the supervisor is gone."""
 
 
 def main() -> int:
     kind = Kind(sys.argv[1])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches the whole group; the supervisor decides
     settings = Settings.model_validate_json(_first_line())
-    threading.Thread(target=_end_with_supervisor, name="supervisor", daemon=True).start()
+    fail_points.arm(settings.fail_at, settings.state_dir)
+    last_deeds: list[Callable[[], None]] = []
+    threading.Thread(target=_end_with_supervisor, args=(last_deeds,), name="supervisor", daemon=True).start()
     logging.basicConfig(
         level=settings.log_level.upper(), format=f"%(asctime)s %(levelname)s {kind}: %(message)s", stream=sys.stderr
     )
@@ -38,6 +44,7 @@ def main() -> int:
     except BatchError as error:
         print(error.message, file=sys.stderr)
         return BROKEN
+    last_deeds.append(worker.abandon)
     signal.signal(signal.SIGTERM, lambda *_: worker.stop(settings.queue.grace))
     worker.run()
     os.close(lock)
@@ -46,10 +53,15 @@ def main() -> int:
     os._exit(0 if worker.loaded.is_set() else BROKEN)
 
 
-def _end_with_supervisor() -> None:
+def _end_with_supervisor(last_deeds: Sequence[Callable[[], None]]) -> None:
     """The supervisor holds the other end of standard input: when it is gone, however it went, so are we."""
     while os.read(0, 4096):
         pass
+    for deed in last_deeds:
+        # Beside us, as nothing may keep this process from ending.
+        thread = threading.Thread(target=deed, daemon=True)
+        thread.start()
+        thread.join(_LAST_DEED)
     os._exit(0)
 
 

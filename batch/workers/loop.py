@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from huey.consumer import Consumer
 
+from batch import fail_points
 from batch.cores import CoreTable
-from batch.errors import BatchError, Cancelled, ModelProblem
+from batch.errors import BatchError, Cancelled, DiskFull, ModelProblem
 from batch.queue.channel import EventStream, WakeListener
 from batch.queue.jobs import Job, Kind, Priority, State
 from batch.queue.spool import Spool
@@ -23,6 +25,7 @@ from batch.queue.store import Store
 from batch.settings import Settings
 from batch.workers.engine import Engine, Work
 
+T = TypeVar("T")
 logger = logging.getLogger("batch.worker")
 
 LOOK = 0.25
@@ -31,6 +34,8 @@ TELL = 0.25
 """Seconds between two progress events."""
 WRITE = 1.0
 """Seconds between two writes of progress into the row."""
+DISK = 1.0
+"""Seconds between two tries of a write that must not be lost, while the disk is full."""
 _INLINE = 256 << 10
 """Results up to this many characters travel in the end event, which saves the waiting side a read."""
 
@@ -66,6 +71,7 @@ class Worker:
         self.deadline: float | None = None
         """time.monotonic() after which a running job is put back; None while the service runs."""
         self.loaded = threading.Event()
+        self.consumer: JobConsumer | None = None
         limit = getattr(settings, kind.value).threads
         self.most_threads: int = limit or 1 << 16
 
@@ -73,7 +79,7 @@ class Worker:
 
     def run(self) -> None:
         self.events.send({"hello": self.kind, "pid": os.getpid()})
-        for job, state in self.store.recover(self.kind, self.settings.queue.attempts):
+        for job, state in self.persist(lambda: self.store.recover(self.kind, self.settings.queue.attempts)):
             logger.warning("job %s was left by a worker that died: %s", job, state)
             if state.ended:
                 self.events.send({"type": "end", "job": job, "state": state})
@@ -114,20 +120,44 @@ class Worker:
 
     def _broken(self, error: BatchError) -> None:
         self.events.send({"type": "broken", "message": error.message})
-        self.storage.stopping.set()
-        self.consumer.stop_flag.set()
+        self._take_no_more()
 
     def stop(self, grace: float) -> None:
         """Take no more; a running job has `grace` seconds to end before it is put back."""
         self.deadline = time.monotonic() + grace
-        self.storage.stopping.set()
-        self.consumer.stop_flag.set()
-        self.storage.woken.set()
+        self._take_no_more()
         self.attention = True
         if self.stack:
             timer = threading.Timer(grace, self.engine.interrupt)
             timer.daemon = True
             timer.start()
+
+    def abandon(self) -> None:
+        """The supervisor is gone: what is under way waits for the next start, and is not blamed for it."""
+        self._take_no_more()
+        for work in list(self.stack):
+            work.put_back()
+
+    def _take_no_more(self) -> None:
+        self.storage.stopping.set()
+        if self.consumer is not None:
+            self.consumer.stop_flag.set()
+        self.storage.woken.set()
+
+    def persist(self, write: Callable[[], T]) -> T:
+        """Do a write that must not be lost, however long the disk is full; Stopping when the service ends first."""
+        told = False
+        while True:
+            try:
+                return write()
+            except DiskFull as error:
+                if not told:
+                    logger.error("The %s worker waits: %s", self.kind, error.message)
+                told = True
+                if self.deadline is not None and time.monotonic() >= self.deadline:
+                    raise Stopping() from error
+                self.events.send({"type": "beat"})
+                time.sleep(DISK)
 
     # -- from other threads
 
@@ -163,21 +193,25 @@ class Worker:
         self.stack.append(work)
         self._weigh()
         self.events.send({"type": "started", "job": job.id})
+        fail_points.reach("claimed")
         try:
             try:
                 if job.cancel:
                     raise Cancelled()
-                result = self.engine.run(work)
+                outcome: Mapping[str, Any] | Exception = self.engine.run(work)
+            except Exception as error:
+                outcome = error
             finally:
                 self.stack.pop()
+            fail_points.reach("computed")
+            if isinstance(outcome, Exception):
+                work.fail(outcome)
+            else:
+                work.finish(outcome)
         except Stopping:
             work.put_back()
             if self.stack:
                 raise
-        except Exception as error:
-            work.fail(error)
-        else:
-            work.finish(result)
         finally:
             self._weigh()
 
@@ -235,7 +269,8 @@ class RunningWork:
             worker.events.send({"type": "progress", "job": self.job.id, **progress})
             if now >= self._next_write:
                 self._next_write = now + WRITE
-                worker.store.progress(self.job.id, progress)
+                with contextlib.suppress(DiskFull):  # nobody loses anything
+                    worker.store.progress(self.job.id, progress)
         else:
             worker.events.send({"type": "beat"})
         worker._weigh()
@@ -254,12 +289,19 @@ class RunningWork:
         return path
 
     def keep(self, data: bytes) -> str:
-        sha256 = self._worker.spool.keep(data, durable=not self.job.waited)
-        self._worker.store.refer(self.job.id, sha256)
-        return sha256
+        def keep() -> str:
+            sha256 = self._worker.spool.keep(data, durable=not self.job.waited)
+            self._worker.store.refer(self.job.id, sha256)
+            return sha256
+
+        # A caller is told that the disk is full; a file in the inbox has all the time in the world.
+        return keep() if self.job.waited else self._worker.persist(keep)
 
     def checkpoint(self, step: int, data: Mapping[str, Any]) -> None:
-        self._worker.store.checkpoint(self.job.id, step, data)
+        try:
+            self._worker.store.checkpoint(self.job.id, step, data)
+        except DiskFull as error:
+            logger.warning("job %s goes on without writing down how far it is: %s", self.job.id, error.message)
 
     def checkpoints(self) -> list[Mapping[str, Any]]:
         return self._worker.store.checkpoints(self.job.id) if self.job.attempts > 1 else []
@@ -267,8 +309,12 @@ class RunningWork:
     def mates(self, limit: int) -> list[Work]:
         taken: list[Work] = []
         worker = self._worker
-        while len(taken) < limit and worker.deadline is None:
-            job = worker.store.take(worker.kind, above=self.job.priority - 1, task=self.job.task)
+        # What took a worker down before runs alone, so that its mates are not failed together with it.
+        while len(taken) < limit and worker.deadline is None and self.job.attempts == 1:
+            try:
+                job = worker.store.take(worker.kind, above=self.job.priority - 1, mate_of=self.job)
+            except DiskFull:
+                break
             if job is None:
                 break
             mate = RunningWork(worker, job)
@@ -293,22 +339,38 @@ class RunningWork:
         if not isinstance(error, BatchError):
             logger.error("job %s failed", self.job.id, exc_info=error)
             error = BatchError(f"The {self._worker.kind} worker could not do this job: {type(error).__name__}: {error}.")
-        self._end(State.FAILED, {}, error=error.record())
+        self._end(State.FAILED, {"error": error.record()}, error=error.record())
 
     def put_back(self) -> None:
         """The service stops: this job and the mates taken with it wait for the next start."""
         for work in (self, *self._mates.values()):
-            self._worker.store.put_back(work.job.id, count=False)
+            work._ended = True
+            try:
+                self._worker.store.put_back(work.job.id, count=False)
+            except DiskFull as error:  # its claim stays, which the next start finds
+                logger.error("job %s could not be put back: %s", work.job.id, error.message)
 
     def _end(self, state: State, event: dict[str, Any], *, result: str | None = None,
              error: Mapping[str, Any] | None = None) -> None:  # fmt: skip
-        # Results that nobody waits for on a socket must survive a power cut once they are called done.
-        if self._worker.store.end(self.job.id, state, result=result, error=error, durable=not self.job.waited):
-            stack = self._worker.stack
-            resumes = stack[-1].job.id if stack else None
-            self._worker.events.send({"type": "end", "job": self.job.id, "state": state, "resumes": resumes, **event})
+        worker = self._worker
+        stack = worker.stack
+        told = {"type": "end", "job": self.job.id, "state": state, "resumes": stack[-1].job.id if stack else None, **event}
+
+        def write() -> bool:
+            # Results that nobody waits for on a socket must survive a power cut once they are called done.
+            return worker.store.end(self.job.id, state, result=result, error=error, durable=not self.job.waited)
+
+        try:
+            ended = write()
+        except DiskFull:
+            if answered := self.job.waited and bool({"result", "error"} & event.keys()):
+                worker.events.send(told)  # a caller can have its answer, row or no row
+            ended = worker.persist(write) and not answered
+        fail_points.reach("ended")
+        if ended:
+            worker.events.send(told)
         self._ended = True
         for mate in self._mates.values():
             # An engine that ended without ending a mate has lost it: the mate goes back, its attempt counted.
             if not mate._ended:
-                self._worker.store.put_back(mate.job.id, count=True)
+                worker.persist(lambda mate=mate: worker.store.put_back(mate.job.id, count=True))  # type: ignore[misc]

@@ -18,7 +18,8 @@ from batch.workers.engine import Work
 class WeightlessEngine:
     """Chat repeats the last message word by word, embedding hashes, speech tells the file's size.
 
-    A generation's "seed" is milliseconds a word; the word "crash" as the model's first word takes the process down.
+    A generation's "seed" is milliseconds a word; the first word "crash" takes the process down, "hang" never
+    reaches a unit again, "refuse" is an error.
     """
 
     def __init__(self, kind: Kind) -> None:
@@ -55,6 +56,8 @@ class WeightlessEngine:
             import os
 
             os._exit(139)
+        if words and words[0] == "hang":
+            threading.Event().wait()
         if words and words[0] == "refuse":
             raise BadRequest("The message asks to be refused.")
         generation = work.request.get("generation") or {}
