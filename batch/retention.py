@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 
+from batch.errors import DiskFull
 from batch.queue.hub import Hub
 from batch.queue.jobs import Origin
 from batch.queue.spool import Spool
@@ -18,6 +19,10 @@ EVERY = 60.0
 """Seconds between two sweeps."""
 FRESH = 60.0
 """A spool file younger than this may belong to a job that is just being submitted."""
+JUMP = 60.0
+"""Seconds that wall clock and running time may drift apart between two sweeps without its being a jump."""
+DOUBT = 3600.0
+"""Seconds after a jump of the clock during which nothing is judged by its age: whoever set it may set it back."""
 LOST = 3600.0
 """A spool file older than this without any job was left by a submit that a crash cut short."""
 
@@ -28,12 +33,21 @@ class Retention:
     def __init__(self, settings: Settings, hub: Hub) -> None:
         self._settings = settings
         self._hub = hub
+        self._clock = Clock()
 
     async def run(self) -> None:
-        await self._hub.in_thread(lambda: sweep_lost(self._hub.store, self._hub.spool))
+        lost = True
         while True:
             try:
-                await self._sweep()
+                if not self._clock.trusted():
+                    logger.warning("the clock was set: nothing is deleted for its age for %.0f minutes", DOUBT / 60)
+                else:
+                    if lost:
+                        await self._hub.in_thread(lambda: sweep_lost(self._hub.store, self._hub.spool))
+                        lost = False
+                    await self._sweep()
+            except DiskFull as error:
+                logger.error("the sweep failed: %s", error.message)
             except Exception:
                 logger.exception("the sweep failed; the next one comes in %.0f seconds", EVERY)
             await asyncio.sleep(EVERY)
@@ -46,6 +60,32 @@ class Retention:
         while await hub.in_thread(lambda: sweep_orphans(hub.store, hub.spool)):
             await asyncio.sleep(0.01)
         await hub.in_thread(hub.store.vacuum)
+
+
+class Clock:
+    """Notices when the wall clock is set while the service runs; a machine that slept is no jump."""
+
+    def __init__(self) -> None:
+        self._offset = self._now()
+        self._doubt_until = 0.0
+
+    @staticmethod
+    def _now() -> float:
+        """Wall clock minus running time."""
+        return time.time() - _running()
+
+    def trusted(self) -> bool:
+        """Whether ages can be told from the wall clock."""
+        offset = self._now()
+        if abs(offset - self._offset) > JUMP:
+            self._doubt_until = _running() + DOUBT
+        self._offset = offset
+        return _running() >= self._doubt_until
+
+
+def _running() -> float:
+    """Seconds that the machine has run, sleep included where the system counts it."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def deadlines(settings: Settings) -> dict[Origin, float]:
