@@ -85,7 +85,7 @@ class Supervisor:
         servers = {
             kind: Server(uvicorn.Config(create_app(kind, hub, settings), log_level="warning", access_log=False,
                                         lifespan="off", proxy_headers=False, timeout_graceful_shutdown=2, timeout_keep_alive=75,
-                                        server_header=False, h11_max_incomplete_event_size=64 << 10))
+                                        server_header=False, http="httptools"))
             for kind in Kind
         }  # fmt: skip
         store.note("stopping", False)
