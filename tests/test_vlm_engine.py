@@ -389,3 +389,27 @@ def test_loading_reports_progress_and_names_a_broken_file(tmp_path: Path) -> Non
     broken.write_bytes((vlm_setup.TINY / "tiny-gemma4v-text-f16.gguf").read_bytes()[:5000])
     with pytest.raises(ModelProblem, match=r"broken\.gguf"):
         VlmEngine(vlm_setup.settings(tmp_path, model=str(broken), mmproj="")).load(lambda _: None)
+
+
+def test_questions_are_answered_while_a_job_runs(engine: VlmEngine, tmp_path: Path) -> None:
+    asked = {"messages": [{"role": "user", "content": "Tell me a story."}]}
+    answers: list[int] = []
+    over = threading.Event()
+
+    def ask() -> None:
+        while not over.is_set():
+            answers.append(engine.ask("count", asked)["tokens"])
+            assert engine.ask("detokenize", engine.ask("tokenize", {"content": "red circle"}))["content"]
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        alone = content(engine.run(chat(tmp_path, "Tell me a story.")))
+        for _ in range(10):
+            parts = [picture(tmp_path), {"type": "text", "text": "Describe this image."}]
+            assert content(engine.run(chat(tmp_path, parts, enable_thinking=False))) == "a red circle"
+            assert content(engine.run(chat(tmp_path, "Tell me a story."))) == alone
+    finally:
+        over.set()
+        thread.join(10)
+    assert len(set(answers)) == 1

@@ -78,7 +78,8 @@ def logit_bias(pairs: Any, model: Model) -> list[tuple[int, float]]:
         if value is False:
             bias = -math.inf
         elif isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value):
-            bias = float(value)
+            # Infinite favour makes the probabilities of all tokens meaningless.
+            bias = min(float(value), 1e6)
         else:
             raise BadRequest("logit_bias must give a number or false for each token.")
         if isinstance(key, str):

@@ -95,10 +95,10 @@ class Sampling:
                 value = int(_number(f.name, value))
             given[f.name] = value
         for name in ("repeat_last_n", "dry_penalty_last_n"):
-            if given.get(name) == -1:
-                given[name] = n_ctx
-            elif given.get(name, 0) < -1:
+            if given.get(name, 0) < -1:
                 raise BadRequest(f"{name} must be -1 or more.")
+            if name in given:
+                given[name] = n_ctx if given[name] == -1 else min(given[name], n_ctx)
         made = replace(self, **given)
         if made.repeat_penalty <= 0:
             raise BadRequest("repeat_penalty must be greater than 0.")

@@ -19,8 +19,9 @@ from batch.workers import dialect as dialects
 from batch.workers.chat_prompt import PromptMaker, PromptText
 from batch.workers.context import Context
 from batch.workers.engine import Work
-from batch.workers.generation import Generation, Resources, Total
+from batch.workers.generation import Generation, Resources
 from batch.workers.llama import Model, lib
+from batch.workers.outcome import Total
 from batch.workers.plan import Plan, apply_generation
 from batch.workers.prompt_cache import PromptCache
 from batch.workers.sampling import Sampling, model_defaults
