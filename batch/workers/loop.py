@@ -304,7 +304,8 @@ class RunningWork:
             logger.warning("job %s goes on without writing down how far it is: %s", self.job.id, error.message)
 
     def checkpoints(self) -> list[Mapping[str, Any]]:
-        return self._worker.store.checkpoints(self.job.id) if self.job.attempts > 1 else []
+        # Also on what counts as the first attempt: a job that was put back at shutdown has no attempt counted.
+        return self._worker.store.checkpoints(self.job.id)
 
     def mates(self, limit: int) -> list[Work]:
         taken: list[Work] = []
