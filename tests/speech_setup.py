@@ -29,7 +29,9 @@ Samples = np.ndarray[Any, np.dtype[np.float32]]
 
 
 def loaded(model: Path, **stt: Any) -> SpeechEngine:
-    engine = SpeechEngine(Settings(stt=SttSettings(model=str(model), threads=1, **stt)))
+    """The engine with this model, and without a VAD model unless one is named."""
+    chosen = SttSettings(model=str(model), threads=1, **stt)
+    engine = SpeechEngine(Settings(stt=chosen, models_dir=Path(__file__).parent / "data"))
     engine.load(lambda _: None)
     return engine
 

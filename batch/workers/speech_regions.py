@@ -220,7 +220,8 @@ class _Packer:
             elif len(self._sound) > pad:
                 self._place += len(self._sound.pop(0))
                 self._level.pop(0)
-            if self._open and self._filled + len(self._sound) * FRAME >= rule.longest:
+            kept = len(self._sound) - max(0, self._quiet - pad)
+            if self._open and self._filled + kept * FRAME > rule.longest:
                 yield from self._cut()
 
     def _close(self) -> Iterator[Chunk]:
@@ -240,7 +241,7 @@ class _Packer:
         room = (self._rule.longest - self._filled) // FRAME
         if self._filled and (self._filled >= self._rule.longest * 2 // 3 or room * FRAME < 5 * RATE):
             yield from self._flush()  # the region goes into the next chunk, whole if it ends soon
-            if len(self._sound) * FRAME < self._rule.longest:
+            if len(self._sound) * FRAME <= self._rule.longest:
                 return
             room = self._rule.longest // FRAME
         at = quietest(np.array(self._level[:room], np.float32))

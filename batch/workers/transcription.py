@@ -32,6 +32,9 @@ from batch.workers.words import apart, words
 LONG_ENTROPY = 2.8
 """Entropy threshold in a long file, unless the request names one: stricter, as loops cost most there."""
 
+LONG_CONTEXT = 64
+"""Most tokens of a chunk's earlier text that its later text is conditioned on, for the same reason."""
+
 SURE = 0.5
 """Probability from which a detected language holds for the rest of the file."""
 
@@ -98,7 +101,11 @@ class Transcription:
             self._work.unit(0.0, self._total, "seconds")
 
     def _long(self, blocks: Iterable[Samples], start: int) -> None:
-        how = self._how if "entropy_thold" in self._options else replace(self._how, entropy_thold=LONG_ENTROPY)
+        how = self._how
+        if "entropy_thold" not in self._options:
+            how = replace(how, entropy_thold=LONG_ENTROPY)
+        if "max_context" not in self._options and not how.prompt:
+            how = replace(how, max_context=LONG_CONTEXT)
         detector = self._detector()
         try:
             for chunk in chunks(blocks, detector, start, self._rule()):
