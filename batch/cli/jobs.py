@@ -89,7 +89,7 @@ def retry(ids: JobIds, home: Home = None) -> None:
         for one in ids:
             found = store.find(one)
             store.retry(found.id)
-            _wake(home, found.kind)
+            _tell(home, found)
             print(f"{found.id} is queued again.")
 
 
@@ -103,17 +103,19 @@ def cancel(ids: JobIds, home: Home = None) -> None:
                 print(f"{found.id} is {found.state} already.")
                 continue
             state = store.cancel(found.id)
-            _wake(home, found.kind)
+            _tell(home, found)
             print(f"{found.id} is cancelled." if state is State.CANCELLED else f"{found.id} stops at its next unit.")
 
 
-def _wake(home: Path | None, kind: Kind) -> None:
-    """Without it the worker would see the change only when it looks by itself."""
-    from batch.queue.channel import Waker
+def _tell(home: Path | None, job: Job) -> None:
+    """Without it the worker and the service would see the change only when they look by themselves."""
+    from batch.queue.channel import Waker, give_notice
 
-    waker = Waker(database(home).parent)
-    waker.wake(kind)
+    state_dir = database(home).parent
+    waker = Waker(state_dir)
+    waker.wake(job.kind)
     waker.close()
+    give_notice(state_dir, job.id)
 
 
 def _row(job: Job) -> dict[str, Any]:

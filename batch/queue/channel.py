@@ -97,3 +97,14 @@ class EventStream:
         with self._socket.makefile("rb") as lines, contextlib.suppress(ConnectionResetError):
             for line in lines:
                 yield json.loads(line)
+
+
+def give_notice(state_dir: Path, job: str) -> None:
+    """Tell a running service that another process (the command line) changed a job's row; nothing when none runs."""
+    with (
+        contextlib.suppress(OSError),
+        socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as connection,
+    ):
+        connection.settimeout(1.0)
+        connection.connect(str(socket_path(state_dir, "events")))
+        connection.sendall(json.dumps({"notice": job}).encode() + b"\n")

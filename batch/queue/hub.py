@@ -10,7 +10,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeVar
 from batch.errors import BatchError, Cancelled, QueueFull, Unavailable
 from batch.queue.channel import Waker, socket_path
 from batch.queue.jobs import Draft, Job, Kind, Priority, State
+from batch.queue.keys import Held, Key, submit_once
 from batch.queue.spool import Spool
 from batch.queue.store import Store
 
@@ -57,8 +58,15 @@ class Ticket:
         self.ended = False
         self._events: deque[dict[str, Any]] = deque()
         self._arrived = asyncio.Event()
+        self._others: list[Ticket] = []
+        """Callers that sent the same request once more under its Idempotency-Key while it was under way."""
 
     def _push(self, event: dict[str, Any]) -> None:
+        if event["type"] not in ("delta", "segment"):  # they came too late for the first ones: the result has all
+            for other in self._others:
+                other._push(event)
+        if self.ended:
+            return  # this caller gave up, while others wait on
         if event["type"] == "end":
             self.ended = True
         self._events.append(event)
@@ -87,8 +95,15 @@ class Ticket:
         return await self._hub.in_thread(lambda: self._hub.store.ahead(self.id))
 
     async def cancel(self) -> None:
-        """Stop the job: at once when queued, at its next unit when running; harmless when it has ended."""
-        if not self.ended:
+        """Stop the job: at once when queued, at its next unit when running; harmless when it has ended, or when
+        another caller waits for it too."""
+        if self.ended:
+            return
+        if self._hub.shared(self):
+            self.ended = True
+            self._events.append({"type": "end", "job": self.id, "state": "cancelled"})
+            self._arrived.set()
+        else:
             await self._hub.cancel(self.id)
 
 
@@ -109,11 +124,14 @@ class Hub:
         self._models = dict.fromkeys(Kind, ModelState())
         self._changed = asyncio.Event()
         self._writers: dict[Kind, asyncio.StreamWriter] = {}
+        self._under_way: dict[Kind, set[str]] = {kind: set() for kind in Kind}
+        """Jobs whose start was heard and whose end was not."""
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._numbers = itertools.count(1)
         self._listeners: list[Callable[[dict[str, Any]], None]] = []
         self._server: asyncio.Server | None = None
-        self._service: dict[Kind, float] = {}
+        self._callers = dict.fromkeys(Kind, 0)
+        self._pace = {kind: Pace() for kind in Kind}
 
     async def start(self) -> None:
         path = socket_path(self._state_dir, "events")
@@ -129,6 +147,7 @@ class Hub:
         for ticket in list(self._tickets.values()):
             ticket._push({"type": "end", "state": "cancelled", "job": ticket.id, "closing": True})
         self._tickets.clear()
+        self._callers = dict.fromkeys(Kind, 0)
         self._threads.shutdown(wait=True)
         self._spool_threads.shutdown(wait=True)
         self._waker.close()
@@ -141,28 +160,72 @@ class Hub:
 
     async def submit(self, draft: Draft, *, durable: bool = False) -> Ticket:
         """Accept a job; raises QueueFull when too many callers wait already, DiskFull."""
-        if draft.waited and (waiting := sum(1 for t in self._tickets.values() if t.kind == draft.kind)) >= self._most_waiting:
-            raise QueueFull(
-                f"{waiting} requests are waiting already: try again in {self.retry_after(draft.kind)} seconds.",
-                retry_after=self.retry_after(draft.kind),
-            )
+        if draft.waited and (waiting := self._callers[draft.kind]) >= self._most_waiting:
+            seconds = self._pace[draft.kind].refuse(waiting - self._most_waiting)
+            raise QueueFull(f"{waiting} requests are waiting already: try again in {seconds} seconds.", retry_after=seconds)
         # Registered first: the job may have ended before the submitting thread is back.
         ticket = self._tickets[draft.id] = Ticket(self, draft)
+        self._callers[draft.kind] += 1
         try:
             await self.in_thread(lambda: self.store.submit(draft, durable=durable))
         except BaseException:
-            self._tickets.pop(draft.id, None)
+            self._forget(draft.id)
             raise
         return ticket
 
-    def retry_after(self, kind: Kind) -> int:
-        """Seconds until a place should be free, from the callers that wait and the recent service time; 1 to 120."""
-        waiting = sum(1 for ticket in self._tickets.values() if ticket.kind == kind)
-        return max(1, min(120, round(self._service.get(kind, 1.0) * max(1, waiting - self._most_waiting + 1))))
+    async def submit_once(self, key: Key, drafts: Sequence[Draft]) -> tuple[list[Ticket], bool]:
+        """As `submit`, under an Idempotency-Key: tickets, and whether they are those of an earlier request's jobs."""
+        if (waiting := self._callers[key.kind]) >= self._most_waiting:
+            seconds = self._pace[key.kind].refuse(waiting - self._most_waiting)
+            raise QueueFull(f"{waiting} requests are waiting already: try again in {seconds} seconds.", retry_after=seconds)
+        tickets = [Ticket(self, draft) for draft in drafts]
+        self._tickets |= {ticket.id: ticket for ticket in tickets}
+        self._callers[key.kind] += len(tickets)
+        held: list[Held] = []
+        try:
+            held = await self.in_thread(lambda: submit_once(self.store, key, drafts))
+        except BaseException:
+            for ticket in tickets:
+                self._forget(ticket.id)
+            raise
+        if not held:
+            return tickets, False
+        for ticket in tickets:
+            self._forget(ticket.id)
+        return [await self._join(one, draft) for one, draft in zip(held, drafts, strict=True)], True
+
+    async def _join(self, held: Held, draft: Draft) -> Ticket:
+        ticket = Ticket(self, replace(draft, id=held.job))
+        first = self._tickets.get(held.job)
+        if first is not None:
+            first._others.append(ticket)
+        else:
+            self._tickets[held.job] = ticket
+            self._callers[draft.kind] += 1
+        # Read after the ticket is in place: the job may have ended in between.
+        row = await self.in_thread(lambda: self.store.job(held.job))
+        if row is None or row.state.ended:
+            if first is None:
+                self._forget(held.job)
+            ticket._push({"type": "end", "job": held.job, "state": str(row.state if row else State.CANCELLED)})
+        elif row.state is State.RUNNING:
+            ticket._push({"type": "started", "job": held.job})
+        return ticket
+
+    def shared(self, ticket: Ticket) -> bool:
+        """Whether somebody else waits for this ticket's job as well."""
+        first = self._tickets.get(ticket.id)
+        return first is not None and any(t is not ticket and not t.ended for t in (first, *first._others))
+
+    def _forget(self, job: str) -> Ticket | None:
+        ticket = self._tickets.pop(job, None)
+        if ticket is not None:
+            self._callers[ticket.kind] -= 1
+        return ticket
 
     async def cancel(self, job: str) -> State:
         state = await self.in_thread(lambda: self.store.cancel(job))
-        if state is State.CANCELLED and (ticket := self._tickets.pop(job, None)):
+        if state is State.CANCELLED and (ticket := self._forget(job)):
             ticket._push({"type": "end", "state": "cancelled", "job": job})
         for kind in Kind:
             self._waker.wake(kind)
@@ -261,6 +324,12 @@ class Hub:
                     self._writers[kind] = writer
                     self.set_model(kind, status="loading", progress=0.0, error=None, pid=frame["pid"], busy=None,
                                    beat=time.monotonic())  # fmt: skip
+                    # Its predecessor may have died between a job's end and the telling of it.
+                    untold, self._under_way[kind] = self._under_way[kind], set()
+                    for job in untold:
+                        await self._noticed(job)
+                elif "notice" in frame:
+                    await self._noticed(str(frame["notice"]))
                 elif kind is not None:
                     self._heard(kind, frame)
         except (ConnectionResetError, asyncio.CancelledError):
@@ -302,24 +371,63 @@ class Hub:
         job = event["job"]
         ticket = self._tickets.get(job)
         if event["type"] == "started":
+            self._under_way[kind].add(job)
             self.set_model(kind, busy=job)
         elif event["type"] == "end":
-            self._tickets.pop(job, None)
+            self._forget(job)
+            self._under_way[kind].discard(job)
             self.set_model(kind, busy=event.get("resumes"))
             if "seconds" in event:
-                before = self._service.get(kind, event["seconds"])
-                self._service[kind] = before * 0.8 + event["seconds"] * 0.2
-            for callback in self._listeners:
-                try:
-                    callback({**event, "kind": kind})
-                except Exception:
-                    logger.exception("a listener failed on %s", event)
+                self._pace[kind].ended(event["seconds"])
+            self._tell(kind, event)
         if ticket:
             ticket._push(event)
 
+    def _tell(self, kind: Kind, event: dict[str, Any]) -> None:
+        for callback in self._listeners:
+            try:
+                callback({**event, "kind": kind})
+            except Exception:
+                # Not the event itself: it may hold a result, which belongs in no log.
+                logger.exception("a listener failed on the end of job %s", event["job"])
+
+    async def _noticed(self, job: str) -> None:
+        """Another process changed this job's row: a job that it ended has no worker that would tell us."""
+        row = await self.in_thread(lambda: self.store.job(job))
+        if row is None or not row.state.ended:
+            return
+        event = {"type": "end", "job": job, "state": str(row.state)}
+        if ticket := self._forget(job):
+            ticket._push(event)
+        self._tell(row.kind, event)
+
     def callers(self, kind: Kind) -> int:
         """How many callers wait for jobs of a kind."""
-        return sum(1 for ticket in self._tickets.values() if ticket.kind == kind)
+        return self._callers[kind]
+
+
+class Pace:
+    """How fast one queue's jobs end of late, and when a caller that found no place should come back."""
+
+    def __init__(self) -> None:
+        self._ends: deque[float] = deque(maxlen=50)
+        """Seconds that each of the last jobs kept the worker from the next."""
+        self._last = 0.0
+        self._promised = 0
+        """Callers told to come back, less the places that have become free since."""
+
+    def ended(self, seconds: float) -> None:
+        """A job ended that ran for `seconds`, maybe in a pack with others: they share the time."""
+        now = time.monotonic()
+        self._ends.append(min(seconds, now - self._last))
+        self._last = now
+        self._promised = max(0, self._promised - 1)
+
+    def refuse(self, beyond: int = 0) -> int:
+        """Seconds after which the next refused caller should find a place, each one its own; 1 to 120."""
+        each = sum(self._ends) / len(self._ends) if self._ends else 1.0
+        self._promised = min(self._promised + 1, 10_000)
+        return max(1, min(120, round(each * (beyond + self._promised))))
 
 
 __all__ = ["Hub", "ModelState", "Priority", "Ticket"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import struct
 import threading
 import time
@@ -81,7 +82,8 @@ class WeightlessEngine:
         }  # fmt: skip
 
     def _embed(self, work: Work) -> Mapping[str, Any]:
-        inputs = work.request["inputs"]
+        request = work.request
+        inputs = json.loads(work.blob(request["blob"]).read_bytes()) if "blob" in request else request["inputs"]
         vectors = b""
         for done, text in enumerate(inputs):
             work.unit(done, len(inputs), "texts")
