@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse, Response
 
+from batch.api.idempotency import accept
 from batch.api.inference import FORMATS, draft, json_response, one_of, read_options, transcribe
 from batch.api.sse import EventStream, data
 from batch.api.upload import Upload, receive
@@ -56,8 +57,8 @@ async def _answer(request: Request, upload: Upload, *, translate: bool) -> Respo
     if upload.sha256 is None:
         raise BadRequest('The field "file" is missing: send the sound in it.', param="file")
     if (upload.last("stream") or "").strip().lower() in ("true", "1"):
-        hub = request.app.state.hub
-        return EventStream(hub, [await hub.submit(draft(upload, options))], _Deltas())
+        tickets = await accept(request, [draft(upload, options)], upload.fingerprint)
+        return EventStream(request.app.state.hub, tickets, _Deltas())
     result = await transcribe(request, upload, options, words="word" in grains)
     match shape:
         case "text":

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from batch.api.idempotency import random_id
 from batch.api.sse import data, plain_error
-from batch.api.vlm_job import FINGERPRINT, note_comment, random_id
+from batch.api.vlm_job import FINGERPRINT, note_comment
 from batch.errors import BatchError
 
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from batch.api.chat_wire import prompt_progress
+from batch.api.idempotency import random_id
 from batch.api.sse import data, plain_error
-from batch.api.vlm_job import FINGERPRINT, note_comment, random_id
+from batch.api.vlm_job import FINGERPRINT, note_comment
 from batch.errors import BatchError
 
 

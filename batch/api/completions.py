@@ -11,11 +11,12 @@ from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
 from batch.api.completion_wire import NativeLines, TextChunks, native, picked, text_completion
+from batch.api.idempotency import accept
 from batch.api.schemas import Int, Sampling, documented, json_body
 from batch.api.sse import EventStream
 from batch.api.vlm_job import Asked, caller_draft, counting, hub_of, model_name, note_header
 from batch.errors import BadRequest, NotSupported
-from batch.queue.hub import Hub, Ticket
+from batch.queue.hub import Hub
 from batch.queue.jobs import Kind
 
 router = APIRouter()
@@ -84,14 +85,7 @@ def _prompt(given: Any, path: str) -> Any:
 async def ask_completion(request: Request, body: CompletionBody) -> tuple[Asked, list[dict[str, Any]]]:
     hub = hub_of(request)
     jobs = body.jobs()
-    tickets: list[Ticket] = []
-    try:
-        for job in jobs:
-            tickets.append(await hub.submit(caller_draft("completion", job)))
-    except BaseException:
-        for ticket in tickets:
-            await ticket.cancel()
-        raise
+    tickets = await accept(request, [caller_draft("completion", job) for job in jobs])
 
     async def check() -> None:
         for job in jobs:

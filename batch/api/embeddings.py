@@ -16,6 +16,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response, StreamingResponse
 
 from batch.api.caller import waiting
+from batch.api.idempotency import HEADER, accept, digest
 from batch.api.schemas import Body, documented, parse_json
 from batch.errors import BadRequest, NotSupported, TooLarge
 from batch.queue.jobs import Draft, Kind, Origin, Priority
@@ -69,6 +70,7 @@ async def rerank() -> Response:
 
 async def _embed(request: Request, *, native: bool) -> Response:
     data = await request.body()
+    fingerprint = digest(data) if HEADER in request.headers else None
     job, blob, shape = await asyncio.to_thread(_read, data) if len(data) > _THREAD else _read(data)
     priority = Priority.LARGE_CALL if shape["items"] > LARGE else Priority.CALLER
     del data
@@ -79,7 +81,8 @@ async def _embed(request: Request, *, native: bool) -> Response:
         blobs = (job["blob"],)
         del blob
     draft = Draft(Kind.EMBEDDING, "embed", job, Origin.HTTP, priority, blobs=blobs, waited=True)
-    async with waiting(request, await hub.submit(draft)) as ticket:
+    (ticket,) = await accept(request, [draft], fingerprint)
+    async with waiting(request, ticket):
         result = await ticket.result()
     vectors = _vectors(result, hub.path(result["blob"]) if "blob" in result else None)
     model = shape["model"] or hub.model(Kind.EMBEDDING).facts.get("model", "")

@@ -49,7 +49,8 @@ class Guard:
 
         async def answer(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), *cors]
+                replayed = [(b"idempotent-replayed", b"true")] if scope.get("state", {}).get("replayed") else []
+                message["headers"] = [*message.get("headers", ()), *cors, *replayed]
             await send(message)
 
         await self._app(scope, self._counted(receive), answer)

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse, Response
 
 from batch.api.caller import waiting
+from batch.api.idempotency import accept
 from batch.api.upload import Upload, receive
 from batch.errors import BadRequest, NotSupported, Unavailable
 from batch.media import language as languages
@@ -121,8 +122,7 @@ async def transcribe(
     request: Request, upload: Upload, options: Mapping[str, Any], *, words: bool = False
 ) -> dict[str, Any]:
     """Queue the uploaded file for a waiting caller and wait for its TranscribeResult."""
-    hub = request.app.state.hub
-    ticket = await hub.submit(draft(upload, options, words=words))
+    (ticket,) = await accept(request, [draft(upload, options, words=words)], upload.fingerprint)
     async with waiting(request, ticket):
         return dict(await ticket.result())
 

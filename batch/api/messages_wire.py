@@ -6,8 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from batch.api.idempotency import random_id
 from batch.api.sse import named
-from batch.api.vlm_job import note_comment, random_id
+from batch.api.vlm_job import note_comment
 from batch.errors import BatchError
 
 _ERRORS = {400: "invalid_request_error", 403: "permission_error", 404: "not_found_error", 413: "request_too_large",

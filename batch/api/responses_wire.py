@@ -6,9 +6,10 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from batch.api.idempotency import random_id
 from batch.api.responses_body import ResponsesBody
 from batch.api.sse import named
-from batch.api.vlm_job import note_comment, random_id
+from batch.api.vlm_job import note_comment
 from batch.errors import BatchError
 
 

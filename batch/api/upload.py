@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from email.message import Message
@@ -12,6 +13,7 @@ from fastapi import Request
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser
 
+from batch.api.idempotency import digest
 from batch.errors import BadRequest, TooLarge
 
 FIELD_BYTES = 1 << 20
@@ -28,6 +30,12 @@ class Upload:
     """Of the file in the spool; None when the body had none."""
     size: int = 0
     filename: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of what was sent; unlike the body's bytes it knows nothing of the boundary, which each try draws anew."""
+        sent = json.dumps([sorted(self.fields.items()), self.sha256, self.filename])
+        return digest(sent.encode())
 
     def last(self, name: str) -> str | None:
         return self.fields[name][-1] if name in self.fields else None

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import logging
-import secrets
-import string
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +12,7 @@ from fastapi import Request
 from batch import __version__
 from batch.api.caller import waiting
 from batch.api.chat_body import ChatBody
+from batch.api.idempotency import accept, created
 from batch.api.image_parts import keep_images
 from batch.errors import ContextExceeded, Unavailable
 from batch.queue.hub import Hub, Ticket
@@ -23,12 +21,6 @@ from batch.queue.jobs import Draft, Kind, Origin, Priority
 logger = logging.getLogger("batch.api")
 
 FINGERPRINT = f"b{__version__}-batch"
-_LETTERS = string.ascii_letters + string.digits
-
-
-def random_id(prefix: str) -> str:
-    return prefix + "".join(secrets.choice(_LETTERS) for _ in range(32))
-
 
 @dataclass(frozen=True)
 class Asked:
@@ -40,7 +32,7 @@ class Asked:
     """The model as asked for, or the loaded one's name."""
     check: Callable[[], Awaitable[None]] | None = None
     """Raises what the job would end with, when that can be known in advance."""
-    created: int = field(default_factory=lambda: int(time.time()))
+    created: int = field(default_factory=created)
 
     @property
     def headers(self) -> dict[str, str]:
@@ -77,8 +69,8 @@ async def ask_chat(request: Request, body: ChatBody) -> Asked:
     hub = hub_of(request)
     job = body.job_request()
     blobs = await keep_images(job["messages"], hub, request.app.state.settings.limits)
-    ticket = await hub.submit(caller_draft("chat", job, blobs))
-    return Asked(hub, [ticket], model_name(hub, body.model_name), counting(hub, job))
+    tickets = await accept(request, [caller_draft("chat", job, blobs)])
+    return Asked(hub, tickets, model_name(hub, body.model_name), counting(hub, job))
 
 
 def counting(hub: Hub, job: Mapping[str, Any]) -> Callable[[], Awaitable[None]]:

@@ -15,7 +15,7 @@ from batch.errors import BatchError
 if TYPE_CHECKING:
     from sqlite_utils.db import Database
 
-VERSION = 1
+VERSION = 2
 
 # `task` is huey's own table, with AUTOINCREMENT (huey's strict_fifo): ids are never reused, so a message put back under
 # its old id keeps its place in the line.
@@ -81,6 +81,17 @@ create trigger blob_delete after delete on blob begin
 end;
 """
 
+# What a caller's Idempotency-Key stands for: the jobs of the first request, in order, and a digest of that request.
+_KEYS = """
+create table idempotency (
+  kind text not null, key text not null, place integer not null, fingerprint text not null, job text not null,
+  primary key (kind, key, place)) without rowid;
+create index idempotency_job on idempotency (job);
+create trigger job_delete_key after delete on job begin
+  delete from idempotency where job = old.id;
+end;
+"""
+
 
 class NewerDatabase(BatchError):
     """The database was written by a newer batch."""
@@ -106,6 +117,10 @@ def migrate(path: Path) -> None:
     @migrations(name="0001 jobs, queue, claims")
     def first(db: Database) -> None:
         _script(db, _FIRST)
+
+    @migrations(name="0002 idempotency keys")
+    def second(db: Database) -> None:
+        _script(db, _KEYS)
 
     conn = sqlite3.connect(path, timeout=30, isolation_level=None)
     # Page size and vacuum mode can only be chosen before the first table is written.
