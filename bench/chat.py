@@ -1,0 +1,348 @@
+"""Chat against llama-server, alternating in one run: speed, time to the first token, and who waits for whom.
+
+    BATCH_LLAMA_SERVER=/path/to/llama-server python bench/chat.py [--model tiny|gemma-270m] [--rounds N] [--threads N]
+                                                                  [--json]
+
+Both serve the same GGUF with one slot and the same number of threads; llama-server has its defaults otherwise. The tiny
+Gemma 4 is asked through /v1/chat/completions; Gemma 3 270M is a base model, so it is asked through /v1/completions.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import json
+import random
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import llama_server
+from measure import Measure, Report, finish, machine, options
+from peer import ROOT, Client, Peer, ours
+from PIL import Image, ImageDraw
+
+from batch.queue.channel import Waker
+from batch.queue.jobs import Draft, Kind, Origin, Priority
+from batch.queue.store import Store
+from batch.settings import Settings, default_models_dir
+
+TINY = ROOT / "batch" / "data" / "tiny-gemma4v"
+WORDS = (
+    "river stone market engine winter garden letter music doctor bridge window harvest planet silver forest teacher "
+    "captain coffee history mountain signal library summer village morning paper"
+).split()
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "minLength": 8, "maxLength": 40},
+        "tags": {"type": "array", "items": {"type": "string", "minLength": 3, "maxLength": 12}, "minItems": 12},
+        "size": {"type": "integer"},
+        "found": {"type": "boolean"},
+    },
+    "required": ["name", "tags", "size", "found"],
+}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model, how it is asked, and how much of everything is enough to see its speed."""
+
+    name: str
+    path: Path
+    mmproj: Path | None
+    chat: bool
+    prompt_words: int
+    answer_tokens: int
+    bulk_tokens: int = 2000
+
+    @property
+    def route(self) -> str:
+        return "/v1/chat/completions" if self.chat else "/v1/completions"
+
+    def ask(self, text: str, tokens: int, **more: Any) -> dict[str, Any]:
+        content: dict[str, Any] = {"prompt": text}
+        if self.chat:
+            # Without thinking, so that the first tokens are text and no markers.
+            content = {"messages": [{"role": "user", "content": text}], "chat_template_kwargs": {"enable_thinking": False}}
+        return {**content, "max_tokens": tokens, "temperature": 0, "ignore_eos": True, **more}
+
+    def bulk(self, text: str) -> tuple[str, dict[str, Any]]:
+        """Task and request of the same as a job that nobody waits for."""
+        asked = self.ask(text, self.bulk_tokens)
+        generation = {k: asked.pop(k) for k in ("max_tokens", "temperature", "ignore_eos")}
+        return ("chat" if self.chat else "completion"), {**asked, "generation": generation}
+
+
+SUBJECTS = {
+    "tiny": Subject("tiny Gemma 4", TINY / "tiny-gemma4v-text-f16.gguf", TINY / "tiny-gemma4v-mmproj-f16.gguf", True,
+                    900, 512),
+    "gemma-270m": Subject("Gemma 3 270M", default_models_dir() / "gemma-3-270m-q4_k_m.gguf", None, False, 768, 96),
+}  # fmt: skip
+
+
+def prose(seed: int, words: int) -> str:
+    """Words in an order that no other seed gives."""
+    draw = random.Random(seed)
+    return " ".join(draw.choice(WORDS) for _ in range(words))
+
+
+def words_of(chunk: Mapping[str, Any]) -> str:
+    choices = chunk.get("choices") or [{}]
+    delta = choices[0].get("delta") or choices[0]
+    return str(delta.get("content") or delta.get("reasoning_content") or delta.get("text") or "")
+
+
+def first_token(client: Client, route: str, body: Mapping[str, Any]) -> float:
+    """Milliseconds from sending until the first chunk with text; reads the answer to its end."""
+    client.refresh()
+    begun, first = time.perf_counter(), 0.0
+    for at, data in client.stream(route, body):
+        if not first and words_of(json.loads(data)):
+            first = at
+    if not first:
+        raise SystemExit("an answer had no text")
+    return (first - begun) * 1e3
+
+
+class ChatMeasures:
+    """What is measured of one subject. Every method is a Measure's `run`."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+
+    def prompt(self, peer: Peer, seed: int) -> float:
+        """Prompt tokens a second, by the caller's clock, of a prompt that nothing is cached of."""
+        body = self.subject.ask(prose(seed, self.subject.prompt_words), 1)
+        begun = time.perf_counter()
+        answer = peer.client().post(self.subject.route, body)
+        seconds = time.perf_counter() - begun
+        return float(answer["timings"]["prompt_n"] / seconds)
+
+    def streamed(self, peer: Peer, seed: int) -> float:
+        """Tokens a second between the first and the last chunk of a stream."""
+        times = []
+        tokens = self.subject.answer_tokens
+        for at, data in peer.client().stream(self.subject.route, self.subject.ask(prose(seed, 12), tokens)):
+            times.append(at)
+            last = data
+        count = json.loads(last)["timings"]["predicted_n"]
+        if count != tokens:
+            raise SystemExit(f"{peer.name} ended after {count} tokens instead of {tokens}")
+        # The first chunk is the role, or the first token itself; either comes with the first token.
+        return float((count - 1) / (times[-1] - times[0]))
+
+    def whole(self, peer: Peer, seed: int) -> float:
+        """Tokens a second of one answer that is not streamed, everything included."""
+        begun = time.perf_counter()
+        answer = peer.client().post(self.subject.route, self.subject.ask(prose(seed, 12), self.subject.answer_tokens))
+        return float(answer["usage"]["completion_tokens"] / (time.perf_counter() - begun))
+
+    def cold(self, peer: Peer, seed: int) -> float:
+        return first_token(peer.client(), self.subject.route, self.subject.ask(prose(seed, 100), 4))
+
+    def cached(self, peer: Peer, seed: int) -> float:
+        """A second request that begins as the first did: all but its last words are in the cache."""
+        before = prose(seed, 300)
+        peer.client().post(self.subject.route, self.subject.ask(before, 1))
+        times = [
+            first_token(peer.client(), self.subject.route, self.subject.ask(f"{before} and {WORDS[i]}", 4))
+            for i in range(5)
+        ]
+        return statistics.median(times)
+
+    def eight(self, peer: Peer, seed: int, callers: int = 8) -> float:
+        """Tokens a second of eight callers that each ask at once, and then once more."""
+        tokens = self.subject.answer_tokens // 4
+        ready = threading.Barrier(callers + 1)
+
+        def caller(number: int) -> int:
+            client, done = peer.connect(), 0
+            ready.wait()
+            for turn in range(2):
+                body = self.subject.ask(prose(seed * 100 + number * 2 + turn, 24), tokens)
+                done += int(client.post(self.subject.route, body)["usage"]["completion_tokens"])
+            client.close()
+            return done
+
+        with ThreadPoolExecutor(callers) as pool:
+            asked = [pool.submit(caller, n) for n in range(callers)]
+            ready.wait()
+            begun = time.perf_counter()
+            return sum(one.result() for one in asked) / (time.perf_counter() - begun)
+
+    def constrained(self, peer: Peer, seed: int) -> float:
+        """Tokens a second of an answer that a JSON Schema binds, by the caller's clock."""
+        tokens = self.subject.answer_tokens // 2
+        body = self.subject.ask(f"A {WORDS[seed % len(WORDS)]} as JSON:\n", tokens)
+        del body["ignore_eos"]
+        # Both take the schema under this name, on both routes.
+        begun = time.perf_counter()
+        answer = peer.client().post(self.subject.route, {**body, "json_schema": SCHEMA})
+        seconds = time.perf_counter() - begun
+        peer.notes.setdefault("constrained", []).append(answer["choices"][0])
+        return float(answer["usage"]["completion_tokens"] / seconds)
+
+    def second_turn(self, peer: Peer, seed: int) -> float:
+        """First token of a second question about the same picture."""
+        turns = [{"role": "user", "content": [
+            {"type": "image_url", "image_url": {"url": picture(seed)}}, {"type": "text", "text": "Describe this image."},
+        ]}]  # fmt: skip
+        asked = {"max_tokens": 16, "temperature": 0, "chat_template_kwargs": {"enable_thinking": False}}  # fmt: skip
+        first = peer.client().post(self.subject.route, {"messages": turns, **asked})
+        encodes = encoded(peer)
+        turns += [{"role": "assistant", "content": first["choices"][0]["message"]["content"]},
+                  {"role": "user", "content": "What colour is it?"}]  # fmt: skip
+        taken = first_token(peer.client(), self.subject.route, {"messages": turns, **asked})
+        if encodes is not None:
+            peer.notes["encoded again"] = peer.notes.get("encoded again", 0) + encoded(peer) - encodes
+        return taken
+
+
+def picture(seed: int) -> str:
+    """A picture of a shape that no other seed gives, as a data URL."""
+    draw = random.Random(seed)
+    image = Image.new("RGB", (320, 240), "white")
+    x, y = draw.randint(20, 120), draw.randint(20, 80)
+    ImageDraw.Draw(image).ellipse((x, y, x + 120, y + 120), fill=(draw.randint(200, 255), 10, 10))
+    written = io.BytesIO()
+    image.save(written, "PNG")
+    return "data:image/png;base64," + base64.b64encode(written.getvalue()).decode()
+
+
+def encoded(peer: Peer) -> int | None:
+    """How many pictures ours has encoded so far."""
+    for line in peer.client().get("/metrics").splitlines() if peer.home else ():
+        if "image_encodes" in line and not line.startswith("#"):
+            return int(float(line.split()[-1]))
+    return None
+
+
+@contextlib.contextmanager
+def bulk_job(peer: Peer, subject: Subject) -> Iterator[None]:
+    """A long generation that is under way: a job that nobody waits for with ours, a request with theirs."""
+    if peer.home is not None:
+        settings = Settings.load(peer.home)
+        store, waker = Store(settings.database), Waker(settings.state_dir)
+        task, request = subject.bulk(prose(7, 12))
+        draft = Draft(Kind.VLM, task, request, Origin.BATCH, Priority.BATCH)
+        with store.transaction(durable=True) as transaction:
+            transaction.submit(draft)
+        waker.wake(Kind.VLM)
+        while (job := store.job(draft.id)) is not None and not job.progress and not job.state.ended:
+            time.sleep(0.02)
+        yield
+        if (job := store.job(draft.id)) is not None and job.state.ended:
+            raise SystemExit("the bulk job ended before it could be overtaken: make it longer")
+        store.cancel(draft.id)
+        waker.wake(Kind.VLM)
+        waker.close()
+        store.close()
+        return
+    under_way = threading.Event()
+
+    def generate() -> None:
+        for _ in peer.connect().stream(subject.route, subject.ask(prose(7, 12), subject.bulk_tokens)):
+            under_way.set()
+
+    thread = threading.Thread(target=generate)
+    thread.start()
+    under_way.wait()
+    yield
+    thread.join()
+
+
+def overtaking(report: Report, peers: list[Peer], subject: Subject) -> None:
+    """The first token of an interactive request, with nothing else to do and while a long generation runs."""
+    for peer in peers:
+        client, mine = peer.client(), peer.home is not None
+        idle = statistics.median(ask_short(client, subject, n) for n in range(5))
+        begun = time.perf_counter()
+        steps = 32
+        client.post(subject.route, subject.ask(prose(3, 12), steps))
+        step = (time.perf_counter() - begun) * 1e3 / steps
+        with bulk_job(peer, subject):
+            waits = [ask_short(client, subject, 100 + n) for n in range(5 if mine else 1)]
+        wait = statistics.median(waits)
+        said = (f"first token while {subject.bulk_tokens} tokens of another job are made, {peer.name}: {wait:.1f} ms, "
+                f"idle {idle:.1f} ms, a step {step:.2f} ms")  # fmt: skip
+        report.say(said + (" (at most idle + 2 steps)" if mine else ""), wait <= idle + 2 * step if mine else None)
+
+
+def ask_short(client: Client, subject: Subject, seed: int) -> float:
+    return first_token(client, subject.route, subject.ask(prose(5000 + seed, 24), 2))
+
+
+def same(peers: list[Peer], key: str) -> float:
+    """Share of the noted answers that are the same from all."""
+    pairs = list(zip(*(sorted(json.dumps(c, sort_keys=True) for c in texts(p, key)) for p in peers), strict=False))
+    return sum(len(set(pair)) == 1 for pair in pairs) / max(len(pairs), 1)
+
+
+def texts(peer: Peer, key: str) -> list[str]:
+    return [str((c.get("message") or {}).get("content") or c.get("text") or "") for c in peer.notes.get(key, [])]
+
+
+def bench(subject: Subject, rounds: int, threads: int, *, overtake: bool) -> Report:
+    report = Report(f"{subject.name} ({subject.path.name})", machine(threads, rounds))
+    binary = llama_server.binary()
+    with contextlib.ExitStack() as stack:
+        peers = [stack.enter_context(ours(threads, vlm=str(subject.path), vlm_mmproj=str(subject.mmproj or "")))]
+        if binary:
+            more: list[str] = []
+            if subject.chat:
+                template = json.loads(peers[0].client().get("/props"))["chat_template"]
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+                more = llama_server.gemma4_template(template, folder)
+            if subject.mmproj:
+                more += ["--mmproj", str(subject.mmproj)]
+            peers.append(stack.enter_context(llama_server.llama(binary, subject.path, *more, threads=threads)))
+        for peer in peers:
+            peer.client().post(subject.route, subject.ask("warm up", 8))
+        m = ChatMeasures(subject)
+        measures = [
+            Measure("prompt", "tokens/s", m.prompt, bar=0.97),
+            Measure("decode, streamed", "tokens/s", m.streamed, bar=0.97),
+            Measure("decode, one answer", "tokens/s", m.whole, bar=0.97),
+            Measure("first token, cold", "ms", m.cold, "less"),
+            Measure("first token, cached prefix", "ms", m.cached, "less", bar=1.2, slack=3.0),
+            Measure("8 clients at once", "tokens/s", m.eight, rounds=min(rounds, 3)),
+            Measure("decode within a JSON Schema", "tokens/s", m.constrained, bar=1.5),
+        ]
+        if subject.mmproj:
+            measures.append(Measure("first token, second turn on an image", "ms", m.second_turn, "less"))
+        report.take(measures, peers, rounds)
+        if subject.mmproj:
+            again = peers[0].notes.get("encoded again")
+            report.say(f"pictures that ours encoded again for a second turn: {again}", again == 0)
+        if overtake:
+            overtaking(report, peers, subject)
+    return report
+
+
+def main() -> int:
+    parser = options(__doc__ or "", rounds=5)
+    parser.add_argument("--model", choices=SUBJECTS, help="only this one")
+    parser.add_argument("--no-overtaking", action="store_true", help="leave out the wait beside a long generation")
+    given = parser.parse_args()
+    if llama_server.binary() is None:
+        print(f"Only ours is measured: {llama_server.MISSING}.", file=sys.stderr)
+    chosen = [given.model] if given.model else list(SUBJECTS)
+    absent = [name for name in chosen if not SUBJECTS[name].path.is_file()]
+    for name in absent:
+        print(f"{name} is left out: {SUBJECTS[name].path} is not there.", file=sys.stderr)
+    reports = [bench(SUBJECTS[name], given.rounds, given.threads, overtake=not given.no_overtaking)
+               for name in chosen if name not in absent]  # fmt: skip
+    return finish(reports, given.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
