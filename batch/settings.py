@@ -49,7 +49,7 @@ class EmbeddingSettings(ModelSettings):
 class SttSettings(ModelSettings):
     port: int = Field(8082, ge=0, le=65535)
     vad_model: str = ""
-    """A path to a Silero VAD model in ggml format; empty: the catalogue's if fetched, else cuts at low energy."""
+    """A path to a Silero VAD model in ggml format; empty: the one that comes with batch; none: cut at low energy."""
 
 
 class FolderSettings(_Section):
@@ -138,6 +138,10 @@ class Settings(BaseSettings):
     hub: str = ""
     """Address of a Hugging Face mirror; empty: the hub's own, or HF_ENDPOINT."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_bytes: int = Field(10 << 20, ge=4096)
+    """Size at which .batch/logs/batch.log is put aside for a new one."""
+    log_files: int = Field(5, ge=1, le=1000)
+    """How many of those are kept."""
     vlm: VlmSettings = VlmSettings()
     embedding: EmbeddingSettings = EmbeddingSettings()
     stt: SttSettings = SttSettings()

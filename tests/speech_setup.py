@@ -12,6 +12,7 @@ import av
 import numpy as np
 from scripted_work import ScriptedWork
 
+import batch
 from batch.media.audio import RATE, load
 from batch.queue.jobs import Kind
 from batch.settings import Settings, SttSettings, default_models_dir
@@ -23,14 +24,14 @@ JFK_SAYS = (
 )
 BASE = default_models_dir() / "ggml-base.bin"
 TINY_EN = default_models_dir() / "ggml-tiny.en.bin"
-SILERO = default_models_dir() / "ggml-silero-v6.2.0.bin"
+SILERO = Path(batch.__file__).parent / "data" / "silero-vad" / "ggml-silero-v6.2.0.bin"
 
 Samples = np.ndarray[Any, np.dtype[np.float32]]
 
 
 def loaded(model: Path, **stt: Any) -> SpeechEngine:
     """The engine with this model, and without a VAD model unless one is named."""
-    chosen = SttSettings(model=str(model), threads=1, **stt)
+    chosen = SttSettings(model=str(model), threads=1, **{"vad_model": "none", **stt})
     engine = SpeechEngine(Settings(stt=chosen, models_dir=Path(__file__).parent / "data"))
     engine.load(lambda _: None)
     return engine

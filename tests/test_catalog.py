@@ -158,8 +158,10 @@ def test_a_damaged_record_counts_as_none(tmp_path: Path) -> None:
     assert resolve(chosen, "embedding").sha256 is None
 
 
-def test_the_voice_activity_model_is_optional(tmp_path: Path) -> None:
-    assert vad(settings(tmp_path)) is None
+def test_the_voice_activity_model_comes_along_and_is_optional(tmp_path: Path) -> None:
+    shipped = vad(settings(tmp_path))
+    assert shipped is not None and shipped.name == "ggml-silero-v6.2.0.bin"
+    assert vad(settings(tmp_path, stt={"vad_model": "none"})) is None
     mine = toy(tmp_path, "vad.bin", b"lmgg")
     assert vad(settings(tmp_path, stt={"vad_model": "vad.bin"})) == mine
     with pytest.raises(ModelProblem, match=r"stt\.vad_model is \"none\.bin\", but there is no such file"):

@@ -424,8 +424,6 @@ def test_times_in_a_chunk_are_times_in_the_file() -> None:
 
 
 def test_silero_finds_speech_and_no_music(tmp_path: Path) -> None:
-    if not SILERO.is_file():
-        pytest.skip("the Silero VAD model has not been fetched")
     engine = loaded(TINY_EN, vad_model=str(SILERO))
     try:
         for samples in (music(60), music(20)):

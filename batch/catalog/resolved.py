@@ -63,7 +63,9 @@ def resolve(settings: Settings, kind: str) -> Resolved:
 
 
 def vad(settings: Settings) -> Path | None:
-    """The voice activity model: the one that the settings name, else the catalogue's if it was fetched."""
+    """The voice activity model: the one that the settings name, else the catalogue's; None with "none"."""
+    if settings.stt.vad_model == "none":
+        return None
     if settings.stt.vad_model:
         path = _file(settings, "stt.vad_model", settings.stt.vad_model)
         check_magic(path, "vad")
