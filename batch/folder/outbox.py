@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from batch import fail_points
 from batch.errors import BatchError
 from batch.folder import document, steps
 from batch.folder.below import find, open_below
@@ -148,14 +149,20 @@ class Outbox:
         folders: set[str] = set()
         self._each(plans, lambda plan: self._prepare(plan, folders))
         self._each(plans, self._flush)
+        fail_points.reach("outbox-temporary")
         self._each(plans, self._replace_parts)
         # Once more in between: no power cut may leave a JSON without the files that it says are there.
         if any(len(plan.parts) > 1 for plan in plans):
             self._sync_folders(plans, folders)
+        fail_points.reach("outbox-parts")
         self._each(plans, lambda plan: self._place(plan, plan.parts[-1][0]))
         self._sync_folders(plans, folders)
+        fail_points.reach("outbox-json")
         written = [plan for plan in plans if plan.error is None]
-        self.ledger.delivered([(plan.due, plan.state, self._dispose(plan)) for plan in written])
+        outcomes = [(plan.due, plan.state, self._dispose(plan)) for plan in written]
+        fail_points.reach("source-moved")
+        self.ledger.delivered(outcomes)
+        fail_points.reach("outbox-noted")
         for plan in plans:
             if plan.error is not None:
                 self._complain(plan)
@@ -260,7 +267,7 @@ class Outbox:
                 if wish == "delete":
                     os.unlink(name, dir_fd=here)
                 else:
-                    self._move(here, due.path, os.path.join(self.settings.home, due.rules["done"]))
+                    self._move(here, due, os.path.join(self.settings.home, due.rules["done"]))
             finally:
                 os.close(here)
         except OSError as error:
@@ -268,8 +275,8 @@ class Outbox:
             return False
         return True
 
-    def _move(self, here: int, path: str, done: str) -> None:
-        folder, _, name = path.rpartition("/")
+    def _move(self, here: int, due: Due, done: str) -> None:
+        folder, _, name = due.path.rpartition("/")
         there = os.path.join(done, folder)
         os.makedirs(there, exist_ok=True)
         target, number = os.path.join(there, name), 1
@@ -281,7 +288,7 @@ class Outbox:
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            copy = os.path.join(there, f".batch-{os.getpid()}.part")
+            copy = os.path.join(there, f".batch-{due.id}.part")  # always the same: a killed service's is written over
             with open(os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=here), "rb") as source, open(copy, "wb") as out:
                 shutil.copyfileobj(source, out, 1 << 20)
                 out.flush()
