@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import sqlite3
 import threading
@@ -21,6 +22,8 @@ from batch.errors import BatchError, Conflict, DiskFull, NotFound, WorkerDied
 from batch.queue import schema
 from batch.queue.jobs import TRANSITIONS, Draft, Job, Kind, Origin, State
 
+logger = logging.getLogger("batch.queue")
+
 _COLUMNS = (
     "id, kind, task, state, origin, priority, request, created_at, attempts, started_at, finished_at, result, error, "
     "progress, source, parent, cancel, waited"
@@ -30,6 +33,15 @@ _COLUMNS = (
 def message_for(job: str) -> bytes:
     """The huey message of a job: JSON, never a pickle, so that who can write the database cannot run code."""
     return json.dumps({"id": job, "name": "batch.run", "args": [job]}, separators=(",", ":")).encode()
+
+
+def _job_of(data: Any) -> str:
+    """The job that a message names; empty when it is none of ours, whatever it holds."""
+    try:
+        named = json.loads(data)["id"]
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return ""
+    return named if isinstance(named, str) else ""
 
 
 class Transaction:
@@ -151,30 +163,37 @@ class Store:
             if not self.waiting(kind, floor):
                 return None
             with self.transaction() as transaction:
-                row = transaction.execute(
-                    "select id, data, priority from task where queue=? and priority>? "
-                    "order by priority desc, id limit 1",
-                    (kind, floor),
-                ).fetchone()
-                if row is None:
-                    return None
-                message, data, priority = row
-                job = json.loads(data)["id"]
-                now = time.time()
-                # A pack's claims share their time, by which `recover` tells mates from jobs that wait for inner ones.
-                since = now
-                if mate_of is not None:
-                    found = transaction.execute("select task, attempts from job where id=?", (job,)).fetchone()
-                    if found is None or tuple(found) != (mate_of.task, 0):
+                while True:
+                    row = transaction.execute(
+                        "select id, data, priority from task where queue=? and priority>? "
+                        "order by priority desc, id limit 1",
+                        (kind, floor),
+                    ).fetchone()
+                    if row is None:
                         return None
-                    since = mate_of.started_at or now
+                    message, data, priority = row
+                    job = _job_of(data)
+                    found = transaction.execute(
+                        "select task, attempts from job where id=? and message=? and state='queued'", (job, message)
+                    ).fetchone()
+                    if found is not None:
+                        break
+                    # Not ours: kept for a look, out of the way of the others.
+                    transaction.execute("update task set queue='set aside' where id=?", (message,))
+                    logger.error("message %d of the %s queue names no queued job: it is set aside", message, kind)
+                if mate_of is not None and tuple(found) != (mate_of.task, 0):
+                    return None
                 transaction.execute("delete from task where id=?", (message,))
+                # Never before it was made: the clock may have been set back.
+                (began,) = transaction.execute(
+                    "update job set state='running', attempts=attempts+1, started_at=max(?, created_at), progress=null "
+                    "where id=? returning started_at",
+                    (time.time(), job),
+                ).fetchone()
+                # A pack's claims share their time, by which `recover` tells mates from jobs that wait for inner ones.
                 transaction.execute(
-                    "insert or replace into claim values (?,?,?,?,?,?)", (job, kind, data, priority, message, since)
-                )
-                transaction.execute(
-                    "update job set state='running', attempts=attempts+1, started_at=?, progress=null where id=?",
-                    (now, job),
+                    "insert or replace into claim values (?,?,?,?,?,?)",
+                    (job, kind, data, priority, message, mate_of.started_at if mate_of else began),
                 )
                 return self.job(job)
 
@@ -193,7 +212,7 @@ class Store:
         """Finish a running job and drop its claim; False when it was not running (any more). `result` is JSON text."""
         with self.transaction(durable=durable) as transaction:
             changed = transaction.execute(
-                "update job set state=?, result=?, error=?, finished_at=?, message=null "
+                "update job set state=?, result=?, error=?, finished_at=max(?, started_at), message=null "
                 "where id=? and state='running'",
                 (state, result, None if error is None else _dump(error), time.time(), job),
             ).rowcount
