@@ -69,6 +69,8 @@ class SileroDetector:
         listen_to_log()
         library.whisper_vad_init_from_file_with_params.argtypes = [ctypes.c_char_p, _VadParams]
         library.whisper_vad_init_from_file_with_params.restype = ctypes.c_void_p
+        library.whisper_vad_reset_state.argtypes = [ctypes.c_void_p]
+        library.whisper_vad_reset_state.restype = None
         library.whisper_vad_detect_speech_no_reset.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int]
         library.whisper_vad_detect_speech_no_reset.restype = ctypes.c_bool
         library.whisper_vad_probs.argtypes = [ctypes.c_void_p]
@@ -79,6 +81,8 @@ class SileroDetector:
         self._context = library.whisper_vad_init_from_file_with_params(str(path).encode(), _VadParams(1, False, 0))
         if not self._context:
             raise ModelProblem(f"{path} could not be loaded as a Silero VAD model in ggml format: fetch it again.")
+        # A new context's memory is whatever was there, at times NaN for good: whisper.cpp clears it in its own call only.
+        library.whisper_vad_reset_state(self._context)
 
     def scores(self, frames: Samples) -> Scores:
         flat = np.ascontiguousarray(frames, np.float32).reshape(-1)
