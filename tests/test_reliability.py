@@ -99,7 +99,7 @@ def test_service_killed_loses_no_accepted_file_and_writes_nothing_twice(start_se
 def test_a_caller_that_went_down_with_the_service_leaves_no_job_behind(start_service: Start) -> None:
     service = start_service().ready()
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        calls = [pool.submit(service.call, "vlm", "/v1/chat/completions", chat("a b c d e f g h", pause_ms=300))
+        calls = [pool.submit(service.call, "vlm", "/v1/chat/completions", chat("w " * 200, pause_ms=300))
                  for _ in range(2)]  # fmt: skip
         wait_until(lambda: len(jobs(service, "--kind", "vlm")) == 2 and running(service), "both are accepted")
         service.kill()
