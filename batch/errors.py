@@ -68,6 +68,13 @@ class NotFound(BatchError):
     type = "not_found_error"
 
 
+class TooSlow(BatchError):
+    """The request did not arrive in time."""
+
+    status = 408
+    type = "invalid_request_error"
+
+
 class Conflict(BatchError):
     """The job is not in a state that allows this."""
 
@@ -93,6 +100,13 @@ class Unprocessable(BatchError):
     """The request contradicts an earlier one."""
 
     status = 422
+    type = "invalid_request_error"
+
+
+class HeadersTooLarge(BatchError):
+    """The request's headers are larger than this service takes."""
+
+    status = 431
     type = "invalid_request_error"
 
 

@@ -92,6 +92,12 @@ class QueueSettings(_Section):
 class LimitSettings(_Section):
     body_bytes: int = Field(256 << 20, ge=1024)
     """Largest request body."""
+    body_seconds: float = Field(60.0, gt=0)
+    """How long a body may take to arrive, besides one second for every KB of it."""
+    header_bytes: int = Field(64 << 10, ge=1024)
+    """Largest request headers."""
+    header_seconds: float = Field(20.0, gt=0)
+    """How long a request's headers may take to arrive."""
     image_bytes: int = Field(64 << 20, ge=1)
     image_pixels: int = Field(100_000_000, ge=1)
     """Largest image, in pixels after decoding."""

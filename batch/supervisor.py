@@ -19,6 +19,7 @@ import uvicorn
 
 from batch import __version__, fail_points
 from batch.api.app import create_app
+from batch.api.protocol import protocol
 from batch.errors import AlreadyRunning, BatchError, DiskFull
 from batch.folder.watch import Folder
 from batch.queue.hub import Hub
@@ -85,7 +86,7 @@ class Supervisor:
         servers = {
             kind: Server(uvicorn.Config(create_app(kind, hub, settings), log_level="warning", access_log=False,
                                         lifespan="off", proxy_headers=False, timeout_graceful_shutdown=2, timeout_keep_alive=75,
-                                        server_header=False, http="httptools"))
+                                        server_header=False, http=protocol(settings.limits), ws="none"))
             for kind in Kind
         }  # fmt: skip
         store.note("stopping", False)

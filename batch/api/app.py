@@ -33,7 +33,7 @@ def create_app(kind: Kind, hub: Hub, settings: Settings) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _bug)
-    app.add_middleware(Guard, body_bytes=settings.limits.body_bytes, origins=settings.limits.origins)
+    app.add_middleware(Guard, limits=settings.limits)
     return app
 
 

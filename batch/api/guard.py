@@ -5,6 +5,7 @@ A foreign Host is DNS rebinding; a foreign Origin is a web page of somebody else
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -12,7 +13,8 @@ from urllib.parse import urlsplit
 
 from starlette.responses import JSONResponse
 
-from batch.errors import BatchError, Forbidden, TooLarge
+from batch.errors import BadRequest, BatchError, Forbidden, TooLarge, TooSlow
+from batch.settings import LimitSettings
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -22,22 +24,36 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 _HOST = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])\.?(:\d{1,5})?", re.IGNORECASE)
 
 
+_ONCE = frozenset({b"host", b"origin", b"content-length", b"content-type"})
+"""Headers of which two could be read one way here and another way elsewhere."""
+_SLOWEST = 1024
+"""Bytes of body a second below which a caller is not waited for."""
+
+
 class Guard:
     """ASGI middleware, outermost."""
 
-    def __init__(self, app: App, *, body_bytes: int, origins: tuple[str, ...]) -> None:
+    def __init__(self, app: App, *, limits: LimitSettings) -> None:
         self._app = app
-        self._body_bytes = body_bytes
-        self._origins = frozenset(o.rstrip("/").lower() for o in origins)
+        self._body_bytes = limits.body_bytes
+        self._body_seconds = limits.body_seconds
+        self._origins = frozenset(o.rstrip("/").lower() for o in limits.origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        headers: dict[bytes, str] = {}
+        twice: set[bytes] = set()
+        for name, value in scope["headers"]:
+            if name in headers:
+                twice.add(name)
+            headers[name] = value.decode("latin-1")
         origin = headers.get(b"origin")
         cors = self._cors(origin, headers)
         try:
+            if twice and (doubled := twice & _ONCE):
+                raise BadRequest(f"The request has more than one {min(doubled).decode().title()} header.")
             self._check(headers, origin)
         except BatchError as error:
             await JSONResponse({"error": error.body()}, error.status)(scope, receive, send)
@@ -93,14 +109,27 @@ class Guard:
         return TooLarge(f"The request's body is larger than {self._body_bytes} bytes (limits.body_bytes in batch.toml).")
 
     def _counted(self, receive: Receive) -> Receive:
-        """A body that lies about its length, or has none (chunked), is counted as it comes."""
-        seen = 0
+        """A body that lies about its length, or has none (chunked), is counted as it comes; one that hardly comes is
+        given up."""
+        seen, whole = 0, False
+        clock = asyncio.get_running_loop().time
+        begun = clock()
 
         async def counted() -> MutableMapping[str, Any]:
-            nonlocal seen
-            message = await receive()
+            nonlocal seen, whole
+            if whole:  # what comes now is that the caller hangs up
+                return await receive()
+            try:
+                async with asyncio.timeout_at(begun + self._body_seconds + seen / _SLOWEST):
+                    message = await receive()
+            except TimeoutError:
+                raise TooSlow(
+                    f"Only {seen} bytes of the request's body arrived in {clock() - begun:.0f} seconds "
+                    "(limits.body_seconds in batch.toml)."
+                ) from None
             if message["type"] == "http.request":
                 seen += len(message.get("body", b""))
+                whole = not message.get("more_body", False)
                 if seen > self._body_bytes:
                     raise self._too_large()
             return message
