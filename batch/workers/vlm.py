@@ -28,6 +28,8 @@ from batch.workers.sampling import Sampling, model_defaults
 from batch.workers.template import ChatTemplate
 from batch.workers.vision import Picture, Vision
 
+_LARGEST_PICTURE = 1152
+"""Room for the 1,120 tokens of Gemma's largest picture; more would only make every sliding window larger, and slower."""
 _SEQUENCES = len(Priority)
 """A job of every priority class may wait inside another's yield point."""
 
@@ -55,7 +57,7 @@ class VlmEngine:
         # A picture that is attended to in both directions must fit into one physical batch.
         whole = self._vision is not None and self._vision.non_causal
         self._context = context = Context(
-            model, n_ctx=wanted.context, n_batch=2048, n_ubatch=2048 if whole else 512, sequences=_SEQUENCES,
+            model, n_ctx=wanted.context, n_batch=2048, n_ubatch=_LARGEST_PICTURE if whole else 512, sequences=_SEQUENCES,
             threads=threads,
         )  # fmt: skip
         forgets = model.n_swa > 0 or bool(lib.llama_model_is_recurrent(model.handle)) or bool(
