@@ -8,16 +8,20 @@ import errno
 import fcntl
 import logging
 import os
+import resource
 import signal
+import site
 import socket
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import uvicorn
 
-from batch import __version__, fail_points
+import batch
+from batch import __version__, fail_points, logs
 from batch.api.app import create_app
 from batch.api.protocol import protocol
 from batch.errors import AlreadyRunning, BatchError, DiskFull
@@ -33,6 +37,8 @@ logger = logging.getLogger("batch.supervisor")
 
 _BROKEN = 3
 """workers/__main__.py's exit status for a model that cannot be loaded."""
+_BREAKDOWN = 70
+"""Exit status after a fault of our own; 1 is for what a person can mend, as a port in use."""
 _LOOK = 2.0
 """Seconds between two looks whether a worker hangs."""
 _KILL_AFTER = 5.0
@@ -55,6 +61,7 @@ class Supervisor:
         self._announce = announce
         self._stopping = asyncio.Event()
         self._workers: dict[Kind, asyncio.subprocess.Process] = {}
+        self._lines: dict[Kind, logs.Lines] = {}
 
     async def run(self) -> None:
         settings = self.settings
@@ -64,6 +71,7 @@ class Supervisor:
         settings.inbox_dir.mkdir(parents=True, exist_ok=True)
         settings.outbox_dir.mkdir(parents=True, exist_ok=True)
         with self._only_one(), contextlib.ExitStack() as sockets:
+            logs.to_file(settings)
             listening = {kind: sockets.enter_context(_listen(kind, getattr(settings, kind.value).port)) for kind in Kind}
             ports = {kind: int(sock.getsockname()[1]) for kind, sock in listening.items()}
             store = Store(settings.database)
@@ -84,7 +92,7 @@ class Supervisor:
             asyncio.get_running_loop().add_signal_handler(number, self._signalled)
         folder = Folder(settings, hub)
         servers = {
-            kind: Server(uvicorn.Config(create_app(kind, hub, settings), log_level="warning", access_log=False,
+            kind: Server(uvicorn.Config(create_app(kind, hub, settings), log_config=None, access_log=False,
                                         lifespan="off", proxy_headers=False, timeout_graceful_shutdown=2, timeout_keep_alive=75,
                                         server_header=False, http=protocol(settings.limits), ws="none"))
             for kind in Kind
@@ -110,6 +118,8 @@ class Supervisor:
         # No new work from the folder, then the workers end or put back what they hold, then callers are told.
         await folder.stop()
         ended = await asyncio.gather(*tending, return_exceptions=True)
+        for lines in self._lines.values():
+            await asyncio.to_thread(lines.end)
         for task in (stopping, *others):
             task.cancel()
         ended += await asyncio.gather(*others, return_exceptions=True)
@@ -174,10 +184,15 @@ class Supervisor:
                 process.kill()
 
     async def _start(self, kind: Kind) -> asyncio.subprocess.Process:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "batch.workers", kind.value,
-            stdin=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        )  # fmt: skip
+        lines = logs.Lines(kind)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "batch.workers", kind.value, stdin=asyncio.subprocess.PIPE,
+                stdout=lines.writer, stderr=lines.writer, env=_environment(),
+            )  # fmt: skip
+        finally:
+            os.close(lines.writer)
+        self._lines[kind] = lines
         assert process.stdin is not None
         # The pipe stays open: its closing is how the worker learns that we are gone.
         process.stdin.write(self.settings.model_dump_json().encode() + b"\n")
@@ -236,6 +251,15 @@ def _note(store: Store, name: str, value: Any) -> None:
         logger.warning("`batch status` misses some news: %s", error.message)
 
 
+def _environment() -> dict[str, str]:
+    """A worker's: what lies in the folder that the service was started in must not pass for Python's modules."""
+    found = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"}
+    here = str(Path(batch.__file__).parent.parent)
+    if here not in site.getsitepackages():  # run from a checkout
+        found["PYTHONPATH"] = os.pathsep.join(filter(None, (found.get("PYTHONPATH"), here)))
+    return found
+
+
 def _listen(kind: Kind, port: int) -> socket.socket:
     """A socket on 127.0.0.1, never on another address."""
     # The protocol is named because asyncio switches Nagle's delay off (40 ms an answer) only where it is.
@@ -256,14 +280,30 @@ def _listen(kind: Kind, port: int) -> socket.socket:
 
 def serve(settings: Settings, announce: Callable[[dict[Kind, int]], None] = lambda ports: None) -> None:
     """Run the service until it is told to stop; raises BatchError when it cannot start."""
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
+    logs.to_terminal(settings)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    _room_for_callers()
 
     async def main() -> None:
         await Supervisor(settings, announce=announce).run()
 
-    asyncio.run(main())
+    try:
+        asyncio.run(main())
+    except BatchError as error:
+        logs.last_words(settings, error.message)
+        raise
+    except Exception as error:
+        logger.critical("the service broke down", exc_info=error)
+        sys.exit(_BREAKDOWN)
+
+
+def _room_for_callers() -> None:
+    """Every waiting caller holds a descriptor, and the usual soft limit of 1,024 is less than `queue.waiting` on 3 ports."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 __all__ = ["Supervisor", "serve"]

@@ -33,8 +33,9 @@ def status(home: Home = None, as_json: Json = False) -> None:
         queued = ", ".join(f"{n} {name}" for name, n in model["queued"].items() if n) or "-"
         today = f"{model['done_today']} done" + (f", {model['failed_today']} failed" if model["failed_today"] else "")
         table.add_row(
-            f"{kind} :{model['port']}" if model["port"] else kind, model["model"] or "-", model["status"], _now(model["running"]), queued,
-            today, f"{model['seconds_a_job']:.2f} s each" if model["seconds_a_job"] is not None else "-",
+            f"{kind} :{model['port']}" if model["port"] else kind, model["model"] or "-", model["status"],
+            _now(model["running"]), queued, today,
+            f"{model['seconds_a_job']:.2f} s each" if model["seconds_a_job"] is not None else "-",
             duration(model["eta_seconds"]) if model["eta_seconds"] is not None else "-",
         )  # fmt: skip
     console.print(table)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 from batch import fail_points
 from batch.errors import BatchError
+from batch.logs import WorkerFormatter
 from batch.queue.jobs import Kind
 from batch.settings import Settings
 
@@ -29,9 +30,9 @@ def main() -> int:
     fail_points.arm(settings.fail_at, settings.state_dir)
     last_deeds: list[Callable[[], None]] = []
     threading.Thread(target=_end_with_supervisor, args=(last_deeds,), name="supervisor", daemon=True).start()
-    logging.basicConfig(
-        level=settings.log_level.upper(), format=f"%(asctime)s %(levelname)s {kind}: %(message)s", stream=sys.stderr
-    )
+    to_supervisor = logging.StreamHandler(sys.stderr)
+    to_supervisor.setFormatter(WorkerFormatter())
+    logging.basicConfig(level=settings.log_level.upper(), handlers=[to_supervisor])
     # huey logs a line a job at INFO; ours says the same in the job's row.
     logging.getLogger("huey").setLevel(logging.WARNING)
     lock = _only_one(settings, kind)

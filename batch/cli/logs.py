@@ -1,0 +1,38 @@
+"""`batch logs`: what the service has written, with the service up or down."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from batch.cli.app import Home, app
+from batch.cli.overview import database
+from batch.errors import NotFound
+
+
+@app.command()
+def logs(
+    home: Home = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new lines, until Ctrl-C.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the last lines to begin with.")] = 50,
+) -> None:
+    """Show the service's log."""
+    from batch import logs as log
+
+    folder = database(home).parent.parent
+    path = log.file_of(folder)
+    found, newest = log.tail(path, lines)
+    if newest is None and not follow:
+        raise NotFound(f"{folder} has no log yet: start `batch serve` there, or name the home with --home.")
+    for line in found:
+        print(line, flush=follow)
+    if not follow:
+        if newest is not None:
+            newest.close()
+        return
+    try:
+        for line in log.follow(path, newest):
+            print(line, flush=True)
+    except KeyboardInterrupt:
+        return
