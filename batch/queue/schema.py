@@ -6,6 +6,7 @@ sqlite-utils (which would double the start-up time of `batch status`).
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -133,7 +134,8 @@ def migrate(path: Path) -> None:
             conn.execute(f"pragma user_version={VERSION}")
         conn.execute("commit")
     except BaseException:
-        conn.execute("rollback")
+        with contextlib.suppress(sqlite3.OperationalError):  # a full disk has rolled it back already
+            conn.execute("rollback")
         raise
     finally:
         conn.close()

@@ -83,10 +83,16 @@ class Store:
     def __init__(self, path: Path, *, create: bool = True, readonly: bool = False) -> None:
         self.path = path
         if create and not readonly:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with contextlib.suppress(FileExistsError):
-                os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
-            schema.migrate(path)
+            try:
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                with contextlib.suppress(FileExistsError):
+                    os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
+                schema.migrate(path)
+            except OSError as error:
+                raise DiskFull(f"{path} cannot be made ({error.strerror}): look after its disk.") from error
+            except sqlite3.OperationalError as error:
+                self._disk_trouble(error)
+                raise
         self._lock = threading.RLock()
         uri = f"{path.absolute().as_uri()}?mode={'ro' if readonly else 'rw'}"
         self._conn = sqlite3.connect(uri, uri=True, timeout=30, isolation_level=None, check_same_thread=False)
