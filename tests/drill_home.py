@@ -105,6 +105,10 @@ def worker_pids(service: RunningService) -> dict[str, int]:
     return {kind: int(pid) for kind, pid in found.items() if pid and alive(int(pid))}
 
 
+def worker_pid(service: RunningService, kind: str) -> int:
+    return int(wait_until(lambda: worker_pids(service).get(kind), f"the {kind} worker has said hello"))
+
+
 def alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)

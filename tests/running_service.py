@@ -43,6 +43,9 @@ def wait_until(what: Callable[[], Any], message: str, seconds: float = 60.0) -> 
 class RunningService:
     """Ports, process and home of one running service."""
 
+    prefix: tuple[str, ...] = ()
+    """A command that runs the service in its place, say in a namespace of its own."""
+
     def __init__(self, home: Path, variables: Mapping[str, str]) -> None:
         self.home = home
         self.inbox = home / "inbox"
@@ -57,7 +60,7 @@ class RunningService:
 
     def start(self) -> RunningService:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "batch", "serve", "--vlm-port", "0", "--embedding-port", "0", "--stt-port", "0"],
+            [*self.prefix, sys.executable, "-m", "batch", "serve", "--vlm-port", "0", "--embedding-port", "0", "--stt-port", "0"],
             env=self._environment, cwd=self.home, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             start_new_session=True,
         )  # fmt: skip

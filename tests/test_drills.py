@@ -29,6 +29,7 @@ from drill_home import (
     quiet,
     state,
     submit,
+    worker_pid,
     worker_pids,
 )
 from running_service import STARTER, RunningService, wait_until
@@ -277,7 +278,7 @@ def test_a_stream_whose_worker_is_killed_goes_on_where_it_stood(start_service: S
     for piece in _stream(service, chat(" ".join(words), pause_ms=100)):
         told.append(piece)
         if len(told) == 8:
-            os.kill(worker_pids(service)["vlm"], signal.SIGKILL)
+            os.kill(worker_pid(service, "vlm"), signal.SIGKILL)
     assert "".join(told).split() == words, "nothing twice, nothing missing"
 
 
@@ -290,7 +291,7 @@ def test_a_stream_of_the_real_model_at_a_fixed_seed_goes_on_where_it_stood(start
     for piece in _stream(service, body):
         told.append(piece)
         if len(told) == 5:
-            os.kill(worker_pids(service)["vlm"], signal.SIGKILL)
+            os.kill(worker_pid(service, "vlm"), signal.SIGKILL)
     with opened(service) as store:
         assert sorted(job.attempts for job in store.jobs()) == [1, 2]
     assert "".join(told) == whole
