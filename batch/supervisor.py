@@ -14,9 +14,9 @@ import site
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import uvicorn
 
@@ -66,10 +66,11 @@ class Supervisor:
     async def run(self) -> None:
         settings = self.settings
         fail_points.arm(settings.fail_at, settings.state_dir)
-        for folder in (settings.state_dir, settings.state_dir / "run", settings.state_dir / "logs"):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        settings.inbox_dir.mkdir(parents=True, exist_ok=True)
-        settings.outbox_dir.mkdir(parents=True, exist_ok=True)
+        with _writing(settings.home):
+            for folder in (settings.state_dir, settings.state_dir / "run", settings.state_dir / "logs"):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            settings.inbox_dir.mkdir(parents=True, exist_ok=True)
+            settings.outbox_dir.mkdir(parents=True, exist_ok=True)
         with self._only_one(), contextlib.ExitStack() as sockets:
             logs.to_file(settings)
             listening = {kind: sockets.enter_context(_listen(kind, getattr(settings, kind.value).port)) for kind in Kind}
@@ -228,8 +229,9 @@ class Supervisor:
     @contextlib.contextmanager
     def _only_one(self) -> Any:
         path = self.settings.state_dir / "run" / "service.lock"
-        file: BinaryIO = open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b")  # noqa: SIM115
-        with file:
+        with _writing(self.settings.home):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with open(descriptor, "r+b", buffering=0) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -237,10 +239,21 @@ class Supervisor:
                 raise AlreadyRunning(
                     f"batch is already running in {self.settings.home} (pid {pid}): stop it first, or use another --home."
                 ) from None
-            file.truncate(0)
-            file.write(str(os.getpid()).encode())
-            file.flush()
+            with _writing(self.settings.home):
+                file.truncate(0)
+                file.write(str(os.getpid()).encode())
             yield
+
+
+@contextlib.contextmanager
+def _writing(home: Path) -> Generator[None]:
+    """A home that takes no writes is told in one sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise DiskFull(
+            f"{error.filename or home} cannot be written ({error.strerror}): look after its disk, or use another --home."
+        ) from error
 
 
 def _note(store: Store, name: str, value: Any) -> None:
