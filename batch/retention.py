@@ -17,6 +17,8 @@ logger = logging.getLogger("batch.retention")
 
 EVERY = 60.0
 """Seconds between two sweeps."""
+SPARE = 1000
+"""Free pages that stay in the database, for the jobs to come."""
 FRESH = 60.0
 """A spool file younger than this may belong to a job that is just being submitted."""
 JUMP = 60.0
@@ -43,7 +45,7 @@ class Retention:
                     logger.warning("the clock was set: nothing is deleted for its age for %.0f minutes", DOUBT / 60)
                 else:
                     if lost:
-                        await self._hub.in_thread(lambda: sweep_lost(self._hub.store, self._hub.spool))
+                        await self._sweep_lost()
                         lost = False
                     await self._sweep()
             except DiskFull as error:
@@ -52,6 +54,13 @@ class Retention:
                 logger.exception("the sweep failed; the next one comes in %.0f seconds", EVERY)
             await asyncio.sleep(EVERY)
 
+    async def _sweep_lost(self) -> None:
+        store, spool = self._hub.store, self._hub.spool
+        for slice in await asyncio.to_thread(spool.slices):
+            # One slice after another: callers submit through the same thread.
+            await self._hub.in_thread(lambda slice=slice: sweep_lost(store, spool, slice))  # type: ignore[misc]
+            await asyncio.sleep(0.01)
+
     async def _sweep(self) -> None:
         hub = self._hub
         for origin, before in deadlines(self._settings).items():
@@ -59,7 +68,8 @@ class Retention:
                 await asyncio.sleep(0.01)
         while await hub.in_thread(lambda: sweep_orphans(hub.store, hub.spool)):
             await asyncio.sleep(0.01)
-        await hub.in_thread(hub.store.vacuum)
+        while await hub.in_thread(lambda: hub.store.vacuum(keep=SPARE)):
+            await asyncio.sleep(0.01)
 
 
 class Clock:
@@ -102,7 +112,7 @@ def sweep_orphans(store: Store, spool: Spool, *, fresh: float = FRESH, limit: in
     return len(gone)
 
 
-def sweep_lost(store: Store, spool: Spool, *, older_than: float = LOST) -> int:
-    """Delete spool files that no job ever referred to; returns how many went."""
+def sweep_lost(store: Store, spool: Spool, slice: str | None = None, *, older_than: float = LOST) -> int:
+    """Delete spool files that no job ever referred to, of one slice of the spool or of all; returns how many went."""
     spool.sweep_temporary(older_than=older_than)
-    return sum(spool.remove(name, older_than=older_than) for name in list(spool.names()) if not store.referred(name))
+    return sum(spool.remove(name, older_than=older_than) for name in list(spool.names(slice)) if not store.referred(name))

@@ -16,7 +16,7 @@ from batch.errors import BatchError
 if TYPE_CHECKING:
     from sqlite_utils.db import Database
 
-VERSION = 2
+VERSION = 3
 
 # `task` is huey's own table, with AUTOINCREMENT (huey's strict_fifo): ids are never reused, so a message put back under
 # its old id keeps its place in the line.
@@ -94,6 +94,13 @@ end;
 """
 
 
+# Every list of jobs by model, state and door is a walk along this index, however many others there are.
+_BY_ORIGIN = """
+drop index job_kind_state;
+create index job_kind_state_origin on job (kind, state, origin, id);
+"""
+
+
 class NewerDatabase(BatchError):
     """The database was written by a newer batch."""
 
@@ -122,6 +129,10 @@ def migrate(path: Path) -> None:
     @migrations(name="0002 idempotency keys")
     def second(db: Database) -> None:
         _script(db, _KEYS)
+
+    @migrations(name="0003 jobs by origin")
+    def third(db: Database) -> None:
+        _script(db, _BY_ORIGIN)
 
     conn = sqlite3.connect(path, timeout=30, isolation_level=None)
     # Page size and vacuum mode can only be chosen before the first table is written.

@@ -108,10 +108,14 @@ class Spool:
                 pass
         return True
 
-    def names(self) -> Iterator[str]:
-        """Every sha256 in the spool."""
-        for folder in self.folder.iterdir():
-            if len(folder.name) == 2 and folder.is_dir():
+    def slices(self) -> list[str]:
+        """What the names in the spool begin with: two digits, 256 slices at most."""
+        return sorted(folder.name for folder in self.folder.iterdir() if len(folder.name) == 2 and folder.is_dir())
+
+    def names(self, slice: str | None = None) -> Iterator[str]:
+        """Every sha256 in the spool, or in one slice of it."""
+        for folder in (self.folder / name for name in (self.slices() if slice is None else [slice])):
+            with contextlib.suppress(FileNotFoundError):
                 for entry in os.scandir(folder):
                     if _NAME.fullmatch(entry.name):
                         yield entry.name

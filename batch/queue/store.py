@@ -28,6 +28,8 @@ _COLUMNS = (
     "id, kind, task, state, origin, priority, request, created_at, attempts, started_at, finished_at, result, error, "
     "progress, source, parent, cancel, waited"
 )
+_WAL_BYTES = 32 << 20
+"""To this size the write-ahead log is cut once all of it is in the database."""
 
 
 def message_for(job: str) -> bytes:
@@ -99,6 +101,8 @@ class Store:
         if not readonly:
             self._conn.execute("pragma synchronous=normal")
             self._conn.execute("pragma wal_autocheckpoint=4000")
+            # One huge commit, or a reader that kept checkpoints from ending, must not leave its size behind.
+            self._conn.execute(f"pragma journal_size_limit={_WAL_BYTES}")
         self._conn.execute("pragma cache_size=-8000")
 
     def close(self) -> None:
@@ -284,10 +288,12 @@ class Store:
         (their worker's successor finds the cancel mark)."""
         with self.transaction() as transaction:
             transaction.execute(
-                "update job set cancel=1 where waited=1 and kind in ('vlm','embedding','stt') and state='running'"
+                "update job set cancel=1 where waited=1 and kind in ('vlm','embedding','stt') and state='running' "
+                "and origin='http'"
             )
             rows = transaction.execute(
-                "select id, message from job where kind in ('vlm','embedding','stt') and state='queued' and waited=1"
+                "select id, message from job where kind in ('vlm','embedding','stt') and state='queued' "
+                "and origin='http' and waited=1"
             ).fetchall()
             for job, message in rows:
                 self._cancel_queued(transaction, job, message)
@@ -357,7 +363,10 @@ class Store:
     def orphans(self, limit: int) -> list[str]:
         """Spool files that lost a reference and have none left."""
         with self.transaction() as transaction:
-            transaction.execute("delete from orphan where sha256 in (select sha256 from blob)")
+            transaction.execute(
+                "delete from orphan where sha256 in (select sha256 from orphan o where exists "
+                "(select 1 from blob where blob.sha256 = o.sha256) limit ?)", (limit,)
+            )  # fmt: skip
             return [r[0] for r in transaction.execute("select sha256 from orphan limit ?", (limit,)).fetchall()]
 
     def forget_orphans(self, names: Sequence[str]) -> None:
@@ -387,21 +396,18 @@ class Store:
 
     def jobs(self, *, state: State | None = None, kind: Kind | None = None, origin: Origin | None = None,
              parent: str | None = None, limit: int = 50) -> list[Job]:  # fmt: skip
-        """The newest jobs that match. Each (kind, state) pair is one walk along an index, however many there are."""
-        if origin and not any(row[0] for row in self.read("select sum(n) from tally where origin=?", (origin,))):
-            return []
-        found: list[Any] = []
-        for one_kind in [kind] if kind else list(Kind):
-            for one_state in [state] if state else list(State):
-                where, params = "kind=? and state=?", [str(one_kind), str(one_state)]
-                if origin:
-                    where, params = where + " and origin=?", [*params, str(origin)]
-                if parent:
-                    where, params = where + " and parent=?", [*params, parent]
-                sql = f"select {_COLUMNS} from job where {where} order by id desc limit ?"
-                found += self.read(sql, (*params, limit))
-        found.sort(key=lambda row: str(row[0]), reverse=True)
-        return [_job(row) for row in found[:limit]]
+        """The newest jobs that match. Each kind, state and origin is one walk along an index, however many there are."""
+        wanted = {(kind or row[0], state or row[3], origin or row[1]) for row in self.tally()}
+        ids: list[str] = []
+        for of_kind, in_state, through in wanted:
+            where, params = "kind=? and state=? and origin=?", [of_kind, in_state, through]
+            if parent:
+                where, params = where + " and parent=?", [*params, parent]
+            rows = self.read(f"select id from job where {where} order by id desc limit ?", (*params, limit))
+            ids += [row[0] for row in rows]
+        # Requests and results are read of those alone that are shown: each may be large.
+        found = (self.job(id) for id in sorted(ids, reverse=True)[:limit])
+        return [job for job in found if job is not None]
 
     def ahead(self, job: str) -> int:
         """How many messages are before this job's in its line; 0 when it is next, running or ended."""
@@ -458,10 +464,13 @@ class Store:
                 (f"{int(before * 1000):012x}", origin, before, limit),
             ).rowcount
 
-    def vacuum(self, pages: int = 1000) -> None:
-        """Give freed pages back to the file system, a slice at a time."""
+    def vacuum(self, pages: int = 1000, *, keep: int = 0) -> bool:
+        """Give freed pages back to the file system, a slice at a time, down to `keep`; True while there are more."""
         with self._lock:
-            self._conn.execute(f"pragma incremental_vacuum({int(pages)})").fetchall()
+            free = int(self._conn.execute("pragma freelist_count").fetchone()[0]) - keep
+            if free > 0:
+                self._conn.execute(f"pragma incremental_vacuum({min(pages, free)})").fetchall()
+            return free > pages
 
 
 def _dump(value: Any) -> str:
