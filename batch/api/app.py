@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from batch import __version__
 from batch.api.guard import Guard
@@ -32,6 +33,7 @@ def create_app(kind: Kind, hub: Hub, settings: Settings) -> FastAPI:
     app.add_exception_handler(BatchError, _batch_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _bug)
     app.add_middleware(Guard, limits=settings.limits)
     return app
@@ -81,6 +83,11 @@ async def _http_error(request: Request, error: Exception) -> Response:
     if error.status_code in (404, 405):
         return error_response(NotFound("File Not Found"), request.url.path)
     return error_response(BadRequest(str(error.detail)), request.url.path)
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    """The caller hung up in the middle of its body: nobody hears this."""
+    return Response(status_code=Cancelled.status)
 
 
 async def _bug(request: Request, error: Exception) -> Response:

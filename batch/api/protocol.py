@@ -151,7 +151,12 @@ class BoundedProtocol(HttpToolsProtocol):
         """Answer in place of a route and hang up; says nothing when an answer is under way already."""
         if self.transport.is_closing():
             return
-        if self.cycle is None or self.cycle.response_complete:
+        waiting = self.cycle is not None and not self.cycle.response_complete
+        if waiting:
+            # Its route waits for the rest of a body that can't be read any more.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if not waiting or not (self.pipeline or self.cycle.response_started):
             body = json.dumps({"error": error.body()}).encode()
             self.transport.write(
                 b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s"

@@ -6,6 +6,7 @@ The bodies are read from the raw bytes whatever Content-Type says, as llama-serv
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -78,12 +79,32 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
+def _number(text: str) -> float:
+    if math.isinf(value := float(text)):
+        raise ValueError(f"the number {_cut(text)} is too large")
+    return value
+
+
+def _integer(text: str) -> int:
+    if len(text) > 20:
+        raise ValueError(f"the number {_cut(text)} is too large")
+    return int(text)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 24 else text[:23] + "…"
+
+
 def parse_json(data: bytes) -> Any:
     """The document in `data`; BadRequest when it is not JSON, nests too deep or holds half a surrogate pair."""
     try:
-        document = json.loads(data, parse_constant=_no_constant)
+        # Decoded here, as json.loads would take half a surrogate pair for a character, and UTF-16 too.
+        text = data.decode("utf-8-sig")
+        document = json.loads(text, parse_constant=_no_constant, parse_float=_number, parse_int=_integer)
         if b"\\u" in data:
             json.dumps(document, ensure_ascii=False).encode()
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"The request body is not UTF-8: byte {error.start} is wrong.") from None
     except UnicodeEncodeError:
         raise BadRequest("The request body holds half of a surrogate pair, which is no character.") from None
     except RecursionError:

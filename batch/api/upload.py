@@ -10,7 +10,7 @@ from email.message import Message
 from typing import Any
 
 from fastapi import Request
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError, MultipartParseError
 from python_multipart.multipart import MultipartParser
 
 from batch.api.idempotency import digest
@@ -20,6 +20,9 @@ FIELD_BYTES = 1 << 20
 """Most bytes of all the small fields together."""
 
 FIELDS = 256
+
+LONGEST_NAME = 255
+"""Characters of a file's name that are kept."""
 
 
 @dataclass(slots=True)
@@ -49,7 +52,10 @@ async def receive(request: Request, file_field: str = "file") -> Upload:
     if kind.get_content_type() != "multipart/form-data" or not isinstance(boundary, str) or not boundary:
         raise BadRequest(f'Send the sound as multipart/form-data, in a field called "{file_field}".')
     parts = _Parts()
-    parser = MultipartParser(boundary.encode("latin-1", "replace"), parts.callbacks())
+    try:
+        parser = MultipartParser(boundary.encode("latin-1", "replace"), parts.callbacks())
+    except FormParserError as problem:
+        raise BadRequest(f"The multipart boundary cannot be used: {problem}.") from None
     found = Upload()
     limit = int(request.app.state.settings.limits.body_bytes)
     taken = small = 0
@@ -102,7 +108,9 @@ class _Field:
         name = described.get_param("name", "", header="content-disposition")
         filename = described.get_filename()
         self.name = name if isinstance(name, str) else ""
-        self.filename = (filename or "").replace("\\", "/").rsplit("/", 1)[-1]
+        # Shown to people, never opened.
+        last = (filename or "").replace("\\", "/").rsplit("/", 1)[-1]
+        self.filename = "".join(c if c.isprintable() else "\ufffd" for c in last)[:LONGEST_NAME]
         self.value = b""
 
 

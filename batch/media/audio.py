@@ -20,6 +20,9 @@ RATE = 16_000
 MAX_HOURS = 48
 """Longest sound taken; more is a mistake or a bomb."""
 
+MIN_RATE = 1000
+"""Samples a second below which a file is refused: a frame of it would become minutes, and hours fit into a few bytes."""
+
 EXTENSIONS = frozenset({
     ".wav", ".w64", ".mp3", ".mp2", ".m4a", ".m4b", ".aac", ".ac3", ".eac3", ".ogg", ".oga", ".opus", ".flac", ".wma",
     ".aif", ".aiff", ".aifc", ".caf", ".amr", ".au", ".wv", ".ape", ".tta", ".mpc", ".mka", ".webm", ".mp4", ".m4v",
@@ -67,6 +70,9 @@ class Sound:
         if self._stream.codec_context is None:
             self._container.close()
             raise UnsupportedMedia(f"{self.name} has sound in a coding that cannot be read.")
+        if 0 < (self._stream.codec_context.sample_rate or 0) < MIN_RATE:
+            self._container.close()
+            raise self._too_slow(self._stream.codec_context.sample_rate)
         self.seconds: float | None = _length(self._container, self._stream, path)
         """Seconds the file says it has; None when it does not say."""
         self._counted = _counted(self._container.format.name, path)
@@ -104,6 +110,9 @@ class Sound:
         elif self._broken:
             self.truncated = f"{self.name} breaks off after {got:.1f} seconds."
 
+    def _too_slow(self, rate: int) -> UnsupportedMedia:
+        return UnsupportedMedia(f"{self.name} has {rate} samples a second, too few for speech: at least {MIN_RATE} are taken.")
+
     _bad = 0
     _broken = False
 
@@ -119,6 +128,8 @@ class Sound:
                     yield np.zeros(min(lead, RATE), np.float32)
                     lead -= RATE
             here = (frame.format.name, frame.layout.name, frame.sample_rate)
+            if frame.sample_rate < MIN_RATE:
+                raise self._too_slow(frame.sample_rate)
             if here != shape:  # some streams change in mid-flow
                 if resampler is not None:
                     yield from _samples(resampler.resample(None))
