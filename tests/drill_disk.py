@@ -64,7 +64,8 @@ class SmallDisk(RunningService):
                               capture_output=True, text=True, env=self._environment).stdout  # fmt: skip
 
     def remount(self, options: str) -> None:
-        self.inside("mount", "-o", f"remount,{options}", os.fspath(self.home / self._folder))
+        # Named in full, so that mount adds no options of its own, some of which only root may give.
+        self.inside("mount", "-t", "tmpfs", "-o", f"remount,{options}", "tmpfs", os.fspath(self.home / self._folder))
 
 
 def refuse_writes(pid: int) -> None:

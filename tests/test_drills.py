@@ -248,6 +248,48 @@ def test_retrying_a_job_whose_payload_is_gone_fails_with_a_sentence(start_servic
     assert service.call("vlm", "/v1/chat/completions", chat("still here"))[0] == 200
 
 
+# -- with the real engines
+
+REAL_CHAT = {**STARTER, "BATCH_VLM__MODEL": "", "BATCH_EMBEDDING__MODEL": "weightless"}
+REAL_EMBEDDING = {**STARTER, "BATCH_EMBEDDING__MODEL": ""}
+
+
+def test_a_stop_signal_inside_nested_runs_of_the_real_engine_puts_both_jobs_back(start_service: Start) -> None:
+    service = start_service(**REAL_CHAT, BATCH_QUEUE__GRACE="0.2").ready("vlm")
+    long = {"messages": [{"role": "user", "content": "Tell me of shapes."}],
+            "generation": {"max_tokens": 100_000, "ignore_eos": True, "seed": 1}}  # fmt: skip
+    submit(service, Draft(Kind.VLM, "chat", long, Origin.BATCH, Priority.BATCH))
+    wait_until(lambda: _running(service) == 1, "the bulk job runs")
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        body = {**chat("Tell me more."), "max_tokens": 100_000, "ignore_eos": True}
+        caller = pool.submit(service.call, "vlm", "/v1/chat/completions", body)
+        wait_until(lambda: _running(service) == 2, "the caller's job runs inside it")
+        assert service.stop() == 0, service.output
+        assert caller.result(30)[0] == 503
+    with opened(service) as store:
+        assert {(job.state, job.attempts) for job in store.jobs()} == {(State.QUEUED, 0)}
+        assert store.read("select job from claim") == []
+
+
+def test_a_pack_of_embeddings_whose_worker_is_killed_is_done_to_the_last_mate(start_service: Start) -> None:
+    service = start_service(**REAL_EMBEDDING).ready("embedding")
+    jobs = submit(service, *(embed_draft(f"text {n} " * 20) for n in range(150)))
+    wait_until(lambda: _claims(service) > 1, "a pack is under way")
+    os.kill(worker_pid(service, "embedding"), signal.SIGKILL)
+    quiet(service, 90)
+    with opened(service) as store:
+        rows = [row for job in jobs if (row := store.job(job))]
+        attempts = [row.attempts for row in rows if row.state is State.DONE]
+        assert store.read("select job from claim") == []
+    assert len(attempts) == len(jobs) and sorted(set(attempts)) == [1, 2]
+    assert attempts.count(2) > 1, "the whole pack was taken up again"
+
+
+def _claims(service: RunningService) -> int:
+    with opened(service) as store:
+        return int(store.read("select count(*) from claim")[0][0])
+
+
 # -- a stream whose worker is killed
 
 
@@ -283,7 +325,7 @@ def test_a_stream_whose_worker_is_killed_goes_on_where_it_stood(start_service: S
 
 
 def test_a_stream_of_the_real_model_at_a_fixed_seed_goes_on_where_it_stood(start_service: Start) -> None:
-    service = start_service(**STARTER, BATCH_VLM__MODEL="", BATCH_EMBEDDING__MODEL="weightless").ready("vlm")
+    service = start_service(**REAL_CHAT).ready("vlm")
     body = {"model": "any", "messages": [{"role": "user", "content": "Tell me of shapes."}], "seed": 7,
             "max_tokens": 400, "ignore_eos": True, "temperature": 0.8}  # fmt: skip
     whole = "".join(_stream(service, body))
