@@ -11,6 +11,7 @@ import json
 import os
 import random
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,6 +36,7 @@ from drill_home import (
 from running_service import STARTER, RunningService, wait_until
 
 from batch import retention
+from batch.queue.channel import socket_path
 from batch.queue.jobs import Draft, Kind, Origin, Priority, State, new_id
 from batch.queue.store import Store
 
@@ -175,6 +177,48 @@ def test_a_bulk_job_and_the_caller_inside_it_both_go_back_when_the_grace_time_en
 def _running(service: RunningService) -> int:
     with opened(service) as store:
         return len(store.jobs(state=State.RUNNING))
+
+
+def test_a_job_that_reaches_no_unit_is_put_back_by_a_stop_signal_all_the_same(start_service: Start) -> None:
+    service = start_service(BATCH_QUEUE__GRACE="0.3").ready("vlm")
+    (stuck,) = submit(service, chat_draft("hang for ever"))
+    wait_until(lambda: state(service, stuck) is State.RUNNING, "it runs")
+    assert service.stop() == 0, service.output
+    with opened(service) as store:
+        job = store.job(stuck)
+    assert job and (job.state, job.attempts) == (State.QUEUED, 0)
+
+
+def test_a_job_whose_service_is_killed_is_put_back_by_its_worker_without_blame(start_service: Start) -> None:
+    service = start_service().ready("vlm")
+    (bulk,) = submit(service, chat_draft("word " * 600, pause_ms=50))
+    wait_until(lambda: state(service, bulk) is State.RUNNING, "it runs")
+    for _ in range(4):  # more often than a job may take its worker down
+        service.kill()
+        wait_until(lambda: state(service, bulk) is State.QUEUED, "put back")
+        service.start()
+        wait_until(lambda: state(service, bulk) is State.RUNNING, "it runs again")
+    with opened(service) as store:
+        job = store.job(bulk)
+    assert job and job.attempts == 1
+
+
+def test_a_worker_whose_line_to_the_service_breaks_is_replaced_and_its_job_goes_on(start_service: Start) -> None:
+    service = start_service().ready("vlm")
+    (bulk,) = submit(service, chat_draft("word " * 60, pause_ms=50))
+    wait_until(lambda: state(service, bulk) is State.RUNNING, "it runs")
+    pid = worker_pid(service, "vlm")
+    with socket.socket(socket.AF_UNIX) as stranger:
+        # Says that it is the worker: the service listens to the newest, and hangs up on the one before.
+        stranger.connect(str(socket_path(service.home / ".batch", "events")))
+        stranger.sendall(json.dumps({"hello": "vlm", "pid": pid}).encode() + b"\nno frame\n")
+        assert stranger.recv(10) == b"", "what sends nonsense is hung up on"
+    wait_until(lambda: not alive(pid), f"a worker that nobody hears ends\n{service.output}")
+    wait_until(lambda: state(service, bulk) is State.DONE, f"done\n{service.output}")
+    with opened(service) as store:
+        job = store.job(bulk)
+    assert job and job.attempts == 1
+    assert service.ready("vlm").call("vlm", "/v1/chat/completions", chat("hello"))[0] == 200
 
 
 def _ended_http(service: RunningService) -> list[State]:

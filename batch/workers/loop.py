@@ -36,6 +36,8 @@ WRITE = 1.0
 """Seconds between two writes of progress into the row."""
 DISK = 1.0
 """Seconds between two tries of a write that must not be lost, while the disk is full."""
+_STUCK = 2.0
+"""Seconds beyond the grace time after which a job that reaches no unit is put back over its engine's head."""
 _INLINE = 256 << 10
 """Results up to this many characters travel in the end event, which saves the waiting side a read."""
 
@@ -91,9 +93,15 @@ class Worker:
         consumer = JobConsumer(self.huey, workers=1, worker_type="thread", periodic=False, scheduler_interval=60,
                                check_worker_health=False)  # fmt: skip
         self.consumer = consumer
+        if self.storage.stopping.is_set():  # while it was not there to be told
+            consumer.stop_flag.set()
         consumer.start()
         for _, thread in consumer.worker_threads:
-            thread.join()
+            while thread.is_alive():
+                thread.join(1.0)
+                if self.deadline is not None and time.monotonic() > self.deadline + _STUCK:
+                    self.abandon()  # rather than be killed with the job in hand, which would count as an attempt
+                    return
         self.cores.close()
         self.store.close()
 
@@ -133,7 +141,7 @@ class Worker:
             timer.start()
 
     def abandon(self) -> None:
-        """The supervisor is gone: what is under way waits for the next start, and is not blamed for it."""
+        """This process ends with a job under way: it waits for the next start, and is not blamed for it."""
         self._take_no_more()
         for work in list(self.stack):
             work.put_back()
@@ -182,6 +190,11 @@ class Worker:
                 logger.exception("question %s failed", frame.get("question"))
                 reply["error"] = BatchError(f"The {self.kind} worker could not answer: {error}.").record()
             self.events.send(reply)
+        if self.deadline is None:
+            # Nobody would hear of what we do; the next worker will be heard.
+            logger.error("the supervisor hung up: ending")
+            self.abandon()
+            os._exit(1)
 
     # -- one job
 
