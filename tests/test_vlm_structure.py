@@ -54,8 +54,46 @@ def test_a_schema_binds_the_answer(engine: VlmEngine, tmp_path: Path, thinking: 
 def test_any_json_object_may_be_asked_for(engine: VlmEngine, tmp_path: Path) -> None:
     generation = {"json_schema": True, "max_tokens": 900}
     result = engine.run(chat(tmp_path, "ping", enable_thinking=False, generation=generation))
-    if result["choices"][0]["finish_reason"] == "stop" and "note" not in result:
+    if result["choices"][0]["finish_reason"] == "stop":
         assert isinstance(json.loads(content(result)), dict)
+
+
+@pytest.mark.parametrize("favoured", [" red", "[", " {"])
+def test_json_that_repeats_itself_is_closed_and_says_so(engine: VlmEngine, tmp_path: Path, favoured: str) -> None:
+    token = engine.ask("tokenize", {"content": favoured})["tokens"][-1]
+    fields = {"type": "object", "required": ["a", "b"],
+              "properties": {"a": {"type": "string"}, "b": {"type": "integer"}}}  # fmt: skip
+    texts = {"type": "array", "items": {"type": "string"}, "minItems": 1}
+
+    def generation(schema: Any) -> dict[str, Any]:
+        return {"json_schema": schema, "logit_bias": [[token, 50.0]], "max_tokens": 3000}
+
+    for work in (chat(tmp_path, "ping", enable_thinking=False, generation=generation(True)),
+                 chat(tmp_path, "ping", enable_thinking=False, generation=generation(fields)),
+                 completion(tmp_path, "ping", generation=generation(texts)),
+                 chat(tmp_path, "ping", enable_thinking=False, generation={"logit_bias": [[token, 50.0]]},
+                      tools=[{"type": "function", "function": {"name": "say", "parameters": fields}}],
+                      tool_choice="required")):  # fmt: skip
+        result = engine.run(work)
+        choice = result["choices"][0]
+        assert result["note"] == "stopped a repetition"
+        assert choice["finish_reason"] in ("stop", "tool_calls")
+        calls = choice.get("message", {}).get("tool_calls")
+        json.loads(calls[0]["function"]["arguments"] if calls else choice.get("text") or content(result))
+
+
+def test_thinking_that_repeats_itself_in_front_of_json_is_ended(engine: VlmEngine, tmp_path: Path) -> None:
+    red = engine.ask("tokenize", {"content": " red"})["tokens"][0]
+    generation = {"json_schema": SHAPE, "max_tokens": 3000, "logit_bias": [[red, 50.0]]}
+    result = engine.run(chat(tmp_path, "Tell me a story.", enable_thinking=True, generation=generation))
+    assert result["note"] == "stopped a repetition"
+    assert result["choices"][0]["message"]["reasoning_content"].count("red") > 100
+    assert set(json.loads(content(result))) == {"colour", "sides", "round"}
+
+
+def test_a_callers_own_grammar_that_repeats_itself_is_stopped(engine: VlmEngine, tmp_path: Path) -> None:
+    result = engine.run(chat(tmp_path, "ping", enable_thinking=False, generation={"grammar": 'root ::= "a" root'}))
+    assert result["note"] == "stopped a repetition" and result["choices"][0]["finish_reason"] == "stop"
 
 
 def test_a_callers_grammar_binds_chat_and_completion(engine: VlmEngine, tmp_path: Path) -> None:

@@ -32,6 +32,9 @@ class Constraint:
     trigger: str = ""
     fenced: bool = False
     """The JSON stands in a Markdown fence, which the parser takes off: Dialect.parser(fenced=…)."""
+    closable: bool = True
+    """Whether an answer that repeats itself can be brought to a valid end: JSON and calls can, who knows what a
+    caller's own grammar asks for."""
 
 
 def build(
@@ -60,7 +63,7 @@ def build(
         if not isinstance(grammar, str):
             raise BadRequest("grammar must be a string.")
         rules = Rules("grammar", prefix="batch-")
-        return Constraint(_text(rules, _thought(rules, dialect, thinking, prompt_tail) + " root", grammar))
+        return Constraint(_text(rules, _thought(rules, dialect, thinking, prompt_tail) + " root", grammar), closable=False)
     if schema is None and not wanted.functions:
         return None
     rules = Rules("json_schema")

@@ -11,6 +11,7 @@ from typing import Any
 
 from batch.errors import BatchError
 from batch.workers import repetition
+from batch.workers.closing import MOST, Closing
 from batch.workers.context import ABORTED, DECODED, NO_ROOM, Context
 from batch.workers.engine import Work
 from batch.workers.grammar import Grammar
@@ -66,6 +67,8 @@ class Generation:
         """Tokens to write next instead of drawing."""
         self._bound = False
         """Whether a grammar or forced tokens decide on the next token."""
+        self._closing: Closing | None = None
+        """Set once a bound answer has repeated itself."""
         self._thinking_n = 0
         self._prompt_ms = 0.0
         self._begun = 0.0
@@ -177,7 +180,7 @@ class Generation:
             return "limit", "", ""
         guard = repetition.EVERY if plan.guard else 0
         deadline = self._begun + plan.time_limit
-        n = 0
+        n, note = 0, ""
         while True:
             token = self._draw(sampler) if self._bound else sample(context)
             if token is None:
@@ -187,14 +190,17 @@ class Generation:
             if plan.logprobs >= 0:
                 self._untold.append(entry(model, context.logits(model.n_vocab), token, plan.logprobs))
             if token in ends:
-                return "eos", "", ""
+                return "eos", "", note
             self._push(model.piece(token, special=token in shown), n)
             if self._stream.stopped is not None:
-                return "word", self._stream.stopped, ""
+                return "word", self._stream.stopped, note
             if n >= limit or (self._lines and time.perf_counter() > deadline):
-                return "limit", "", ""
+                return "limit", "", note
             if guard and n % guard == 0 and repetition.collapsed(tokens):
-                return "eos", "", "stopped a repetition"
+                note = "stopped a repetition"
+                if not self._close():
+                    return "eos", "", note
+                limit = min(limit, n + MOST)
             threads = unit(n, limit if plan.max_tokens >= 0 else None)
             if threads != context.threads:
                 context.set_threads(threads)
@@ -265,6 +271,16 @@ class Generation:
             grammar.accept(token)
         self._grammar, self._bound = grammar, True
 
+    def _close(self) -> bool:
+        """Lead a bound answer that repeats itself to a valid end; False where nothing binds it."""
+        if self._grammar is None or self._plan.constraint is None or not self._plan.constraint.closable:
+            return False
+        if self._parser is not None and self._parser.thinking:
+            self._forced = list(self._plan.closing)
+        else:
+            self._closing = self._closing or Closing(self._model)
+        return True
+
     def _end_grammar(self) -> None:
         if self._grammar is not None:
             self._grammar.close()
@@ -273,12 +289,14 @@ class Generation:
 
     def _draw(self, sampler: Sampler) -> int | None:
         """The next token where a grammar or the end of the thinking has a say."""
+        if self._closing and self._grammar and not self._forced:
+            self._forced = [token] if (token := self._closing.token(self._grammar)) is not None else []
         if not self._forced:
             assert self._grammar is not None
             return sampler.sample_within(self._context, self._grammar)
         token = self._forced.pop(0)
         sampler.accept((token,))
-        if self._grammar is not None:
+        if self._grammar is not None and token not in self._model.ends:
             if self._grammar.allows(token):
                 self._grammar.accept(token)
             else:

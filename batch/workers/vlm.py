@@ -169,9 +169,8 @@ class VlmEngine:
             text.thinking is not False, text.tail,
         )  # fmt: skip
         fenced = plan.constraint is not None and plan.constraint.fenced
-        budget = request.get("reasoning_budget")
-        if budget is not None and budget >= 0 and self._dialect.thinking:
-            plan.budget = int(budget)
+        if self._dialect.thinking:
+            plan.budget = int(request.get("reasoning_budget", -1))
             plan.closing = self._model.tokenize(self._dialect.thinking[1])
         plan.parser = lambda: self._dialect.parser(
             reasoning_format=request.get("reasoning_format") or "auto", tools=request.get("tools"),
@@ -188,7 +187,7 @@ class VlmEngine:
         apply_generation(plan, generation, self._model)
         plan.n = int(request.get("n") or 1)
         if generation.get("grammar"):
-            plan.constraint = constraint.Constraint(str(generation["grammar"]), root="root")
+            plan.constraint = constraint.Constraint(str(generation["grammar"]), root="root", closable=False)
         elif generation.get("json_schema") not in (None, False):
             plan.constraint = constraint.json_answer(generation["json_schema"])
         if request.get("echo"):
