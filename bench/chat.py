@@ -36,10 +36,11 @@ from batch.queue.store import Store
 from batch.settings import Settings, default_models_dir
 
 TINY = ROOT / "batch" / "data" / "tiny-gemma4v"
-WORDS = (
-    "river stone market engine winter garden letter music doctor bridge window harvest planet silver forest teacher "
-    "captain coffee history mountain signal library summer village morning paper"
-).split()
+WORDS = [
+    "river", "stone", "market", "engine", "winter", "garden", "letter", "music", "doctor", "bridge", "window",
+    "harvest", "planet", "silver", "forest", "teacher", "captain", "coffee", "history", "mountain", "signal",
+    "library", "summer", "village", "morning", "paper",
+]  # fmt: skip
 SCHEMA = {
     "type": "object",
     "properties": {

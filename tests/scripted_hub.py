@@ -51,6 +51,10 @@ class ScriptedTicket:
         self._hub.outcomes[self.id] = last
         yield {"type": "end", "state": "failed" if failed else "done"}
 
+    async def bursts(self) -> AsyncIterator[list[dict[str, Any]]]:
+        async for event in self.events():
+            yield [event]
+
     async def result(self) -> dict[str, Any]:
         async for event in self.events():
             if event["type"] == "end":

@@ -113,7 +113,7 @@ def test_every_sampling_field_reaches_the_job() -> None:
 
 def test_null_counts_as_absent_and_unknown_fields_are_ignored() -> None:
     job = job_of({"temperature": None, "tools": None, "stop": None, "frobnicate": 3, "response_format": None})
-    assert job == {"messages": HELLO, "generation": {}}
+    assert job == {"messages": HELLO, "generation": {}, "stream": False}
 
 
 @pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens", "n_predict"])

@@ -51,6 +51,9 @@ class SpokenTicket:
         self.ended = True
         yield {"type": "end", "state": "done"}
 
+    async def bursts(self) -> AsyncIterator[list[dict[str, Any]]]:
+        yield [event async for event in self.events()]
+
     async def result(self) -> dict[str, Any]:
         self.ended = True
         return await self._hub.outcome(self.id)

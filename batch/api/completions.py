@@ -84,7 +84,7 @@ def _prompt(given: Any, path: str) -> Any:
 
 async def ask_completion(request: Request, body: CompletionBody) -> tuple[Asked, list[dict[str, Any]]]:
     hub = hub_of(request)
-    jobs = body.jobs()
+    jobs = [job | {"stream": bool(body.stream)} for job in body.jobs()]
     tickets = await accept(request, [caller_draft("completion", job) for job in jobs])
 
     async def check() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -14,6 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from batch.api.replay import Replay
 from batch.errors import BatchError
+from batch.queue.channel import packed
 from batch.queue.hub import Hub, Ticket
 
 logger = logging.getLogger("batch.api")
@@ -24,10 +24,6 @@ HEADERS_AFTER = 1.0
 """Until then an error is still an HTTP error; after it the caller gets its headers and comments."""
 LOOK = (1.0, 10.0)
 """How often a waiting caller's place in the queue is looked up, at first and at last, in seconds."""
-
-
-def packed(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
 def data(value: Any) -> bytes:
@@ -90,6 +86,7 @@ class EventStream(Response):
         self._ping, self._error_body = ping, error_body
         self._place = 0
         self._running = False
+        self._spoken = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         gone: asyncio.Future[Any] = asyncio.ensure_future(_hung_up(receive))
@@ -108,17 +105,23 @@ class EventStream(Response):
         for at, ticket in enumerate(self._tickets):
             self._place, self._running = at, False
             replay = Replay()
-            async for event in ticket.events():
-                if event["type"] == "end":
-                    result = await self._hub.outcome(ticket.id, event)
-                    rest = b"".join(self._wire.event(at, missed) for missed in replay.missing(result))
-                    yield rest + self._wire.done(at, result)
-                    break
-                if event["type"] == "started":
-                    replay.restart()
-                    self._running = True
-                fresh = replay.fresh(event)
-                yield self._wire.event(at, fresh) if fresh else b""
+            async for burst in ticket.bursts():
+                words = b""
+                for event in burst:
+                    if event["type"] == "end":
+                        if words:
+                            yield words
+                        result = await self._hub.outcome(ticket.id, event)
+                        rest = b"".join(self._wire.event(at, missed) for missed in replay.missing(result))
+                        words = rest + self._wire.done(at, result)
+                        break
+                    self._running = True  # a job that tells of anything
+                    if event["type"] == "started":
+                        replay.restart()
+                    fresh = replay.fresh(event)
+                    if fresh:
+                        words += self._wire.event(at, fresh)
+                yield words
         yield self._wire.close()
 
     async def _answer(
@@ -135,6 +138,7 @@ class EventStream(Response):
             if gone.done():
                 return
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            self._spoken = asyncio.get_running_loop().time()
             try:
                 if first:
                     await _body(send, first)
@@ -182,39 +186,55 @@ class EventStream(Response):
     async def _pump(
         self, send: Send, feed: AsyncIterator[bytes], step: asyncio.Future[Any], gone: asyncio.Future[Any]
     ) -> None:
-        clock = asyncio.get_running_loop().time
-        spoken, ahead, look = clock(), -1, 0.0
+        """Until the feed ends or the caller hangs up."""
+        both = [asyncio.ensure_future(self._pass_on(send, feed, step)), asyncio.ensure_future(self._comment(send))]
         try:
-            while True:
-                patience = look if not self._running else (self._ping or None)
-                await asyncio.wait({step, gone}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-                if gone.done():
-                    return
-                if step.done():
-                    try:
-                        words = step.result()
-                    except StopAsyncIteration:
-                        return
-                    step = asyncio.ensure_future(anext(feed))
-                    if words:
-                        await _body(send, words)
-                        spoken = clock()
-                    continue
-                quiet = bool(self._ping) and clock() - spoken >= self._ping
-                if self._running:
-                    words = b":\n\n" if quiet else b""
-                else:
-                    ticket = self._tickets[self._place]
-                    runs = self._hub.model(ticket.kind).busy
-                    place = await ticket.ahead() + (runs is not None and runs != ticket.id)
-                    words = b": queued %d ahead\n\n" % place if place != ahead or quiet else b""
-                    ahead = place
-                    look = min(LOOK[1], look * 1.5) if look else LOOK[0]
-                if words:
-                    await _body(send, words)
-                    spoken = clock()
+            await asyncio.wait({*both, gone}, return_when=asyncio.FIRST_COMPLETED)
+            for task in both:
+                if task.done():
+                    task.result()
         finally:
-            step.cancel()
+            for task in both:
+                task.cancel()
+            await asyncio.gather(*both, return_exceptions=True)
+
+    async def _pass_on(self, send: Send, feed: AsyncIterator[bytes], step: asyncio.Future[Any]) -> None:
+        clock = asyncio.get_running_loop().time
+        try:
+            words = await step
+        except StopAsyncIteration:
+            return
+        if words:
+            self._spoken = clock()
+            await _body(send, words)
+        async for words in feed:
+            if words:
+                self._spoken = clock()
+                await _body(send, words)
+
+    async def _comment(self, send: Send) -> None:
+        """Tell a caller that waits its place, and a silent one that the stream is alive."""
+        clock = asyncio.get_running_loop().time
+        ahead, look = -1, LOOK[0]
+        while True:
+            quiet = bool(self._ping) and clock() - self._spoken >= self._ping
+            words = b":\n\n" if quiet and self._running else b""
+            if not self._running:
+                ticket = self._tickets[self._place]
+                runs = self._hub.model(ticket.kind).busy
+                place = await ticket.ahead() + (runs is not None and runs != ticket.id)
+                if not self._running and (place != ahead or quiet):
+                    words = b": queued %d ahead\n\n" % place
+                    ahead = place
+            if words:
+                self._spoken = clock()
+                await _body(send, words)
+            await asyncio.sleep(look if not self._running else self._patience(clock()))
+            look = LOOK[0] if self._running else min(LOOK[1], look * 1.5)
+
+    def _patience(self, now: float) -> float:
+        """How long a stream that runs can be left alone: its next job may be one that waits."""
+        return min(LOOK[0], max(0.0, self._spoken + self._ping - now)) if self._ping else LOOK[0]
 
 
 async def _body(send: Send, words: bytes) -> None:

@@ -67,7 +67,7 @@ def caller_draft(task: str, request: Mapping[str, Any], blobs: tuple[str, ...] =
 async def ask_chat(request: Request, body: ChatBody) -> Asked:
     """Check the rest of a chat body, keep its images and put its job into the queue."""
     hub = hub_of(request)
-    job = body.job_request()
+    job = body.job_request() | {"stream": bool(body.stream)}
     blobs = await keep_images(job["messages"], hub, request.app.state.settings.limits)
     tickets = await accept(request, [caller_draft("chat", job, blobs)])
     return Asked(hub, tickets, model_name(hub, body.model_name), counting(hub, job))

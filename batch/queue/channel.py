@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from batch.errors import Unavailable
 from batch.queue.jobs import Kind
 
@@ -25,6 +27,22 @@ _LONGEST = 100
 
 WAKE = b"w"
 """Something was queued, or something about the running job changed: look."""
+
+
+def packed(value: Any) -> bytes:
+    """JSON, compact, as UTF-8. Half a surrogate pair becomes a question mark, as no byte stands for it."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:  # that half, a number of more than 64 bits, or a key that is no string
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+def unpacked(data: bytes) -> Any:
+    """A value from JSON that `packed` or the standard library wrote."""
+    try:
+        return orjson.loads(data)
+    except ValueError:  # half a surrogate pair, escaped; NaN
+        return json.loads(data)
 
 
 def socket_path(state_dir: Path, name: str) -> Path:
@@ -87,7 +105,7 @@ class EventStream:
         self._lock = threading.Lock()
 
     def send(self, frame: Mapping[str, Any]) -> None:
-        data = json.dumps(frame, separators=(",", ":")).encode() + b"\n"
+        data = packed(frame) + b"\n"
         # A supervisor that is gone is noticed elsewhere (its pipe closes), so here it is no error.
         with self._lock, contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._socket.sendall(data)
@@ -96,7 +114,7 @@ class EventStream:
         """What the supervisor sends, until it closes."""
         with self._socket.makefile("rb") as lines, contextlib.suppress(ConnectionResetError):
             for line in lines:
-                yield json.loads(line)
+                yield unpacked(line)
 
 
 def give_notice(state_dir: Path, job: str) -> None:

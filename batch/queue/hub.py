@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import itertools
-import json
 import logging
 import os
 import time
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from batch.errors import BatchError, Cancelled, QueueFull, Unavailable
-from batch.queue.channel import Waker, socket_path
+from batch.queue.channel import Waker, packed, socket_path, unpacked
 from batch.queue.jobs import Draft, Job, Kind, Priority, State
 from batch.queue.keys import Held, Key, submit_once
 from batch.queue.spool import Spool
@@ -27,6 +26,9 @@ logger = logging.getLogger("batch.hub")
 
 _FRAME_LIMIT = 256 << 20
 """Longest line a worker may send, in bytes."""
+_READ = 1 << 18
+_BEAT = 0.25
+"""How old a sign of life may be before a token counts as a new one, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ class Ticket:
         self.kind = draft.kind
         self.created = time.monotonic()
         self.ended = False
-        self._events: deque[dict[str, Any]] = deque()
+        self._events: list[dict[str, Any]] = []
         self._arrived = asyncio.Event()
         self._others: list[Ticket] = []
         """Callers that sent the same request once more under its Idempotency-Key while it was under way."""
@@ -72,16 +74,23 @@ class Ticket:
         self._events.append(event)
         self._arrived.set()
 
-    async def events(self) -> AsyncIterator[dict[str, Any]]:
-        """Everything the job pushes, until its "end" event, which comes last."""
+    async def bursts(self) -> AsyncIterator[list[dict[str, Any]]]:
+        """Everything the job pushes, what is there at once in one list, until its "end" event, which comes last."""
         while True:
-            while self._events:
-                event = self._events.popleft()
-                yield event
-                if event["type"] == "end":
+            if self._events:
+                burst, self._events = self._events, []
+                yield burst
+                if burst[-1]["type"] == "end":
                     return
-            self._arrived.clear()
-            await self._arrived.wait()
+            else:
+                self._arrived.clear()
+                await self._arrived.wait()
+
+    async def events(self) -> AsyncIterator[dict[str, Any]]:
+        """The same one by one."""
+        async for burst in self.bursts():
+            for event in burst:
+                yield event
 
     async def result(self) -> dict[str, Any]:
         """Wait for the end; the result, or the job's error raised (Cancelled when it was cancelled)."""
@@ -136,7 +145,7 @@ class Hub:
     async def start(self) -> None:
         path = socket_path(self._state_dir, "events")
         path.unlink(missing_ok=True)
-        self._server = await asyncio.start_unix_server(self._connected, path=str(path), limit=_FRAME_LIMIT)
+        self._server = await asyncio.start_unix_server(self._connected, path=str(path), limit=_READ)
         os.chmod(path, 0o600)
 
     async def close(self) -> None:
@@ -265,7 +274,7 @@ class Hub:
                 future = self._answers[number] = asyncio.get_running_loop().create_future()
                 try:
                     frame = {"ask": number, "question": question, "payload": payload}
-                    writer.write(json.dumps(frame, separators=(",", ":")).encode() + b"\n")
+                    writer.write(packed(frame) + b"\n")
                     await writer.drain()
                     answer = await future
                 finally:
@@ -317,10 +326,11 @@ class Hub:
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         kind: Kind | None = None
         try:
-            while line := await reader.readline():
-                frame = json.loads(line)
+            async for frame in _frames(reader):
                 if "hello" in frame:
                     kind = Kind(frame["hello"])
+                    if before := self._writers.get(kind):
+                        before.close()  # should it still live, it ends when it finds that nobody listens
                     self._writers[kind] = writer
                     self.set_model(kind, status="loading", progress=0.0, error=None, pid=frame["pid"], busy=None,
                                    beat=time.monotonic())  # fmt: skip
@@ -364,7 +374,8 @@ class Hub:
             self.set_model(kind, beat=time.monotonic())
         else:
             # A job that makes progress is alive, whatever it tells of.
-            self.set_model(kind, beat=time.monotonic())
+            if (now := time.monotonic()) - self._models[kind].beat > _BEAT:
+                self.set_model(kind, beat=now)
             self._job_event(kind, frame)
 
     def _job_event(self, kind: Kind, event: dict[str, Any]) -> None:
@@ -406,6 +417,23 @@ class Hub:
         return self._callers[kind]
 
 
+async def _frames(reader: asyncio.StreamReader) -> AsyncIterator[dict[str, Any]]:
+    """What a worker sends; raises ValueError when a frame is longer than any that it should send."""
+    pieces: list[bytes] = []
+    size = 0
+    while data := await reader.read(_READ):
+        *whole, rest = data.split(b"\n")
+        if whole:
+            whole[0] = b"".join((*pieces, whole[0]))
+            pieces, size = [], 0
+            for line in whole:
+                yield unpacked(line)
+        pieces.append(rest)
+        size += len(rest)
+        if size > _FRAME_LIMIT:
+            raise ValueError("the frame does not end")
+
+
 class Pace:
     """How fast one queue's jobs end of late, and when a caller that found no place should come back."""
 
@@ -425,8 +453,10 @@ class Pace:
 
     def refuse(self, beyond: int = 0) -> int:
         """Seconds after which the next refused caller should find a place, each one its own; 1 to 120."""
-        each = sum(self._ends) / len(self._ends) if self._ends else 1.0
         self._promised = min(self._promised + 1, 10_000)
+        if not self._ends:  # nothing is known yet, but soon will be
+            return 1 + self._promised % 5
+        each = sum(self._ends) / len(self._ends)
         return max(1, min(120, round(each * (beyond + self._promised))))
 
 

@@ -27,6 +27,8 @@ class ChatRequest(TypedDict):
     """Most tokens of thinking; -1 (default) no limit."""
     chat_template_kwargs: NotRequired[dict[str, Any]]
     n: NotRequired[int]
+    stream: NotRequired[bool]
+    """False: a caller waits, but for the result alone, so no deltas are made."""
 
 
 class CompletionRequest(TypedDict):
@@ -36,6 +38,8 @@ class CompletionRequest(TypedDict):
     generation: NotRequired[Generation]
     n: NotRequired[int]
     echo: NotRequired[bool]
+    stream: NotRequired[bool]
+    """As in a ChatRequest."""
 
 
 class Generation(TypedDict, total=False):
