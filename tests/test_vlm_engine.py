@@ -370,7 +370,7 @@ def test_a_model_without_a_template_refuses_chat_and_completes(tmp_path: Path) -
 def test_a_picture_without_a_projector_is_refused(tmp_path: Path) -> None:
     engine = vlm_setup.loaded(tmp_path, mmproj="")
     try:
-        with pytest.raises(NotSupported, match="cannot see"):
+        with pytest.raises(BadRequest, match="cannot see"):
             engine.run(chat(tmp_path, [picture(tmp_path), {"type": "text", "text": "?"}]))
     finally:
         engine.close()

@@ -156,8 +156,14 @@ def test_the_thinking_ends_at_its_budget_and_the_answer_follows(
     free = engine.run(chat(tmp_path, "Tell me a story.", enable_thinking=True))
     bound = engine.run(chat(tmp_path, "Tell me a story.", enable_thinking=True, reasoning_budget=budget))
     used = bound["usage"]["completion_tokens_details"]["reasoning_tokens"]
-    assert used <= max(budget, 1) + 1 < free["usage"]["completion_tokens_details"]["reasoning_tokens"]
+    assert used == 2 + budget + 1 < free["usage"]["completion_tokens_details"]["reasoning_tokens"]
     assert content(bound)
+    # What opens a channel is whole, and costs nothing.
+    left = engine.run(chat(tmp_path, "Tell me a story.", enable_thinking=True, reasoning_budget=budget,
+                           reasoning_format="none"))  # fmt: skip
+    thought, _, answer = content(left).removeprefix("<|channel>thought").partition("<channel|>")
+    assert len(engine.ask("tokenize", {"content": thought})["tokens"]) == budget
+    assert answer == content(bound)
 
 
 def test_no_budget_changes_nothing(engine: VlmEngine, tmp_path: Path) -> None:

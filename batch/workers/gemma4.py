@@ -45,6 +45,10 @@ class Gemma4Parser(StreamParser):
         return self._state in ("channel", "space", "thought")
 
     @property
+    def deliberating(self) -> bool:
+        return self._state in ("space", "thought")
+
+    @property
     def called(self) -> str | None:
         return self._text if self._state == "call" else None
 

@@ -70,6 +70,8 @@ class Generation:
         self._closing: Closing | None = None
         """Set once a bound answer has repeated itself."""
         self._thinking_n = 0
+        self._budget = plan.budget if self._parser else -1
+        """Tokens of thinking that are left; below 0: no limit."""
         self._prompt_ms = 0.0
         self._begun = 0.0
         self._cached = 0
@@ -88,6 +90,8 @@ class Generation:
             self._begun = time.perf_counter()
             self._prompt_ms = (self._begun - start) * 1e3
             self._begin_grammar()
+            if self._budget == 0:
+                self._end_thinking()
             stop, word, note = self._generate(slot, sampler)
             ended = time.perf_counter()
         finally:
@@ -200,7 +204,8 @@ class Generation:
                 note = "stopped a repetition"
                 if not self._close():
                     return "eos", "", note
-                limit = min(limit, n + MOST)
+                if self._closing:
+                    limit = min(limit, n + MOST)
             threads = unit(n, limit if plan.max_tokens >= 0 else None)
             if threads != context.threads:
                 context.set_threads(threads)
@@ -223,12 +228,13 @@ class Generation:
                 self._tell({"text": text}, n)
             return
         before = parser.thinking
+        if self._budget > 0:
+            self._budget -= parser.deliberating
         deltas = parser.feed(text) if text else []
         if before or parser.thinking:
             self._thinking_n += 1
-            if 0 <= self._plan.budget <= self._thinking_n and parser.thinking and not self._forced:
-                self._forced = list(self._plan.closing)
-                self._bound = self._bound or bool(self._forced)
+            if self._budget == 0:
+                self._end_thinking()
         elif self._lazy and self._grammar is None and parser.called is not None:
             self._begin_grammar(parser.called)
         if deltas and self._work.watched:
@@ -271,12 +277,18 @@ class Generation:
             grammar.accept(token)
         self._grammar, self._bound = grammar, True
 
+    def _end_thinking(self) -> None:
+        """Write what closes the thinking, if the answer is inside it."""
+        if self._parser is not None and self._parser.deliberating and not self._forced:
+            self._forced = list(self._plan.closing)
+            self._bound = True
+
     def _close(self) -> bool:
         """Lead a bound answer that repeats itself to a valid end; False where nothing binds it."""
         if self._grammar is None or self._plan.constraint is None or not self._plan.constraint.closable:
             return False
         if self._parser is not None and self._parser.thinking:
-            self._forced = list(self._plan.closing)
+            self._end_thinking()
         else:
             self._closing = self._closing or Closing(self._model)
         return True

@@ -38,6 +38,11 @@ class StreamParser(ABC):
         """Whether the text so far ends inside the thinking."""
 
     @property
+    def deliberating(self) -> bool:
+        """Whether it ends behind what opens the thinking: from here on tokens count against a budget."""
+        return self.thinking
+
+    @property
     @abstractmethod
     def called(self) -> str | None:
         """Right behind the marker that opens a call: what has been written after it so far, often nothing yet."""

@@ -170,7 +170,8 @@ class VlmEngine:
         )  # fmt: skip
         fenced = plan.constraint is not None and plan.constraint.fenced
         if self._dialect.thinking:
-            plan.budget = int(request.get("reasoning_budget", -1))
+            budget = request.get("reasoning_budget")
+            plan.budget = -1 if budget is None else int(budget)
             plan.closing = self._model.tokenize(self._dialect.thinking[1])
         plan.parser = lambda: self._dialect.parser(
             reasoning_format=request.get("reasoning_format") or "auto", tools=request.get("tools"),
@@ -201,7 +202,7 @@ class VlmEngine:
 
     def _seeing(self) -> Vision:
         if self._vision is None or not self._vision.sees:
-            raise NotSupported(
+            raise BadRequest(
                 "This model cannot see: image input needs a vision projector (set vlm.mmproj or choose a model that "
                 "has one)."
             )
