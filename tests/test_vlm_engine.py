@@ -160,6 +160,18 @@ def test_logprobs_cover_every_token(engine: VlmEngine, tmp_path: Path) -> None:
     assert streamed == items
 
 
+def test_log_probabilities_of_a_stop_string_are_not_told(engine: VlmEngine, tmp_path: Path) -> None:
+    for stop, last in ((" blue square", " a"), ("e square", " blue"), ("a blue square", " a")):
+        work = chat(tmp_path, "Tell me a story.", enable_thinking=False,
+                    generation={"stop": [stop], "logprobs": True})  # fmt: skip
+        result = engine.run(work)
+        tokens = [e["token"] for e in result["choices"][0]["logprobs"]["content"]]
+        assert tokens[-1] == last
+        assert content(result).startswith("".join(tokens[:-1]))
+        told = [e for event in work.events for e in (event.get("logprobs") or {}).get("content", [])]
+        assert [e["token"] for e in told] == tokens
+
+
 def test_a_completion_goes_on_from_text_tokens_and_mixes(engine: VlmEngine, tmp_path: Path) -> None:
     prompt = "<|turn>user\nping<turn|>\n<|turn>model\n<|channel>thought\n<channel|>"
     tokens = engine.ask("tokenize", {"content": prompt, "add_special": True})["tokens"]
@@ -275,6 +287,9 @@ def test_tokens_and_texts_go_both_ways(engine: VlmEngine) -> None:
         text.encode()
     )
     assert engine.ask("tokenize", {"content": [2, "a"], "add_special": False})["tokens"][0] == 2
+    for question, field in (("tokenize", "content"), ("detokenize", "tokens")):
+        with pytest.raises(BadRequest, match=f"{field} holds 999999"):
+            engine.ask(question, {field: [999999]})
 
 
 def test_a_prompt_longer_than_the_context_is_refused_in_llama_servers_words(tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ class PromptMaker:
         made.text = prompt if isinstance(prompt, str) else ""
         return made
 
-    def mixed(self, content: Any, *, add_special: bool, parse_special: bool) -> list[int]:
+    def mixed(self, content: Any, *, add_special: bool, parse_special: bool, name: str = "prompt") -> list[int]:
         """Tokens of a text, or of a list that mixes texts and tokens. Raises BadRequest on a token out of range."""
         if isinstance(content, str):
             return self._model.tokenize(content, add_special=add_special, parse_special=parse_special)
@@ -121,7 +121,7 @@ class PromptMaker:
             elif isinstance(item, int) and 0 <= item < self._model.n_vocab:
                 tokens.append(item)
             else:
-                raise BadRequest(f"prompt holds {item!r}, which is neither a text nor a token of this model.")
+                raise BadRequest(f"{name} holds {item!r}, which is neither a text nor a token of this model.")
         return tokens
 
 

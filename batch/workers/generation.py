@@ -197,6 +197,7 @@ class Generation:
                 return "eos", "", note
             self._push(model.piece(token, special=token in shown), n)
             if self._stream.stopped is not None:
+                self._hide(self._stream.stopped)
                 return "word", self._stream.stopped, note
             if n >= limit or (self._lines and time.perf_counter() > deadline):
                 return "limit", "", note
@@ -240,6 +241,17 @@ class Generation:
         if deltas and self._work.watched:
             for delta in deltas:
                 self._tell(delta, n)
+
+    def _hide(self, word: str) -> None:
+        """Tokens that lie wholly within the stop string or behind it are not told."""
+        tail, stop = b"", word.encode("utf-8", "replace")
+        for token in reversed(self._tokens[len(self._tokens) - len(self._untold) :]):
+            tail = self._model.piece(token, special=token in self._plan.shown) + tail
+            if stop in tail and not tail.startswith(stop):
+                return
+            self._untold.pop()
+            if stop in tail:
+                return
 
     def _tell(self, delta: dict[str, Any], n: int) -> None:
         event: dict[str, Any] = {"type": "delta", "index": self._index, "delta": delta}

@@ -235,7 +235,7 @@ class VlmEngine:
             case "tokenize":
                 return self._tokenize(payload)
             case "detokenize":
-                tokens = self._maker.mixed(payload.get("tokens"), add_special=False, parse_special=True)
+                tokens = self._maker.mixed(payload.get("tokens"), add_special=False, parse_special=True, name="tokens")
                 return {"content": self._model.detokenize(tokens).decode("utf-8", "replace")}
             case "apply_template":
                 return {"prompt": self._maker.chat(payload).text}
@@ -260,7 +260,7 @@ class VlmEngine:
     def _tokenize(self, payload: Mapping[str, Any]) -> Mapping[str, Any]:
         tokens = self._maker.mixed(
             payload.get("content") or "", add_special=bool(payload.get("add_special", False)),
-            parse_special=payload.get("parse_special") is not False,
+            parse_special=payload.get("parse_special") is not False, name="content",
         )  # fmt: skip
         if not payload.get("with_pieces"):
             return {"tokens": tokens}
