@@ -108,6 +108,7 @@ class EventStream(Response):
             async for burst in ticket.bursts():
                 words = b""
                 for event in burst:
+                    self._running = True  # a job that tells of anything waits no more
                     if event["type"] == "end":
                         if words:
                             yield words
@@ -115,7 +116,6 @@ class EventStream(Response):
                         rest = b"".join(self._wire.event(at, missed) for missed in replay.missing(result))
                         words = rest + self._wire.done(at, result)
                         break
-                    self._running = True  # a job that tells of anything
                     if event["type"] == "started":
                         replay.restart()
                     fresh = replay.fresh(event)
