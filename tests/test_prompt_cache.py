@@ -86,6 +86,30 @@ def test_several_alternating_conversations_all_hit(engine: VlmEngine, tmp_path: 
         assert content(again) == content(answer)
 
 
+def test_conversations_that_share_a_long_beginning_all_hit_behind_it_too(engine: VlmEngine, tmp_path: Path) -> None:
+    system = {"role": "system", "content": "red circle " * 400}
+    talks = {who: [system, {"role": "user", "content": f"{who} square " * 60}] for who in ("blue", "green")}
+    for turn in range(3):
+        for messages in talks.values():
+            result = engine.run(chat(tmp_path, None, messages=messages, generation={"max_tokens": 5}))
+            if turn:
+                assert result["timings"]["prompt_n"] < 60
+            messages += [{"role": "assistant", "content": "pong"}, {"role": "user", "content": "ping"}]
+
+
+def test_what_a_newer_copy_repeats_is_let_go_first(tmp_path: Path) -> None:
+    engine = vlm_setup.loaded(tmp_path, cache_bytes=2_500_000)
+    try:
+        other = "green circle " * 150
+        engine.run(chat(tmp_path, other, generation={"max_tokens": 2}))
+        for i in range(8):
+            engine.run(chat(tmp_path, "red square " * 200 + f"{i} blue " * 40, generation={"max_tokens": 2}))
+        assert engine.ask("metrics", {})["cache_conversations"] < 8
+        assert cached(engine.run(chat(tmp_path, other, generation={"max_tokens": 2}))) > 250
+    finally:
+        engine.close()
+
+
 def test_host_memory_stays_within_its_bound(tmp_path: Path) -> None:
     bound = 1_000_000
     engine = vlm_setup.loaded(tmp_path, cache_bytes=bound)

@@ -13,6 +13,8 @@ CHECKPOINT_FROM = 256
 _CHECKPOINTS = 8
 _SMALL_LOSS = 64
 """So few cells of an old conversation may be overwritten without keeping a copy."""
+_SMALL_SHARE = 16
+"""Or so small a part of it: copying a cell costs a few dozen times less than computing it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -82,7 +84,7 @@ class PromptCache:
             slot = min(free, key=lambda s: (len(s.cells) > 0, s.used))
             self._keep(slot)
             self._clear(slot)
-        elif len(slot.cells) - found > max(_SMALL_LOSS, found):
+        elif len(slot.cells) - found > max(_SMALL_LOSS, len(slot.cells) // _SMALL_SHARE):
             self._keep(slot)
         slot.busy = True
         self._clock += 1
@@ -214,7 +216,15 @@ class PromptCache:
         self._kept = [k for k in self._kept if k.cells.common(kept.cells) < len(k.cells)]
         self._kept.append(kept)
         while self.host_bytes > self._budget:
-            del self._kept[0]
+            del self._kept[self._least()]
+
+    def _least(self) -> int:
+        """Which copy to let go: the oldest that a newer one repeats for the most part, say of a conversation whose last
+        answer was rendered anew; else the oldest."""
+        for at, old in enumerate(self._kept[:-1]):
+            if any(2 * old.cells.common(new.cells) > len(old.cells) for new in self._kept[at + 1 :]):
+                return at
+        return 0
 
     def make_room(self, wanting: Slot) -> bool:
         """Free cells for a slot: idle conversations move to host memory, then the jobs that wait outside are parked."""
