@@ -26,7 +26,8 @@ def create_app(kind: Kind, hub: Hub, settings: Settings) -> FastAPI:
     app.state.kind, app.state.hub, app.state.settings = kind, hub, settings
     app.router.redirect_slashes = False
     for path in ("/health", "/v1/health"):
-        app.add_api_route(path, health, methods=["GET", "HEAD"])
+        app.add_api_route(path, health, methods=["GET"])
+        app.add_api_route(path, health, methods=["HEAD"], include_in_schema=False)
     for router in routers(kind):
         app.include_router(router)
     watch(app)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, WithJsonSchema
 
+from batch.api import shapes
 from batch.api.schemas import Int, ReasoningFormat, Sampling, Tokens
 from batch.errors import BadRequest
 
@@ -17,8 +18,8 @@ _KEPT = ("role", "name", "tool_call_id", "reasoning_content")
 class ChatBody(Sampling):
     """What a chat request may hold; `job_request` turns it into queue/tasks.py's ChatRequest."""
 
-    messages: list[dict[str, Any]]
-    tools: list[dict[str, Any]] | None = None
+    messages: Annotated[list[dict[str, Any]], WithJsonSchema(shapes.CHAT_MESSAGES)]
+    tools: Annotated[list[dict[str, Any]], WithJsonSchema(shapes.CHAT_TOOLS)] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     response_format: dict[str, Any] | None = None

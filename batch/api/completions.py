@@ -117,7 +117,12 @@ async def completion(request: Request, body: Annotated[CompletionBody, Depends(j
     asked, jobs = await ask_completion(request, body)
     settings = generation_settings(asked.hub, jobs[0]["generation"], stream=bool(body.stream))
     if body.stream:
-        known = [await known_prompt(asked.hub, job["prompt"]) for job in jobs]
+        try:
+            known = [await known_prompt(asked.hub, job["prompt"]) for job in jobs]
+        except BaseException:  # nobody reads these jobs' answers
+            for ticket in asked.tickets:
+                await ticket.cancel()
+            raise
         lines = NativeLines(asked.model, settings, known, progress=bool(body.return_progress),
                             fields=body.response_fields or ())  # fmt: skip
         return EventStream(asked.hub, asked.tickets, lines, check=asked.check, ping=body.ping, headers=asked.headers)

@@ -7,17 +7,19 @@ import base64
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import orjson
 from fastapi import APIRouter, Request
 from fastapi.responses import Response, StreamingResponse
+from pydantic import Field
 
 from batch.api.caller import waiting
 from batch.api.idempotency import HEADER, accept, digest
 from batch.api.schemas import Body, documented, parse_json
+from batch.api.shapes import NOTHING
 from batch.errors import BadRequest, NotSupported, TooLarge
 from batch.queue.jobs import Draft, Kind, Origin, Priority
 
@@ -43,8 +45,8 @@ class EmbeddingBody(Body):
     model: Any = None
     input: str | list[str | int | list[int | str]] | None = None
     content: str | list[str | int | list[int | str]] | None = None
-    encoding_format: str | None = None
-    dimensions: int | None = None
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Annotated[int, Field(ge=1)] | None = None
     truncate: bool | None = None
 
 
@@ -60,10 +62,10 @@ async def native_embeddings(request: Request) -> Response:
     return await _embed(request, native=True)
 
 
-@router.post("/v1/rerank")
-@router.post("/v1/reranking")
-@router.post("/rerank")
-@router.post("/reranking")
+@router.post("/v1/rerank", openapi_extra=NOTHING)
+@router.post("/v1/reranking", include_in_schema=False)
+@router.post("/rerank", include_in_schema=False)
+@router.post("/reranking", include_in_schema=False)
 async def rerank() -> Response:
     raise NotSupported("This model makes vectors and ranks nothing: embed the texts and compare their vectors instead.")
 

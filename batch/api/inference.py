@@ -76,6 +76,12 @@ DOCUMENTED: dict[str, Any] = {
     }}}}
 }  # fmt: skip
 
+LOADED: dict[str, Any] = {
+    "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": {
+        "type": "object", "required": ["model"], "properties": {"model": _TEXT_FIELD},
+    }}}}
+}  # fmt: skip
+
 
 @router.post("/inference", openapi_extra=DOCUMENTED)
 async def inference(request: Request) -> Response:
@@ -100,7 +106,7 @@ async def inference(request: Request) -> Response:
     return answer(shape, result, options)
 
 
-@router.post("/load")
+@router.post("/load", openapi_extra=LOADED)
 async def load(request: Request) -> Response:
     """whisper-server swaps its model here. Ours is a setting, so only the model that is loaded is confirmed."""
     upload = await receive(request)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, WithJsonSchema
 
+from batch.api import shapes
 from batch.api.chat_body import ChatBody
 from batch.api.schemas import Body, Int, Sampling, Tokens
 from batch.errors import BadRequest
@@ -24,10 +25,10 @@ class Thinking(Body):
 class MessagesBody(Sampling):
     """What a messages request may hold; `chat` is the same as a chat request."""
 
-    messages: list[dict[str, Any]] = Field(min_length=1)
+    messages: Annotated[list[dict[str, Any]], Field(min_length=1), WithJsonSchema(shapes.MESSAGES)]
     system: str | list[dict[str, Any]] | None = None
     stop_sequences: list[str] | None = None
-    tools: list[dict[str, Any]] | None = None
+    tools: Annotated[list[dict[str, Any]], WithJsonSchema(shapes.MESSAGES_TOOLS)] | None = None
     tool_choice: dict[str, Any] | None = None
     thinking: Thinking | None = None
     output_config: dict[str, Any] | None = None

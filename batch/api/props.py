@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse
 
 from batch.api.completions import default_settings
+from batch.api.shapes import NOTHING
 from batch.api.vlm_job import FINGERPRINT, hub_of
 from batch.errors import NotFound, NotSupported, Unavailable
 from batch.queue.hub import ModelState
@@ -97,7 +98,7 @@ async def props(request: Request) -> JSONResponse:
     })  # fmt: skip
 
 
-@router.post("/props")
+@router.post("/props", openapi_extra=NOTHING)
 async def change_props(request: Request) -> JSONResponse:
     raise NotSupported("Properties are not changed over HTTP: they stand in batch.toml.")
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, WithJsonSchema
 
+from batch.api import shapes
 from batch.api.chat_body import ChatBody
 from batch.api.schemas import Body, Int, Sampling, Tokens
 from batch.errors import BadRequest
@@ -27,10 +28,10 @@ class TextOptions(Body):
 class ResponsesBody(Sampling):
     """What a Responses request may hold; `chat` is the same as a chat request."""
 
-    input: str | list[dict[str, Any]]
+    input: Annotated[str | list[dict[str, Any]], WithJsonSchema(shapes.RESPONSES_INPUT)]
     instructions: str | None = None
     max_output_tokens: Tokens | None = None
-    tools: list[dict[str, Any]] | None = None
+    tools: Annotated[list[dict[str, Any]], WithJsonSchema(shapes.RESPONSES_TOOLS)] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     text: TextOptions | None = None

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
+from pydantic import WithJsonSchema
 from starlette.responses import JSONResponse
 
+from batch.api import shapes
 from batch.api.chat_body import ChatBody
 from batch.api.image_parts import keep_images
 from batch.api.responses_body import ResponsesBody
@@ -19,7 +21,7 @@ router = APIRouter()
 
 
 class TokenizeBody(Body):
-    content: str | list[Any] | None = None
+    content: Annotated[str | list[Any], WithJsonSchema(shapes.PROMPT)] | None = None
     add_special: bool | None = None
     parse_special: bool | None = None
     with_pieces: bool | None = None

@@ -41,12 +41,15 @@ class WeightlessEngine:
             case Kind.STT:
                 size = work.blob(work.request["blob"]).stat().st_size
                 text = f" a file of {size} bytes\n"
-                segment = {"id": 0, "start": 0.0, "end": 1.0, "text": text, "tokens": []}
+                segment = {"id": 0, "seek": 0, "start": 0.0, "end": 1.0, "text": text, "tokens": [], "temperature": 0.0,
+                           "avg_logprob": 0.0, "compression_ratio": 1.0, "no_speech_prob": 0.0, "words": []}
                 return {"text": text, "language": "en", "language_name": "english", "duration": 1.0,
                         "segments": [segment], "ms": 0.0}  # fmt: skip
 
     def _chat(self, work: Work) -> Mapping[str, Any]:
-        content = work.request["messages"][-1].get("content") if "messages" in work.request else work.request["prompt"]
+        content = (
+            (work.request["messages"] or [{}])[-1].get("content") if "messages" in work.request else work.request["prompt"]
+        )
         if isinstance(content, list):
             for part in content:
                 if isinstance(part, dict) and part.get("type") == "image":
