@@ -696,7 +696,7 @@ def test_a_response_cut_by_length_is_incomplete() -> None:
     told = post(says(answer("Hi", "length")), "/v1/responses", {"input": "x"}).json()
     assert told["status"] == "incomplete" and told["incomplete_details"] == {"reason": "max_output_tokens"}
     assert told["usage"] == {
-        "input_tokens": 7, "input_tokens_details": {"cached_tokens": 2}, "output_tokens": 3,
+        "input_tokens": 7, "input_tokens_details": {"cached_tokens": 2, "cache_write_tokens": 0}, "output_tokens": 3,
         "output_tokens_details": {"reasoning_tokens": 1}, "total_tokens": 10,
     }  # fmt: skip
 

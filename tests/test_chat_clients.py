@@ -15,7 +15,8 @@ import anthropic
 import httpx
 import openai
 import pytest
-from pydantic import BaseModel
+from openai.types.responses import Response, ResponseStreamEvent
+from pydantic import BaseModel, TypeAdapter
 from running_service import RunningService, wait_until
 
 HELLO: list[Any] = [{"role": "user", "content": "Hello"}]
@@ -168,6 +169,8 @@ def test_a_request_longer_than_the_context_is_a_400_streamed_or_not(client: open
             client.chat.completions.create(model="m", messages=long, stream=stream)
         body: Any = caught.value.body
         assert body["type"] == "exceed_context_size_error" and body["n_prompt_tokens"] >= body["n_ctx"] == 8192
+        with pytest.raises(openai.BadRequestError):
+            client.responses.create(model="m", input=long, stream=stream)
 
 
 # -- openai: completions, responses, models
@@ -189,6 +192,24 @@ def test_responses_answer_and_stream(client: openai.OpenAI) -> None:
         kinds = [event.type for event in stream]
         final = stream.get_final_response()
     assert final.output_text == GREETING and kinds[0] == "response.created" and kinds[-1] == "response.completed"
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"tools": [{"type": "function", "strict": True, **TOOL["function"]}], "tool_choice": "required"},
+             {"max_output_tokens": 4}, {"include": ["message.output_text.logprobs"], "top_logprobs": 2}],
+    ids=["text", "call", "cut", "logprobs"],
+)  # fmt: skip
+def test_every_response_and_event_is_of_the_openai_packages_types(
+    service: RunningService, client: openai.OpenAI, more: dict[str, Any]
+) -> None:
+    body = {"input": "Hello", "temperature": 0, **more}
+    raw = client.responses.with_raw_response.create(model="m", **body)
+    Response.model_validate_json(raw.text)
+    with httpx.stream("POST", service.url("vlm", "/v1/responses"), json={**body, "stream": True}) as reply:
+        events = [line.removeprefix("data: ") for line in reply.iter_lines() if line.startswith("data: ")]
+    assert len(events) > 5
+    for event in events:
+        TypeAdapter[Any](ResponseStreamEvent).validate_json(event)
 
 
 def test_responses_see_pictures_call_tools_and_parse(client: openai.OpenAI) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from batch.errors import BadRequest, Cancelled, ContextExceeded, ModelProblem, NotSupported
+from batch.errors import BadRequest, Cancelled, ContextExceeded, ModelProblem
 from batch.workers.vlm import VlmEngine
 from tests import vlm_setup
 from tests.vlm_setup import chat, completion, content, picture, told

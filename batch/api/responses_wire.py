@@ -43,7 +43,7 @@ def finished(begun: Mapping[str, Any], result: Mapping[str, Any], output: list[d
         "output": output,
         "usage": {
             "input_tokens": usage["prompt_tokens"],
-            "input_tokens_details": {"cached_tokens": cached},
+            "input_tokens_details": {"cached_tokens": cached, "cache_write_tokens": 0},
             "output_tokens": usage["completion_tokens"],
             "output_tokens_details": {"reasoning_tokens": thought},
             "total_tokens": usage["total_tokens"],
@@ -117,7 +117,7 @@ class ResponseEvents:
         return created + self._say("response.in_progress", response=self._frame)
 
     def event(self, job: int, event: Mapping[str, Any]) -> bytes:
-        if event["type"] == "started":
+        if event["type"] == "progress":  # a job that is refused at its start tells of none, and stays an HTTP error
             return self._begin()
         if event["type"] != "delta" or event.get("index", 0):
             return b""
