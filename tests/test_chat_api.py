@@ -15,6 +15,7 @@ from scripted_hub import TIMINGS, USAGE, ScriptedHub, answer, delta
 
 from batch.api.app import create_app
 from batch.errors import BadRequest, BatchError, ContextExceeded, QueueFull
+from batch.queue.hub import ModelState
 from batch.queue.jobs import Kind
 from batch.settings import LimitSettings, Settings
 
@@ -299,8 +300,6 @@ def test_too_large_images_are_a_413() -> None:
 
 
 def test_an_image_without_a_vision_model_is_a_400() -> None:
-    from batch.queue.hub import ModelState
-
     hub = says(answer("x"))
     hub.state = ModelState("ready", 1.0, {"model": "text", "vision": False})
     assert chat(with_image(png()), hub).status_code == 400
@@ -516,9 +515,8 @@ def test_a_streamed_completion_closes_with_usage_and_done() -> None:
 
 
 def native_hub(*items: Any) -> ScriptedHub:
-    hub = says(*items)
-    hub.answers |= {"tokenize": {"tokens": [2, 5]}, "detokenize": {"content": "<bos>Hello"}}
-    return hub
+    *events, result = items
+    return says({"type": "prompt", "tokens": 2}, *events, {**result, "prompt": "<bos>Hello"})
 
 
 def test_a_native_completion_has_llama_servers_keys() -> None:
@@ -545,6 +543,14 @@ def test_a_native_stream_has_no_done() -> None:
     *told, last = chunks(post(hub, "/completion", {"prompt": "Hello", "stream": True}))
     assert [line["content"] for line in told] == ["a", "b"] and not any(line["stop"] for line in told)
     assert last["stop"] is True and last["content"] == "" and last["stop_type"] == "limit"
+    assert last["prompt"] == "<bos>Hello" and {line["tokens_evaluated"] for line in told} == {2}
+
+
+def test_a_native_stream_waits_for_a_model_that_loads() -> None:
+    hub = ScriptedHub(lambda draft: [1.3, {"type": "started"}, delta(text="a"), spoken("a")])
+    hub.state = ModelState("loading")
+    reply = post(hub, "/completion", {"prompt": "Hello", "stream": True})
+    assert reply.status_code == 200 and ": queued 0 ahead" in reply.text and not hub.asked
 
 
 # -- tokens, properties

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from batch.api.chat_wire import prompt_progress
@@ -52,12 +52,10 @@ def text_completion(results: Sequence[Mapping[str, Any]], model: str, created: i
 class TextChunks:
     """The Wire of /v1/completions."""
 
-    def __init__(
-        self, model: str, created: int, prompts: int, each: int, *, usage: bool = False, progress: bool = False
-    ) -> None:
+    def __init__(self, model: str, created: int, prompts: int, each: int, *, progress: bool = False) -> None:
         self._frame = {"created": created, "model": model, "system_fingerprint": FINGERPRINT,
                        "object": "text_completion", "id": random_id("chatcmpl-")}  # fmt: skip
-        self._prompts, self._each, self._usage, self._progress = prompts, each, usage, progress
+        self._prompts, self._each, self._progress = prompts, each, progress
         self._begun = False
         self._usages: list[Mapping[str, Any]] = []
 
@@ -101,7 +99,7 @@ class TextChunks:
 
 
 def native(
-    choice: Mapping[str, Any], result: Mapping[str, Any], model: str, settings: Mapping[str, Any], prompt: str, *,
+    choice: Mapping[str, Any], result: Mapping[str, Any], model: str, settings: Mapping[str, Any], *,
     tokens: bool = False, streamed: bool = False
 ) -> dict[str, Any]:  # fmt: skip
     """One completion in llama-server's own shape; the last line of a stream has its text behind it already."""
@@ -118,7 +116,7 @@ def native(
         "tokens_predicted": timings.get("predicted_n", usage["completion_tokens"]),
         "tokens_evaluated": usage["prompt_tokens"],
         "generation_settings": dict(settings),
-        "prompt": prompt,
+        "prompt": result.get("prompt") or "",
         "has_new_line": "\n" in text,
         "truncated": False,
         "stop_type": kind,
@@ -147,21 +145,24 @@ class NativeLines:
     """The Wire of /completion; it has no closing [DONE]."""
 
     def __init__(
-        self, model: str, settings: Mapping[str, Any], prompts: Sequence[tuple[str, int]], *, progress: bool,
+        self, model: str, settings: Callable[[], Mapping[str, Any]], prompts: int, *, progress: bool,
         fields: Sequence[str] = ()
     ) -> None:
-        """`prompts`: text and number of tokens of each."""
+        """`settings`: what gives the generation_settings, asked once a prompt has its answer."""
         self._model, self._settings, self._prompts, self._progress = model, settings, prompts, progress
         self._fields = fields
+        self._evaluated = 0
         self._predicted = 0
 
     def _line(self, job: int, text: str, event: Mapping[str, Any]) -> dict[str, Any]:
-        index = job if len(self._prompts) > 1 else event.get("index", 0)
+        index = job if self._prompts > 1 else event.get("index", 0)
         return {"index": index, "content": text, "tokens": list(event.get("tokens") or []), "stop": False,
                 "id_slot": 0, "tokens_predicted": self._predicted,
-                "tokens_evaluated": self._prompts[job][1]}  # fmt: skip
+                "tokens_evaluated": self._evaluated}  # fmt: skip
 
     def event(self, job: int, event: Mapping[str, Any]) -> bytes:
+        if event["type"] == "prompt":
+            self._evaluated = event["tokens"]
         if event["type"] == "progress" and "cache" in event and self._progress and not self._predicted:
             return data({**self._line(job, "", event), "prompt_progress": prompt_progress(event)})
         text = (event.get("delta") or {}).get("text") or "" if event["type"] == "delta" else ""
@@ -179,8 +180,8 @@ class NativeLines:
         words = note_comment(result)
         self._predicted = 0
         for at, choice in enumerate(result["choices"]):
-            given = {**choice, "index": job if len(self._prompts) > 1 else choice.get("index", at)}
-            answer = native(given, result, self._model, self._settings, self._prompts[job][0], streamed=True)
+            given = {**choice, "index": job if self._prompts > 1 else choice.get("index", at)}
+            answer = native(given, result, self._model, self._settings(), streamed=True)
             words += data(picked(answer, self._fields))
         return words
 

@@ -82,9 +82,11 @@ def _prompt(given: Any, path: str) -> Any:
                      "strings & tokens.", param=path)
 
 
-async def ask_completion(request: Request, body: CompletionBody) -> tuple[Asked, list[dict[str, Any]]]:
+async def ask_completion(
+    request: Request, body: CompletionBody, *, describe: bool = False
+) -> tuple[Asked, list[dict[str, Any]]]:
     hub = hub_of(request)
-    jobs = [job | {"stream": bool(body.stream)} for job in body.jobs()]
+    jobs = [job | {"stream": bool(body.stream), "describe": describe} for job in body.jobs()]
     tickets = await accept(request, [caller_draft("completion", job) for job in jobs])
 
     async def check() -> None:
@@ -102,9 +104,8 @@ async def completions(
     """Go on with one or several prompts, in OpenAI's shape."""
     asked, jobs = await ask_completion(request, body)
     if body.stream:
-        usage = bool(body.stream_options and body.stream_options.include_usage)
-        wire = TextChunks(asked.model, asked.created, len(jobs), jobs[0].get("n", 1), usage=usage,
-                          progress=bool(body.return_progress))
+        wire = TextChunks(asked.model, asked.created, len(jobs), jobs[0].get("n", 1),
+                          progress=bool(body.return_progress))  # fmt: skip
         return EventStream(asked.hub, asked.tickets, wire, check=asked.check, ping=body.ping, headers=asked.headers)
     results = await asked.results(request)
     answer = text_completion(results, asked.model, asked.created)
@@ -114,34 +115,23 @@ async def completions(
 @router.post("/completion", openapi_extra=documented(CompletionBody))
 async def completion(request: Request, body: Annotated[CompletionBody, Depends(json_body(CompletionBody))]) -> Response:
     """Go on with one or several prompts, in llama-server's own shape."""
-    asked, jobs = await ask_completion(request, body)
-    settings = generation_settings(asked.hub, jobs[0]["generation"], stream=bool(body.stream))
+    asked, jobs = await ask_completion(request, body, describe=True)
+
+    def settings() -> dict[str, Any]:  # only known once the model is loaded
+        return generation_settings(asked.hub, jobs[0]["generation"], stream=bool(body.stream))
+
     if body.stream:
-        try:
-            known = [await known_prompt(asked.hub, job["prompt"]) for job in jobs]
-        except BaseException:  # nobody reads these jobs' answers
-            for ticket in asked.tickets:
-                await ticket.cancel()
-            raise
-        lines = NativeLines(asked.model, settings, known, progress=bool(body.return_progress),
+        lines = NativeLines(asked.model, settings, len(jobs), progress=bool(body.return_progress),
                             fields=body.response_fields or ())  # fmt: skip
         return EventStream(asked.hub, asked.tickets, lines, check=asked.check, ping=body.ping, headers=asked.headers)
     results = await asked.results(request)
     answers: list[dict[str, Any]] = []
-    for job, result in zip(jobs, results, strict=True):
-        text, _ = await known_prompt(asked.hub, job["prompt"])
+    for result in results:
         for choice in result["choices"]:
             given = {**choice, "index": len(answers)}
-            answer = native(given, result, asked.model, settings, text, tokens=bool(body.return_tokens))
+            answer = native(given, result, asked.model, settings(), tokens=bool(body.return_tokens))
             answers.append(picked(answer, body.response_fields or ()))
     return JSONResponse(answers[0] if len(answers) == 1 else answers, headers=asked.headers | note_header(results))
-
-
-async def known_prompt(hub: Hub, prompt: Any) -> tuple[str, int]:
-    """The prompt as the reply repeats it, its tokens as text with the opening one; and how many they are."""
-    content = {"content": prompt, "add_special": True, "parse_special": True, "with_pieces": False}
-    tokens = (await hub.ask(Kind.VLM, "tokenize", content))["tokens"]
-    return str((await hub.ask(Kind.VLM, "detokenize", {"tokens": tokens}))["content"]), len(tokens)
 
 
 def generation_settings(hub: Hub, generation: Mapping[str, Any], *, stream: bool) -> dict[str, Any]:

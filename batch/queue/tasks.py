@@ -40,6 +40,8 @@ class CompletionRequest(TypedDict):
     echo: NotRequired[bool]
     stream: NotRequired[bool]
     """As in a ChatRequest."""
+    describe: NotRequired[bool]
+    """Tell how many tokens the prompt has in an event before the first delta, and its text in the result."""
 
 
 class Generation(TypedDict, total=False):
@@ -98,6 +100,8 @@ class ChatResult(TypedDict):
     completion_tokens_details {reasoning_tokens}."""
     timings: dict[str, Any]
     """llama-server's: cache_n, prompt_n, prompt_ms, …, predicted_per_second."""
+    prompt: NotRequired[str]
+    """Of a completion with `describe`: the prompt's tokens as text."""
     note: NotRequired[str]
     """For a header, say: "all of max_tokens went into thinking", "stopped a repetition"."""
 
@@ -183,6 +187,7 @@ class TranscribeResult(TypedDict):
 
 # Events that any job may push besides deltas:
 #   {"type": "started"}                                     a worker has taken it
+#   {"type": "prompt", "tokens": n}                         a completion with `describe`: what it goes on from
 #   {"type": "progress", "done": n, "total": n | None, "unit": "tokens" | "seconds" | "texts"}
 #   {"type": "segment", "segment": {…}}                     a transcript's segment is final
 #   {"type": "end", "state": "done" | "failed" | "cancelled"}   the row holds the result or the error

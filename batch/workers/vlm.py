@@ -149,11 +149,17 @@ class VlmEngine:
         n_ctx = self._resources.context.n_ctx
         if len(plan.prompt) >= n_ctx:
             raise exceeded(len(plan.prompt), n_ctx)
+        describe = bool(work.request.get("describe"))
+        if describe and work.watched:
+            work.emit({"type": "prompt", "tokens": len(plan.prompt)})
         patient = work.job.priority < Priority.CALLER
         total = Total()
         for index in range(plan.n):
             total.outcomes.append(Generation(self._resources, work, plan, index, patient=patient).run())
-        return total.result(len(plan.prompt))
+        result = total.result(len(plan.prompt))
+        if describe:
+            result["prompt"] = self._model.detokenize(plan.prompt.ids).decode("utf-8", "replace")
+        return result
 
     def _plan_chat(self, work: Work) -> Plan:
         request = work.request
