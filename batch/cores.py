@@ -7,13 +7,18 @@ barriers; sharing the cores makes a mixed load cost the sum of its parts (measur
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
+import logging
 import mmap
 import os
+import stat
 import struct
 import tempfile
 import time
 from pathlib import Path
+
+logger = logging.getLogger("batch.cores")
 
 _SLOT = struct.Struct("<qdd")
 """pid (0: free), weight (0: idle), time.monotonic() of the last sign of life."""
@@ -32,7 +37,14 @@ class CoreTable:
 
     def __init__(self, path: Path | None = None) -> None:
         path = path or Path(tempfile.gettempdir()) / f"batch-cores-{os.getuid()}"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            descriptor = _own(path)
+        except OSError as error:
+            # Anybody may put something there first: this worker then computes as if it were alone.
+            logger.warning("%s cannot be used (%s): the workers do not share the cores", path, error.strerror)
+            self._map = mmap.mmap(-1, _SLOT.size * _SLOTS)
+            self._slot, self._cores, self._weight = self._claim(), usable(), 0.0
+            return
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             if os.fstat(descriptor).st_size < _SLOT.size * _SLOTS:
@@ -82,6 +94,17 @@ class CoreTable:
             _SLOT.pack_into(self._map, self._slot * _SLOT.size, os.getpid(), 0.0, time.monotonic())
         with contextlib.suppress(BufferError):
             self._map.close()
+
+
+def _own(path: Path) -> int:
+    """The file opened for reading and writing, made if need be; OSError when it is not a plain file of this user alone."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.getuid() or found.st_nlink != 1:
+        os.close(descriptor)
+        raise OSError(errno.EPERM, "it is not a file of this user's own")
+    os.fchmod(descriptor, 0o600)
+    return descriptor
 
 
 def _alive(pid: int) -> bool:

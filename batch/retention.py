@@ -38,15 +38,15 @@ class Retention:
         self._clock = Clock()
 
     async def run(self) -> None:
-        lost = True
+        lost = 0.0
         while True:
             try:
                 if not self._clock.trusted():
                     logger.warning("the clock was set: nothing is deleted for its age for %.0f minutes", DOUBT / 60)
                 else:
-                    if lost:
+                    if _running() >= lost:  # a request may be refused after its upload, or only counted
                         await self._sweep_lost()
-                        lost = False
+                        lost = _running() + LOST
                     await self._sweep()
             except DiskFull as error:
                 logger.error("the sweep failed: %s", error.message)

@@ -212,6 +212,8 @@ class Settings(BaseSettings):
             (variables, lambda key: "BATCH_" + key.upper().replace(".", "__")),
             (flags, lambda key: "--" + key.replace(".", "-").replace("_", "-")),
         ):
+            if _deeper(values, 3):
+                raise SettingsProblem(f"{name('A setting')} is not valid: settings are a table of tables, no deeper.")
             _merge(merged, values)
             sources.update({key: name(key) for key in _leaves(values)})
         merged["home"] = where
@@ -245,9 +247,11 @@ def _variables() -> dict[str, Any]:
         table = found
         for section in sections:
             table = table.setdefault(section, {})
+            if not isinstance(table, dict):
+                raise SettingsProblem(f"The variable {name} contradicts another one, which gives {section} a value of its own.")
         try:
             table[leaf] = json.loads(value) if value[0] in "[{" else value
-        except ValueError:
+        except (ValueError, RecursionError):
             raise SettingsProblem(f"The variable {name} is not valid JSON.") from None
     return found
 
@@ -257,8 +261,10 @@ def _read_toml(file: Path) -> dict[str, Any]:
         return tomllib.loads(file.read_text("utf-8"))
     except FileNotFoundError:
         return {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsProblem(f"{file} cannot be read as TOML: {error}.") from None
+    except OSError as error:
+        raise SettingsProblem(f"{file} cannot be read: {error.strerror}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise SettingsProblem(f"{file} cannot be read as TOML: {' '.join(str(error).split())}.") from None
 
 
 def _merge(into: dict[str, Any], values: dict[str, Any]) -> None:
@@ -267,6 +273,14 @@ def _merge(into: dict[str, Any], values: dict[str, Any]) -> None:
             _merge(into[key], value)
         else:
             into[key] = dict(value) if isinstance(value, dict) else value
+
+
+def _deeper(values: dict[str, Any], levels: int) -> bool:
+    """Whether tables stand in tables beyond so many levels; without recursion, as a file may hold thousands."""
+    level = [values]
+    for _ in range(levels):
+        level = [value for table in level for value in table.values() if isinstance(value, dict)]
+    return bool(level)
 
 
 def _leaves(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import socket
+import stat
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -52,8 +53,14 @@ def socket_path(state_dir: Path, name: str) -> Path:
         tag = hashlib.sha256(os.fsencode(state_dir)).hexdigest()[:16]
         path = Path(tempfile.gettempdir()) / f"batch-{os.getuid()}-{tag}" / name
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if path.parent.stat().st_uid != os.getuid():
-        raise Unavailable(f"{path.parent} belongs to another user: remove it, or use a home folder with a shorter path.")
+    if not path.is_relative_to(state_dir):
+        # Under the temporary folder anybody may have put something there first, a link to elsewhere, say.
+        found = path.parent.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+            raise Unavailable(
+                f"{path.parent} is not a folder of this user's own: remove it, or use a home folder with a shorter path."
+            )
+        path.parent.chmod(0o700)
     return path
 
 
