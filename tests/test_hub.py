@@ -42,6 +42,11 @@ def test_refused_callers_are_called_back_one_job_after_another_and_within_two_mi
     assert pace.refuse(1000) == 120
 
 
+def test_before_anything_is_measured_refused_callers_come_back_within_seconds() -> None:
+    pace = Pace()
+    assert {pace.refuse(100) for _ in range(200)} == {1, 2, 3, 4, 5}
+
+
 def test_a_pack_of_jobs_that_ran_together_counts_its_time_once(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)

@@ -16,7 +16,9 @@ class Replay:
     """
 
     def __init__(self) -> None:
-        self._sent: dict[tuple[Any, ...], str] = {}
+        self._sent: dict[tuple[Any, ...], list[str]] = {}
+        """In pieces: adding to one long text would copy it at every token."""
+        self._length: dict[tuple[Any, ...], int] = {}
         self._seen: dict[tuple[Any, ...], int] = {}
         self._again = False
 
@@ -29,7 +31,7 @@ class Replay:
         """The event without what was sent before; None when nothing of it is left."""
         if event["type"] == "segment":
             known = (key := ("segment", event["segment"].get("id"))) in self._sent
-            self._sent[key] = ""
+            self._sent[key] = []
             return None if known else event
         if event["type"] != "delta":
             return event
@@ -54,16 +56,24 @@ class Replay:
         return {**event, "delta": kept}
 
     def _rest(self, key: tuple[Any, ...], text: str) -> str:
-        sent, seen = self._sent.get(key, ""), self._seen.get(key, 0)
+        seen, length = self._seen.get(key, 0), self._length.get(key, 0)
         self._seen[key] = seen + len(text)
-        known = sent[seen : seen + len(text)]
+        known = self._text(key)[seen : seen + len(text)] if seen < length else ""
         if not text.startswith(known):
             raise WorkerDied(
                 "The worker process died in the middle of this answer, and the second attempt went another way: "
                 "send the request again."
             )
-        self._sent[key] = sent + text[len(known) :]
-        return text[len(known) :]
+        rest = text[len(known) :]
+        self._sent.setdefault(key, []).append(rest)
+        self._length[key] = length + len(rest)
+        return rest
+
+    def _text(self, key: tuple[Any, ...]) -> str:
+        pieces = self._sent.get(key, [])
+        if len(pieces) > 1:
+            pieces[:] = ["".join(pieces)]
+        return pieces[0] if pieces else ""
 
     def missing(self, result: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         """Deltas for what the result holds beyond what was sent: nobody listened, or an event was lost."""
@@ -73,13 +83,13 @@ class Replay:
             delta: dict[str, Any] = {}
             for field in _TEXTS:
                 whole = message.get(field) or ""
-                sent = self._sent.get((index, field), "")
+                sent = self._text((index, field))
                 if isinstance(whole, str) and len(whole) > len(sent) and whole.startswith(sent):
                     delta[field] = whole[len(sent) :]
             calls = []
             for at, call in enumerate(message.get("tool_calls") or []):
                 function = call["function"]
-                arguments = self._sent.get((index, at, "arguments"), "")
+                arguments = self._text((index, at, "arguments"))
                 if (index, at, "name") not in self._sent:
                     calls.append({"index": at, "id": call.get("id"), "type": "function", "function": dict(function)})
                 elif len(function["arguments"]) > len(arguments) and function["arguments"].startswith(arguments):

@@ -22,6 +22,8 @@ CHECK_AFTER = 0.05
 """A worker that is free begins sooner than this; only a job that waits is worth asking about in advance."""
 HEADERS_AFTER = 1.0
 """Until then an error is still an HTTP error; after it the caller gets its headers and comments."""
+PIECE = 1 << 16
+"""Bytes sent at once, of a burst that came while the caller did not read."""
 LOOK = (1.0, 10.0)
 """How often a waiting caller's place in the queue is looked up, at first and at last, in seconds."""
 
@@ -109,9 +111,11 @@ class EventStream(Response):
                 words = b""
                 for event in burst:
                     self._running = True  # a job that tells of anything waits no more
+                    if len(words) >= PIECE or (words and event["type"] == "end"):
+                        # What a slow reader left waiting goes in pieces, between which others have their turn.
+                        yield words
+                        words = b""
                     if event["type"] == "end":
-                        if words:
-                            yield words
                         result = await self._hub.outcome(ticket.id, event)
                         rest = b"".join(self._wire.event(at, missed) for missed in replay.missing(result))
                         words = rest + self._wire.done(at, result)
