@@ -6,8 +6,9 @@ Both serve the tiny Gemma 4, one slot, one thread. What ours says beyond llama-s
 from __future__ import annotations
 
 import base64
-import importlib.util
+import importlib
 import json
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -18,10 +19,8 @@ import pytest
 from running_service import RunningService
 
 ROOT = Path(__file__).parents[1]
-_spec = importlib.util.spec_from_file_location("llama_server", ROOT / "bench" / "llama_server.py")
-assert _spec and _spec.loader
-llama_server = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(llama_server)
+sys.path.append(str(ROOT / "bench"))
+llama_server = importlib.import_module("llama_server")
 
 TINY = ROOT / "batch" / "data" / "tiny-gemma4v"
 EXTRA = {"usage.completion_tokens_details", "error.param"}
@@ -132,6 +131,8 @@ REQUESTS = {
     "stop": chat(stop=["picture"]),
     "stops": chat("Count to twenty.", stop=["seven", "five"]),
     "thinking left in": chat(thinking=True, reasoning_format="none"),
+    "no thinking budget": chat(thinking=True, reasoning_budget_tokens=0),
+    "a thinking budget": chat("Tell me a story.", thinking=True, reasoning_budget_tokens=4),
     "seed": chat("Tell me a story.", seed=1),
     "bias": chat(logit_bias=[["Hello!", False]]),
     "penalties": chat("Tell me a story.", repeat_penalty=1.3, presence_penalty=0.5, max_tokens=40),
