@@ -44,6 +44,15 @@ class Metrics:
             "batch:job_seconds", "Time from acceptance to the end", ["kind"], buckets=_WAITS, **made)
         self.sound = Counter("batch:sound_seconds", "Seconds of sound transcribed", **made)
         self.vectors = Counter("batch:vectors", "Vectors made", **made)
+        self.engine = {
+            name: Gauge(f"batch:{name}", text, **made)
+            for name, text in (
+                ("cache_bytes", "Host memory that cached conversations take"),
+                ("cache_conversations", "Conversations cached in host memory"),
+                ("image_encodes", "Pictures encoded since the worker started; a known one is not encoded again"),
+            )
+            if kind == "vlm"
+        }
         self._kind = kind
         self._most = 0
         self._recent: list[Mapping[str, Any]] = []
@@ -82,8 +91,10 @@ class Metrics:
             spent = sum(t.get(ms, 0) for t in self._recent) / 1000
             gauge.set(sum(t.get(count, 0) for t in self._recent) / spent if spent else 0)
 
-    def page(self, *, processing: int, deferred: int, ready: bool) -> bytes:
-        """The text format, with what stands in the queue now."""
+    def page(self, *, processing: int, deferred: int, ready: bool, engine: Mapping[str, float]) -> bytes:
+        """The text format, with what stands in the queue now and what the worker's engine tells of itself."""
+        for name, gauge in self.engine.items():
+            gauge.set(engine.get(name, 0))
         self.processing.set(processing)
         self.deferred.set(deferred)
         self.loaded.set(1 if ready else 0)

@@ -322,10 +322,28 @@ def test_properties_and_the_slot_are_told(service: RunningService) -> None:
     assert slot["id"] == 0 and slot["is_processing"] is False
 
 
+def measured(service: RunningService, name: str) -> float:
+    page = str(service.get("vlm", "/metrics")[1])
+    return sum(float(line.rsplit(" ", 1)[1]) for line in page.splitlines() if line.startswith(name))
+
+
+def test_a_second_turn_about_a_picture_does_not_encode_it_again(service: RunningService, client: openai.OpenAI) -> None:
+    image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PICTURE}"}}
+    turns: list[Any] = [{"role": "user", "content": [image, {"type": "text", "text": "Describe this image."}]}]
+    first = client.chat.completions.create(model="m", messages=turns, temperature=0)
+    encodes = measured(service, "batch:image_encodes")
+    turns += [{"role": "assistant", "content": first.choices[0].message.content},
+              {"role": "user", "content": "What colour is it?"}]  # fmt: skip
+    second = client.chat.completions.create(model="m", messages=turns, temperature=0)
+    assert second.choices[0].message.content == "red"
+    assert second.usage and second.usage.prompt_tokens_details and first.usage
+    assert second.usage.prompt_tokens_details.cached_tokens == first.usage.prompt_tokens
+    assert measured(service, "batch:image_encodes") == encodes >= 1
+
+
 def test_metrics_count_what_the_port_did(service: RunningService) -> None:
     def metric(name: str) -> float:
-        page = str(service.get("vlm", "/metrics")[1])
-        return sum(float(line.rsplit(" ", 1)[1]) for line in page.splitlines() if line.startswith(name))
+        return measured(service, name)
 
     predicted, waits = metric("llamacpp:tokens_predicted_total"), metric("batch:queue_wait_seconds_count")
     answer = service.call("vlm", "/v1/chat/completions", {"messages": HELLO})[1]

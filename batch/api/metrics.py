@@ -12,6 +12,7 @@ from fastapi import APIRouter, FastAPI, Request
 from starlette.responses import Response
 
 from batch.api.vlm_job import hub_of
+from batch.errors import BatchError
 from batch.metrics import Metrics
 from batch.queue.hub import Hub
 from batch.queue.jobs import Job, Kind
@@ -85,5 +86,9 @@ async def metrics(request: Request) -> Response:
     state = hub.model(kind)
     busy = 1 if state.busy else 0
     waiting = max(0, hub.callers(kind) - busy)
-    page = counting.metrics.page(processing=busy, deferred=waiting, ready=state.status == "ready")
+    ready, told = state.status == "ready", {}
+    if ready and kind is Kind.VLM:
+        with contextlib.suppress(BatchError):  # a page without the worker's own figures is better than none
+            told = await hub.ask(kind, "metrics", {}, timeout=1.0)
+    page = counting.metrics.page(processing=busy, deferred=waiting, ready=ready, engine=told)
     return Response(page, media_type="text/plain; version=0.0.4")
