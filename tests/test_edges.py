@@ -172,6 +172,27 @@ def test_a_home_with_a_long_path_works_and_its_sockets_are_the_owners(
     assert service.stop() == 0
 
 
+def test_a_pickle_in_a_running_service_s_queue_is_set_aside(edgy: RunningService, tmp_path: Path) -> None:
+    import pickle
+    import sqlite3
+
+    class Bomb:
+        def __reduce__(self) -> object:
+            return os.mkdir, (str(tmp_path / "executed"),)
+
+    pid = edgy.worker_pid("vlm")
+    database = sqlite3.connect(edgy.home / ".batch" / "batch.db", isolation_level=None)
+    for data in (pickle.dumps(Bomb()), b"\xff", b'{"id":"0"}'):
+        database.execute("insert into task (queue, data, priority) values ('vlm', ?, 99)", (data,))
+    assert edgy.call("vlm", CHAT, {"messages": [{"role": "user", "content": "still there"}]})[0] == 200
+    assert database.execute("select count(*) from task where queue='set aside'").fetchone() == (3,)
+    database.execute("delete from task where queue='set aside'")
+    database.close()
+    assert not (tmp_path / "executed").exists()
+    assert edgy.worker_pid("vlm") == pid
+    wait_until(lambda: edgy.output.count("set aside") == 3, "a line in the log for each", 10)
+
+
 # -- hosts, targets, headers
 
 
@@ -515,6 +536,24 @@ def test_no_picture_takes_more_memory_than_its_limit_allows(tmp_path: Path) -> N
         assert all(line == "read" or line.startswith(("400 ", "413 ", "415 ")) for line in outcomes), (name, outcomes)
         if ", x" in name or " x " in name or "wide" in name or "deep" in name:
             assert outcomes[-1].startswith("413"), (name, outcomes)
+
+
+def test_the_largest_picture_that_is_taken_costs_about_two_of_its_size(tmp_path: Path) -> None:
+    """Twenty-five million pixels with transparency, in a hundred kilobytes."""
+    squeeze = zlib.compressobj(9)
+    rows = b"".join(squeeze.compress(bytes(1 + 4 * 4_990)) for _ in range(4_990)) + squeeze.flush()
+    (tmp_path / "large.png").write_bytes(png(4_990, 4_990, colour=6, data=rows))
+    assert (tmp_path / "large.png").stat().st_size < 1_000_000
+    code = (
+        "import resource, sys\n"
+        "from batch.media.image import open_image\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "assert open_image(sys.argv[1], 100_000_000, 64 << 20).getpixel((5, 5)) == (255, 255, 255)\n"
+        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code, str(tmp_path / "large.png")], capture_output=True, text=True, timeout=100)
+    assert ran.returncode == 0, ran.stderr
+    assert int(ran.stdout) < 260, f"{ran.stdout} MB; as RGBA it is 100 MB, as Pillow's RGB as much"
 
 
 def test_a_bomb_through_the_port_is_a_413_and_the_port_lives(edgy: RunningService) -> None:

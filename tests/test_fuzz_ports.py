@@ -14,7 +14,7 @@ import pytest
 import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from running_service import WEIGHTLESS, RunningService
+from running_service import STARTER, WEIGHTLESS, RunningService
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # its dependencies deprecate one another's names
@@ -23,7 +23,9 @@ with warnings.catch_warnings():
 
 SCALE = int(os.environ.get("FUZZ_SCALE", "1"))
 """How many times as many requests as in CI."""
-LONGEST = 10.0
+REAL = bool(os.environ.get("FUZZ_REAL"))
+"""Against the small real models, which takes minutes, instead of engines without weights."""
+LONGEST = 60.0 if REAL else 10.0
 """Seconds that an answer may take."""
 HONEST = {501, 503}
 """What a port may say above 499: it can't do that at all, or not now."""
@@ -33,18 +35,28 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::R
 
 @pytest.fixture(scope="module")
 def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
-    service = RunningService(tmp_path_factory.mktemp("fuzzed"), {**WEIGHTLESS, "BATCH_LOG_LEVEL": "warning"}).start()
+    models = STARTER if REAL else WEIGHTLESS
+    service = RunningService(tmp_path_factory.mktemp("fuzzed"), {**models, "BATCH_LOG_LEVEL": "warning"}).start()
     try:
         yield service.ready()
     finally:
         service.close()
 
 
-def slowed(value: Any) -> Any:
-    """To the engine without weights a seed is milliseconds a word, which would be no hang of the port's."""
-    if isinstance(value, dict):
-        return {k: 0 if k == "seed" else slowed(v) for k, v in value.items()}
-    return [slowed(item) for item in value] if isinstance(value, list) else value
+def quick(value: Any) -> Any:
+    """The same request, short: to the engine without weights a seed is milliseconds a word, and a real model goes on for
+    as many tokens and choices as it is asked for. Neither would be a hang of the port's."""
+    if isinstance(value, list):
+        return [quick(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    short = {k: 0 if k == "seed" else quick(v) for k, v in value.items()}
+    if REAL and short:
+        few = {k: min(v, 3) for k, v in short.items() if k in ("n", "n_cmpl") and type(v) is int}
+        limits = ("max_tokens", "n_predict", "max_completion_tokens", "max_output_tokens")
+        few |= {k: 3 for k in limits if type(short.get(k)) is int}
+        return {**short, **few} if short.keys() & {*limits, "file"} else {**short, "max_tokens": 3}
+    return short
 
 
 @pytest.mark.slow
@@ -65,7 +77,7 @@ def test_nothing_that_a_port_describes_breaks_or_hangs_it(fuzzed: RunningService
                       suppress_health_check=list(HealthCheck))  # fmt: skip
             @given(case=operation.as_strategy(generation_mode=mode))
             def ask(case: Any) -> None:
-                case.body = slowed(case.body)
+                case.body = quick(case.body)
                 begun = time.monotonic()
                 answer = case.call(session=session, timeout=LONGEST)
                 shown = f"{case.method} {case.path}: {answer.status_code} {answer.text[:500]}\n{case.as_curl_command()[:1000]}"
@@ -105,7 +117,7 @@ def test_no_document_of_the_right_words_in_the_wrong_places_breaks_a_port(fuzzed
               suppress_health_check=list(HealthCheck))  # fmt: skip
     @given(document=st.dictionaries(st.sampled_from(["messages", "prompt", "input", "content", "system", "tools"]), JSON))
     def ask(document: Any) -> None:
-        body = json.dumps(slowed(document)).encode()
+        body = json.dumps(quick(document)).encode()
         answer = session.post(fuzzed.url(kind, path), data=body, timeout=LONGEST)
         assert answer.status_code < 500 or answer.status_code in HONEST, (answer.status_code, answer.text[:500], body[:500])
 

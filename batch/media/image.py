@@ -17,6 +17,8 @@ from batch.errors import BadRequest, BatchError, TooLarge, UnsupportedMedia
 # Only what is promised: among Pillow's other readers are some that start programs (EPS) or are hardly ever looked at.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "HEIF", "AVIF")
 _NAMES = "JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC and AVIF"
+_BAND = 1 << 20
+"""Pixels that are laid on white at a time."""
 _ORIENTATION = 0x0112
 
 pillow_heif.register_heif_opener()
@@ -125,10 +127,19 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         image = _eight_bits(image)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(white, image)
+        return _on_white(image)
     return image.convert("RGB") if image.mode != "RGB" else image.copy()
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """A band at a time, as whole copies of a picture of the largest size are hundreds of megabytes each."""
+    whole = Image.new("RGB", image.size)
+    rows = max(1, _BAND // image.width)
+    for top in range(0, image.height, rows):
+        band = image.crop((0, top, image.width, min(image.height, top + rows))).convert("RGBA")
+        white = Image.new("RGBA", band.size, (255, 255, 255, 255))
+        whole.paste(Image.alpha_composite(white, band).convert("RGB"), (0, top))
+    return whole
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
