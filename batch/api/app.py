@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from batch import __version__
+from batch.api import messages_wire
 from batch.api.guard import Guard
 from batch.api.metrics import watch
 from batch.api.routes import routers
@@ -61,7 +62,7 @@ def error_response(error: BatchError, path: str = "") -> Response:
         headers["Retry-After"] = "5"
     body: Any = {"error": error.body()}
     if path.startswith("/v1/messages"):
-        body = {"type": "error", "error": {"type": error.type, "message": error.message}}
+        body = messages_wire.error_body(error)
     elif path in ("/inference", "/load"):
         body = {"error": error.message}
     return JSONResponse(body, error.status if not isinstance(error, Cancelled) else 499, headers)

@@ -2,49 +2,38 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
 
 from batch.api.image_parts import keep_images
 from batch.api.messages_body import MessagesBody
 from batch.api.messages_wire import MessageEvents, error_body, message
-from batch.api.schemas import documented, parse_json
+from batch.api.schemas import documented, json_body
 from batch.api.sse import EventStream
 from batch.api.vlm_job import ask_chat, count_tokens, hub_of, note_header
-from batch.errors import BatchError
 
 router = APIRouter()
 
 
-def _refused(error: BatchError) -> Response:
-    retry = error.details.get("retry_after")
-    return JSONResponse(error_body(error), error.status, {"Retry-After": str(retry)} if retry else None)
-
-
 @router.post("/v1/messages", openapi_extra=documented(MessagesBody))
-async def messages(request: Request) -> Response:
+async def messages(request: Request, body: Annotated[MessagesBody, Depends(json_body(MessagesBody))]) -> Response:
     """Answer a conversation of text and images."""
-    try:
-        body = MessagesBody.read(parse_json(await request.body()))
-        asked = await ask_chat(request, body.chat())
-        if body.stream:
-            wire = MessageEvents(asked.model)
-            return EventStream(asked.hub, asked.tickets, wire, check=asked.check, ping=body.ping,
-                               headers=asked.headers, error_body=error_body)  # fmt: skip
-        results = await asked.results(request)
-    except BatchError as error:
-        return _refused(error)
+    asked = await ask_chat(request, body.chat())
+    if body.stream:
+        wire = MessageEvents(asked.model)
+        return EventStream(asked.hub, asked.tickets, wire, check=asked.check, ping=body.ping, headers=asked.headers,
+                           error_body=error_body)  # fmt: skip
+    results = await asked.results(request)
     return JSONResponse(message(results[0], asked.model), headers=asked.headers | note_header(results))
 
 
 @router.post("/v1/messages/count_tokens", openapi_extra=documented(MessagesBody))
-async def count(request: Request) -> Response:
+async def count(request: Request, body: Annotated[MessagesBody, Depends(json_body(MessagesBody))]) -> Response:
     """How many tokens the model would read."""
     hub = hub_of(request)
-    try:
-        job = MessagesBody.read(parse_json(await request.body())).chat().job_request()
-        await keep_images(job["messages"], hub, request.app.state.settings.limits)
-        tokens, _ = await count_tokens(hub, job)
-    except BatchError as error:
-        return _refused(error)
+    job = body.chat().job_request()
+    await keep_images(job["messages"], hub, request.app.state.settings.limits)
+    tokens, _ = await count_tokens(hub, job)
     return JSONResponse({"input_tokens": tokens})
