@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from batch.workers.markers import Markers
 from batch.workers.stream_parser import Reading, StreamParser
 from batch.workers.tool_call import CALL_END, CallArguments
@@ -22,10 +20,8 @@ class Gemma4Parser(StreamParser):
 
     def __init__(self, reading: Reading) -> None:
         super().__init__(reading)
-        self._text = ""
-        self._state = "start"
         self._arguments = CallArguments()
-        self._steps: dict[str, Callable[[], bool]] = {
+        self._steps = {
             "start": self._start, "content": self._answer, "channel": self._channel, "space": self._space,
             "thought": self._thought, "call": self._call, "arguments": self._given, "called": self._called,
             "between": self._between, "over": self._over,
@@ -52,11 +48,6 @@ class Gemma4Parser(StreamParser):
     def called(self) -> str | None:
         return self._text if self._state == "call" else None
 
-    def _parse(self, text: str) -> None:
-        self._text += text
-        while self._text and self._steps[self._state]():
-            pass
-
     def _end(self, cut: bool) -> None:
         text, self._text = self._text, ""
         match self._state:
@@ -68,8 +59,6 @@ class Gemma4Parser(StreamParser):
                 self._mark(text)
             case "call" if not cut:
                 self._content(CALL + text)
-
-    # One method a state; each takes something off the text, or returns False to wait for more.
 
     def _start(self) -> bool:
         if _TURN.startswith(self._text) and self._text != _TURN:
@@ -168,14 +157,3 @@ class Gemma4Parser(StreamParser):
     def _over(self) -> bool:
         self._text = ""
         return False
-
-    def _mark(self, text: str) -> None:
-        """Text that is no part of the message, unless everything stays as it was written."""
-        if self._reading.raw:
-            self._content(text)
-
-    def _thinks(self, text: str) -> None:
-        if self._reading.raw:
-            self._content(text)
-        else:
-            self._reply.reasoning(text)

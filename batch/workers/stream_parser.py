@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,11 @@ class StreamParser(ABC):
         self._reading = reading
         self._reply = Reply()
         self._fence = Fence() if reading.fenced else None
+        self._text = ""
+        """What has come and is not read yet."""
+        self._state = "start"
+        self._steps: dict[str, Callable[[], bool]] = {}
+        """One a state: takes something off the text, or returns False to wait for more."""
 
     @property
     @abstractmethod
@@ -70,8 +76,21 @@ class StreamParser(ABC):
     def _content(self, text: str) -> None:
         self._reply.content(self._fence.feed(text) if self._fence else text)
 
-    @abstractmethod
-    def _parse(self, text: str) -> None: ...
+    def _mark(self, text: str) -> None:
+        """Text that is no part of the message, unless everything stays as it was written."""
+        if self._reading.raw:
+            self._content(text)
+
+    def _thinks(self, text: str) -> None:
+        if self._reading.raw:
+            self._content(text)
+        else:
+            self._reply.reasoning(text)
+
+    def _parse(self, text: str) -> None:
+        self._text += text
+        while self._text and self._steps[self._state]():
+            pass
 
     @abstractmethod
     def _end(self, cut: bool) -> None: ...

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from typing import Any
 
 from batch.workers.markers import Markers
@@ -20,14 +19,13 @@ class ThinkParser(StreamParser):
 
     def __init__(self, reading: Reading, pair: tuple[str, str] | None) -> None:
         super().__init__(reading)
-        self._text = ""
         self._space = ""
         self._open, self._close = pair or ("", "")
         self._in_thought = Markers((self._close,) if pair else ())
         self._in_content = Markers((CALL,) if reading.functions else ())
         self._in_call = Markers((CALL_END,))
         self._call: list[str] = []
-        self._steps: dict[str, Callable[[], bool]] = {
+        self._steps = {
             "start": self._start, "indent": self._indent, "thought": self._thought, "gap": self._gap,
             "content": self._answer, "call": self._calling, "between": self._between,
         }
@@ -44,11 +42,6 @@ class ThinkParser(StreamParser):
     @property
     def called(self) -> str | None:
         return "".join(self._call) + self._text if self._state == "call" else None
-
-    def _parse(self, text: str) -> None:
-        self._text += text
-        while self._text and self._steps[self._state]():
-            pass
 
     def _end(self, cut: bool) -> None:
         text, self._text = self._text, ""
@@ -127,16 +120,6 @@ class ThinkParser(StreamParser):
 
     def _between(self) -> bool:
         return self._skip("content") if self._text.strip() else False
-
-    def _mark(self, text: str) -> None:
-        if self._reading.raw:
-            self._content(text)
-
-    def _thinks(self, text: str) -> None:
-        if self._reading.raw:
-            self._content(text)
-        else:
-            self._reply.reasoning(text)
 
 
 def calls_functions(source: str) -> bool:
