@@ -32,9 +32,7 @@ from batch.settings import Settings, default_models_dir
 
 RATE = 16000
 BOUNDARY = "bench-speech"
-SAID = (
-    "and so my fellow americans ask not what your country can do for you ask what you can do for your country"
-).split()
+SAID = "and so my fellow americans ask not what your country can do for you ask what you can do for your country"
 """The words of the clip."""
 
 
@@ -76,7 +74,7 @@ def transcribe(client: Client, sound: bytes) -> str:
 def errors(text: str, times: int) -> float:
     """Word error rate against the clip's words said so many times."""
     heard = "".join(c if c.isalpha() or c.isspace() else " " for c in text.lower()).split()
-    wanted = SAID * times
+    wanted = SAID.split() * times
     row = list(range(len(heard) + 1))
     for i, word in enumerate(wanted, 1):
         before, row[0] = row[0], i

@@ -39,12 +39,11 @@ def ours(service: RunningService) -> str:
 
 @pytest.fixture(scope="module")
 def theirs(ours: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    # llama-server knows Gemma 4 by these words in a template; the tiny model's has no tools, and so not the words.
-    template = tmp_path_factory.mktemp("peer") / "template.jinja"
-    template.write_text("{#- '<|tool_call>call:' -#}\n" + json.loads(call(ours, "/props")[1])["chat_template"])
+    template = json.loads(call(ours, "/props")[1])["chat_template"]
     with llama_server.serving(
         llama_server.binary(), TINY / "tiny-gemma4v-text-f16.gguf", "-c", "8192",
-        "--mmproj", str(TINY / "tiny-gemma4v-mmproj-f16.gguf"), "--chat-template-file", str(template),
+        "--mmproj", str(TINY / "tiny-gemma4v-mmproj-f16.gguf"),
+        *llama_server.gemma4_template(template, tmp_path_factory.mktemp("peer")),
     ) as url:  # fmt: skip
         yield url
 
