@@ -61,6 +61,8 @@ def _shape(notes: dict[str, Any], service: dict[str, Any], tally: list[Any], tod
         job = running.get(kind) if up else None
         waiting = sum(queued.values())
         each = seconds / done if done else None
+        left = 0.0 if job is None else _left(job, each)
+        queue = 0.0 if not waiting else None if each is None else each * waiting
         models[kind.value] = {
             "status": note.get("status", "down") if up else "down",
             "error": note.get("error") if up else None,
@@ -76,7 +78,7 @@ def _shape(notes: dict[str, Any], service: dict[str, Any], tally: list[Any], tod
             "failed_today": ended.get("failed", (0, 0.0))[0],
             "failed": states[State.FAILED],
             "seconds_a_job": each,
-            "eta_seconds": None if each is None or not (waiting or job) else each * waiting + _left(job, each),
+            "eta_seconds": None if left is None or queue is None or not (waiting or job) else queue + left,
         }  # fmt: skip
     return {
         "home": str(path.parent.parent), "running": up, "pid": service.get("pid") if up else None,
@@ -86,15 +88,15 @@ def _shape(notes: dict[str, Any], service: dict[str, Any], tally: list[Any], tod
     }  # fmt: skip
 
 
-def _left(job: Any, each: float) -> float:
-    """Seconds a running job still takes: from its own progress where it tells one, else the mean."""
-    if job is None:
-        return 0.0
+def _left(job: Any, each: float | None) -> float | None:
+    """Seconds a running job still takes, None while nobody knows: from its own progress where it tells one, else the
+    mean. What an earlier attempt did says nothing of this one's pace."""
     spent: float = time.time() - job.started_at
     progress = job.progress or {}
-    if progress.get("total") and progress.get("done"):
-        return spent * float(progress["total"] - progress["done"]) / float(progress["done"])
-    return max(0.0, each - spent)
+    if progress.get("total"):
+        done, start = float(progress["done"]), float(progress.get("start") or 0.0)
+        return spent * (float(progress["total"]) - done) / (done - start) if done > start else None
+    return None if each is None else max(0.0, each - spent)
 
 
 def _alive(pid: int) -> bool:

@@ -250,12 +250,15 @@ class RunningWork:
         self._next_tell = now + TELL
         self._next_write = now + WRITE
         self._threads = worker.threads()
+        self._start: float | None = None  # progress that an earlier attempt had made
         self._mates: dict[str, RunningWork] = {}
         self._ended = False
 
     # -- the yield point
 
     def unit(self, done: float | None = None, total: float | None = None, name: str = "tokens") -> int:
+        if self._start is None:
+            self._start = done
         now = time.monotonic()
         if self._worker.attention or now >= self._next_look:
             self._look(now, done, total, name)
@@ -283,7 +286,7 @@ class RunningWork:
             if now >= self._next_write:
                 self._next_write = now + WRITE
                 with contextlib.suppress(DiskFull):  # nobody loses anything
-                    worker.store.progress(self.job.id, progress)
+                    worker.store.progress(self.job.id, {**progress, "start": self._start})
         else:
             worker.events.send({"type": "beat"})
         worker._weigh()
