@@ -209,6 +209,8 @@ class Folder:
     # -- out
 
     def _heard(self, event: dict[str, Any]) -> None:
+        if event.get("waited"):
+            return  # a request's, of which nothing comes into the outbox
         self._ended.append(event["job"])
         self._due.set()
 

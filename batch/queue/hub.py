@@ -299,7 +299,8 @@ class Hub:
             self._changed = asyncio.Event()
 
     def listen(self, callback: Callable[[dict[str, Any]], None]) -> None:
-        """Be called, on the loop, with every job's "end" event: {"type", "job", "state", "kind"}."""
+        """Be called, on the loop, with every job's "end" event: {"type", "job", "state", "kind", "waited"}, the last being
+        whether a caller waited for it on a socket."""
         self._listeners.append(callback)
 
     async def keep(self, data: bytes, *, durable: bool = False) -> str:
@@ -390,14 +391,15 @@ class Hub:
             self.set_model(kind, busy=event.get("resumes"))
             if "seconds" in event:
                 self._pace[kind].ended(event["seconds"])
-            self._tell(kind, event)
         if ticket:
             ticket._push(event)
+        if event["type"] == "end":
+            self._tell(kind, event, waited=ticket is not None)
 
-    def _tell(self, kind: Kind, event: dict[str, Any]) -> None:
+    def _tell(self, kind: Kind, event: dict[str, Any], *, waited: bool) -> None:
         for callback in self._listeners:
             try:
-                callback({**event, "kind": kind})
+                callback({**event, "kind": kind, "waited": waited})
             except Exception:
                 # Not the event itself: it may hold a result, which belongs in no log.
                 logger.exception("a listener failed on the end of job %s", event["job"])
@@ -410,7 +412,7 @@ class Hub:
         event = {"type": "end", "job": job, "state": str(row.state)}
         if ticket := self._forget(job):
             ticket._push(event)
-        self._tell(row.kind, event)
+        self._tell(row.kind, event, waited=ticket is not None)
 
     def callers(self, kind: Kind) -> int:
         """How many callers wait for jobs of a kind."""
