@@ -748,3 +748,11 @@ def test_a_media_marker_in_a_callers_text_is_no_picture(service: RunningService)
         used = answer["usage"]["prompt_tokens"]
         assert used == counted(service, [*extra, words])
         assert abs(used - counted(service, [*extra, tame])) < 12, "no picture more, no picture less"
+
+
+def test_every_test_that_the_documents_name_is_there() -> None:
+    here = Path(__file__).parent
+    written = "\n".join(path.read_text() for path in here.glob("test_*.py"))
+    tests = set(re.findall(r"^(?:async )?def (test_\w+)", written, re.MULTILINE))
+    named = set(re.findall(r"`(test_\w+)`", (here.parent / "docs" / "edges.md").read_text()))
+    assert len(named) > 20 and named <= tests, named - tests
