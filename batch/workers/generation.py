@@ -11,10 +11,8 @@ from typing import Any
 
 from batch.errors import BatchError
 from batch.workers import repetition
-from batch.workers.closing import MOST, Closing
 from batch.workers.context import ABORTED, DECODED, NO_ROOM, Context
 from batch.workers.engine import Work
-from batch.workers.grammar import Grammar
 from batch.workers.llama import Model, complaint
 from batch.workers.logprobs import entry
 from batch.workers.outcome import Outcome, timings
@@ -22,6 +20,7 @@ from batch.workers.plan import Plan
 from batch.workers.prompt import Cells
 from batch.workers.prompt_cache import PromptCache, Slot
 from batch.workers.sampler import Sampler
+from batch.workers.steering import Steering
 from batch.workers.text_stream import TextStream
 from batch.workers.vision import Vision
 
@@ -62,16 +61,8 @@ class Generation:
         self._told = 0
         self._timed = plan.time_limit < math.inf
         self._lines = False
-        self._grammar: Grammar | None = None
-        self._forced: list[int] = []
-        """Tokens to write next instead of drawing."""
-        self._bound = False
-        """Whether a grammar or forced tokens decide on the next token."""
-        self._closing: Closing | None = None
-        """Set once a bound answer has repeated itself."""
+        self._steering = Steering(self._model, plan, self._parser)
         self._thinking_n = 0
-        self._budget = plan.budget if self._parser else -1
-        """Tokens of thinking that are left; below 0: no limit."""
         self._prompt_ms = 0.0
         self._begun = 0.0
         self._cached = 0
@@ -89,14 +80,12 @@ class Generation:
                 sampler.accept(plan.prompt.tokens(sampler.memory))
             self._begun = time.perf_counter()
             self._prompt_ms = (self._begun - start) * 1e3
-            self._begin_grammar()
-            if self._budget == 0:
-                self._end_thinking()
+            self._steering.begin()
             stop, word, note = self._generate(slot, sampler)
             ended = time.perf_counter()
         finally:
             sampler.close()
-            self._end_grammar()
+            self._steering.close()
             self._cache.release(slot)
         return self._outcome(stop, word, note, (ended - self._begun) * 1e3)
 
@@ -174,7 +163,7 @@ class Generation:
     def _generate(self, slot: Slot, sampler: Sampler) -> tuple[str, str, str]:
         """Draw tokens to the end: (eos | word | limit, the stop string, a note)."""
         plan, model, context, work = self._plan, self._model, self._context, self._work
-        step, unit, sample = context.step, work.unit, sampler.sample
+        step, unit, sample, steering = context.step, work.unit, sampler.sample, self._steering
         ends, tokens, seq = model.ends, self._tokens, slot.seq
         cells, shown = slot.cells.ids, plan.shown
         position = self._position(slot)
@@ -186,7 +175,7 @@ class Generation:
         deadline = self._begun + plan.time_limit
         n, note = 0, ""
         while True:
-            token = self._draw(sampler) if self._bound else sample(context)
+            token = steering.draw(sampler, context) if steering.bound else sample(context)
             if token is None:
                 return "eos", "", "the grammar allowed nothing more"
             n += 1
@@ -203,10 +192,11 @@ class Generation:
                 return "limit", "", note
             if guard and n % guard == 0 and repetition.collapsed(tokens):
                 note = "stopped a repetition"
-                if not self._close():
+                more = steering.collapsed()
+                if more is None:
                     return "eos", "", note
-                if self._closing:
-                    limit = min(limit, n + MOST)
+                if more:
+                    limit = min(limit, n + more)
             threads = unit(n, limit if plan.max_tokens >= 0 else None)
             if threads != context.threads:
                 context.set_threads(threads)
@@ -228,16 +218,16 @@ class Generation:
             if text and self._work.watched:
                 self._tell({"text": text}, n)
             return
-        before = parser.thinking
-        if self._budget > 0:
-            self._budget -= parser.deliberating
+        before, steering = parser.thinking, self._steering
+        if steering.budget > 0:
+            steering.budget -= parser.deliberating
         deltas = parser.feed(text) if text else []
         if before or parser.thinking:
             self._thinking_n += 1
-            if self._budget == 0:
-                self._end_thinking()
-        elif self._lazy and self._grammar is None and parser.called is not None:
-            self._begin_grammar(parser.called)
+            if steering.budget == 0:
+                steering.end_thinking()
+        elif steering.waits and parser.called is not None:
+            steering.begin(parser.called)
         if deltas and self._work.watched:
             for delta in deltas:
                 self._tell(delta, n)
@@ -269,64 +259,6 @@ class Generation:
     def _timings(self, n: int) -> dict[str, Any]:
         ms = (time.perf_counter() - self._begun) * 1e3
         return timings(self._cached, len(self._plan.prompt) - self._cached, self._prompt_ms, n, ms)
-
-    # -- what decides beside the model
-
-    @property
-    def _lazy(self) -> bool:
-        return self._plan.constraint is not None and self._plan.constraint.lazy
-
-    def _begin_grammar(self, written: str | None = None) -> None:
-        """Bind what comes next; a lazy constraint waits for its trigger, behind which `written` stands already."""
-        constraint = self._plan.constraint
-        if constraint is None or (constraint.lazy and written is None):
-            return
-        grammar = Grammar(self._model, constraint.grammar, constraint.root)
-        for token in self._model.tokenize(written) if written else ():
-            if not grammar.allows(token):
-                grammar.close()
-                return
-            grammar.accept(token)
-        self._grammar, self._bound = grammar, True
-
-    def _end_thinking(self) -> None:
-        """Write what closes the thinking, if the answer is inside it."""
-        if self._parser is not None and self._parser.deliberating and not self._forced:
-            self._forced = list(self._plan.closing)
-            self._bound = True
-
-    def _close(self) -> bool:
-        """Lead a bound answer that repeats itself to a valid end; False where nothing binds it."""
-        if self._grammar is None or self._plan.constraint is None or not self._plan.constraint.closable:
-            return False
-        if self._parser is not None and self._parser.thinking:
-            self._end_thinking()
-        else:
-            self._closing = self._closing or Closing(self._model)
-        return True
-
-    def _end_grammar(self) -> None:
-        if self._grammar is not None:
-            self._grammar.close()
-            self._grammar = None
-        self._bound = bool(self._forced)
-
-    def _draw(self, sampler: Sampler) -> int | None:
-        """The next token where a grammar or the end of the thinking has a say."""
-        if self._closing and self._grammar and not self._forced:
-            self._forced = [token] if (token := self._closing.token(self._grammar)) is not None else []
-        if not self._forced:
-            assert self._grammar is not None
-            return sampler.sample_within(self._context, self._grammar)
-        token = self._forced.pop(0)
-        sampler.accept((token,))
-        if self._grammar is not None and token not in self._model.ends:
-            if self._grammar.allows(token):
-                self._grammar.accept(token)
-            else:
-                self._end_grammar()
-        self._bound = self._grammar is not None or bool(self._forced)
-        return token
 
     # -- the end
 
