@@ -76,7 +76,7 @@ def test_a_video_without_sound_is_refused_in_one_sentence(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("name", "codec", "extra"),
-    [("a.mp3", "libmp3lame", {}), ("a.flac", "flac", {}), ("a.webm", "libopus", {}), ("a.mkv", "aac", {}),
+    [("a.mp3", "libmp3lame", {}), ("a.flac", "flac", {}), ("a.webm", "libopus", {}), ("a.mkv", "aac", {}), ("a.ogg", "libopus", {}),
      ("a.m4a", "aac", {"movflags": "faststart"})],
 )  # fmt: skip
 def test_a_truncated_file_is_heard_as_far_as_it_goes_and_says_so(
@@ -89,6 +89,12 @@ def test_a_truncated_file_is_heard_as_far_as_it_goes_and_says_so(
         seconds = sum(len(block) for block in sound.blocks()) / RATE
     assert 5 < seconds < 8
     assert sound.truncated is not None and sound.truncated.startswith(f"cut-{name} breaks off after {seconds:.1f}")
+
+
+def test_a_whole_ogg_is_not_called_cut(tmp_path: Path) -> None:
+    with Sound(encode(tmp_path / "a.ogg", jfk(), "libopus", 48000)) as sound:
+        list(sound.blocks())
+    assert sound.truncated is None
 
 
 def test_a_truncated_wav_says_so_and_a_whole_one_does_not(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import itertools
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from batch.errors import BadRequest, Cancelled, ModelProblem, NotSupported, Unsu
 from batch.media.audio import RATE
 from batch.settings import Settings, SttSettings
 from batch.workers.hallucinations import is_noise, without_loops
-from batch.workers.speech_regions import Chunk, EnergyDetector, Piece, SileroDetector, chunks, quietest
+from batch.workers.speech_regions import Chunk, EnergyDetector, Piece, SileroDetector, chunks, heard, quietest
 from batch.workers.stt import SpeechEngine
 from batch.workers.whisper import WINDOW, Segment, Token, WhisperModel, whole_characters
 from batch.workers.words import apart, words
@@ -371,6 +372,8 @@ def test_hours_of_silence_cost_no_model_call_but_yield(english: SpeechEngine, tm
     job = work(tmp_path, silence(600))
     assert english.run(job)["segments"] == []
     assert len(job.units) >= 9 and not job.saved
+    done = [d for d, _, _ in job.units]
+    assert done == sorted(done) and done[-1] > 500, "progress is what was heard, spoken or not"
 
 
 # -- regions
@@ -414,6 +417,8 @@ def test_a_cut_falls_into_a_pause() -> None:
 
 def test_times_in_a_chunk_are_times_in_the_file() -> None:
     chunk = Chunk((Piece(100 * RATE, silence(10)), Piece(200 * RATE, silence(10))), RATE // 5)
+    breath = Chunk((Piece(0, silence(3)), Piece(3 * RATE + RATE // 2, silence(3))), RATE // 5)
+    assert breath.joints == [], "a sentence runs on over a breath"
     assert chunk.times(1, 2) == (101, 102)
     assert chunk.times(11, 12) == (201, 202)
     assert chunk.times(9.9, 12) == (200, 202), "it starts a hair before the joint and belongs behind it"
@@ -494,6 +499,9 @@ def test_a_segment_over_a_joint_is_cut_between_words() -> None:
     parts = apart(whole, [5.0])
     assert [(p.text, p.start, p.end) for p in parts] == [(" w0 w1 w2 w3 w4", 0.0, 5.0), (" w5 w6 w7", 5.0, 8.0)]
     assert apart(whole, [8.0, 30.0]) == [whole]
+    marked = tuple(_token("," if i == 4 else f" w{i}", float(i), i + 0.9) for i in range(8))
+    parts = apart(replace(whole, tokens=marked), [5.6])
+    assert [p.text for p in parts] == [" w0 w1 w2 w3,", " w5 w6 w7"], "token times are less sure than a comma"
 
 
 def test_a_cut_character_is_seen() -> None:
@@ -504,11 +512,23 @@ def test_a_cut_character_is_seen() -> None:
         assert length - kept < 4
 
 
+def test_silero_hears_a_far_voice_and_no_faint_hiss() -> None:
+    rng = np.random.default_rng(4)
+    for soft in (0.03, 0.01):
+        for start in range(0, 10, 2):
+            detector = SileroDetector(SILERO)
+            assert heard(jfk()[start * RATE : (start + 2) * RATE] * np.float32(soft), detector), (soft, start)
+            detector.close()
+    detector = SileroDetector(SILERO)
+    assert not heard(rng.normal(0, 2e-3, 5 * RATE).astype(np.float32), detector)
+    detector.close()
+
+
 def test_every_new_silero_hears_the_same() -> None:
     # whisper.cpp leaves a new context's state uninitialised: one in two heard nothing at all
     frames = jfk()[: 100 * 512].reshape(-1, 512)
     detectors = [SileroDetector(SILERO) for _ in range(6)]
-    heard = [detector.scores(frames) for detector in detectors]
+    found = [detector.scores(frames) for detector in detectors]
     for detector in detectors:
         detector.close()
-    assert all(np.array_equal(heard[0], other) for other in heard) and heard[0].max() > 0.9
+    assert all(np.array_equal(found[0], other) for other in found) and found[0].max() > 0.9

@@ -107,7 +107,7 @@ class Sound:
             raise UnsupportedMedia(f"{self.name} holds no sound that can be decoded.")
         if self.seconds is not None and self._counted and got + max(_MISSING, 0.01 * self.seconds) < self.seconds:
             self.truncated = f"{self.name} breaks off after {got:.1f} of {self.seconds:.1f} seconds."
-        elif self._broken:
+        elif self._broken or (self._container.format.name == "ogg" and _ogg_goes_on(self._path)):
             self.truncated = f"{self.name} breaks off after {got:.1f} seconds."
 
     def _too_slow(self, rate: int) -> UnsupportedMedia:
@@ -204,6 +204,15 @@ def _counted(format_name: str, path: Path) -> bool:
             head = file.read(1 << 16)
         return any(mark in head for mark in (b"Xing", b"Info", b"VBRI"))
     return format_name not in ("aac", "mpegts", "mpeg", "amr", "ac3", "eac3", "dts", "loas", "ogg")
+
+
+def _ogg_goes_on(path: Path) -> bool:
+    """Whether the last page of an Ogg file is not marked as the last: then the rest is missing."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - (1 << 17)))  # a page has 64 KB at most
+        tail = file.read()
+    at = tail.rfind(b"OggS")
+    return at >= 0 and not (tail[at + 5 : at + 6] or b"\0")[0] & 4
 
 
 def _why_unread(path: Path, name: str) -> str:

@@ -6,6 +6,7 @@ import ctypes
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
@@ -26,6 +27,14 @@ LOUD_DB = -38.0
 
 STEADY_DB = 2.5
 """Sound whose level stays within this is a noise."""
+
+USUAL_PEAK = 0.3
+"""Peak that softer sound is raised to before Silero hears it: unlike Whisper, it takes a far voice for none."""
+
+MOST_GAIN = 100.0
+
+PAUSE = RATE
+"""Samples left out between two pieces from which on no sentence runs on over them."""
 
 Scores = NDArray[np.float32]
 
@@ -83,9 +92,14 @@ class SileroDetector:
             raise ModelProblem(f"{path} could not be loaded as a Silero VAD model in ggml format: fetch it again.")
         # A new context's memory is whatever was there, at times NaN for good: whisper.cpp clears it in its own call only.
         library.whisper_vad_reset_state(self._context)
+        self._peak = 0.0  # of late
 
     def scores(self, frames: Samples) -> Scores:
         flat = np.ascontiguousarray(frames, np.float32).reshape(-1)
+        if len(flat):
+            fading = 0.5 ** (len(flat) / (60 * RATE))
+            self._peak = max(float(np.abs(flat).max()), self._peak * fading)
+        flat = flat * np.float32(min(MOST_GAIN, max(1.0, USUAL_PEAK / max(self._peak, 1e-9))))
         if not library.whisper_vad_detect_speech_no_reset(self._context, flat.ctypes.data, len(flat)):
             return np.ones(len(frames), np.float32)
         found: Scores = np.ctypeslib.as_array(library.whisper_vad_probs(self._context), (len(frames),)).copy()
@@ -127,9 +141,13 @@ class Chunk:
 
     @property
     def joints(self) -> list[float]:
-        """Seconds in the chunk where one piece follows another."""
-        lengths = np.cumsum([len(piece.samples) for piece in self.pieces])
-        return [float(place) / RATE for place in lengths[:-1]]
+        """Seconds in the chunk where a longer pause was left out."""
+        found, place = [], 0
+        for piece, following in pairwise(self.pieces):
+            place += len(piece.samples)
+            if following.start - piece.start - len(piece.samples) >= PAUSE:
+                found.append(place / RATE)
+        return found
 
     def times(self, start: float, end: float) -> tuple[float, float]:
         """A segment's seconds in the chunk as seconds in the file."""
@@ -160,7 +178,7 @@ class Regions:
     min_speech: int = RATE // 4
     """Samples; shorter noises are dropped."""
     min_silence: int = RATE // 2
-    pad: int = RATE // 5
+    pad: int = RATE * 3 // 10
     """Samples kept before and behind a region, where soft sounds hide."""
     longest: int = WINDOW
 

@@ -53,7 +53,7 @@ class Transcription:
         self._limit = max(0, int(options.get("duration", 0))) * RATE // 1000
         self._total: float | None = None
         self._step = 0
-        self._resume = 0
+        self._resume = self._reached = 0
         self._sure = how.language != languages.AUTO
         self.segments: list[dict[str, Any]] = []
         self.words: list[dict[str, Any]] = []
@@ -98,7 +98,7 @@ class Transcription:
         if worth:
             self._chunk(Chunk((Piece(self._skip, samples),), 0), self._how)
         else:
-            self._work.unit(0.0, self._total, "seconds")
+            self._yield(self._skip)
 
     def _long(self, blocks: Iterable[Samples], start: int) -> None:
         how = self._how
@@ -119,7 +119,7 @@ class Transcription:
 
     def _chunk(self, chunk: Chunk, how: Decoding) -> None:
         self._fresh, self._said = [], []
-        if len(chunk.pieces) > 1 and not how.no_timestamps:
+        if chunk.joints and not how.no_timestamps:
             how = replace(how, token_timestamps=True)  # they tell on which side of a joint a word stands
         said = [part for segment in self._decode(chunk, how) for part in apart(segment, chunk.joints)
                 if not is_noise(part.text)]
@@ -140,7 +140,7 @@ class Transcription:
         samples = chunk.samples
         while True:
             self._stop.clear()  # before the yield point: a cancel that comes later is not lost
-            threads = self._work.unit((chunk.start - self._skip) / RATE, self._total, "seconds")
+            threads = self._yield(chunk.start)
             try:
                 if not self._sure:
                     return self._decode_unknown(samples, how, threads)
@@ -246,7 +246,12 @@ class Transcription:
             place += len(block)
             if place - reached >= 60 * RATE:
                 reached = place
-                self._work.unit(max(0, self._resume - self._skip) / RATE, self._total, "seconds")
+                self._yield(place)
+
+    def _yield(self, place: int) -> int:
+        """The yield point. Reading runs ahead of decoding where nobody speaks, so progress is the farther of the two."""
+        self._reached = max(self._reached, place, self._resume, self._skip)
+        return self._work.unit((self._reached - self._skip) / RATE, self._total, "seconds")
 
     def _detector(self) -> Detector:
         return SileroDetector(self._vad) if self._vad is not None else EnergyDetector()
