@@ -261,6 +261,9 @@ def bulk_job(peer: Peer, subject: Subject) -> Iterator[None]:
     thread.join()
 
 
+OVERTAKING = "first token beside a long generation"
+
+
 def overtaking(report: Report, peers: list[Peer], subject: Subject) -> None:
     """The first token of an interactive request, with nothing else to do and while a long generation runs."""
     for peer in peers:
@@ -273,8 +276,8 @@ def overtaking(report: Report, peers: list[Peer], subject: Subject) -> None:
         with bulk_job(peer, subject):
             waits = [ask_short(client, subject, 100 + n) for n in range(5 if mine else 1)]
         wait = statistics.median(waits)
-        said = (f"first token while {subject.bulk_tokens} tokens of another job are made, {peer.name}: {wait:.1f} ms, "
-                f"idle {idle:.1f} ms, a step {step:.2f} ms")  # fmt: skip
+        said = (f"{OVERTAKING} of {subject.bulk_tokens} tokens, {peer.name}: {wait:.1f} ms, idle {idle:.1f} ms, "
+                f"a step {step:.2f} ms")  # fmt: skip
         report.say(said + (" (at most idle + 2 steps)" if mine else ""), wait <= idle + 2 * step if mine else None)
 
 
@@ -292,8 +295,8 @@ def texts(peer: Peer, key: str) -> list[str]:
     return [str((c.get("message") or {}).get("content") or c.get("text") or "") for c in peer.notes.get(key, [])]
 
 
-def bench(subject: Subject, rounds: int, threads: int, *, overtake: bool) -> Report:
-    report = Report(f"{subject.name} ({subject.path.name})", machine(threads, rounds))
+def bench(subject: Subject, rounds: int, threads: int, only: str) -> Report:
+    report = Report(f"{subject.name} ({subject.path.name})", machine(threads, rounds), only=only)
     binary = llama_server.binary()
     with contextlib.ExitStack() as stack:
         peers = [stack.enter_context(ours(threads, vlm=str(subject.path), vlm_mmproj=str(subject.mmproj or "")))]
@@ -321,10 +324,10 @@ def bench(subject: Subject, rounds: int, threads: int, *, overtake: bool) -> Rep
         if subject.mmproj:
             measures.append(Measure("first token, second turn on an image", "ms", m.second_turn, "less"))
         report.take(measures, peers, rounds)
-        if subject.mmproj:
-            again = peers[0].notes.get("encoded again")
+        if "encoded again" in peers[0].notes:
+            again = peers[0].notes["encoded again"]
             report.say(f"pictures that ours encoded again for a second turn: {again}", again == 0)
-        if overtake:
+        if only in OVERTAKING:
             overtaking(report, peers, subject)
     return report
 
@@ -332,7 +335,6 @@ def bench(subject: Subject, rounds: int, threads: int, *, overtake: bool) -> Rep
 def main() -> int:
     parser = options(__doc__ or "", rounds=5)
     parser.add_argument("--model", choices=SUBJECTS, help="only this one")
-    parser.add_argument("--no-overtaking", action="store_true", help="leave out the wait beside a long generation")
     given = parser.parse_args()
     if llama_server.binary() is None:
         print(f"Only ours is measured: {llama_server.MISSING}.", file=sys.stderr)
@@ -340,7 +342,7 @@ def main() -> int:
     absent = [name for name in chosen if not SUBJECTS[name].path.is_file()]
     for name in absent:
         print(f"{name} is left out: {SUBJECTS[name].path} is not there.", file=sys.stderr)
-    reports = [bench(SUBJECTS[name], given.rounds, given.threads, overtake=not given.no_overtaking)
+    reports = [bench(SUBJECTS[name], given.rounds, given.threads, given.only)
                for name in chosen if name not in absent]  # fmt: skip
     return finish(reports, given.json)
 

@@ -114,7 +114,7 @@ def main() -> int:
     parser.add_argument("--full", action="store_true", help="add 10,000 texts")
     given = parser.parse_args()
     binary = llama_server.binary()
-    report = Report(f"Embeddings ({given.model.name})", machine(given.threads, given.rounds))
+    report = Report(f"Embeddings ({given.model.name})", machine(given.threads, given.rounds), only=given.only)
     with contextlib.ExitStack() as stack:
         peers = [stack.enter_context(ours(given.threads, embedding=str(given.model)))]
         if binary:

@@ -42,14 +42,16 @@ class Report:
     figures: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     cpu: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     measures: list[Measure] = field(default_factory=list)
+    only: str = ""
     lines: list[tuple[str, bool | None]] = field(default_factory=list)
     """Further sentences, and whether what they say is as it should be."""
 
     def take(self, measures: Sequence[Measure], peers: Sequence[Peer], rounds: int) -> None:
         """Measure every peer in turn, so that what else the machine does falls on all alike."""
+        measures = [m for m in measures if self.only in m.name]
         self.measures += measures
         number = 0
-        for done in range(max(m.rounds or rounds for m in measures)):
+        for done in range(max([m.rounds or rounds for m in measures], default=0)):
             for measure in measures:
                 if done >= (measure.rounds or rounds):
                     continue
@@ -120,6 +122,7 @@ def options(doc: str, *, rounds: int) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=rounds, help="alternating rounds, whose median counts")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of every server; default: the cores")
+    parser.add_argument("--only", default="", help="measure only what has this in its name")
     parser.add_argument("--json", action="store_true", help="tell everything as JSON")
     return parser
 

@@ -169,7 +169,8 @@ def main() -> int:
     given = parser.parse_args()
     clip = samples(given.sound)
     binary = whisper_server.binary()
-    report = Report(f"Speech ({given.model.name}, {len(clip) / 2 / RATE:.0f} s clip)", machine(given.threads, given.rounds))
+    title = f"Speech ({given.model.name}, {len(clip) / 2 / RATE:.0f} s clip)"
+    report = Report(title, machine(given.threads, given.rounds), only=given.only)
     with contextlib.ExitStack() as stack:
         peers = [stack.enter_context(ours(given.threads, stt=str(given.model)))]
         if binary:
@@ -182,10 +183,10 @@ def main() -> int:
             Measure("dense speech", "s", m.dense_speech, "less", bar=1.05),
             Measure("half silent", "s", m.half_silent, "less", bar=0.7),
         ], peers, given.rounds)  # fmt: skip
-        rates = {peer.name: statistics.mean(peer.notes["errors"]) for peer in peers}
+        rates = {peer.name: statistics.mean(peer.notes.get("errors") or [0.0]) for peer in peers}
         report.say("word error rate: " + ", ".join(f"{name} {rate:.1%}" for name, rate in rates.items()),
                    rates["ours"] <= min(rates.values()) + 0.01)  # fmt: skip
-        if given.long:
+        if given.long and not given.only:
             overtaking(report, peers, clip, given.long)
     return finish([report], given.json)
 
