@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -29,28 +31,36 @@ def model() -> Iterator[Model]:
     model.close()
 
 
+@lru_cache
+def vocabulary(model: Model) -> tuple[frozenset[int], list[bytes]]:
+    """Tokens that end a text; every other token's text."""
+    ends = frozenset(t for t in range(model.n_vocab) if model.is_end(t))
+    return ends, [b"" if t in ends else model.piece(t, special=True) for t in range(model.n_vocab)]
+
+
 def walk(model: Model, made: constraint.Constraint, seed: int) -> str | None:
     """Text of random tokens that the grammar allows; None when it finds no end."""
     grammar = Grammar(model, made.grammar, made.root)
     chance = random.Random(seed)
     table = (lib.llama_token_data * model.n_vocab)()
+    view = np.frombuffer(table, np.dtype([("id", "<i4"), ("logit", "<f4"), ("p", "<f4")]))
+    ending, texts = vocabulary(model)
     written = b""
     try:
         for step in range(_LONGEST):
-            for token in range(model.n_vocab):
-                table[token].id, table[token].logit = token, 0.0
+            view["id"], view["logit"] = np.arange(model.n_vocab), 0.0
             grammar.filter(lib.llama_token_data_array(table, model.n_vocab, -1, False))
-            allowed = [d.id for d in table if d.logit > -1e30]
-            ends = [t for t in allowed if model.is_end(t)]
-            pieces = [t for t in allowed if not model.is_end(t) and model.piece(t, special=True)]
+            allowed = view["id"][view["logit"] > -1e30].tolist()
+            ends = [t for t in allowed if t in ending]
+            pieces = [t for t in allowed if texts[t]]
             if ends and (not pieces or chance.random() < 0.5):
                 return written.decode("utf-8", "replace")
             assert pieces, f"a dead end after {written!r}"
             # Late in the walk what closes goes first, so that it ends.
-            closing = [t for t in pieces if model.piece(t, special=True)[:1] in b'"]}<']
+            closing = [t for t in pieces if texts[t][:1] in b'"]}<']
             token = chance.choice(closing if closing and chance.random() < step / 60 else pieces)
             grammar.accept(token)
-            written += model.piece(token, special=True)
+            written += texts[token]
         return None
     finally:
         grammar.close()
