@@ -292,6 +292,12 @@ def test_what_is_no_image_here_is_a_400(url: str) -> None:
     assert reply.status_code == 400 and not hub.drafts
 
 
+def test_of_several_images_the_wrong_one_is_named() -> None:
+    turns = [*with_image(png())["messages"], *with_image("https://example.org/a.png")["messages"]]
+    error = chat({"messages": turns}).json()["error"]
+    assert error["message"].startswith("Image 2 of 2: image_url: https addresses are not fetched")
+
+
 def test_too_large_images_are_a_413() -> None:
     assert chat(with_image(png(100, 100)), limits=LimitSettings(image_pixels=9999)).status_code == 413
     assert chat(with_image(png()), limits=LimitSettings(image_bytes=10)).status_code == 413

@@ -33,9 +33,15 @@ async def keep_images(messages: list[dict[str, Any]], hub: Hub, limits: LimitSet
     if len(parts) > limits.images:
         raise TooLarge(f"The request holds {len(parts)} images; this service takes {limits.images} at most.")
     blobs = []
-    for part in parts:
+    for at, part in enumerate(parts):
         url = part.pop("image_url")["url"]
-        blob = await hub.keep(await asyncio.to_thread(_decoded, url, limits))
+        try:
+            data = await asyncio.to_thread(_decoded, url, limits)
+        except (BadRequest, TooLarge) as error:
+            if len(parts) == 1:
+                raise
+            raise type(error)(f"Image {at + 1} of {len(parts)}: {error.message}") from None
+        blob = await hub.keep(data)
         part.clear()
         part |= {"type": "image", "blob": blob}
         blobs.append(blob)
