@@ -42,15 +42,15 @@ WORDS = [
     "library", "summer", "village", "morning", "paper",
 ]  # fmt: skip
 SCHEMA = {
-    "type": "object",
-    "properties": {
-        "name": {"type": "string", "minLength": 8, "maxLength": 40},
-        "tags": {"type": "array", "items": {"type": "string", "minLength": 3, "maxLength": 12}, "minItems": 12},
-        "size": {"type": "integer"},
-        "found": {"type": "boolean"},
+    "type": "array", "minItems": 20, "items": {
+        "type": "object", "required": ["id", "kind", "weight", "found", "note"], "additionalProperties": False,
+        "properties": {
+            "id": {"type": "integer"}, "kind": {"enum": ["tool", "animal", "mineral", "plant"]},
+            "weight": {"type": "number"}, "found": {"type": "boolean"}, "note": {"type": "string", "maxLength": 24},
+        },
     },
-    "required": ["name", "tags", "size", "found"],
-}
+}  # fmt: skip
+"""Rows of a table: what structured output is asked for most."""
 
 
 @dataclass(frozen=True)

@@ -103,6 +103,8 @@ class Context:
             for row in self._seq_rows
         ]
         self._decode = lib.llama_decode
+        self._logits_at = 0
+        self._logits: np.ndarray[Any, np.dtype[np.float32]] = np.zeros(0, np.float32)
 
     def close(self) -> None:
         if self.handle:
@@ -141,7 +143,11 @@ class Context:
 
     def logits(self, n_vocab: int) -> np.ndarray[Any, np.dtype[np.float32]]:
         """The logits behind the last decode, (n_vocab,) float32: a view that the next decode overwrites."""
-        return np.ctypeslib.as_array(lib.llama_get_logits_ith(self.handle, -1), shape=(n_vocab,))
+        pointer = lib.llama_get_logits_ith(self.handle, -1)
+        address = ctypes.addressof(pointer.contents)
+        if address != self._logits_at:  # nearly always where it was; making the view takes longer than looking
+            self._logits_at, self._logits = address, np.ctypeslib.as_array(pointer, shape=(n_vocab,))
+        return self._logits
 
     def remove(self, seq: int, start: int = 0) -> bool:
         """Forget the sequence's positions from `start` on; False when the memory cannot forget a part."""

@@ -14,6 +14,7 @@ from batch.workers.grammar import Grammar
 from batch.workers.llama import Model, lib
 from batch.workers.sampling import Sampling
 
+_FIRST = 32
 _FEW = 512
 _MARGIN = 5.0
 """How many nats below the best allowed token the unseen ones must lie for the few to stand for the whole."""
@@ -31,6 +32,7 @@ class Sampler:
         for link in _links(model, sampling, bias):
             lib.llama_sampler_chain_add(self._chain, link)
         self._table: Any = None
+        self._greedy = sampling.temperature <= 0 and not sampling.penalises and not bias and sampling.mirostat == 0
 
     def close(self) -> None:
         if self._chain:
@@ -60,12 +62,12 @@ class Sampler:
 
     def sample_within(self, context: Context, grammar: Grammar) -> int | None:
         """The next token that the grammar allows, which it accepts too unless it ends the text; None: there is none."""
-        logits = context.logits(self._model.n_vocab)
+        n_vocab = self._model.n_vocab
         # The quick call counts its token at once, which must not be where earlier tokens count and it is refused.
         quick = self._stateless
-        token = self.sample(context) if quick else self._apply(self._fill(None, logits))
+        token = self.sample(context) if quick else self._apply(self._fill(None, context.logits(n_vocab)))
         if not grammar.allows(token):
-            redrawn = self._redraw(logits, grammar)
+            redrawn = self._redraw(context.logits(n_vocab), grammar)
             if redrawn is None:
                 return None
             if not grammar.allows(redrawn):
@@ -73,21 +75,23 @@ class Sampler:
             token = redrawn
         if not quick:
             lib.llama_sampler_accept(self._chain, token)
-        if not self._model.is_end(token):
+        if token not in self._model.ends:
             grammar.accept(token)
         return token
 
     def _redraw(self, logits: np.ndarray[Any, Any], grammar: Grammar) -> int | None:
         n = len(logits)
-        if n > _FEW * 2:
-            few = np.argpartition(logits, n - _FEW)[n - _FEW :].astype(np.int32)
-            few = few[np.argsort(-logits[few], kind="stable")]
-            candidates = self._fill(few, logits)
+        # Where the best allowed token is all that counts, it is nearly always among the very first.
+        for few in (_FIRST, _FEW) if self._greedy else (_FEW,):
+            if n <= few * 2:
+                break
+            best = np.sort(np.argpartition(logits, n - few)[n - few :]).astype(np.int32)
+            best = best[np.argsort(-logits[best], kind="stable")]
+            candidates = self._fill(best, logits)
             grammar.filter(candidates)
-            allowed = self._table["logit"][: len(few)]
-            best = float(allowed[0] if math.isfinite(allowed[0]) else allowed.max())
-            greedy = self._sampling.temperature <= 0 and not self._sampling.penalises
-            if math.isfinite(best) and (greedy or best - float(logits[few[-1]]) >= _MARGIN):
+            allowed = self._table["logit"][:few]
+            top = float(allowed.max())
+            if math.isfinite(top) and (self._greedy or top - float(logits[best[-1]]) >= _MARGIN):
                 return self._apply(candidates)
         candidates = self._fill(None, logits)
         grammar.filter(candidates)
