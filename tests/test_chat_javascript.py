@@ -1,4 +1,4 @@
-"""The openai JavaScript package and `fetch` against the live chat port, on Node."""
+"""The openai JavaScript package and `fetch` against the live ports, on Node."""
 
 from __future__ import annotations
 
@@ -83,3 +83,18 @@ def test_javascript_gets_responses(told: dict[str, Any]) -> None:
 def test_javascript_sees_our_errors(told: dict[str, Any]) -> None:
     assert told["error"]["status"] == 400 and told["error"]["type"] == "invalid_request_error"
     assert "temperature" in told["error"]["message"]
+
+
+def test_the_embedding_and_speech_ports_through_the_javascript_package(service: RunningService, packages: Path) -> None:
+    script = packages / "vectors-and-speech.mjs"
+    shutil.copy(SCRIPTS / script.name, script)
+    environment = {**os.environ, "EMBEDDING_URL": service.url("embedding"), "STT_URL": service.url("stt"),
+                   "SOUND": str(HERE / "data" / "jfk.wav")}  # fmt: skip
+    ran = subprocess.run(["node", str(script)], env=environment, capture_output=True, text=True, timeout=100)
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout)
+    assert found["lengths"] == [384] * 3 and abs(found["norm"] - 1) < 1e-5
+    assert found["tooLong"][:2] == ["BadRequestError", 400] and "602 tokens" in found["tooLong"][2]
+    for said in (found["text"], found["streamed"], found["fetched"]):
+        assert "what you can do for your country" in said
+    assert found["last"] == "transcript.text.done"
