@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scripted_work import ScriptedWork
 from speech_setup import (
     BASE,
     JFK,
@@ -60,7 +61,6 @@ def test_facts_say_what_the_model_is(base: SpeechEngine, english: SpeechEngine) 
         "ggml-base", 51865, True, 99,
     )  # fmt: skip
     assert english._facts["languages"] == ["en"]
-    assert base.ask("languages", {})["languages"]["zh"] == "chinese"
     with pytest.raises(NotSupported):
         base.ask("tokenize", {})
 
@@ -123,19 +123,15 @@ def test_a_short_clip_gets_whisper_cpps_own_answer(english: SpeechEngine, tmp_pa
     assert [(s["start"], s["end"], s["text"]) for s in ours] == theirs
 
 
-@pytest.mark.parametrize("name", ["english", "base"])
-def test_nothing_is_carried_from_one_job_to_the_next(
-    name: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
-    engine: SpeechEngine = request.getfixturevalue(name)
+def test_nothing_is_carried_from_one_job_to_the_next(english: SpeechEngine, tmp_path: Path) -> None:
     clip = jfk()[: 4 * RATE]
-    first = engine.run(work(tmp_path, clip))
-    engine.run(work(tmp_path, jfk()[5 * RATE :], prompt="Bananas!", max_len=10, no_timestamps=True))
-    assert engine.run(work(tmp_path, clip))["segments"] == first["segments"], "to the last probability"
+    first = english.run(work(tmp_path, clip))
+    english.run(work(tmp_path, jfk()[5 * RATE :], prompt="Bananas!", max_len=10, no_timestamps=True))
+    assert english.run(work(tmp_path, clip))["segments"] == first["segments"], "to the last probability"
 
 
-def test_word_times_are_whole_words_in_order(base: SpeechEngine, tmp_path: Path) -> None:
-    result = base.run(work(tmp_path, jfk(), words=True))
+def test_word_times_are_whole_words_in_order(english: SpeechEngine, tmp_path: Path) -> None:
+    result = english.run(work(tmp_path, jfk(), words=True))
     assert [w["word"].strip(",.").lower() for w in result["words"]] == JFK_SAYS.lower().split()
     assert all(set(w) == {"word", "start", "end"} and 0 <= w["start"] <= w["end"] <= 11 for w in result["words"])
     assert all(a["start"] <= b["start"] for a, b in itertools.pairwise(result["words"]))
@@ -163,14 +159,16 @@ def test_offset_and_duration_cut_a_piece_out(english: SpeechEngine, tmp_path: Pa
     assert english.run(work(tmp_path, jfk(), offset_t=60_000))["segments"] == []
 
 
-def test_the_language_is_detected_with_its_probabilities(base: SpeechEngine, tmp_path: Path) -> None:
+def test_the_language_is_detected_with_its_probabilities(
+    base: SpeechEngine, english: SpeechEngine, tmp_path: Path
+) -> None:
     result = base.run(work(tmp_path, jfk(), language="auto"))
     assert result["language"] == "en" and word_errors(result["text"], JFK_SAYS) == 0
     shares = result["language_probabilities"]
     assert max(shares, key=lambda code: shares[code]) == "en" and shares["en"] > 0.8 and sum(shares.values()) <= 1.001
     only = base.run(work(tmp_path, jfk(), detect_language=True))
     assert (only["language"], only["segments"], only["text"]) == ("en", [], "")
-    named = base.run(work(tmp_path, jfk(), language="English", no_language_probabilities=True))
+    named = english.run(work(tmp_path, jfk()[: 2 * RATE], language="English", no_language_probabilities=True))
     assert "language_probabilities" not in named and named["language"] == "en"
 
 
@@ -178,7 +176,7 @@ def test_a_wrong_guess_of_the_language_changes_nothing(base: SpeechEngine, tmp_p
     answers = []
     for guess in ("en", "de"):
         base._usual = guess
-        answers.append(base.run(work(tmp_path, jfk(), language="auto")))
+        answers.append(base.run(work(tmp_path, jfk()[: 3 * RATE], language="auto")))
     assert len({a["text"] for a in answers}) == 1 and {a["language"] for a in answers} == {"en"}
 
 
@@ -273,11 +271,17 @@ def _spread() -> Any:
     return np.concatenate([jfk(), silence(20), jfk(), silence(25), jfk(), silence(10)])
 
 
+@pytest.fixture(scope="module")
+def undisturbed(english: SpeechEngine, tmp_path_factory: pytest.TempPathFactory) -> tuple[ScriptedWork, dict[str, Any]]:
+    """A long file's job that nothing came in between of, and its result."""
+    job = work(tmp_path_factory.mktemp("undisturbed"), _spread(), words=True)
+    return job, dict(english.run(job))
+
+
 def test_a_long_file_goes_by_in_chunks_with_checkpoints_progress_and_true_times(
-    english: SpeechEngine, tmp_path: Path
+    undisturbed: tuple[ScriptedWork, dict[str, Any]]
 ) -> None:
-    job = work(tmp_path, _spread(), words=True)
-    result = english.run(job)
+    job, result = undisturbed
     assert word_errors(result["text"], " ".join([JFK_SAYS] * 3)) < 0.05
     assert result["duration"] == pytest.approx(88, abs=0.1)
     starts = [0, 31, 67]
@@ -292,9 +296,10 @@ def test_a_long_file_goes_by_in_chunks_with_checkpoints_progress_and_true_times(
     assert [s["id"] for s in result["segments"]] == list(range(len(result["segments"])))
 
 
-def test_a_restart_goes_on_at_the_next_chunk(english: SpeechEngine, tmp_path: Path) -> None:
-    whole = work(tmp_path, _spread(), words=True)
-    result = english.run(whole)
+def test_a_restart_goes_on_at_the_next_chunk(
+    english: SpeechEngine, undisturbed: tuple[ScriptedWork, dict[str, Any]], tmp_path: Path
+) -> None:
+    whole, result = undisturbed
     assert len(whole.saved) > 1
 
     def crash() -> None:
@@ -313,15 +318,17 @@ def test_a_restart_goes_on_at_the_next_chunk(english: SpeechEngine, tmp_path: Pa
     assert first_again["id"] == len(broken.saved[0]["segments"]), "what was said before is not said again"
 
 
-def test_another_job_between_two_chunks_changes_neither(english: SpeechEngine, tmp_path: Path) -> None:
-    alone = english.run(work(tmp_path, _spread()))
+def test_another_job_between_two_chunks_changes_neither(
+    english: SpeechEngine, undisturbed: tuple[ScriptedWork, dict[str, Any]], tmp_path: Path
+) -> None:
+    _, alone = undisturbed
     inner: list[Any] = []
     short = jfk()[: 4 * RATE]
 
     def interrupted() -> None:
         inner.append(english.run(work(tmp_path, short, prompt="Bananas!", max_len=9, temperature=0.0)))
 
-    outer = english.run(work(tmp_path, _spread(), at={1: interrupted, 2: interrupted}))
+    outer = english.run(work(tmp_path, _spread(), words=True, at={1: interrupted, 2: interrupted}))
     assert outer["segments"] == alone["segments"]
     assert len(inner) == 2 and inner[0]["segments"] == inner[1]["segments"] != []
 
@@ -349,7 +356,7 @@ def test_an_interrupt_stops_the_native_call_and_the_next_unit_ends_the_job(base:
     thread.join()
     assert len(job.units) == 2
     base.interrupt()  # nothing runs: harmless
-    assert word_errors(base.run(work(tmp_path, jfk()))["text"], JFK_SAYS) == 0
+    assert "fellow" in base.run(work(tmp_path, jfk()[: 3 * RATE]))["text"]
 
 
 def test_an_interrupt_without_a_cancel_does_the_chunk_again(english: SpeechEngine, tmp_path: Path) -> None:
@@ -369,11 +376,11 @@ def test_an_interrupt_without_a_cancel_does_the_chunk_again(english: SpeechEngin
 
 
 def test_hours_of_silence_cost_no_model_call_but_yield(english: SpeechEngine, tmp_path: Path) -> None:
-    job = work(tmp_path, silence(600))
+    job = work(tmp_path, silence(240))
     assert english.run(job)["segments"] == []
-    assert len(job.units) >= 9 and not job.saved
+    assert len(job.units) >= 3 and not job.saved
     done = [d for d, _, _ in job.units]
-    assert done == sorted(done) and done[-1] > 500, "progress is what was heard, spoken or not"
+    assert done == sorted(done) and done[-1] > 150, "progress is what was heard, spoken or not"
 
 
 # -- regions
@@ -383,7 +390,7 @@ def test_chunks_are_at_most_a_window_and_lose_no_loud_sample() -> None:
     rng = np.random.default_rng(2)
     parts, marks = [], []
     place = 0
-    for _ in range(40):
+    for _ in range(20):
         loud = rng.normal(0, 0.1, int(rng.uniform(0.4, 45) * RATE)).astype(np.float32)
         loud *= 0.2 + np.abs(np.sin(np.arange(len(loud)) / RATE * 9))  # syllables
         quiet = silence(rng.uniform(0.2, 40))
@@ -435,7 +442,6 @@ def test_silero_finds_speech_and_no_music(tmp_path: Path) -> None:
             assert engine.run(work(tmp_path, samples))["segments"] == []
         result = engine.run(work(tmp_path, _spread()))
         assert word_errors(result["text"], " ".join([JFK_SAYS] * 3)) < 0.05
-        assert engine.run(work(tmp_path, jfk()))["segments"]
     finally:
         engine.close()
     detector = SileroDetector(SILERO)

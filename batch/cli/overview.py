@@ -12,7 +12,10 @@ from batch.folder.ledger import counts
 from batch.queue.jobs import Kind, Priority, State
 from batch.queue.store import Store
 
-_CLASSES = {int(Priority.CALLER): "callers", int(Priority.BATCH): "batch", int(Priority.INBOX): "inbox"}
+_CLASSES = {
+    int(Priority.CALLER): "callers", int(Priority.LARGE_CALL): "callers", int(Priority.BATCH): "batch",
+    int(Priority.INBOX): "inbox",
+}  # fmt: skip
 
 
 def database(home: Path | None) -> Path:

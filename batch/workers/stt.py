@@ -89,8 +89,6 @@ class SpeechEngine:
         return result
 
     def ask(self, question: str, payload: Mapping[str, Any]) -> Mapping[str, Any]:
-        if question == "languages":
-            return {"languages": {code: languages.name(code) for code in self._facts.get("languages", [])}}
         raise NotSupported(f'The speech model does not answer "{question}".')
 
     def interrupt(self) -> None:
