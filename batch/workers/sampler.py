@@ -14,9 +14,9 @@ from batch.workers.grammar import Grammar
 from batch.workers.llama import Model, lib
 from batch.workers.sampling import Sampling
 
-_FIRST = 32
-_FEW = 512
-_MARGIN = 5.0
+_REACHES = (6.0, 12.0, 24.0)
+"""How many nats below the likeliest token the ones lie that a grammar is asked about, before it is asked about all."""
+_MARGIN = 10.0
 """How many nats below the best allowed token the unseen ones must lie for the few to stand for the whole."""
 _DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 
@@ -80,22 +80,20 @@ class Sampler:
         return token
 
     def _redraw(self, logits: np.ndarray[Any, Any], grammar: Grammar) -> int | None:
-        n = len(logits)
-        # Where the best allowed token is all that counts, it is nearly always among the very first.
-        for few in (_FIRST, _FEW) if self._greedy else (_FEW,):
-            if n <= few * 2:
+        peak = float(logits.max())
+        for reach in _REACHES[0 if self._greedy else 1 :]:
+            near = np.flatnonzero(logits > peak - reach)
+            if len(near) * 2 > len(logits):
                 break
-            best = np.sort(np.argpartition(logits, n - few)[n - few :]).astype(np.int32)
-            best = best[np.argsort(-logits[best], kind="stable")]
-            candidates = self._fill(best, logits)
+            candidates = self._fill(near, logits)
             grammar.filter(candidates)
-            allowed = self._table["logit"][:few]
-            top = float(allowed.max())
-            if math.isfinite(top) and (self._greedy or top - float(logits[best[-1]]) >= _MARGIN):
+            best = float(self._table["logit"][: len(near)].max())
+            # Where only the best counts, the unseen ones need only be worse.
+            if math.isfinite(best) and (self._greedy or best - (peak - reach) >= _MARGIN):
                 return self._apply(candidates)
         candidates = self._fill(None, logits)
         grammar.filter(candidates)
-        if not np.isfinite(self._table["logit"][:n].max()):
+        if not np.isfinite(self._table["logit"][: len(logits)].max()):
             return None
         return self._apply(candidates)
 
