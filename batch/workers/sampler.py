@@ -14,9 +14,9 @@ from batch.workers.grammar import Grammar
 from batch.workers.llama import Model, lib
 from batch.workers.sampling import Sampling
 
-_REACHES = (6.0, 12.0, 24.0)
-"""How many nats below the likeliest token the ones lie that a grammar is asked about, before it is asked about all."""
-_MARGIN = 10.0
+_REACH = 8.0
+"""How many nats below the likeliest token the ones lie that a grammar is asked about first."""
+_MARGIN = 7.0
 """How many nats below the best allowed token the unseen ones must lie for the few to stand for the whole."""
 _DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 
@@ -81,15 +81,18 @@ class Sampler:
 
     def _redraw(self, logits: np.ndarray[Any, Any], grammar: Grammar) -> int | None:
         peak = float(logits.max())
-        for reach in _REACHES[0 if self._greedy else 1 :]:
-            near = np.flatnonzero(logits > peak - reach)
-            if len(near) * 2 > len(logits):
-                break
+        # Where only the best counts, the unseen ones need only be worse.
+        margin = 0.0 if self._greedy else _MARGIN
+        reach = _REACH
+        while 0 < len(near := np.flatnonzero(logits > peak - reach)) * 2 < len(logits):
             candidates = self._fill(near, logits)
             grammar.filter(candidates)
             best = float(self._table["logit"][: len(near)].max())
-            # Where only the best counts, the unseen ones need only be worse.
-            if math.isfinite(best) and (self._greedy or best - (peak - reach) >= _MARGIN):
+            if not math.isfinite(best):
+                reach *= 2
+            elif (wanted := peak - best + margin) > reach:
+                reach = wanted
+            else:
                 return self._apply(candidates)
         candidates = self._fill(None, logits)
         grammar.filter(candidates)
