@@ -3,6 +3,8 @@
 # make setup | dev | models | lint | lock | clean
 
 PYTHON ?= python3
+# two test processes beside each other: every model runs on one thread in tests
+PYTEST ?= -n 2
 VENV := .venv
 BIN := $(VENV)/bin
 # another CMAKE_ARGS (a GPU build, say) installs again

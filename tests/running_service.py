@@ -60,7 +60,7 @@ class RunningService:
 
     def start(self) -> RunningService:
         self.process = subprocess.Popen(
-            [*self.prefix, sys.executable, "-m", "batch", "serve", "--vlm-port", "0", "--embedding-port", "0", "--stt-port", "0"],
+            [*self.prefix, sys.executable, "-m", "batch", "serve", *(word for kind in KINDS for word in (f"--{kind}-port", "0"))],
             env=self._environment, cwd=self.home, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             start_new_session=True,
         )  # fmt: skip

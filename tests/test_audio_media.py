@@ -76,7 +76,8 @@ def test_a_video_without_sound_is_refused_in_one_sentence(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("name", "codec", "extra"),
-    [("a.mp3", "libmp3lame", {}), ("a.flac", "flac", {}), ("a.webm", "libopus", {}), ("a.mkv", "aac", {}), ("a.ogg", "libopus", {}),
+    [("a.mp3", "libmp3lame", {}), ("a.flac", "flac", {}), ("a.webm", "libopus", {}), ("a.mkv", "aac", {}),
+     ("a.ogg", "libopus", {}),
      ("a.m4a", "aac", {"movflags": "faststart"})],
 )  # fmt: skip
 def test_a_truncated_file_is_heard_as_far_as_it_goes_and_says_so(

@@ -284,10 +284,7 @@ def test_every_value_that_gemma_can_write_comes_out_as_it_is(value: dict[str, An
 @given(st.lists(PIECES, max_size=25))
 def test_a_call_that_has_ended_is_valid_json_whatever_stands_in_it(parts: list[str]) -> None:
     text = "<|tool_call>call:f{" + "".join(p for p in parts if p != '"')
-    message, _ = parse(
-        GEMMA,
-        [text, '<|"|>', "}" * 40, "<tool_call|>"] if text.count('<|"|>') % 2 else [text, "}" * 40],
-        tools=tools("f"),
-    )
+    # the first braces end the call, unless they stand in a string: then the mark ends that, and the second ones the call
+    message, _ = parse(GEMMA, [text, "}" * 40, '<|"|>', "}" * 40], tools=tools("f"))
     for call in message["tool_calls"]:
         json.loads(call["function"]["arguments"])
