@@ -61,7 +61,7 @@ class CoreTable:
     def _claim(self) -> int:
         for slot in range(_SLOTS):
             pid, _, _ = _SLOT.unpack_from(self._map, slot * _SLOT.size)
-            if pid == 0 or pid == os.getpid() or not _alive(pid):
+            if pid == 0 or pid == os.getpid() or not alive(pid):
                 _SLOT.pack_into(self._map, slot * _SLOT.size, os.getpid(), 0.0, time.monotonic())
                 return slot
         return -1  # more workers than slots: this one computes unseen
@@ -82,7 +82,7 @@ class CoreTable:
                 break  # slots fill from the front
             if weight == 0.0 or slot == self._slot:
                 continue
-            if now - beat > _STALE and not _alive(pid):
+            if now - beat > _STALE and not alive(pid):
                 _SLOT.pack_into(self._map, slot * _SLOT.size, pid, 0.0, now)
                 continue
             total += weight
@@ -107,7 +107,8 @@ def _own(path: Path) -> int:
     return descriptor
 
 
-def _alive(pid: int) -> bool:
+def alive(pid: int) -> bool:
+    """Whether a process of this machine runs under a pid."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -59,8 +59,9 @@ class RunningService:
         self.process: subprocess.Popen[str] | None = None
 
     def start(self) -> RunningService:
+        ports = [word for kind in KINDS for word in (f"--{kind}-port", "0")]
         self.process = subprocess.Popen(
-            [*self.prefix, sys.executable, "-m", "batch", "serve", *(word for kind in KINDS for word in (f"--{kind}-port", "0"))],
+            [*self.prefix, sys.executable, "-m", "batch", "serve", *ports],
             env=self._environment, cwd=self.home, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             start_new_session=True,
         )  # fmt: skip

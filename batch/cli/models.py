@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from batch.cli.app import Home, Json
+from batch.cores import alive
 from batch.errors import ModelProblem
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def _row(entry: Entry, settings: Settings, loaded: dict[str, str]) -> dict[str, 
 def service(settings: Settings) -> dict[str, Any] | None:
     """What the service that runs in this home notes of itself (pid, ports, profile…); None when none runs."""
     found = _notes(settings).get("service")
-    return found if found and _alive(found["pid"]) else None
+    return found if found and alive(found["pid"]) else None
 
 
 def _notes(settings: Settings) -> dict[str, Any]:
@@ -155,16 +155,6 @@ def _loaded(settings: Settings) -> dict[str, str]:
     notes = _notes(settings)
     return {name.removeprefix("model:"): note["facts"].get("path", "")
             for name, note in notes.items() if name.startswith("model:") and note["status"] == "ready"}  # fmt: skip
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 def effective(home: Path | None, profile: str | None) -> Settings:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import time
 from pathlib import Path
 from typing import Any
 
+from batch.cores import alive
 from batch.folder.ledger import counts
 from batch.queue.jobs import Kind, Priority, State
 from batch.queue.store import Store
@@ -48,7 +48,7 @@ def gather(home: Path | None) -> dict[str, Any]:
 
 def _shape(notes: dict[str, Any], service: dict[str, Any], tally: list[Any], today: list[Any],
            running: dict[Kind, Any], files: dict[str, int], path: Path) -> dict[str, Any]:  # fmt: skip
-    up = bool(service) and _alive(service["pid"])
+    up = bool(service) and alive(service["pid"])
     models: dict[str, Any] = {}
     for kind in Kind:
         note = notes.get(f"model:{kind}") or {}
@@ -100,13 +100,3 @@ def _left(job: Any, each: float | None) -> float | None:
         done, start = float(progress["done"]), float(progress.get("start") or 0.0)
         return spent * (float(progress["total"]) - done) / (done - start) if done > start else None
     return None if each is None else max(0.0, each - spent)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
