@@ -342,8 +342,7 @@ def main() -> int:
     absent = [name for name in chosen if not SUBJECTS[name].path.is_file()]
     for name in absent:
         print(f"{name} is left out: {SUBJECTS[name].path} is not there.", file=sys.stderr)
-    reports = [bench(SUBJECTS[name], given.rounds, given.threads, given.only)
-               for name in chosen if name not in absent]  # fmt: skip
+    reports = (bench(SUBJECTS[name], given.rounds, given.threads, given.only) for name in chosen if name not in absent)
     return finish(reports, given.json)
 
 

@@ -7,7 +7,7 @@ import json
 import os
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -55,6 +55,8 @@ class Report:
             for measure in measures:
                 if done >= (measure.rounds or rounds):
                     continue
+                if sys.stderr.isatty():
+                    print(f"\r{self.title}: {measure.name}, round {done + 1}\033[K", end="\r", file=sys.stderr, flush=True)
                 turn = list(peers)[:: 1 if done % 2 else -1]
                 for peer in turn if not measure.alone else [p for p in turn if p.name == "ours"]:
                     number += 1
@@ -132,11 +134,13 @@ def machine(threads: int, rounds: int) -> dict[str, Any]:
     return {"cores": os.cpu_count(), "threads": threads, "load before": round(os.getloadavg()[0], 2), "rounds": rounds}
 
 
-def finish(reports: Sequence[Report], as_json: bool) -> int:
-    """Tell the reports (they have been shown already unless as JSON); the exit status."""
-    if as_json:
-        print(json.dumps([report.told() for report in reports], indent=1))
-    else:
-        for report in reports:
+def finish(reports: Iterable[Report], as_json: bool) -> int:
+    """Tell each report once it is made, as JSON all together at the end; the exit status."""
+    made = []
+    for report in reports:
+        made.append(report)
+        if not as_json:
             report.show()
-    return 0 if all(report.good for report in reports) else 1
+    if as_json:
+        print(json.dumps([report.told() for report in made], indent=1))
+    return 0 if all(report.good for report in made) else 1
