@@ -115,8 +115,10 @@ class RunningService:
 
     def worker_pid(self, kind: str) -> int:
         """Pid of the worker process that serves a kind now."""
-        found = json.loads(self.command("status", "--json").stdout)
-        return int(found["models"][kind]["pid"])
+        def known() -> Any:  # the database learns of a worker a moment after its port does
+            return json.loads(self.command("status", "--json").stdout)["models"][kind]["pid"]
+
+        return int(wait_until(known, f"the pid of the {kind} worker"))
 
     def stop(self, seconds: float = 30.0) -> int:
         """SIGTERM, as systemd does; returns the exit status."""
