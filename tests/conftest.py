@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
@@ -8,6 +9,9 @@ import pytest
 from running_service import STARTER, WEIGHTLESS, RunningService
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# A shell's background jobs, CI's say, ignore Ctrl-C, and what the tests start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

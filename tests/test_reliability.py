@@ -211,7 +211,7 @@ def test_a_missing_or_corrupt_model_file_is_a_503_saying_why_and_the_other_ports
     )
     assert status == 503 and body["error"]["type"] == "unavailable_error"
     assert service.call("embedding", "/v1/embeddings", {"input": "x", "model": "any"})[0] == 200
-    assert "broken.gguf" in service.command("status").stdout.replace("\n", "")
+    wait_until(lambda: "broken.gguf" in service.command("status").stdout.replace("\n", ""), "status says why")
 
 
 def test_a_port_in_use_is_one_sentence_naming_the_port(tmp_path: Path) -> None:

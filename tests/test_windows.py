@@ -57,3 +57,10 @@ def test_a_long_text_can_be_stopped_while_it_is_counted() -> None:
     calls: list[int] = []
     windows("word " * 20_000, 100, by_word, between=lambda: calls.append(1))
     assert len(calls) >= 4
+
+
+def test_no_window_lies_inside_another_where_words_cost_more_together() -> None:
+    for text in ("aa\n aaa\naaaa aaa", "aaa a aaaa", "a aa aaa aaaa aaaaa", "aaaa aaaaA aa a"):
+        for room in range(2, 8):
+            found = windows(text, room, by_two_characters, overlap=3)
+            assert all(a.end < b.end for a, b in pairwise(found)), (text, room, found)

@@ -57,7 +57,9 @@ def windows(
         # Words do not always add up: a tokeniser may split a run of words into more tokens than its words alone.
         while last > first + 1 and count(_piece(text, ends, first, last)) > room:
             last -= max(1, (last - first) // 16)
-        found.append(Window(ends[first - 1] if first else 0, ends[last - 1]))
+        # Where words cost more together, a later start may reach no further: what lies inside the window before is none.
+        if not found or ends[last - 1] > found[-1].end:
+            found.append(Window(ends[first - 1] if first else 0, ends[last - 1]))
         if last == len(ends):
             return _without_leading_space(text, found)
         back = last
