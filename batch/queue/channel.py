@@ -14,6 +14,7 @@ import socket
 import stat
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,10 @@ class WakeListener:
             self._woken()
 
 
+GATHER = 0.004
+"""Seconds over which a fast generation's tokens are sent together: less than anybody sees."""
+
+
 class EventStream:
     """A worker's connection to the supervisor. `send` may be called from any thread."""
 
@@ -110,11 +115,39 @@ class EventStream:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         self._socket.connect(str(socket_path(state_dir, "events")))
         self._lock = threading.Lock()
+        self._held: list[bytes] = []
+        self._sent = 0.0
 
     def send(self, frame: Mapping[str, Any]) -> None:
-        data = packed(frame) + b"\n"
+        """Send a frame now, behind those that were posted."""
+        with self._lock:
+            self._held.append(packed(frame))
+            self._flush()
+
+    def post(self, frame: Mapping[str, Any]) -> None:
+        """Send a frame now, or with the next one when the last went less than `GATHER` ago.
+
+        Each frame wakes the supervisor and its reader, on cores that a fast model wants for itself.
+        """
+        with self._lock:
+            self._held.append(packed(frame))
+            if time.monotonic() - self._sent >= GATHER:
+                self._flush()
+
+    def hurry(self, now: float) -> None:
+        """Between two units of work: what was posted more than `GATHER` ago must not wait for a slow one."""
+        if self._held and now - self._sent >= GATHER:
+            with self._lock:
+                self._flush()
+
+    def _flush(self) -> None:
+        if not self._held:
+            return
+        data = b"\n".join(self._held) + b"\n"
+        self._held.clear()
+        self._sent = time.monotonic()
         # A supervisor that is gone is noticed elsewhere (its pipe closes), so here it is no error.
-        with self._lock, contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._socket.sendall(data)
 
     def frames(self) -> Iterator[dict[str, Any]]:

@@ -260,6 +260,7 @@ class RunningWork:
         if self._start is None:
             self._start = done
         now = time.monotonic()
+        self._worker.events.hurry(now)
         if self._worker.attention or now >= self._next_look:
             self._look(now, done, total, name)
         return self._threads
@@ -296,7 +297,7 @@ class RunningWork:
 
     def emit(self, event: Mapping[str, Any]) -> None:
         if self.watched:
-            self._worker.events.send({**event, "job": self.job.id})
+            self._worker.events.post({**event, "job": self.job.id})
 
     def blob(self, sha256: str) -> Path:
         path = self._worker.spool.path(sha256)
