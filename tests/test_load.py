@@ -353,9 +353,8 @@ def test_what_waits_for_a_slow_reader_is_sent_in_pieces_so_that_others_have_thei
 def figures(service: RunningService) -> dict[str, dict[str, int]]:
     """Memory (KB), descriptors and threads of the service and its workers."""
     assert service.process is not None
-    models = json.loads(service.command("status", "--json").stdout)["models"]
     found = {}
-    for name, pid in {"service": service.process.pid, **{kind: models[kind]["pid"] for kind in KINDS}}.items():
+    for name, pid in {"service": service.process.pid, **{kind: service.worker_pid(kind) for kind in KINDS}}.items():
         status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
         found[name] = {"kilobytes": int(status["VmRSS"].split()[0]), "threads": int(status["Threads"]),
                        "descriptors": len(os.listdir(f"/proc/{pid}/fd"))}  # fmt: skip
