@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
-from running_service import KINDS, RunningService, wait_until
+from running_service import KINDS, RunningService, alive, wait_until
 
 from batch.queue.channel import Waker
 from batch.queue.jobs import Draft, Kind, Origin, Priority, State
@@ -107,16 +107,6 @@ def worker_pids(service: RunningService) -> dict[str, int]:
 
 def worker_pid(service: RunningService, kind: str) -> int:
     return int(wait_until(lambda: worker_pids(service).get(kind), f"the {kind} worker has said hello"))
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    with contextlib.suppress(FileNotFoundError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
 
 
 def processes_of(home: Path) -> list[int]:

@@ -40,6 +40,17 @@ def wait_until(what: Callable[[], Any], message: str, seconds: float = 60.0) -> 
     raise AssertionError(f"not within {seconds:.0f} s: {message}")
 
 
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that only waits to be reaped does not."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    with contextlib.suppress(FileNotFoundError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
 class RunningService:
     """Ports, process and home of one running service."""
 

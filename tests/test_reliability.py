@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running_service import RunningService, wait_until
+from running_service import RunningService, alive, wait_until
 
 Start = Callable[..., RunningService]
 
@@ -34,16 +34,6 @@ def jobs(service: RunningService, *arguments: str) -> list[dict[str, Any]]:
 
 def running(service: RunningService) -> list[dict[str, Any]]:
     return jobs(service, "--state", "running")
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    with contextlib.suppress(FileNotFoundError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
 
 
 def drop(service: RunningService, name: str, text: str) -> None:
