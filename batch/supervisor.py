@@ -213,6 +213,7 @@ class Supervisor:
 
     async def _note_models(self, store: Store, hub: Hub) -> None:
         """Keep what `batch status` shows of the models in the database."""
+        written: dict[Kind, dict[str, Any]] = {}
         while True:
             changed = hub.model_change()
             for kind in Kind:
@@ -220,9 +221,11 @@ class Supervisor:
                 facts = {k: v for k, v in state.facts.items() if k in ("model", "path", "size", "n_ctx", "n_embd")}
                 value = {"status": state.status, "progress": round(state.progress, 2), "error": state.error,
                          "pid": state.pid, "facts": facts}  # fmt: skip
-                await hub.in_thread(lambda kind=kind, value=value: _note(store, f"model:{kind}", value))  # type: ignore[misc]
+                if value != written.get(kind):
+                    written[kind] = value
+                    await hub.in_thread(lambda kind=kind, value=value: _note(store, f"model:{kind}", value))  # type: ignore[misc]
+                hub.show(kind, state)
             await changed.wait()
-            await asyncio.sleep(0.2)  # loading reports come ten times a second
 
     # -- being the only one
 

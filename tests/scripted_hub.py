@@ -108,6 +108,8 @@ class ScriptedHub:
     def model(self, kind: Kind) -> ModelState:
         return self.state
 
+    shown = model
+
     def callers(self, kind: Kind) -> int:
         return 0
 

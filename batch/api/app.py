@@ -43,7 +43,7 @@ def create_app(kind: Kind, hub: Hub, settings: Settings) -> FastAPI:
 
 async def health(request: Request) -> JSONResponse:
     """`{"status":"ok"}`, or llama-server's 503 while the model is not in."""
-    state = request.app.state.hub.model(request.app.state.kind)
+    state = request.app.state.hub.shown(request.app.state.kind)
     if state.status == "ready":
         return JSONResponse({"status": "ok"})
     error = Unavailable(state.error if state.status == "failed" else "Loading model")

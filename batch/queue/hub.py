@@ -131,6 +131,7 @@ class Hub:
         self._spool_threads = concurrent.futures.ThreadPoolExecutor(4, thread_name_prefix="spool")
         self._tickets: dict[str, Ticket] = {}
         self._models = dict.fromkeys(Kind, ModelState())
+        self._shown = dict(self._models)
         self._changed = asyncio.Event()
         self._writers: dict[Kind, asyncio.StreamWriter] = {}
         self._under_way: dict[Kind, set[str]] = {kind: set() for kind in Kind}
@@ -287,6 +288,14 @@ class Hub:
 
     def model(self, kind: Kind) -> ModelState:
         return self._models[kind]
+
+    def shown(self, kind: Kind) -> ModelState:
+        """The same as far as `batch status` knows it too: what /health tells, so that the two never disagree."""
+        return self._shown[kind]
+
+    def show(self, kind: Kind, state: ModelState) -> None:
+        """The database tells this state of a model by now."""
+        self._shown[kind] = state
 
     def model_change(self) -> asyncio.Event:
         """Set once some model's state has changed since this call."""
