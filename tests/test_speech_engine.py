@@ -32,7 +32,7 @@ from batch.errors import BadRequest, Cancelled, ModelProblem, NotSupported, Unsu
 from batch.media.audio import RATE
 from batch.settings import Settings, SttSettings
 from batch.workers.hallucinations import is_noise, without_loops
-from batch.workers.speech_regions import Chunk, EnergyDetector, Piece, SileroDetector, chunks, heard, quietest
+from batch.workers.speech_regions import Chunk, Chunks, EnergyDetector, Piece, SileroDetector, heard, quietest
 from batch.workers.stt import SpeechEngine
 from batch.workers.whisper import WINDOW, Segment, Token, WhisperModel, whole_characters
 from batch.workers.words import apart, words
@@ -398,7 +398,7 @@ def test_chunks_are_at_most_a_window_and_lose_no_loud_sample() -> None:
         parts += [loud, quiet]
         place += len(loud) + len(quiet)
     sound = np.concatenate(parts).astype(np.float32)
-    found = list(chunks((sound[i : i + RATE] for i in range(0, len(sound), RATE)), EnergyDetector()))
+    found = list(Chunks((sound[i : i + RATE] for i in range(0, len(sound), RATE)), EnergyDetector()))
     covered = np.zeros(len(sound), bool)
     for chunk in found:
         assert len(chunk.samples) <= WINDOW
@@ -411,6 +411,56 @@ def test_chunks_are_at_most_a_window_and_lose_no_loud_sample() -> None:
         assert covered[start:end].mean() > 0.99
     assert covered.mean() < 0.9, "silence is left out"
     assert all(a.end <= b.start for a, b in itertools.pairwise(found))
+
+
+def test_what_a_chunk_gives_back_begins_the_next_one_and_nothing_is_lost_or_heard_twice() -> None:
+    rng = np.random.default_rng(3)
+    loud = rng.normal(0, 0.1, 300 * RATE).astype(np.float32)
+    loud *= 0.2 + np.abs(np.sin(np.arange(len(loud)) / RATE * 9))
+    for _ in range(8):
+        place = int(rng.uniform(0, 290) * RATE)
+        loud[place : place + int(rng.uniform(0.2, 8) * RATE)] = 0
+    heard_once = np.zeros(len(loud), int)
+    chunks = Chunks((loud[i : i + RATE] for i in range(0, len(loud), RATE)), EnergyDetector())
+    for chunk in chunks:
+        length = len(chunk.samples)
+        assert length <= WINDOW
+        rest = chunk.behind(rng.uniform(5, 30)) if rng.random() < 0.6 else ()
+        if sum(len(piece.samples) for piece in rest) >= length:
+            rest = ()
+        chunks.give_back(rest)
+        for piece in chunk.pieces:
+            assert np.array_equal(piece.samples, loud[piece.start : piece.start + len(piece.samples)])
+            heard_once[piece.start : piece.start + len(piece.samples)] += 1
+        for piece in rest:
+            heard_once[piece.start : piece.start + len(piece.samples)] -= 1
+    assert heard_once.max() == 1
+    assert heard_once[loud != 0].mean() > 0.99
+
+
+def test_a_sentence_that_a_chunk_cuts_off_is_heard_again_with_what_follows(
+    base: SpeechEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whisper itself would look at the end of such a chunk once more, in an encoder pass of its own."""
+    left: list[float | None] = []
+    model = base._model
+    assert model is not None
+    transcribe = model.transcribe
+
+    def watched(*args: Any, **more: Any) -> Any:
+        found = transcribe(*args, **more)
+        left.append(model.left_off)
+        return found
+
+    monkeypatch.setattr(model, "transcribe", watched)
+    parts = [jfk(), jfk()[int(3.2 * RATE) :], jfk(), jfk()[int(3.2 * RATE) :]]
+    said = " ".join([JFK_SAYS, JFK_SAYS[JFK_SAYS.index("ask") :]] * 2)
+    job = work(tmp_path, np.concatenate(parts), vad_min_silence_duration_ms=500, vad_speech_pad_ms=300)
+    result = base.run(job)
+    assert len(left) == 2 and left[0] is not None and left[1] is None, "two passes for 37 seconds"
+    assert word_errors(result["text"], said) < 0.05
+    first = job.saved[0]
+    assert first["resume"] == pytest.approx(RATE * first["segments"][-1]["end"], abs=RATE // 10), "a restart goes on there"
 
 
 def test_a_cut_falls_into_a_pause() -> None:

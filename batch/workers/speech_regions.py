@@ -149,6 +149,15 @@ class Chunk:
                 found.append(place / RATE)
         return found
 
+    def behind(self, seconds: float) -> tuple[Piece, ...]:
+        """What stands behind so many seconds of the chunk."""
+        left, found = round(seconds * RATE), []
+        for piece in self.pieces:
+            if left < len(piece.samples):
+                found.append(Piece(piece.start + left, piece.samples[left:]))
+            left = max(0, left - len(piece.samples))
+        return tuple(found)
+
     def times(self, start: float, end: float) -> tuple[float, float]:
         """A segment's seconds in the chunk as seconds in the file."""
         first, last = start * RATE, max(start, end) * RATE
@@ -177,25 +186,21 @@ class Regions:
     threshold: float = 0.5
     min_speech: int = RATE // 4
     """Samples; shorter noises are dropped."""
-    min_silence: int = RATE // 2
-    pad: int = RATE * 3 // 10
+    min_silence: int = RATE
+    """Shorter pauses stay in: without them Whisper mistakes words."""
+    pad: int = RATE * 4 // 10
     """Samples kept before and behind a region, where soft sounds hide."""
     longest: int = WINDOW
 
 
-def chunks(
-    blocks: Iterable[Samples], detector: Detector, origin: int = 0, rule: Regions | None = None
-) -> Iterator[Chunk]:
-    """Chunks of the stream whose first sample has place `origin`; holds little more than one chunk in memory."""
-    packer = _Packer(detector, origin, rule or Regions())
-    for block in blocks:
-        yield from packer.feed(block)
-    yield from packer.finish()
+class Chunks:
+    """Chunks of a stream; holds little more than one in memory."""
 
-
-class _Packer:
-    def __init__(self, detector: Detector, origin: int, rule: Regions) -> None:
-        self._detector, self._rule = detector, rule
+    def __init__(
+        self, blocks: Iterable[Samples], detector: Detector, origin: int = 0, rule: Regions | None = None
+    ) -> None:
+        """`origin`: the place of the stream's first sample."""
+        self._blocks, self._detector, self._rule = blocks, detector, rule or Regions()
         self._rest: Samples = np.zeros(0, np.float32)  # less than a frame, not looked at yet
         self._sound: list[Samples] = []  # frames of the open region, or the last few before one
         self._level: list[float] = []
@@ -206,7 +211,17 @@ class _Packer:
         self._pieces: list[Piece] = []
         self._filled = 0
 
-    def feed(self, block: Samples) -> Iterator[Chunk]:
+    def __iter__(self) -> Iterator[Chunk]:
+        for block in self._blocks:
+            yield from self._feed(block)
+        yield from self._finish()
+
+    def give_back(self, pieces: tuple[Piece, ...]) -> None:
+        """The end of the chunk that came last is to begin the next one. It must not be all of it."""
+        self._pieces = list(pieces)
+        self._filled = sum(len(piece.samples) for piece in pieces)
+
+    def _feed(self, block: Samples) -> Iterator[Chunk]:
         data = np.concatenate([self._rest, block]) if len(self._rest) else block
         whole = len(data) // FRAME * FRAME
         self._rest = data[whole:].copy()
@@ -214,14 +229,15 @@ class _Packer:
             frames = data[:whole].reshape(-1, FRAME)
             yield from self._take(frames, self._detector.scores(frames))
 
-    def finish(self) -> Iterator[Chunk]:
+    def _finish(self) -> Iterator[Chunk]:
         if len(self._rest):
             last = np.zeros(FRAME, np.float32)
             last[: len(self._rest)] = self._rest
             yield from self._take(last[None], self._detector.scores(last[None]), len(self._rest))
         if self._open:
             yield from self._close()
-        yield from self._flush()
+        while self._pieces:
+            yield from self._flush()
 
     def _take(self, frames: Samples, scores: Scores, real: int = FRAME) -> Iterator[Chunk]:
         rule = self._rule
@@ -260,18 +276,18 @@ class _Packer:
 
     def _cut(self) -> Iterator[Chunk]:
         """The chunk is full in the middle of a region: end it where it is quietest."""
-        room = (self._rule.longest - self._filled) // FRAME
-        if self._filled and (self._filled >= self._rule.longest * 2 // 3 or room * FRAME < 5 * RATE):
+        longest = self._rule.longest
+        while self._filled and (self._filled >= longest * 2 // 3 or longest - self._filled < 5 * RATE):
             yield from self._flush()  # the region goes into the next chunk, whole if it ends soon
-            if len(self._sound) * FRAME <= self._rule.longest:
+            if self._filled + len(self._sound) * FRAME <= longest:
                 return
-            room = self._rule.longest // FRAME
+        room = (longest - self._filled) // FRAME
         at = quietest(np.array(self._level[:room], np.float32))
         yield from self._add(at)
         yield from self._flush()
 
     def _add(self, frames: int) -> Iterator[Chunk]:
-        if self._filled + frames * FRAME > self._rule.longest:
+        while self._filled and self._filled + frames * FRAME > self._rule.longest:
             yield from self._flush()
         piece = Piece(self._place, np.concatenate(self._sound[:frames]))
         self._drop(frames)

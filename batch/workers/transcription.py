@@ -18,12 +18,12 @@ from batch.workers.engine import Work
 from batch.workers.hallucinations import is_noise, without_loops
 from batch.workers.speech_regions import (
     Chunk,
+    Chunks,
     Detector,
     EnergyDetector,
     Piece,
     Regions,
     SileroDetector,
-    chunks,
     heard,
 )
 from batch.workers.whisper import RATE, WINDOW, Aborted, Decoding, Samples, Segment, WhisperModel
@@ -108,8 +108,9 @@ class Transcription:
             how = replace(how, max_context=LONG_CONTEXT)
         detector = self._detector()
         try:
-            for chunk in chunks(blocks, detector, start, self._rule()):
-                self._chunk(chunk, how)
+            chunks = Chunks(blocks, detector, start, self._rule())
+            for chunk in chunks:
+                chunks.give_back(self._chunk(chunk, how, once=True))
                 self._checkpoint()
                 if self._options.get("detect_language"):
                     self.cut_off = True
@@ -117,11 +118,13 @@ class Transcription:
         finally:
             detector.close()
 
-    def _chunk(self, chunk: Chunk, how: Decoding) -> None:
+    def _chunk(self, chunk: Chunk, how: Decoding, *, once: bool = False) -> tuple[Piece, ...]:
+        """Transcribe a chunk; gives the end of it that is to be heard again together with what follows (`once`)."""
         self._fresh, self._said = [], []
         if chunk.joints and not how.no_timestamps:
             how = replace(how, token_timestamps=True)  # they tell on which side of a joint a word stands
-        said = [part for segment in self._decode(chunk, how) for part in apart(segment, chunk.joints)
+        found, rest = self._decode(chunk, how, once)
+        said = [part for segment in found for part in apart(segment, chunk.joints)
                 if not is_noise(part.text)]
         for segment in without_loops(said, [s["text"] for s in self.segments[-2:]]):
             item = self._segment(segment, chunk)
@@ -132,36 +135,39 @@ class Transcription:
                     start, end = chunk.times(word.start, word.end)
                     self._said.append({"word": word.text, "start": round(start, 3), "end": round(end, 3)})
         self.words += self._said
-        self._resume = chunk.end
+        self._resume = rest[0].start if rest else chunk.end
         for item in self._fresh:
             self._work.emit({"type": "segment", "segment": item})
+        return rest
 
-    def _decode(self, chunk: Chunk, how: Decoding) -> list[Segment]:
+    def _decode(self, chunk: Chunk, how: Decoding, once: bool) -> tuple[list[Segment], tuple[Piece, ...]]:
         samples = chunk.samples
         while True:
             self._stop.clear()  # before the yield point: a cancel that comes later is not lost
             threads = self._yield(chunk.start)
             try:
                 if not self._sure:
-                    return self._decode_unknown(samples, how, threads)
-                if self._options.get("detect_language"):
-                    return []
-                how = replace(how, language=self.language)
-                found = self._model.transcribe(samples, how, threads, self._stop.is_set)
-                if self._step == 0 and not self.shares:
-                    self._note(self._model.detected(threads) if self._wants_shares else {})
-                return found
+                    found = self._decode_unknown(samples, how, threads, once)
+                elif self._options.get("detect_language"):
+                    return [], ()
+                else:
+                    how = replace(how, language=self.language)
+                    found = self._model.transcribe(samples, how, threads, self._stop.is_set, once=once)
+                    if self._step == 0 and not self.shares:
+                        self._note(self._model.detected(threads) if self._wants_shares else {})
+                left = self._model.left_off
+                return found, chunk.behind(left) if left is not None else ()
             except Aborted:
                 continue  # `unit` ends the job if that was why; else the chunk is done again
 
-    def _decode_unknown(self, samples: Samples, how: Decoding, threads: int) -> list[Segment]:
+    def _decode_unknown(self, samples: Samples, how: Decoding, threads: int, once: bool) -> list[Segment]:
         """Detect, then decode. Files mostly come in one language, so the last one is tried first: Whisper's look at the
         sound then serves both. A wrong guess is decoded again, so the answer is the same."""
         found: list[Segment] | None = None
         tried = None
         if self._guess in self._model.codes and not self._options.get("detect_language"):
             tried = self._guess
-            found = self._model.transcribe(samples, replace(how, language=str(tried)), threads, self._stop.is_set)
+            found = self._model.transcribe(samples, replace(how, language=str(tried)), threads, self._stop.is_set, once=once)
             shares = self._model.detected(threads)
         else:
             shares = self._model.detect(samples, threads)
@@ -173,7 +179,7 @@ class Transcription:
         if self._options.get("detect_language"):
             return []
         if found is None or tried != code:
-            found = self._model.transcribe(samples, replace(how, language=code), threads, self._stop.is_set)
+            found = self._model.transcribe(samples, replace(how, language=code), threads, self._stop.is_set, once=once)
         return found
 
     @property

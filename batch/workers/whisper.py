@@ -27,6 +27,9 @@ RATE = 16_000
 WINDOW = 30 * RATE
 """Samples that one encoder pass hears; anything shorter is padded and costs the same."""
 
+LEAP = 5.0
+"""Seconds that a first window must have brought for the rest to be left to another call."""
+
 MOST_DECODERS = 8
 """whisper.cpp's bound on best_of and beam_size."""
 
@@ -163,6 +166,8 @@ class WhisperModel:
         self._nobody = int(pw.whisper_token_not(self._wrapper)) - 1
         self._decoded = False
         self._windows = 0  # encoder passes of the latest call
+        self.left_off: float | None = None
+        """Where the latest call ended early, in seconds; None: it went to the end."""
         self._starts: dict[int, NDArray[np.float64]] = {}  # by window: probabilities of the first token
         self._owner: list[int] = []  # by segment: its window
 
@@ -173,9 +178,12 @@ class WhisperModel:
             _unhook()
 
     def transcribe(
-        self, samples: Samples, how: Decoding, threads: int, stop: Callable[[], bool] = lambda: False
+        self, samples: Samples, how: Decoding, threads: int, stop: Callable[[], bool] = lambda: False, *, once: bool = False
     ) -> list[Segment]:
         """Text of 16 kHz mono float32 samples in [-1, 1]; `how.language` is a code the model knows.
+
+        `once`: a single encoder pass where that makes sense. Whisper takes a sentence that is cut off at the end of its
+        window back, to hear it again with what follows; then `left_off` says where that is.
 
         Raises Aborted when `stop` (called often, from this thread; must not raise) said so, BatchError when
         whisper.cpp fails. Nothing is carried over from one call to the next.
@@ -183,7 +191,7 @@ class WhisperModel:
         if len(samples) == 0:
             return []
         samples = np.ascontiguousarray(samples, np.float32)
-        self._windows, self._starts, self._owner = 0, {}, []
+        self._windows, self._starts, self._owner, self.left_off = 0, {}, [], None
         stopped = False
 
         def asked_to_stop() -> bool:
@@ -193,6 +201,12 @@ class WhisperModel:
 
         def encoder_begins(_context: Any) -> bool:
             self._windows += 1
+            if once and self._windows == 2:
+                last = int(pw.whisper_full_n_segments(self._wrapper)) - 1
+                reached = pw.whisper_full_get_segment_t1(self._wrapper, last) / 100 if last >= 0 else 0.0
+                if reached >= LEAP:
+                    self.left_off = reached
+                    return False
             return not asked_to_stop()
 
         def segments_came(_context: Any, _new: int) -> None:
