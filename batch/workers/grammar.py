@@ -10,7 +10,6 @@ import numpy as np
 from batch.errors import BadRequest
 from batch.workers.llama import Model, complaint, lib, quiet
 
-
 _MOST = 48
 """Characters that are looked ahead for."""
 
