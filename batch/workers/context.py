@@ -114,19 +114,10 @@ class Context:
     def decode(self, tokens: Sequence[int], pos: int, seq: int, *, output: bool) -> int:
         """Append a slice of at most n_batch tokens at position `pos`; `output` computes logits behind its last."""
         n = len(tokens)
-        self._output[:n] = 0
-        self._output[n - 1] = output
-        return self._append(tokens, pos, seq)
-
-    def decode_all(self, tokens: Sequence[int], pos: int, seq: int) -> int:
-        """The same with logits behind each of a few tokens: `row` i of what samples is then the one behind tokens[i]."""
-        self._output[: len(tokens)] = 1
-        return self._append(tokens, pos, seq)
-
-    def _append(self, tokens: Sequence[int], pos: int, seq: int) -> int:
-        n = len(tokens)
         self._token[:n] = tokens
         self._pos[:n] = np.arange(pos, pos + n, dtype=np.int32)
+        self._output[:n] = 0
+        self._output[n - 1] = output
         self._batch.n_tokens = n
         self._batch.seq_id = self._seq_rows[seq]
         return int(self._decode(self.handle, self._batch))
@@ -150,9 +141,9 @@ class Context:
             lib.llama_set_n_threads(self.handle, n, n)
             self.threads = n
 
-    def logits(self, n_vocab: int, row: int = -1) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """The logits behind the last decode's token `row`, (n_vocab,) float32: a view that the next decode overwrites."""
-        pointer = lib.llama_get_logits_ith(self.handle, row)
+    def logits(self, n_vocab: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """The logits behind the last decode, (n_vocab,) float32: a view that the next decode overwrites."""
+        pointer = lib.llama_get_logits_ith(self.handle, -1)
         address = ctypes.addressof(pointer.contents)
         if address != self._logits_at:  # nearly always where it was; making the view takes longer than looking
             self._logits_at, self._logits = address, np.ctypeslib.as_array(pointer, shape=(n_vocab,))

@@ -11,7 +11,6 @@ from typing import Any
 
 from batch.errors import BatchError
 from batch.workers import repetition
-from batch.workers.ahead import Ahead
 from batch.workers.context import ABORTED, DECODED, NO_ROOM, Context
 from batch.workers.engine import Work
 from batch.workers.llama import Model, complaint
@@ -175,11 +174,8 @@ class Generation:
         guard = repetition.EVERY if plan.guard else 0
         deadline = self._begun + plan.time_limit
         n, note = 0, ""
-        # A bound answer repeats itself: keys, tags, punctuation.
-        guesses = plan.constraint is not None and plan.logprobs < 0 and self._cache.rolls_back
-        ahead, row = Ahead(context, slot, self._decode, steering.certain) if guesses else None, -1
         while True:
-            token = steering.draw(sampler, context, row) if steering.bound else sample(context, row)
+            token = steering.draw(sampler, context) if steering.bound else sample(context)
             if token is None:
                 return "eos", "", "the grammar allowed nothing more"
             n += 1
@@ -206,9 +202,7 @@ class Generation:
                 context.set_threads(threads)
             if slot.parked is not None:
                 self._cache.unpark(slot)
-            if ahead is not None:
-                row = ahead.follow(token, position, limit - n - 1 if steering.bound and not steering.forces else 0)
-            elif step(token, position, seq) != DECODED:
+            if step(token, position, seq) != DECODED:
                 self._decode(slot, partial(step, token, position, seq))
             cells.append(token)
             position += 1

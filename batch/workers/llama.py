@@ -149,18 +149,6 @@ class Model:
         return known
 
     @property
-    def signs(self) -> dict[str, int]:
-        """The tokens that are one ASCII character each, by that character."""
-        known: dict[str, int] | None = self.__dict__.get("_signs")
-        if known is None:
-            known = self.__dict__["_signs"] = {}
-            for sign in map(chr, (*b"\t\n", *range(32, 127))):
-                for token in self.tokenize(sign, parse_special=False):
-                    if self.piece(token) == sign.encode():
-                        known[sign] = token
-        return known
-
-    @property
     def special_texts(self) -> tuple[frozenset[str], frozenset[str]]:
         """Texts of the control tokens, and of the tokens that a tokeniser cuts out of any text (user-defined)."""
         known: tuple[frozenset[str], frozenset[str]] | None = self.__dict__.get("_special_texts")

@@ -49,25 +49,18 @@ class Slot:
     busy: bool = False
     parked: State | None = None
     """Its KV while it waits outside, because an inner job needed the room."""
-    sure: int | None = None
-    """While a pass with guessed tokens is under way: how many cells there were before it."""
-    rolled: bool = False
-    """Whether the KV was taken back to those, as another job came in between."""
     used: int = 0
 
 
 class PromptCache:
     """Which sequence a prompt goes into, and how much of it is there already."""
 
-    def __init__(self, context: Context, n_swa: int, budget: int, *, forgets: bool, recurrent: bool = False) -> None:
-        """`budget` bytes of host memory; `forgets`: the memory cannot roll every layer back (SWA, recurrent);
-        `recurrent`: some layer not by a single token."""
+    def __init__(self, context: Context, n_swa: int, budget: int, *, forgets: bool) -> None:
+        """`budget` bytes of host memory; `forgets`: the memory cannot roll every layer back (SWA, recurrent)."""
         self._context = context
         self._n_swa = n_swa
         self._budget = budget
         self._forgets = forgets
-        self.rolls_back = not recurrent
-        """Whether a few tokens that were just put in can be taken out again."""
         self._slots = [Slot(s) for s in range(context.sequences)]
         self._kept: list[Kept] = []
         """Oldest first."""
@@ -86,11 +79,6 @@ class PromptCache:
         free = [s for s in self._slots if not s.busy]
         if not free:
             raise BatchError("More jobs were interrupted inside each other than the model has sequences.")
-        for waiting in self._slots:
-            if waiting.busy and waiting.sure is not None:
-                # A sliding window would follow the guesses and forget what the job looks at once they are taken back.
-                self._context.remove(waiting.seq, waiting.cells.position(waiting.sure))
-                waiting.rolled = True
         slot, found = self._choose(free, prompt) if reuse else (None, 0)
         if slot is None:
             slot = min(free, key=lambda s: (len(s.cells) > 0, s.used))
@@ -110,7 +98,7 @@ class PromptCache:
 
     def release(self, slot: Slot) -> None:
         """The job is over; what the slot holds stays for the next turn."""
-        slot.busy, slot.sure, slot.rolled = False, None, False
+        slot.busy = False
         if slot.parked is not None:
             slot.parked = None
             self._clear(slot)

@@ -56,18 +56,18 @@ class Sampler:
         for token in tokens:
             lib.llama_sampler_accept(self._chain, token)
 
-    def sample(self, context: Context, row: int = -1) -> int:
-        """The next token, from the logits behind the last decode's token `row`; it counts for the penalties from now on."""
-        return int(self._draw(self._chain, context.handle, row))
+    def sample(self, context: Context) -> int:
+        """The next token, from the logits behind the last decode; it counts for the penalties from now on."""
+        return int(self._draw(self._chain, context.handle, -1))
 
-    def sample_within(self, context: Context, grammar: Grammar, row: int = -1) -> int | None:
+    def sample_within(self, context: Context, grammar: Grammar) -> int | None:
         """The next token that the grammar allows, which it accepts too unless it ends the text; None: there is none."""
         n_vocab = self._model.n_vocab
         # The quick call counts its token at once, which must not be where earlier tokens count and it is refused.
         quick = self._stateless
-        token = self.sample(context, row) if quick else self._apply(self._fill(None, context.logits(n_vocab, row)))
+        token = self.sample(context) if quick else self._apply(self._fill(None, context.logits(n_vocab)))
         if not grammar.allows(token):
-            redrawn = self._redraw(context.logits(n_vocab, row), grammar)
+            redrawn = self._redraw(context.logits(n_vocab), grammar)
             if redrawn is None:
                 return None
             if not grammar.allows(redrawn):

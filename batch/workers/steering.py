@@ -65,23 +65,13 @@ class Steering:
         self._closing = self._closing or Closing(self._model)
         return MOST
 
-    @property
-    def forces(self) -> bool:
-        """Whether the next token is written and not drawn."""
-        return bool(self._forced) or self._closing is not None
-
-    def certain(self) -> list[int]:
-        """The tokens that most likely come next because their text has to; empty where there is a choice."""
-        text = self._grammar.certain() if self._grammar is not None else b""
-        return self._model.tokenize(text, parse_special=False) if text else []
-
-    def draw(self, sampler: Sampler, context: Context, row: int = -1) -> int | None:
-        """The next token, drawn from the logits of `row`; None: the grammar allows nothing more."""
+    def draw(self, sampler: Sampler, context: Context) -> int | None:
+        """The next token; None: the grammar allows nothing more."""
         if self._closing and self._grammar and not self._forced:
             self._forced = [token] if (token := self._closing.token(self._grammar)) is not None else []
         if not self._forced:
             assert self._grammar is not None
-            return sampler.sample_within(context, self._grammar, row)
+            return sampler.sample_within(context, self._grammar)
         token = self._forced.pop(0)
         sampler.accept((token,))
         if self._grammar is not None and token not in self._model.ends:

@@ -60,9 +60,10 @@ class VlmEngine:
             model, n_ctx=wanted.context, n_batch=2048, n_ubatch=_LARGEST_PICTURE if whole else 512, sequences=_SEQUENCES,
             threads=threads,
         )  # fmt: skip
-        recurrent = bool(lib.llama_model_is_recurrent(model.handle) or lib.llama_model_is_hybrid(model.handle))
-        cache = PromptCache(context, model.n_swa, wanted.cache_bytes, forgets=recurrent or model.n_swa > 0,
-                            recurrent=recurrent)  # fmt: skip
+        forgets = model.n_swa > 0 or bool(lib.llama_model_is_recurrent(model.handle)) or bool(
+            lib.llama_model_is_hybrid(model.handle)
+        )  # fmt: skip
+        cache = PromptCache(context, model.n_swa, wanted.cache_bytes, forgets=forgets)
         self._resources = Resources(model, context, cache, self._vision, *self._slices())
         self._defaults: Sampling = model_defaults(model, found.sampling)
         source = model.chat_template()
