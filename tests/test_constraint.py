@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from batch.errors import BadRequest, NotSupported
 from batch.workers import constraint
 from batch.workers.dialect import Dialect, for_template
-from batch.workers.grammar import Grammar
-from batch.workers.llama import Model
+from batch.workers.grammar import DATA, Grammar
+from batch.workers.llama import Model, lib
 
 TINY = Path(__file__).parents[1] / "batch" / "data" / "tiny-gemma4v" / "tiny-gemma4v-text-f16.gguf"
 
@@ -509,3 +511,36 @@ def test_a_completions_json_has_neither_fence_nor_thought(model: Model) -> None:
     made = constraint.json_answer({"type": "object", "properties": {"a": {"type": "integer"}}})
     assert takes(model, made, '{"a": 1}')
     assert not takes(model, made, "```json")
+
+
+@pytest.mark.parametrize(
+    ("gbnf", "text"),
+    [
+        ('root ::= "{\\"name\\":" [a-z]+ ", " [0-9]* "}"', '{"name":abc, 12}'),
+        ('root ::= [^"a]* "\\"" [α-ω一-龥]+ [ \\t\\n]', '!? b"αω龥\n'),
+        ('root ::= <[{token}]> "x" !<[{token}]> "y"', None),
+        ("root ::= .* #<", "a<ä龥"),
+    ],
+)
+def test_asking_for_first_characters_hides_no_token_that_may_come(model: Model, gbnf: str, text: str | None) -> None:
+    named = model.tokenize("a", parse_special=False)[0]
+    grammar = Grammar(model, gbnf.replace("{token}", str(named)))
+    every = np.zeros(model.n_vocab, DATA)
+    every["id"] = np.arange(model.n_vocab)
+    table = lib.llama_token_data_array(
+        every.ctypes.data_as(ctypes.POINTER(lib.llama_token_data)), model.n_vocab, -1, False
+    )
+    hidden = 0
+    try:
+        for token in [*([named] if text is None else model.tokenize(text, parse_special=False)), None]:
+            every["logit"] = 0.0
+            grammar.filter(table)
+            may = set(np.flatnonzero(every["logit"] == 0.0).tolist())
+            shown = set(grammar.possible(np.arange(model.n_vocab)).tolist())
+            assert may <= shown
+            hidden += model.n_vocab - len(shown)
+            if token is not None and token in may:
+                grammar.accept(token)
+        assert bool(hidden) == (text is not None), "where tokens are named by id, nothing is hidden"
+    finally:
+        grammar.close()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import llama_cpp.llama_cpp as _bindings
+import numpy as np
 
 from batch.errors import ModelProblem
 
@@ -146,6 +147,29 @@ class Model:
         if known is None:
             is_eog, vocab = lib.llama_vocab_is_eog, self.vocab
             known = self.__dict__["_ends"] = frozenset(t for t in range(self.n_vocab) if is_eog(vocab, t))
+        return known
+
+    @property
+    def openings(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """The first byte of every token's text, (n_vocab,); 0 where it is no plain text."""
+        known: np.ndarray[Any, np.dtype[np.uint8]] | None = self.__dict__.get("_openings")
+        if known is None:
+            attr, vocab = lib.llama_vocab_get_attr, self.vocab
+            firsts = (b"" if int(attr(vocab, t)) & (_CONTROL | _USER_DEFINED) else self._piece(t, False)[:1] or b""
+                      for t in range(self.n_vocab))  # fmt: skip
+            known = self.__dict__["_openings"] = np.fromiter((ord(b) if b else 0 for b in firsts), np.uint8, self.n_vocab)
+        return known
+
+    @property
+    def letters(self) -> np.ndarray[Any, np.dtype[np.int32]]:
+        """A token for each ASCII character that is one by itself, (128,); -1 where there is none."""
+        known: np.ndarray[Any, np.dtype[np.int32]] | None = self.__dict__.get("_letters")
+        if known is None:
+            known = self.__dict__["_letters"] = np.full(128, -1, np.int32)
+            for byte in range(1, 128):
+                for token in self.tokenize(bytes([byte]), parse_special=False):
+                    if self.openings[token] == byte and self.piece(token) == bytes([byte]):
+                        known[byte] = token
         return known
 
     @property

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from batch.workers.context import Context
-from batch.workers.grammar import Grammar
+from batch.workers.grammar import DATA, Grammar
 from batch.workers.llama import Model, lib
 from batch.workers.sampling import Sampling
 
@@ -18,7 +18,6 @@ _REACH = 8.0
 """How many nats below the likeliest token the ones lie that a grammar is asked about first."""
 _MARGIN = 7.0
 """How many nats below the best allowed token the unseen ones must lie for the few to stand for the whole."""
-_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 
 
 class Sampler:
@@ -85,24 +84,26 @@ class Sampler:
         margin = 0.0 if self._greedy else _MARGIN
         reach = _REACH
         while 0 < len(near := np.flatnonzero(logits > peak - reach)) * 2 < len(logits):
+            near = grammar.possible(near)
             candidates = self._fill(near, logits)
             grammar.filter(candidates)
-            best = float(self._table["logit"][: len(near)].max())
+            best = float(self._table["logit"][: len(near)].max(initial=-math.inf))
             if not math.isfinite(best):
                 reach *= 2
             elif (wanted := peak - best + margin) > reach:
                 reach = wanted
             else:
                 return self._apply(candidates)
-        candidates = self._fill(None, logits)
+        left = grammar.possible(np.arange(len(logits)))
+        candidates = self._fill(left, logits)
         grammar.filter(candidates)
-        if not np.isfinite(self._table["logit"][: len(logits)].max()):
+        if not np.isfinite(self._table["logit"][: len(left)].max(initial=-math.inf)):
             return None
         return self._apply(candidates)
 
     def _fill(self, ids: np.ndarray[Any, Any] | None, logits: np.ndarray[Any, Any]) -> Any:
         if self._table is None:
-            self._table = np.zeros(len(logits), _DATA)
+            self._table = np.zeros(len(logits), DATA)
             self._all = np.arange(len(logits), dtype=np.int32)
             self._pointer = self._table.ctypes.data_as(ctypes.POINTER(lib.llama_token_data))
         n = len(logits) if ids is None else len(ids)

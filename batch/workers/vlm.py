@@ -121,6 +121,7 @@ class VlmEngine:
         token = self._model.bos if self._model.bos >= 0 else 0
         self._context.decode([token], 0, 0, output=True)
         self._context.remove(0)
+        _ = self._model.letters  # the first bound answer needs them
 
     def close(self) -> None:
         if self._context is not None:
