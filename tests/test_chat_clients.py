@@ -380,6 +380,35 @@ def test_a_stream_that_waits_gets_headers_and_its_place_before_its_turn(service:
     idle(service)
 
 
+@pytest.mark.parametrize(
+    ("path", "wrong", "named"),
+    [
+        ("/v1/chat/completions", {"grammar": "root ::= (("}, "grammar"),
+        ("/v1/chat/completions", {"json_schema": {"type": 5}}, "json_schema"),
+        ("/v1/chat/completions", {"repeat_penalty": 0}, "repeat_penalty"),
+        ("/v1/chat/completions", {"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0].function"),
+        ("/v1/completions", {"grammar": "root ::= (("}, "grammar"),
+        ("/v1/completions", {"json_schema": {"type": 5}}, "json_schema"),
+    ],
+)
+def test_a_stream_that_waits_is_refused_for_what_its_job_would_be(
+    service: RunningService, path: str, wrong: dict[str, Any], named: str
+) -> None:
+    idle(service)
+    with httpx.Client(timeout=60) as client:
+        url = service.url("vlm", "/v1/chat/completions")
+        with client.stream("POST", url, json={**STORY, "stream": True}) as busy:
+            story = busy.iter_text()
+            next(story)  # it runs, and would for 8,000 tokens
+            prompt = {"prompt": "Hello"} if path == "/v1/completions" else {"messages": HELLO}
+            status, told = service.call("vlm", path, {**prompt, **wrong, "stream": True})
+            (slot,) = service.get("vlm", "/slots")[1]
+            assert slot["id_task"] == busy.headers["x-batch-job"], "the refusal did not wait for the slot"
+    assert status == 400 and told["error"]["type"] == "invalid_request_error", told
+    assert named in told["error"]["message"]
+    idle(service)
+
+
 def test_the_slot_is_free_soon_after_a_caller_hangs_up(service: RunningService) -> None:
     idle(service)
     connection = http.client.HTTPConnection("127.0.0.1", service.ports["vlm"])

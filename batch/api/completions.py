@@ -90,8 +90,9 @@ async def ask_completion(
     tickets = await accept(request, [caller_draft("completion", job) for job in jobs])
 
     async def check() -> None:
-        for job in jobs:
-            await counting(hub, job)()
+        await counting(hub, jobs[0])()
+        for job in jobs[1:]:  # of the others the prompt alone is new
+            await counting(hub, {"prompt": job["prompt"]})()
 
     return Asked(hub, tickets, model_name(hub, body.model_name), check), jobs
 

@@ -74,7 +74,8 @@ async def ask_chat(request: Request, body: ChatBody) -> Asked:
 
 
 def counting(hub: Hub, job: Mapping[str, Any]) -> Callable[[], Awaitable[None]]:
-    """A check that counts the job's tokens, so that one which can't fit is refused before it has waited."""
+    """A check that counts the job's tokens and tries its settings, so that one which can't run is refused before it has
+    waited."""
 
     async def count() -> None:
         if hub.model(Kind.VLM).status != "ready":

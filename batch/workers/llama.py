@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import threading
 from collections import deque
 from collections.abc import Callable
 from functools import lru_cache
@@ -23,14 +24,23 @@ log = logging.getLogger(__name__)
 _ERROR = 4
 _CONTROL = 1 << 3
 _USER_DEFINED = 1 << 4
-_complaints: deque[str] = deque(maxlen=20)
+
+
+class _Complaints(threading.local):
+    """Each thread's own, as questions are answered beside a running job: the library logs in the thread that called."""
+
+    def __init__(self) -> None:
+        self.lines: deque[str] = deque(maxlen=20)
+
+
+_complaints = _Complaints()
 
 
 def _keep_errors(level: int, text: bytes | None, _: int | None) -> None:
     if level == _ERROR and text:
         line = text.decode("utf-8", "replace").strip()
         if line:
-            _complaints.append(line)
+            _complaints.lines.append(line)
             log.debug("llama.cpp: %s", line)
 
 
@@ -46,13 +56,13 @@ def start() -> None:
 
 
 def complaint() -> str:
-    """The library's last error line, or an empty string."""
-    return _complaints[-1] if _complaints else ""
+    """The library's last error line in this thread, or an empty string."""
+    return _complaints.lines[-1] if _complaints.lines else ""
 
 
 def quiet() -> None:
     """Forget earlier error lines, before a call whose own matters."""
-    _complaints.clear()
+    _complaints.lines.clear()
 
 
 class Model:

@@ -20,9 +20,10 @@ from batch.workers.chat_prompt import PromptMaker, PromptText
 from batch.workers.context import Context
 from batch.workers.engine import Work
 from batch.workers.generation import Generation, Resources
+from batch.workers.grammar import Grammar
 from batch.workers.llama import Model, lib
 from batch.workers.outcome import Total
-from batch.workers.plan import Plan, apply_generation
+from batch.workers.plan import Plan, apply_generation, logit_bias
 from batch.workers.prompt_cache import PromptCache
 from batch.workers.sampling import Sampling, model_defaults
 from batch.workers.template import ChatTemplate
@@ -171,10 +172,7 @@ class VlmEngine:
         plan.n = int(request.get("n") or 1)
         plan.shown = self._shown
         parallel = request.get("parallel_tool_calls") is not False
-        plan.constraint = constraint.build(
-            generation, request.get("tools"), request.get("tool_choice"), parallel, self._dialect,
-            text.thinking is not False, text.tail,
-        )  # fmt: skip
+        plan.constraint = self._bound(request, text)
         fenced = plan.constraint is not None and plan.constraint.fenced
         if self._dialect.thinking:
             budget = request.get("reasoning_budget")
@@ -194,13 +192,33 @@ class VlmEngine:
         plan = Plan(text.cells(lambda sha: self._picture(work, sha)), self._sampling(generation))
         apply_generation(plan, generation, self._model)
         plan.n = int(request.get("n") or 1)
-        if generation.get("grammar"):
-            plan.constraint = constraint.Constraint(str(generation["grammar"]), root="root", closable=False)
-        elif generation.get("json_schema") not in (None, False):
-            plan.constraint = constraint.json_answer(generation["json_schema"])
+        plan.constraint = self._bound(request, text)
         if request.get("echo"):
             plan.echo = text.text or self._model.detokenize(plan.prompt.ids, special=False).decode("utf-8", "replace")
         return plan
+
+    def _bound(self, request: Mapping[str, Any], text: PromptText) -> constraint.Constraint | None:
+        """What a job's answer is bound to."""
+        generation = request.get("generation") or {}
+        if "messages" in request:
+            return constraint.build(
+                generation, request.get("tools"), request.get("tool_choice"),
+                request.get("parallel_tool_calls") is not False, self._dialect, text.thinking is not False, text.tail,
+            )  # fmt: skip
+        if generation.get("grammar"):
+            return constraint.Constraint(str(generation["grammar"]), root="root", closable=False)
+        if generation.get("json_schema") not in (None, False):
+            return constraint.json_answer(generation["json_schema"])
+        return None
+
+    def _check(self, request: Mapping[str, Any], text: PromptText) -> None:
+        """Raises what the job would be refused for once it has its turn."""
+        generation = request.get("generation") or {}
+        self._sampling(generation)
+        logit_bias(generation.get("logit_bias") or [], self._model)
+        bound = self._bound(request, text)
+        if bound is not None:
+            Grammar(self._model, bound.grammar, bound.root).close()
 
     def _sampling(self, generation: Mapping[str, Any]) -> Sampling:
         return self._defaults.asked(generation, self._resources.context.n_ctx)
@@ -248,6 +266,7 @@ class VlmEngine:
                 return {"prompt": self._maker.chat(payload).text}
             case "count":
                 text = self._prompt_text(payload)
+                self._check(payload, text)
                 return {"tokens": text.tokens(self._picture_tokens), "n_ctx": self._resources.context.n_ctx}
             case "props":
                 return self._facts
