@@ -173,11 +173,26 @@ def test_thinking_is_switched_in_three_ways(body: dict[str, Any], thinking: bool
     assert job_of(body).get("enable_thinking") is thinking
 
 
+TOOL: dict[str, Any] = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+
+
+def allowed(*names: str, mode: str = "auto") -> dict[str, Any]:
+    """A tool_choice that allows some of the tools."""
+    tools = [{"type": "function", "function": {"name": name}} for name in names]
+    return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}}
+
+
 def test_a_tool_choice_that_names_a_function_is_kept() -> None:
-    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
     choice = {"type": "function", "function": {"name": "f"}}
-    job = job_of({"tools": [tool], "tool_choice": choice})
-    assert job["tools"] == [tool] and job["tool_choice"] == choice
+    job = job_of({"tools": [TOOL], "tool_choice": choice})
+    assert job["tools"] == [TOOL] and job["tool_choice"] == choice
+
+
+@pytest.mark.parametrize("mode", ["auto", "required"])
+def test_of_the_tools_only_the_allowed_ones_are_offered(mode: str) -> None:
+    other = {"type": "function", "function": {"name": "g"}}
+    job = job_of({"tools": [other, TOOL], "tool_choice": allowed("f", mode=mode)})
+    assert job["tools"] == [TOOL] and job["tool_choice"] == mode
 
 
 def test_messages_reach_the_job_with_what_the_engine_knows() -> None:
@@ -232,6 +247,13 @@ def test_a_body_without_a_json_content_type_is_read_all_the_same() -> None:
         ({"tools": [{"type": "search"}]}, "tools[0].type"),
         ({"tool_choice": "always"}, "tool_choice"),
         ({"tool_choice": {"type": "function", "function": {"name": "g"}}}, "tool_choice"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"tool_choice": {"type": "allowed_tools", "allowed_tools": []}}, "tool_choice.allowed_tools"),
+        ({"tool_choice": {"type": "allowed_tools"}}, "tool_choice.allowed_tools"),
+        ({"tools": [TOOL], "tool_choice": allowed(mode="any")}, "tool_choice.allowed_tools.mode"),
+        ({"tools": [TOOL], "tool_choice": allowed("f", "g")}, "tool_choice"),
+        ({"tools": [TOOL], "tool_choice": allowed(mode="required")}, "tool_choice"),
+        ({"logit_bias": {"9" * 5000: 1}}, "logit_bias"),
         ({"response_format": {"type": "xml"}}, "response_format"),
         ({"response_format": "json"}, "response_format"),
         ({"top_logprobs": 2}, "top_logprobs"),
@@ -643,6 +665,15 @@ def test_anthropic_errors_have_anthropics_shape() -> None:
                                                        "message": "'messages' is required"}}  # fmt: skip
     reply = post(says(BadRequest("no")), "/v1/messages", {"max_tokens": 9, "messages": HELLO, "stream": True})
     assert reply.status_code == 400 and reply.json()["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    ("choice", "field"),
+    [({"type": []}, "tool_choice.type"), ({"type": "some"}, "tool_choice.type"), ({"type": "any"}, "tool_choice")],
+)
+def test_an_anthropic_tool_choice_that_cannot_be_followed_is_a_400(choice: dict[str, Any], field: str) -> None:
+    reply = post(says(answer("")), "/v1/messages", {"max_tokens": 9, "messages": HELLO, "tool_choice": choice})
+    assert reply.status_code == 400 and f"'{field}'" in reply.json()["error"]["message"], reply.text
 
 
 def test_an_anthropic_stream_opens_and_closes_each_block() -> None:

@@ -68,18 +68,15 @@ class ChatBody(Sampling):
         choice = "auto" if self.tool_choice is None else self.tool_choice
         if isinstance(choice, dict):
             if choice.get("type") == "allowed_tools":
-                allowed = choice.get("allowed_tools", choice)
-                listed = allowed.get("tools") if isinstance(allowed, dict) else None
-                wanted = [_chosen(item) for item in listed] if isinstance(listed, list) else []
+                choice, wanted = _allowed(choice, names)
                 tools = [tool for tool in tools if tool["function"]["name"] in wanted]
-                choice = "required" if allowed.get("mode") == "required" else "auto"
             else:
-                name = _chosen(choice)
-                if name not in names:
-                    raise BadRequest(f"Field 'tool_choice': no tool is named {json.dumps(name)}", param="tool_choice")
-                choice = {"type": "function", "function": {"name": name}}
+                choice = {"type": "function", "function": {"name": _known(choice, names)}}
         elif choice not in ("auto", "none", "required"):
             raise BadRequest("Field 'tool_choice': should be auto, none, required or an object that names a function",
+                             param="tool_choice")
+        if choice == "required" and not tools:
+            raise BadRequest("Field 'tool_choice': a call is required, but there are no tools to call",
                              param="tool_choice")
         if tools and choice != "none" and self.grammar:
             raise BadRequest("Cannot use custom grammar constraints with tools.", param="grammar")
@@ -135,6 +132,27 @@ def _chosen(choice: Any) -> Any:
         return None
     function = choice.get("function")
     return function.get("name") if isinstance(function, dict) else choice.get("name")
+
+
+def _known(choice: Any, names: list[str]) -> str:
+    name = _chosen(choice)
+    if name not in names:
+        raise BadRequest(f"Field 'tool_choice': no tool is named {json.dumps(name)}", param="tool_choice")
+    return str(name)
+
+
+def _allowed(choice: dict[str, Any], names: list[str]) -> tuple[str, list[str]]:
+    """Mode and names of an allowed_tools choice, in OpenAI's chat form or in the flat one of Responses."""
+    allowed = choice.get("allowed_tools", choice)
+    listed = allowed.get("tools") if isinstance(allowed, dict) else None
+    if not isinstance(listed, list):
+        raise BadRequest("Field 'tool_choice.allowed_tools': should be an object with a list of tools",
+                         param="tool_choice.allowed_tools")
+    mode = "auto" if allowed.get("mode") is None else allowed["mode"]
+    if mode not in ("auto", "required"):
+        raise BadRequest("Field 'tool_choice.allowed_tools.mode': should be auto or required",
+                         param="tool_choice.allowed_tools.mode")
+    return mode, [_known(item, names) for item in listed]
 
 
 def _tool(tool: dict[str, Any], path: str) -> dict[str, Any]:

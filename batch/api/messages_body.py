@@ -60,14 +60,17 @@ class MessagesBody(Sampling):
 
     def _choose(self, told: dict[str, Any]) -> None:
         choice = self.tool_choice or {}
-        kinds = {None: "auto", "auto": "auto", "none": "none", "any": "required"}
-        kind = choice.get("type")
-        if kind == "tool":
-            told["tool_choice"] = {"type": "function", "function": {"name": choice.get("name")}}
-        elif kind in kinds:
-            told["tool_choice"] = kinds[kind]
-        else:
-            raise BadRequest("Field 'tool_choice.type': should be auto, any, tool or none", param="tool_choice.type")
+        match choice.get("type"):
+            case "tool":
+                told["tool_choice"] = {"type": "function", "function": {"name": choice.get("name")}}
+            case None | "auto":
+                told["tool_choice"] = "auto"
+            case "any":
+                told["tool_choice"] = "required"
+            case "none":
+                told["tool_choice"] = "none"
+            case _:
+                raise BadRequest("Field 'tool_choice.type': should be auto, any, tool or none", param="tool_choice.type")
         if choice.get("disable_parallel_tool_use") is True:
             told["parallel_tool_calls"] = False
 

@@ -236,8 +236,18 @@ class Sampling(Body):
         return drawn
 
 
+def _token(key: str) -> int | str:
+    """A token by its id, or by its text."""
+    if not key.isdecimal():
+        return key
+    try:
+        return _integer(key)
+    except ValueError as error:
+        raise BadRequest(f"Field 'logit_bias': {error}", param="logit_bias") from None
+
+
 def _biases(given: dict[str, float | bool] | list[list[Any]]) -> list[list[Any]]:
-    pairs = [[int(k) if k.isdecimal() else k, v] for k, v in given.items()] if isinstance(given, dict) else given
+    pairs = [[_token(k), v] for k, v in given.items()] if isinstance(given, dict) else given
     for at, pair in enumerate(pairs):
         bias = pair[1] if len(pair) == 2 else None
         number = isinstance(bias, (int, float)) and not isinstance(bias, bool)
