@@ -694,6 +694,26 @@ def test_an_anthropic_stream_opens_and_closes_each_block() -> None:
     assert told[-2]["delta"]["stop_reason"] == "tool_use" and told[-2]["usage"]["output_tokens"] == 3
 
 
+LOOP = {"type": "progress", "done": 1, "total": 4096, "unit": "tokens"}
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [LOOP, {**delta(content="H"), "prompt": {"tokens": 7, "cached": 2}}, LOOP, delta(content="i")],
+        [LOOP],
+    ],
+    ids=["told", "from the result"],
+)
+@pytest.mark.parametrize("text", ["Hi", ""])
+def test_an_anthropic_stream_begins_with_what_the_prompt_cost(events: list[Any], text: str) -> None:
+    hub = says(*(events if text else [LOOP]), answer(text))
+    begun = chunks(post(hub, "/v1/messages", {"max_tokens": 9, "messages": HELLO, "stream": True}))[0]
+    assert begun["type"] == "message_start"
+    assert begun["message"]["usage"] == {"cache_creation_input_tokens": 0, "cache_read_input_tokens": 2,
+                                         "input_tokens": 5, "output_tokens": 0}  # fmt: skip
+
+
 # -- responses
 
 

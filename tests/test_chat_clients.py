@@ -264,9 +264,12 @@ def test_messages_see_pictures(claude: anthropic.Anthropic) -> None:
 
 def test_messages_stream(claude: anthropic.Anthropic) -> None:
     with claude.messages.stream(model="m", max_tokens=99, messages=HELLO) as stream:
+        begun = next(event for event in stream if event.type == "message_start").message.usage.model_copy()
         text = "".join(stream.text_stream)
         final = stream.get_final_message()
     assert text == words(final) == GREETING and final.stop_reason == "end_turn" and final.usage.output_tokens > 0
+    assert (begun.input_tokens, begun.cache_read_input_tokens) == (
+        final.usage.input_tokens, final.usage.cache_read_input_tokens) and begun.input_tokens > 0  # fmt: skip
 
 
 def test_messages_call_tools_and_take_their_results(claude: anthropic.Anthropic) -> None:

@@ -43,6 +43,18 @@ def test_a_chat_streams_what_its_result_says(engine: VlmEngine, tmp_path: Path) 
     json.dumps(result)
 
 
+def test_the_first_delta_tells_what_the_prompt_cost(engine: VlmEngine, tmp_path: Path) -> None:
+    for _ in range(2):
+        work = chat(tmp_path, "Tell me a story.", n=2)
+        result = engine.run(work)
+        first, *others = (e for e in work.events if e["type"] == "delta")
+        usage = result["usage"]
+        assert first["prompt"] == {"tokens": usage["prompt_tokens"],
+                                   "cached": usage["prompt_tokens_details"]["cached_tokens"]}  # fmt: skip
+        assert not any("prompt" in event for event in others)
+    assert first["prompt"]["cached"] > 0
+
+
 def test_nobody_listening_means_no_deltas_and_the_same_result(engine: VlmEngine, tmp_path: Path) -> None:
     work = chat(tmp_path, "Tell me a story.", watched=False)
     assert content(engine.run(work)).startswith(STORY)

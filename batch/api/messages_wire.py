@@ -72,16 +72,15 @@ class MessageEvents:
         self._begun = False
         self._open: str | int | None = None
         self._block = -1
-        self._prompt = 0
 
     def _say(self, event: str, **fields: Any) -> bytes:
         return named(event, {"type": event, **fields})
 
-    def _begin(self) -> bytes:
+    def _begin(self, tokens: int, cached: int) -> bytes:
         if self._begun:
             return b""
         self._begun = True
-        counted = {"cache_creation_input_tokens": 0, "cache_read_input_tokens": 0, "input_tokens": self._prompt,
+        counted = {"cache_creation_input_tokens": 0, "cache_read_input_tokens": cached, "input_tokens": tokens - cached,
                    "output_tokens": 0}  # fmt: skip
         return self._say("message_start", message={
             "id": random_id("msg_"), "type": "message", "role": "assistant", "content": [], "model": self._model,
@@ -89,12 +88,10 @@ class MessageEvents:
         })  # fmt: skip
 
     def event(self, job: int, event: Mapping[str, Any]) -> bytes:
-        if event["type"] == "progress" and not self._begun:
-            self._prompt = event.get("total") or 0
         if event["type"] != "delta" or event.get("index", 0):
             return b""
-        delta = event.get("delta") or {}
-        words = self._begin()
+        delta, prompt = event.get("delta") or {}, event.get("prompt") or {}
+        words = self._begin(prompt.get("tokens", 0), prompt.get("cached", 0))
         if thought := delta.get("reasoning_content"):
             words += self._enter("thinking", {"type": "thinking", "thinking": "", "signature": ""})
             words += self._delta({"type": "thinking_delta", "thinking": thought})
@@ -127,10 +124,11 @@ class MessageEvents:
         return words + self._say("content_block_stop", index=self._block)
 
     def done(self, job: int, result: Mapping[str, Any]) -> bytes:
-        choice = result["choices"][0]
-        words = self._begin() + self._leave() + note_comment(result)
+        choice, counted = result["choices"][0], usage(result)
+        read = counted["cache_read_input_tokens"]
+        words = self._begin(counted["input_tokens"] + read, read) + self._leave() + note_comment(result)
         ending = {"stop_reason": stop_reason(choice), "stop_sequence": choice.get("stopping_word") or None}
-        words += self._say("message_delta", delta=ending, usage=usage(result))
+        words += self._say("message_delta", delta=ending, usage=counted)
         return words + self._say("message_stop")
 
     def close(self) -> bytes:

@@ -77,6 +77,9 @@ class Replay:
 
     def missing(self, result: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         """Deltas for what the result holds beyond what was sent: nobody listened, or an event was lost."""
+        usage = result.get("usage") or {}
+        cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
+        prompt = {"tokens": usage.get("prompt_tokens", 0), "cached": cached}
         for choice in result.get("choices") or []:
             index = choice.get("index", 0)
             message = choice.get("message") or choice
@@ -98,4 +101,4 @@ class Replay:
             if calls:
                 delta["tool_calls"] = calls
             if delta:
-                yield {"type": "delta", "index": index, "delta": delta}
+                yield {"type": "delta", "index": index, "delta": delta, "prompt": prompt}

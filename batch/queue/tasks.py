@@ -117,6 +117,9 @@ class ChatDelta(TypedDict):
     timings: NotRequired[dict[str, Any]]
     finish_reason: NotRequired[str]
     """Present on the last delta of a choice, whose `delta` may be empty."""
+    prompt: NotRequired[dict[str, int]]
+    """On a job's first delta: the prompt's tokens, and how many of them were cached. An event of its own would have the
+    first token wait to be sent."""
 
 
 class EmbedRequest(TypedDict):

@@ -59,6 +59,7 @@ class Generation:
         self._untold: list[dict[str, Any]] = []
         self._tokens: list[int] = []
         self._told = 0
+        self._silent = True
         self._timed = plan.time_limit < math.inf
         self._lines = False
         self._steering = Steering(self._model, plan, self._parser)
@@ -245,6 +246,9 @@ class Generation:
 
     def _tell(self, delta: dict[str, Any], n: int) -> None:
         event: dict[str, Any] = {"type": "delta", "index": self._index, "delta": delta}
+        if self._silent and not self._index:
+            event["prompt"] = {"tokens": len(self._plan.prompt), "cached": self._cached}
+        self._silent = False
         if self._untold:
             event["logprobs"] = {"content": self._untold}
             self._entries += self._untold
