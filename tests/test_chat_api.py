@@ -378,6 +378,14 @@ def test_what_no_delta_said_comes_from_the_result() -> None:
     assert [c["choices"][0]["delta"].get("content") for c in told[1:3]] == ["He", "llo"]
 
 
+def test_what_the_request_began_itself_is_not_streamed_back() -> None:
+    for events, rest in (([], ""), ([], " Hello"), ([delta(content=" He")], " Hello")):
+        result = answer(f"Well:{rest}")
+        result["choices"][0]["given"] = {"content": len("Well:")}
+        told = streamed(says(*events, result))
+        assert "".join(c["choices"][0]["delta"].get("content") or "" for c in told[:-1]) == rest
+
+
 def test_an_error_at_once_is_an_http_error_even_when_streamed() -> None:
     reply = chat({"stream": True}, says(ContextExceeded("too long", n_prompt_tokens=9, n_ctx=4)))
     assert reply.status_code == 400 and reply.headers["content-type"] == "application/json"
@@ -572,6 +580,13 @@ def test_a_native_stream_has_no_done() -> None:
     assert [line["content"] for line in told] == ["a", "b"] and not any(line["stop"] for line in told)
     assert last["stop"] is True and last["content"] == "" and last["stop_type"] == "limit"
     assert last["prompt"] == "<bos>Hello" and {line["tokens_evaluated"] for line in told} == {2}
+
+
+def test_an_echo_counts_for_no_token_of_a_native_stream() -> None:
+    hub = native_hub({**delta(text="Hello"), "tokens": []}, {**delta(text="a", finish="length"), "tokens": [5]},
+                     spoken("Helloa", "length"))  # fmt: skip
+    *told, _ = chunks(post(hub, "/completion", {"prompt": "Hello", "echo": True, "stream": True}))
+    assert [(line["content"], line["tokens_predicted"]) for line in told] == [("Hello", 0), ("a", 1)]
 
 
 def test_a_native_stream_waits_for_a_model_that_loads() -> None:

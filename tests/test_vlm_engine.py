@@ -194,8 +194,13 @@ def test_a_completion_goes_on_from_text_tokens_and_mixes(engine: VlmEngine, tmp_
 
 
 def test_echo_gives_the_prompt_back(engine: VlmEngine, tmp_path: Path) -> None:
-    result = engine.run(completion(tmp_path, "Once there", request={"echo": True}, generation={"max_tokens": 3}))
-    assert result["choices"][0]["text"].startswith("Once there")
+    for n, tokens in ((2, 3), (1, 0)):
+        work = completion(tmp_path, "Once there", request={"echo": True, "n": n}, generation={"max_tokens": tokens})
+        choices = engine.run(work)["choices"]
+        for choice in choices:
+            assert choice["text"].startswith("Once there")
+            deltas = [e["delta"]["text"] for e in work.events if e["index"] == choice["index"] and e["delta"]]
+            assert deltas[0] == "Once there" and "".join(deltas) == choice["text"]
 
 
 def test_logit_bias_bans_and_forces_tokens(engine: VlmEngine, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from batch.api.replay import Replay
 from batch.errors import BadRequest
 from batch.workers.vlm import VlmEngine
 from tests import vlm_setup
@@ -179,3 +180,21 @@ def test_an_answer_goes_on_from_the_assistants_last_message(engine: VlmEngine, t
     result = engine.run(work)
     assert content(result).startswith("Once there was a red circle.")
     assert told(work) == content(result).removeprefix("Once there was a")
+    assert result["choices"][0]["given"] == {"content": len("Once there was a")}
+
+
+def test_thinking_that_the_request_began_is_told_apart_too(engine: VlmEngine, tmp_path: Path) -> None:
+    begun = "<|channel>thought\nHm.<channel|>Once"
+    messages = [{"role": "user", "content": "Tell me a story."}, {"role": "assistant", "content": begun}]
+    work = chat(tmp_path, None, messages=messages, generation={"max_tokens": 4})
+    choice = engine.run(work)["choices"][0]
+    assert choice["given"] == {"reasoning_content": len("Hm."), "content": len("Once")}, choice
+    assert told(work) == choice["message"]["content"].removeprefix("Once")
+
+
+def test_an_answer_that_adds_nothing_to_its_beginning_tells_nothing(engine: VlmEngine, tmp_path: Path) -> None:
+    messages = [{"role": "user", "content": "Tell me a story."}, {"role": "assistant", "content": "Once"}]
+    work = chat(tmp_path, None, messages=messages, generation={"max_tokens": 0})
+    result = engine.run(work)
+    assert content(result) == "Once" and told(work) == ""
+    assert list(Replay().missing(result)) == []

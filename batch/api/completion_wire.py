@@ -168,7 +168,7 @@ class NativeLines:
         text = (event.get("delta") or {}).get("text") or "" if event["type"] == "delta" else ""
         if not text and not event.get("logprobs"):
             return b""
-        self._predicted += len(event.get("tokens") or [1])
+        self._predicted += len(event.get("tokens", [0]))  # an echo has none
         line = self._line(job, text, event)
         if event.get("timings") and "finish_reason" not in event:
             line["timings"] = event["timings"]

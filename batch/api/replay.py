@@ -84,10 +84,11 @@ class Replay:
             index = choice.get("index", 0)
             message = choice.get("message") or choice
             delta: dict[str, Any] = {}
+            given = choice.get("given") or {}
             for field in _TEXTS:
-                whole = message.get(field) or ""
+                whole = (message.get(field) or "")[given.get(field, 0) :]
                 sent = self._text((index, field))
-                if isinstance(whole, str) and len(whole) > len(sent) and whole.startswith(sent):
+                if len(whole) > len(sent) and whole.startswith(sent):
                     delta[field] = whole[len(sent) :]
             calls = []
             for at, call in enumerate(message.get("tool_calls") or []):

@@ -94,7 +94,7 @@ class ChatResult(TypedDict):
 
     choices: list[dict[str, Any]]
     """As in OpenAI's response: index, message {role, content, reasoning_content?, tool_calls?}, finish_reason,
-    logprobs?."""
+    logprobs?; and given {field: characters} where the request began the message itself: no delta tells them."""
     usage: dict[str, Any]
     """prompt_tokens, completion_tokens, total_tokens, prompt_tokens_details {cached_tokens},
     completion_tokens_details {reasoning_tokens}."""

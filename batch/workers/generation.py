@@ -53,6 +53,8 @@ class Generation:
         self._plan = plan
         self._index = index
         self._parser = plan.parser() if plan.parser else None
+        begun = self._parser.message() if self._parser else {}
+        self._given = {field: len(begun[field]) for field in ("reasoning_content", "content") if begun.get(field)}
         self._stream = TextStream(plan.stops)
         self._text: list[str] = []
         self._entries: list[dict[str, Any]] = []
@@ -82,6 +84,8 @@ class Generation:
             self._begun = time.perf_counter()
             self._prompt_ms = (self._begun - start) * 1e3
             self._steering.begin()
+            if plan.echo and self._work.watched:
+                self._tell({"text": plan.echo}, 0)
             stop, word, note = self._generate(slot, sampler)
             ended = time.perf_counter()
         finally:
@@ -278,6 +282,8 @@ class Generation:
         else:
             last = (self._parser.feed(rest) if rest else []) + self._parser.finish(reason)
             choice["message"] = self._parser.message()
+            if self._given:
+                choice["given"] = self._given
             reason = self._parser.finish_reason(reason)
             if reason == "length" and not choice["message"]["content"] and not choice["message"].get("tool_calls"):
                 note = note or ("all of max_tokens went into thinking" if self._thinking_n else "")
