@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
+import contextlib
 import json
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,12 @@ import pytest
 from running_service import RunningService, wait_until
 from scripted_work import ScriptedWork
 
-from batch.queue.hub import Pace
+from batch.errors import Unavailable
+from batch.queue.channel import packed, socket_path
+from batch.queue.hub import Hub, Pace
 from batch.queue.jobs import Kind
+from batch.queue.spool import Spool
+from batch.queue.store import Store
 from batch.workers.weightless import WeightlessEngine
 
 Start = Callable[..., RunningService]
@@ -108,6 +114,93 @@ def test_the_weightless_engine_reads_large_embedding_calls_from_the_spool(tmp_pa
     spooled = ScriptedWork(tmp_path, Kind.EMBEDDING, "embed", {"blob": sha256})
     engine = WeightlessEngine(Kind.EMBEDDING)
     assert engine.run(work) == engine.run(spooled)
+
+
+@contextlib.asynccontextmanager
+async def open_hub(folder: Path) -> AsyncIterator[Hub]:
+    store = Store(folder / "batch.db")
+    hub = Hub(store, Spool(folder / "spool"), folder)
+    await hub.start()
+    try:
+        yield hub
+    finally:
+        await hub.close()
+        store.close()
+
+
+class PlayedWorker:
+    """A worker's end of the stream: its model is in, and it answers what it is told to."""
+
+    def __init__(self, folder: Path, kind: Kind) -> None:
+        self._folder, self._kind = folder, kind
+
+    async def __aenter__(self) -> PlayedWorker:
+        self._reader, self._writer = await asyncio.open_unix_connection(str(socket_path(self._folder, "events")))
+        self._say({"hello": self._kind, "pid": 1}, {"type": "ready", "facts": {}})
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._writer.close()
+
+    def _say(self, *frames: dict[str, Any]) -> None:
+        for frame in frames:
+            self._writer.write(packed(frame) + b"\n")
+
+    async def asked(self) -> int:
+        """The number of the next question."""
+        return int(json.loads(await asyncio.wait_for(self._reader.readline(), 20))["ask"])
+
+    def answer(self, number: int) -> None:
+        self._say({"to": number, "answer": {"by": self._kind}})
+
+
+def test_a_worker_that_goes_takes_no_other_workers_answers_with_it(tmp_path: Path) -> None:
+    async def both() -> None:
+        async with open_hub(tmp_path) as hub, PlayedWorker(tmp_path, Kind.VLM) as vlm:
+            lost = asyncio.create_task(hub.ask(Kind.EMBEDDING, "tokenize", {}))
+            kept = asyncio.create_task(hub.ask(Kind.VLM, "tokenize", {}))
+            number = await vlm.asked()
+            async with PlayedWorker(tmp_path, Kind.EMBEDDING) as embedding:
+                await embedding.asked()
+            with pytest.raises(Unavailable, match="stopped before it answered"):
+                await lost
+            vlm.answer(number)
+            assert await kept == {"by": "vlm"}
+
+    asyncio.run(both())
+
+
+def test_a_question_waits_for_a_model_that_loads_however_long_that_takes(tmp_path: Path) -> None:
+    async def load() -> None:
+        async with open_hub(tmp_path) as hub:
+            hasty = asyncio.create_task(hub.ask(Kind.VLM, "tokenize", {}, timeout=0.01))
+            assert not (await asyncio.wait({hasty}, timeout=0.3))[0], "it gave up while the model loads"
+            hub.set_model(Kind.VLM, status="failed", error="The file is broken.")
+            with pytest.raises(Unavailable, match="The file is broken"):
+                await hasty
+            with pytest.raises(Unavailable, match="The file is broken"):
+                await hub.ask(Kind.VLM, "tokenize", {})
+            async with PlayedWorker(tmp_path, Kind.VLM) as worker:  # it was started once more
+                hub.set_model(Kind.VLM, status="loading")
+                patient = asyncio.create_task(hub.ask(Kind.VLM, "tokenize", {}))
+                worker.answer(await worker.asked())
+                assert await patient == {"by": "vlm"}
+                silent = asyncio.create_task(hub.ask(Kind.VLM, "tokenize", {}, timeout=0.01))
+                with pytest.raises(Unavailable, match="did not answer"):
+                    await silent
+
+    asyncio.run(load())
+
+
+def test_a_question_that_waits_for_a_model_ends_with_the_service(tmp_path: Path) -> None:
+    async def close() -> None:
+        async with open_hub(tmp_path) as hub:
+            waiting = asyncio.create_task(hub.ask(Kind.VLM, "tokenize", {}))
+            await asyncio.sleep(0)
+        with pytest.raises(Unavailable, match="shutting down"):
+            await asyncio.wait_for(waiting, 20)
+
+    asyncio.run(close())
 
 
 def _jobs(service: RunningService, state: str) -> list[dict[str, Any]]:

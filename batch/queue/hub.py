@@ -27,6 +27,8 @@ logger = logging.getLogger("batch.hub")
 _FRAME_LIMIT = 256 << 20
 """Longest line a worker may send, in bytes."""
 _READ = 1 << 18
+_SHUTTING_DOWN = "The service is shutting down: send the request again once it is back."
+_STOPPED = "The worker stopped before it answered; try again."
 _BEAT = 0.25
 """How old a sign of life may be before a token counts as a new one, in seconds."""
 
@@ -136,12 +138,14 @@ class Hub:
         self._writers: dict[Kind, asyncio.StreamWriter] = {}
         self._under_way: dict[Kind, set[str]] = {kind: set() for kind in Kind}
         """Jobs whose start was heard and whose end was not."""
-        self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._answers: dict[int, tuple[asyncio.StreamWriter, asyncio.Future[dict[str, Any]]]] = {}
+        """Questions under way, by number: whom they were put to, and what waits."""
         self._numbers = itertools.count(1)
         self._listeners: list[Callable[[dict[str, Any]], None]] = []
         self._server: asyncio.Server | None = None
         self._callers = dict.fromkeys(Kind, 0)
         self._pace = {kind: Pace() for kind in Kind}
+        self._closed = False
 
     async def start(self) -> None:
         path = socket_path(self._state_dir, "events")
@@ -150,6 +154,8 @@ class Hub:
         os.chmod(path, 0o600)
 
     async def close(self) -> None:
+        self._closed = True
+        self._say_changed()
         for writer in self._writers.values():
             writer.close()
         if self._server:
@@ -244,7 +250,7 @@ class Hub:
     async def outcome(self, job: str, event: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The result of an ended job, or its error raised."""
         if event and event.get("closing"):
-            raise Unavailable("The service is shutting down: send the request again once it is back.")
+            raise Unavailable(_SHUTTING_DOWN)
         if event and event["state"] == "done" and "result" in event:
             return dict(event["result"])
         if event and event["state"] == "failed" and "error" in event:
@@ -259,32 +265,39 @@ class Hub:
         raise Cancelled(f"Job {job} was cancelled.")
 
     async def ask(self, kind: Kind, question: str, payload: Mapping[str, Any], timeout: float = 60.0) -> dict[str, Any]:
-        """Put a question to a worker's engine; waits while the model loads. Raises its BatchError, or Unavailable."""
+        """Put a question to a worker's engine; waits while the model loads, as a job would, and `timeout` seconds from
+        then on. Raises its BatchError, or Unavailable."""
+        writer = await self._ready(kind)
+        number = next(self._numbers)
+        future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._answers[number] = writer, future
         try:
             async with asyncio.timeout(timeout):
-                while True:
-                    state = self._models[kind]
-                    if state.status == "failed":
-                        raise Unavailable(state.error)
-                    writer = self._writers.get(kind)
-                    if state.status == "ready" and writer is not None:
-                        break
-                    changed = self._changed
-                    await changed.wait()
-                number = next(self._numbers)
-                future = self._answers[number] = asyncio.get_running_loop().create_future()
-                try:
-                    frame = {"ask": number, "question": question, "payload": payload}
-                    writer.write(packed(frame) + b"\n")
-                    await writer.drain()
-                    answer = await future
-                finally:
-                    self._answers.pop(number, None)
+                writer.write(packed({"ask": number, "question": question, "payload": payload}) + b"\n")
+                await writer.drain()
+                answer = await future
         except TimeoutError:
             raise Unavailable(f"The {kind} worker did not answer within {timeout:.0f} seconds; try again.") from None
+        except ConnectionError:
+            raise Unavailable(_STOPPED) from None
+        finally:
+            del self._answers[number]
         if "error" in answer:
             raise BatchError.from_record(answer["error"])
         return dict(answer["answer"])
+
+    async def _ready(self, kind: Kind) -> asyncio.StreamWriter:
+        """Wait for a kind's model to be in; the way to its worker."""
+        while True:
+            state = self._models[kind]
+            if self._closed:
+                raise Unavailable(_SHUTTING_DOWN)
+            if state.status == "failed":
+                raise Unavailable(state.error)
+            writer = self._writers.get(kind)
+            if state.status == "ready" and writer is not None:
+                return writer
+            await self._changed.wait()
 
     def model(self, kind: Kind) -> ModelState:
         return self._models[kind]
@@ -304,8 +317,11 @@ class Hub:
     def set_model(self, kind: Kind, **changes: Any) -> None:
         self._models[kind] = replace(self._models[kind], **changes)
         if set(changes) - {"beat", "busy"}:
-            self._changed.set()
-            self._changed = asyncio.Event()
+            self._say_changed()
+
+    def _say_changed(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     def listen(self, callback: Callable[[dict[str, Any]], None]) -> None:
         """Be called, on the loop, with every job's "end" event: {"type", "job", "state", "kind", "waited"}, the last being
@@ -362,14 +378,13 @@ class Hub:
                 del self._writers[kind]
                 if self._models[kind].status == "ready":
                     self.set_model(kind, status="loading", progress=0.0, pid=None, busy=None)
-                for future in self._answers.values():
-                    if not future.done():
-                        error = Unavailable("The worker stopped before it answered; try again.")
-                        future.set_result({"error": error.record()})
+            for asked, future in self._answers.values():
+                if asked is writer and not future.done():
+                    future.set_result({"error": Unavailable(_STOPPED).record()})
 
     def _heard(self, kind: Kind, frame: dict[str, Any]) -> None:
         if "to" in frame:
-            future = self._answers.get(frame["to"])
+            _, future = self._answers.get(frame["to"], (None, None))
             if future and not future.done():
                 future.set_result(frame)
             return
