@@ -235,7 +235,9 @@ def test_penalties_change_what_is_drawn(engine: VlmEngine, tmp_path: Path) -> No
 
     plain = words()
     assert words(repeat_penalty=1.8) != plain
-    assert words(dry_multiplier=2.0, dry_allowed_length=1) != plain
+    dry = words(dry_multiplier=2.0, dry_allowed_length=1)
+    assert dry != plain
+    assert words(dry_multiplier=2.0, dry_allowed_length=1, dry_base=0.5) == dry, "too small a base is no base"
     assert words(frequency_penalty=1.5, presence_penalty=1.0) != plain
 
 

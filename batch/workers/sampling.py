@@ -94,6 +94,8 @@ class Sampling:
             else:
                 value = int(_number(f.name, value))
             given[f.name] = value
+        if given.get("dry_base", 1.0) < 1.0:
+            del given["dry_base"]  # as llama-server does: less would switch DRY off
         for name in ("repeat_last_n", "dry_penalty_last_n"):
             if given.get(name, 0) < -1:
                 raise BadRequest(f"{name} must be -1 or more.")
