@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import http.client
+import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from running_service import RunningService
@@ -15,8 +17,8 @@ def guarded(start_service: Callable[..., RunningService]) -> RunningService:
 
 
 def ask(service: RunningService, method: str, path: str, headers: dict[str, str],
-        body: bytes | list[bytes] | None = None) -> http.client.HTTPResponse:  # fmt: skip
-    connection = http.client.HTTPConnection("127.0.0.1", service.ports["vlm"], timeout=20)
+        body: bytes | list[bytes] | None = None, port: str = "vlm") -> http.client.HTTPResponse:  # fmt: skip
+    connection = http.client.HTTPConnection("127.0.0.1", service.ports[port], timeout=20)
     skip_host = "Host" in headers
     connection.putrequest(method, path, skip_host=skip_host)
     for name, value in headers.items():
@@ -70,6 +72,27 @@ def test_a_body_over_the_limit_is_refused_however_it_comes(guarded: RunningServi
         assert answer.status == 413 and "2000 bytes" in answer.text  # type: ignore[attr-defined]
     liar = {"Content-Type": "application/json", "Content-Length": "99999999999"}
     assert ask(guarded, "POST", "/v1/chat/completions", liar).status == 413
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "kind"),
+    [({"Host": "evil.example"}, 403, "permission_error"), ({"Origin": "https://evil.example"}, 403, "permission_error"),
+     ({"Content-Length": "99999999999"}, 413, "request_too_large")],
+)  # fmt: skip
+def test_a_refusal_has_the_shape_that_a_paths_clients_expect(
+    guarded: RunningService, headers: dict[str, str], status: int, kind: str
+) -> None:
+    def refused(path: str, port: str = "vlm") -> Any:
+        answer = ask(guarded, "POST", path, headers, port=port)
+        assert answer.status == status
+        return json.loads(answer.text)  # type: ignore[attr-defined]
+
+    told = refused("/v1/messages")
+    assert told["type"] == "error" and told["error"]["type"] == kind
+    sentence = told["error"]["message"]
+    for path in ("/inference", "/load"):
+        assert refused(path, "stt") == {"error": sentence}
+    assert refused("/v1/chat/completions")["error"]["message"] == sentence
 
 
 def test_unknown_routes_and_methods_are_llama_servers_404(guarded: RunningService) -> None:

@@ -11,8 +11,6 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from starlette.responses import JSONResponse
-
 from batch.errors import BadRequest, BatchError, Forbidden, TooLarge, TooSlow
 from batch.settings import LimitSettings
 
@@ -33,8 +31,10 @@ _SLOWEST = 1024
 class Guard:
     """ASGI middleware, outermost."""
 
-    def __init__(self, app: App, *, limits: LimitSettings) -> None:
+    def __init__(self, app: App, *, limits: LimitSettings, refusal: Callable[[BatchError, str], App]) -> None:
+        """`refusal`: the answer that tells an error to the clients of a path."""
         self._app = app
+        self._refusal = refusal
         self._body_bytes = limits.body_bytes
         self._body_seconds = limits.body_seconds
         self._origins = frozenset(o.rstrip("/").lower() for o in limits.origins)
@@ -56,7 +56,7 @@ class Guard:
                 raise BadRequest(f"The request has more than one {min(doubled).decode().title()} header.")
             self._check(headers, origin)
         except BatchError as error:
-            await JSONResponse({"error": error.body()}, error.status)(scope, receive, send)
+            await self._refusal(error, scope["path"])(scope, receive, send)
             return
         if scope["method"] == "OPTIONS" and origin is not None and b"access-control-request-method" in headers:
             await send({"type": "http.response.start", "status": 204, "headers": cors})
