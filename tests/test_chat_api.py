@@ -270,6 +270,26 @@ def test_a_wrong_type_or_range_is_a_400_that_names_the_field(body: dict[str, Any
 
 
 @pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("/v1/chat/completions", {"stop": 5}, "stop"),
+        ("/v1/chat/completions", {"stop": ["a", 5]}, "stop"),
+        ("/v1/chat/completions", {"logit_bias": 5}, "logit_bias"),
+        ("/v1/chat/completions", {"logit_bias": {"a": "b"}}, "logit_bias.a"),
+        ("/v1/chat/completions", {"tool_choice": 5}, "tool_choice"),
+        ("/v1/chat/completions", {"messages": [{}, "x"]}, "messages[1]"),
+        ("/v1/chat/completions", {"stream_options": {"include_usage": 5}}, "stream_options.include_usage"),
+        ("/v1/chat/completions", {"messages": None}, "messages"),
+        ("/v1/responses", {"input": 5}, "input"),
+        ("/tokenize", {"content": 5}, "content"),
+    ],
+)
+def test_param_is_the_callers_field_and_no_name_of_a_type(path: str, body: dict[str, Any], param: str) -> None:
+    reply = post(says(answer("Hi")), path, {"messages": HELLO, **body})
+    assert reply.status_code == 400 and reply.json()["error"]["param"] == param
+
+
+@pytest.mark.parametrize(
     "raw",
     [b"", b"{", b"[]", b'"x"', b"\xff\xfe", b'{"messages": NaN}', b'{"messages":[{"role":"user","content":"\\ud800"}]}',
      b'{"a":' * 100_000, b'{"tools":' + b"[" * 500 + b"]" * 500 + b"}", b'{"seed":' + b"9" * 5000 + b"}"],
@@ -727,6 +747,14 @@ def test_an_anthropic_stream_begins_with_what_the_prompt_cost(events: list[Any],
     assert begun["type"] == "message_start"
     assert begun["message"]["usage"] == {"cache_creation_input_tokens": 0, "cache_read_input_tokens": 2,
                                          "input_tokens": 5, "output_tokens": 0}  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "body"), [("/v1/messages", {"messages": HELLO}), ("/v1/responses", {"input": "x"})])
+@pytest.mark.parametrize("n", [5, 0, "many"])
+def test_n_means_nothing_where_it_is_unknown(path: str, body: dict[str, Any], n: Any) -> None:
+    hub = says(answer("Hi"))
+    assert post(hub, path, {**body, "n": n}).status_code == 200
+    assert "n" not in hub.drafts[0].request
 
 
 # -- responses

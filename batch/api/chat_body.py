@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field, WithJsonSchema
 
 from batch.api import shapes
-from batch.api.schemas import Int, ReasoningFormat, Sampling, Tokens
+from batch.api.schemas import Choices, Int, ReasoningFormat, Sampling, Tokens
 from batch.errors import BadRequest
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -22,6 +22,7 @@ class ChatBody(Sampling):
     tools: Annotated[list[dict[str, Any]], WithJsonSchema(shapes.CHAT_TOOLS)] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
+    n: Choices | None = None
     response_format: dict[str, Any] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[Int, Field(ge=0, le=1024)] | None = None

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from batch.api.completion_wire import NativeLines, TextChunks, native, picked, text_completion
 from batch.api.idempotency import accept
-from batch.api.schemas import Int, Sampling, documented, json_body
+from batch.api.schemas import Choices, Int, Sampling, documented, json_body
 from batch.api.sse import EventStream
 from batch.api.vlm_job import Asked, caller_draft, counting, hub_of, model_name, note_header
 from batch.errors import BadRequest, NotSupported
@@ -29,12 +29,13 @@ class CompletionBody(Sampling):
     """What a completion request may hold."""
 
     prompt: str | list[Any] | dict[str, Any]
+    n: Choices | None = None
     echo: bool | None = None
     suffix: str | None = None
     best_of: Int | None = None
     logprobs: Annotated[Int, Field(ge=0, le=1024)] | bool | None = None
     n_probs: Annotated[Int, Field(ge=0, le=1024)] | None = None
-    n_cmpl: Annotated[Int, Field(ge=1, le=128)] | None = None
+    n_cmpl: Choices | None = None
     return_tokens: bool | None = None
     response_fields: list[str] | None = None
 

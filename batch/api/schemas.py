@@ -30,6 +30,8 @@ Float = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[Float, Field(ge=0, le=1)]
 Size = Annotated[Int, Field(ge=0, le=INT32)]
 Tokens = Annotated[Int, Field(ge=-1, le=INT32)]
+Choices = Annotated[Int, Field(ge=1, le=128)]
+"""How many answers to one request: of chat and completions only, where OpenAI has it."""
 
 
 class Body(BaseModel):
@@ -45,19 +47,21 @@ class Body(BaseModel):
         try:
             return cls.model_validate({k: v for k, v in document.items() if v is not None})
         except ValidationError as error:
-            raise _bad_field(error) from None
+            raise _bad_field(error, document) from None
 
 
-def _bad_field(error: ValidationError) -> BadRequest:
+def _bad_field(error: ValidationError, document: Any) -> BadRequest:
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    path = ""
+    path, node, missing = "", document, first["type"] == "missing"
     for step in first["loc"]:
         if isinstance(step, int):
             path += f"[{step}]"
-        elif step and (step[0].islower() or step[0] == "_") and "[" not in step and "-" not in step:
+            node = node[step] if isinstance(node, list) and step < len(node) else None
+        elif isinstance(node, dict) and (step in node or missing):
             path += f".{step}" if path else step
+            node = node.get(step)
         # everything else in a loc is pydantic's name of a union's branch, not the caller's field
-    if first["type"] == "missing":
+    if missing:
         return BadRequest(f"'{path}' is required", param=path)
     return BadRequest(f"Field '{path}': {first['msg']}", param=path)
 
@@ -163,7 +167,6 @@ class Sampling(Body):
     max_tokens: Tokens | None = None
     stop: str | list[str] | None = None
     seed: Int | None = None
-    n: Annotated[Int, Field(ge=1, le=128)] | None = None
     ignore_eos: bool | None = None
     t_max_predict_ms: Annotated[Int, Field(ge=-1)] | None = None
     temperature: Annotated[Float, Field(ge=0)] | None = None
