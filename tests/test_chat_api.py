@@ -6,6 +6,7 @@ import asyncio
 import base64
 import io
 import json
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -22,17 +23,21 @@ from batch.settings import LimitSettings, Settings
 HELLO = [{"role": "user", "content": "Hello"}]
 
 
-def post(hub: ScriptedHub, path: str, body: Any, **settings: Any) -> httpx.Response:
-    """One POST to the chat app in this process; a str or bytes body goes as it is."""
+def call(hub: ScriptedHub, method: str, path: str, content: bytes | str | None = None, **settings: Any) -> httpx.Response:
+    """One request to the chat app in this process."""
 
     async def ask() -> httpx.Response:
         app = create_app(Kind.VLM, hub, Settings(**settings))  # type: ignore[arg-type]
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            raw = body if isinstance(body, (bytes, str)) else json.dumps(body)
-            return await client.post(path, content=raw)
+            return await client.request(method, path, content=content)
 
     return asyncio.run(ask())
+
+
+def post(hub: ScriptedHub, path: str, body: Any, **settings: Any) -> httpx.Response:
+    """One POST; a str or bytes body goes as it is."""
+    return call(hub, "POST", path, body if isinstance(body, (bytes, str)) else json.dumps(body), **settings)
 
 
 def says(*items: Any) -> ScriptedHub:
@@ -632,6 +637,28 @@ def test_tokens_and_templates_are_asked_of_the_engine() -> None:
     assert post(hub, "/v1/messages/count_tokens", {"messages": HELLO}).json() == {"input_tokens": 7}
     assert post(hub, "/tokenize", {}).json() == {"tokens": []}
     assert post(hub, "/detokenize", {"tokens": ["x"]}).status_code == 400
+
+
+def test_routes_have_llama_servers_other_names() -> None:
+    chats, texts = says(answer("Hi")), says(spoken("x"))
+    assert post(chats, "/chat/completions", {"messages": HELLO}).json()["object"] == "chat.completion"
+    assert post(texts, "/completions", {"prompt": "Hello"}).json()["object"] == "text_completion"
+    assert (chats.drafts[0].task, texts.drafts[0].task) == ("chat", "completion")
+    assert call(chats, "GET", "/v1/health").json() == call(chats, "GET", "/health").json() == {"status": "ok"}
+
+
+def test_a_busy_slot_is_a_503_where_that_is_asked_for() -> None:
+    hub = says(answer(""))
+    assert call(hub, "GET", "/slots?fail_on_no_slot=1").status_code == 200
+    hub.state = replace(hub.state, busy="a-job")
+    assert call(hub, "GET", "/slots").json()[0]["is_processing"] is True
+    reply = call(hub, "GET", "/slots?fail_on_no_slot=1")
+    assert reply.status_code == 503 and reply.json()["error"]["type"] == "unavailable_error"
+
+
+def test_properties_are_not_changed_over_http() -> None:
+    reply = post(says(answer("")), "/props", {"default_generation_settings": {}})
+    assert reply.status_code == 501 and reply.json()["error"]["type"] == "not_supported_error"
 
 
 def test_an_unknown_route_is_llama_servers_404() -> None:

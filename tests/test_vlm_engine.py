@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from batch.catalog.resolved import resolve
 from batch.errors import BadRequest, Cancelled, ContextExceeded, ModelProblem
+from batch.workers import vlm
 from batch.workers.vlm import VlmEngine
 from tests import vlm_setup
 from tests.vlm_setup import chat, completion, content, picture, told
@@ -371,24 +375,53 @@ def test_progress_is_told_when_asked_for(engine: VlmEngine, tmp_path: Path) -> N
     assert steps[-1]["done"] == steps[-1]["total"]
 
 
-def test_a_model_without_a_template_refuses_chat_and_completes(tmp_path: Path) -> None:
+def rewritten(folder: Path, *, without: Sequence[str] = (), values: Mapping[str, Any] | None = None) -> Path:
+    """The tiny model with less, or with more, in its file's head."""
     import gguf
 
     source = gguf.GGUFReader(vlm_setup.TINY / "tiny-gemma4v-text-f16.gguf")
-    bare = tmp_path / "bare.gguf"
-    writer = gguf.GGUFWriter(bare, "gemma4")
+    path = folder / "rewritten.gguf"
+    writer = gguf.GGUFWriter(path, "gemma4")
     for name, value in source.fields.items():
-        if name.startswith("GGUF.") or name in ("general.architecture", "tokenizer.chat_template"):
+        if name.startswith("GGUF.") or name in ("general.architecture", *without):
             continue
         kind = value.types[0]
         part = value.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
         writer.add_key_value(name, value.contents(), kind, part)
+    for name, given in (values or {}).items():
+        writer.add_key_value(name, given, gguf.GGUFValueType.get_type(given))
     for tensor in source.tensors:
         writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+    return path
+
+
+def test_defaults_are_the_catalogues_then_the_files_then_llama_servers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = {"temp": 0.25, "top_k": 7, "min_p": 0.125, "penalty_repeat": 1.5, "penalty_last_n": 9, "mirostat": 2,
+            "mirostat_tau": 3.0, "sequence": "top_k;temperature"}  # fmt: skip
+    path = rewritten(tmp_path, values={f"general.sampling.{key}": value for key, value in told.items()})
+    engine = VlmEngine(vlm_setup.settings(tmp_path, model=str(path), mmproj=""))
+    recommended = {"temperature": 1.0, "top_k": 64}
+    monkeypatch.setattr(vlm, "resolve", lambda *given: replace(resolve(*given), sampling=recommended))
+    try:
+        sampling = engine.load(lambda _: None)["sampling"]
+    finally:
+        engine.close()
+    assert {**sampling, **recommended} == sampling
+    file = {"min_p": 0.125, "repeat_penalty": 1.5, "repeat_last_n": 9, "mirostat": 2, "mirostat_tau": 3.0,
+            "samplers": ["top_k", "temperature"]}  # fmt: skip
+    assert {**sampling, **file} == sampling
+    own = {"top_p": 0.95, "typical_p": 1.0, "mirostat_eta": 0.1, "dry_base": 1.75, "seed": -1}
+    assert {**sampling, **own} == sampling
+
+
+def test_a_model_without_a_template_refuses_chat_and_completes(tmp_path: Path) -> None:
+    bare = rewritten(tmp_path, without=("tokenizer.chat_template",))
     engine = VlmEngine(vlm_setup.settings(tmp_path, model=str(bare), mmproj=""))
     facts = engine.load(lambda _: None)
     try:
