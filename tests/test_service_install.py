@@ -79,7 +79,9 @@ def test_installing_writes_the_unit_and_enables_it_and_uninstalling_takes_both_b
 def test_the_system_kills_only_after_the_grace_time(tmp_path: Path) -> None:
     settings = Settings.load(tmp_path, {"queue": {"grace": 120}})
     assert int(values(systemd(settings))["TimeoutStopSec"]) > 120 + 5
-    assert plistlib.loads(launchd("batch", settings).encode())["ExitTimeOut"] > 120 + 5
+    agent = plistlib.loads(launchd("batch", settings).encode())
+    assert agent["ExitTimeOut"] > 120 + 5
+    assert agent["KeepAlive"] == {"SuccessfulExit": False}, "a breakdown ends with a status, not with a signal"
 
 
 def test_printing_the_unit_writes_and_enables_nothing(machine: dict[str, str], tmp_path: Path) -> None:

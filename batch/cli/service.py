@@ -147,8 +147,8 @@ def launchd(name: str, settings: Settings, profile: str | None = None) -> str:
         "WorkingDirectory": _plain(str(settings.home)),
         "EnvironmentVariables": _environment(),
         "RunAtLoad": True,
-        # Started again after a crash, not after an exit that said why.
-        "KeepAlive": {"Crashed": True},
+        # A breakdown exits with status 70, which is no crash to launchd. It cannot tell that from what a person must mend.
+        "KeepAlive": {"SuccessfulExit": False},
         "ThrottleInterval": 10,
         "ExitTimeOut": round(settings.queue.grace) + _MARGIN,
         "Umask": 0o077,
