@@ -1,12 +1,15 @@
-"""Keeping the home tidy: ended jobs past their days, spool files nobody refers to, pages the database no longer uses."""
+"""Keeping the home tidy: ended jobs past their days, files that left the inbox with them, spool files nobody refers to,
+pages the database no longer uses."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
+from collections.abc import Iterator
 
 from batch.errors import DiskFull
+from batch.folder.ledger import Ledger
 from batch.queue.hub import Hub
 from batch.queue.jobs import Origin
 from batch.queue.spool import Spool
@@ -27,6 +30,8 @@ DOUBT = 3600.0
 """Seconds after a jump of the clock during which nothing is judged by its age: whoever set it may set it back."""
 LOST = 3600.0
 """A spool file older than this without any job was left by a submit that a crash cut short."""
+WALK = 3600.0
+"""Seconds between two walks along all that is known of the inbox, and all of the spool."""
 
 
 class Retention:
@@ -38,21 +43,31 @@ class Retention:
         self._clock = Clock()
 
     async def run(self) -> None:
-        lost = 0.0
+        walk = 0.0
         while True:
             try:
                 if not self._clock.trusted():
                     logger.warning("the clock was set: nothing is deleted for its age for %.0f minutes", DOUBT / 60)
                 else:
-                    if _running() >= lost:  # a request may be refused after its upload, or only counted
-                        await self._sweep_lost()
-                        lost = _running() + LOST
                     await self._sweep()
+                    if _running() >= walk:
+                        await self._sweep_lost()  # a request may be refused after its upload, or only counted
+                        await self._forget()
+                        walk = _running() + WALK
             except DiskFull as error:
                 logger.error("the sweep failed: %s", error.message)
             except Exception:
                 logger.exception("the sweep failed; the next one comes in %.0f seconds", EVERY)
             await asyncio.sleep(EVERY)
+
+    async def _forget(self) -> None:
+        before = deadlines(self._settings).get(Origin.INBOX)
+        if before is None:
+            return
+        ledger = await self._hub.in_thread(lambda: Ledger(self._hub.store))
+        slices = forget(ledger, before)
+        while await self._hub.in_thread(lambda: next(slices, None)) is not None:
+            await asyncio.sleep(0.01)
 
     async def _sweep_lost(self) -> None:
         store, spool = self._hub.store, self._hub.spool
@@ -103,6 +118,15 @@ def deadlines(settings: Settings) -> dict[Origin, float]:
     days = settings.retention.model_dump()
     now = time.time()
     return {origin: now - days[origin] * 86400 for origin in Origin if days[origin] > 0}
+
+
+def forget(ledger: Ledger, before: float) -> Iterator[int]:
+    """Forget, a slice at each step, files that left the inbox and whose jobs are gone; yields how many went."""
+    for one, counted in ((ledger.forget_files, 1), (ledger.forget_contents, 0)):
+        after: int | None = 0
+        while after is not None:
+            after, gone = one(after, before)
+            yield gone * counted
 
 
 def sweep_orphans(store: Store, spool: Spool, *, fresh: float = FRESH, limit: int = 200) -> int:

@@ -110,7 +110,8 @@ class LimitSettings(_Section):
 
 
 class RetentionSettings(_Section):
-    """How many days an ended job's row is kept, by origin; 0: for ever."""
+    """How many days an ended job's row is kept, by origin; 0: for ever. With an inbox job goes what is known of its file,
+    once that has left the inbox."""
 
     http: float = 1.0
     batch: float = 30.0

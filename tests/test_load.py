@@ -128,6 +128,13 @@ def test_no_statement_walks_through_all_jobs_messages_or_files(tmp_path: Path, m
     store.vacuum()
     gather(tmp_path)
     ledger.known(["a", "b"]), ledger.present("a"), ledger.paths_in("a"), ledger.folders(), ledger.mark_gone(["a"])
+    with store.transaction() as transaction:  # a slice is looked at where there is one
+        for table, columns in (
+            ("file", "path, folder, size, mtime_ns, inode, ctime_ns, state, accepted_at"),
+            ("content", "key, sha256, size, kind, parameters, state, step, job, jobs, created_at"),
+        ):
+            transaction.execute(f"insert into {table} ({columns}) values ({','.join('0' * len(columns.split()))})")
+    ledger.forget_files(0, 1.0), ledger.forget_contents(0, 1.0)
     ledger.reject("a"), ledger.of_job("x"), ledger.unfinished(), ledger.due(), ledger.settled()
     statements = {sql for connection in opened for sql in connection.__dict__.get("seen", ())}
     assert len(statements) > 50

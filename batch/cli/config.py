@@ -27,17 +27,22 @@ def config(home: Home = None, as_json: Json = False) -> None:
 @app.command()
 def gc(home: Home = None) -> None:
     """Delete what is past its days (settings `retention`), unused payloads, and give the space back."""
+    from batch.folder.ledger import Ledger
+    from batch.queue.jobs import Origin
     from batch.queue.spool import Spool
-    from batch.retention import deadlines, sweep_lost, sweep_orphans
+    from batch.retention import deadlines, forget, sweep_lost, sweep_orphans
     from batch.settings import Settings
 
     settings = Settings.load(home)
     with opened(home) as store:
         spool = Spool(settings.state_dir / "spool")
         rows = 0
-        for origin, before in deadlines(settings).items():
+        due = deadlines(settings)
+        for origin, before in due.items():
             while found := store.expire(origin, before):
                 rows += found
+        if Origin.INBOX in due:
+            sum(forget(Ledger(store), due[Origin.INBOX]))
         files = 0
         while found := sweep_orphans(store, spool):
             files += found

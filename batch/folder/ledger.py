@@ -54,7 +54,7 @@ class Readable(Protocol):
 
 
 def counts(db: Readable) -> dict[str, int]:
-    """{"waiting", "done", "failed", "linked"} of all files ever taken; from counters, so at no cost."""
+    """{"waiting", "done", "failed", "linked"} of all files that are known; from counters, so at no cost."""
     try:
         found = dict(db.read("select state, n from file_tally"))
     except sqlite3.OperationalError:  # a home in which no service has run yet has no ledger
@@ -259,6 +259,47 @@ class Ledger:
         """Forget a file that is no longer wrong and was never work: a mended rules file."""
         with self.store.transaction() as transaction:
             transaction.execute("delete from file where path=? and content is null", (os.fsencode(path),))
+
+    # -- retention
+
+    def forget_files(self, after: int, before: float, limit: int = 500) -> tuple[int | None, int]:
+        """Of one slice of all files, by id: forget those that left the inbox, had their outcome before a Unix time, and
+        whose job is gone. Returns the next slice's start, None behind the last, and how many went.
+
+        A file that lies in the inbox is known for as long as it does, or it would be done again.
+        """
+        last = self._last("file", after, limit)
+        if last is None:
+            return None, 0
+        with self.store.transaction() as transaction:
+            # The newest stays: an id that is used twice would make a file the owner of another one's content.
+            gone = transaction.execute(
+                "delete from file where id > ? and id <= ? and id < (select max(id) from file) and gone=1 and "
+                "state in ('done', 'linked', 'failed') and finished_at < ? and not exists "
+                "(select 1 from content c join job j on j.id = c.job where c.id = file.content)",
+                (after, last, before),
+            ).rowcount
+        return last, gone
+
+    def forget_contents(self, after: int, before: float, limit: int = 500) -> tuple[int | None, int]:
+        """The same for contents that no file has any more."""
+        last = self._last("content", after, limit)
+        if last is None:
+            return None, 0
+        with self.store.transaction() as transaction:
+            gone = transaction.execute(
+                "delete from content where id > ? and id <= ? and state in ('done', 'failed') and finished_at < ? and "
+                "not exists (select 1 from file where file.content = content.id) and "
+                "not exists (select 1 from job where job.id = content.job)",
+                (after, last, before),
+            ).rowcount
+        return last, gone
+
+    def _last(self, table: str, after: int, limit: int) -> int | None:
+        rows = self.store.read(
+            f"select max(id) from (select id from {table} where id > ? order by id limit ?)", (after, limit)
+        )
+        return None if rows[0][0] is None else int(rows[0][0])
 
     # -- what the chain asks
 
