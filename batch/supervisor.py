@@ -15,6 +15,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Generator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from batch.api.app import create_app
 from batch.api.protocol import protocol
 from batch.errors import AlreadyRunning, BatchError, DiskFull
 from batch.folder.watch import Folder
-from batch.queue.hub import Hub
+from batch.queue.hub import Hub, ModelState
 from batch.queue.jobs import Kind
 from batch.queue.spool import Spool
 from batch.queue.store import Store
@@ -41,6 +42,8 @@ _BREAKDOWN = 70
 """Exit status after a fault of our own; 1 is for what a person can mend, as a port in use."""
 _LOOK = 2.0
 """Seconds between two looks whether a worker hangs."""
+_NOTE_AGAIN = 1.0
+"""Seconds until a note that a full disk did not take is written once more."""
 _KILL_AFTER = 5.0
 """Seconds beyond the grace time after which a worker that does not end is killed."""
 
@@ -98,11 +101,15 @@ class Supervisor:
                                         server_header=False, http=protocol(settings.limits), ws="none"))
             for kind in Kind
         }  # fmt: skip
-        store.note("stopping", False)
-        store.note("service", {
-            "pid": os.getpid(), "started": time.time(), "ports": {str(k): p for k, p in ports.items()},
-            "profile": settings.profile, "version": __version__,
-            "models": {str(k): getattr(settings, k.value).model for k in Kind},
+        # A service that was killed left notes of ready models and of its workers' pids: all are replaced at once.
+        store.note_all({
+            "stopping": False,
+            "service": {
+                "pid": os.getpid(), "started": time.time(), "ports": {str(k): p for k, p in ports.items()},
+                "profile": settings.profile, "version": __version__,
+                "models": {str(k): getattr(settings, k.value).model for k in Kind},
+            },
+            **{f"model:{kind}": _model_note(hub.model(kind)) for kind in Kind},
         })  # fmt: skip
         serving = [asyncio.create_task(servers[kind].serve([listening[kind]])) for kind in Kind]
         tending = [asyncio.create_task(self._tend(kind, hub)) for kind in Kind]
@@ -214,18 +221,20 @@ class Supervisor:
     async def _note_models(self, store: Store, hub: Hub) -> None:
         """Keep what `batch status` shows of the models in the database."""
         written: dict[Kind, dict[str, Any]] = {}
+        lost = False
         while True:
-            changed = hub.model_change()
+            changed, told, lost = hub.model_change(), lost, False
             for kind in Kind:
                 state = hub.model(kind)
-                facts = {k: v for k, v in state.facts.items() if k in ("model", "path", "size", "n_ctx", "n_embd")}
-                value = {"status": state.status, "progress": round(state.progress, 2), "error": state.error,
-                         "pid": state.pid, "facts": facts}  # fmt: skip
-                if value != written.get(kind):
-                    written[kind] = value
-                    await hub.in_thread(lambda kind=kind, value=value: _note(store, f"model:{kind}", value))  # type: ignore[misc]
+                note = _model_note(state)
+                if note != written.get(kind):
+                    if await hub.in_thread(partial(_note, store, f"model:{kind}", note, tell=not told)):
+                        written[kind] = note
+                    else:
+                        lost = True
                 hub.show(kind, state)
-            await changed.wait()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(changed.wait(), _NOTE_AGAIN if lost else None)
 
     # -- being the only one
 
@@ -259,12 +268,21 @@ def _writing(home: Path) -> Generator[None]:
         ) from error
 
 
-def _note(store: Store, name: str, value: Any) -> None:
-    """A note for `batch status`, for which a full disk must not bring the service down."""
+def _note(store: Store, name: str, value: Any, *, tell: bool = True) -> bool:
+    """A note for `batch status`, for which a full disk must not bring the service down; whether it was written."""
     try:
         store.note(name, value)
     except DiskFull as error:
-        logger.warning("`batch status` misses some news: %s", error.message)
+        if tell:
+            logger.warning("`batch status` misses some news: %s", error.message)
+        return False
+    return True
+
+
+def _model_note(state: ModelState) -> dict[str, Any]:
+    facts = {k: v for k, v in state.facts.items() if k in ("model", "path", "size", "n_ctx", "n_embd")}
+    return {"status": state.status, "progress": round(state.progress, 2), "error": state.error, "pid": state.pid,
+            "facts": facts}  # fmt: skip
 
 
 def _environment() -> dict[str, str]:

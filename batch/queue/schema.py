@@ -105,6 +105,15 @@ class NewerDatabase(BatchError):
     """The database was written by a newer batch."""
 
 
+def refuse_newer(path: Path, version: int) -> None:
+    """Raise NewerDatabase where a database's `user_version` is beyond what this code knows."""
+    if version > VERSION:
+        raise NewerDatabase(
+            f"{path} was written by a newer batch (schema {version}, this one knows {VERSION}): upgrade batch, "
+            "or start in another home folder."
+        )
+
+
 def migrate(path: Path) -> None:
     """Bring the database at `path` to `VERSION`, creating it if need be; a current one costs one pragma."""
     with sqlite3.connect(path, timeout=30) as probe:
@@ -112,11 +121,7 @@ def migrate(path: Path) -> None:
     probe.close()
     if found == VERSION:
         return
-    if found > VERSION:
-        raise NewerDatabase(
-            f"{path} was written by a newer batch (schema {found}, this one knows {VERSION}): upgrade batch, "
-            "or start in another home folder."
-        )
+    refuse_newer(path, found)
     from sqlite_utils import Database
     from sqlite_utils.migrations import Migrations
 

@@ -104,6 +104,12 @@ class Store:
             # One huge commit, or a reader that kept checkpoints from ending, must not leave its size behind.
             self._conn.execute(f"pragma journal_size_limit={_WAL_BYTES}")
         self._conn.execute("pragma cache_size=-8000")
+        if readonly:  # nothing is migrated, but what cannot be understood is not guessed at
+            try:
+                schema.refuse_newer(path, self.read("pragma user_version")[0][0])
+            except BaseException:
+                self._conn.close()
+                raise
 
     def close(self) -> None:
         with self._lock:
@@ -447,8 +453,13 @@ class Store:
     # -- facts about the running service, for `batch status` in another process
 
     def note(self, name: str, value: Any) -> None:
+        self.note_all({name: value})
+
+    def note_all(self, notes: Mapping[str, Any]) -> None:
+        """Several facts, of which nobody sees some without the others."""
         with self.transaction() as transaction:
-            transaction.execute("insert or replace into service values (?,?)", (name, _dump(value)))
+            for name, value in notes.items():
+                transaction.execute("insert or replace into service values (?,?)", (name, _dump(value)))
 
     def notes(self) -> dict[str, Any]:
         return {name: json.loads(value) for name, value in self.read("select name, value from service")}
