@@ -121,16 +121,28 @@ class Stage:
             await asyncio.sleep(0.01)
 
     def drop(self, name: str, data: bytes | str) -> Path:
+        """As a careful program does: whole at once, however slow this machine is."""
         path = self.inbox / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data.encode() if isinstance(data, str) else data)
-        return path
+        partial = path.with_name(f".{path.name}.part")
+        partial.write_bytes(data.encode() if isinstance(data, str) else data)
+        return partial.rename(path)
 
     def tree(self) -> list[str]:
         return sorted(str(p.relative_to(self.outbox)) for p in self.outbox.rglob("*") if not p.is_dir())
 
     def json(self, name: str) -> dict[str, Any]:
         return dict(json.loads((self.outbox / name).read_text("utf-8")))
+
+    def says(self, name: str, text: str) -> Callable[[], bool]:
+        """Whether a result holds this text; while it is written anew there is none."""
+
+        def now() -> bool:
+            with contextlib.suppress(FileNotFoundError):
+                return bool(self.json(name)["text"] == text)
+            return False
+
+        return now
 
     def has(self, *names: str) -> Callable[[], bool]:
         return lambda: all((self.outbox / name).exists() for name in names)

