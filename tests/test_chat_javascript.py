@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -29,21 +30,27 @@ def packages() -> Path:
     lock = (SCRIPTS / "package-lock.json").read_bytes()
     folder = CACHE / hashlib.sha256(lock).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "node_modules" / "openai" / "package.json").exists():
-        for name in ("package.json", "package-lock.json"):
-            shutil.copy(SCRIPTS / name, folder)
-        npm = ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
-        subprocess.run(npm, cwd=folder, check=True, timeout=100)
+    whole = folder / ".whole"  # npm may have been stopped half-way
+    with (folder / ".lock").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)  # another test process may be at it
+        if not whole.exists():
+            for name in ("package.json", "package-lock.json"):
+                shutil.copy(SCRIPTS / name, folder)
+            npm = ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
+            subprocess.run(npm, cwd=folder, check=True, timeout=200)
+            whole.touch()
     return folder
 
 
 @pytest.fixture(scope="module")
 def told(service: RunningService, packages: Path) -> dict[str, Any]:
     """What tests/js/clients.mjs saw."""
-    script = packages / "clients.mjs"  # beside node_modules, where imports are looked up
+    # Beside node_modules, where imports are looked up; under a name that no other test process writes to.
+    script = packages / f"clients-{os.getpid()}.mjs"
     shutil.copy(SCRIPTS / "clients.mjs", script)
     environment = {**os.environ, "BASE_URL": service.url("vlm"), "IMAGE": str(HERE / "data" / "sample-red-circle.png")}
     ran = subprocess.run(["node", str(script)], env=environment, capture_output=True, text=True, timeout=100)
+    script.unlink()
     assert ran.returncode == 0, ran.stderr
     found: dict[str, Any] = json.loads(ran.stdout)
     return found
@@ -91,6 +98,7 @@ def test_the_embedding_and_speech_ports_through_the_javascript_package(service: 
     environment = {**os.environ, "EMBEDDING_URL": service.url("embedding"), "STT_URL": service.url("stt"),
                    "SOUND": str(HERE / "data" / "jfk.wav")}  # fmt: skip
     ran = subprocess.run(["node", str(script)], env=environment, capture_output=True, text=True, timeout=100)
+    script.unlink()
     assert ran.returncode == 0, ran.stderr
     found = json.loads(ran.stdout)
     assert found["lengths"] == [384] * 3 and abs(found["norm"] - 1) < 1e-5

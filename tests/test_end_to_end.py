@@ -33,7 +33,9 @@ def result(service: RunningService, name: str) -> dict[str, Any]:
 def drop(service: RunningService, name: str, data: bytes) -> None:
     target = service.inbox / name
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(data)
+    partial = target.with_name(f".{target.name}.part")
+    partial.write_bytes(data)
+    partial.rename(target)
 
 
 def jpeg(sample: str, folder: Path) -> bytes:
@@ -90,8 +92,9 @@ def test_a_jpg_an_mp3_and_a_txt_dropped_into_the_inbox_have_their_results_in_the
     jsonschema.validate(notes, schema)
     assert len(notes["embedding"]["vectors"]) == 1
 
-    status = json.loads(service.command("status", "--json").stdout)
-    assert status["inbox"]["waiting"] == 0 and status["inbox"]["done"] >= 3
+    # Noted a moment after the results stand in the outbox.
+    inbox = lambda: json.loads(service.command("status", "--json").stdout)["inbox"]  # noqa: E731
+    assert wait_until(lambda: (now := inbox())["waiting"] == 0 and now, "noted")["done"] >= 3
     shown = service.command("jobs", "--origin", "inbox", "--json")
     assert {"trip/photo.jpg", "trip/talk.mp3", "notes.txt"} <= {job["source"] for job in json.loads(shown.stdout)}
 

@@ -43,6 +43,12 @@ def logger() -> Iterator[logging.Logger]:
     logging.captureWarnings(False)
 
 
+def end_handlers(seconds: float) -> None:
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logs._Beside):
+            handler.end(seconds)
+
+
 def test_the_log_is_put_aside_by_size_keeps_a_bounded_number_of_files_and_is_its_owner_s_alone(
     tmp_path: Path, logger: logging.Logger
 ) -> None:
@@ -53,7 +59,7 @@ def test_the_log_is_put_aside_by_size_keeps_a_bounded_number_of_files_and_is_its
         for number in range(1000):
             logger.info("line %d", number)
         path = logs.file_of(tmp_path)
-        wait_until(lambda: "line 999" in path.read_text(), "all is written")
+        end_handlers(30)  # all is written, and nothing is put aside any more
     finally:
         os.umask(previous)
     files = logs.parts(path)
@@ -182,19 +188,25 @@ def test_batch_logs_shows_the_last_lines_and_follows_until_it_is_told_to_stop(st
     assert len(service.command("logs", "--lines", "1").stdout.splitlines()) == 1
     following = subprocess.Popen([sys.executable, "-m", "batch", "logs", "-f", "--lines", "0", "--home", str(service.home)],
                                  stdout=subprocess.PIPE, text=True)  # fmt: skip
+    assert following.stdout is not None
+    read: list[str] = []
+    reader = threading.Thread(target=lambda: read.extend(following.stdout or ()))
+    reader.start()
     try:
-        assert following.stdout is not None
         service.ready("vlm")
-        with logs.file_of(service.home).open("a") as log:
-            wait_until(lambda: _waits(following.pid), "it follows")
-            print("a new line", file=log)
-        assert following.stdout.readline() == "a new line\n"
+        with logs.file_of(service.home).open("a", buffering=1) as log:
+
+            def seen() -> bool:
+                print("a new line", file=log)  # again, as it looks from where the log ended when it began to follow
+                return "a new line\n" in read
+
+            wait_until(seen, "it follows")
         following.send_signal(signal.SIGINT)
-        assert following.wait(10) == 0
+        assert following.wait(30) == 0
     finally:
         following.kill()
-        following.wait(10)
-        assert following.stdout is not None
+        following.wait(30)
+        reader.join(30)
         following.stdout.close()
 
 
@@ -203,12 +215,3 @@ def test_why_a_service_could_not_start_stands_in_the_log(start_service: Start, t
     second = service.command("serve", "--vlm-port", "0")
     assert second.returncode == 1
     assert "ERROR batch: batch is already running" in service.command("logs").stdout
-
-
-def _waits(pid: int) -> bool:
-    """Whether the follower has the log open."""
-    folder = Path(f"/proc/{pid}/fd")
-    try:
-        return any(os.readlink(entry).endswith("batch.log") for entry in folder.iterdir())
-    except OSError:
-        return False
