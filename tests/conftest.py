@@ -5,9 +5,13 @@ import signal
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from running_service import STARTER, WEIGHTLESS, RunningService
 
+# No deadline, as other processes use this machine too; and the same examples for all, so that a red run is red again.
+hypothesis.settings.register_profile("batch", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("batch")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # A shell's background jobs, CI's say, ignore Ctrl-C, and what the tests start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

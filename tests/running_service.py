@@ -68,6 +68,7 @@ class RunningService:
         self.ports: dict[str, int] = {}
         self.output = ""
         self.process: subprocess.Popen[str] | None = None
+        self._reader: threading.Thread | None = None
 
     def start(self) -> RunningService:
         ports = [word for kind in KINDS for word in (f"--{kind}-port", "0")]
@@ -77,7 +78,8 @@ class RunningService:
             start_new_session=True,
         )  # fmt: skip
         self.output, self.ports = "", {}
-        threading.Thread(target=self._read, args=(self.process,), daemon=True).start()
+        self._reader = threading.Thread(target=self._read, args=(self.process,), daemon=True)
+        self._reader.start()
         wait_until(lambda: self.ports or self.process is None or self.process.poll() is not None, self.output or "up")
         assert self.ports, f"the service did not start:\n{self.output}"
         return self
@@ -135,13 +137,21 @@ class RunningService:
         """SIGTERM, as systemd does; returns the exit status."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(seconds)
+        status = self.process.wait(seconds)
+        self._read_to_the_end()
+        return status
 
     def kill(self) -> None:
         """SIGKILL the service itself, as a power cut would."""
         assert self.process is not None
         self.process.kill()
         self.process.wait(30)
+        self._read_to_the_end()
+
+    def _read_to_the_end(self) -> None:
+        """Its last words are in `output` once this returns; a worker that outlives it for a moment holds the pipe open."""
+        if self._reader is not None:
+            self._reader.join(10)
 
     def close(self) -> None:
         if self.process is not None and self.process.poll() is None:
@@ -152,6 +162,7 @@ class RunningService:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(self.process.pid, signal.SIGKILL)
                 self.process.wait(10)
+        self._read_to_the_end()
 
 
 def _decode(data: bytes) -> Any:

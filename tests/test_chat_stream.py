@@ -48,9 +48,10 @@ def until(lines: Iterator[str], word: str) -> list[str]:
 
 
 def test_a_stream_goes_on_where_it_stood_after_its_worker_was_killed(weightless: RunningService) -> None:
+    pid = weightless.worker_pid("vlm")
     with streaming(weightless, 100, WORDS) as lines:
         before = until(lines, "word5")
-        os.kill(weightless.worker_pid("vlm"), signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)
         whole = before + list(lines)
     assert said(whole).split() == WORDS
     assert whole[-1] == "data: [DONE]"
@@ -68,7 +69,7 @@ def test_pings_can_be_switched_off(weightless: RunningService) -> None:
 
 def test_each_waiting_stream_is_told_its_place(weightless: RunningService) -> None:
     with (
-        streaming(weightless, 200, WORDS) as first,
+        streaming(weightless, 400, WORDS) as first,
         streaming(weightless, 0, ["second"]) as second,
         streaming(weightless, 0, ["third"]) as third,
     ):
@@ -82,7 +83,7 @@ def test_a_caller_that_hangs_up_while_it_waits_leaves_the_queue(weightless: Runn
     def cancelled() -> list[Any]:
         return [job for job in json.loads(weightless.command("jobs", "--json").stdout) if job["state"] == "cancelled"]
 
-    with streaming(weightless, 200, WORDS):
+    with streaming(weightless, 400, WORDS):
         with streaming(weightless, 0, ["second"]) as second:
             next(second)
         wait_until(cancelled, "the waiting job is cancelled")

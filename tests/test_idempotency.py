@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import sqlite3
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -182,26 +181,34 @@ def keyed(service: RunningService, key: str) -> str | None:
     return found and str(found[0])
 
 
-def test_one_caller_that_hangs_up_takes_nothing_from_another(running: RunningService) -> None:
-    body = said("slow " * 40, seed=25)
-    first = hold(running, body, "k8")
-    job = wait_until(lambda: keyed(running, "k8"), "submitted")
-    with ThreadPoolExecutor(1) as pool:
-        second = pool.submit(post, running, "vlm", CHAT, body, "k8")
-        threading.Event().wait(0.2)  # let it join
-        first.close()
-        answer = second.result(60)
+def let_join(service: RunningService, key: str) -> None:
+    """Wait until the callers before have joined the key's job: they stand before this one, which is refused, in the
+    line of the thread that looks keys up."""
+    assert post(service, "vlm", CHAT, said("something else"), key).status == 422
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_one_caller_that_hangs_up_takes_nothing_from_another(running: RunningService, stream: bool) -> None:
+    body, key = said("slow " * 60, seed=50, stream=stream), f"k8{stream}"
+    first = hold(running, body, key)
+    job = wait_until(lambda: keyed(running, key), "submitted")
+    second = hold(running, body, key)
+    let_join(running, key)
+    first.close()
+    answer = Answer(second.getresponse())
+    second.close()
     assert answer.status == 200 and answer.job == job
-    assert answer.json()["choices"][0]["message"]["content"] == "slow " * 40
+    text = words(answer.body) if stream else answer.json()["choices"][0]["message"]["content"]
+    assert text == "slow " * 60
 
 
 def test_once_all_have_hung_up_the_job_is_cancelled_and_its_key_is_free(running: RunningService) -> None:
-    body = said("slow " * 60, seed=50)
+    body = said("slow " * 200, seed=50)
     callers = [hold(running, body, "k9")]
     job = wait_until(lambda: keyed(running, "k9"), "submitted")
     callers.append(hold(running, body, "k9"))
     wait_until(lambda: rows(running, job)[0] == "running", "running")
-    threading.Event().wait(0.2)
+    let_join(running, "k9")
     for caller in callers:
         caller.close()
     wait_until(lambda: rows(running, job)[0] == "cancelled", "cancelled")
