@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -132,6 +133,12 @@ class RunningService:
             return json.loads(self.command("status", "--json").stdout)["models"][kind]["pid"]
 
         return int(wait_until(known, f"the pid of the {kind} worker"))
+
+    def states(self, kind: str, count: int = 1) -> list[str]:
+        """States of the newest jobs of a kind, the newest first; without a command, which takes a busy machine a second."""
+        with contextlib.closing(sqlite3.connect(self.home / ".batch" / "batch.db", timeout=30)) as database:
+            rows = database.execute("select state from job where kind=? order by id desc limit ?", (kind, count)).fetchall()
+        return [str(row[0]) for row in rows]
 
     def stop(self, seconds: float = 30.0) -> int:
         """SIGTERM, as systemd does; returns the exit status."""

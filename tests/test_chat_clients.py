@@ -6,7 +6,6 @@ import base64
 import http.client
 import json
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -373,10 +372,10 @@ def test_a_stream_that_waits_gets_headers_and_its_place_before_its_turn(service:
     with httpx.Client(timeout=60) as client, client.stream("POST", url, json={**STORY, "stream": True}) as busy:
         story = busy.iter_text()
         next(story)  # it runs, and would for 8,000 tokens
-        begun = time.monotonic()
         with client.stream("POST", url, json={"messages": HELLO, "stream": True}) as waiting:
             lines = waiting.iter_lines()
-            assert next(lines).startswith(": queued") and time.monotonic() - begun < 10
+            assert next(lines).startswith(": queued")
+            assert service.states("vlm", 2) == ["queued", "running"]
             busy.close()  # the first caller hangs up: the slot goes to the second
             rest = "\n".join(lines)
     assert rest.rstrip().endswith("data: [DONE]") and "error" not in rest
@@ -418,9 +417,8 @@ def test_the_slot_is_free_soon_after_a_caller_hangs_up(service: RunningService) 
     connection.request("POST", "/v1/chat/completions", json.dumps(STORY), {"Content-Type": "application/json"})
     wait_until(lambda: service.get("vlm", "/slots")[1][0]["is_processing"], "it runs")
     connection.close()
-    begun = time.monotonic()
     idle(service)
-    assert time.monotonic() - begun < 5
+    assert service.states("vlm") == ["cancelled"], "the story was not told to its end"
 
 
 def test_many_callers_at_once_are_all_answered(service: RunningService) -> None:

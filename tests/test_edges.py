@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 from running_service import WEIGHTLESS, RunningService, wait_until
 
-SECONDS = 1.5
+SECONDS = 4.0
 CHAT = "/v1/chat/completions"
 
 
@@ -39,7 +39,7 @@ def edgy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
         service.close()
 
 
-def connect(service: RunningService, kind: str = "vlm", timeout: float = 20.0) -> socket.socket:
+def connect(service: RunningService, kind: str = "vlm", timeout: float = 60.0) -> socket.socket:
     return socket.create_connection(("127.0.0.1", service.ports[kind]), timeout=timeout)
 
 
@@ -50,7 +50,7 @@ def raw(service: RunningService, data: bytes, kind: str = "vlm") -> bytes:
         return drain(sock)
 
 
-def drain(sock: socket.socket, silence: float = 5.0) -> bytes:
+def drain(sock: socket.socket, silence: float = 30.0) -> bytes:
     answer = b""
     sock.settimeout(silence)
     with contextlib.suppress(TimeoutError, ConnectionResetError):
@@ -81,7 +81,7 @@ def request(body: bytes, *headers: bytes, path: bytes = CHAT.encode(), kind: byt
     return b"\r\n".join([*lines, *([b"Content-Type: " + kind] if kind else []), b"", body])
 
 
-def healthy(service: RunningService, within: float = 2.0) -> None:
+def healthy(service: RunningService, within: float = 10.0) -> None:
     begun = time.monotonic()
     for kind in ("vlm", "embedding", "stt"):
         assert service.health(kind)[0] == 200
@@ -145,9 +145,10 @@ def test_everything_in_the_state_folder_is_for_its_owner_only(edgy: RunningServi
     wrong = []
     for folder, _, files in os.walk(edgy.home / ".batch"):
         for path in (Path(folder), *(Path(folder) / name for name in files)):
-            mode = path.lstat().st_mode
-            if stat.S_IMODE(mode) & 0o077:
-                wrong.append(f"{path} {stat.filemode(mode)}")
+            with contextlib.suppress(FileNotFoundError):  # a spool file that has done its work
+                mode = path.lstat().st_mode
+                if stat.S_IMODE(mode) & 0o077:
+                    wrong.append(f"{path} {stat.filemode(mode)}")
     assert not wrong
     assert (edgy.home / ".batch" / "batch.db-wal").exists()
 
@@ -190,7 +191,7 @@ def test_a_pickle_in_a_running_service_s_queue_is_set_aside(edgy: RunningService
     database.close()
     assert not (tmp_path / "executed").exists()
     assert edgy.worker_pid("vlm") == pid
-    wait_until(lambda: edgy.output.count("set aside") == 3, "a line in the log for each", 10)
+    wait_until(lambda: edgy.output.count("set aside") == 3, "a line in the log for each")
 
 
 # -- hosts, targets, headers
@@ -253,7 +254,7 @@ def test_headers_over_the_limit_are_431_however_they_come(edgy: RunningService) 
         sock.sendall(endless)
         for n in range(5000):
             sock.sendall(b"T%d: x\r\n" % n)
-        assert drain(sock)[:12] in (b"", b"HTTP/1.1 400", b"HTTP/1.1 431")
+        assert drain(sock)[:12] in (b"", b"HTTP/1.1 400", b"HTTP/1.1 408", b"HTTP/1.1 431")
     healthy(edgy)
 
 
@@ -279,15 +280,15 @@ def test_a_slowloris_holds_nothing_but_its_own_connection_and_that_not_for_long(
     for n, sock in enumerate(slow):
         with contextlib.suppress(OSError):
             sock.sendall(b"a")  # a byte now and then is no progress
-        answer = drain(sock, 10)
+        answer = drain(sock)
         statuses[status(answer)] = statuses.get(status(answer), 0) + 1
         if status(answer) == 408:
             assert "did not arrive" in sentence(answer) or "arrived in" in sentence(answer), n
         sock.close()
     assert statuses == {408: 100, 0: 50} or statuses.keys() <= {408, 400, 0}, statuses
     assert statuses[408] >= 90
-    assert time.monotonic() - begun < 4 * SECONDS + 5
-    wait_until(lambda: len(inodes({edgy.process.pid})) <= before + 2, "descriptors back", 15)  # type: ignore[union-attr]
+    assert time.monotonic() - begun < 30 + SECONDS
+    wait_until(lambda: len(inodes({edgy.process.pid})) <= before + 2, "descriptors back")  # type: ignore[union-attr]
 
 
 def test_a_slow_upload_of_sound_is_given_up_and_leaves_nothing_in_the_spool(edgy: RunningService) -> None:
@@ -298,18 +299,20 @@ def test_a_slow_upload_of_sound_is_given_up_and_leaves_nothing_in_the_spool(edgy
     with connect(edgy, "stt") as sock:
         sock.sendall(head)
         wait_until(lambda: list(temporary.iterdir()), "the upload began")
-        answer = drain(sock, 10)
+        answer = drain(sock)
     assert status(answer) == 408
     wait_until(lambda: not list(temporary.iterdir()), "nothing left")
 
 
 def test_a_steady_body_may_take_its_time(edgy: RunningService) -> None:
-    body = json.dumps({"messages": [{"role": "user", "content": "steady " * 1500}]}).encode()
+    body = json.dumps({"messages": [{"role": "user", "content": "steady " * 5000}]}).encode()
     with connect(edgy) as sock:
         sock.sendall(request(b"").replace(b"Content-Length: 0", b"Content-Length: %d" % len(body)))
+        begun = time.monotonic()
         for at in range(0, len(body), 500):  # about 5 KB a second
             sock.sendall(body[at : at + 500])
             time.sleep(0.1)
+        assert time.monotonic() - begun > SECONDS
         assert status(drain(sock)) == 200
 
 
@@ -319,14 +322,14 @@ def test_a_body_that_nobody_wants_any_more_is_not_read_for_ever(edgy: RunningSer
         assert status(drain(sock)) == 404
         begun = time.monotonic()
         with pytest.raises(OSError):
-            while time.monotonic() - begun < 15:
+            while time.monotonic() - begun < 60:
                 sock.sendall(b"x")
                 time.sleep(0.2)
-        assert time.monotonic() - begun < 12
+        assert time.monotonic() - begun < 45
 
 
 def test_a_kept_alive_connection_goes_on_after_errors(edgy: RunningService) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", edgy.ports["vlm"], timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", edgy.ports["vlm"], timeout=60)
     for path, body, want in ((CHAT, b"{", 400), ("/nowhere", b"{}", 404), (CHAT, b"[1]", 400),
                              (CHAT, b'{"messages":[{"role":"user","content":"a"}]}', 200)):  # fmt: skip
         connection.request("POST", path, body)
@@ -511,6 +514,7 @@ def bombs() -> dict[str, bytes]:
     }
 
 
+@pytest.mark.timeout(600)
 def test_no_picture_takes_more_memory_than_its_limit_allows(tmp_path: Path) -> None:
     """Each in a process that may not grow beyond the limit's due; it must end in a sentence, not in a MemoryError."""
     for name, data in bombs().items():
@@ -529,7 +533,7 @@ def test_no_picture_takes_more_memory_than_its_limit_allows(tmp_path: Path) -> N
             "        print(error.status, error.message)\n"
             "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
         )
-        ran = subprocess.run([sys.executable, "-c", code, str(tmp_path / "bomb")], capture_output=True, text=True, timeout=60)
+        ran = subprocess.run([sys.executable, "-c", code, str(tmp_path / "bomb")], capture_output=True, text=True, timeout=90)
         assert ran.returncode == 0, (name, ran.stderr)
         *outcomes, grown = ran.stdout.splitlines()
         assert int(grown) < 120_000, f"{name}: {grown} KB, {outcomes}"

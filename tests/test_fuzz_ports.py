@@ -25,12 +25,12 @@ SCALE = int(os.environ.get("FUZZ_SCALE", "1"))
 """How many times as many requests as in CI."""
 REAL = bool(os.environ.get("FUZZ_REAL"))
 """Against the small real models, which takes minutes, instead of engines without weights."""
-LONGEST = 60.0 if REAL else 10.0
+LONGEST = 60.0 if REAL else 30.0
 """Seconds that an answer may take."""
 HONEST = {501, 503}
 """What a port may say above 499: it can't do that at all, or not now."""
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"), pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
