@@ -277,13 +277,13 @@ def test_integer_bounds_hold_for_every_number(model: Model, least: int | None, m
     ],
 )
 def test_a_schema_that_makes_no_sense_is_a_bad_request_that_names_the_field(model: Model, value: Any) -> None:
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(BadRequest, match="json_schema"):
         made = schema(value)
         assert made is not None
         Grammar(model, made.grammar, made.root).close()  # an engine that refuses would not name the field
         raise AssertionError(made.grammar[:500])
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_hostile_schemas_end_quickly(model: Model) -> None:
@@ -296,10 +296,10 @@ def test_hostile_schemas_end_quickly(model: Model) -> None:
     for _ in range(40):
         doubling = {"anyOf": [doubling, {"type": "array", "items": doubling}]}
     for value in (deep, wide, square, doubling):
-        start = time.monotonic()
+        start = time.process_time()
         with pytest.raises(BadRequest, match="json_schema"):
             schema(value)
-        assert time.monotonic() - start < 10
+        assert time.process_time() - start < 10
 
 
 def test_a_pattern_with_huge_counts_stays_a_small_grammar(model: Model) -> None:

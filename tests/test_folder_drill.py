@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from drill_home import drop
 from folder_stage import picture
 from running_service import RunningService, wait_until
 
@@ -30,9 +31,7 @@ def test_service_killed_every_file_is_done_once_and_none_half_written(
     for round in range(3):
         for number in range(50):
             name = f"{round}/{number}" + (".txt" if number % 2 else ".png")
-            path = service.inbox / name
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(f"text {name}".encode() if number % 2 else picture(f"#{number:02x}{round:02x}77", "PNG"))
+            drop(service, name, f"text {name}".encode() if number % 2 else picture(f"#{number:02x}{round:02x}77", "PNG"))
             wanted.append(name)
         some = round * 50 + 10 * (round + 1)
         wait_until(lambda some=some: len(list(service.outbox.rglob("*.json"))) >= some, "some results")
