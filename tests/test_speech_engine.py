@@ -34,7 +34,7 @@ from batch.settings import Settings, SttSettings
 from batch.workers.hallucinations import is_noise, without_loops
 from batch.workers.speech_regions import Chunk, Chunks, EnergyDetector, Piece, SileroDetector, heard, quietest
 from batch.workers.stt import SpeechEngine
-from batch.workers.whisper import WINDOW, Segment, Token, WhisperModel, whole_characters
+from batch.workers.whisper import PROMPT_BYTES, WINDOW, Segment, Token, WhisperModel, prompt_end, whole_characters
 from batch.workers.words import apart, words
 
 
@@ -209,6 +209,22 @@ def test_every_way_of_decoding_still_understands(
     english: SpeechEngine, tmp_path: Path, options: dict[str, Any]
 ) -> None:
     assert word_errors(english.run(work(tmp_path, jfk(), **options))["text"], JFK_SAYS) <= 0.1
+
+
+@pytest.mark.parametrize("letter", ["a", "天"])
+def test_a_prompt_without_an_end_does_no_harm(english: SpeechEngine, tmp_path: Path, letter: str) -> None:
+    prompt = letter * 100_000 + " A speech of the president."
+    assert word_errors(english.run(work(tmp_path, jfk(), prompt=prompt))["text"], JFK_SAYS) <= 0.1
+
+
+def test_of_a_long_prompt_the_end_counts() -> None:
+    prose = "And so my fellow Americans. " * 400
+    kept = prompt_end(prose)
+    assert prose.endswith(kept) and kept.startswith((" And", " so", " my", " fellow", " Americans"))
+    assert PROMPT_BYTES - 64 < len(kept) <= PROMPT_BYTES
+    for letter in "a天😀":
+        assert len(prompt_end(letter * 100_000)) == PROMPT_BYTES // len(letter.encode())
+    assert prompt_end(prose[:900]) == prose[:900] and prompt_end("") == ""
 
 
 def test_other_formats_and_the_sound_of_a_video_are_understood(english: SpeechEngine, tmp_path: Path) -> None:
