@@ -137,6 +137,8 @@ def test_the_file_goes_to_the_spool_and_the_job_names_it() -> None:
         ({"suppress_non_speech": "true"}, {"suppress_nst": True}), ({"prompt": "Kennedy"}, {"prompt": "Kennedy"}),
         ({"entropy_thold": "2.8", "vad_threshold": "0.4"}, {"entropy_thold": 2.8, "vad_threshold": 0.4}),
         ({"max_len": "20"}, {"max_len": 20, "token_timestamps": True}),
+        ({"temperature_inc": "0"}, {"temperature_inc": 0.0}), ({"temperature_inc": "0.05"}, {"temperature_inc": 0.05}),
+        ({"vad_min_silence_duration_ms": "10000"}, {"vad_min_silence_duration_ms": 10_000}),
         ({"split_on_word": "true"}, {"max_len": 60, "split_on_word": True, "token_timestamps": True}),
         ({"response_format": "verbose_json"}, {"max_len": 60, "token_timestamps": True}),
         ({"response_format": "verbose_json", "no_timestamps": "true"}, {"token_timestamps": False}),
@@ -159,6 +161,9 @@ def test_fields_arrive_with_their_types(fields: dict[str, str], wanted: dict[str
         ({"best_of": "2.5"}, "best_of"), ({"beam_size": "9"}, "beam_size"), ({"audio_ctx": "-1"}, "audio_ctx"),
         ({"duration": "nan"}, "duration"), ({"offset_t": "1_0"}, "offset_t"), ({"max_len": "9" * 30}, "max_len"),
         ({"no_speech_thold": "inf"}, "no_speech_thold"), ({"prompt": "a\0b"}, "prompt"),
+        ({"temperature_inc": "1e-9"}, "temperature_inc"), ({"temperature_inc": "0.049"}, "temperature_inc"),
+        ({"vad_min_silence_duration_ms": "10001"}, "vad_min_silence_duration_ms"),
+        ({"vad_min_silence_duration_ms": "2147483647"}, "vad_min_silence_duration_ms"),
     ],
 )  # fmt: skip
 def test_a_wrong_field_is_a_400_that_names_it(fields: dict[str, str], name: str) -> None:

@@ -31,12 +31,14 @@ class Number(NamedTuple):
     kind: type[int] | type[float]
     low: float
     high: float
+    step: float = 0.0
+    """Smallest value that is no zero."""
 
 
 _INT = 2**31 - 1
 NUMBERS: Mapping[str, Number] = {
     "temperature": Number(float, 0.0, 1.0),
-    "temperature_inc": Number(float, 0.0, 1.0),
+    "temperature_inc": Number(float, 0.0, 1.0, 0.05),  # whisper.cpp decodes once for every step on the way to 1
     "offset_t": Number(int, 0, _INT),
     "offset_n": Number(int, 0, _INT),
     "duration": Number(int, 0, _INT),
@@ -51,7 +53,7 @@ NUMBERS: Mapping[str, Number] = {
     "no_speech_thold": Number(float, 0.0, 1.0),
     "vad_threshold": Number(float, 0.0, 1.0),
     "vad_min_speech_duration_ms": Number(int, 0, _INT),
-    "vad_min_silence_duration_ms": Number(int, 0, _INT),
+    "vad_min_silence_duration_ms": Number(int, 0, 10_000),
     "vad_max_speech_duration_s": Number(float, 0.0, 3.5e38),
     "vad_speech_pad_ms": Number(int, 0, 10_000),
     "vad_samples_overlap": Number(float, 0.0, 30.0),
@@ -191,6 +193,8 @@ def _number(name: str, given: str, rule: Number) -> int | float:
         raise BadRequest(f'"{name}" must be {kind}, not "{given[:40]}".', param=name)
     if not rule.low <= value <= rule.high:
         raise BadRequest(f'"{name}" must be from {rule.low:g} to {rule.high:g}, not {given[:40]}.', param=name)
+    if 0 < value < rule.step:
+        raise BadRequest(f'"{name}" must be 0 or from {rule.step:g} to {rule.high:g}, not {given[:40]}.', param=name)
     return rule.kind(value)
 
 
