@@ -13,6 +13,7 @@ from speech_setup import JFK, encode, jfk, silence, write_wav
 from batch.errors import BadRequest, UnsupportedMedia
 from batch.media import audio
 from batch.media.audio import RATE, Sound, load
+from batch.media.length import likely_seconds
 
 
 def test_a_wav_of_whispers_own_kind_comes_out_sample_for_sample() -> None:
@@ -107,6 +108,29 @@ def test_a_truncated_wav_says_so_and_a_whole_one_does_not(tmp_path: Path) -> Non
     with Sound(JFK) as sound:
         list(sound.blocks())
     assert sound.truncated is None
+
+
+@pytest.mark.parametrize("size", [0xFFFFFFFF, 0x80000000, 0x7FFFFFFF, 0x7FFFF000, 0x7FFFFFDB, 0])
+def test_a_wav_whose_header_does_not_know_its_size_is_whole(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "streamed.wav"
+    data = bytearray(JFK.read_bytes())
+    at = data.index(b"data") + 4
+    data[at : at + 4] = size.to_bytes(4, "little")
+    data[24:32] = (4000).to_bytes(4, "little") + (8000).to_bytes(4, "little")  # so slow that the promise is days
+    path.write_bytes(data)
+    with Sound(path) as sound:
+        seconds = sum(len(block) for block in sound.blocks()) / RATE
+    assert seconds == pytest.approx(44, abs=0.1) and sound.truncated is None
+    assert sound.seconds is None or sound.seconds < 60
+
+
+def test_the_length_of_an_upload_is_known_about_without_decoding(tmp_path: Path) -> None:
+    for name, codec in (("a.wav", "pcm_s16le"), ("a.flac", "flac")):
+        assert likely_seconds(encode(tmp_path / name, jfk(), codec, 44100)) == pytest.approx(11, abs=0.1)
+    path = tmp_path / "x"
+    for content, seconds in ((bytes(80_000), 10), (b"", 0), (b"RIFF\0\0\0\0WAVE", 0), (b"fLaC", 0), (b"RIFF1234WAVEfmt ", 0)):
+        path.write_bytes(content)
+        assert likely_seconds(path) == pytest.approx(seconds, abs=0.01)
 
 
 def test_an_mp4_without_its_index_is_refused_with_the_likely_reason(tmp_path: Path) -> None:

@@ -6,19 +6,24 @@ import hashlib
 import itertools
 import json
 import re
+import shutil
 import socket
 import subprocess
+import tempfile
+import threading
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import openai
 import pytest
 import requests
 from fastapi.testclient import TestClient
 from running_service import RunningService, wait_until
-from speech_setup import JFK, JFK_SAYS, encode, jfk, silence, word_errors
+from speech_setup import JFK, JFK_SAYS, encode, jfk, silence, word_errors, write_wav
 
 from batch.api.app import create_app
 from batch.errors import BatchError, DiskFull, UnsupportedMedia
@@ -72,6 +77,8 @@ class SpeechHub:
         self.drafts: list[Draft] = []
         self.blobs: dict[str, bytes] = {}
         self.full = False
+        self._folder = Path(tempfile.mkdtemp())
+        weakref.finalize(self, shutil.rmtree, self._folder)
 
     async def submit(self, draft: Draft, *, durable: bool = False) -> SpokenTicket:
         self.drafts.append(draft)
@@ -99,7 +106,11 @@ class SpeechHub:
             data += chunk
         sha = hashlib.sha256(data).hexdigest()
         self.blobs[sha] = data
+        self.path(sha).write_bytes(data)
         return sha, len(data)
+
+    def path(self, sha256: str) -> Path:
+        return self._folder / sha256
 
 
 def client(hub: SpeechHub, **limits: int) -> TestClient:
@@ -124,6 +135,20 @@ def test_the_file_goes_to_the_spool_and_the_job_names_it() -> None:
     assert draft.blobs == (sha,) and hub.blobs[sha] == b"sound"
     assert draft.request["blob"] == sha and draft.request["filename"] == "a.wav"
     assert draft.request["options"]["language"] == "en", "whisper-server's default"
+
+
+@pytest.mark.parametrize("path", ["/inference", "/v1/audio/transcriptions", "/v1/audio/translations"])
+def test_long_sound_is_a_large_call(tmp_path: Path, path: str) -> None:
+    hub = SpeechHub()
+    minute = np.concatenate([silence(61), jfk()])
+    for name, samples in (("long", minute), ("short", jfk())):
+        for file in (write_wav(tmp_path / f"{name}.wav", samples), encode(tmp_path / f"{name}.flac", samples, "flac", 16000)):
+            post(hub, path, file.read_bytes())
+    post(hub, path, bytes(600_000))
+    post(hub, path, JFK.read_bytes(), stream="true")
+    post(hub, path, (tmp_path / "long.wav").read_bytes(), stream="true")
+    large, caller = Priority.LARGE_CALL, Priority.CALLER
+    assert [d.priority for d in hub.drafts] == [large, large, caller, caller, large, caller, large]
 
 
 @pytest.mark.parametrize(
@@ -373,9 +398,24 @@ def test_wrong_requests_on_the_live_port(address: str, ai: openai.OpenAI) -> Non
         list(ai.audio.transcriptions.create(model="whisper-1", file=("x.txt", b"text " * 99), stream=True))
 
 
-def test_a_caller_that_hangs_up_frees_the_slot(service: RunningService, address: str, tmp_path: Path) -> None:
-    import numpy as np
+def test_a_clip_is_answered_before_a_long_file_that_came_first(address: str, tmp_path: Path) -> None:
+    long = write_wav(tmp_path / "long.wav", np.concatenate([jfk(), silence(16)] * 5))  # several chunks
+    answered: list[tuple[str, str]] = []
 
+    def send(path: Path) -> None:
+        answer = requests.post(f"{address}/inference", files={"file": path.read_bytes()}, timeout=300)
+        answered.append((path.name, answer.json()["text"]))
+
+    first = threading.Thread(target=send, args=(long,))
+    first.start()
+    wait_until(lambda: _busy(address), "the long file is under way", 60)
+    send(JFK)
+    first.join()
+    assert [name for name, _ in answered] == ["jfk.wav", "long.wav"]
+    assert word_errors(answered[0][1], JFK_SAYS) == 0 and word_errors(answered[1][1], " ".join([JFK_SAYS] * 5)) < 0.1
+
+
+def test_a_caller_that_hangs_up_frees_the_slot(service: RunningService, address: str, tmp_path: Path) -> None:
     long = encode(tmp_path / "long.flac", np.concatenate([jfk(), silence(3)] * 20), "flac", 16000)
     body = (
         b'--x\r\nContent-Disposition: form-data; name="file"; filename="long.flac"\r\n\r\n' + long.read_bytes()

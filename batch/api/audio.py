@@ -57,7 +57,7 @@ async def _answer(request: Request, upload: Upload, *, translate: bool) -> Respo
     if upload.sha256 is None:
         raise BadRequest('The field "file" is missing: send the sound in it.', param="file")
     if (upload.last("stream") or "").strip().lower() in ("true", "1"):
-        tickets = await accept(request, [draft(upload, options)], upload.fingerprint)
+        tickets = await accept(request, [await draft(request, upload, options)], upload.fingerprint)
         return EventStream(request.app.state.hub, tickets, _Deltas())
     result = await transcribe(request, upload, options, words="word" in grains)
     match shape:

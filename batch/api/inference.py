@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,12 +17,16 @@ from batch.api.idempotency import accept
 from batch.api.upload import Upload, receive
 from batch.errors import BadRequest, NotSupported, Unavailable
 from batch.media import language as languages
+from batch.media.length import likely_seconds
 from batch.media.subtitles import as_srt, as_vtt
 from batch.queue.jobs import Draft, Kind, Origin, Priority
 
 router = APIRouter()
 
 FORMATS = ("json", "text", "srt", "vtt", "verbose_json")
+
+LARGE = 60.0
+"""Seconds of sound above which short clips go first."""
 
 WRAP = 60
 """Characters at which whisper-server wraps segments when the answer has token times and max_len is not given."""
@@ -130,19 +135,22 @@ async def transcribe(
     request: Request, upload: Upload, options: Mapping[str, Any], *, words: bool = False
 ) -> dict[str, Any]:
     """Queue the uploaded file for a waiting caller and wait for its TranscribeResult."""
-    (ticket,) = await accept(request, [draft(upload, options, words=words)], upload.fingerprint)
+    (ticket,) = await accept(request, [await draft(request, upload, options, words=words)], upload.fingerprint)
     async with waiting(request, ticket):
         return dict(await ticket.result())
 
 
-def draft(upload: Upload, options: Mapping[str, Any], *, words: bool = False) -> Draft:
+async def draft(
+    request: Request, upload: Upload, options: Mapping[str, Any], *, words: bool = False
+) -> Draft:
     assert upload.sha256 is not None
+    seconds = await asyncio.to_thread(likely_seconds, request.app.state.hub.path(upload.sha256))
     asked: dict[str, Any] = {"blob": upload.sha256, "options": dict(options), "words": words}
     if upload.filename:
         asked["filename"] = upload.filename
     return Draft(
-        Kind.STT, "transcribe", asked, Origin.HTTP, Priority.CALLER, blobs=(upload.sha256,), waited=True,
-        source=upload.filename or None,
+        Kind.STT, "transcribe", asked, Origin.HTTP, Priority.LARGE_CALL if seconds > LARGE else Priority.CALLER,
+        blobs=(upload.sha256,), waited=True, source=upload.filename or None,
     )  # fmt: skip
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batch.errors import BadRequest, UnsupportedMedia
+from batch.media.length import wav_seconds
 
 RATE = 16_000
 """Samples a second of everything that comes out of here."""
@@ -189,7 +189,7 @@ def _lead(container: Any, stream: Any, frame: Any) -> int:
 
 def _length(container: Any, stream: Any, path: Path) -> float | None:
     """Seconds by the file's own account. FFmpeg cuts a WAV's to what is there, so its header is read again."""
-    promised = _wav_seconds(path) if container.format.name == "wav" else None
+    promised = wav_seconds(path) if container.format.name == "wav" else None
     if promised is not None:
         return promised
     if stream.duration and stream.time_base:
@@ -221,28 +221,3 @@ def _why_unread(path: Path, name: str) -> str:
     if head[4:8] == b"ftyp":
         return f"{name} cannot be read: its index is missing, so it was probably cut short while it was written."
     return f"{name} is not a sound or video file that can be read."
-
-
-def _wav_seconds(path: Path) -> float | None:
-    """Length of the data chunk by its header; None when it says "unknown" (streamed files) or is not there."""
-    with path.open("rb") as file:
-        head = file.read(12)
-        if head[:4] != b"RIFF" or head[8:] != b"WAVE":
-            return None
-        bytes_a_second = 0
-        for _ in range(64):
-            chunk = file.read(8)
-            if len(chunk) < 8:
-                return None
-            kind, size = chunk[:4], struct.unpack("<I", chunk[4:])[0]
-            if kind == b"fmt ":
-                body = file.read(min(size, 40))
-                if len(body) < 16:
-                    return None
-                bytes_a_second = struct.unpack("<I", body[8:12])[0]
-                file.seek(size + (size & 1) - len(body), 1)
-            elif kind == b"data":
-                return size / bytes_a_second if bytes_a_second and 0 < size < 0xFFFFFF00 else None
-            else:
-                file.seek(size + (size & 1), 1)
-    return None
