@@ -177,6 +177,7 @@ class Supervisor:
                 if state.status != "failed":
                     hub.set_model(kind, status="failed", error=f"The {kind} worker could not start: see the log.")
                 logger.error("%s: %s", kind, hub.model(kind).error)
+                await hub.turn_away(kind)
                 pause = min(60.0, max(5.0, pause * 2))
             else:
                 logger.warning("the %s worker ended with status %s; starting it again", kind, code)

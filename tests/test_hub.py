@@ -10,6 +10,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from scripted_work import ScriptedWork
 from batch.errors import Unavailable
 from batch.queue.channel import packed, socket_path
 from batch.queue.hub import Hub, Pace
-from batch.queue.jobs import Kind
+from batch.queue.jobs import Draft, Kind, Origin, Priority, State
+from batch.queue.keys import Key
 from batch.queue.spool import Spool
 from batch.queue.store import Store
 from batch.workers.weightless import WeightlessEngine
@@ -206,3 +208,40 @@ def test_a_question_that_waits_for_a_model_ends_with_the_service(tmp_path: Path)
 def _jobs(service: RunningService, state: str) -> list[dict[str, Any]]:
     found = service.command("jobs", "--json", "--state", state)
     return list(json.loads(found.stdout)) if found.returncode == 0 else []
+
+
+def test_callers_that_wait_when_their_model_fails_are_told_so(tmp_path: Path) -> None:
+    def draft() -> Draft:
+        return Draft(Kind.STT, "transcribe", {}, Origin.HTTP, Priority.CALLER, waited=True)
+
+    async def play() -> None:
+        store = Store(tmp_path / "state.db")
+        hub = Hub(store, Spool(tmp_path / "spool"), tmp_path)
+        await hub.start()
+        try:
+            key = Key(Kind.STT, "key", "what was asked")
+            first = await hub.submit(draft())
+            (again,), _ = await hub.submit_once(key, [draft()])
+            other = await hub.submit(replace(draft(), kind=Kind.VLM))
+            hub.set_model(Kind.STT, status="failed", error="a.bin is cut short.")
+            await hub.turn_away(Kind.STT)
+            for ticket in (first, again):
+                with pytest.raises(Unavailable, match="cut short"):
+                    await ticket.result()
+                row = store.job(ticket.id)
+                assert row is not None and row.state is State.CANCELLED
+            with pytest.raises(Unavailable, match="cut short"):
+                await hub.submit(draft())
+            with pytest.raises(Unavailable, match="cut short"):
+                await hub.submit_once(key, [draft()])
+            assert (hub.callers(Kind.STT), hub.callers(Kind.VLM), other.ended) == (0, 1, False)
+            assert store.ahead(other.id) == 0
+            await hub.submit(replace(draft(), waited=False))  # nobody waits: it may take its time
+            hub.set_model(Kind.STT, status="loading")
+            _, replayed = await hub.submit_once(key, [draft()])
+            assert not replayed, "a request that was turned away can be sent again under its key"
+        finally:
+            await hub.close()
+            store.close()
+
+    asyncio.run(play())

@@ -214,6 +214,27 @@ def test_a_missing_or_corrupt_model_file_is_a_503_saying_why_and_the_other_ports
     wait_until(lambda: "broken.gguf" in service.command("status").stdout.replace("\n", ""), "status says why")
 
 
+def test_a_caller_of_a_model_that_could_not_be_loaded_is_told_so_and_bulk_jobs_wait(start_service: Start) -> None:
+    broken = {f"BATCH_{kind}__MODEL": "./broken" for kind in ("VLM", "EMBEDDING", "STT")}
+    service = start_service(**broken)
+    (service.home / "broken").write_bytes(b"this is no model")
+    bulk = submit(service, "later")
+    sound = b"--x\r\nContent-Disposition: form-data; name=\"file\"\r\n\r\nsound\r\n--x--\r\n"
+    form = {"Content-Type": "multipart/form-data; boundary=x"}
+    calls: list[tuple[str, str, Any, dict[str, str]]] = [
+        ("vlm", "/v1/chat/completions", chat("hello"), {}), ("vlm", "/v1/completions", {"prompt": "hello"}, {}),
+        ("vlm", "/v1/chat/completions", {**chat("hello"), "stream": True}, {}),
+        ("vlm", "/v1/chat/completions", chat("hello"), {"Idempotency-Key": "one"}),
+        ("embedding", "/v1/embeddings", {"input": "x", "model": "any"}, {}),
+        ("stt", "/inference", sound, form), ("stt", "/v1/audio/transcriptions", sound, form),
+    ]  # fmt: skip
+    for _ in range(2):  # at first they load yet
+        for kind, path, body, headers in calls:
+            status, answer = service.call(kind, path, body, headers=headers)
+            assert status == 503 and "broken" in str(answer), (path, status, answer)
+    assert json.loads(service.command("show", bulk, "--json").stdout)["state"] == "queued"
+
+
 def test_a_port_in_use_is_one_sentence_naming_the_port(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import itertools
 import logging
 import os
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from batch.errors import BatchError, Cancelled, QueueFull, Unavailable
+from batch.errors import BatchError, Cancelled, DiskFull, NotFound, QueueFull, Unavailable
 from batch.queue.channel import Waker, packed, socket_path, unpacked
 from batch.queue.jobs import Draft, Job, Kind, Priority, State
 from batch.queue.keys import Held, Key, submit_once
@@ -175,7 +176,10 @@ class Hub:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     async def submit(self, draft: Draft, *, durable: bool = False) -> Ticket:
-        """Accept a job; raises QueueFull when too many callers wait already, DiskFull."""
+        """Accept a job; raises QueueFull when too many callers wait already, DiskFull, and Unavailable when its caller would
+        wait for a model that could not be loaded."""
+        if draft.waited:
+            self._refuse_if_failed(draft.kind)
         if draft.waited and (waiting := self._callers[draft.kind]) >= self._most_waiting:
             seconds = self._pace[draft.kind].refuse(waiting - self._most_waiting)
             raise QueueFull(f"{waiting} requests are waiting already: try again in {seconds} seconds.", retry_after=seconds)
@@ -205,10 +209,28 @@ class Hub:
                 self._forget(ticket.id)
             raise
         if not held:
+            try:  # only now: what was done before is told again, model or no model
+                self._refuse_if_failed(key.kind)
+            except Unavailable:
+                for ticket in tickets:
+                    await self.cancel(ticket.id)
+                raise
             return tickets, False
         for ticket in tickets:
             self._forget(ticket.id)
         return [await self._join(one, draft) for one, draft in zip(held, drafts, strict=True)], True
+
+    def _refuse_if_failed(self, kind: Kind) -> None:
+        if self._models[kind].status == "failed":
+            raise Unavailable(self._models[kind].error)
+
+    async def turn_away(self, kind: Kind) -> None:
+        """Tell every caller that waits for a model that it could not be loaded: when it will be, nobody knows."""
+        error = Unavailable(self._models[kind].error).record()
+        for ticket in [ticket for ticket in self._tickets.values() if ticket.kind is kind]:
+            ticket._push({"type": "end", "job": ticket.id, "state": "failed", "error": error})
+            with contextlib.suppress(NotFound, DiskFull):  # its row is not there, or is cancelled at the next start
+                await self.cancel(ticket.id)
 
     async def _join(self, held: Held, draft: Draft) -> Ticket:
         ticket = Ticket(self, replace(draft, id=held.job))
