@@ -312,6 +312,13 @@ def test_a_long_file_goes_by_in_chunks_with_checkpoints_progress_and_true_times(
     assert [s["id"] for s in result["segments"]] == list(range(len(result["segments"])))
 
 
+def test_without_times_nothing_is_cut_at_a_pause(english: SpeechEngine, tmp_path: Path) -> None:
+    sound = np.concatenate([jfk(), silence(20), jfk()[: 4 * RATE]])  # both go into one chunk
+    job = work(tmp_path, sound, no_timestamps=True, temperature_inc=0.0)
+    (segment,) = english.run(job)["segments"]
+    assert len(job.saved) == 1 and word_errors(segment["text"], f"{JFK_SAYS} And so my fellow Americans") < 0.2
+
+
 def test_a_restart_goes_on_at_the_next_chunk(
     english: SpeechEngine, undisturbed: tuple[ScriptedWork, dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -543,6 +550,11 @@ def test_loops_are_said_once() -> None:
     assert [s.text for s in kept] == [" Hello.", " Thank you.", " Bye."] and kept[1].end == 5.0
     assert len(without_loops(same[:2])) == 2, "twice is no loop"
     assert without_loops(same[:1], before=[" Thank you.", " thank you."]) == []
+    assert without_loops(same[:2], before=["Hello.", " Thank you."]) == [], "one before and two now are three"
+    assert without_loops(same, before=["Hello.", " Thank you."]) == []
+    assert len(without_loops(same[:1], before=["Hello.", " Thank you."])) == 1
+    assert len(without_loops(same[:2], before=[" Thank you.", "Hello."])) == 2, "something else came in between"
+    assert len(without_loops([_segment(" Hello."), *same[:2]], before=["Hi.", " Thank you."])) == 3
     ids = [1, 2, 3, *[7, 8, 9] * 12]
     stuck = without_loops([_segment("x", ids)])[0]
     assert [t.id for t in stuck.tokens] == [1, 2, 3, 7, 8, 9] and stuck.text == " w1 w2 w3 w7 w8 w9"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import takewhile
 
 from batch.workers.whisper import Segment, Token
 
@@ -40,9 +41,9 @@ def without_loops(segments: Iterable[Segment], before: Sequence[str] = ()) -> li
     for run in runs:
         same = kept[at : at + run]
         at += run
-        earlier = sum(1 for text in before if _same(text, same[0].text)) if not found else 0
-        if earlier == 2:
-            continue
+        earlier = 0 if found else sum(1 for _ in takewhile(lambda text: _same(text, same[0].text), reversed(before)))
+        if earlier and earlier + run >= NEIGHBOURS:
+            continue  # the one that stands for all of them is out already
         if run >= NEIGHBOURS:
             same = [replace(same[0], end=same[-1].end)]
         found += same

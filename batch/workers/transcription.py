@@ -121,10 +121,11 @@ class Transcription:
     def _chunk(self, chunk: Chunk, how: Decoding, *, once: bool = False) -> tuple[Piece, ...]:
         """Transcribe a chunk; gives the end of it that is to be heard again together with what follows (`once`)."""
         self._fresh, self._said = [], []
-        if chunk.joints and not how.no_timestamps:
+        joints = [] if how.no_timestamps else chunk.joints  # without times nothing tells what stands at one
+        if joints:
             how = replace(how, token_timestamps=True)  # they tell on which side of a joint a word stands
         found, rest = self._decode(chunk, how, once)
-        said = [part for segment in found for part in apart(segment, chunk.joints)
+        said = [part for segment in found for part in apart(segment, joints)
                 if not is_noise(part.text)]
         for segment in without_loops(said, [s["text"] for s in self.segments[-2:]]):
             item = self._segment(segment, chunk)
