@@ -330,6 +330,10 @@ def test_an_interrupted_pack_is_done_again_unless_its_job_ends(engine: Embedding
 def test_questions_are_answered_as_llama_server_does(engine: EmbeddingEngine) -> None:
     assert engine.ask("tokenize", {"content": "hello world"}) == {"tokens": [7592, 2088]}
     assert engine.ask("tokenize", {"content": "hello world", "add_special": True})["tokens"] == [101, 7592, 2088, 102]
+    mixed = {"content": ["hello", 2088, "[SEP]"]}
+    assert engine.ask("tokenize", mixed) == {"tokens": [7592, 2088, 102]}
+    assert engine.ask("tokenize", {**mixed, "add_special": True})["tokens"] == [101, 7592, 102, 2088, 102]
+    assert engine.ask("tokenize", {**mixed, "parse_special": False})["tokens"] == [7592, 2088, 1031, 19802, 1033]
     pieces = engine.ask("tokenize", {"content": "hello", "with_pieces": True})["tokens"]
     assert pieces[0]["id"] == 7592 and pieces[0]["piece"].strip() == "hello"
     assert engine.ask("detokenize", {"tokens": [7592, 2088]})["content"].strip() == "hello world"

@@ -257,14 +257,17 @@ class EmbeddingEngine:
             between()
         return np.concatenate([*parts, frame[model.prefix :]])
 
-    def _token_row(self, index: int, item: Sequence[int | str]) -> Tokens:
-        """A token array as it stands; strings in it are tokenised, the first item with its special tokens."""
+    def _token_row(
+        self, index: int, item: Sequence[int | str], *, add_special: bool = True, parse_special: bool = True
+    ) -> Tokens:
+        """A token array as it stands; strings in it are tokenised, one that comes first with its special tokens."""
         model = self.model
         parts: list[Tokens] = []
         ids: list[int] = []
         for at, value in enumerate(item):
             if isinstance(value, str):
-                parts += [np.array(ids, np.int32), model.tokenize(value, add_special=at == 0)]
+                special = add_special and at == 0
+                parts += [np.array(ids, np.int32), model.tokenize(value, add_special=special, parse_special=parse_special)]
                 ids = []
             elif isinstance(value, int) and 0 <= value < model.model.n_vocab:
                 ids.append(value)
@@ -294,7 +297,7 @@ class EmbeddingEngine:
                 if isinstance(content, str):
                     ids = model.tokenize(content, add_special=special, parse_special=parse).tolist()
                 else:
-                    ids = self._token_row(0, content).tolist()
+                    ids = self._token_row(0, content, add_special=special, parse_special=parse).tolist()
                 if payload.get("with_pieces"):
                     return {"tokens": [{"id": i, "piece": _shown(raw.piece(i, special=True))} for i in ids]}
                 return {"tokens": ids}
