@@ -203,7 +203,9 @@ def test_translating_english_gives_english(base: SpeechEngine, tmp_path: Path) -
     "options",
     [{"temperature": 0.2}, {"beam_size": 3}, {"best_of": 1, "temperature_inc": 0.0}, {"no_timestamps": True},
      {"prompt": "A speech of the president.", "carry_initial_prompt": True}, {"suppress_nst": True}, {"max_context": 0},
-     {"vad": True}],
+     {"vad": True}, {"vad": True, "vad_min_speech_duration_ms": 100}, {"vad": True, "vad_max_speech_duration_s": 9.5},
+     {"vad": True, "vad_speech_pad_ms": 100}, {"vad": True, "vad_min_silence_duration_ms": 10_000},
+     {"word_thold": 0.5, "token_timestamps": True}, {"tinydiarize": True}, {"audio_ctx": 800}],
 )  # fmt: skip
 def test_every_way_of_decoding_still_understands(
     english: SpeechEngine, tmp_path: Path, options: dict[str, Any]
@@ -404,6 +406,19 @@ def test_hours_of_silence_cost_no_model_call_but_yield(english: SpeechEngine, tm
     assert len(job.units) >= 3 and not job.saved
     done = [d for d, _, _ in job.units]
     assert done == sorted(done) and done[-1] > 150, "progress is what was heard, spoken or not"
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_sound_that_is_skipped_yields_all_the_same(english: SpeechEngine, tmp_path: Path, resumed: bool) -> None:
+    sound = np.concatenate([silence(238), jfk()[: 3 * RATE]])
+    kept = {"segments": [], "words": [], "language": "en", "sure": True, "shares": {}, "resume": 238 * RATE}
+    if resumed:
+        job = work(tmp_path, sound, checkpoints=[kept])
+    else:
+        job = work(tmp_path, sound, offset_t=238_000)
+    (segment,) = english.run(job)["segments"]
+    assert "fellow" in segment["text"] and segment["start"] >= 237.5
+    assert len(job.units) >= 4, "three minutes that nobody hears, and the chunk"
 
 
 # -- regions

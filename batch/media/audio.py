@@ -89,7 +89,7 @@ class Sound:
         self._container.close()
 
     def blocks(self, skip: int = 0) -> Iterator[Samples]:
-        """Float32 mono blocks at 16 kHz in order, each a second or less, without the first `skip` samples.
+        """Float32 mono blocks at 16 kHz in order, each a second or less; those of the first `skip` samples are empty.
 
         A broken packet is left out; a broken end sets `truncated`. Raises UnsupportedMedia when nothing decodes.
         """
@@ -100,8 +100,7 @@ class Sound:
             self.decoded += len(block)
             if self.decoded > MAX_HOURS * 3600 * RATE:
                 raise BadRequest(f"{self.name} is longer than {MAX_HOURS} hours: split it.")
-            if self.decoded > skip:
-                yield block[max(0, skip - start):]
+            yield block[max(0, skip - start):]
         got = self.decoded / RATE
         if not heard and (self._bad or self.seconds):
             raise UnsupportedMedia(f"{self.name} holds no sound that can be decoded.")

@@ -41,13 +41,18 @@ def without_loops(segments: Iterable[Segment], before: Sequence[str] = ()) -> li
     for run in runs:
         same = kept[at : at + run]
         at += run
-        earlier = 0 if found else sum(1 for _ in takewhile(lambda text: _same(text, same[0].text), reversed(before)))
+        earlier = 0 if found else _said_last(same[0].text, before)
         if earlier and earlier + run >= NEIGHBOURS:
             continue  # the one that stands for all of them is out already
         if run >= NEIGHBOURS:
             same = [replace(same[0], end=same[-1].end)]
         found += same
     return found
+
+
+def _said_last(text: str, before: Sequence[str]) -> int:
+    """How often in a row."""
+    return sum(1 for _ in takewhile(lambda said: _same(said, text), reversed(before)))
 
 
 def _same(one: str, other: str) -> bool:

@@ -73,7 +73,7 @@ class Transcription:
         if sound.seconds is not None:
             left = max(0.0, sound.seconds - self._skip / RATE)
             self._total = min(left, self._limit / RATE) if self._limit else left
-        blocks = self._scanned(self._bounded(sound.blocks(start), start), start)
+        blocks = self._scanned(self._bounded(sound.blocks(start), start), sound, start)
         first: list[Samples] = []
         length = 0
         for block in blocks:
@@ -245,14 +245,15 @@ class Transcription:
                 self.cut_off = True
                 return
 
-    def _scanned(self, blocks: Iterator[Samples], start: int) -> Iterator[Samples]:
-        """The blocks, with a yield point every minute: hours of silence never reach the model."""
-        place, reached = start, start
+    def _scanned(self, blocks: Iterator[Samples], sound: Sound, start: int) -> Iterator[Samples]:
+        """The blocks, with a yield point every minute: what is skipped and hours of silence never reach the model."""
+        place, reached = start, 0
         for block in blocks:
-            yield block
+            if len(block):
+                yield block
             place += len(block)
-            if place - reached >= 60 * RATE:
-                reached = place
+            if sound.decoded - reached >= 60 * RATE:
+                reached = sound.decoded
                 self._yield(place)
 
     def _yield(self, place: int) -> int:
