@@ -219,6 +219,14 @@ def test_what_is_no_form_or_has_no_file_is_refused() -> None:
     assert hub.blobs[hashlib.sha256(b"12").hexdigest()] == b"12"
 
 
+@pytest.mark.parametrize("name", ["undefined''a", "idna''a", "utf-8''%ff", "nonsense''a", "utf-8'"])
+def test_a_file_whose_name_is_in_no_coding_is_taken(name: str) -> None:
+    hub = SpeechHub()
+    body = f"--x\r\nContent-Disposition: form-data; name=file; filename*={name}\r\n\r\nsound\r\n--x--\r\n".encode()
+    answer = client(hub).post("/inference", content=body, headers={"content-type": "multipart/form-data; boundary=x"})
+    assert answer.status_code == 200 and hub.blobs[hub.drafts[0].blobs[0]] == b"sound"
+
+
 def test_a_large_upload_streams_and_one_past_the_limit_is_a_413() -> None:
     hub = SpeechHub()
     data = bytes(range(256)) * 40_000
@@ -302,14 +310,24 @@ def test_openais_shapes() -> None:
     assert hub.drafts[-1].request["options"]["translate"] is True
 
 
+def test_openais_fields_that_change_nothing_here_are_taken() -> None:
+    hub = SpeechHub()
+    path = "/v1/audio/transcriptions"
+    plain = post(hub, path).json()
+    given = {"include[]": ["logprobs"], "chunking_strategy": "auto", "stream": "false"}
+    assert post(hub, path, **given).json() == plain
+    assert hub.drafts[0].request == hub.drafts[1].request
+
+
 def test_a_stream_gives_a_delta_a_segment_and_then_the_whole_text() -> None:
     again: list[Any] = [{"type": "started"}, *({"type": "segment", "segment": s} for s in SEGMENTS[:1])]
-    for script in (
-        [*again, {"type": "segment", "segment": SEGMENTS[1]}, RESULT], [RESULT], [*again, *again, RESULT],
+    for script, said in (
+        ([*again, {"type": "segment", "segment": SEGMENTS[1]}, RESULT], "true"), ([RESULT], "yes"),
+        ([*again, *again, RESULT], "on"),
     ):  # fmt: skip
         hub = SpeechHub()
         hub.script = script
-        answer = post(hub, "/v1/audio/transcriptions", stream="true")
+        answer = post(hub, "/v1/audio/transcriptions", stream=said)
         assert answer.headers["content-type"].startswith("text/event-stream")
         events = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: ")]
         assert [e["type"] for e in events] == ["transcript.text.delta"] * 2 + ["transcript.text.done"]
@@ -427,12 +445,17 @@ def test_a_caller_that_hangs_up_frees_the_slot(service: RunningService, address:
             b"POST /inference HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: multipart/form-data; boundary=x\r\n"
             + f"Content-Length: {len(body)}\r\n\r\n".encode() + body
         )
-        wait_until(lambda: _busy(address), "the job runs")
+        (job,) = wait_until(lambda: _jobs(service, "running"), "the job runs", 60)
+    wait_until(lambda: job in _jobs(service, "cancelled"), "the job is cancelled in its middle")
     answer = requests.post(f"{address}/inference", files={"file": JFK.read_bytes()}, timeout=100)
     assert answer.status_code == 200 and word_errors(answer.json()["text"], JFK_SAYS) == 0
-    assert service.states("stt", 2) == ["done", "cancelled"], "nobody heard the long one to its end"
 
 
 def _busy(address: str) -> bool:
     page = requests.get(f"{address}/metrics", timeout=10).text
     return bool(re.search(r"^llamacpp:requests_processing 1", page, re.MULTILINE))
+
+
+def _jobs(service: RunningService, state: str) -> list[str]:
+    found = service.command("jobs", "--json", "--kind", "stt", "--state", state)
+    return [job["id"] for job in json.loads(found.stdout)]

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse, Response
 
 from batch.api.idempotency import accept
-from batch.api.inference import FORMATS, draft, json_response, one_of, read_options, transcribe
+from batch.api.inference import FORMATS, draft, is_true, json_response, one_of, read_options, transcribe
 from batch.api.sse import EventStream, data
 from batch.api.upload import Upload, receive
 from batch.errors import BadRequest, BatchError
@@ -56,7 +56,7 @@ async def _answer(request: Request, upload: Upload, *, translate: bool) -> Respo
     grains = _grains(upload, shape)
     if upload.sha256 is None:
         raise BadRequest('The field "file" is missing: send the sound in it.', param="file")
-    if (upload.last("stream") or "").strip().lower() in ("true", "1"):
+    if is_true(upload.last("stream") or ""):
         tickets = await accept(request, [await draft(request, upload, options)], upload.fingerprint)
         return EventStream(request.app.state.hub, tickets, _Deltas())
     result = await transcribe(request, upload, options, words="word" in grains)

@@ -92,7 +92,8 @@ LOADED: dict[str, Any] = {
 
 @router.post("/inference", openapi_extra=DOCUMENTED)
 async def inference(request: Request) -> Response:
-    """Transcribe one file; the fields are whisper-server's."""
+    """Transcribe one file; the fields are whisper-server's. `diarize` (it wants a speaker a channel, and channels are
+    mixed here) and `vad_samples_overlap` (pieces of speech are joined, none twice) are checked and change nothing."""
     upload = await receive(request)
     shape = one_of(upload, "response_format", FORMATS, "json")
     options = read_options(upload)
@@ -162,9 +163,9 @@ def read_options(upload: Upload) -> dict[str, Any]:
             found[name] = _number(name, given, rule)
     for name in BOOLEANS:
         if (said := upload.last(name)) is not None:
-            found[name] = _true(said)
+            found[name] = is_true(said)
     if "suppress_nst" not in found and (said := upload.last("suppress_non_speech")) is not None:
-        found["suppress_nst"] = _true(said)
+        found["suppress_nst"] = is_true(said)
     if (prompt := upload.last("prompt")) is not None:
         if "\0" in prompt:
             raise BadRequest('"prompt" must not hold a zero character.')
@@ -206,7 +207,7 @@ def _number(name: str, given: str, rule: Number) -> int | float:
     return rule.kind(value)
 
 
-def _true(said: str) -> bool:
+def is_true(said: str) -> bool:
     return said.strip().lower() in ("true", "1", "yes", "y", "on")
 
 

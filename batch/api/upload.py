@@ -106,7 +106,10 @@ class _Field:
         described = Message()
         described["content-disposition"] = headers.get("content-disposition", "")
         name = described.get_param("name", "", header="content-disposition")
-        filename = described.get_filename()
+        try:
+            filename = described.get_filename()
+        except (ValueError, LookupError):  # it is in a coding that no text is in, or its bytes are not
+            filename = None
         self.name = name if isinstance(name, str) else ""
         # Shown to people, never opened.
         last = (filename or "").replace("\\", "/").rsplit("/", 1)[-1]
