@@ -87,6 +87,9 @@ def test_a_jpg_an_mp3_and_a_txt_dropped_into_the_inbox_have_their_results_in_the
     assert word_error_rate(talk["text"], JFK) <= 0.05 and talk["language"] == "en"
     subtitles = (service.outbox / "trip/talk.mp3.srt").read_text()
     assert re.match(r"1\n00:00:00,\d{3} --> 00:00:\d\d,\d{3}\n", subtitles)
+    second = re.search(r"\n00:00:(\d\d),(\d{3}) --> .*\nask what you", subtitles)
+    assert second and 7.7 < int(second[1]) + int(second[2]) / 1000 < 8.7, "cues follow the words: he pauses until 8.2"
+    assert not any("words" in segment for segment in talk["segments"])
 
     notes = result(service, "notes.txt")
     jsonschema.validate(notes, schema)

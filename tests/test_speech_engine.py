@@ -98,7 +98,7 @@ def test_the_known_speech_is_understood_word_for_word(
     assert (result["language"], result["language_name"], result["duration"]) == ("en", "english", 11.0)
     assert len(job.units) == 1 and job.units[0] == (0.0, 11.0, "seconds")
     assert [e["segment"] for e in job.events if e["type"] == "segment"] == result["segments"]
-    assert "words" not in result and "truncated" not in result
+    assert "words" not in result["segments"][0] and "truncated" not in result
     for at, segment in enumerate(result["segments"]):
         assert segment["id"] == at and 0 <= segment["start"] < segment["end"] <= 11
         assert -1 < segment["avg_logprob"] < 0 and 0 <= segment["no_speech_prob"] < 0.5
@@ -132,11 +132,14 @@ def test_nothing_is_carried_from_one_job_to_the_next(english: SpeechEngine, tmp_
 
 def test_word_times_are_whole_words_in_order(english: SpeechEngine, tmp_path: Path) -> None:
     result = english.run(work(tmp_path, jfk(), words=True))
-    assert [w["word"].strip(",.").lower() for w in result["words"]] == JFK_SAYS.lower().split()
-    assert all(set(w) == {"word", "start", "end"} and 0 <= w["start"] <= w["end"] <= 11 for w in result["words"])
-    assert all(a["start"] <= b["start"] for a, b in itertools.pairwise(result["words"]))
-    ask = next(w for w in result["words"] if w["word"] == "ask")
+    said = [word for segment in result["segments"] for word in segment["words"]]
+    assert [w["word"].strip(",.").lower() for w in said] == JFK_SAYS.lower().split()
+    assert all(set(w) == {"word", "start", "end"} and 0 <= w["start"] <= w["end"] <= 11 for w in said)
+    assert all(a["start"] <= b["start"] for a, b in itertools.pairwise(said))
+    ask = next(w for w in said if w["word"] == "ask")
     assert 3.0 < ask["start"] < 3.9, "he pauses before he says ask"
+    plain = english.run(work(tmp_path, jfk()))["segments"]
+    assert [{**s, "words": None} for s in result["segments"]] == [{**s, "words": None} for s in plain], "nothing else changes"
 
 
 def test_token_times_are_whisper_servers_words(english: SpeechEngine, tmp_path: Path) -> None:
@@ -305,7 +308,7 @@ def test_a_long_file_goes_by_in_chunks_with_checkpoints_progress_and_true_times(
     starts = [0, 31, 67]
     for segment in result["segments"]:
         assert any(start - 0.5 <= segment["start"] < segment["end"] <= start + 11.5 for start in starts)
-    said = [w for w in result["words"] if w["word"].strip(",.") == "Americans"]
+    said = [w for s in result["segments"] for w in s["words"] if w["word"].strip(",.") == "Americans"]
     assert [round(w["start"]) for w in said] == pytest.approx([2, 33, 69], abs=1)
     assert len(job.saved) >= 2 and [s for kept in job.saved for s in kept["segments"]] == result["segments"]
     assert all(total == pytest.approx(88, abs=0.1) and unit == "seconds" for _, total, unit in job.units)
@@ -410,12 +413,11 @@ def test_hours_of_silence_cost_no_model_call_but_yield(english: SpeechEngine, tm
 
 @pytest.mark.parametrize("resumed", [False, True])
 def test_sound_that_is_skipped_yields_all_the_same(english: SpeechEngine, tmp_path: Path, resumed: bool) -> None:
+    place = 238 * RATE
     sound = np.concatenate([silence(238), jfk()[: 3 * RATE]])
-    kept = {"segments": [], "words": [], "language": "en", "sure": True, "shares": {}, "resume": 238 * RATE}
-    if resumed:
-        job = work(tmp_path, sound, checkpoints=[kept])
-    else:
-        job = work(tmp_path, sound, offset_t=238_000)
+    kept = {"segments": [], "language": "en", "sure": True, "shares": {}, "resume": place}
+    given: dict[str, Any] = {"checkpoints": [kept]} if resumed else {"offset_t": place * 1000 // RATE}
+    job = work(tmp_path, sound, **given)
     (segment,) = english.run(job)["segments"]
     assert "fellow" in segment["text"] and segment["start"] >= 237.5
     assert len(job.units) >= 4, "three minutes that nobody hears, and the chunk"

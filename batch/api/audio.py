@@ -59,7 +59,7 @@ async def _answer(request: Request, upload: Upload, *, translate: bool) -> Respo
     if is_true(upload.last("stream") or ""):
         tickets = await accept(request, [await draft(request, upload, options)], upload.fingerprint)
         return EventStream(request.app.state.hub, tickets, _Deltas())
-    result = await transcribe(request, upload, options, words="word" in grains)
+    result = await transcribe(request, upload, options, words="word" in grains or shape in ("srt", "vtt"))
     match shape:
         case "text":
             return PlainTextResponse(whole_text(result) + "\n")
@@ -103,7 +103,7 @@ def _verbose(result: Mapping[str, Any], grains: set[str], translate: bool) -> di
     if "segment" in grains:
         body["segments"] = [{key: segment[key] for key in _SEGMENT} for segment in result["segments"]]
     if "word" in grains:
-        body["words"] = result.get("words", [])
+        body["words"] = [word for segment in result["segments"] for word in segment.get("words", [])]
     return _noted(body | {"usage": _usage(result)}, result)
 
 

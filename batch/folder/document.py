@@ -21,7 +21,7 @@ from batch.queue.jobs import Job
 from batch.queue.spool import Spool
 
 VERSION = 1
-_SEGMENT = ("start", "end", "text", "avg_logprob", "no_speech_prob", "compression_ratio", "temperature", "words")
+_SEGMENT = ("start", "end", "text", "avg_logprob", "no_speech_prob", "compression_ratio", "temperature")
 
 Rows = Callable[[], Iterator[Sequence[float]]]
 

@@ -131,9 +131,10 @@ class Outbox:
             if "txt" in wanted:
                 lines = [segment["text"] for segment in segments if segment["text"]]
                 parts.append((".txt", lambda: ["".join(f"{line}\n" for line in lines).encode("utf-8", "replace")]))
+            timed = (jobs[steps.TRANSCRIPT].result or {}).get("segments", [])  # with their words' times
             for name, subtitles in (("srt", to_srt), ("vtt", to_vtt)):
                 if name in wanted:
-                    parts.append((f".{name}", _encoded(subtitles, segments)))
+                    parts.append((f".{name}", _encoded(subtitles, timed)))
         parts.append((".json", lambda: document.render(found, rows)))
         unwanted = tuple(ending for ending in RESULTS if ending not in dict(parts))
         return _Plan(

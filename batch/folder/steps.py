@@ -62,7 +62,8 @@ def first(kind: MediaKind, blob: str, asked: Mapping[str, Any], source: str) -> 
         }
         return CAPTION, _draft(Kind.VLM, "chat", request, (blob,), source)
     options = {"language": asked["language"], "translate": asked["translate"]}
-    request = {"blob": blob, "filename": source.rpartition("/")[2], "options": options}
+    # words: subtitles follow their times
+    request = {"blob": blob, "filename": source.rpartition("/")[2], "options": options, "words": True}
     return TRANSCRIPT, _draft(Kind.STT, "transcribe", request, (blob,), source)
 
 

@@ -165,7 +165,7 @@ class TranscribeRequest(TypedDict):
     beam_size, audio_ctx, max_context, word_thold, entropy_thold, logprob_thold, no_speech_thold, suppress_nst,
     no_language_probabilities, vad, … Booleans are bools, numbers numbers."""
     words: NotRequired[bool]
-    """Word timestamps are wanted."""
+    """Times of whole words are wanted."""
 
 
 class TranscribeResult(TypedDict):
@@ -179,9 +179,8 @@ class TranscribeResult(TypedDict):
     """Seconds of sound."""
     segments: list[dict[str, Any]]
     """id, start, end (s), text, tokens [ids], temperature, avg_logprob, compression_ratio, no_speech_prob,
-    words [{word, start, end, probability, t_dtw}] (whisper-server's: a word a token) when asked."""
-    words: NotRequired[list[dict[str, Any]]]
-    """Whole words {word, start, end}, with request.words."""
+    words when asked: whole ones [{word, start, end}] with request.words, with token_timestamps whisper-server's
+    [{word, start, end, probability, t_dtw}], a word a token."""
     language_probabilities: NotRequired[dict[str, float]]
     truncated: NotRequired[str]
     """One sentence when the file broke off before its end."""

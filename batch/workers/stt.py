@@ -80,8 +80,6 @@ class SpeechEngine:
             "segments": job.segments,
             "ms": (time.monotonic() - began) * 1000,
         }
-        if request.get("words"):
-            result["words"] = job.words
         if job.shares:
             result["language_probabilities"] = job.shares
         if truncated:

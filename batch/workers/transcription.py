@@ -56,13 +56,11 @@ class Transcription:
         self._resume = self._reached = 0
         self._sure = how.language != languages.AUTO
         self.segments: list[dict[str, Any]] = []
-        self.words: list[dict[str, Any]] = []
         self.language = "" if how.language == languages.AUTO else how.language
         self.shares: dict[str, float] = {}
         self.detected: str | None = None
         """The language, when it was detected and is sure."""
         self._fresh: list[dict[str, Any]] = []  # what the chunk in hand gave
-        self._said: list[dict[str, Any]] = []
         self.cut_off = False
         """Whether reading stopped before the file's end, as enough was heard."""
 
@@ -120,7 +118,7 @@ class Transcription:
 
     def _chunk(self, chunk: Chunk, how: Decoding, *, once: bool = False) -> tuple[Piece, ...]:
         """Transcribe a chunk; gives the end of it that is to be heard again together with what follows (`once`)."""
-        self._fresh, self._said = [], []
+        self._fresh = []
         joints = [] if how.no_timestamps else chunk.joints  # without times nothing tells what stands at one
         if joints:
             how = replace(how, token_timestamps=True)  # they tell on which side of a joint a word stands
@@ -131,11 +129,6 @@ class Transcription:
             item = self._segment(segment, chunk)
             self._fresh.append(item)
             self.segments.append(item)
-            if self._work.request.get("words"):
-                for word in words(segment.tokens):
-                    start, end = chunk.times(word.start, word.end)
-                    self._said.append({"word": word.text, "start": round(start, 3), "end": round(end, 3)})
-        self.words += self._said
         self._resume = rest[0].start if rest else chunk.end
         for item in self._fresh:
             self._work.emit({"type": "segment", "segment": item})
@@ -206,7 +199,12 @@ class Transcription:
             "compression_ratio": len(raw) / len(zlib.compress(raw)) if raw else 0.0,
             "no_speech_prob": segment.no_speech_prob,
         }
-        if self._options.get("token_timestamps"):
+        if self._work.request.get("words"):
+            item["words"] = []
+            for word in words(segment.tokens):
+                begins, ends = chunk.times(word.start, word.end)
+                item["words"].append({"word": word.text, "start": round(begins, 3), "end": round(ends, 3)})
+        elif self._options.get("token_timestamps"):
             item["words"] = []
             for token in segment.tokens:
                 begins, ends = chunk.times(token.start, token.end)
@@ -220,14 +218,13 @@ class Transcription:
 
     def _checkpoint(self) -> None:
         self._work.checkpoint(self._step, {
-            "segments": self._fresh, "words": self._said, "language": self.language, "sure": self._sure,
+            "segments": self._fresh, "language": self.language, "sure": self._sure,
             "shares": self.shares, "resume": self._resume,
         })
         self._step += 1
 
     def _take_up(self, kept: Mapping[str, Any]) -> None:
         self.segments += kept["segments"]
-        self.words += kept["words"]
         self.language, self._sure, self.shares = kept["language"], kept["sure"], dict(kept["shares"])
         self._resume = int(kept["resume"])
         self._step += 1
