@@ -31,7 +31,7 @@ from speech_setup import (
 from batch.errors import BadRequest, Cancelled, ModelProblem, NotSupported, UnsupportedMedia
 from batch.media.audio import RATE
 from batch.settings import Settings, SttSettings
-from batch.workers.hallucinations import is_noise, without_loops
+from batch.workers.hallucinations import is_noise, looped, without_loops
 from batch.workers.speech_regions import Chunk, Chunks, EnergyDetector, Piece, SileroDetector, heard, quietest
 from batch.workers.stt import SpeechEngine
 from batch.workers.whisper import PROMPT_BYTES, WINDOW, Segment, Token, WhisperModel, prompt_end, whole_characters
@@ -571,11 +571,38 @@ def test_loops_are_said_once() -> None:
     assert without_loops(same, before=["Hello.", " Thank you."]) == []
     assert len(without_loops(same[:1], before=["Hello.", " Thank you."])) == 1
     assert len(without_loops(same[:2], before=[" Thank you.", "Hello."])) == 2, "something else came in between"
+    verse = _segment(" And so my fellow Americans.", start=0.0, end=11.0)
+    assert without_loops([verse, verse], before=[verse.text] * 2) == [verse, verse], "nobody loops for so long"
     assert len(without_loops([_segment(" Hello."), *same[:2]], before=["Hi.", " Thank you."])) == 3
     ids = [1, 2, 3, *[7, 8, 9] * 12]
     stuck = without_loops([_segment("x", ids)])[0]
     assert [t.id for t in stuck.tokens] == [1, 2, 3, 7, 8, 9] and stuck.text == " w1 w2 w3 w7 w8 w9"
     assert len(without_loops([_segment("x", [5] * 8)])[0].tokens) == 8, "no no no is said"
+    assert looped(same) and looped([_segment("x", ids)])
+    assert not looped([]) and not looped(same[:2]) and not looped([_segment("x", [5] * 8)])
+
+
+def test_a_chunk_in_which_whisper_looped_is_heard_again_more_strictly(
+    english: SpeechEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = english._model
+    assert model is not None
+    asked: list[float] = []
+    transcribe = model.transcribe
+
+    def stuck(samples: Any, how: Any, *args: Any, **more: Any) -> Any:
+        asked.append(how.entropy_thold)
+        if len(asked) == 1:
+            return [_segment(" Thank you.", start=float(i), end=i + 1.0) for i in range(5)]
+        return transcribe(samples, how, *args, **more)
+
+    monkeypatch.setattr(model, "transcribe", stuck)
+    result = english.run(work(tmp_path, _spread()))
+    assert asked == [2.4, 2.8, *[2.4] * (len(asked) - 2)], "only the chunk that looped"
+    assert word_errors(result["text"], " ".join([JFK_SAYS] * 3)) < 0.1 and "Thank you" not in result["text"]
+    asked.clear()
+    english.run(work(tmp_path, _spread(), entropy_thold=3.0))
+    assert set(asked) == {3.0}, "what the request names holds"
 
 
 def test_words_are_whole_and_chinese_is_a_character_each() -> None:

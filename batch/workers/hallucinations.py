@@ -12,6 +12,10 @@ from batch.workers.whisper import Segment, Token
 NEIGHBOURS = 3
 """Identical segments in a row from which on they are one."""
 
+SHORT = 5.0
+"""Seconds: a longer segment that comes again in another chunk was said again. A chunk knows nothing of the one before,
+so only the short phrases that Whisper makes of noise come back in many."""
+
 ROUNDS, LENGTH = 4, 24
 """A segment's end is a loop when it says the same at least ROUNDS times over and LENGTH tokens."""
 
@@ -23,6 +27,14 @@ _NOISE = re.compile(
 def is_noise(text: str) -> bool:
     """Whether a text only names a sound: "[Music]", "(upbeat music)", "♪"."""
     return _NOISE.fullmatch(text) is not None
+
+
+def looped(segments: Sequence[Segment]) -> bool:
+    """Whether the decoder was stuck in one of the segments, or gave the same one too often in a row."""
+    return any(new.text != old.text for new, old in zip(map(_unwound, segments), segments, strict=True)) or any(
+        all(_same(segments[at].text, segments[at + i].text) for i in range(1, NEIGHBOURS))
+        for at in range(len(segments) - NEIGHBOURS + 1)
+    )
 
 
 def without_loops(segments: Iterable[Segment], before: Sequence[str] = ()) -> list[Segment]:
@@ -41,7 +53,7 @@ def without_loops(segments: Iterable[Segment], before: Sequence[str] = ()) -> li
     for run in runs:
         same = kept[at : at + run]
         at += run
-        earlier = 0 if found else _said_last(same[0].text, before)
+        earlier = 0 if found or same[0].end - same[0].start >= SHORT else _said_last(same[0].text, before)
         if earlier and earlier + run >= NEIGHBOURS:
             continue  # the one that stands for all of them is out already
         if run >= NEIGHBOURS:

@@ -186,8 +186,9 @@ class Regions:
     threshold: float = 0.5
     min_speech: int = RATE // 4
     """Samples; shorter noises are dropped."""
-    min_silence: int = RATE
-    """Shorter pauses stay in: without them Whisper mistakes words."""
+    min_silence: int = 2 * RATE
+    """Shorter pauses stay in, as with faster-whisper: without them Whisper mistakes words, and goes on for itself where a
+    sentence was broken off."""
     pad: int = RATE * 4 // 10
     """Samples kept before and behind a region, where soft sounds hide."""
     longest: int = WINDOW
@@ -277,7 +278,7 @@ class Chunks:
     def _cut(self) -> Iterator[Chunk]:
         """The chunk is full in the middle of a region: end it where it is quietest."""
         longest = self._rule.longest
-        while self._filled and (self._filled >= longest * 2 // 3 or longest - self._filled < 5 * RATE):
+        while self._filled and (self._filled >= longest // 2 or longest - self._filled < 5 * RATE):
             yield from self._flush()  # the region goes into the next chunk, whole if it ends soon
             if self._filled + len(self._sound) * FRAME <= longest:
                 return

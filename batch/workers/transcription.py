@@ -15,7 +15,7 @@ import numpy as np
 from batch.media import language as languages
 from batch.media.audio import Sound
 from batch.workers.engine import Work
-from batch.workers.hallucinations import is_noise, without_loops
+from batch.workers.hallucinations import is_noise, looped, without_loops
 from batch.workers.speech_regions import (
     Chunk,
     Chunks,
@@ -29,8 +29,9 @@ from batch.workers.speech_regions import (
 from batch.workers.whisper import RATE, WINDOW, Aborted, Decoding, Samples, Segment, WhisperModel
 from batch.workers.words import apart, words
 
-LONG_ENTROPY = 2.8
-"""Entropy threshold in a long file, unless the request names one: stricter, as loops cost most there."""
+LOOP_ENTROPY = 2.8
+"""Entropy threshold with which a chunk of a long file is heard again when Whisper looped in it, unless the request names
+one. At once it would be too strict: plain speech that repeats itself falls below it, and each fall costs two decodes."""
 
 LONG_CONTEXT = 64
 """Most tokens of a chunk's earlier text that its later text is conditioned on, for the same reason."""
@@ -100,8 +101,6 @@ class Transcription:
 
     def _long(self, blocks: Iterable[Samples], start: int) -> None:
         how = self._how
-        if "entropy_thold" not in self._options:
-            how = replace(how, entropy_thold=LONG_ENTROPY)
         if "max_context" not in self._options and not how.prompt:
             how = replace(how, max_context=LONG_CONTEXT)
         detector = self._detector()
@@ -136,6 +135,7 @@ class Transcription:
 
     def _decode(self, chunk: Chunk, how: Decoding, once: bool) -> tuple[list[Segment], tuple[Piece, ...]]:
         samples = chunk.samples
+        again = once and "entropy_thold" not in self._options
         while True:
             self._stop.clear()  # before the yield point: a cancel that comes later is not lost
             threads = self._yield(chunk.start)
@@ -149,6 +149,9 @@ class Transcription:
                     found = self._model.transcribe(samples, how, threads, self._stop.is_set, once=once)
                     if self._step == 0 and not self.shares:
                         self._note(self._model.detected(threads) if self._wants_shares else {})
+                if again and looped(found):
+                    how, again = replace(how, entropy_thold=LOOP_ENTROPY), False
+                    continue
                 left = self._model.left_off
                 return found, chunk.behind(left) if left is not None else ()
             except Aborted:
