@@ -112,7 +112,7 @@ def test_no_statement_walks_through_all_jobs_messages_or_files(tmp_path: Path, m
         store.submit(draft(waited=waited, blobs=("ab" * 32,)))
     job = store.take(Kind.VLM)
     assert job is not None
-    store.take(Kind.VLM, above=-1, mate_of=job)
+    store.take_mates(job, 8)
     store.waiting(Kind.VLM)
     store.checkpoint(job.id, 1, {})
     store.checkpoints(job.id)

@@ -126,9 +126,10 @@ def test_mates_are_of_the_same_task_and_at_least_as_urgent(store: Store) -> None
     other = submitted(store, draft(Priority.BATCH, task="other"))
     first = store.take(Kind.VLM)
     assert first is not None
-    mate = store.take(Kind.VLM, above=Priority.BATCH - 1, mate_of=first)
-    assert mate is not None and mate.id == embed[1]
-    assert store.take(Kind.VLM, above=Priority.BATCH - 1, mate_of=first) is None
+    assert store.take_mates(first, 0) == []
+    (mate,) = store.take_mates(first, 9)
+    assert mate.id == embed[1] and mate.state is State.RUNNING and mate.attempts == 1
+    assert store.take_mates(first, 9) == []
     last = store.take(Kind.VLM)
     assert last is not None and last.id == other[0], "a job of another task stays in the line"
 
@@ -136,18 +137,18 @@ def test_mates_are_of_the_same_task_and_at_least_as_urgent(store: Store) -> None
 def test_mates_of_a_dead_worker_are_all_blamed_but_run_alone_from_then_on(store: Store) -> None:
     submitted(store, draft(Priority.BATCH, task="embed"), draft(Priority.BATCH, task="embed"))
     first = store.take(Kind.VLM)
-    assert first and store.take(Kind.VLM, above=-1, mate_of=first)
+    assert first and len(store.take_mates(first, 9)) == 1
     assert [state for _, state in store.recover(Kind.VLM, 3)] == [State.QUEUED] * 2
     again = store.take(Kind.VLM)
     assert again and again.id == first.id and again.attempts == 2
-    assert store.take(Kind.VLM, above=-1, mate_of=again) is None, "a suspect takes no mates, and is none"
+    assert store.take_mates(again, 9) == [], "a suspect takes no mates, and is none"
 
 
 def test_a_job_that_waited_for_an_inner_one_is_not_blamed_for_its_crash(store: Store) -> None:
     bulk, mate = submitted(store, draft(task="embed"), draft(task="embed"))
     outer = store.take(Kind.VLM)
     assert outer and outer.id == bulk
-    assert store.take(Kind.VLM, above=-1, mate_of=outer)
+    assert len(store.take_mates(outer, 9)) == 1
     (caller,) = submitted(store, draft(Priority.CALLER))
     inner = store.take(Kind.VLM, above=Priority.INBOX)
     assert inner and inner.id == caller

@@ -134,6 +134,13 @@ class EventStream:
             if time.monotonic() - self._sent >= GATHER:
                 self._flush()
 
+    def hold(self, frame: Mapping[str, Any]) -> None:
+        """Send a frame with the next one, or from the first `hurry` on that comes `GATHER` later."""
+        with self._lock:
+            if not self._held:
+                self._sent = time.monotonic()
+            self._held.append(packed(frame))
+
     def hurry(self, now: float) -> None:
         """Between two units of work: what was posted more than `GATHER` ago must not wait for a slow one."""
         if self._held and now - self._sent >= GATHER:

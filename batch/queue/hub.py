@@ -383,7 +383,8 @@ class Hub:
                     self.set_model(kind, status="loading", progress=0.0, error=None, pid=frame["pid"], busy=None,
                                    beat=time.monotonic())  # fmt: skip
                     # Its predecessor may have died between a job's end and the telling of it.
-                    untold, self._under_way[kind] = self._under_way[kind], set()
+                    untold = self._under_way[kind] | {t.id for t in self._tickets.values() if t.kind is kind}
+                    self._under_way[kind] = set()
                     for job in untold:
                         await self._noticed(job)
                 elif "notice" in frame:

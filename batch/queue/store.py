@@ -71,6 +71,36 @@ class Transaction:
                 "insert or ignore into blob values (?,?,'request')", [(draft.id, sha) for sha in draft.blobs]
             )
 
+    def next_messages(self, kind: Kind, floor: float, limit: int) -> list[Any]:
+        """(id, data, priority) of a queue's first messages above a priority."""
+        return self._conn.execute(
+            "select id, data, priority from task where queue=? and priority>? order by priority desc, id limit ?",
+            (kind, floor, limit),
+        ).fetchall()
+
+    def claim(self, kind: Kind, message: int, data: bytes, priority: float, mate_of: Job | None = None) -> Job | None:
+        """Turn a message into a claim, and its job into a running one; None, and nothing done, when it names no queued
+        job (with `mate_of`: none of that job's task that is tried for the first time)."""
+        only, params = "", []
+        if mate_of is not None:
+            only, params = " and task=? and attempts=0", [mate_of.task]
+        # Never before it was made: the clock may have been set back.
+        row = self._conn.execute(
+            "update job set state='running', attempts=attempts+1, started_at=max(?, created_at), progress=null "
+            f"where id=? and message=? and state='queued'{only} returning {_COLUMNS}",
+            (time.time(), _job_of(data), message, *params),
+        ).fetchone()
+        if row is None:
+            return None
+        job = _job(row)
+        self._conn.execute("delete from task where id=?", (message,))
+        # A pack's claims share their time, by which `recover` tells mates from jobs that wait for inner ones.
+        self._conn.execute(
+            "insert or replace into claim values (?,?,?,?,?,?)",
+            (job.id, kind, data, priority, message, mate_of.started_at if mate_of else job.started_at),
+        )
+        return job
+
     def _enqueue(self, kind: Kind, job: str, priority: float, message: int | None = None) -> int:
         self.wakes.add(kind)
         cursor = self._conn.execute(
@@ -170,9 +200,8 @@ class Store:
         with self.transaction(durable=durable) as transaction:
             transaction.submit(draft)
 
-    def take(self, kind: Kind, *, above: float | None = None, mate_of: Job | None = None) -> Job | None:
-        """Claim the next job of a queue: most urgent first, then oldest. With `above`, only a more urgent one; with
-        `mate_of`, only one of the same task that has not taken a worker down yet."""
+    def take(self, kind: Kind, *, above: float | None = None) -> Job | None:
+        """Claim the next job of a queue: most urgent first, then oldest. With `above`, only a more urgent one."""
         floor = -1.0 if above is None else above
         with self._lock:
             # A look without the write lock first, as most looks find nothing.
@@ -180,38 +209,30 @@ class Store:
                 return None
             with self.transaction() as transaction:
                 while True:
-                    row = transaction.execute(
-                        "select id, data, priority from task where queue=? and priority>? "
-                        "order by priority desc, id limit 1",
-                        (kind, floor),
-                    ).fetchone()
-                    if row is None:
+                    rows = transaction.next_messages(kind, floor, 1)
+                    if not rows:
                         return None
-                    message, data, priority = row
-                    job = _job_of(data)
-                    found = transaction.execute(
-                        "select task, attempts from job where id=? and message=? and state='queued'", (job, message)
-                    ).fetchone()
-                    if found is not None:
-                        break
+                    if (job := transaction.claim(kind, *rows[0])) is not None:
+                        return job
                     # Not ours: kept for a look, out of the way of the others.
-                    transaction.execute("update task set queue='set aside' where id=?", (message,))
-                    logger.error("message %d of the %s queue names no queued job: it is set aside", message, kind)
-                if mate_of is not None and tuple(found) != (mate_of.task, 0):
-                    return None
-                transaction.execute("delete from task where id=?", (message,))
-                # Never before it was made: the clock may have been set back.
-                (began,) = transaction.execute(
-                    "update job set state='running', attempts=attempts+1, started_at=max(?, created_at), progress=null "
-                    "where id=? returning started_at",
-                    (time.time(), job),
-                ).fetchone()
-                # A pack's claims share their time, by which `recover` tells mates from jobs that wait for inner ones.
-                transaction.execute(
-                    "insert or replace into claim values (?,?,?,?,?,?)",
-                    (job, kind, data, priority, message, mate_of.started_at if mate_of else began),
-                )
-                return self.job(job)
+                    transaction.execute("update task set queue='set aside' where id=?", (rows[0][0],))
+                    logger.error("message %d of the %s queue names no queued job: it is set aside", rows[0][0], kind)
+
+    def take_mates(self, first: Job, limit: int) -> list[Job]:
+        """Claim what comes next in a running job's queue, as long as it is as urgent, of the same task, and has not taken a
+        worker down yet; at most `limit` jobs."""
+        floor = float(first.priority - 1)
+        found: list[Job] = []
+        with self._lock:
+            if limit < 1 or not self.waiting(first.kind, floor):
+                return found
+            with self.transaction() as transaction:
+                for message, data, priority in transaction.next_messages(first.kind, floor, limit):
+                    job = transaction.claim(first.kind, message, data, priority, first)
+                    if job is None:
+                        break
+                    found.append(job)
+        return found
 
     def waiting(self, kind: Kind, above: float = -1.0) -> bool:
         """Whether a message of a higher priority than `above` waits."""
@@ -243,9 +264,9 @@ class Store:
             transaction.execute("delete from blob where job=? and role='request'", (job,))
             transaction.execute("delete from checkpoint where job=?", (job,))
 
-    def put_back(self, job: str, *, count: bool) -> None:
+    def put_back(self, job: str, *, count: bool, durable: bool = True) -> None:
         """A claimed job returns to its old place in the line; `count=False` takes the attempt back too."""
-        with self.transaction(durable=True) as transaction:
+        with self.transaction(durable=durable) as transaction:
             row = transaction.execute("select queue, priority, message from claim where job=?", (job,)).fetchone()
             if row is None:
                 return

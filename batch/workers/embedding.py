@@ -67,11 +67,14 @@ class Order:
 class EmbeddingEngine:
     """One embedding model. Everything a run needs is local to it, so runs may nest at any yield point."""
 
+    brief = True
+
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._model: PooledModel | None = None
         self._facts: dict[str, Any] = {}
         self._texts = self._tokens = self._packs = 0
+        self._usual = 32.0  # tokens of a job that is small enough to be a mate
         self._seconds = 0.0
 
     @property
@@ -136,31 +139,41 @@ class EmbeddingEngine:
 
     def _mates(self, work: Work, pack: list[tuple[Order, int]]) -> list[Order]:
         """Fill the last pack of a job with jobs that wait already and fit into it as a whole."""
+        model = self.model
         used = sum(len(order.rows[row]) for order, row in pack)
         # The last may reach over the budget: sending it back costs more than a pack that is a little too large.
-        most = min(self.model.room, self.model.pack_tokens * 3 // 2)
+        most = min(model.room, model.pack_tokens * 3 // 2)
         mates: list[Order] = []
-        while len(pack) < MOST_SEQUENCES and used < self.model.pack_tokens:
-            taken = work.mates(1)
-            if not taken:
+        while len(pack) < MOST_SEQUENCES and used < model.pack_tokens:
+            wanted = max(1, min(MOST_SEQUENCES - len(pack), int((model.pack_tokens - used) / self._usual)))
+            taken = work.mates(wanted)
+            for at, mate in enumerate(taken):
+                # a large call is the next job's turn
+                order = None if "blob" in mate.request else self._mate(mate)
+                if order is not None:
+                    size = sum(map(len, order.rows))
+                    self._usual += (size - self._usual) / 16
+                    if len(pack) + len(order.rows) <= MOST_SEQUENCES and used + size <= most:
+                        pack += [(order, row) for row in order.waiting]
+                        used += size
+                        mates.append(order)
+                        continue
+                elif "blob" not in mate.request:
+                    continue  # it has failed
+                for late in taken[at:]:
+                    late.put_back()
+                return mates
+            if len(taken) < wanted:
                 break
-            mate = taken[0]
-            if "blob" in mate.request:  # a large call: the next job's turn
-                mate.put_back()
-                break
-            try:
-                order = self._order(mate)
-            except Exception as error:
-                mate.fail(error)
-                continue
-            size = sum(map(len, order.rows))
-            if len(pack) + len(order.rows) > MOST_SEQUENCES or used + size > most:
-                mate.put_back()
-                break
-            pack += [(order, row) for row in order.waiting]
-            used += size
-            mates.append(order)
         return mates
+
+    def _mate(self, mate: Work) -> Order | None:
+        """What a mate asks for; one that asks for what cannot be done fails alone."""
+        try:
+            return self._order(mate)
+        except Exception as error:
+            mate.fail(error)
+            return None
 
     def _compute(self, work: Work, pack: list[tuple[Order, int]], threads: int) -> None:
         """Decode a pack and hand out its vectors; after an interrupt ask the yield point, then do it again."""

@@ -75,6 +75,9 @@ class Work(Protocol):
 class Engine(Protocol):
     """One model, loaded once, one job at a time; `run` may be entered again from inside `Work.unit`."""
 
+    brief: bool
+    """Whether its units take milliseconds, so that a waiting caller's job need not be told of when it starts."""
+
     def load(self, report: Callable[[float], None]) -> Mapping[str, Any]:
         """Load the model, reporting progress 0..1; returns what `/props` and `/v1/models` tell (see `Facts` keys:
         model (name), path, size (bytes), n_ctx, n_ctx_train, n_vocab, n_params, n_embd, vision (bool), template…).

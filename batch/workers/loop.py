@@ -205,7 +205,7 @@ class Worker:
         work = RunningWork(self, job)
         self.stack.append(work)
         self._weigh()
-        self.events.send({"type": "started", "job": job.id})
+        self.tell_started(job)
         fail_points.reach("claimed")
         try:
             try:
@@ -227,6 +227,11 @@ class Worker:
                 raise
         finally:
             self._weigh()
+
+    def tell_started(self, job: Job) -> None:
+        """Nobody needs to hear of a short piece of work at once: that news would only take a core from it."""
+        tell = self.events.hold if job.waited and self.engine.brief else self.events.send
+        tell({"type": "started", "job": job.id})
 
     def _weigh(self) -> None:
         """Tell the other workers how much this one computes: a waiting caller's work weighs twice bulk work."""
@@ -280,16 +285,17 @@ class RunningWork:
                 worker.attention = False
                 if worker.store.cancelled(self.job.id):
                     raise Cancelled()
-        if done is not None and now >= self._next_tell:
+        if now >= self._next_tell:
             self._next_tell = now + TELL
-            progress = {"done": done, "total": total, "unit": name}
-            worker.events.send({"type": "progress", "job": self.job.id, **progress})
-            if now >= self._next_write:
-                self._next_write = now + WRITE
-                with contextlib.suppress(DiskFull):  # nobody loses anything
-                    worker.store.progress(self.job.id, {**progress, "start": self._start})
-        else:
-            worker.events.send({"type": "beat"})
+            if done is None:
+                worker.events.send({"type": "beat"})
+            else:
+                progress = {"done": done, "total": total, "unit": name}
+                worker.events.send({"type": "progress", "job": self.job.id, **progress})
+                if now >= self._next_write:
+                    self._next_write = now + WRITE
+                    with contextlib.suppress(DiskFull):  # nobody loses anything
+                        worker.store.progress(self.job.id, {**progress, "start": self._start})
         worker._weigh()
         self._threads = worker.threads()
 
@@ -325,20 +331,19 @@ class RunningWork:
         return self._worker.store.checkpoints(self.job.id)
 
     def mates(self, limit: int) -> list[Work]:
-        taken: list[Work] = []
         worker = self._worker
         # What took a worker down before runs alone, so that its mates are not failed together with it.
-        while len(taken) < limit and worker.deadline is None and self.job.attempts == 1:
-            try:
-                job = worker.store.take(worker.kind, above=self.job.priority - 1, mate_of=self.job)
-            except DiskFull:
-                break
-            if job is None:
-                break
-            mate = RunningWork(worker, job)
-            self._mates[job.id] = mate
+        if worker.deadline is not None or self.job.attempts != 1:
+            return []
+        try:
+            jobs = worker.store.take_mates(self.job, limit)
+        except DiskFull:
+            return []
+        taken: list[Work] = []
+        for job in jobs:
+            self._mates[job.id] = mate = RunningWork(worker, job)
             taken.append(mate)
-            worker.events.send({"type": "started", "job": job.id})
+            worker.tell_started(job)
         return taken
 
     # -- the end
@@ -364,7 +369,7 @@ class RunningWork:
         for work in (self, *self._mates.values()):
             work._ended = True
             try:
-                self._worker.store.put_back(work.job.id, count=False)
+                self._worker.store.put_back(work.job.id, count=False, durable=not work.job.waited)
             except DiskFull as error:  # its claim stays, which the next start finds
                 logger.error("job %s could not be put back: %s", work.job.id, error.message)
 

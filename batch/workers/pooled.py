@@ -25,6 +25,8 @@ LONGEST = 8192
 SIZES = (96, 128, 192, 256, 512)
 """Tokens a pack, to choose from. Below 64 tokens llama.cpp's attention on a CPU takes a slower path, and a pack is
 seldom quite full."""
+UNIT = 0.1
+"""Seconds that a pack may take on the threads that measure: somebody more urgent may come meanwhile."""
 POOLINGS = {1: "mean", 2: "cls", 3: "last"}
 _HANGUL = re.compile("[\uac00-\ud7a3]+")
 _POINTER = ctypes.POINTER(ctypes.c_int32)
@@ -140,10 +142,10 @@ class PooledModel:
         return rows
 
     def measure(self, threads: int, seconds: float = 0.4) -> dict[int, int]:
-        """Set `pack_tokens` to the smallest pack of short texts that comes near the most tokens a second.
+        """Set `pack_tokens` to the largest pack of short texts that still makes nearly the most tokens a second, as more
+        threads gain more from larger ones than those that measure; but to none that takes longer than `UNIT`.
 
-        Returns the rates seen, tokens a second by tokens a pack. A pack that would not fit into `seconds` is not
-        tried: so slow a model gains little from larger ones, and a unit of work should stay short.
+        Returns the rates seen, tokens a second by tokens a pack. A pack that would not fit into `seconds` is not tried.
         """
         text = np.arange(16, dtype=np.int32) * 97 % self.model.n_vocab
         self.embed([text], threads)
@@ -157,7 +159,8 @@ class PooledModel:
             self.embed([text] * (size // len(text)), threads)
             rates[size] = max(rates.get(size, 0.0), size / (time.perf_counter() - start))
         best = max(rates.values())
-        self.pack_tokens = min(size for size, rate in rates.items() if rate >= 0.95 * best)
+        good = [size for size, rate in rates.items() if rate >= 0.95 * best]
+        self.pack_tokens = max([size for size in good if size / rates[size] <= UNIT], default=min(good))
         return {size: round(rate) for size, rate in rates.items()}
 
     def stop(self) -> None:

@@ -24,6 +24,8 @@ from batch.workers.whisper import RATE, Decoding, WhisperModel
 class SpeechEngine:
     """One Whisper model. See batch.workers.engine.Engine."""
 
+    brief = False
+
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._model: WhisperModel | None = None

@@ -38,6 +38,8 @@ _SEQUENCES = len(Priority)
 class VlmEngine:
     """One chat model with its projector, if it has one."""
 
+    brief = False
+
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._context: Context | None = None

@@ -25,6 +25,7 @@ class WeightlessEngine:
 
     def __init__(self, kind: Kind) -> None:
         self._kind = kind
+        self.brief = kind is Kind.EMBEDDING
         self._stop = threading.Event()
 
     def load(self, report: Callable[[float], None]) -> Mapping[str, Any]:
