@@ -15,6 +15,8 @@ import pytest
 from batch.catalog.resolved import resolve
 from batch.errors import BadRequest, Cancelled, ContextExceeded, ModelProblem
 from batch.workers import vlm
+from batch.workers.sampler import Sampler
+from batch.workers.sampling import Sampling
 from batch.workers.vlm import VlmEngine
 from tests import vlm_setup
 from tests.vlm_setup import chat, completion, content, picture, told
@@ -480,3 +482,35 @@ def test_questions_are_answered_while_a_job_runs(engine: VlmEngine, tmp_path: Pa
         over.set()
         thread.join(10)
     assert len(set(answers)) == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "short"),
+    [
+        ({}, True), ({"top_k": 5, "min_p": 0.2, "top_n_sigma": 1.0}, True), ({"temperature": 0.1}, False),
+        ({"typical_p": 0.5}, False), ({"xtc_probability": 0.5}, False), ({"dynatemp_range": 0.5}, False),
+        ({"samplers": ("top_k",)}, False), ({"repeat_penalty": 1.3}, False), ({"mirostat": 2}, False),
+    ],
+)  # fmt: skip
+def test_at_temperature_0_the_shortcut_draws_what_the_whole_chain_draws(
+    engine: VlmEngine, fields: dict[str, Any], short: bool
+) -> None:
+    model, context = engine._model, engine._resources.context
+    sampling = replace(Sampling(temperature=0.0, seed=1), **fields)
+    quick, whole = Sampler(model, sampling), Sampler(model, sampling)
+    assert quick._largest == short
+    whole._largest = False
+    drawn: list[list[int]] = [[], []]
+    try:
+        ids = model.tokenize("Once there was a red circle and")
+        context.decode(ids, 0, 0, output=True)
+        for step in range(24):
+            for sampler, tokens in zip((quick, whole), drawn, strict=True):
+                tokens.append(sampler.sample(context))
+            context.step(drawn[0][-1], len(ids) + step, 0)
+    finally:
+        context.remove(0)
+        quick.close()
+        whole.close()
+    assert drawn[0] == drawn[1]
+    assert not Sampler(model, sampling, bias=[(5, 1.0)])._largest

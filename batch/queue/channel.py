@@ -104,8 +104,8 @@ class WakeListener:
             self._woken()
 
 
-GATHER = 0.004
-"""Seconds over which a fast generation's tokens are sent together: less than anybody sees."""
+GATHER = 0.02
+"""Seconds over which a fast generation's tokens are sent together: fifty times a second is more often than anybody sees."""
 
 
 class EventStream:

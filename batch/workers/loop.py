@@ -257,6 +257,7 @@ class RunningWork:
         self._threads = worker.threads()
         self._start: float | None = None  # progress that an earlier attempt had made
         self._mates: dict[str, RunningWork] = {}
+        self._speaks = False
         self._ended = False
 
     # -- the yield point
@@ -303,7 +304,10 @@ class RunningWork:
 
     def emit(self, event: Mapping[str, Any]) -> None:
         if self.watched:
-            self._worker.events.post({**event, "job": self.job.id})
+            # What a caller waits for most comes at once, what follows it a few at a time.
+            tell = self._worker.events.post if self._speaks else self._worker.events.send
+            self._speaks = True
+            tell({**event, "job": self.job.id})
 
     def blob(self, sha256: str) -> Path:
         path = self._worker.spool.path(sha256)
