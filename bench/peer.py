@@ -187,9 +187,15 @@ def _cpu(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def free_ports(count: int) -> list[int]:
+    """Held all at once, so that no two are the same."""
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [int(sock.getsockname()[1]) for sock in sockets]
+
+
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
+    return free_ports(1)[0]
 
 
 @contextlib.contextmanager
@@ -232,7 +238,7 @@ def ours(threads: int = 0, **models: str) -> Iterator[Peer]:
     """The whole service as users run it, in a home of its own. `models`: kind to a name or path; the kinds that are not
     named get the engine without weights. `vlm_mmproj` names the projector."""
     kinds = ("vlm", "embedding", "stt")
-    ports = {kind: free_port() for kind in kinds}
+    ports = dict(zip(kinds, free_ports(len(kinds)), strict=True))
     settings = {f"BATCH_{kind.upper()}__MODEL": models.pop(kind, "weightless") for kind in kinds}
     settings |= {f"BATCH_{kind.upper()}__THREADS": str(threads) for kind in kinds}
     if mmproj := models.pop("vlm_mmproj", ""):

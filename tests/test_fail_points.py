@@ -66,6 +66,18 @@ def test_a_waiting_caller_is_answered_wherever_its_worker_is_killed(start_servic
 
 
 @pytest.mark.drill
+@pytest.mark.parametrize("point", ["claimed", "computed", "ended"])
+def test_a_waiting_embedding_is_answered_wherever_its_worker_is_killed(start_service: Start, point: str) -> None:
+    """Its start is told together with its end: the successor must not need to have heard of it."""
+    service = start_service(BATCH_FAIL_AT=point).ready("embedding")
+    status, answer = service.call("embedding", "/v1/embeddings", {"model": "any", "input": "one two three"})
+    assert status == 200 and len(answer["data"]) == 1
+    with opened(service) as store:
+        (job,) = store.jobs()
+    assert job.attempts == (1 if point == "ended" else 2)
+
+
+@pytest.mark.drill
 @pytest.mark.parametrize("point", ["spooled", "committed"])
 def test_a_call_is_lost_with_its_caller_and_leaves_nothing(start_service: Start, point: str) -> None:
     service = start_service(BATCH_FAIL_AT=point).ready("embedding")
