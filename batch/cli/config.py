@@ -42,7 +42,8 @@ def gc(home: Home = None) -> None:
             while found := store.expire(origin, before):
                 rows += found
         if Origin.INBOX in due:
-            sum(forget(Ledger(store), due[Origin.INBOX]))
+            for _ in forget(Ledger(store), due[Origin.INBOX]):
+                pass
         files = 0
         while found := sweep_orphans(store, spool):
             files += found
