@@ -1,10 +1,12 @@
 """Embeddings against llama-server, alternating in one run: latency, one call of many texts, many callers.
 
-    BATCH_LLAMA_SERVER=/path/to/llama-server python bench/embeddings.py [--model FILE] [--rounds N] [--threads N]
-                                                                        [--full] [--json]
+    BATCH_LLAMA_SERVER=/path/to/llama-server python bench/embeddings.py [--model minilm|wide|FILE] [--rounds N]
+                                                                        [--threads N] [--full] [--json]
 
-Both serve the same GGUF with the same number of threads. llama-server runs with one slot and with its default number;
-the better of the two counts. `--full` adds 10,000 texts: as one call to each, and as inbox files for ours.
+Two models: MiniLM (6 layers of 384), and a BERT of bge-base-zh's size (12 of 768), which the service embeds with by
+default; no registry carries that one, so its weights are random (wide_bert.py). Both sides serve the same GGUF
+with the same number of threads. llama-server runs with one slot and with its default number; the better of the two
+counts. `--full` adds 10,000 texts, of the first model: as one call to each, and as inbox files for ours.
 """
 
 from __future__ import annotations
@@ -18,10 +20,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import llama_server
+import wide_bert
 from measure import Measure, Report, finish, machine, options
 from peer import Client, Peer, ours
-
-from batch.settings import default_models_dir
 
 WORDS = [
     "river", "stone", "market", "engine", "winter", "garden", "letter", "music", "doctor", "bridge", "window",
@@ -108,28 +109,38 @@ FULL = [
 ]
 
 
-def main() -> int:
-    parser = options(__doc__ or "", rounds=5)
-    parser.add_argument("--model", type=Path, default=default_models_dir() / "all-MiniLM-L6-v2-f16.gguf")
-    parser.add_argument("--full", action="store_true", help="add 10,000 texts")
-    given = parser.parse_args()
+def bench(model: Path, rounds: int, threads: int, only: str, *, full: bool) -> Report:
     binary = llama_server.binary()
-    report = Report(f"Embeddings ({given.model.name})", machine(given.threads, given.rounds), only=given.only)
+    report = Report(f"Embeddings ({model.name})", machine(threads, rounds), only=only)
     with contextlib.ExitStack() as stack:
-        peers = [stack.enter_context(ours(given.threads, embedding=str(given.model)))]
+        peers = [stack.enter_context(ours(threads, embedding=str(model)))]
         if binary:
             for name, slots in (("llama-server, one slot", 1), ("llama-server, default", 0)):
                 peers.append(stack.enter_context(llama_server.llama(
-                    binary, given.model, "--embeddings", name=name, kind="embedding", threads=given.threads,
-                    slots=slots)))  # fmt: skip
-        else:
-            print(f"Only ours is measured: {llama_server.MISSING}.", file=sys.stderr)
+                    binary, model, "--embeddings", name=name, kind="embedding", threads=threads, slots=slots)))
         for peer in peers:
             embed(peer.client("embedding"), [text(i) for i in range(8)])
-        report.take(MEASURES, peers, given.rounds)
-        if given.full:
+        report.take(MEASURES, peers, rounds)
+        if full:
             report.take(FULL, [peer for peer in peers if peer.name != "llama-server, default"], 1)
-    return finish([report], given.json)
+    return report
+
+
+def main() -> int:
+    parser = options(__doc__ or "", rounds=5)
+    parser.add_argument("--model", help="only this one: minilm, wide, or a file")
+    parser.add_argument("--full", action="store_true", help="add 10,000 texts, to the first model")
+    given = parser.parse_args()
+    if llama_server.binary() is None:
+        print(f"Only ours is measured: {llama_server.MISSING}.", file=sys.stderr)
+    known = {"minilm": wide_bert.MINILM, "wide": wide_bert.made()}
+    chosen = [known.get(given.model, Path(given.model))] if given.model else list(known.values())
+    models = [path for path in chosen if path is not None and path.is_file()]
+    if not models:
+        raise SystemExit("There is no model to measure: `batch models pull all-minilm-l6-v2`.")
+    reports = (bench(path, given.rounds, given.threads, given.only, full=given.full and path == models[0])
+               for path in models)  # fmt: skip
+    return finish(reports, given.json)
 
 
 if __name__ == "__main__":
