@@ -197,6 +197,7 @@ def test_ids_outside_the_vocabulary_are_refused_by_name(engine: EmbeddingEngine,
 
 def test_special_tokens_written_in_a_text_stay_text(engine: EmbeddingEngine, tmp_path: Path) -> None:
     assert engine.run(work(tmp_path, ["[SEP]"]))["tokens"][0] > 3
+    assert engine.run(work(tmp_path, [["[SEP]"]]))["tokens"][0] > 3, "nor in one that stands in a token array"
 
 
 def test_strange_texts_get_vectors(engine: EmbeddingEngine, tmp_path: Path) -> None:

@@ -271,7 +271,7 @@ class EmbeddingEngine:
         return np.concatenate([*parts, frame[model.prefix :]])
 
     def _token_row(
-        self, index: int, item: Sequence[int | str], *, add_special: bool = True, parse_special: bool = True
+        self, index: int, item: Sequence[int | str], *, add_special: bool = True, parse_special: bool = False
     ) -> Tokens:
         """A token array as it stands; strings in it are tokenised, one that comes first with its special tokens."""
         model = self.model
