@@ -268,38 +268,32 @@ class Ledger:
 
         A file that lies in the inbox is known for as long as it does, or it would be done again.
         """
-        last = self._last("file", after, limit)
-        if last is None:
-            return None, 0
-        with self.store.transaction() as transaction:
-            # The newest stays: an id that is used twice would make a file the owner of another one's content.
-            gone = transaction.execute(
-                "delete from file where id > ? and id <= ? and id < (select max(id) from file) and gone=1 and "
-                "state in ('done', 'linked', 'failed') and finished_at < ? and not exists "
-                "(select 1 from content c join job j on j.id = c.job where c.id = file.content)",
-                (after, last, before),
-            ).rowcount
-        return last, gone
+        # The newest stays: an id that is used twice would make a file the owner of another one's content.
+        return self._forget(
+            "file", after, before, limit, "id < (select max(id) from file) and gone=1 and "
+            "state in ('done', 'linked', 'failed') and not exists "
+            "(select 1 from content c join job j on j.id = c.job where c.id = file.content)",
+        )  # fmt: skip
 
     def forget_contents(self, after: int, before: float, limit: int = 500) -> tuple[int | None, int]:
         """The same for contents that no file has any more."""
-        last = self._last("content", after, limit)
+        return self._forget(
+            "content", after, before, limit, "state in ('done', 'failed') and "
+            "not exists (select 1 from file where file.content = content.id) and "
+            "not exists (select 1 from job where job.id = content.job)",
+        )  # fmt: skip
+
+    def _forget(self, table: str, after: int, before: float, limit: int, which: str) -> tuple[int | None, int]:
+        (last,) = self.store.read(
+            f"select max(id) from (select id from {table} where id > ? order by id limit ?)", (after, limit)
+        )[0]
         if last is None:
             return None, 0
         with self.store.transaction() as transaction:
             gone = transaction.execute(
-                "delete from content where id > ? and id <= ? and state in ('done', 'failed') and finished_at < ? and "
-                "not exists (select 1 from file where file.content = content.id) and "
-                "not exists (select 1 from job where job.id = content.job)",
-                (after, last, before),
+                f"delete from {table} where id > ? and id <= ? and finished_at < ? and {which}", (after, last, before)
             ).rowcount
-        return last, gone
-
-    def _last(self, table: str, after: int, limit: int) -> int | None:
-        rows = self.store.read(
-            f"select max(id) from (select id from {table} where id > ? order by id limit ?)", (after, limit)
-        )
-        return None if rows[0][0] is None else int(rows[0][0])
+        return int(last), gone
 
     # -- what the chain asks
 

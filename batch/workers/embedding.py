@@ -148,9 +148,10 @@ class EmbeddingEngine:
             wanted = max(1, min(MOST_SEQUENCES - len(pack), int((model.pack_tokens - used) / self._usual)))
             taken = work.mates(wanted)
             for at, mate in enumerate(taken):
-                # a large call is the next job's turn
-                order = None if "blob" in mate.request else self._mate(mate)
-                if order is not None:
+                if "blob" not in mate.request:
+                    order = self._mate(mate)
+                    if order is None:
+                        continue
                     size = sum(map(len, order.rows))
                     self._usual += (size - self._usual) / 16
                     if len(pack) + len(order.rows) <= MOST_SEQUENCES and used + size <= most:
@@ -158,8 +159,7 @@ class EmbeddingEngine:
                         used += size
                         mates.append(order)
                         continue
-                elif "blob" not in mate.request:
-                    continue  # it has failed
+                # too large, here or in any pack: the next job's turn, and what stands behind it waits too
                 for late in taken[at:]:
                     late.put_back()
                 return mates
@@ -168,7 +168,7 @@ class EmbeddingEngine:
         return mates
 
     def _mate(self, mate: Work) -> Order | None:
-        """What a mate asks for; one that asks for what cannot be done fails alone."""
+        """What a mate asks for; None where that cannot be done, which it has failed for alone."""
         try:
             return self._order(mate)
         except Exception as error:

@@ -35,6 +35,7 @@ class Grammar:
         self._letters["id"] = letters
         pointer = self._letters.ctypes.data_as(ctypes.POINTER(lib.llama_token_data))
         self._alphabet = lib.llama_token_data_array(pointer, len(letters), -1, False)
+        self._may: np.ndarray[Any, np.dtype[np.bool_]] | None = None  # by first byte, until the next token is accepted
         self._one = lib.llama_token_data()
         self._single = lib.llama_token_data_array(ctypes.pointer(self._one), 1, -1, False)
 
@@ -55,11 +56,13 @@ class Grammar:
         """
         if not self._by_text or len(tokens) <= len(self._letters):
             return tokens
-        self._letters["logit"] = 0.0
-        self.filter(self._alphabet)
-        may = np.ones(256, bool)
-        may[self._model.openings[self._letters["id"]]] = self._letters["logit"] == 0.0
-        found: np.ndarray[Any, np.dtype[np.int64]] = tokens[may[self._model.openings[tokens]]]
+        openings = self._model.openings
+        if self._may is None:
+            self._letters["logit"] = 0.0
+            self.filter(self._alphabet)
+            self._may = np.ones(256, bool)
+            self._may[openings[self._letters["id"]]] = self._letters["logit"] == 0.0
+        found: np.ndarray[Any, np.dtype[np.int64]] = tokens[self._may[openings[tokens]]]
         return found
 
     def filter(self, candidates: Any) -> None:
@@ -67,4 +70,5 @@ class Grammar:
         lib.llama_sampler_apply(self._sampler, ctypes.byref(candidates))
 
     def accept(self, token: int) -> None:
+        self._may = None
         lib.llama_sampler_accept(self._sampler, token)

@@ -165,9 +165,9 @@ class Model:
         known: np.ndarray[Any, np.dtype[np.uint8]] | None = self.__dict__.get("_openings")
         if known is None:
             attr, vocab = lib.llama_vocab_get_attr, self.vocab
-            firsts = (b"" if int(attr(vocab, t)) & (_CONTROL | _USER_DEFINED) else self._piece(t, False)[:1] or b""
-                      for t in range(self.n_vocab))  # fmt: skip
-            known = self.__dict__["_openings"] = np.fromiter((ord(b) if b else 0 for b in firsts), np.uint8, self.n_vocab)
+            plain = (b"" if int(attr(vocab, t)) & (_CONTROL | _USER_DEFINED) else self._piece(t, False)
+                     for t in range(self.n_vocab))  # fmt: skip
+            known = self.__dict__["_openings"] = np.fromiter((next(iter(text), 0) for text in plain), np.uint8, self.n_vocab)
         return known
 
     @property

@@ -34,7 +34,7 @@ LOOP_ENTROPY = 2.8
 one. At once it would be too strict: plain speech that repeats itself falls below it, and each fall costs two decodes."""
 
 LONG_CONTEXT = 64
-"""Most tokens of a chunk's earlier text that its later text is conditioned on, for the same reason."""
+"""Most tokens of a chunk's earlier text that its later text is conditioned on in a long file, against loops too."""
 
 SURE = 0.5
 """Probability from which a detected language holds for the rest of the file."""
@@ -142,13 +142,13 @@ class Transcription:
             try:
                 if not self._sure:
                     found = self._decode_unknown(samples, how, threads, once)
-                elif self._options.get("detect_language"):
-                    return [], ()
-                else:
+                elif not self._options.get("detect_language"):
                     how = replace(how, language=self.language)
                     found = self._model.transcribe(samples, how, threads, self._stop.is_set, once=once)
                     if self._step == 0 and not self.shares:
                         self._note(self._model.detected(threads) if self._wants_shares else {})
+                if self._options.get("detect_language"):
+                    return [], ()  # nothing was transcribed, so the model's `left_off` is of another call
                 if again and looped(found):
                     how, again = replace(how, entropy_thold=LOOP_ENTROPY), False
                     continue
