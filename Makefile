@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 # another CMAKE_ARGS (a GPU build, say) installs again
 ARGS := $(shell printf '%s' "$(CMAKE_ARGS)" | cksum | cut -d' ' -f1)
 LOCKS := requirements.lock requirements-dev.lock requirements-build.lock
-COMPILE = uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes \
+COMPILE = uv pip compile --quiet --no-config --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-annotate --no-header --custom-compile-command 'make lock'
 
 .PHONY: run test setup dev models lint lock clean

@@ -1,7 +1,7 @@
 """Install everything into the virtual environment that runs this: `.venv/bin/python setup/install.py [--dev]`.
 
-All from lock files with hashes. llama-cpp-python comes as source only and takes minutes to compile, so its wheel is
-kept outside the checkout, by version, Python, machine and CMAKE_ARGS. Standard library only.
+All from lock files with hashes. llama-cpp-python comes as source only and takes minutes to compile, so its wheel,
+which any Python can use, is kept outside the checkout, by version, machine and CMAKE_ARGS. Standard library only.
 """
 
 from __future__ import annotations
@@ -61,10 +61,9 @@ def llama_wheel(requirement: str) -> Path:
 
 
 def key() -> str:
-    """What makes a compiled wheel fit: Python, system, machine with its vector instructions, CMAKE_ARGS."""
+    """What makes a compiled wheel fit: system, machine with its vector instructions, CMAKE_ARGS; not Python, as ctypes loads it."""
     parts = f"{vector_instructions()}\n{os.environ.get('CMAKE_ARGS', '')}"
-    return "-".join((sysconfig.get_python_version(), sysconfig.get_platform(),
-                     hashlib.sha256(parts.encode()).hexdigest()[:12]))  # fmt: skip
+    return f"{sysconfig.get_platform()}-{hashlib.sha256(parts.encode()).hexdigest()[:12]}"
 
 
 def vector_instructions() -> str:
