@@ -10,9 +10,17 @@ import signal
 from pathlib import Path
 
 POINTS = (
-    "spooled", "committed", "claimed", "computed", "ended", "outbox-temporary", "outbox-parts", "outbox-json",
-    "source-moved", "outbox-noted",
-)  # fmt: skip
+    "spooled",
+    "committed",
+    "claimed",
+    "computed",
+    "ended",
+    "outbox-temporary",
+    "outbox-parts",
+    "outbox-json",
+    "source-moved",
+    "outbox-noted",
+)
 """In the order in which a dropped file passes them."""
 
 _armed = ""

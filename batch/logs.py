@@ -100,10 +100,16 @@ class _Beside(logging.handlers.QueueHandler):
             self._target.handle(record)
             if self._dropped and self._records.empty():
                 dropped, self._dropped = self._dropped, 0
-                self._target.handle(logging.makeLogRecord({
-                    "name": "batch.logs", "levelno": logging.WARNING, "levelname": "WARNING",
-                    "msg": f"{dropped} lines are missing here: they came faster than they could be written",
-                }))  # fmt: skip
+                self._target.handle(
+                    logging.makeLogRecord(
+                        {
+                            "name": "batch.logs",
+                            "levelno": logging.WARNING,
+                            "levelname": "WARNING",
+                            "msg": f"{dropped} lines are missing here: they came faster than they could be written",
+                        }
+                    )
+                )
 
     def end(self, seconds: float = 2.0) -> None:
         """Write what waits, but not for longer than this."""
@@ -117,7 +123,8 @@ def to_terminal(settings: Settings) -> None:
     _add(_Terminal(sys.stderr), settings)
     logging.captureWarnings(True)
     threading.excepthook = lambda failed: logging.getLogger("batch.threads").error(
-        "a thread ended with an error", exc_info=(failed.exc_type, failed.exc_value or failed.exc_type(), failed.exc_traceback)
+        "a thread ended with an error",
+        exc_info=(failed.exc_type, failed.exc_value or failed.exc_type(), failed.exc_traceback),
     )
 
 

@@ -128,9 +128,7 @@ def default_models_dir() -> Path:
 class Settings(BaseSettings):
     """The effective settings of one home."""
 
-    model_config = SettingsConfigDict(
-        frozen=True, extra="forbid"
-    )
+    model_config = SettingsConfigDict(frozen=True, extra="forbid")
 
     home: Path = Path(".")
     """Folder that holds inbox/, outbox/, batch.toml and .batch/ (database, spool, sockets, logs)."""

@@ -24,9 +24,9 @@ import uvicorn
 import batch
 from batch import __version__, fail_points, logs
 from batch.api.app import create_app
-from batch.api.protocol import protocol
+from batch.api.http.connection_limits import protocol
 from batch.errors import AlreadyRunning, BatchError, DiskFull
-from batch.folder.watch import Folder
+from batch.folder.service import Folder
 from batch.queue.hub import Hub, ModelState
 from batch.queue.jobs import Kind
 from batch.queue.spool import Spool
@@ -96,21 +96,37 @@ class Supervisor:
             asyncio.get_running_loop().add_signal_handler(number, self._signalled)
         folder = Folder(settings, hub)
         servers = {
-            kind: Server(uvicorn.Config(create_app(kind, hub, settings), log_config=None, access_log=False,
-                                        lifespan="off", proxy_headers=False, timeout_graceful_shutdown=2, timeout_keep_alive=75,
-                                        server_header=False, http=protocol(settings.limits), ws="none"))
+            kind: Server(
+                uvicorn.Config(
+                    create_app(kind, hub, settings),
+                    log_config=None,
+                    access_log=False,
+                    lifespan="off",
+                    proxy_headers=False,
+                    timeout_graceful_shutdown=2,
+                    timeout_keep_alive=75,
+                    server_header=False,
+                    http=protocol(settings.limits),
+                    ws="none",
+                )
+            )
             for kind in Kind
-        }  # fmt: skip
+        }
         # A service that was killed left notes of ready models and of its workers' pids: all are replaced at once.
-        store.note_all({
-            "stopping": False,
-            "service": {
-                "pid": os.getpid(), "started": time.time(), "ports": {str(k): p for k, p in ports.items()},
-                "profile": settings.profile, "version": __version__,
-                "models": {str(k): getattr(settings, k.value).model for k in Kind},
-            },
-            **{f"model:{kind}": _model_note(hub.model(kind)) for kind in Kind},
-        })  # fmt: skip
+        store.note_all(
+            {
+                "stopping": False,
+                "service": {
+                    "pid": os.getpid(),
+                    "started": time.time(),
+                    "ports": {str(k): p for k, p in ports.items()},
+                    "profile": settings.profile,
+                    "version": __version__,
+                    "models": {str(k): getattr(settings, k.value).model for k in Kind},
+                },
+                **{f"model:{kind}": _model_note(hub.model(kind)) for kind in Kind},
+            }
+        )
         serving = [asyncio.create_task(servers[kind].serve([listening[kind]])) for kind in Kind]
         tending = [asyncio.create_task(self._tend(kind, hub)) for kind in Kind]
         others = [
@@ -196,9 +212,15 @@ class Supervisor:
         lines = logs.Lines(kind)
         try:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "batch.workers", kind.value, stdin=asyncio.subprocess.PIPE,
-                stdout=lines.writer, stderr=lines.writer, env=_environment(),
-            )  # fmt: skip
+                sys.executable,
+                "-m",
+                "batch.workers",
+                kind.value,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=lines.writer,
+                stderr=lines.writer,
+                env=_environment(),
+            )
         finally:
             os.close(lines.writer)
         self._lines[kind] = lines
@@ -282,8 +304,13 @@ def _note(store: Store, name: str, value: Any, *, tell: bool = True) -> bool:
 
 def _model_note(state: ModelState) -> dict[str, Any]:
     facts = {k: v for k, v in state.facts.items() if k in ("model", "path", "size", "n_ctx", "n_embd")}
-    return {"status": state.status, "progress": round(state.progress, 2), "error": state.error, "pid": state.pid,
-            "facts": facts}  # fmt: skip
+    return {
+        "status": state.status,
+        "progress": round(state.progress, 2),
+        "error": state.error,
+        "pid": state.pid,
+        "facts": facts,
+    }
 
 
 def _environment() -> dict[str, str]:

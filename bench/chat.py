@@ -37,19 +37,49 @@ from batch.settings import Settings, default_models_dir
 
 TINY = ROOT / "batch" / "data" / "tiny-gemma4v"
 WORDS = [
-    "river", "stone", "market", "engine", "winter", "garden", "letter", "music", "doctor", "bridge", "window",
-    "harvest", "planet", "silver", "forest", "teacher", "captain", "coffee", "history", "mountain", "signal",
-    "library", "summer", "village", "morning", "paper",
-]  # fmt: skip
+    "river",
+    "stone",
+    "market",
+    "engine",
+    "winter",
+    "garden",
+    "letter",
+    "music",
+    "doctor",
+    "bridge",
+    "window",
+    "harvest",
+    "planet",
+    "silver",
+    "forest",
+    "teacher",
+    "captain",
+    "coffee",
+    "history",
+    "mountain",
+    "signal",
+    "library",
+    "summer",
+    "village",
+    "morning",
+    "paper",
+]
 SCHEMA = {
-    "type": "array", "minItems": 20, "items": {
-        "type": "object", "required": ["id", "kind", "weight", "found", "note"], "additionalProperties": False,
+    "type": "array",
+    "minItems": 20,
+    "items": {
+        "type": "object",
+        "required": ["id", "kind", "weight", "found", "note"],
+        "additionalProperties": False,
         "properties": {
-            "id": {"type": "integer"}, "kind": {"enum": ["tool", "animal", "mineral", "plant"]},
-            "weight": {"type": "number"}, "found": {"type": "boolean"}, "note": {"type": "string", "maxLength": 24},
+            "id": {"type": "integer"},
+            "kind": {"enum": ["tool", "animal", "mineral", "plant"]},
+            "weight": {"type": "number"},
+            "found": {"type": "boolean"},
+            "note": {"type": "string", "maxLength": 24},
         },
     },
-}  # fmt: skip
+}
 """Rows of a table: what structured output is asked for most."""
 
 
@@ -73,7 +103,10 @@ class Subject:
         content: dict[str, Any] = {"prompt": text}
         if self.chat:
             # Without thinking, so that the first tokens are text and no markers.
-            content = {"messages": [{"role": "user", "content": text}], "chat_template_kwargs": {"enable_thinking": False}}
+            content = {
+                "messages": [{"role": "user", "content": text}],
+                "chat_template_kwargs": {"enable_thinking": False},
+            }
         return {**content, "max_tokens": tokens, "temperature": 0, "ignore_eos": True, **more}
 
     def bulk(self, text: str) -> tuple[str, dict[str, Any]]:
@@ -84,10 +117,9 @@ class Subject:
 
 
 SUBJECTS = {
-    "tiny": Subject("tiny Gemma 4", TINY / "tiny-gemma4v-text-f16.gguf", TINY / "tiny-gemma4v-mmproj-f16.gguf", True,
-                    900, 512),
+    "tiny": Subject("tiny Gemma 4", TINY / "tiny-gemma4v-text-f16.gguf", TINY / "tiny-gemma4v-mmproj-f16.gguf", True, 900, 512),
     "gemma-270m": Subject("Gemma 3 270M", default_models_dir() / "gemma-3-270m-q4_k_m.gguf", None, False, 768, 96),
-}  # fmt: skip
+}
 
 
 def prose(seed: int, words: int) -> str:
@@ -155,8 +187,7 @@ class ChatMeasures:
         before = prose(seed, 300)
         peer.client().post(self.subject.route, self.subject.ask(before, 1))
         times = [
-            first_token(peer.client(), self.subject.route, self.subject.ask(f"{before} and {WORDS[i]}", 4))
-            for i in range(5)
+            first_token(peer.client(), self.subject.route, self.subject.ask(f"{before} and {WORDS[i]}", 4)) for i in range(5)
         ]
         return statistics.median(times)
 
@@ -194,14 +225,22 @@ class ChatMeasures:
 
     def second_turn(self, peer: Peer, seed: int) -> float:
         """First token of a second question about the same picture."""
-        turns = [{"role": "user", "content": [
-            {"type": "image_url", "image_url": {"url": picture(seed)}}, {"type": "text", "text": "Describe this image."},
-        ]}]  # fmt: skip
-        asked = {"max_tokens": 16, "temperature": 0, "chat_template_kwargs": {"enable_thinking": False}}  # fmt: skip
+        turns = [
+            {
+                "role": "user",
+                "content": [
+                    {"type": "image_url", "image_url": {"url": picture(seed)}},
+                    {"type": "text", "text": "Describe this image."},
+                ],
+            }
+        ]
+        asked = {"max_tokens": 16, "temperature": 0, "chat_template_kwargs": {"enable_thinking": False}}
         first = peer.client().post(self.subject.route, {"messages": turns, **asked})
         encodes = encoded(peer)
-        turns += [{"role": "assistant", "content": first["choices"][0]["message"]["content"]},
-                  {"role": "user", "content": "What colour is it?"}]  # fmt: skip
+        turns += [
+            {"role": "assistant", "content": first["choices"][0]["message"]["content"]},
+            {"role": "user", "content": "What colour is it?"},
+        ]
         taken = first_token(peer.client(), self.subject.route, {"messages": turns, **asked})
         if encodes is not None:
             peer.notes["encoded again"] = peer.notes.get("encoded again", 0) + encoded(peer) - encodes
@@ -276,8 +315,10 @@ def overtaking(report: Report, peers: list[Peer], subject: Subject) -> None:
         with bulk_job(peer, subject):
             waits = [ask_short(client, subject, 100 + n) for n in range(5 if mine else 1)]
         wait = statistics.median(waits)
-        said = (f"{OVERTAKING} of {subject.bulk_tokens} tokens, {peer.name}: {wait:.1f} ms, idle {idle:.1f} ms, "
-                f"a step {step:.2f} ms")  # fmt: skip
+        said = (
+            f"{OVERTAKING} of {subject.bulk_tokens} tokens, {peer.name}: {wait:.1f} ms, idle {idle:.1f} ms, "
+            f"a step {step:.2f} ms"
+        )
         report.say(said + (" (at most idle + 2 steps)" if mine else ""), wait <= idle + 2 * step if mine else None)
 
 

@@ -25,10 +25,33 @@ from measure import Measure, Report, finish, machine, options
 from peer import Client, Peer, ours
 
 WORDS = [
-    "river", "stone", "market", "engine", "winter", "garden", "letter", "music", "doctor", "bridge", "window",
-    "harvest", "planet", "silver", "forest", "teacher", "captain", "coffee", "history", "mountain", "signal", "library",
-    "summer", "village", "morning", "paper",
-]  # fmt: skip
+    "river",
+    "stone",
+    "market",
+    "engine",
+    "winter",
+    "garden",
+    "letter",
+    "music",
+    "doctor",
+    "bridge",
+    "window",
+    "harvest",
+    "planet",
+    "silver",
+    "forest",
+    "teacher",
+    "captain",
+    "coffee",
+    "history",
+    "mountain",
+    "signal",
+    "library",
+    "summer",
+    "village",
+    "morning",
+    "paper",
+]
 
 
 def text(i: int) -> str:
@@ -116,8 +139,13 @@ def bench(model: Path, rounds: int, threads: int, only: str, *, full: bool) -> R
         peers = [stack.enter_context(ours(threads, embedding=str(model)))]
         if binary:
             for name, slots in (("llama-server, one slot", 1), ("llama-server, default", 0)):
-                peers.append(stack.enter_context(llama_server.llama(
-                    binary, model, "--embeddings", name=name, kind="embedding", threads=threads, slots=slots)))
+                peers.append(
+                    stack.enter_context(
+                        llama_server.llama(
+                            binary, model, "--embeddings", name=name, kind="embedding", threads=threads, slots=slots
+                        )
+                    )
+                )
         for peer in peers:
             embed(peer.client("embedding"), [text(i) for i in range(8)])
         report.take(MEASURES, peers, rounds)
@@ -138,8 +166,7 @@ def main() -> int:
     models = [path for path in chosen if path is not None and path.is_file()]
     if not models:
         raise SystemExit("There is no model to measure: `batch models pull all-minilm-l6-v2`.")
-    reports = (bench(path, given.rounds, given.threads, given.only, full=given.full and path == models[0])
-               for path in models)  # fmt: skip
+    reports = (bench(path, given.rounds, given.threads, given.only, full=given.full and path == models[0]) for path in models)
     return finish(reports, given.json)
 
 

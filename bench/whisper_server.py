@@ -15,10 +15,14 @@ from pathlib import Path
 from peer import Peer, Source, free_port, running
 
 SOURCE = Source(
-    program="whisper-server", variable="BATCH_WHISPER_SERVER", package="pywhispercpp",
-    folder="pywhispercpp-*/whisper.cpp", target="whisper-server", script="whisper_server.py",
+    program="whisper-server",
+    variable="BATCH_WHISPER_SERVER",
+    package="pywhispercpp",
+    folder="pywhispercpp-*/whisper.cpp",
+    target="whisper-server",
+    script="whisper_server.py",
     flags=("-DWHISPER_BUILD_TESTS=OFF", "-DWHISPER_BUILD_EXAMPLES=ON", "-DWHISPER_BUILD_SERVER=ON"),
-)  # fmt: skip
+)
 MISSING = SOURCE.missing
 binary = SOURCE.binary
 

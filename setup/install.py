@@ -52,8 +52,17 @@ def llama_wheel(requirement: str) -> Path:
         wanted.write_text(requirement, "utf-8")
         built = Path(work) / "built"
         # no cache of pip's: it does not tell one CMAKE_ARGS from another
-        pip("wheel", "--no-cache-dir", "--require-hashes", "--no-deps", "--no-build-isolation",
-            "--wheel-dir", str(built), "-r", str(wanted))  # fmt: skip
+        pip(
+            "wheel",
+            "--no-cache-dir",
+            "--require-hashes",
+            "--no-deps",
+            "--no-build-isolation",
+            "--wheel-dir",
+            str(built),
+            "-r",
+            str(wanted),
+        )
         built.chmod(0o755)
         with contextlib.suppress(OSError):  # another build was first
             built.rename(folder)
@@ -61,7 +70,7 @@ def llama_wheel(requirement: str) -> Path:
 
 
 def key() -> str:
-    """What makes a compiled wheel fit: system, machine with its vector instructions, CMAKE_ARGS; not Python, as ctypes loads it."""
+    """What a compiled wheel fits: a system, a machine with its vector instructions, CMAKE_ARGS. Python loads it by ctypes."""
     parts = f"{vector_instructions()}\n{os.environ.get('CMAKE_ARGS', '')}"
     return f"{sysconfig.get_platform()}-{hashlib.sha256(parts.encode()).hexdigest()[:12]}"
 

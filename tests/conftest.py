@@ -7,6 +7,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+
 from running_service import STARTER, WEIGHTLESS, RunningService
 
 # No deadline, as other processes use this machine too; and the same examples for all, so that a red run is red again.

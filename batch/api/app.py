@@ -11,10 +11,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from batch import __version__
-from batch.api import messages_wire
-from batch.api.guard import Guard
-from batch.api.metrics import watch
+from batch.api.http.access import Guard
+from batch.api.messages import response as messages_wire
 from batch.api.routes import routers
+from batch.api.server.metrics import watch
 from batch.errors import BadRequest, BatchError, Cancelled, NotFound, QueueFull, Unavailable
 from batch.queue.hub import Hub
 from batch.queue.jobs import Kind

@@ -5,5 +5,15 @@ from batch.catalog.fetched import Fetched, look
 from batch.catalog.resolved import Resolved, configured, resolve, vad
 
 __all__ = [
-    "Entry", "Fetched", "Licence", "Resolved", "configured", "entries", "look", "named", "profile", "resolve", "vad",
+    "Entry",
+    "Fetched",
+    "Licence",
+    "Resolved",
+    "configured",
+    "entries",
+    "look",
+    "named",
+    "profile",
+    "resolve",
+    "vad",
 ]

@@ -79,7 +79,7 @@ class Entry:
     files: tuple[File, ...]
     sources: tuple[Source, ...]
     sampling: Mapping[str, float]
-    """Defaults that the model's makers advise, by the names of queue/tasks.py."""
+    """Defaults that the model's makers advise, by the names of batch/payloads/."""
     matryoshka: bool = False
     """Whether its vectors may be cut short."""
 
@@ -123,17 +123,28 @@ def profile(name: str) -> dict[str, Entry]:
 
 def _entry(name: str, table: Mapping[str, Any]) -> Entry:
     return Entry(
-        name=name, kind=table["kind"], title=table["title"], notes=table["notes"], licence=Licence(**table["licence"]),
+        name=name,
+        kind=table["kind"],
+        title=table["title"],
+        notes=table["notes"],
+        licence=Licence(**table["licence"]),
         files=tuple(File(**file) for file in table["files"]),
         sources=tuple(_source(source) for source in table["sources"]),
-        sampling=table.get("sampling", {}), matryoshka=table.get("matryoshka", False))
+        sampling=table.get("sampling", {}),
+        matryoshka=table.get("matryoshka", False),
+    )
 
 
 def _source(table: Mapping[str, Any]) -> Source:
     wheels = tuple(
-        Wheel(wheel["name"], wheel["version"], wheel["sha256"],
-              tuple((member["from"], member["to"]) for member in wheel["members"]), wheel.get("archive", ""))
-        for wheel in table.get("wheels", ()))
+        Wheel(
+            wheel["name"],
+            wheel["version"],
+            wheel["sha256"],
+            tuple((member["from"], member["to"]) for member in wheel["members"]),
+            wheel.get("archive", ""),
+        )
+        for wheel in table.get("wheels", ())
+    )
     files = {role: tuple(names) for role, names in table["files"].items()} if "files" in table else None
-    return Source(table["type"], wheels, table.get("convert", ""), table.get("repo", ""),
-                  table.get("revision", "main"), files)
+    return Source(table["type"], wheels, table.get("convert", ""), table.get("repo", ""), table.get("revision", "main"), files)

@@ -41,8 +41,12 @@ def look(entry: Entry, models: Path) -> Fetched:
     there = {role: path for role, path in paths.items() if path.is_file()}
     weights = entry.files[0]
     known = weights.sha256 or (read_record(paths["model"]).get("sha256") if "model" in there else None)
-    return Fetched(paths, tuple(p for role, p in paths.items() if role not in there),
-                   sum(path.stat().st_size for path in there.values()), known)
+    return Fetched(
+        paths,
+        tuple(p for role, p in paths.items() if role not in there),
+        sum(path.stat().st_size for path in there.values()),
+        known,
+    )
 
 
 def check_magic(path: Path, kind: str) -> None:
@@ -101,8 +105,7 @@ def read_record(path: Path) -> dict[str, Any]:
 def write_record(path: Path, facts: dict[str, Any]) -> None:
     """Leave size, time and `facts` (model, sha256, source…) beside `path`; a read-only folder goes without."""
     stat = path.stat()
-    text = json.dumps({**facts, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns,
-                       "checked_at": int(time.time())}, indent=1)
+    text = json.dumps({**facts, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "checked_at": int(time.time())}, indent=1)
     with contextlib.suppress(OSError):
         draft = record_path(path).with_suffix(f".json.{os.getpid()}")
         draft.write_text(text + "\n", "utf-8")

@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from batch.catalog import hub, registry
+from batch.catalog import hugging_face as hub
+from batch.catalog import package_registry as registry
 from batch.catalog.entry import Entry, File, Source
 from batch.catalog.fetched import check, check_magic, look, sha256_of, write_record
-from batch.catalog.registry import Report
+from batch.catalog.package_registry import Report
 from batch.errors import DiskFull, ModelProblem
 from batch.settings import Settings
 
@@ -32,8 +33,9 @@ def pull(entry: Entry, settings: Settings, report: Report, agree: Agree) -> bool
     if entry.packaged:
         raise ModelProblem(f"{entry.name} is part of batch, but its files are missing or damaged: install batch again.")
     if entry.licence.ask and not agree(entry):
-        raise ModelProblem(f"{entry.name} was not fetched, as the {entry.licence.name} ({entry.licence.url}) were not "
-                           "agreed to.")
+        raise ModelProblem(
+            f"{entry.name} was not fetched, as the {entry.licence.name} ({entry.licence.url}) were not agreed to."
+        )
     models.mkdir(parents=True, exist_ok=True)
     with _alone(models, entry, report):
         if whole(entry, models):  # another process fetched it meanwhile
@@ -107,5 +109,7 @@ def _room(entry: Entry, models: Path) -> None:
     need = files * (3 if entry.sources[0].type == "registry" else 1)
     free = shutil.disk_usage(models).free
     if free < need:
-        raise DiskFull(f"{entry.name} needs {need / 1e9:.1f} GB below {models}, where {free / 1e9:.1f} GB are free: "
-                       "make room, or set models_dir to another disk.")
+        raise DiskFull(
+            f"{entry.name} needs {need / 1e9:.1f} GB below {models}, where {free / 1e9:.1f} GB are free: "
+            "make room, or set models_dir to another disk."
+        )

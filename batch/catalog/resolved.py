@@ -23,7 +23,7 @@ class Resolved:
     mmproj: Path | None = None
     """The vision projector, for a vlm that sees."""
     sampling: Mapping[str, float] = field(default_factory=dict)
-    """Defaults by the names of queue/tasks.py; the GGUF's own come next, then llama-server's."""
+    """Defaults by the names of batch/payloads/; the GGUF's own come next, then llama-server's."""
     licence: Licence | None = None
     """None for a local path."""
     notes: str = ""
@@ -87,11 +87,22 @@ def _fetched(settings: Settings, chosen: Entry) -> Resolved:
     state = look(chosen, settings.models_dir)
     if state.missing:
         setting = f", or set {chosen.kind}.model to a model file on this machine" if chosen.kind != "vad" else ""
-        raise ModelProblem(f"The model {chosen.name} is not fetched ({state.missing[0]} is missing): "
-                           f"run `batch models pull {chosen.name}`{setting}.")
+        raise ModelProblem(
+            f"The model {chosen.name} is not fetched ({state.missing[0]} is missing): "
+            f"run `batch models pull {chosen.name}`{setting}."
+        )
     sums = {file.role: check(chosen, file, state.paths[file.role]) for file in chosen.files}
-    return Resolved(chosen.name, chosen.kind, state.paths["model"], state.paths.get("mmproj"), chosen.sampling,
-                    chosen.licence, chosen.notes, sums["model"], chosen.matryoshka)
+    return Resolved(
+        chosen.name,
+        chosen.kind,
+        state.paths["model"],
+        state.paths.get("mmproj"),
+        chosen.sampling,
+        chosen.licence,
+        chosen.notes,
+        sums["model"],
+        chosen.matryoshka,
+    )
 
 
 def _local(settings: Settings, kind: str, text: str) -> Resolved:
@@ -110,5 +121,8 @@ def _file(settings: Settings, setting: str, text: str) -> Path:
     if setting.endswith(".model"):
         names = ", ".join(found.name for found in entries() if f"{found.kind}.model" == setting)
         known = f" nor a model of the catalogue ({names})"
-    raise ModelProblem(f'{setting} is "{text}", which is neither a file on this machine{known}.' if known
-                       else f'{setting} is "{text}", but there is no such file.')
+    raise ModelProblem(
+        f'{setting} is "{text}", which is neither a file on this machine{known}.'
+        if known
+        else f'{setting} is "{text}", but there is no such file.'
+    )

@@ -77,8 +77,11 @@ class _Source:
         return array.astype(np.float32) / scale
 
     def layers(self, side: str) -> int:
-        return 1 + max(int(n.split("/")[1][6:]) for n in self.tensors if n.startswith(f"{side}/layer_")
-                       and not n.startswith(f"{side}/layer_norm"))
+        return 1 + max(
+            int(n.split("/")[1][6:])
+            for n in self.tensors
+            if n.startswith(f"{side}/layer_") and not n.startswith(f"{side}/layer_norm")
+        )
 
 
 class _Reader:
@@ -215,9 +218,19 @@ def _hyperparameters(source: _Source, tensors: Mapping[str, Any]) -> list[int]:
         name = f"{side}/num_heads"
         return int(source.tensors[name]) if name in source.tensors else width // 64  # 64 in every Whisper
 
-    return [vocabulary, len(tensors["encoder.positional_embedding"]), width, heads("encoder"), source.layers("encoder"),
-            len(tensors["decoder.positional_embedding"]), text_width, heads("decoder"), source.layers("decoder"),
-            mels, 1]
+    return [
+        vocabulary,
+        len(tensors["encoder.positional_embedding"]),
+        width,
+        heads("encoder"),
+        source.layers("encoder"),
+        len(tensors["decoder.positional_embedding"]),
+        text_width,
+        heads("decoder"),
+        source.layers("decoder"),
+        mels,
+        1,
+    ]
 
 
 def _text_tokens(vocabulary: str) -> list[bytes]:

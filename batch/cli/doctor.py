@@ -103,8 +103,11 @@ def _libraries() -> Iterator[Finding]:
     for name, module in (("llama.cpp", "llama_cpp"), ("whisper.cpp", "_pywhispercpp")):
         done = _ask(f"import {module}; print('loads')")
         last = (done.stderr.strip().splitlines() or ["it crashed"])[-1]
-        yield Finding(name, "loads" if done.returncode == 0 else last,
-                      "" if done.returncode == 0 else "Build it again: remove .venv and run `make setup`.")
+        yield Finding(
+            name,
+            "loads" if done.returncode == 0 else last,
+            "" if done.returncode == 0 else "Build it again: remove .venv and run `make setup`.",
+        )
 
 
 def _graphics() -> Finding:
@@ -114,8 +117,11 @@ def _graphics() -> Finding:
         return Finding("graphics", "llama.cpp is built for the GPU")
     if shutil.which("nvidia-smi") is None:
         return Finding("graphics", "llama.cpp is built for the CPU, and no NVIDIA GPU is seen here")
-    return Finding("graphics", "llama.cpp is built for the CPU, but this machine has an NVIDIA GPU",
-                   'To use it: CMAKE_ARGS="-DGGML_CUDA=on" make setup (needs the CUDA toolkit).')
+    return Finding(
+        "graphics",
+        "llama.cpp is built for the CPU, but this machine has an NVIDIA GPU",
+        'To use it: CMAKE_ARGS="-DGGML_CUDA=on" make setup (needs the CUDA toolkit).',
+    )
 
 
 def _ask(code: str) -> subprocess.CompletedProcess[str]:
@@ -136,8 +142,11 @@ def _port(settings: Settings, kind: str) -> Finding:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            return Finding(what, f"{port} cannot be taken ({error.strerror})",
-                           f"End the program that uses it, or set {kind}.port to another.")
+            return Finding(
+                what,
+                f"{port} cannot be taken ({error.strerror})",
+                f"End the program that uses it, or set {kind}.port to another.",
+            )
     return Finding(what, f"{port} is free")
 
 

@@ -13,8 +13,8 @@ from typing import Annotated, Any
 import typer
 
 from batch.cli.app import Home, Json, app
-from batch.cli.overview import database
 from batch.cli.status import duration
+from batch.cli.status_data import database
 from batch.errors import NotFound
 from batch.queue.jobs import Job, Kind, Origin, State
 from batch.queue.store import Store
@@ -64,8 +64,11 @@ def jobs(
 
 
 @app.command()
-def show(job: Annotated[str, typer.Argument(metavar="ID", help="A job's id, or its beginning.")], home: Home = None,
-         as_json: Json = False) -> None:  # fmt: skip
+def show(
+    job: Annotated[str, typer.Argument(metavar="ID", help="A job's id, or its beginning.")],
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
     """Show one job: its request, its result or its error."""
     with opened(home, readonly=True) as store:
         found = store.find(job)
@@ -120,11 +123,21 @@ def _tell(home: Path | None, job: Job) -> None:
 
 def _row(job: Job) -> dict[str, Any]:
     return {
-        "id": job.id, "kind": str(job.kind), "task": job.task, "state": str(job.state), "origin": str(job.origin),
-        "priority": job.priority, "source": job.source, "parent": job.parent, "created_at": job.created_at,
-        "started_at": job.started_at, "finished_at": job.finished_at, "attempts": job.attempts,
-        "progress": job.progress, "error": job.error["message"] if job.error else None,
-    }  # fmt: skip
+        "id": job.id,
+        "kind": str(job.kind),
+        "task": job.task,
+        "state": str(job.state),
+        "origin": str(job.origin),
+        "priority": job.priority,
+        "source": job.source,
+        "parent": job.parent,
+        "created_at": job.created_at,
+        "started_at": job.started_at,
+        "finished_at": job.finished_at,
+        "attempts": job.attempts,
+        "progress": job.progress,
+        "error": job.error["message"] if job.error else None,
+    }
 
 
 def _made(when: float) -> str:

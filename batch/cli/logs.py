@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from batch.cli.app import Home, app
-from batch.cli.overview import database
+from batch.cli.status_data import database
 from batch.errors import NotFound
 
 

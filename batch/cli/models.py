@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from batch.cli.app import Home, Json
-from batch.cores import alive
+from batch.cpu_sharing import alive
 from batch.errors import ModelProblem
 
 if TYPE_CHECKING:
     from batch.catalog import Entry
-    from batch.catalog.registry import Report
+    from batch.catalog.package_registry import Report
     from batch.settings import Settings
 
 app = typer.Typer(help="What models there are, where they lie, and fetching them.", rich_markup_mode=None)
@@ -75,8 +75,10 @@ def pull_command(
     for entry in wanted:
         size = sum(file.bytes for file in entry.files)
         fresh = not whole(entry, settings.models_dir)
-        print(f"{entry.name}: {entry.title}, {_human(size)}{'' if fresh else ', here already'}. {entry.notes}",
-              file=sys.stderr)  # fmt: skip
+        print(
+            f"{entry.name}: {entry.title}, {_human(size)}{'' if fresh else ', here already'}. {entry.notes}",
+            file=sys.stderr,
+        )
         if fresh:
             print(f"  licence {entry.licence.name}, {entry.licence.url}", file=sys.stderr)
             with _progress() as report:
@@ -84,8 +86,14 @@ def pull_command(
         found = look(entry, settings.models_dir)
         if fresh:
             print(f"  fetched, sha256 {found.sha256}", file=sys.stderr)
-        done.append({"name": entry.name, "fetched": fresh, "sha256": found.sha256,
-                     "paths": {role: str(path) for role, path in found.paths.items()}})  # fmt: skip
+        done.append(
+            {
+                "name": entry.name,
+                "fetched": fresh,
+                "sha256": found.sha256,
+                "paths": {role: str(path) for role, path in found.paths.items()},
+            }
+        )
     if as_json:
         print(json.dumps(done, indent=1))
 
@@ -107,15 +115,26 @@ def table(settings: Settings) -> list[dict[str, Any]]:
             rows.append({**_row(chosen, settings, loaded), "in_use": True, "problem": problem})
             continue
         paths = [path for path in (found.path, found.mmproj) if path] if found else []
-        rows.append({
-            "name": found.name if found else getattr(settings, kind).model, "kind": kind, "in_use": True,
-            "fetched": found is not None, "loaded": bool(found and str(found.path) in loaded.values()),
-            "paths": [str(path) for path in paths], "bytes": sum(path.stat().st_size for path in paths),
-            "sha256": None, "licence": None, "licence_url": None, "notes": "A file of yours.", "problem": problem,
-        })  # fmt: skip
+        rows.append(
+            {
+                "name": found.name if found else getattr(settings, kind).model,
+                "kind": kind,
+                "in_use": True,
+                "fetched": found is not None,
+                "loaded": bool(found and str(found.path) in loaded.values()),
+                "paths": [str(path) for path in paths],
+                "bytes": sum(path.stat().st_size for path in paths),
+                "sha256": None,
+                "licence": None,
+                "licence_url": None,
+                "notes": "A file of yours.",
+                "problem": problem,
+            }
+        )
     taken = {row["name"] for row in rows}
-    return rows + [{**_row(entry, settings, loaded), "in_use": False, "problem": None}
-                   for entry in entries() if entry.name not in taken]  # fmt: skip
+    return rows + [
+        {**_row(entry, settings, loaded), "in_use": False, "problem": None} for entry in entries() if entry.name not in taken
+    ]
 
 
 def _row(entry: Entry, settings: Settings, loaded: dict[str, str]) -> dict[str, Any]:
@@ -123,11 +142,17 @@ def _row(entry: Entry, settings: Settings, loaded: dict[str, str]) -> dict[str, 
 
     found = look(entry, settings.models_dir)
     return {
-        "name": entry.name, "kind": entry.kind, "fetched": found.complete,
-        "loaded": str(found.paths["model"]) in loaded.values(), "paths": [str(path) for path in found.paths.values()],
-        "bytes": found.size if found.complete else sum(file.bytes for file in entry.files), "sha256": found.sha256,
-        "licence": entry.licence.name, "licence_url": entry.licence.url, "notes": entry.notes,
-    }  # fmt: skip
+        "name": entry.name,
+        "kind": entry.kind,
+        "fetched": found.complete,
+        "loaded": str(found.paths["model"]) in loaded.values(),
+        "paths": [str(path) for path in found.paths.values()],
+        "bytes": found.size if found.complete else sum(file.bytes for file in entry.files),
+        "sha256": found.sha256,
+        "licence": entry.licence.name,
+        "licence_url": entry.licence.url,
+        "notes": entry.notes,
+    }
 
 
 def service(settings: Settings) -> dict[str, Any] | None:
@@ -153,8 +178,11 @@ def _loaded(settings: Settings) -> dict[str, str]:
     if service(settings) is None:
         return {}
     notes = _notes(settings)
-    return {name.removeprefix("model:"): note["facts"].get("path", "")
-            for name, note in notes.items() if name.startswith("model:") and note["status"] == "ready"}  # fmt: skip
+    return {
+        name.removeprefix("model:"): note["facts"].get("path", "")
+        for name, note in notes.items()
+        if name.startswith("model:") and note["status"] == "ready"
+    }
 
 
 def effective(home: Path | None, profile: str | None) -> Settings:
@@ -171,8 +199,9 @@ def effective(home: Path | None, profile: str | None) -> Settings:
 def _agree(entry: Entry) -> bool:
     """Ask at the terminal; without one nobody has agreed."""
     if not sys.stdin.isatty():
-        raise ModelProblem(f"{entry.name} comes under the {entry.licence.name} ({entry.licence.url}): read them, then "
-                           "pull it with --yes.")  # fmt: skip
+        raise ModelProblem(
+            f"{entry.name} comes under the {entry.licence.name} ({entry.licence.url}): read them, then pull it with --yes."
+        )
     return typer.confirm(f"  Do you agree to the {entry.licence.name}?", err=True)
 
 
@@ -193,8 +222,12 @@ def _progress() -> Iterator[Report]:
 
         yield tell
         return
-    columns = (TextColumn("  {task.description}"), BarColumn(), TextColumn("{task.fields[amount]}"),
-               TimeRemainingColumn())  # fmt: skip
+    columns = (
+        TextColumn("  {task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[amount]}"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as bars:
         task = bars.add_task("", total=None, amount="")
 

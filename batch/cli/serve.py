@@ -37,7 +37,9 @@ def serve_command(
 
     def announce(ports: dict[Kind, int]) -> None:
         urls = "  ".join(f"{kind} http://127.0.0.1:{port}" for kind, port in ports.items())
-        print(f"batch is up: {urls}\nDrop files into {settings.inbox_dir}; results appear in {settings.outbox_dir}.",
-              flush=True)  # fmt: skip
+        print(
+            f"batch is up: {urls}\nDrop files into {settings.inbox_dir}; results appear in {settings.outbox_dir}.",
+            flush=True,
+        )
 
     serve(settings, announce)

@@ -58,8 +58,11 @@ def install_service(
     manager.file.write_text(manager.text, "utf-8")
     forgotten = sorted(k for k in os.environ if k.startswith("BATCH_") and k != "BATCH_HOME")
     if forgotten:
-        print(f"The service will not know {', '.join(forgotten)} from this shell: write such settings into "
-              f"{settings.home / 'batch.toml'}.", file=sys.stderr)  # fmt: skip
+        print(
+            f"The service will not know {', '.join(forgotten)} from this shell: write such settings into "
+            f"{settings.home / 'batch.toml'}.",
+            file=sys.stderr,
+        )
     problem = _run(manager.enable)
     if problem:
         orders = " && ".join(" ".join(order) for order in manager.enable)
@@ -91,15 +94,22 @@ def _manager(name: str, settings: Settings | None, profile: str | None) -> Manag
     if sys.platform == "darwin":
         file = Path.home() / "Library" / "LaunchAgents" / f"batch.{name}.plist"
         domain = f"gui/{os.getuid()}"
-        return Manager(file, launchd(name, settings, profile) if settings else "",
-                       (("launchctl", "bootstrap", domain, str(file)),),
-                       (("launchctl", "bootout", f"{domain}/batch.{name}"),))  # fmt: skip
+        return Manager(
+            file,
+            launchd(name, settings, profile) if settings else "",
+            (("launchctl", "bootstrap", domain, str(file)),),
+            (("launchctl", "bootout", f"{domain}/batch.{name}"),),
+        )
     configuration = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     control = ("systemctl", "--user")
     unit = f"{name}.service"
-    return Manager(configuration / "systemd" / "user" / unit, systemd(settings, profile) if settings else "",
-                   ((*control, "daemon-reload"), (*control, "enable", unit), (*control, "restart", unit)),
-                   ((*control, "disable", "--now", unit),), ((*control, "daemon-reload"),))  # fmt: skip
+    return Manager(
+        configuration / "systemd" / "user" / unit,
+        systemd(settings, profile) if settings else "",
+        ((*control, "daemon-reload"), (*control, "enable", unit), (*control, "restart", unit)),
+        ((*control, "disable", "--now", unit),),
+        ((*control, "daemon-reload"),),
+    )
 
 
 def systemd(settings: Settings, profile: str | None = None) -> str:
@@ -141,19 +151,21 @@ def launchd(name: str, settings: Settings, profile: str | None = None) -> str:
     """The property list's text."""
     import plistlib
 
-    return plistlib.dumps({
-        "Label": f"batch.{name}",
-        "ProgramArguments": _command(settings, profile),
-        "WorkingDirectory": _plain(str(settings.home)),
-        "EnvironmentVariables": _environment(),
-        "RunAtLoad": True,
-        # A breakdown exits with status 70, which is no crash to launchd. It cannot tell that from what a person must mend.
-        "KeepAlive": {"SuccessfulExit": False},
-        "ThrottleInterval": 10,
-        "ExitTimeOut": round(settings.queue.grace) + _MARGIN,
-        "Umask": 0o077,
-        "ProcessType": "Interactive",
-    }).decode()  # fmt: skip
+    return plistlib.dumps(
+        {
+            "Label": f"batch.{name}",
+            "ProgramArguments": _command(settings, profile),
+            "WorkingDirectory": _plain(str(settings.home)),
+            "EnvironmentVariables": _environment(),
+            "RunAtLoad": True,
+            # A breakdown exits with status 70, which is no crash to launchd. It cannot tell that from what a person must mend.
+            "KeepAlive": {"SuccessfulExit": False},
+            "ThrottleInterval": 10,
+            "ExitTimeOut": round(settings.queue.grace) + _MARGIN,
+            "Umask": 0o077,
+            "ProcessType": "Interactive",
+        }
+    ).decode()
 
 
 def _command(settings: Settings, profile: str | None) -> list[str]:
@@ -168,8 +180,14 @@ def _environment() -> dict[str, str]:
 
     found = {"PYTHONSAFEPATH": "1"}
     clean = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
-    looked = subprocess.run([sys.executable, "-P", "-c", "import batch; print(batch.__file__)"], env=clean, cwd="/",
-                            capture_output=True, text=True, check=False)  # fmt: skip
+    looked = subprocess.run(
+        [sys.executable, "-P", "-c", "import batch; print(batch.__file__)"],
+        env=clean,
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if looked.stdout.strip() != str(batch.__file__):
         found["PYTHONPATH"] = _plain(str(Path(batch.__file__).parent.parent))
     return found
@@ -203,8 +221,10 @@ def _refuse_another_home(file: Path, home: Path, name: str) -> None:
         lines = (line.partition("=") for line in written.splitlines())
         other = next((value for key, _, value in lines if key == "WorkingDirectory"), "").replace("%%", "%")
     if other.rstrip("/") != str(home).rstrip("/"):
-        raise Conflict(f"{file} serves {other.rstrip('/')} already: remove it with `batch uninstall-service --name {name}`, "
-                       "or give this one another --name.")  # fmt: skip
+        raise Conflict(
+            f"{file} serves {other.rstrip('/')} already: remove it with `batch uninstall-service --name {name}`, "
+            "or give this one another --name."
+        )
 
 
 def _run(orders: tuple[tuple[str, ...], ...]) -> str:

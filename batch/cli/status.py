@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from batch.cli.app import Home, Json, app
-from batch.cli.overview import gather
+from batch.cli.status_data import gather
 
 
 @app.command()
@@ -22,8 +22,12 @@ def status(home: Home = None, as_json: Json = False) -> None:
 
     console = Console(highlight=False)
     if found["running"]:
-        console.print(f"batch {found['version']} is running (pid {found['pid']}, up {duration(found['uptime'])}, "
-                      f"profile {found['profile']}) in {found['home']}", soft_wrap=True, markup=False)  # fmt: skip
+        console.print(
+            f"batch {found['version']} is running (pid {found['pid']}, up {duration(found['uptime'])}, "
+            f"profile {found['profile']}) in {found['home']}",
+            soft_wrap=True,
+            markup=False,
+        )
     else:
         console.print(f"batch is not running in {found['home']}: start it with `batch serve`.", soft_wrap=True, markup=False)
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
@@ -33,18 +37,24 @@ def status(home: Home = None, as_json: Json = False) -> None:
         queued = ", ".join(f"{n} {name}" for name, n in model["queued"].items() if n) or "-"
         today = f"{model['done_today']} done" + (f", {model['failed_today']} failed" if model["failed_today"] else "")
         table.add_row(
-            f"{kind} :{model['port']}" if model["port"] else kind, model["model"] or "-", model["status"],
-            _now(model["running"]), queued, today,
+            f"{kind} :{model['port']}" if model["port"] else kind,
+            model["model"] or "-",
+            model["status"],
+            _now(model["running"]),
+            queued,
+            today,
             f"{model['seconds_a_job']:.2f} s each" if model["seconds_a_job"] is not None else "-",
             duration(model["eta_seconds"]) if model["eta_seconds"] is not None else "-",
-        )  # fmt: skip
+        )
     console.print(table)
     for kind, model in found["models"].items():
         if model["error"]:
             console.print(f"{kind}: {model['error']}", style="red", soft_wrap=True, markup=False)
     inbox = found["inbox"]
-    console.print(f"inbox: {inbox['waiting']} waiting, {inbox['done']} done, {inbox['linked']} the same as another, "
-                  f"{inbox['failed']} failed")  # fmt: skip
+    console.print(
+        f"inbox: {inbox['waiting']} waiting, {inbox['done']} done, {inbox['linked']} the same as another, "
+        f"{inbox['failed']} failed"
+    )
 
 
 def _now(running: dict[str, Any] | None) -> str:

@@ -66,7 +66,7 @@ def submit(
 
 
 def _draft(file: Path, settings: Settings, spool: Spool, prompt: str | None, language: str | None) -> Draft:
-    from batch.folder import steps
+    from batch.folder import pipeline as steps
     from batch.media.kind import HEAD, MediaKind, kind_of
     from batch.media.text import read_text
 
@@ -76,8 +76,9 @@ def _draft(file: Path, settings: Settings, spool: Spool, prompt: str | None, lan
             if kind is MediaKind.UNKNOWN:
                 raise UnsupportedMedia(f"{file} is no image, sound, video or text that batch can read.")
             if kind is MediaKind.TEXT:
-                draft = steps.embedding(read_text(file, settings.limits.text_bytes),
-                                        lambda data: spool.keep(data, durable=True), str(file))  # fmt: skip
+                draft = steps.embedding(
+                    read_text(file, settings.limits.text_bytes), lambda data: spool.keep(data, durable=True), str(file)
+                )
             else:
                 changes: dict[str, Any] = {}
                 if prompt is not None:
@@ -99,8 +100,14 @@ def _wait(store: Store, submitted: list[tuple[Path, str]]) -> list[tuple[Path, J
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     ended: dict[str, Job] = {}
-    bars = Progress(TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[state]}"),
-                    TimeElapsedColumn(), console=Console(stderr=True), disable=not sys.stderr.isatty())  # fmt: skip
+    bars = Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.fields[state]}"),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+    )
     with bars:
         shown = {job: bars.add_task(file.name, total=1.0, state="queued") for file, job in submitted}
         while len(ended) < len(submitted):
@@ -118,7 +125,7 @@ def _wait(store: Store, submitted: list[tuple[Path, str]]) -> list[tuple[Path, J
 
 
 def _print(ended: list[tuple[Path, Job]], as_json: bool) -> None:
-    from batch.folder import steps
+    from batch.folder import pipeline as steps
     from batch.queue.jobs import Kind
 
     rows = []

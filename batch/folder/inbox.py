@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from itertools import islice
 
 from batch.errors import DiskFull
-from batch.folder.below import Found, find, open_below
+from batch.folder.file_names import RULES_FILE, ignored, one_line
+from batch.folder.folder_settings import Rules
 from batch.folder.intake import Intake, Moving
 from batch.folder.ledger import Arrival, Ledger
-from batch.folder.names import RULES_FILE, ignored, one_line
-from batch.folder.rules import Rules
+from batch.folder.safe_open import Found, find, open_below
 from batch.queue.spool import Spool
 from batch.settings import Settings
 
@@ -45,9 +45,13 @@ class Inbox:
     """One inbox folder. Use from one thread at a time."""
 
     def __init__(
-        self, settings: Settings, ledger: Ledger, spool: Spool, cleared: Callable[[str], None],
+        self,
+        settings: Settings,
+        ledger: Ledger,
+        spool: Spool,
+        cleared: Callable[[str], None],
         going: Callable[[], bool] = lambda: True,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """`cleared` is called with the path of every file that is worked on anew; reading ends early when no longer
         `going`."""
         self._going = going

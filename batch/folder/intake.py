@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from batch.errors import BadRequest, BatchError, DiskFull, TooLarge, UnsupportedMedia
-from batch.folder import steps
-from batch.folder.below import Found, Stamp, open_below
+from batch.folder import pipeline as steps
+from batch.folder.file_names import one_line
 from batch.folder.ledger import Arrival
-from batch.folder.names import one_line
+from batch.folder.safe_open import Found, Stamp, open_below
 from batch.media.image import image_header
 from batch.media.kind import HEAD, MediaKind, kind_of
 from batch.media.text import decode_text
@@ -64,9 +64,7 @@ class Intake:
             where = self._spool.folder
             raise DiskFull(f"{one_line(path)} cannot be copied into {where}: {error.strerror}.") from None
 
-    def _read(
-        self, source: _Source, path: str, stamp: Stamp, rules: FolderSettings, keep: Mapping[str, Any]
-    ) -> Arrival:
+    def _read(self, source: _Source, path: str, stamp: Stamp, rules: FolderSettings, keep: Mapping[str, Any]) -> Arrival:
         name = one_line(path)
         source.unmoved(stamp)
         if stamp.size == 0:
@@ -78,9 +76,7 @@ class Intake:
         draft: Draft
         match kind:
             case MediaKind.UNKNOWN:
-                raise UnsupportedMedia(
-                    f"{name} is of a kind that is not known here: images, sound, video, .txt and .md are."
-                )
+                raise UnsupportedMedia(f"{name} is of a kind that is not known here: images, sound, video, .txt and .md are.")
             case MediaKind.TEXT:
                 data = self._whole(source, name, stamp, self._settings.limits.text_bytes, "limits.text_bytes")
                 text = decode_text(data, name)
@@ -106,9 +102,17 @@ class Intake:
                 step, draft = steps.first(kind, sha256, asked, name)
         source.unmoved(stamp)
         return Arrival(
-            path=path, stamp=stamp, rules=keep, key=steps.key(sha256, kind, asked, self._settings), sha256=sha256,
-            kind=kind, parameters=asked, step=step, draft=draft, kept=kept,
-        )  # fmt: skip
+            path=path,
+            stamp=stamp,
+            rules=keep,
+            key=steps.key(sha256, kind, asked, self._settings),
+            sha256=sha256,
+            kind=kind,
+            parameters=asked,
+            step=step,
+            draft=draft,
+            kept=kept,
+        )
 
     def _whole(self, source: _Source, name: str, stamp: Stamp, most: int, setting: str) -> bytes:
         if stamp.size > most:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from batch.folder.below import Stamp
+from batch.folder.safe_open import Stamp
 from batch.queue.jobs import Draft, State
 from batch.queue.store import Store, Transaction
 
@@ -196,9 +196,7 @@ class Ledger:
         if arrival.error is not None or arrival.draft is None:
             self._upsert(transaction, arrival, "writing", None, now)
             return "writing"
-        row = transaction.execute(
-            f"select {_CONTENT} from content c where key=?", (arrival.key,)
-        ).fetchone()
+        row = transaction.execute(f"select {_CONTENT} from content c where key=?", (arrival.key,)).fetchone()
         content = _content(row) if row else None
         if content and content.state == "working":
             state = "waiting"
@@ -229,9 +227,18 @@ class Ledger:
             "values (?,?,?,?,?,'working',?,?,?,?) on conflict (key) do update set state='working', step=excluded.step, "
             "job=excluded.job, jobs=excluded.jobs, models='{}', error=null, created_at=excluded.created_at, "
             f"finished_at=null returning {_CONTENT.replace('c.', '')}",
-            (arrival.key, arrival.sha256, arrival.stamp.size, arrival.kind, json.dumps(arrival.parameters),
-             arrival.step, draft.id, json.dumps({arrival.step: draft.id}), now),
-        ).fetchone()  # fmt: skip
+            (
+                arrival.key,
+                arrival.sha256,
+                arrival.stamp.size,
+                arrival.kind,
+                json.dumps(arrival.parameters),
+                arrival.step,
+                draft.id,
+                json.dumps({arrival.step: draft.id}),
+                now,
+            ),
+        ).fetchone()
         return _content(row)
 
     def _results_kept(self, content: Content) -> bool:
@@ -239,9 +246,7 @@ class Ledger:
         jobs = [self.store.job(job) for job in content.jobs.values()]
         return bool(jobs) and all(job is not None and job.state is State.DONE for job in jobs)
 
-    def _upsert(
-        self, transaction: Transaction, arrival: Arrival, state: str, content: int | None, now: float
-    ) -> int:
+    def _upsert(self, transaction: Transaction, arrival: Arrival, state: str, content: int | None, now: float) -> int:
         stamp, path = arrival.stamp, os.fsencode(arrival.path)
         error = None if arrival.error is None else json.dumps(arrival.error)
         row = transaction.execute(
@@ -250,9 +255,20 @@ class Ledger:
             "mtime_ns=excluded.mtime_ns, inode=excluded.inode, ctime_ns=excluded.ctime_ns, state=excluded.state, "
             "content=excluded.content, error=excluded.error, rules=excluded.rules, gone=0, "
             "accepted_at=excluded.accepted_at, finished_at=null returning id",
-            (path, path.rpartition(b"/")[0], stamp.size, stamp.mtime_ns, stamp.inode, stamp.ctime_ns, state, content,
-             error, json.dumps(arrival.rules), now),
-        ).fetchone()  # fmt: skip
+            (
+                path,
+                path.rpartition(b"/")[0],
+                stamp.size,
+                stamp.mtime_ns,
+                stamp.inode,
+                stamp.ctime_ns,
+                state,
+                content,
+                error,
+                json.dumps(arrival.rules),
+                now,
+            ),
+        ).fetchone()
         return int(row[0])
 
     def reject(self, path: str) -> None:
@@ -270,18 +286,26 @@ class Ledger:
         """
         # The newest stays: an id that is used twice would make a file the owner of another one's content.
         return self._forget(
-            "file", after, before, limit, "id < (select max(id) from file) and gone=1 and "
+            "file",
+            after,
+            before,
+            limit,
+            "id < (select max(id) from file) and gone=1 and "
             "state in ('done', 'linked', 'failed') and not exists "
             "(select 1 from content c join job j on j.id = c.job where c.id = file.content)",
-        )  # fmt: skip
+        )
 
     def forget_contents(self, after: int, before: float, limit: int = 500) -> tuple[int | None, int]:
         """The same for contents that no file has any more."""
         return self._forget(
-            "content", after, before, limit, "state in ('done', 'failed') and "
+            "content",
+            after,
+            before,
+            limit,
+            "state in ('done', 'failed') and "
             "not exists (select 1 from file where file.content = content.id) and "
             "not exists (select 1 from job where job.id = content.job)",
-        )  # fmt: skip
+        )
 
     def _forget(self, table: str, after: int, before: float, limit: int, which: str) -> tuple[int | None, int]:
         (last,) = self.store.read(
@@ -358,12 +382,17 @@ class Ledger:
         )
         return [
             Due(
-                id=row[0], path=os.fsdecode(row[1]), stamp=Stamp(*row[2:6]), rules=json.loads(row[6]),
-                error=_load(row[7]), content=None if row[10] is None else _content(row[10:]),
-                linked=row[9] is not None and row[9] != row[0], accepted_at=row[8],
+                id=row[0],
+                path=os.fsdecode(row[1]),
+                stamp=Stamp(*row[2:6]),
+                rules=json.loads(row[6]),
+                error=_load(row[7]),
+                content=None if row[10] is None else _content(row[10:]),
+                linked=row[9] is not None and row[9] != row[0],
+                accepted_at=row[8],
             )
             for row in rows
-        ]  # fmt: skip
+        ]
 
     def delivered(self, files: Sequence[tuple[Due, str, bool]]) -> None:
         """(file, state, whether its source was taken away) of files whose outcome lies in the outbox now."""
@@ -388,17 +417,24 @@ class Ledger:
         """Their results are to be written once more."""
         with self.store.transaction() as transaction:
             for file in files:
-                transaction.execute(
-                    "update file set state='writing' where id=? and state in ('done', 'linked')", (file,)
-                )
+                transaction.execute("update file set state='writing' where id=? and state in ('done', 'linked')", (file,))
 
 
 def _content(row: Sequence[Any]) -> Content:
     id, sha256, size, kind, parameters, state, step, job, jobs, models, error = row
     return Content(
-        id=id, sha256=sha256, size=size, kind=kind, parameters=json.loads(parameters), state=state, step=step, job=job,
-        jobs=json.loads(jobs), models=json.loads(models), error=_load(error),
-    )  # fmt: skip
+        id=id,
+        sha256=sha256,
+        size=size,
+        kind=kind,
+        parameters=json.loads(parameters),
+        state=state,
+        step=step,
+        job=job,
+        jobs=json.loads(jobs),
+        models=json.loads(models),
+        error=_load(error),
+    )
 
 
 def _load(text: str | None) -> Any:

@@ -14,10 +14,11 @@ from typing import Any
 
 from batch import fail_points
 from batch.errors import BatchError
-from batch.folder import document, steps
-from batch.folder.below import find, open_below
+from batch.folder import pipeline as steps
+from batch.folder import result_document as document
+from batch.folder.file_names import ERROR, RESULTS, one_line, result_stem
 from batch.folder.ledger import Due, Ledger
-from batch.folder.names import ERROR, RESULTS, one_line, result_stem
+from batch.folder.safe_open import find, open_below
 from batch.media.kind import MediaKind
 from batch.media.subtitles import to_srt, to_vtt
 from batch.queue.spool import Spool
@@ -108,9 +109,13 @@ class Outbox:
                     error = BatchError("The result is no longer kept: drop the file again.").record()
         lines = document.failure(due, error or {})
         return _Plan(
-            due, "failed", result_stem(due.path), [(ERROR, lambda: document.render(lines))], RESULTS,
+            due,
+            "failed",
+            result_stem(due.path),
+            [(ERROR, lambda: document.render(lines))],
+            RESULTS,
             mark=_line("job", lines["job"]) + b"\n" if lines["job"] else b"",
-        )  # fmt: skip
+        )
 
     def _results(self, due: Due) -> _Plan:
         content = due.content
@@ -138,9 +143,13 @@ class Outbox:
         parts.append((".json", lambda: document.render(found, rows)))
         unwanted = tuple(ending for ending in RESULTS if ending not in dict(parts))
         return _Plan(
-            due, "linked" if due.linked else "done", result_stem(due.path), parts, (ERROR, *unwanted),
+            due,
+            "linked" if due.linked else "done",
+            result_stem(due.path),
+            parts,
+            (ERROR, *unwanted),
             mark=_line("jobs", found["jobs"]) + b",\n",
-        )  # fmt: skip
+        )
 
     # -- writing
 
@@ -245,8 +254,10 @@ class Outbox:
         if sentence != self._complaint:  # once, however often it is tried
             logger.error(
                 "The results of %s cannot be written to %s: %s; they are kept, and written as soon as they can be.",
-                one_line(plan.due.path), self._root, sentence,
-            )  # fmt: skip
+                one_line(plan.due.path),
+                self._root,
+                sentence,
+            )
             self._complaint = sentence
 
     # -- the source

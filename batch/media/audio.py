@@ -23,11 +23,50 @@ MAX_HOURS = 48
 MIN_RATE = 1000
 """Samples a second below which a file is refused: a frame of it would become minutes, and hours fit into a few bytes."""
 
-EXTENSIONS = frozenset({
-    ".wav", ".w64", ".mp3", ".mp2", ".m4a", ".m4b", ".aac", ".ac3", ".eac3", ".ogg", ".oga", ".opus", ".flac", ".wma",
-    ".aif", ".aiff", ".aifc", ".caf", ".amr", ".au", ".wv", ".ape", ".tta", ".mpc", ".mka", ".webm", ".mp4", ".m4v",
-    ".mov", ".mkv", ".avi", ".wmv", ".asf", ".3gp", ".3g2", ".mpg", ".mpeg", ".ts", ".m2ts", ".flv",
-})  # fmt: skip
+EXTENSIONS = frozenset(
+    {
+        ".wav",
+        ".w64",
+        ".mp3",
+        ".mp2",
+        ".m4a",
+        ".m4b",
+        ".aac",
+        ".ac3",
+        ".eac3",
+        ".ogg",
+        ".oga",
+        ".opus",
+        ".flac",
+        ".wma",
+        ".aif",
+        ".aiff",
+        ".aifc",
+        ".caf",
+        ".amr",
+        ".au",
+        ".wv",
+        ".ape",
+        ".tta",
+        ".mpc",
+        ".mka",
+        ".webm",
+        ".mp4",
+        ".m4v",
+        ".mov",
+        ".mkv",
+        ".avi",
+        ".wmv",
+        ".asf",
+        ".3gp",
+        ".3g2",
+        ".mpg",
+        ".mpeg",
+        ".ts",
+        ".m2ts",
+        ".flv",
+    }
+)
 """File names that the inbox takes for sound or for video with sound."""
 
 Samples = NDArray[np.float32]
@@ -83,9 +122,7 @@ class Sound:
     def __enter__(self) -> Sound:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self._container.close()
 
     def blocks(self, skip: int = 0) -> Iterator[Samples]:
@@ -100,7 +137,7 @@ class Sound:
             self.decoded += len(block)
             if self.decoded > MAX_HOURS * 3600 * RATE:
                 raise BadRequest(f"{self.name} is longer than {MAX_HOURS} hours: split it.")
-            yield block[max(0, skip - start):]
+            yield block[max(0, skip - start) :]
         got = self.decoded / RATE
         if not heard and (self._bad or self.seconds):
             raise UnsupportedMedia(f"{self.name} holds no sound that can be decoded.")
@@ -174,7 +211,7 @@ def _samples(frames: Any) -> Iterator[Samples]:
     for frame in frames:
         pcm = frame.to_ndarray().reshape(-1)
         for start in range(0, len(pcm), RATE):
-            yield pcm[start:start + RATE].astype(np.float32) / np.float32(32768)
+            yield pcm[start : start + RATE].astype(np.float32) / np.float32(32768)
 
 
 def _lead(container: Any, stream: Any, frame: Any) -> int:

@@ -84,9 +84,7 @@ def _check(width: int, height: int, max_pixels: int) -> None:
     if width < 1 or height < 1:
         raise BadRequest(f"The image is damaged: it says it is {width} x {height} pixels.")
     if width * height > max_pixels:
-        raise TooLarge(
-            f"The image has {width} x {height} pixels; at most {max_pixels:,} are taken (limits.image_pixels)."
-        )
+        raise TooLarge(f"The image has {width} x {height} pixels; at most {max_pixels:,} are taken (limits.image_pixels).")
 
 
 def _reason(error: Exception) -> str:

@@ -19,14 +19,54 @@ _SENTENCE = ".!?…。！？"
 _CLAUSE = ",;:，、；：—–"
 _CLOSING = "\"')]}”’»」』）】》〉"
 # A line ends badly behind these, and well before the others.
-_LEADING = frozenset({
-    "a", "an", "the", "my", "your", "his", "her", "its", "our", "their", "this", "that", "of", "to", "in", "on", "at",
-    "for", "with", "by", "from", "and", "or", "but",
-})  # fmt: skip
-_JOINING = frozenset({
-    "and", "but", "or", "so", "because", "that", "which", "who", "when", "while", "where", "if", "though", "although",
-    "than", "as",
-})  # fmt: skip
+_LEADING = frozenset(
+    {
+        "a",
+        "an",
+        "the",
+        "my",
+        "your",
+        "his",
+        "her",
+        "its",
+        "our",
+        "their",
+        "this",
+        "that",
+        "of",
+        "to",
+        "in",
+        "on",
+        "at",
+        "for",
+        "with",
+        "by",
+        "from",
+        "and",
+        "or",
+        "but",
+    }
+)
+_JOINING = frozenset(
+    {
+        "and",
+        "but",
+        "or",
+        "so",
+        "because",
+        "that",
+        "which",
+        "who",
+        "when",
+        "while",
+        "where",
+        "if",
+        "though",
+        "although",
+        "than",
+        "as",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)

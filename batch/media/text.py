@@ -9,8 +9,13 @@ from charset_normalizer import from_bytes
 
 from batch.errors import TooLarge, UnsupportedMedia
 
-MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be"),
-         (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
 """Byte order marks; UTF-32's before UTF-16's, which it begins with."""
 _SAMPLE = 1 << 16
 _CONTROLS = bytes(set(range(32)) - set(b"\t\n\v\f\r\x1b"))
@@ -36,7 +41,7 @@ def decode_text(data: bytes, name: str) -> str:
 def _decode(data: bytes, name: str) -> str:
     for mark, encoding in MARKS:
         if data.startswith(mark):
-            return data[len(mark):].decode(encoding, "replace")
+            return data[len(mark) :].decode(encoding, "replace")
     if not _looks_binary(data[:_SAMPLE]):
         try:
             return data.decode("utf-8")

@@ -17,8 +17,8 @@ from typing import Any, Literal, TypeVar
 
 from batch.errors import BatchError, Cancelled, DiskFull, NotFound, QueueFull, Unavailable
 from batch.queue.channel import Waker, packed, socket_path, unpacked
+from batch.queue.idempotency import Held, Key, submit_once
 from batch.queue.jobs import Draft, Job, Kind, Priority, State
-from batch.queue.keys import Held, Key, submit_once
 from batch.queue.spool import Spool
 from batch.queue.store import Store
 
@@ -380,8 +380,15 @@ class Hub:
                     if before := self._writers.get(kind):
                         before.close()  # should it still live, it ends when it finds that nobody listens
                     self._writers[kind] = writer
-                    self.set_model(kind, status="loading", progress=0.0, error=None, pid=frame["pid"], busy=None,
-                                   beat=time.monotonic())  # fmt: skip
+                    self.set_model(
+                        kind,
+                        status="loading",
+                        progress=0.0,
+                        error=None,
+                        pid=frame["pid"],
+                        busy=None,
+                        beat=time.monotonic(),
+                    )
                     # Its predecessor may have died between a job's end and the telling of it.
                     untold = self._under_way[kind] | {t.id for t in self._tickets.values() if t.kind is kind}
                     self._under_way[kind] = set()

@@ -81,7 +81,7 @@ class Draft:
 
     kind: Kind
     task: str
-    """What to do: chat, completion, embed or transcribe; docs in queue/tasks.py."""
+    """What to do: chat, completion, embed or transcribe; docs in batch/payloads/."""
     request: Mapping[str, Any]
     """JSON object; holds sha256 names of spooled payloads, never the payloads."""
     origin: Origin

@@ -19,7 +19,7 @@ from typing import Any
 
 from batch import fail_points
 from batch.errors import BatchError, Conflict, DiskFull, NotFound, WorkerDied
-from batch.queue import schema
+from batch.queue import database_schema as schema
 from batch.queue.jobs import TRANSITIONS, Draft, Job, Kind, Origin, State
 
 logger = logging.getLogger("batch.queue")
@@ -63,9 +63,21 @@ class Transaction:
         self._conn.execute(
             "insert into job (id, kind, task, state, origin, priority, request, source, parent, waited, message, "
             "created_at) values (?,?,?,?,?,?,?,?,?,?,?,?)",
-            (draft.id, draft.kind, draft.task, State.QUEUED, draft.origin, int(draft.priority),
-             _dump(draft.request), draft.source, draft.parent, draft.waited, message, time.time()),
-        )  # fmt: skip
+            (
+                draft.id,
+                draft.kind,
+                draft.task,
+                State.QUEUED,
+                draft.origin,
+                int(draft.priority),
+                _dump(draft.request),
+                draft.source,
+                draft.parent,
+                draft.waited,
+                message,
+                time.time(),
+            ),
+        )
         if draft.blobs:
             self._conn.executemany(
                 "insert or ignore into blob values (?,?,'request')", [(draft.id, sha) for sha in draft.blobs]
@@ -238,14 +250,19 @@ class Store:
         """Whether a message of a higher priority than `above` waits."""
         with self._lock:
             return (
-                self._conn.execute(
-                    "select 1 from task where queue=? and priority>? limit 1", (kind, above)
-                ).fetchone()
+                self._conn.execute("select 1 from task where queue=? and priority>? limit 1", (kind, above)).fetchone()
                 is not None
             )
 
-    def end(self, job: str, state: State, *, result: str | None = None, error: Mapping[str, Any] | None = None,
-            durable: bool = False) -> bool:  # fmt: skip
+    def end(
+        self,
+        job: str,
+        state: State,
+        *,
+        result: str | None = None,
+        error: Mapping[str, Any] | None = None,
+        durable: bool = False,
+    ) -> bool:
         """Finish a running job and drop its claim; False when it was not running (any more). `result` is JSON text."""
         with self.transaction(durable=durable) as transaction:
             changed = transaction.execute(
@@ -392,8 +409,9 @@ class Store:
         with self.transaction() as transaction:
             transaction.execute(
                 "delete from orphan where sha256 in (select sha256 from orphan o where exists "
-                "(select 1 from blob where blob.sha256 = o.sha256) limit ?)", (limit,)
-            )  # fmt: skip
+                "(select 1 from blob where blob.sha256 = o.sha256) limit ?)",
+                (limit,),
+            )
             return [r[0] for r in transaction.execute("select sha256 from orphan limit ?", (limit,)).fetchall()]
 
     def forget_orphans(self, names: Sequence[str]) -> None:
@@ -414,15 +432,20 @@ class Store:
         exact = self.job(prefix)
         if exact:
             return exact
-        rows = self.read(
-            f"select {_COLUMNS} from job where id >= ? and id < ? limit 2", (prefix, prefix + "\U0010ffff")
-        )
+        rows = self.read(f"select {_COLUMNS} from job where id >= ? and id < ? limit 2", (prefix, prefix + "\U0010ffff"))
         if len(rows) != 1:
             raise NotFound(f"{'More than one job begins' if rows else 'No job begins'} with {prefix}.")
         return _job(rows[0])
 
-    def jobs(self, *, state: State | None = None, kind: Kind | None = None, origin: Origin | None = None,
-             parent: str | None = None, limit: int = 50) -> list[Job]:  # fmt: skip
+    def jobs(
+        self,
+        *,
+        state: State | None = None,
+        kind: Kind | None = None,
+        origin: Origin | None = None,
+        parent: str | None = None,
+        limit: int = 50,
+    ) -> list[Job]:
         """The newest jobs that match. Each kind, state and origin is one walk along an index, however many there are."""
         wanted = {(kind or row[0], state or row[3], origin or row[1]) for row in self.tally()}
         ids: list[str] = []
@@ -439,8 +462,7 @@ class Store:
     def ahead(self, job: str) -> int:
         """How many messages are before this job's in its line; 0 when it is next, running or ended."""
         rows = self.read(
-            "select t.queue, t.priority, t.id from job j join task t on t.id = j.message "
-            "where j.id=? and j.state='queued'",
+            "select t.queue, t.priority, t.id from job j join task t on t.id = j.message where j.id=? and j.state='queued'",
             (job,),
         )
         if not rows:
@@ -460,9 +482,7 @@ class Store:
 
     def today(self) -> list[tuple[str, str, int, float, float]]:
         """(kind, state, n, seconds of work, seconds of waiting) of the jobs that ended today, local time."""
-        return self.read(
-            "select kind, state, n, seconds, waited from daily where day = date('now', 'localtime')"
-        )
+        return self.read("select kind, state, n, seconds, waited from daily where day = date('now', 'localtime')")
 
     def queued(self, kind: Kind, priority: int) -> int:
         """Jobs of a class that wait."""
@@ -510,14 +530,46 @@ def _dump(value: Any) -> str:
 
 
 def _job(row: Sequence[Any]) -> Job:
-    (id, kind, task, state, origin, priority, request, created, attempts, started, finished, result, error, progress,
-     source, parent, cancel, waited) = row  # fmt: skip
+    (
+        id,
+        kind,
+        task,
+        state,
+        origin,
+        priority,
+        request,
+        created,
+        attempts,
+        started,
+        finished,
+        result,
+        error,
+        progress,
+        source,
+        parent,
+        cancel,
+        waited,
+    ) = row
     return Job(
-        id=id, kind=Kind(kind), task=task, state=State(state), origin=Origin(origin), priority=priority,
-        request=json.loads(request), created_at=created, attempts=attempts, started_at=started, finished_at=finished,
-        result=_load(result), error=_load(error), progress=_load(progress), source=source, parent=parent,
-        cancel=bool(cancel), waited=bool(waited),
-    )  # fmt: skip
+        id=id,
+        kind=Kind(kind),
+        task=task,
+        state=State(state),
+        origin=Origin(origin),
+        priority=priority,
+        request=json.loads(request),
+        created_at=created,
+        attempts=attempts,
+        started_at=started,
+        finished_at=finished,
+        result=_load(result),
+        error=_load(error),
+        progress=_load(progress),
+        source=source,
+        parent=parent,
+        cancel=bool(cancel),
+        waited=bool(waited),
+    )
 
 
 def _load(text: str | None) -> Any:

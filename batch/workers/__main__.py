@@ -37,8 +37,8 @@ def main() -> int:
     logging.getLogger("huey").setLevel(logging.WARNING)
     lock = _only_one(settings, kind)
 
-    from batch.workers.engines import build
-    from batch.workers.loop import Worker
+    from batch.workers.engine_factory import build
+    from batch.workers.worker import Worker
 
     try:
         worker = Worker(kind, settings, build(kind, settings))

@@ -87,7 +87,7 @@ class Engine(Protocol):
         ...
 
     def run(self, work: Work) -> Mapping[str, Any]:
-        """Do the job and return its result (queue/tasks.py). A BatchError fails the job with that error."""
+        """Do the job and return its result (batch/payloads/). A BatchError fails the job with that error."""
         ...
 
     def ask(self, question: str, payload: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -31,10 +31,16 @@ from batch.queue.store import Store, message_for
 
 KINDS = [str(kind) for kind in Kind]
 BARS = {
-    "submit, many/1,000": 1.5, "take, many/1,000": 1.5, "end, many/1,000": 1.5, "status, CPU seconds": 0.5,
-    "jobs, CPU seconds": 0.5, "status, many/1,000": 1.5, "jobs, many/1,000": 1.5,
-    "hop / huey's, at once": 1.0, "hop / huey's, after 3 s": 0.1,
-}  # fmt: skip
+    "submit, many/1,000": 1.5,
+    "take, many/1,000": 1.5,
+    "end, many/1,000": 1.5,
+    "status, CPU seconds": 0.5,
+    "jobs, CPU seconds": 0.5,
+    "status, many/1,000": 1.5,
+    "jobs, many/1,000": 1.5,
+    "hop / huey's, at once": 1.0,
+    "hop / huey's, after 3 s": 0.1,
+}
 
 
 def fill(home: Path, count: int) -> float:
@@ -85,8 +91,12 @@ def costs(store: Store, count: int = 300) -> dict[str, float]:
 def command(home: Path, *words: str) -> float:
     """Seconds of CPU of one `batch …`."""
     begun = _children()
-    subprocess.run([sys.executable, "-m", "batch", *words, "--home", str(home)], stdout=subprocess.DEVNULL, check=True,
-                   cwd=Path(__file__).parents[2])  # fmt: skip
+    subprocess.run(
+        [sys.executable, "-m", "batch", *words, "--home", str(home)],
+        stdout=subprocess.DEVNULL,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
     return _children() - begun
 
 
@@ -107,8 +117,13 @@ def service(home: Path) -> Iterator[int]:
     variables = {f"BATCH_{kind.upper()}__MODEL": "weightless" for kind in KINDS}
     variables |= {f"BATCH_{kind.upper()}__PORT": "0" for kind in KINDS}
     kept = {key: value for key, value in os.environ.items() if not key.startswith("BATCH_")}
-    process = subprocess.Popen([sys.executable, "-m", "batch", "serve", "--home", str(home)], stdout=subprocess.PIPE, text=True,
-                               cwd=Path(__file__).parents[2], env={**kept, **variables})  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-m", "batch", "serve", "--home", str(home)],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        env={**kept, **variables},
+    )
     assert process.stdout is not None
     try:
         line = next(line for line in process.stdout if line.startswith("batch is up"))
@@ -164,8 +179,9 @@ def plain_huey(folder: Path) -> Iterator[Callable[[], None]]:
     script = folder / "plain_huey.py"
     script.write_text(_HUEY)
     database = str(folder / "huey.db")
-    consumer = subprocess.Popen([sys.executable, str(script), database, "consume"], stdout=subprocess.PIPE, text=True,
-                                stderr=subprocess.DEVNULL)  # fmt: skip
+    consumer = subprocess.Popen(
+        [sys.executable, str(script), database, "consume"], stdout=subprocess.PIPE, text=True, stderr=subprocess.DEVNULL
+    )
     assert consumer.stdout is not None
     sys.argv = [str(script), database]
     names: dict[str, Any] = {"__name__": "__main__"}
@@ -212,7 +228,12 @@ def measure(jobs: int, rounds: int) -> dict[str, float]:
             figures |= {f"{name}, CPU ms": many, f"{name}, many/1,000": many / few}
         start = statistics.median(interpreter() for _ in range(rounds))
         figures["python starts, CPU seconds"] = start
-        for words in (["status"], ["jobs"], ["jobs", "--state", "queued", "--origin", "inbox"], ["jobs", "--origin", "http"]):
+        for words in (
+            ["status"],
+            ["jobs"],
+            ["jobs", "--state", "queued", "--origin", "inbox"],
+            ["jobs", "--origin", "http"],
+        ):
             taken = {count: statistics.median(command(home, *words) for _ in range(rounds)) for count, home in homes.items()}
             name = " ".join(words)
             figures |= {f"{name}, CPU seconds": taken[jobs], f"{name}, many/1,000": taken[jobs] / taken[1000]}
@@ -227,7 +248,11 @@ def measure(jobs: int, rounds: int) -> dict[str, float]:
             for label, idle, times in (("at once", 0.0, 20 * rounds), ("after 3 s", 3.0, rounds)):
                 pairs = [(timed(ours, idle), timed(theirs, idle)) for _ in range(times)]
                 mine, other = (statistics.median(column) for column in zip(*pairs, strict=True))
-                figures |= {f"hop, {label}, ms": mine, f"huey's, {label}, ms": other, f"hop / huey's, {label}": mine / other}
+                figures |= {
+                    f"hop, {label}, ms": mine,
+                    f"huey's, {label}, ms": other,
+                    f"hop / huey's, {label}": mine / other,
+                }
     return figures
 
 

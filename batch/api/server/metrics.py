@@ -1,0 +1,94 @@
+"""GET /metrics: Prometheus text, counted from the jobs that end while this service runs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request
+from starlette.responses import Response
+
+from batch.api.generation.jobs import hub_of
+from batch.errors import BatchError
+from batch.metrics import Metrics
+from batch.queue.hub import Hub
+from batch.queue.jobs import Job, Kind
+from batch.queue.store import Store
+
+router = APIRouter()
+logger = logging.getLogger("batch.api")
+
+READ_AFTER = 1.0
+"""Ended jobs are read together, this many seconds after the first: counting must not slow the queue."""
+
+
+class Counting:
+    """Follows the ended jobs of one kind and counts their rows, over a connection that only reads."""
+
+    def __init__(self, hub: Hub, kind: Kind) -> None:
+        self.metrics = Metrics(kind.value)
+        self._kind = kind
+        self._hub = hub
+        self._ended: deque[str] = deque()
+        self._reading = asyncio.Lock()
+        self._later: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+        hub.listen(self._heard)
+
+    def _heard(self, event: dict[str, Any]) -> None:
+        if event.get("kind") != self._kind:
+            return
+        self._ended.append(event["job"])
+        if self._later is None:
+            self._later = asyncio.get_running_loop().call_later(READ_AFTER, self._due)
+
+    def _due(self) -> None:
+        self._later = None
+        self._task = asyncio.ensure_future(self._read_later())
+
+    async def _read_later(self) -> None:
+        try:
+            await self.read()
+        except Exception:
+            logger.exception("ended jobs could not be counted")
+
+    async def read(self) -> None:
+        """Count every job that has ended so far."""
+        async with self._reading:
+            jobs = [self._ended.popleft() for _ in range(len(self._ended))]
+            for row in await asyncio.to_thread(self._rows, jobs) if jobs else []:
+                wait = row.started_at - row.created_at if row.started_at else None
+                latency = row.finished_at - row.created_at if row.finished_at else None
+                self.metrics.ended(row.state, row.origin, wait=wait, latency=latency, result=row.result)
+
+    def _rows(self, jobs: list[str]) -> list[Job]:
+        with contextlib.closing(Store(self._hub.store.path, create=False, readonly=True)) as store:
+            return [row for job in jobs if (row := store.job(job)) is not None]
+
+
+def watch(app: FastAPI) -> Counting:
+    """Begin to count the jobs of an app's kind; a second call gives the same counting."""
+    if getattr(app.state, "counting", None) is None:
+        app.state.counting = Counting(app.state.hub, app.state.kind)
+    found: Counting = app.state.counting
+    return found
+
+
+@router.get("/metrics")
+async def metrics(request: Request) -> Response:
+    """llama-server's counters and gauges, and histograms of queue wait and latency."""
+    hub, kind = hub_of(request), request.app.state.kind
+    counting = watch(request.app)
+    await counting.read()
+    state = hub.model(kind)
+    busy = 1 if state.busy else 0
+    waiting = max(0, hub.callers(kind) - busy)
+    ready, told = state.status == "ready", {}
+    if ready and kind is Kind.VLM:
+        with contextlib.suppress(BatchError):  # a page without the worker's own figures is better than none
+            told = await hub.ask(kind, "metrics", {}, timeout=1.0)
+    page = counting.metrics.page(processing=busy, deferred=waiting, ready=ready, engine=told)
+    return Response(page, media_type="text/plain; version=0.0.4")

@@ -1,0 +1,122 @@
+"""What `batch status` shows, gathered from the database alone."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+
+from batch.cpu_sharing import alive
+from batch.folder.ledger import counts
+from batch.queue.jobs import Kind, Priority, State
+from batch.queue.store import Store
+
+_CLASSES = {
+    int(Priority.CALLER): "callers",
+    int(Priority.LARGE_CALL): "callers",
+    int(Priority.BATCH): "batch",
+    int(Priority.INBOX): "inbox",
+}
+
+
+def database(home: Path | None) -> Path:
+    """A home's database, without reading its settings: those cost more time than all the rest of `batch status`."""
+    return Path(home or ".").expanduser().absolute() / ".batch" / "batch.db"
+
+
+def gather(home: Path | None) -> dict[str, Any]:
+    """{"running", "pid", "uptime", "ports", "profile", "models": {kind: …}, "inbox": {…}}; all zero for a new home."""
+    path = database(home)
+    if not path.exists():
+        return _shape({}, {}, [], [], {}, {}, path)
+    store = Store(path, readonly=True)
+    try:
+        notes = store.notes()
+        service = notes.get("service") or {}
+        running = {}
+        for kind in Kind:
+            jobs = store.jobs(kind=kind, state=State.RUNNING, limit=4)
+            # The innermost of nested jobs is the one that computes; it began last.
+            running[kind] = max(jobs, key=lambda job: job.started_at or 0.0) if jobs else None
+        return _shape(notes, service, store.tally(), store.today(), running, counts(store), path)
+    except sqlite3.OperationalError as error:
+        if "no such table" not in str(error):
+            raise
+        return _shape({}, {}, [], [], {}, {}, path)
+    finally:
+        store.close()
+
+
+def _shape(
+    notes: dict[str, Any],
+    service: dict[str, Any],
+    tally: list[Any],
+    today: list[Any],
+    running: dict[Kind, Any],
+    files: dict[str, int],
+    path: Path,
+) -> dict[str, Any]:
+    up = bool(service) and alive(service["pid"])
+    models: dict[str, Any] = {}
+    for kind in Kind:
+        note = notes.get(f"model:{kind}") or {}
+        queued = {name: 0 for name in _CLASSES.values()}
+        states = dict.fromkeys(State, 0)
+        for row_kind, _, priority, state, n in tally:
+            if row_kind == kind:
+                states[State(state)] += n
+                if state == State.QUEUED:
+                    queued[_CLASSES.get(priority, "batch")] += n
+        ended = {state: (n, seconds) for row_kind, state, n, seconds, _ in today if row_kind == kind}
+        done, seconds = ended.get("done", (0, 0.0))
+        job = running.get(kind) if up else None
+        waiting = sum(queued.values())
+        each = seconds / done if done else None
+        left = 0.0 if job is None else _left(job, each)
+        queue = 0.0 if not waiting else None if each is None else each * waiting
+        models[kind.value] = {
+            "status": note.get("status", "down") if up else "down",
+            "error": note.get("error") if up else None,
+            "model": note.get("facts", {}).get("model"),
+            "pid": note.get("pid") if up else None,
+            "port": service.get("ports", {}).get(kind.value) if up else None,
+            "running": None
+            if job is None
+            else {
+                "id": job.id,
+                "task": job.task,
+                "origin": str(job.origin),
+                "source": job.source,
+                "since": job.started_at,
+                "progress": job.progress,
+                "attempts": job.attempts,
+            },
+            "queued": queued,
+            "done_today": done,
+            "failed_today": ended.get("failed", (0, 0.0))[0],
+            "failed": states[State.FAILED],
+            "seconds_a_job": each,
+            "eta_seconds": None if left is None or queue is None or not (waiting or job) else queue + left,
+        }
+    return {
+        "home": str(path.parent.parent),
+        "running": up,
+        "pid": service.get("pid") if up else None,
+        "uptime": time.time() - service["started"] if up else None,
+        "profile": service.get("profile"),
+        "version": service.get("version"),
+        "models": models,
+        "inbox": {key: files.get(key, 0) for key in ("waiting", "done", "failed", "linked")},
+    }
+
+
+def _left(job: Any, each: float | None) -> float | None:
+    """Seconds a running job still takes, None while nobody knows: from its own progress where it tells one, else the
+    mean. What an earlier attempt did says nothing of this one's pace."""
+    spent: float = time.time() - job.started_at
+    progress = job.progress or {}
+    if progress.get("total"):
+        done, start = float(progress["done"]), float(progress.get("start") or 0.0)
+        return spent * (float(progress["total"]) - done) / (done - start) if done > start else None
+    return None if each is None else max(0.0, each - spent)

@@ -1,0 +1,145 @@
+"""From a request to the cells of its prompt: template, tokens, pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import groupby, pairwise
+from typing import Any
+
+from batch.errors import BadRequest
+from batch.workers.chat.dialects.dialect import Dialect
+from batch.workers.chat.prompt.template import MEDIA_MARKER, ChatTemplate, Media, Segment
+from batch.workers.chat.token_sequence import Cells
+from batch.workers.chat.vision import Picture
+from batch.workers.llama.model import Model
+
+_TAIL = 1024
+
+
+@dataclass(slots=True)
+class PromptText:
+    """A prompt before its pictures are looked at."""
+
+    parts: list[list[int] | str] = field(default_factory=list)
+    """Token lists, and sha256 names of pictures, in order."""
+    text: str = ""
+    """For people: pictures as markers."""
+    thinking: bool | None = None
+    """What the template was told of thinking; None: nothing."""
+    prefill: str = ""
+    """The beginning of the answer, which the last message gave."""
+
+    @property
+    def tail(self) -> str:
+        """The end of the text without the prefill, for a parser."""
+        end = len(self.text) - len(self.prefill)
+        return self.text[max(0, end - _TAIL) : end]
+
+    def tokens(self, picture: Callable[[str], int]) -> int:
+        return sum(picture(p) if isinstance(p, str) else len(p) for p in self.parts)
+
+    def cells(self, picture: Callable[[str], Picture]) -> Cells:
+        cells = Cells()
+        for part in self.parts:
+            if isinstance(part, str):
+                cells.add_picture(picture(part))
+            else:
+                cells.add(part)
+        return cells
+
+
+class PromptMaker:
+    """Makes prompts for one model. May be used from any thread."""
+
+    def __init__(self, model: Model, template: ChatTemplate, dialect: Dialect) -> None:
+        self._model = model
+        self._template = template
+        self._dialect = dialect
+
+    def chat(self, request: Mapping[str, Any]) -> PromptText:
+        """Raises BadRequest where the messages cannot be rendered."""
+        messages = list(request["messages"])
+        kwargs = dict(request.get("chat_template_kwargs") or {})
+        thinking = kwargs.pop("enable_thinking", None)
+        if request.get("enable_thinking") is not None:
+            thinking = request["enable_thinking"]
+        prefill = _prefill(messages)
+        if prefill:
+            messages.pop()
+            thinking = bool(thinking)
+        if thinking is None:
+            thinking = self._dialect.enable_thinking
+        tools = request.get("tools") if request.get("tool_choice") != "none" else None
+        segments = self._template.render_segments(messages, tools=tools or None, enable_thinking=thinking, kwargs=kwargs)
+        if prefill:
+            segments.append(Segment(prefill, False))
+        made = PromptText(thinking=thinking, prefill=prefill)
+        made.text = "".join(MEDIA_MARKER if isinstance(s, Media) else s.text for s in segments)
+        pictures = list(_pictures(messages))
+        bos = self._model.text(self._model.bos)
+        first = segments[0] if segments else None
+        if self._model.add_bos:
+            made.parts.append([self._model.bos])
+            # The template writes it too; the tokeniser's is the one that counts.
+            if isinstance(first, Segment) and first.trusted and bos and first.text.startswith(bos):
+                segments[0] = Segment(first.text.removeprefix(bos), True)
+        for is_media, run in groupby(segments, lambda s: isinstance(s, Media)):
+            if is_media:
+                made.parts += [pictures[s.index] for s in run if isinstance(s, Media)]
+            else:
+                made.parts.append(self._tokens([s for s in run if isinstance(s, Segment)]))
+        return made
+
+    def _tokens(self, run: list[Segment]) -> list[int]:
+        if not any(not a.trusted and not b.trusted for a, b in pairwise(run)):
+            # Nobody but the template wrote special tokens, so the text as a whole is the model's own reading.
+            return self._model.tokenize("".join(s.text for s in run), parse_special=True)
+        return [t for s in run for t in self._model.tokenize(s.text, parse_special=s.trusted)]
+
+    def completion(self, prompt: Any) -> PromptText:
+        """A text, tokens, or a mix, as llama-server reads them."""
+        made = PromptText()
+        tokens = self.mixed(prompt, add_special=True, parse_special=True)
+        if not tokens:
+            raise BadRequest("prompt must not be empty.")
+        made.parts.append(tokens)
+        made.text = prompt if isinstance(prompt, str) else ""
+        return made
+
+    def mixed(self, content: Any, *, add_special: bool, parse_special: bool, name: str = "prompt") -> list[int]:
+        """Tokens of a text, or of a list that mixes texts and tokens. Raises BadRequest on a token out of range."""
+        if isinstance(content, str):
+            return self._model.tokenize(content, add_special=add_special, parse_special=parse_special)
+        tokens: list[int] = []
+        for i, item in enumerate(content or []):
+            if isinstance(item, str):
+                special = add_special and i == 0
+                tokens += self._model.tokenize(item, add_special=special, parse_special=parse_special)
+            elif isinstance(item, int) and 0 <= item < self._model.n_vocab:
+                tokens.append(item)
+            else:
+                raise BadRequest(f"{name} holds {item!r}, which is neither a text nor a token of this model.")
+        return tokens
+
+
+def _prefill(messages: list[dict[str, Any]]) -> str:
+    """The text of a last message of the assistant: the answer goes on from there."""
+    last = messages[-1] if messages else {}
+    if last.get("role") != "assistant" or last.get("tool_calls"):
+        return ""
+    if len(messages) > 1 and messages[-2].get("role") == "assistant":
+        raise BadRequest("Cannot have 2 or more assistant messages at the end of the list.")
+    content = last.get("content")
+    if isinstance(content, list):
+        content = "".join(p.get("text", "") for p in content if p.get("type") == "text")
+    return content or ""
+
+
+def _pictures(messages: list[dict[str, Any]]) -> Iterator[str]:
+    for message in messages:
+        content = message.get("content")
+        if isinstance(content, list):
+            for part in content:
+                if part.get("type") == "image":
+                    yield str(part["blob"])

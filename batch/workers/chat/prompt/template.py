@@ -1,0 +1,330 @@
+"""The model's own chat template: OpenAI messages in, prompt text out."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from functools import cached_property
+from itertools import chain
+from typing import Any, NoReturn
+
+import jinja2
+from jinja2 import nodes
+from jinja2.ext import Extension
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from batch.errors import BadRequest, NotSupported
+from batch.workers.chat.dialects import gemma4_messages as gemma4_turns
+from batch.workers.chat.prompt.markup_escape import Media, Segment, Shadow, Specials, strings
+
+__all__ = ["ChatTemplate", "Media", "Segment"]
+
+MEDIA_MARKER = "<__media__>"
+_ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+_MEDIA = ("image", "audio", "video")
+# A template that strips old thinking out of the assistant's answers has to see these in them.
+_THINKING = ("<|channel>", "<channel|>", "<think>", "</think>", "[THINK]", "[/THINK]")
+
+
+class ChatTemplate:
+    """Renders messages with the template that the model file carries."""
+
+    def __init__(
+        self,
+        source: str | None,
+        bos: str = "",
+        eos: str = "",
+        *,
+        control: Collection[str] = (),
+        user_defined: Collection[str] = (),
+    ) -> None:
+        """`control` and `user_defined`: texts of the vocabulary's tokens with these attributes."""
+        self.source = source or ""
+        self.bos = bos
+        self.eos = eos
+        markers = {t for t in user_defined if len(t) > 1 and (_reads_as_marker(t) or t in self.source)}
+        self.specials = Specials({*control, *markers, *filter(None, (bos, eos))})
+        self._broken: str | None = None
+        shown = [m for m in _THINKING if m in self.source]
+        self._thinking = re.compile("|".join(map(re.escape, shown))) if shown else None
+        try:
+            self._template: jinja2.Template | None = _environment().from_string(self.source) if source else None
+        except (jinja2.TemplateError, RecursionError) as error:
+            self._template, self._broken = None, _sentence(error)
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        enable_thinking: bool | None = None,
+        add_generation_prompt: bool = True,
+        kwargs: Mapping[str, Any] | None = None,
+        media_marker: str = MEDIA_MARKER,
+    ) -> str:
+        """The prompt as one text, `media_marker` where media stand. Raises BadRequest with the template's complaint."""
+        found = self.render_segments(
+            messages,
+            tools=tools,
+            enable_thinking=enable_thinking,
+            add_generation_prompt=add_generation_prompt,
+            kwargs=kwargs,
+        )
+        return "".join(media_marker if isinstance(s, Media) else s.text for s in found)
+
+    def render_segments(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        enable_thinking: bool | None = None,
+        add_generation_prompt: bool = True,
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> list[Segment | Media]:
+        """The prompt cut so that each Segment can be tokenised on its own, Media in the order of the messages' parts.
+
+        Joined, the texts are what `render` gives; tokenised one by one, they are the tokens of the whole, except that
+        a special token's text inside what the caller wrote stays text.
+        """
+        self._usable()
+        try:
+            return self._segments(messages, tools, enable_thinking, add_generation_prompt, dict(kwargs or {}))
+        except RecursionError:
+            raise BadRequest("messages or tools are nested too deeply.") from None
+
+    @cached_property
+    def takes_parts(self) -> bool:
+        """Whether the template renders a content that is a list of text parts."""
+        out = self._probe([{"role": "user", "content": [{"type": "text", "text": "probe-text"}]}])
+        return out is not None and "probe-text" in out and "'text'" not in out and '"text"' not in out
+
+    @cached_property
+    def takes_strings(self) -> bool:
+        """Whether the template renders a content that is a string."""
+        out = self._probe([{"role": "user", "content": "probe-text"}])
+        return out is not None and "probe-text" in out
+
+    @cached_property
+    def takes_system(self) -> bool:
+        """Whether the template renders a system message."""
+        user = {"role": "user", "content": self._content("u")}
+        out = self._probe([{"role": "system", "content": self._content("probe-text")}, user])
+        return out is not None and "probe-text" in out
+
+    @cached_property
+    def takes_objects(self) -> bool:
+        """Whether tool-call arguments are to be objects (else JSON text)."""
+        call = {"id": "call00001", "type": "function", "function": {"name": "f", "arguments": {"probe_key": "v"}}}
+        turns = [
+            {"role": "user", "content": self._content("u")},
+            {"role": "assistant", "content": "", "tool_calls": [call]},
+        ]
+        out = self._probe(turns)
+        return out is not None and "{'probe_key'" not in out
+
+    def _segments(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None,
+        enable_thinking: bool | None,
+        add_generation_prompt: bool,
+        kwargs: dict[str, Any],
+    ) -> list[Segment | Media]:
+        count = _check(messages)
+        shadow = Shadow(
+            self.specials, count, chain(strings(list(messages)), strings(tools or []), strings(kwargs), [self.source])
+        )
+        media = iter(shadow.media)
+        plain = [self._message(m, i) for i, m in enumerate(messages)]
+        if not self.takes_system:
+            plain = _merge_system(plain)
+        turns = [self._hidden(m, shadow, media) for m in gemma4_turns.prepare(self.source, plain)]
+        values: dict[str, Any] = shadow.hide(kwargs)
+        if tools:
+            values["tools"] = shadow.hide(list(tools))
+        if enable_thinking is not None:
+            values["enable_thinking"] = enable_thinking
+        values.update(messages=turns, add_generation_prompt=add_generation_prompt)
+        rendered = self._run(values)
+        found = shadow.segments(rendered + gemma4_turns.finish(self.source, rendered, add_generation_prompt))
+        if sum(isinstance(s, Media) for s in found) != count:
+            raise BadRequest("messages: this model's chat template does not take images in the role they stand in.")
+        return found
+
+    def _message(self, message: Mapping[str, Any], index: int) -> dict[str, Any]:
+        """One message in the shapes that templates expect, its texts still the caller's."""
+        made = {k: v for k, v in message.items() if v is not None}
+        if made["role"] == "developer" and "<|channel|>" not in self.source:
+            made["role"] = "system"
+        made.setdefault("content", "")
+        calls = made.get("tool_calls")
+        if calls:
+            made["tool_calls"] = [self._call(c, f"messages[{index}].tool_calls[{i}]") for i, c in enumerate(calls)]
+        else:
+            made.pop("tool_calls", None)
+        return made
+
+    def _call(self, call: Any, where: str) -> dict[str, Any]:
+        function = call.get("function") if isinstance(call, Mapping) else None
+        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+            raise BadRequest(f"{where}.function must be an object with a name.")
+        arguments = function.get("arguments")
+        if isinstance(arguments, str) and self.takes_objects:
+            try:
+                arguments = json.loads(arguments) if arguments.strip() else {}
+            except (ValueError, RecursionError):
+                raise BadRequest(f"{where}.function.arguments is not JSON.") from None
+        elif not isinstance(arguments, str) and not self.takes_objects:
+            arguments = json.dumps({} if arguments is None else arguments, ensure_ascii=False)
+        made = {**function, "arguments": {} if arguments is None else arguments}
+        return {**call, "type": "function", "function": made}
+
+    def _hidden(self, message: dict[str, Any], shadow: Shadow, media: Iterable[str]) -> dict[str, Any]:
+        """The message in disguise, media as the shadow's characters in a content of one string."""
+        keep = self._thinking if message["role"] == "assistant" else None
+        content = message.get("content")
+        turn: dict[str, Any] = {k: shadow.hide(v) for k, v in message.items() if k != "content"}
+        if content is None:
+            return turn
+        if isinstance(content, str):
+            turn["content"] = self._content(shadow.hide(content, keep))
+            return turn
+        parts = [shadow.hide(p["text"], keep) if p["type"] == "text" else None for p in content]
+        if None in parts or not self.takes_parts or not parts:
+            turn["content"] = self._content(_flatten(parts, iter(media)))
+        else:
+            turn["content"] = [{"type": "text", "text": text} for text in parts]
+        return turn
+
+    def _content(self, text: str) -> Any:
+        return text if self.takes_strings or not self.takes_parts else [{"type": "text", "text": text}]
+
+    def _usable(self) -> None:
+        if self._broken is not None:
+            raise NotSupported(f"The model's chat template cannot be read: {self._broken}")
+        if self._template is None:
+            raise BadRequest("This model has no chat template, so it cannot chat: use /v1/completions.")
+
+    def _probe(self, messages: list[dict[str, Any]]) -> str | None:
+        try:
+            return self._run({"messages": messages, "add_generation_prompt": False})
+        except BadRequest:
+            return None
+
+    def _run(self, values: Mapping[str, Any]) -> str:
+        assert self._template is not None
+        now = datetime.now()
+        given = {
+            "bos_token": self.bos,
+            "eos_token": self.eos,
+            "datetime": now.strftime("%b %d %Y"),
+            "date_string": now.strftime("%d %b %Y"),
+            **values,
+        }
+        try:
+            return self._template.render(given)
+        except RecursionError:
+            raise
+        except Exception as error:  # a template is a program: it can fail in any way on messages it did not expect
+            raise BadRequest(f"The model's chat template refuses these messages: {_sentence(error)}") from error
+
+
+class _Generation(Extension):
+    """`{% generation %}` marks what training learns from; here it is only a bracket."""
+
+    tags = {"generation"}  # noqa: RUF012 - the base class wants a set
+
+    def parse(self, parser: Parser) -> nodes.Node | list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation]
+    )
+    environment.filters["tojson"] = _tojson
+    environment.globals["raise_exception"] = _raise_exception
+    strftime_now: Callable[[str], str] = lambda form: datetime.now().strftime(form)  # noqa: E731
+    environment.globals["strftime_now"] = strftime_now
+    return environment
+
+
+def _tojson(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    # Not Jinja's own, which escapes for HTML.
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _raise_exception(message: str) -> NoReturn:
+    raise jinja2.TemplateError(message)
+
+
+def _sentence(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return (text[:297] + "…" if len(text) > 298 else text).rstrip(".") + "."
+
+
+def _reads_as_marker(text: str) -> bool:
+    return text.startswith("<|") or text.endswith("|>")
+
+
+def _check(messages: Sequence[Mapping[str, Any]]) -> int:
+    """How many media parts the messages hold; BadRequest where their shape is none that can be rendered."""
+    if not messages:
+        raise BadRequest("messages must not be empty.")
+    count = 0
+    for i, message in enumerate(messages):
+        role = message.get("role")
+        if role not in _ROLES:
+            raise BadRequest(f"messages[{i}].role must be one of {', '.join(_ROLES)}.")
+        content = message.get("content")
+        if content is None or isinstance(content, str):
+            continue
+        if not isinstance(content, list):
+            raise BadRequest(f"messages[{i}].content must be a string, null or a list of parts.")
+        for j, part in enumerate(content):
+            kind = part.get("type") if isinstance(part, Mapping) else None
+            if kind in _MEDIA:
+                count += 1
+            elif kind != "text" or not isinstance(part.get("text"), str):
+                raise BadRequest(f"messages[{i}].content[{j}] must be a text or an image part.")
+    return count
+
+
+def _merge_system(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """For a template that knows no system role: its text goes before that of the message after it."""
+    if messages[0]["role"] != "system":
+        return messages
+    if len(messages) == 1:
+        return [{**messages[0], "role": "user"}]
+    parts = [p if isinstance(p, list) else [{"type": "text", "text": p}] for p in (m["content"] for m in messages[:2])]
+    if all(p["type"] == "text" for p in chain(*parts)):
+        merged: Any = "\n".join(p["text"] for p in chain(*parts))
+    else:
+        merged = [*parts[0], *parts[1]]
+        if parts[0] and merged[len(parts[0])]["type"] != "text":
+            merged[len(parts[0]) - 1] = {"type": "text", "text": parts[0][-1].get("text", "") + "\n"}
+    return [{**messages[1], "content": merged}, *messages[2:]]
+
+
+def _flatten(parts: Sequence[str | None], media: Iterable[str]) -> str:
+    """Text parts joined by line feeds, nothing next to media (None)."""
+    source = iter(media)
+    out: list[str] = []
+    after_media = False
+    for part in parts:
+        if part is None:
+            out.append(next(source))
+        else:
+            out.append(part if after_media or not out else "\n" + part)
+        after_media = part is None
+    return "".join(out)

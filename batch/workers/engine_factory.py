@@ -1,0 +1,30 @@
+"""Which engine serves which kind. Model libraries are imported here and below, in worker processes only."""
+
+from __future__ import annotations
+
+from batch.queue.jobs import Kind
+from batch.settings import Settings
+from batch.workers.engine import Engine
+
+WEIGHTLESS = "weightless"
+"""A model "name" that asks for the engine without weights, for tests of the path."""
+
+
+def build(kind: Kind, settings: Settings) -> Engine:
+    if getattr(settings, kind.value).model == WEIGHTLESS:
+        from batch.workers.fake_engine import WeightlessEngine
+
+        return WeightlessEngine(kind)
+    match kind:
+        case Kind.VLM:
+            from batch.workers.chat.engine import VlmEngine
+
+            return VlmEngine(settings)
+        case Kind.EMBEDDING:
+            from batch.workers.embedding.engine import EmbeddingEngine
+
+            return EmbeddingEngine(settings)
+        case Kind.STT:
+            from batch.workers.speech.engine import SpeechEngine
+
+            return SpeechEngine(settings)

@@ -1,0 +1,188 @@
+"""Pictures of every size and number, and what may happen while one is looked at."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+from tests.vlm_setup import chat, content, picture
+
+from batch.errors import BatchError, Cancelled, TooLarge, UnsupportedMedia
+from batch.queue.jobs import Priority
+from batch.workers.chat.engine import VlmEngine
+from batch.workers.chat.vision import mtmd
+from tests import vlm_setup
+
+ASK = {"type": "text", "text": "Describe this image."}
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VlmEngine]:
+    engine = vlm_setup.loaded(tmp_path_factory.mktemp("home"))
+    yield engine
+    engine.close()
+
+
+def part(folder: Path, data: bytes) -> dict[str, Any]:
+    sha256 = hashlib.sha256(data).hexdigest()
+    (folder / sha256).write_bytes(data)
+    return {"type": "image", "blob": sha256}
+
+
+def drawn(folder: Path, width: int, height: int, colour: str = "red", form: str = "PNG") -> dict[str, Any]:
+    """A circle in the middle of white."""
+    image = Image.new("RGB", (width, height), "white")
+    r = min(width, height) * 0.35
+    ImageDraw.Draw(image).ellipse([width / 2 - r, height / 2 - r, width / 2 + r, height / 2 + r], fill=colour)
+    out = io.BytesIO()
+    image.save(out, form)
+    return part(folder, out.getvalue())
+
+
+@pytest.mark.parametrize("size", [(1, 1), (8, 8), (64, 64), (640, 480), (3000, 2000), (40, 4000), (4000, 40)], ids=str)
+def test_a_picture_of_any_size_costs_70_to_1120_tokens(engine: VlmEngine, tmp_path: Path, size: tuple[int, int]) -> None:
+    alone = engine.ask("count", {"messages": [{"role": "user", "content": [ASK]}]})["tokens"]
+    result = engine.run(chat(tmp_path, [drawn(tmp_path, *size), ASK], generation={"max_tokens": 30}))
+    assert 40 <= result["usage"]["prompt_tokens"] - alone <= 1130
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF"])
+def test_a_picture_of_any_format_is_seen(engine: VlmEngine, tmp_path: Path, form: str) -> None:
+    result = engine.run(chat(tmp_path, [drawn(tmp_path, 256, 256, form=form), ASK], enable_thinking=False))
+    assert content(result) == "a red circle"
+
+
+def test_several_pictures_are_read_as_llama_cpps_own_helper_reads_them(engine: VlmEngine, tmp_path: Path) -> None:
+    """The tiny model was trained on one picture a chat, so what it says of two proves little: its logits do."""
+    names = ("sample-red-circle.png", "sample-blue-triangle.png")
+    parts = [picture(tmp_path, name) for name in names]
+    messages = [
+        {"role": "user", "content": [parts[0], ASK]},
+        {"role": "assistant", "content": "a red circle"},
+        {"role": "user", "content": [ASK, parts[1], parts[0]]},
+    ]
+    result = engine.run(chat(tmp_path, None, messages=messages, generation={"max_tokens": 1}))
+    ours = engine._resources.context.logits(engine._model.n_vocab).copy()
+    text = engine._maker.chat({"messages": messages}).text.removeprefix("<bos>")
+    n, theirs = by_the_helper(engine, text, [names[0], names[1], names[0]])
+    assert n == result["usage"]["prompt_tokens"]
+    assert np.abs(ours - theirs).max() < 0.02
+    assert ours.argmax() == theirs.argmax()
+
+
+def by_the_helper(engine: VlmEngine, text: str, names: list[str]) -> tuple[int, np.ndarray[Any, Any]]:
+    """Tokens and last logits of a prompt, by mtmd_tokenize and mtmd_helper_eval_chunks."""
+    vision, context = engine._vision, engine._resources.context
+    assert vision is not None
+    bitmaps = (ctypes.c_void_p * len(names))()
+    for i, name in enumerate(names):
+        pixels = np.ascontiguousarray(np.asarray(Image.open(vlm_setup.DATA / name).convert("RGB")))
+        data = pixels.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+        bitmaps[i] = mtmd.mtmd_bitmap_init(pixels.shape[1], pixels.shape[0], data)
+    chunks = mtmd.mtmd_input_chunks_init()
+    data = text.encode()
+    wanted = mtmd.mtmd_input_text(data, len(data), True, True)
+    assert mtmd.mtmd_tokenize(vision.handle, chunks, ctypes.byref(wanted), bitmaps, len(names)) == 0
+    last = engine._resources.context.sequences - 1
+    engine._resources.cache._move_out(None)
+    end = ctypes.c_int32()
+    assert mtmd.mtmd_helper_eval_chunks(vision.handle, context.handle, chunks, 0, last, 2048, True, ctypes.byref(end)) == 0
+    logits = context.logits(engine._model.n_vocab).copy()
+    n = int(mtmd.mtmd_helper_get_n_tokens(chunks))
+    context.remove(last)
+    mtmd.mtmd_input_chunks_free(chunks)
+    for bitmap in bitmaps:
+        mtmd.mtmd_bitmap_free(bitmap)
+    return n, logits
+
+
+def test_pictures_in_another_order_share_no_prefix(engine: VlmEngine, tmp_path: Path) -> None:
+    red, blue = picture(tmp_path), picture(tmp_path, "sample-blue-triangle.png")
+    first = engine.run(chat(tmp_path, [red, blue, ASK], generation={"max_tokens": 5}))
+    swapped = engine.run(chat(tmp_path, [blue, red, ASK], generation={"max_tokens": 5}))
+    assert first["usage"]["prompt_tokens"] == swapped["usage"]["prompt_tokens"]
+    assert swapped["usage"]["prompt_tokens_details"]["cached_tokens"] < 20
+
+
+def test_a_picture_in_the_system_message_is_rendered_or_refused(engine: VlmEngine, tmp_path: Path) -> None:
+    messages = [{"role": "system", "content": [picture(tmp_path)]}, {"role": "user", "content": "What is it?"}]
+    result = engine.run(chat(tmp_path, None, messages=messages, generation={"max_tokens": 5}))
+    assert result["usage"]["prompt_tokens"] > 70
+
+
+def test_bytes_that_are_no_picture_and_pictures_too_large_are_refused(engine: VlmEngine, tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedMedia):
+        engine.run(chat(tmp_path, [part(tmp_path, b"not a picture at all"), ASK]))
+    limited = vlm_setup.settings(tmp_path)
+    small = VlmEngine(limited.model_copy(update={"limits": limited.limits.model_copy(update={"image_pixels": 1000})}))
+    small.load(lambda _: None)
+    try:
+        with pytest.raises(TooLarge):
+            small.run(chat(tmp_path, [picture(tmp_path), ASK]))
+    finally:
+        small.close()
+
+
+def test_a_job_stopped_between_encoding_and_reading_a_picture_leaves_the_engine_well(engine: VlmEngine, tmp_path: Path) -> None:
+    def cancel() -> None:
+        raise Cancelled()
+
+    image = drawn(tmp_path, 300, 300, "purple")
+    for unit in (1, 2, 3):
+        with pytest.raises(Cancelled):
+            engine.run(chat(tmp_path, [image, ASK], at={unit: cancel}))
+    assert content(engine.run(chat(tmp_path, [image, ASK], enable_thinking=False))) == "a purple circle"
+
+
+def test_an_interrupt_while_a_picture_is_read_changes_nothing(engine: VlmEngine, tmp_path: Path) -> None:
+    image = drawn(tmp_path, 320, 300, "green")
+    work = chat(tmp_path, [image, ASK], enable_thinking=False, at=dict.fromkeys(range(1, 8), engine.interrupt))
+    assert content(engine.run(work)) == "a green circle"
+
+
+def test_urgent_pictures_between_a_bulk_jobs_pictures(engine: VlmEngine, tmp_path: Path) -> None:
+    bulk = [drawn(tmp_path, 310, 300, "blue"), ASK]
+    seen: list[str] = []
+
+    def urgent() -> None:
+        image = drawn(tmp_path, 300 + len(seen), 350, "orange")
+        seen.append(content(engine.run(chat(tmp_path, [image, ASK], enable_thinking=False))))
+
+    work = chat(tmp_path, bulk, enable_thinking=False, priority=Priority.INBOX, at=dict.fromkeys(range(1, 7), urgent))
+    assert content(engine.run(work)) == "a blue circle"
+    assert seen == ["an orange circle"] * 6
+
+
+def test_pictures_pushed_out_of_the_cache_are_encoded_again(
+    engine: VlmEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while a job that shows several of them is under way."""
+    monkeypatch.setattr(engine._vision, "_budget", 1)
+    parts: list[dict[str, Any]] = [drawn(tmp_path, 200 + i, 200, "black") for i in range(4)]
+    engine.run(chat(tmp_path, [*parts, ASK], generation={"max_tokens": 3}))
+    assert content(engine.run(chat(tmp_path, [parts[0], ASK], enable_thinking=False))) == "a black circle"
+
+
+def test_pictures_fill_a_small_context_by_moving_others_out(tmp_path: Path) -> None:
+    engine = vlm_setup.loaded(tmp_path, context=1024)
+    try:
+        for _ in range(2):
+            for colour in ("red", "blue", "green"):
+                image = drawn(tmp_path, 900, 900, colour)
+                result = engine.run(chat(tmp_path, [image, ASK], enable_thinking=False))
+                assert content(result) == f"a {colour} circle"
+        assert result["usage"]["prompt_tokens_details"]["cached_tokens"] > 300
+    finally:
+        engine.close()
+
+
+def test_a_blob_that_is_gone_is_an_error_and_not_a_crash(engine: VlmEngine, tmp_path: Path) -> None:
+    with pytest.raises((BatchError, OSError)):
+        engine.run(chat(tmp_path, [{"type": "image", "blob": "0" * 64}, ASK]))

@@ -1,0 +1,131 @@
+"""More urgent jobs run inside a bulk job's units, and the bulk job goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.vlm_setup import chat, content, picture
+
+from batch.errors import Cancelled
+from batch.queue.jobs import Priority
+from batch.workers.chat.engine import VlmEngine
+from scripted_work import ScriptedWork
+from tests import vlm_setup
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VlmEngine]:
+    engine = vlm_setup.loaded(tmp_path_factory.mktemp("home"))
+    yield engine
+    engine.close()
+
+
+def bulk(folder: Path, priority: Priority = Priority.INBOX, tokens: int = 300, prompt: int = 1300, **more: Any) -> ScriptedWork:
+    """A long job that the tiny model would end early."""
+    generation = {"ignore_eos": True, "max_tokens": tokens, "cache_prompt": False, **more.pop("generation", {})}
+    return chat(folder, "red circle " * (prompt // 2) + "Tell me a story.", priority=priority, generation=generation, **more)
+
+
+def told(result: Any) -> tuple[str, str]:
+    message = result["choices"][0]["message"]
+    return message.get("reasoning_content", ""), message["content"]
+
+
+SEEDED = {"temperature": 1.0, "seed": 11, "top_k": 0, "min_p": 0.0}
+
+
+DRAWN = {"greedy": {}, "seed": SEEDED, "penalty": {**SEEDED, "repeat_penalty": 1.3}}
+
+
+@pytest.mark.parametrize("generation", DRAWN.values(), ids=DRAWN)
+@pytest.mark.parametrize("units", [(1, 2), (3,), (4, 5, 90), (200,)], ids=str)
+def test_an_interrupted_job_gives_the_very_same_tokens(
+    engine: VlmEngine, tmp_path: Path, units: tuple[int, ...], generation: dict[str, Any]
+) -> None:
+    alone = engine.run(bulk(tmp_path, generation=generation))
+    inner: list[Any] = []
+
+    def urgent() -> None:
+        parts = [picture(tmp_path), {"type": "text", "text": "Describe this image."}]
+        inner.append(engine.run(chat(tmp_path, parts, enable_thinking=False)))
+        inner.append(engine.run(chat(tmp_path, "Tell me a story.", enable_thinking=False)))
+
+    disturbed = engine.run(bulk(tmp_path, at=dict.fromkeys(units, urgent), generation=generation))
+    assert told(disturbed) == told(alone)
+    assert len(inner) == 2 * len(units)
+    assert {content(r) for r in inner[::2]} == {"a red circle"}
+    assert all(content(r).startswith("Once there was a red circle.") for r in inner[1::2])
+
+
+def test_three_classes_nest(engine: VlmEngine, tmp_path: Path) -> None:
+    alone = told(engine.run(bulk(tmp_path))), told(engine.run(bulk(tmp_path, prompt=900, tokens=90)))
+    middle: list[Any] = []
+    inner: list[Any] = []
+
+    def caller() -> None:
+        inner.append(engine.run(chat(tmp_path, "ping", enable_thinking=False)))
+
+    def batch() -> None:
+        work = bulk(tmp_path, Priority.BATCH, prompt=900, tokens=90, at={2: caller, 40: caller})
+        middle.append(engine.run(work))
+
+    outer = engine.run(bulk(tmp_path, at={2: batch, 120: batch}))
+    assert told(outer) == alone[0]
+    assert [told(m) for m in middle] == [alone[1]] * 2
+    assert [content(r) for r in inner] == ["pong"] * 4
+
+
+def test_a_job_is_parked_in_host_memory_when_an_urgent_one_needs_its_room(tmp_path: Path) -> None:
+    engine = vlm_setup.loaded(tmp_path, context=1536)
+    try:
+        alone = told(engine.run(bulk(tmp_path, prompt=900, tokens=200)))
+        inner: list[Any] = []
+
+        def urgent() -> None:
+            inner.append(told(engine.run(bulk(tmp_path, Priority.CALLER, prompt=1100, tokens=60))))
+
+        reference = told(engine.run(bulk(tmp_path, Priority.CALLER, prompt=1100, tokens=60)))
+        outer = engine.run(bulk(tmp_path, prompt=900, tokens=200, at={60: urgent, 130: urgent}))
+        assert inner == [reference] * 2
+        assert told(outer) == alone
+    finally:
+        engine.close()
+
+
+def test_an_urgent_job_that_fails_or_is_cancelled_leaves_the_outer_one_whole(engine: VlmEngine, tmp_path: Path) -> None:
+    alone = told(engine.run(bulk(tmp_path)))
+
+    def cancel() -> None:
+        raise Cancelled()
+
+    def urgent() -> None:
+        with pytest.raises(Cancelled):
+            engine.run(chat(tmp_path, "Tell me a story.", at={9: cancel}))
+
+    assert told(engine.run(bulk(tmp_path, at={2: urgent, 50: urgent}))) == alone
+
+
+def test_an_interrupt_meant_for_nobody_changes_nothing(engine: VlmEngine, tmp_path: Path) -> None:
+    alone = told(engine.run(bulk(tmp_path)))
+    assert told(engine.run(bulk(tmp_path, at=dict.fromkeys((1, 2, 3, 4, 50, 51, 100), engine.interrupt)))) == alone
+
+
+def test_a_prompt_goes_in_by_slices_that_others_can_come_between(engine: VlmEngine, tmp_path: Path) -> None:
+    work = bulk(tmp_path, prompt=4000, tokens=1)
+    result = engine.run(work)
+    assert len(work.units) == -(-result["usage"]["prompt_tokens"] // 512) + 1  # one more for the checkpoint's cut
+
+
+def test_a_job_whose_broken_off_decode_cost_it_its_window_computes_it_again(
+    engine: VlmEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An aborted slice may overwrite what the next token looks at; here the loss is staged."""
+    alone = told(engine.run(bulk(tmp_path, tokens=60)))
+    lost = iter([True])
+    monkeypatch.setattr(engine._resources.cache, "broken", lambda _: next(lost, False))
+    work = bulk(tmp_path, tokens=60, at={20: engine.interrupt})
+    assert told(engine.run(work)) == alone
+    assert [done for done, _, _ in work.units].count(0) == 2

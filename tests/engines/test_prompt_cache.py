@@ -1,0 +1,162 @@
+"""What stays cached between requests, and that a cached answer is the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.vlm_setup import chat, content, picture
+
+from batch.workers.chat.engine import VlmEngine
+from tests import vlm_setup
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[VlmEngine]:
+    engine = vlm_setup.loaded(tmp_path)
+    yield engine
+    engine.close()
+
+
+def cached(result: Any) -> int:
+    n = result["usage"]["prompt_tokens_details"]["cached_tokens"]
+    assert n == result["timings"]["cache_n"]
+    assert n + result["timings"]["prompt_n"] == result["usage"]["prompt_tokens"]
+    return int(n)
+
+
+def turns(*texts: str) -> list[dict[str, Any]]:
+    return [{"role": ("user", "assistant")[i % 2], "content": t} for i, t in enumerate(texts)]
+
+
+def test_the_same_prompt_again_computes_one_token(engine: VlmEngine, tmp_path: Path) -> None:
+    first = engine.run(chat(tmp_path, "Tell me a story."))
+    again = engine.run(chat(tmp_path, "Tell me a story."))
+    assert cached(first) == 0
+    assert again["timings"]["prompt_n"] == 1
+    assert content(again) == content(first)
+
+
+def test_a_next_turn_reuses_the_last(engine: VlmEngine, tmp_path: Path) -> None:
+    first = engine.run(chat(tmp_path, "Tell me a story.", enable_thinking=False))
+    messages = turns("Tell me a story.", content(first), "ping")
+    second = engine.run(chat(tmp_path, None, messages=messages, enable_thinking=False))
+    assert content(second) == "pong"
+    assert cached(second) > first["usage"]["prompt_tokens"] - 6
+
+
+def test_cache_prompt_false_computes_everything(engine: VlmEngine, tmp_path: Path) -> None:
+    for _ in range(2):
+        result = engine.run(chat(tmp_path, "ping", generation={"cache_prompt": False}))
+        assert cached(result) == 0
+
+
+@pytest.mark.parametrize("length", [400, 700, 2500])
+def test_a_long_prompt_beyond_the_window_is_reused_and_answers_the_same(engine: VlmEngine, tmp_path: Path, length: int) -> None:
+    """The tiny model forgets what lies 512 tokens back in every other layer."""
+    text = "blue square " * (length // 2) + "Tell me a story."
+    fresh = engine.run(chat(tmp_path, text, generation={"cache_prompt": False}))
+    engine.run(chat(tmp_path, text, generation={"ignore_eos": True, "max_tokens": 800}))
+    again = engine.run(chat(tmp_path, text))
+    assert content(again) == content(fresh)
+    assert cached(again) >= fresh["usage"]["prompt_tokens"] - 8 or length == 400
+
+
+def test_a_prefix_that_the_window_has_left_is_computed_again(engine: VlmEngine, tmp_path: Path) -> None:
+    long = "blue square " * 1200
+    engine.run(chat(tmp_path, long))
+    short = engine.run(chat(tmp_path, long[: len(long) // 2] + "Tell me a story."))
+    fresh = engine.run(chat(tmp_path, long[: len(long) // 2] + "Tell me a story.", generation={"cache_prompt": False}))
+    assert content(short) == content(fresh)
+
+
+def test_several_alternating_conversations_all_hit(engine: VlmEngine, tmp_path: Path) -> None:
+    """More of them than the KV has sequences: the others wait in host memory."""
+    colours = ["red", "blue", "green", "black", "orange", "purple"]
+    prompts = [f"{c} circle " * 200 for c in colours]
+    answers = [engine.run(chat(tmp_path, p)) for p in prompts]
+    assert engine.ask("metrics", {})["cache_conversations"] >= 3
+    for prompt, answer in zip(prompts, answers, strict=True):
+        again = engine.run(chat(tmp_path, prompt))
+        assert cached(again) > 300
+        assert content(again) == content(answer)
+
+
+def test_conversations_that_share_a_long_beginning_all_hit_behind_it_too(engine: VlmEngine, tmp_path: Path) -> None:
+    system = {"role": "system", "content": "red circle " * 400}
+    talks = {who: [system, {"role": "user", "content": f"{who} square " * 60}] for who in ("blue", "green")}
+    for turn in range(3):
+        for messages in talks.values():
+            result = engine.run(chat(tmp_path, None, messages=messages, generation={"max_tokens": 5}))
+            if turn:
+                assert result["timings"]["prompt_n"] < 60
+            messages += [{"role": "assistant", "content": "pong"}, {"role": "user", "content": "ping"}]
+
+
+def test_what_a_newer_copy_repeats_is_let_go_first(tmp_path: Path) -> None:
+    engine = vlm_setup.loaded(tmp_path, cache_bytes=2_500_000)
+    try:
+        other = "green circle " * 150
+        engine.run(chat(tmp_path, other, generation={"max_tokens": 2}))
+        for i in range(8):
+            engine.run(chat(tmp_path, "red square " * 200 + f"{i} blue " * 40, generation={"max_tokens": 2}))
+        assert engine.ask("metrics", {})["cache_conversations"] < 8
+        assert cached(engine.run(chat(tmp_path, other, generation={"max_tokens": 2}))) > 250
+    finally:
+        engine.close()
+
+
+def test_host_memory_stays_within_its_bound(tmp_path: Path) -> None:
+    bound = 1_000_000
+    engine = vlm_setup.loaded(tmp_path, cache_bytes=bound)
+    try:
+        for i in range(12):
+            engine.run(chat(tmp_path, f"{i} circle " * 300, generation={"max_tokens": 2}))
+            assert engine.ask("metrics", {})["cache_bytes"] <= bound
+        assert engine.ask("metrics", {})["cache_conversations"] >= 1
+    finally:
+        engine.close()
+
+
+def test_no_host_memory_means_no_copies(tmp_path: Path) -> None:
+    engine = vlm_setup.loaded(tmp_path, cache_bytes=0)
+    try:
+        for i in range(6):
+            engine.run(chat(tmp_path, f"{i} circle " * 100, generation={"max_tokens": 2}))
+        assert engine.ask("metrics", {})["cache_conversations"] == 0
+    finally:
+        engine.close()
+
+
+def test_idle_conversations_give_way_to_a_prompt_that_fills_the_context(tmp_path: Path) -> None:
+    engine = vlm_setup.loaded(tmp_path, context=1024)
+    try:
+        for colour in ("red", "blue", "green"):
+            engine.run(chat(tmp_path, f"{colour} circle " * 150, generation={"max_tokens": 4}))
+        full = engine.run(chat(tmp_path, "purple square " * 400, generation={"max_tokens": 50, "ignore_eos": True}))
+        assert full["usage"]["completion_tokens"] == 50
+        again = engine.run(chat(tmp_path, "blue circle " * 150, generation={"max_tokens": 4}))
+        assert cached(again) > 250
+    finally:
+        engine.close()
+
+
+def test_pictures_count_as_prefix_by_their_content(engine: VlmEngine, tmp_path: Path) -> None:
+    ask = {"type": "text", "text": "Describe this image."}
+    red, blue = picture(tmp_path), picture(tmp_path, "sample-blue-triangle.png")
+    engine.run(chat(tmp_path, [red, ask], enable_thinking=False))
+    engine.run(chat(tmp_path, [blue, ask], enable_thinking=False))
+    again = engine.run(chat(tmp_path, [red, {"type": "text", "text": "What shape is it?"}], enable_thinking=False))
+    assert cached(again) > 70
+    assert "circle" in content(again)
+
+
+def test_a_cached_answer_is_the_answer_for_a_picture_beyond_the_window(engine: VlmEngine, tmp_path: Path) -> None:
+    parts = [{"type": "text", "text": "blue square " * 500}, picture(tmp_path), {"type": "text", "text": "What is it?"}]
+    fresh = engine.run(chat(tmp_path, parts, generation={"cache_prompt": False}))
+    engine.run(chat(tmp_path, parts, generation={"ignore_eos": True, "max_tokens": 700}))
+    again = engine.run(chat(tmp_path, parts))
+    assert content(again) == content(fresh)
+    assert cached(again) > 1000

@@ -1,0 +1,113 @@
+"""The openai JavaScript package and `fetch` against the live ports, on Node."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paths import DATA, TESTS
+from running_service import RunningService
+
+SCRIPTS = TESTS / "js"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "batch" / "js"
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("node") is None or shutil.which("npm") is None,
+    reason="the JavaScript clients need Node with npm, which this machine does not have",
+)
+
+
+@pytest.fixture(scope="module")
+def packages() -> Path:
+    """A folder with the pinned packages, kept between runs under the lock file's hash."""
+    lock = (SCRIPTS / "package-lock.json").read_bytes()
+    folder = CACHE / hashlib.sha256(lock).hexdigest()[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    whole = folder / ".whole"  # npm may have been stopped half-way
+    with (folder / ".lock").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)  # another test process may be at it
+        if not whole.exists():
+            for name in ("package.json", "package-lock.json"):
+                shutil.copy(SCRIPTS / name, folder)
+            npm = ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
+            subprocess.run(npm, cwd=folder, check=True, timeout=200)
+            whole.touch()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def told(service: RunningService, packages: Path) -> dict[str, Any]:
+    """What tests/js/clients.mjs saw."""
+    # Beside node_modules, where imports are looked up; under a name that no other test process writes to.
+    script = packages / f"clients-{os.getpid()}.mjs"
+    shutil.copy(SCRIPTS / "clients.mjs", script)
+    environment = {**os.environ, "BASE_URL": service.url("vlm"), "IMAGE": str(DATA / "sample-red-circle.png")}
+    ran = subprocess.run(["node", str(script)], env=environment, capture_output=True, text=True, timeout=100)
+    script.unlink()
+    assert ran.returncode == 0, ran.stderr
+    found: dict[str, Any] = json.loads(ran.stdout)
+    return found
+
+
+def text(answer: dict[str, Any]) -> str:
+    content: str = answer["choices"][0]["message"]["content"]
+    return content
+
+
+def test_the_promised_fetch_example_runs(told: dict[str, Any]) -> None:
+    assert text(told["fetch"]) == "Hello! Send me a picture."
+
+
+def test_javascript_chats_about_text_and_pictures(told: dict[str, Any]) -> None:
+    assert text(told["chat"]) == "Hello! Send me a picture."
+    assert text(told["image"]) == "a red circle"
+
+
+def test_javascript_reads_a_stream(told: dict[str, Any]) -> None:
+    assert told["stream"] == told["helper"] == "Hello! Send me a picture."
+    assert told["streamUsage"]["completion_tokens"] > 0
+
+
+def test_javascript_gets_tool_calls(told: dict[str, Any]) -> None:
+    choice = told["tool"]["choices"][0]
+    (call,) = choice["message"]["tool_calls"]
+    assert choice["finish_reason"] == "tool_calls" and call["function"]["name"] == "look"
+    assert isinstance(json.loads(call["function"]["arguments"])["deep"], bool)
+
+
+def test_javascript_gets_responses(told: dict[str, Any]) -> None:
+    assert told["response"]["output_text"] == "Hello! Send me a picture."
+    assert told["events"][0] == "response.created" and told["events"][-1] == "response.completed"
+
+
+def test_javascript_sees_our_errors(told: dict[str, Any]) -> None:
+    assert told["error"]["status"] == 400 and told["error"]["type"] == "invalid_request_error"
+    assert "temperature" in told["error"]["message"]
+
+
+def test_the_embedding_and_speech_ports_through_the_javascript_package(service: RunningService, packages: Path) -> None:
+    script = packages / "vectors-and-speech.mjs"
+    shutil.copy(SCRIPTS / script.name, script)
+    environment = {
+        **os.environ,
+        "EMBEDDING_URL": service.url("embedding"),
+        "STT_URL": service.url("stt"),
+        "SOUND": str(DATA / "jfk.wav"),
+    }
+    ran = subprocess.run(["node", str(script)], env=environment, capture_output=True, text=True, timeout=100)
+    script.unlink()
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout)
+    assert found["lengths"] == [384] * 3 and abs(found["norm"] - 1) < 1e-5
+    assert found["tooLong"][:2] == ["BadRequestError", 400] and "602 tokens" in found["tooLong"][2]
+    for said in (found["text"], found["streamed"], found["fetched"]):
+        assert "what you can do for your country" in said
+    assert found["last"] == "transcript.text.done"

@@ -1,0 +1,176 @@
+"""A stage for the folder door: the real store, spool and hub, and workers that answer from a script."""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import base64
+import contextlib
+import io
+import json
+import time
+import wave
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from batch.errors import BadRequest, BatchError
+from batch.folder.service import Folder
+from batch.queue.hub import Hub
+from batch.queue.jobs import Job, Kind, State
+from batch.queue.spool import Spool
+from batch.queue.store import Store
+from batch.settings import Settings
+
+FACTS = {Kind.VLM: "eyes-1", Kind.EMBEDDING: "vectors-1", Kind.STT: "ears-1"}
+
+
+def answer(job: Job, spool: Spool) -> dict[str, Any]:
+    """What a worker would say; the text follows the payload, so that results can be told apart."""
+    match job.task:
+        case "chat":
+            part = job.request["messages"][0]["content"][0]
+            data = spool.read(part["blob"])
+            if b"BREAK" in data:
+                raise BadRequest("The image is damaged: broken on purpose.")
+            message = {"role": "assistant", "content": f"picture {part['blob'][:6]}"}
+            return {
+                "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+                "usage": {},
+                "timings": {"prompt_n": 3},
+            }
+        case "transcribe":
+            assert spool.path(job.request["blob"]).exists()
+            segments = [
+                {"id": 0, "start": 0.0, "end": 1.5, "text": " Hello there.", "tokens": [1]},
+                {"id": 1, "start": 1.5, "end": 3.0, "text": " General.", "tokens": [2]},
+            ]
+            return {
+                "text": " Hello there.\n General.\n",
+                "language": "en",
+                "language_name": "english",
+                "duration": 3.0,
+                "segments": segments,
+                "ms": 5.0,
+            }
+        case "embed":
+            request = job.request
+            (text,) = json.loads(spool.read(request["blob"])) if "blob" in request else request["inputs"]
+            starts = range(0, len(text), 1000)
+            rows = array.array("f", [cell for start in starts for cell in (float(start), 0.25, 1 / 3)])
+            return {
+                "count": len(starts),
+                "dimensions": 3,
+                "vectors": base64.b64encode(rows.tobytes()).decode(),
+                "tokens": [len(text)],
+                "ms": 1.0,
+                "windows": [{"index": 0, "start": s, "end": min(len(text), s + 1000)} for s in starts],
+            }
+    raise AssertionError(job.task)
+
+
+def picture(colour: str = "red", format: str = "JPEG", size: int = 9) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (size, size), colour).save(out, format)
+    return out.getvalue()
+
+
+def sound(seconds: float = 0.1) -> bytes:
+    out = io.BytesIO()
+    with wave.open(out, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16000)
+        file.writeframes(b"\1\0" * int(16000 * seconds))
+    return out.getvalue()
+
+
+class Stage:
+    """A home with a folder door that is running, and workers that run when told to."""
+
+    def __init__(self, home: Path, **folder: Any) -> None:
+        home.mkdir(exist_ok=True, parents=True)
+        limits = folder.pop("limits", {})
+        self.settings = Settings(
+            home=home,
+            folder={"settle": 0.05, "scan": 0.2, **folder},
+            limits=limits,  # type: ignore[arg-type]
+        )
+        self.inbox, self.outbox = self.settings.inbox_dir, self.settings.outbox_dir
+        self.store = Store(self.settings.database)
+        self.spool = Spool(self.settings.state_dir / "spool")
+        self.hub = Hub(self.store, self.spool, self.settings.state_dir)
+        for kind, name in FACTS.items():
+            self.hub.set_model(kind, status="ready", facts={"model": name})
+        self.folder = Folder(self.settings, self.hub)
+        self.ran: list[Job] = []
+        self.deaf = False
+        """Workers end jobs without telling the hub."""
+
+    def work(self, most: int = 1_000_000) -> int:
+        """Run what is queued, as the three workers would; returns how many jobs ran."""
+        count = 0
+        for kind in Kind:
+            while count < most and (job := self.store.take(kind)):
+                count += 1
+                self.ran.append(job)
+                try:
+                    result = json.dumps(answer(job, self.spool))
+                    state = State.DONE
+                    self.store.end(job.id, state, result=result)
+                except BatchError as error:
+                    state = State.FAILED
+                    self.store.end(job.id, state, error=error.record())
+                if not self.deaf:
+                    self.hub._job_event(kind, {"type": "end", "job": job.id, "state": state.value})
+        return count
+
+    async def until(self, true: Callable[[], Any], seconds: float = 20.0, work: bool = True) -> None:
+        """Run the workers until something holds."""
+        deadline = time.monotonic() + seconds
+        while not true():
+            assert time.monotonic() < deadline, f"not within {seconds} s; the outbox holds {self.tree()}"
+            if work:
+                self.work()
+            await asyncio.sleep(0.01)
+
+    def drop(self, name: str, data: bytes | str) -> Path:
+        """As a careful program does: whole at once, however slow this machine is."""
+        path = self.inbox / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.part")
+        partial.write_bytes(data.encode() if isinstance(data, str) else data)
+        return partial.rename(path)
+
+    def tree(self) -> list[str]:
+        return sorted(str(p.relative_to(self.outbox)) for p in self.outbox.rglob("*") if not p.is_dir())
+
+    def json(self, name: str) -> dict[str, Any]:
+        return dict(json.loads((self.outbox / name).read_text("utf-8")))
+
+    def says(self, name: str, text: str) -> Callable[[], bool]:
+        """Whether a result holds this text; while it is written anew there is none."""
+
+        def now() -> bool:
+            with contextlib.suppress(FileNotFoundError):
+                return bool(self.json(name)["text"] == text)
+            return False
+
+        return now
+
+    def has(self, *names: str) -> Callable[[], bool]:
+        return lambda: all((self.outbox / name).exists() for name in names)
+
+
+@contextlib.asynccontextmanager
+async def staged(home: Path, **folder: Any) -> AsyncIterator[Stage]:
+    stage = Stage(home, **folder)
+    await stage.folder.start()
+    try:
+        yield stage
+    finally:
+        await stage.folder.stop()
+        await stage.hub.close()
+        stage.store.close()

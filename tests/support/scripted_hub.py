@@ -1,0 +1,120 @@
+"""A hub whose jobs are played from a script: the HTTP side in memory, without processes or models."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+from batch.errors import BatchError, Cancelled
+from batch.queue.hub import ModelState
+from batch.queue.jobs import Draft, Kind
+
+USAGE = {
+    "prompt_tokens": 7,
+    "completion_tokens": 3,
+    "total_tokens": 10,
+    "prompt_tokens_details": {"cached_tokens": 2},
+    "completion_tokens_details": {"reasoning_tokens": 1},
+}
+TIMINGS = {"cache_n": 2, "prompt_n": 5, "prompt_ms": 1.0, "predicted_n": 3, "predicted_ms": 2.0}
+
+Script = Callable[[Draft], list[Any]]
+"""Events of a job in order; a number waits that many seconds, an exception fails the job, the last item is its
+result."""
+
+
+def answer(content: str = "", finish: str = "stop", **message: Any) -> dict[str, Any]:
+    """A chat result."""
+    choice = {"index": 0, "message": {"role": "assistant", "content": content, **message}, "finish_reason": finish}
+    return {"choices": [choice], "usage": USAGE, "timings": TIMINGS}
+
+
+def delta(index: int = 0, finish: str | None = None, **fields: Any) -> dict[str, Any]:
+    event = {"type": "delta", "index": index, "delta": fields}
+    return {**event, "finish_reason": finish} if finish else event
+
+
+class ScriptedTicket:
+    def __init__(self, hub: ScriptedHub, draft: Draft) -> None:
+        self._hub, self.draft, self.id, self.kind = hub, draft, draft.id, draft.kind
+        self.ended = False
+        self.cancelled = False
+
+    async def events(self) -> AsyncIterator[dict[str, Any]]:
+        *script, last = self._hub.script(self.draft)
+        for step in script:
+            if isinstance(step, (int, float)):
+                await asyncio.sleep(step)
+            else:
+                yield step
+        self.ended = True
+        failed = isinstance(last, BatchError)
+        self._hub.outcomes[self.id] = last
+        yield {"type": "end", "state": "failed" if failed else "done"}
+
+    async def bursts(self) -> AsyncIterator[list[dict[str, Any]]]:
+        async for event in self.events():
+            yield [event]
+
+    async def result(self) -> dict[str, Any]:
+        async for event in self.events():
+            if event["type"] == "end":
+                return await self._hub.outcome(self.id, event)
+        raise Cancelled()
+
+    async def ahead(self) -> int:
+        return self._hub.places.pop(0) if len(self._hub.places) > 1 else self._hub.places[0]
+
+    async def cancel(self) -> None:
+        self.cancelled = True
+
+
+class ScriptedHub:
+    def __init__(self, script: Script) -> None:
+        self.script = script
+        self.outcomes: dict[str, Any] = {}
+        self.tickets: list[ScriptedTicket] = []
+        self.blobs: dict[str, bytes] = {}
+        self.asked: list[tuple[str, Mapping[str, Any]]] = []
+        self.answers: dict[str, Any] = {"count": {"tokens": 7, "n_ctx": 4096}}
+        self.places = [0]
+        self.state = ModelState("ready", 1.0, {"model": "tiny", "n_ctx": 4096, "vision": True})
+
+    @property
+    def drafts(self) -> list[Draft]:
+        return [ticket.draft for ticket in self.tickets]
+
+    async def submit(self, draft: Draft, *, durable: bool = False) -> ScriptedTicket:
+        self.tickets.append(ScriptedTicket(self, draft))
+        return self.tickets[-1]
+
+    async def outcome(self, job: str, event: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        found = self.outcomes[job]
+        if isinstance(found, BatchError):
+            raise found
+        return dict(found)
+
+    async def ask(self, kind: Kind, question: str, payload: Mapping[str, Any], timeout: float = 60) -> dict[str, Any]:
+        self.asked.append((question, payload))
+        found = self.answers[question]
+        if isinstance(found, BatchError):
+            raise found
+        return dict(found)
+
+    async def keep(self, data: bytes, *, durable: bool = False) -> str:
+        sha = hashlib.sha256(data).hexdigest()
+        self.blobs[sha] = data
+        return sha
+
+    def model(self, kind: Kind) -> ModelState:
+        return self.state
+
+    shown = model
+
+    def callers(self, kind: Kind) -> int:
+        return 0
+
+    def listen(self, callback: Any) -> None:
+        pass

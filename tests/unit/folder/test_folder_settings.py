@@ -1,0 +1,136 @@
+"""Per-folder settings: .batch.toml in an inbox folder."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from batch.folder.folder_settings import Rules
+from batch.folder.ledger import counts
+from batch.settings import FolderSettings
+from folder_stage import picture, sound, staged
+
+BASE = FolderSettings(caption_prompt="base", language="en")
+
+
+def write(root: Path, folder: str, text: str) -> Path:
+    path = root / folder / ".batch.toml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_the_nearest_file_wins_key_by_key(tmp_path: Path) -> None:
+    write(tmp_path, "", 'language = "de"')
+    write(tmp_path, "a", 'caption_prompt = "a"')
+    write(tmp_path, "a/b/c", 'language = "zh"\nformats = ["json"]\nsource = "move"\ndone = "elsewhere"')
+    rules = Rules(str(tmp_path), BASE)
+    assert rules.of("x").caption_prompt == "base" and rules.of("x").language == "de"
+    assert rules.of("a/b").caption_prompt == "a" and rules.of("a/b").language == "de"
+    deep = rules.of("a/b/c")
+    assert (deep.caption_prompt, deep.language, deep.formats) == ("a", "zh", ("json",))
+    assert deep.source == "move" and deep.done == Path("elsewhere")
+    assert all(news.problem is None for news in rules.news())
+
+
+def test_a_change_is_seen_and_so_is_its_end(tmp_path: Path) -> None:
+    path = write(tmp_path, "a", 'language = "de"')
+    rules = Rules(str(tmp_path), BASE)
+    assert rules.of("a/b").language == "de"
+    path.write_text('language = "french"')
+    assert rules.of("a/b").language == "french"
+    path.unlink()
+    assert rules.of("a/b").language == "en"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('langauge = "de"', "there is no folder setting 'langauge'; there are source, "),
+        ('source = "burn"', "source is not valid: "),
+        ('language = "klingon"', "there is no language 'klingon'"),
+        ("settle = -1", "settle is not valid: "),
+        ("caption_max_tokens = 0", "caption_max_tokens is not valid: "),
+        ("[folder]\nlanguage = 'de'", "there is no folder setting 'folder'"),
+        ("source = ", "cannot be read as TOML: "),
+        ('source = "\udcff"', "cannot be read as TOML: "),
+        ("# " + "x" * 70_000, "is larger than"),
+    ],
+)
+def test_a_wrong_file_is_one_sentence_and_takes_nothing_away(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / ".batch.toml").write_bytes(text.encode("utf-8", "surrogateescape"))
+    rules = Rules(str(tmp_path), BASE.model_copy(update={"source": "delete"}))
+    assert rules.of("a") == BASE.model_copy(update={"source": "keep"})
+    assert rules.of("") == rules.of("b") == BASE.model_copy(update={"source": "delete"})
+    (problem,) = [news.problem for news in rules.news() if news.problem]
+    assert problem.message.startswith("a/.batch.toml") and words in problem.message
+    assert "\n" not in problem.message and problem.message.endswith(".")
+
+
+def test_a_link_or_a_pipe_is_no_rules_file(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").write_text('source = "delete"')
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    (tmp_path / "a" / ".batch.toml").symlink_to(tmp_path / "elsewhere")
+    os.mkfifo(tmp_path / "b" / ".batch.toml")
+    rules = Rules(str(tmp_path), BASE)
+    assert rules.of("a").source == "keep" and rules.of("b").source == "keep"
+    assert len([news for news in rules.news() if news.problem]) == 2
+
+
+def test_a_wrong_file_gets_an_error_json_which_goes_when_it_is_mended(tmp_path: Path) -> None:
+    async def play() -> None:
+        async with staged(tmp_path) as stage:
+            stage.drop("a/.batch.toml", 'langauge = "de"')
+            stage.drop("a/x.txt", "goes on with the outer settings")
+            await stage.until(stage.has("a/.batch.toml.error.json", "a/x.txt.json"))
+            error = stage.json("a/.batch.toml.error.json")
+            assert error["source"] == "a/.batch.toml" and "'langauge'" in error["error"]
+            await stage.until(lambda: counts(stage.store)["failed"] == 1)
+            stage.drop("a/.batch.toml", 'language = "de"')
+            await stage.until(lambda: not (stage.outbox / "a/.batch.toml.error.json").exists())
+            assert counts(stage.store)["failed"] == 0
+
+    asyncio.run(play())
+
+
+def test_a_wrong_file_that_is_taken_away_takes_its_error_with_it_even_over_a_restart(tmp_path: Path) -> None:
+    async def play() -> None:
+        async with staged(tmp_path) as stage:
+            stage.drop("a/.batch.toml", "nonsense")
+            await stage.until(stage.has("a/.batch.toml.error.json"))
+        (stage.inbox / "a/.batch.toml").unlink()
+        async with staged(tmp_path) as stage:
+            await stage.until(lambda: not stage.tree())
+
+    asyncio.run(play())
+
+
+def test_folder_settings_reach_the_jobs_and_the_results(tmp_path: Path) -> None:
+    async def play() -> None:
+        async with staged(tmp_path) as stage:
+            stage.drop("zh/.batch.toml", 'language = "zh"\ntranslate = true\nembed = false\nformats = ["vtt"]')
+            stage.drop("zh/talk.wav", sound())
+            stage.drop("zh/a.png", picture(format="PNG"))
+            stage.drop("think/.batch.toml", "caption_thinking = true\ncaption_max_tokens = 99\ncaption_temperature = 0")
+            stage.drop("think/a.png", picture(format="PNG"))
+            await stage.until(stage.has("zh/talk.wav.json", "zh/a.png.json", "think/a.png.json"))
+            assert stage.tree() == [
+                "think/a.png.json",
+                "think/a.png.txt",
+                "zh/a.png.json",
+                "zh/talk.wav.json",
+                "zh/talk.wav.vtt",
+            ]
+            assert stage.json("zh/talk.wav.json")["embedding"] is None
+            (talk,) = [job for job in stage.ran if job.task == "transcribe"]
+            assert talk.request["options"] == {"language": "zh", "translate": True}
+            (thought,) = [job for job in stage.ran if job.source == "think/a.png" and job.task == "chat"]
+            assert thought.request["enable_thinking"] is True
+            assert thought.request["generation"] == {"max_tokens": 99, "temperature": 0.0}
+
+    asyncio.run(play())

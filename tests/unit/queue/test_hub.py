@@ -1,0 +1,247 @@
+"""The hub: what it counts, what it promises to callers it turns away, and what other processes tell it."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import json
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batch.errors import Unavailable
+from batch.queue.channel import packed, socket_path
+from batch.queue.hub import Hub, Pace
+from batch.queue.idempotency import Key
+from batch.queue.jobs import Draft, Kind, Origin, Priority, State
+from batch.queue.spool import Spool
+from batch.queue.store import Store
+from batch.workers.fake_engine import WeightlessEngine
+from running_service import RunningService, wait_until
+from scripted_work import ScriptedWork
+
+Start = Callable[..., RunningService]
+
+
+def chat(text: str, *, pause_ms: int = 0) -> dict[str, Any]:
+    return {"model": "any", "messages": [{"role": "user", "content": text}], "seed": pause_ms}
+
+
+def test_refused_callers_are_called_back_one_job_after_another_and_within_two_minutes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    pace = Pace()
+    for _ in range(50):
+        now += 3
+        pace.ended(3.0)
+    assert [pace.refuse() for _ in range(4)] == [3, 6, 9, 12]
+    now += 3
+    pace.ended(3.0)
+    assert pace.refuse() == 12, "a place became free, so one promise is kept"
+    assert pace.refuse(1000) == 120
+
+
+def test_before_anything_is_measured_refused_callers_come_back_within_seconds() -> None:
+    pace = Pace()
+    assert {pace.refuse(100) for _ in range(200)} == {1, 2, 3, 4, 5}
+
+
+def test_a_pack_of_jobs_that_ran_together_counts_its_time_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    pace = Pace()
+    for _ in range(5):
+        now += 10
+        for _ in range(10):
+            pace.ended(10.0)
+    assert [pace.refuse() for _ in range(3)] == [1, 2, 3]
+
+
+def test_an_idle_spell_does_not_count_as_service_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    pace = Pace()
+    for _ in range(10):
+        now += 600
+        pace.ended(2.0)
+    assert pace.refuse() == 2
+
+
+def test_a_waiting_caller_hears_at_once_that_another_process_cancelled_its_queued_job(start_service: Start) -> None:
+    service = start_service().ready("vlm")
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        # A waiting caller ahead keeps the second one queued, where no worker knows of it.
+        first = pool.submit(service.call, "vlm", "/v1/chat/completions", chat("word " * 60, pause_ms=2000))
+        wait_until(lambda: _jobs(service, "running"), "the first runs")
+        second = pool.submit(service.call, "vlm", "/v1/chat/completions", chat("never said"))
+        (queued,) = wait_until(lambda: _jobs(service, "queued"), "the second waits")
+        (running,) = _jobs(service, "running")
+        assert "is cancelled" in service.command("cancel", queued["id"]).stdout
+        status, body = second.result(30)  # long before the first one's end
+        assert status == 499 and body["error"]["type"] == "cancelled_error"
+        assert not first.done()
+        service.command("cancel", running["id"])
+        assert first.result(60)[0] == 499
+
+
+def test_a_dropped_file_whose_job_another_process_cancels_has_its_error_file_at_once(start_service: Start) -> None:
+    service = start_service().ready("vlm", "embedding")
+    # The worker stands still, so that the file's job stays queued.
+    pid = service.worker_pid("embedding")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        partial = service.inbox / ".note"
+        partial.write_text("a note to cancel")
+        partial.rename(service.inbox / "note.txt")
+        (queued,) = wait_until(lambda: _jobs(service, "queued"), "the file is queued")
+        service.command("cancel", queued["id"])
+        found = wait_until(lambda: list(service.outbox.rglob("note*error*")), "its error file")
+        assert "cancelled" in json.loads(found[0].read_text())["error"]
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_the_weightless_engine_reads_large_embedding_calls_from_the_spool(tmp_path: Path) -> None:
+    work = ScriptedWork(tmp_path, Kind.EMBEDDING, "embed", {"inputs": ["one", "two words"]})
+    sha256 = work.keep(b'["one", "two words"]')
+    spooled = ScriptedWork(tmp_path, Kind.EMBEDDING, "embed", {"blob": sha256})
+    engine = WeightlessEngine(Kind.EMBEDDING)
+    assert engine.run(work) == engine.run(spooled)
+
+
+@contextlib.asynccontextmanager
+async def open_hub(folder: Path) -> AsyncIterator[Hub]:
+    store = Store(folder / "batch.db")
+    hub = Hub(store, Spool(folder / "spool"), folder)
+    await hub.start()
+    try:
+        yield hub
+    finally:
+        await hub.close()
+        store.close()
+
+
+class PlayedWorker:
+    """A worker's end of the stream: its model is in, and it answers what it is told to."""
+
+    def __init__(self, folder: Path, kind: Kind) -> None:
+        self._folder, self._kind = folder, kind
+
+    async def __aenter__(self) -> PlayedWorker:
+        self._reader, self._writer = await asyncio.open_unix_connection(str(socket_path(self._folder, "events")))
+        self._say({"hello": self._kind, "pid": 1}, {"type": "ready", "facts": {}})
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._writer.close()
+
+    def _say(self, *frames: dict[str, Any]) -> None:
+        for frame in frames:
+            self._writer.write(packed(frame) + b"\n")
+
+    async def asked(self) -> int:
+        """The number of the next question."""
+        return int(json.loads(await asyncio.wait_for(self._reader.readline(), 20))["ask"])
+
+    def answer(self, number: int) -> None:
+        self._say({"to": number, "answer": {"by": self._kind}})
+
+
+def test_a_worker_that_goes_takes_no_other_workers_answers_with_it(tmp_path: Path) -> None:
+    async def both() -> None:
+        async with open_hub(tmp_path) as hub, PlayedWorker(tmp_path, Kind.VLM) as vlm:
+            lost = asyncio.create_task(hub.ask(Kind.EMBEDDING, "tokenize", {}))
+            kept = asyncio.create_task(hub.ask(Kind.VLM, "tokenize", {}))
+            number = await vlm.asked()
+            async with PlayedWorker(tmp_path, Kind.EMBEDDING) as embedding:
+                await embedding.asked()
+            with pytest.raises(Unavailable, match="stopped before it answered"):
+                await lost
+            vlm.answer(number)
+            assert await kept == {"by": "vlm"}
+
+    asyncio.run(both())
+
+
+def test_a_question_waits_for_a_model_that_loads_however_long_that_takes(tmp_path: Path) -> None:
+    async def load() -> None:
+        async with open_hub(tmp_path) as hub:
+            hasty = asyncio.create_task(hub.ask(Kind.VLM, "tokenize", {}, timeout=0.01))
+            assert not (await asyncio.wait({hasty}, timeout=0.3))[0], "it gave up while the model loads"
+            hub.set_model(Kind.VLM, status="failed", error="The file is broken.")
+            with pytest.raises(Unavailable, match="The file is broken"):
+                await hasty
+            with pytest.raises(Unavailable, match="The file is broken"):
+                await hub.ask(Kind.VLM, "tokenize", {})
+            async with PlayedWorker(tmp_path, Kind.VLM) as worker:  # it was started once more
+                hub.set_model(Kind.VLM, status="loading")
+                patient = asyncio.create_task(hub.ask(Kind.VLM, "tokenize", {}))
+                worker.answer(await worker.asked())
+                assert await patient == {"by": "vlm"}
+                silent = asyncio.create_task(hub.ask(Kind.VLM, "tokenize", {}, timeout=0.01))
+                with pytest.raises(Unavailable, match="did not answer"):
+                    await silent
+
+    asyncio.run(load())
+
+
+def test_a_question_that_waits_for_a_model_ends_with_the_service(tmp_path: Path) -> None:
+    async def close() -> None:
+        async with open_hub(tmp_path) as hub:
+            waiting = asyncio.create_task(hub.ask(Kind.VLM, "tokenize", {}))
+            await asyncio.sleep(0)
+        with pytest.raises(Unavailable, match="shutting down"):
+            await asyncio.wait_for(waiting, 20)
+
+    asyncio.run(close())
+
+
+def _jobs(service: RunningService, state: str) -> list[dict[str, Any]]:
+    found = service.command("jobs", "--json", "--state", state)
+    return list(json.loads(found.stdout)) if found.returncode == 0 else []
+
+
+def test_callers_that_wait_when_their_model_fails_are_told_so(tmp_path: Path) -> None:
+    def draft() -> Draft:
+        return Draft(Kind.STT, "transcribe", {}, Origin.HTTP, Priority.CALLER, waited=True)
+
+    async def play() -> None:
+        store = Store(tmp_path / "state.db")
+        hub = Hub(store, Spool(tmp_path / "spool"), tmp_path)
+        await hub.start()
+        try:
+            key = Key(Kind.STT, "key", "what was asked")
+            first = await hub.submit(draft())
+            (again,), _ = await hub.submit_once(key, [draft()])
+            other = await hub.submit(replace(draft(), kind=Kind.VLM))
+            hub.set_model(Kind.STT, status="failed", error="a.bin is cut short.")
+            await hub.turn_away(Kind.STT)
+            for ticket in (first, again):
+                with pytest.raises(Unavailable, match="cut short"):
+                    await ticket.result()
+                row = store.job(ticket.id)
+                assert row is not None and row.state is State.CANCELLED
+            with pytest.raises(Unavailable, match="cut short"):
+                await hub.submit(draft())
+            with pytest.raises(Unavailable, match="cut short"):
+                await hub.submit_once(key, [draft()])
+            assert (hub.callers(Kind.STT), hub.callers(Kind.VLM), other.ended) == (0, 1, False)
+            assert store.ahead(other.id) == 0
+            await hub.submit(replace(draft(), waited=False))  # nobody waits: it may take its time
+            hub.set_model(Kind.STT, status="loading")
+            _, replayed = await hub.submit_once(key, [draft()])
+            assert not replayed, "a request that was turned away can be sent again under its key"
+        finally:
+            await hub.close()
+            store.close()
+
+    asyncio.run(play())

@@ -1,0 +1,220 @@
+"""The log: rotated, private, complete with the workers' last words, and silent about what people send."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from batch import logs
+from batch.settings import Settings
+from running_service import RunningService, wait_until
+
+Start = Callable[..., RunningService]
+SECRET = "xylophone-4711"
+
+
+def log_of(service: RunningService) -> str:
+    files = reversed(logs.parts(logs.file_of(service.home)))
+    return "".join(file.read_text() for file in files)
+
+
+@pytest.fixture
+def logger() -> Iterator[logging.Logger]:
+    """The root logger as it was before, once the test is over."""
+    root = logging.getLogger()
+    before, level, hook = list(root.handlers), root.level, threading.excepthook
+    yield logging.getLogger("batch.test")
+    for handler in [h for h in root.handlers if h not in before]:
+        root.removeHandler(handler)
+        handler.end()  # type: ignore[attr-defined]
+    root.setLevel(level)
+    threading.excepthook = hook
+    logging.captureWarnings(False)
+
+
+def end_handlers(seconds: float) -> None:
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logs._Beside):
+            handler.end(seconds)
+
+
+def test_the_log_is_put_aside_by_size_keeps_a_bounded_number_of_files_and_is_its_owner_s_alone(
+    tmp_path: Path, logger: logging.Logger
+) -> None:
+    settings = Settings.load(tmp_path, {"log_bytes": 5000, "log_files": 3})
+    previous = os.umask(0)
+    try:
+        logs.to_file(settings)
+        for number in range(1000):
+            logger.info("line %d", number)
+        path = logs.file_of(tmp_path)
+        end_handlers(30)  # all is written, and nothing is put aside any more
+    finally:
+        os.umask(previous)
+    files = logs.parts(path)
+    assert len(files) == 4
+    assert all(file.stat().st_size <= 5000 and file.stat().st_mode & 0o777 == 0o600 for file in files)
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    lines, newest = logs.tail(path, 150)
+    assert newest is not None
+    newest.close()
+    found = [line.rpartition(" ")[2] for line in lines]
+    assert found == [str(number) for number in range(850, 1000)], "the last lines, over several files"
+
+
+def test_who_follows_the_log_misses_no_line_and_sees_none_twice_while_it_rotates(
+    tmp_path: Path, logger: logging.Logger
+) -> None:
+    logs.to_file(Settings.load(tmp_path, {"log_bytes": 4096, "log_files": 60}))
+    path = logs.file_of(tmp_path)
+    logger.info("line 0")
+    wait_until(lambda: path.exists() and path.read_text(), "the first line")
+    found, newest = logs.tail(path, 10)
+
+    def write() -> None:
+        for number in range(1, 2000):
+            logger.info("line %d", number)
+            if number % 100 == 0:
+                time.sleep(0.005)
+
+    writing = threading.Thread(target=write)
+    writing.start()
+    with contextlib.closing(logs.follow(path, newest, pause=0.01)) as following:
+        found += itertools.islice(following, 1999)
+    writing.join()
+    assert [line.rpartition(" ")[2] for line in found] == [str(number) for number in range(2000)]
+
+
+def test_what_logs_never_waits_for_a_reader_that_does_not_read(tmp_path: Path, logger: logging.Logger) -> None:
+    read, write = os.pipe()
+    with open(read, "rb"), open(write, "w") as stuck:
+        logs._add(logs._Terminal(stuck), Settings.load(tmp_path))
+        begun = time.monotonic()
+        for _ in range(3000):
+            logger.info("%s", "x" * 100)  # far more than a pipe holds
+        assert time.monotonic() - begun < 60  # a full pipe would hold it up for ever
+        # The reader comes back: the waiting thread gets on.
+        threading.Thread(target=lambda: [None for _ in iter(lambda: os.read(read, 65536), b"")], daemon=True).start()
+        for handler in logging.getLogger().handlers:
+            if isinstance(handler, logs._Beside):
+                handler.end(10)
+
+
+def test_a_worker_that_writes_more_than_a_pipe_holds_is_never_held_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[str] = []
+    monkeypatch.setattr(logging.getLogger("batch.worker.vlm"), "log", lambda level, form, line: found.append(line))
+    lines = logs.Lines("vlm")
+    code = "import sys; [print('C library', i) for i in range(50_000)]; sys.stdout.write('y' * 30_000 + 'no newline')"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=lines.writer, stderr=lines.writer)
+    os.close(lines.writer)
+    assert process.wait(60) == 0
+    lines.end(30)
+    assert found[:50_000] == [f"C library {i}" for i in range(50_000)]
+    assert len(found) > 50_000 and max(map(len, found)) <= logs._LONGEST
+
+
+def test_a_worker_s_own_lines_keep_their_level_and_a_traceback_stays_together(caplog: pytest.LogCaptureFixture) -> None:
+    lines = logs.Lines("stt")
+    code = (
+        "import logging, sys; from batch.logs import WorkerFormatter\n"
+        "h = logging.StreamHandler(sys.stderr); h.setFormatter(WorkerFormatter())\n"
+        "logging.basicConfig(level='DEBUG', handlers=[h])\n"
+        "logging.info('all is well')\n"
+        "try: 1 / 0\n"
+        "except ZeroDivisionError: logging.exception('it broke')\n"
+        "print('ggml: assertion failed', file=sys.stderr, flush=True)\n"
+    )
+    with caplog.at_level(logging.DEBUG):
+        subprocess.run([sys.executable, "-c", code], stdout=lines.writer, stderr=lines.writer, check=True, timeout=60)
+        os.close(lines.writer)
+        lines.end(10)
+    found = [(r.levelname, r.getMessage()) for r in caplog.records if r.name == "batch.worker.stt"]
+    assert found[0] == ("INFO", "all is well")
+    assert {level for level, _ in found[1:-1]} == {"ERROR"} and found[-2][1] == "ZeroDivisionError: division by zero"
+    assert found[-1] == ("WARNING", "ggml: assertion failed")
+
+
+def test_names_of_files_cannot_forge_lines_nor_steer_a_terminal(tmp_path: Path, logger: logging.Logger) -> None:
+    logs.to_file(Settings.load(tmp_path))
+    logger.error("%s is odd", "a\n2026-01-01 ERROR batch: forged\x1b[2J\udcff.png")
+    path = logs.file_of(tmp_path)
+    wait_until(lambda: path.exists() and "is odd" in path.read_text(), "it is written")
+    assert len(path.read_text().splitlines()) == 1 and "\x1b" not in path.read_text()
+
+
+def test_a_worker_s_death_and_its_last_words_stand_in_the_log_with_its_name(start_service: Start) -> None:
+    service = start_service().ready("vlm")
+    os.kill(service.worker_pid("vlm"), signal.SIGABRT)
+    wait_until(lambda: "the vlm worker ended with status -6" in log_of(service), "its death is told")
+    assert service.stop() == 0
+
+
+def test_no_prompt_no_text_and_no_content_of_a_file_is_ever_logged(start_service: Start) -> None:
+    service = start_service().ready()
+    message = {"role": "user", "content": f"{SECRET} says hello"}
+    assert service.call("vlm", "/v1/chat/completions", {"model": "m", "messages": [message]})[0] == 200
+    refused = {"role": "user", "content": f"refuse {SECRET}"}
+    assert service.call("vlm", "/v1/chat/completions", {"model": "m", "messages": [refused]})[0] == 400
+    assert service.call("vlm", "/v1/chat/completions", {"model": "m", "messages": [{"role": SECRET}]})[0] == 400
+    assert service.call("embedding", "/v1/embeddings", {"input": SECRET, "model": "m"})[0] == 200
+    assert service.call("embedding", "/v1/embeddings", f'{{"input": "{SECRET}"'.encode())[0] == 400
+    partial = service.inbox / ".note"
+    partial.write_text(f"{SECRET} is in a file")
+    partial.rename(service.inbox / "note.txt")
+    wait_until(lambda: list(service.outbox.rglob("note*.json")), "the file's result")
+    crash = {"role": "user", "content": f"crash {SECRET}"}
+    service.call("vlm", "/v1/chat/completions", {"model": "m", "messages": [crash]})
+    service.stop()
+    assert "the vlm worker ended" in log_of(service)
+    assert SECRET not in log_of(service) and SECRET not in service.output
+
+
+def test_batch_logs_shows_the_last_lines_and_follows_until_it_is_told_to_stop(start_service: Start) -> None:
+    service = start_service().ready("vlm")
+    assert "has no log yet" in service.command("logs", "--home", str(service.home.parent)).stderr
+    os.kill(service.worker_pid("vlm"), signal.SIGKILL)
+    wait_until(lambda: "ended with status -9" in service.command("logs").stdout, "the log tells")
+    assert len(service.command("logs", "--lines", "1").stdout.splitlines()) == 1
+    following = subprocess.Popen(
+        [sys.executable, "-m", "batch", "logs", "-f", "--lines", "0", "--home", str(service.home)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert following.stdout is not None
+    read: list[str] = []
+    reader = threading.Thread(target=lambda: read.extend(following.stdout or ()))
+    reader.start()
+    try:
+        service.ready("vlm")
+        with logs.file_of(service.home).open("a", buffering=1) as log:
+
+            def seen() -> bool:
+                print("a new line", file=log)  # again, as it looks from where the log ended when it began to follow
+                return "a new line\n" in read
+
+            wait_until(seen, "it follows")
+        following.send_signal(signal.SIGINT)
+        assert following.wait(30) == 0
+    finally:
+        following.kill()
+        following.wait(30)
+        reader.join(30)
+        following.stdout.close()
+
+
+def test_why_a_service_could_not_start_stands_in_the_log(start_service: Start, tmp_path: Path) -> None:
+    service = start_service()
+    second = service.command("serve", "--vlm-port", "0")
+    assert second.returncode == 1
+    assert "ERROR batch: batch is already running" in service.command("logs").stdout

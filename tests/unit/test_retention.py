@@ -1,0 +1,140 @@
+"""What goes when its days are over, and what never does."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+from batch.folder.ledger import Ledger, counts
+from batch.queue.hub import Hub
+from batch.queue.jobs import Draft, Kind, Origin, Priority, State
+from batch.queue.spool import Spool
+from batch.queue.store import Store
+from batch.retention import Retention, deadlines, forget
+from batch.settings import Settings
+from folder_stage import staged
+
+DAYS = {Origin.HTTP: 1.0, Origin.BATCH: 2.0, Origin.INBOX: 4.0, Origin.CLI: 8.0}
+
+
+def settings_of(home: Path, days: dict[Origin, float]) -> Settings:
+    return Settings(home=home, retention={str(origin): value for origin, value in days.items()})  # type: ignore[arg-type]
+
+
+def ended(store: Store, origin: Origin, days_ago: float) -> str:
+    store.submit(Draft(Kind.VLM, "chat", {}, origin, Priority.BATCH))
+    job = store.take(Kind.VLM)
+    assert job is not None and store.end(job.id, State.DONE, result="{}")
+    at = time.time() - days_ago * 86400
+    # As its id would be: it tells when the job was made, and the sweep goes by that.
+    id = f"{int((at - 1) * 1000):012x}{job.id[12:]}"
+    with store.transaction() as transaction:
+        transaction.execute("update job set id=?, created_at=?, finished_at=? where id=?", (id, at - 1, at, job.id))
+    return id
+
+
+def test_each_door_s_jobs_are_kept_for_its_own_days(tmp_path: Path) -> None:
+    now = time.time()
+    found = deadlines(settings_of(tmp_path, DAYS))
+    assert {origin: round((now - at) / 86400, 3) for origin, at in found.items()} == DAYS
+    assert Origin.INBOX not in deadlines(settings_of(tmp_path, {**DAYS, Origin.INBOX: 0.0})), "0 is for ever"
+
+    store = Store(tmp_path / ".batch" / "batch.db")
+    kept = {ended(store, origin, days - 0.5) for origin, days in DAYS.items()}
+    for origin, days in DAYS.items():
+        ended(store, origin, days + 0.5)
+
+    async def sweep() -> None:
+        hub = Hub(store, Spool(tmp_path / "spool"), tmp_path / ".batch")
+        await Retention(settings_of(tmp_path, DAYS), hub)._sweep()
+        await hub.close()
+
+    asyncio.run(sweep())
+    assert {job.id for job in store.jobs()} == kept
+    store.close()
+
+
+def _known(store: Store) -> list[str]:
+    return sorted(row[0].decode() for row in store.read("select path from file"))
+
+
+@pytest.mark.parametrize("slice", [1, 500])
+def test_a_file_that_left_the_inbox_is_forgotten_with_its_job_and_one_that_lies_there_never(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slice: int
+) -> None:
+    for name in ("forget_files", "forget_contents"):
+        real = getattr(Ledger, name)
+        monkeypatch.setattr(Ledger, name, lambda self, after, before, real=real: real(self, after, before, slice))
+    long_after = time.time() + 1e6
+
+    async def play() -> None:
+        async with staged(tmp_path) as stage:
+            texts = {"gone.txt": "1", "stays.txt": "2", "twin.txt": "1", "empty.txt": "", "hollow.txt": ""}
+            for name, text in texts.items():
+                stage.drop(name, text)
+            await stage.until(lambda: sum(counts(stage.store).values()) == 5 and counts(stage.store)["waiting"] == 0)
+            stage.drop("newest.txt", "3")
+            await stage.until(lambda: counts(stage.store)["done"] == 3)
+            for name in ("gone.txt", "empty.txt"):
+                (stage.inbox / name).unlink()
+            await stage.until(lambda: stage.store.read("select count(*) from file where gone=1") == [(2,)])
+            ledger, everything = Ledger(stage.store), sorted([*texts, "newest.txt"])
+
+            assert sum(forget(ledger, time.time() - 1e6)) == 0, "their days are not over"
+            assert sum(forget(ledger, long_after)) == 1, "the job of the other one is there still"
+            assert _known(stage.store) == [name for name in everything if name != "empty.txt"]
+            with stage.store.transaction() as transaction:
+                transaction.execute("delete from job")  # their days are over as well
+            assert sum(forget(ledger, long_after)) == 1
+            here = [name for name in everything if name not in ("gone.txt", "empty.txt")]
+            assert _known(stage.store) == here
+            assert len(stage.store.read("select id from content")) == 3, "the twin's is shared no more, and needed"
+
+            # Nothing that lies there is done again, whatever was forgotten.
+            ran = len(stage.ran)
+            folder = stage.folder
+            await folder._run(folder._in, folder._inbox.scan)
+            assert not folder._inbox._pending and not folder._inbox._ready
+            assert len(stage.ran) == ran
+
+            (stage.inbox / "twin.txt").unlink()
+            await stage.until(lambda: stage.store.read("select count(*) from file where gone=1") == [(1,)])
+            assert sum(forget(ledger, long_after)) == 1 and len(stage.store.read("select id from content")) == 2
+            assert dict(stage.store.read("select state, n from file_tally where n > 0")) == dict(
+                stage.store.read("select state, count(*) from file group by 1")
+            )
+            # What comes back is taken anew.
+            stage.drop("gone.txt", "1")
+            await stage.until(lambda: len(stage.ran) == ran + 1)
+
+    asyncio.run(play())
+
+
+def test_the_service_forgets_files_by_the_inbox_s_days_only(tmp_path: Path) -> None:
+    store = Store(tmp_path / ".batch" / "batch.db")
+    ledger = Ledger(store)
+
+    def put(count: int) -> None:
+        with store.transaction() as transaction:
+            for number in range(count):
+                transaction.execute(
+                    "insert into file (path, folder, size, mtime_ns, inode, ctime_ns, state, gone, accepted_at, finished_at) "
+                    "values (?, x'', 1, 1, 1, 1, 'failed', 1, 1, ?)",
+                    (f"{number}".encode(), time.time() - 3 * 86400),
+                )
+
+    async def walk(days: dict[Origin, float]) -> int:
+        hub = Hub(store, Spool(tmp_path / "spool"), tmp_path / ".batch")
+        await Retention(settings_of(tmp_path, days), hub)._forget()
+        await hub.close()
+        return len(_known(store))
+
+    put(1200)
+    assert asyncio.run(walk({**DAYS, Origin.INBOX: 0.0})) == 1200
+    assert asyncio.run(walk(DAYS)) == 1200
+    assert asyncio.run(walk({**DAYS, Origin.INBOX: 2.0})) == 1, "but for the newest"
+    assert ledger.forget_files(0, time.time()) == (1200, 0)
+    store.close()
