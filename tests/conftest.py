@@ -8,6 +8,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from paths import TESTS
 from running_service import STARTER, WEIGHTLESS, RunningService
 
 # No deadline, as other processes use this machine too; and the same examples for all, so that a red run is red again.
@@ -17,6 +18,21 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # A shell's background jobs, CI's say, ignore Ctrl-C, and what the tests start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+MARKED_FOLDERS = {"drills": "drill", "peers": "peer"}
+"""Folders of tests/ whose tests all carry a marker, so that `make test` can leave them to CI."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by their folder, and keep tests/unit quick: nothing there may start a service."""
+    for item in items:
+        folder = item.path.relative_to(TESTS).parts[0]
+        if folder in MARKED_FOLDERS:
+            item.add_marker(MARKED_FOLDERS[folder])
+        starts_service = {"service", "start_service"} & set(getattr(item, "fixturenames", ()))
+        if folder == "unit" and starts_service:
+            raise pytest.UsageError(f"{item.nodeid} starts a service: it belongs in tests/service.")
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.vlm_setup import chat, completion, content, picture, told
 
 from batch.catalog.resolved import resolve
 from batch.errors import BadRequest, Cancelled, ContextExceeded, ModelProblem
@@ -20,6 +19,7 @@ from batch.workers.chat.engine import VlmEngine
 from batch.workers.chat.sampler import Sampler
 from batch.workers.chat.sampling_params import Sampling
 from tests import vlm_setup
+from vlm_setup import chat, completion, content, picture, told
 
 STORY = "Once there was a red circle. It met a blue square on a hill."
 GOLD = "There is one shape. Its colour is red. Its form is a circle.\n"

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.vlm_setup import chat, completion, content, told
 
 from batch.api.jobs.stream_resume import Replay
 from batch.errors import BadRequest
 from batch.workers.chat.engine import VlmEngine
 from tests import vlm_setup
+from vlm_setup import chat, completion, content, told
 
 SHAPE = {
     "type": "object",

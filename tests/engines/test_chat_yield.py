@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.vlm_setup import chat, content, picture
 
 from batch.errors import Cancelled
 from batch.queue.jobs import Priority
 from batch.workers.chat.engine import VlmEngine
 from scripted_work import ScriptedWork
 from tests import vlm_setup
+from vlm_setup import chat, content, picture
 
 
 @pytest.fixture(scope="module")

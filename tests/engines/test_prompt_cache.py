@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.vlm_setup import chat, content, picture
 
 from batch.workers.chat.engine import VlmEngine
 from tests import vlm_setup
+from vlm_setup import chat, content, picture
 
 
 @pytest.fixture

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 
+import av
 import pytest
 
-from paths import ROOT
+from paths import DATA, ROOT
 
 PINNED = re.compile(r"^([A-Za-z0-9_.-]+)==([^ ;\\]+)", re.MULTILINE)
 
@@ -29,10 +30,7 @@ def test_both_lock_files_pin_the_same_versions() -> None:
     assert {name: (version, dev.get(name)) for name, version in run.items() if dev.get(name) != version} == {}
 
 
-def test_pyav_opens_files_by_the_interface_the_lock_pins() -> None:
+def test_pyav_opens_files_by_the_interface_that_the_code_uses() -> None:
     """PyAV 19 dropped `metadata_errors`, and every recording failed where it was installed."""
-    import inspect
-
-    import av
-
-    assert "metadata_errors" in str(inspect.signature(av.open)) or "metadata_errors" in (av.open.__doc__ or "")
+    with av.open(str(DATA / "jfk.wav"), metadata_errors="ignore") as container:
+        assert container.streams.audio[0].rate == 16000

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import plistlib
-import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import pytest
 from batch.cli.service import launchd, systemd
 from batch.errors import BatchError
 from batch.settings import Settings
-from running_service import RunningService, wait_until
+from service_manager import command_words, pretended_machine, run_batch, unit_values
 
 ODD = [
     "plain",
@@ -33,49 +32,17 @@ ODD = [
 
 @pytest.fixture
 def machine(tmp_path: Path) -> dict[str, str]:
-    """An environment of its own, with a systemctl that writes down what it is told."""
-    programs = tmp_path / "programs"
-    programs.mkdir()
-    (tmp_path / "home").mkdir()
-    fake = programs / "systemctl"
-    fake.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/told\nexit 0\n')
-    fake.chmod(0o755)
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("BATCH_", "XDG_"))}
-    return {**kept, "PATH": str(programs), "HOME": str(tmp_path), "BATCH_HOME": str(tmp_path / "home")}
-
-
-def batch(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "batch", *arguments],
-        env=environment,
-        text=True,
-        capture_output=True,
-        cwd="/",
-        timeout=60,
-        check=False,
-    )
-
-
-def values(unit: str) -> dict[str, str]:
-    lines = [line for line in unit.splitlines() if "=" in line and not line.startswith("#")]
-    return dict(line.split("=", 1) for line in lines)
-
-
-def words(command: str) -> list[str]:
-    """ExecStart's words as systemd.syntax(7) reads quotes, escapes and specifiers."""
-    assert command.startswith(":"), "no variables in the command"
-    found = re.findall(r'"((?:[^"\\]|\\.)*)"', command[1:])
-    return [re.sub(r"\\(.)", r"\1", word).replace("%%", "%") for word in found]
+    return pretended_machine(tmp_path)
 
 
 def test_installing_writes_the_unit_and_enables_it_and_uninstalling_takes_both_back(
     machine: dict[str, str], tmp_path: Path
 ) -> None:
-    done = batch(machine, "install-service", "--profile", "starter")
+    done = run_batch(machine, "install-service", "--profile", "starter")
     assert done.returncode == 0, done.stderr
     unit = tmp_path / ".config" / "systemd" / "user" / "batch.service"
-    found = values(unit.read_text())
-    assert words(found["ExecStart"]) == [
+    found = unit_values(unit.read_text())
+    assert command_words(found["ExecStart"]) == [
         sys.executable,
         "-P",
         "-m",
@@ -94,29 +61,29 @@ def test_installing_writes_the_unit_and_enables_it_and_uninstalling_takes_both_b
         "--user enable batch.service",
         "--user restart batch.service",
     ]
-    again = batch(machine, "install-service")
-    assert again.returncode == 0 and "--profile" not in values(unit.read_text())["ExecStart"], "installing anew changes it"
+    again = run_batch(machine, "install-service")
+    assert again.returncode == 0 and "--profile" not in unit_values(unit.read_text())["ExecStart"], "installing anew changes it"
     (tmp_path / "told").unlink()
-    assert batch(machine, "uninstall-service").returncode == 0
+    assert run_batch(machine, "uninstall-service").returncode == 0
     assert not unit.exists()
     assert (tmp_path / "told").read_text().splitlines() == [
         "--user disable --now batch.service",
         "--user daemon-reload",
     ]
-    missing = batch(machine, "uninstall-service")
+    missing = run_batch(machine, "uninstall-service")
     assert missing.returncode == 1 and len(missing.stderr.splitlines()) == 1
 
 
 def test_the_system_kills_only_after_the_grace_time(tmp_path: Path) -> None:
     settings = Settings.load(tmp_path, {"queue": {"grace": 120}})
-    assert int(values(systemd(settings))["TimeoutStopSec"]) > 120 + 5
+    assert int(unit_values(systemd(settings))["TimeoutStopSec"]) > 120 + 5
     agent = plistlib.loads(launchd("batch", settings).encode())
     assert agent["ExitTimeOut"] > 120 + 5
     assert agent["KeepAlive"] == {"SuccessfulExit": False}, "a breakdown ends with a status, not with a signal"
 
 
 def test_printing_the_unit_writes_and_enables_nothing(machine: dict[str, str], tmp_path: Path) -> None:
-    done = batch(machine, "install-service", "--print")
+    done = run_batch(machine, "install-service", "--print")
     assert done.returncode == 0 and "ExecStart=" in done.stdout
     assert not (tmp_path / ".config").exists() and not (tmp_path / "told").exists()
 
@@ -126,8 +93,8 @@ def test_homes_with_odd_names_are_quoted_so_that_the_system_reads_them_back(tmp_
     home = tmp_path / name
     home.mkdir()
     unit = systemd(Settings.load(home))
-    found = values(unit)
-    assert words(found["ExecStart"])[-1] == str(home)
+    found = unit_values(unit)
+    assert command_words(found["ExecStart"])[-1] == str(home)
     directory = found["WorkingDirectory"].replace("%%", "%")
     assert directory.rstrip("/") == str(home) and not directory.endswith((" ", "\\"))
     assert plistlib.loads(launchd("x", Settings.load(home)).encode())["ProgramArguments"][-1] == str(home)
@@ -159,70 +126,27 @@ def test_without_a_service_manager_the_file_is_written_and_one_sentence_says_wha
     unit = tmp_path / ".config" / "systemd" / "user" / "batch.service"
     fake = tmp_path / "programs" / "systemctl"
     fake.write_text("#!/bin/sh\necho 'Failed to connect to bus: No medium found' >&2\nexit 1\n")
-    no_bus = batch(machine, "install-service")
+    no_bus = run_batch(machine, "install-service")
     assert unit.exists() and no_bus.returncode == 1
     assert len(no_bus.stderr.splitlines()) == 1 and "Failed to connect to bus" in no_bus.stderr
     assert "systemctl --user enable batch.service" in no_bus.stderr
     fake.unlink()
-    no_program = batch(machine, "install-service")
+    no_program = run_batch(machine, "install-service")
     assert unit.exists() and "there is no systemctl here" in no_program.stderr
     assert len(no_program.stderr.splitlines()) == 1
 
 
 def test_a_unit_of_another_home_is_not_overwritten(machine: dict[str, str], tmp_path: Path) -> None:
-    assert batch(machine, "install-service").returncode == 0
+    assert run_batch(machine, "install-service").returncode == 0
     (tmp_path / "second 100%").mkdir()
     second = {**machine, "BATCH_HOME": str(tmp_path / "second 100%")}
-    refused = batch(second, "install-service")
+    refused = run_batch(second, "install-service")
     assert refused.returncode == 1 and str(tmp_path / "home") in refused.stderr and "--name" in refused.stderr
     for _ in range(2):
-        assert batch(second, "install-service", "--name", "second").returncode == 0
-    assert batch(machine, "install-service", "--name", "../evil").returncode == 1
+        assert run_batch(second, "install-service", "--name", "second").returncode == 0
+    assert run_batch(machine, "install-service", "--name", "../evil").returncode == 1
 
 
 def test_variables_of_the_shell_that_the_service_will_not_know_are_named(machine: dict[str, str]) -> None:
-    done = batch({**machine, "BATCH_VLM__PORT": "9000"}, "install-service")
+    done = run_batch({**machine, "BATCH_VLM__PORT": "9000"}, "install-service")
     assert done.returncode == 0 and "BATCH_VLM__PORT" in done.stderr and "batch.toml" in done.stderr
-
-
-def test_a_service_started_by_hand_must_be_stopped_first(machine: dict[str, str], tmp_path: Path) -> None:
-    service = RunningService(tmp_path / "home", {f"BATCH_{k}__MODEL": "weightless" for k in ("VLM", "EMBEDDING", "STT")})
-    try:
-        service.start()
-        refused = batch(machine, "install-service")
-        assert service.process is not None
-        assert refused.returncode == 1 and f"pid {service.process.pid}" in refused.stderr
-    finally:
-        service.close()
-
-
-def test_the_unit_s_own_command_runs_the_service_whatever_lies_in_its_home(tmp_path: Path) -> None:
-    home = tmp_path / "a home %h $HOME"
-    home.mkdir()
-    (home / "batch.toml").write_text(
-        "".join(f'[{kind}]\nmodel = "weightless"\nport = 0\n' for kind in ("vlm", "embedding", "stt"))
-    )
-    for module in ("json.py", "batch.py", "socket.py"):
-        (home / module).write_text("raise SystemExit('a file of the home was taken for a module')")
-    found = values(systemd(Settings.load(home)))
-    environment = {
-        "PATH": "/usr/bin:/bin",
-        "HOME": str(tmp_path),
-        **dict(pair.split("=", 1) for pair in words(":" + found["Environment"])),
-    }
-    process = subprocess.Popen(
-        words(found["ExecStart"]),
-        cwd=found["WorkingDirectory"].replace("%%", "%"),
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        asked = {**environment, "BATCH_HOME": str(home)}
-        wait_until(lambda: batch(asked, "status", "--json").stdout.count('"status": "ready"') == 3, "the workers are up")
-        process.terminate()
-        assert process.wait(30) == 0
-    finally:
-        process.kill()
-        process.wait(10)

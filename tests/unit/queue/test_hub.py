@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import contextlib
 import json
-import os
-import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,14 +21,7 @@ from batch.queue.jobs import Draft, Kind, Origin, Priority, State
 from batch.queue.spool import Spool
 from batch.queue.store import Store
 from batch.workers.fake_engine import WeightlessEngine
-from running_service import RunningService, wait_until
 from scripted_work import ScriptedWork
-
-Start = Callable[..., RunningService]
-
-
-def chat(text: str, *, pause_ms: int = 0) -> dict[str, Any]:
-    return {"model": "any", "messages": [{"role": "user", "content": text}], "seed": pause_ms}
 
 
 def test_refused_callers_are_called_back_one_job_after_another_and_within_two_minutes(
@@ -74,40 +64,6 @@ def test_an_idle_spell_does_not_count_as_service_time(monkeypatch: pytest.Monkey
         now += 600
         pace.ended(2.0)
     assert pace.refuse() == 2
-
-
-def test_a_waiting_caller_hears_at_once_that_another_process_cancelled_its_queued_job(start_service: Start) -> None:
-    service = start_service().ready("vlm")
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        # A waiting caller ahead keeps the second one queued, where no worker knows of it.
-        first = pool.submit(service.call, "vlm", "/v1/chat/completions", chat("word " * 60, pause_ms=2000))
-        wait_until(lambda: _jobs(service, "running"), "the first runs")
-        second = pool.submit(service.call, "vlm", "/v1/chat/completions", chat("never said"))
-        (queued,) = wait_until(lambda: _jobs(service, "queued"), "the second waits")
-        (running,) = _jobs(service, "running")
-        assert "is cancelled" in service.command("cancel", queued["id"]).stdout
-        status, body = second.result(30)  # long before the first one's end
-        assert status == 499 and body["error"]["type"] == "cancelled_error"
-        assert not first.done()
-        service.command("cancel", running["id"])
-        assert first.result(60)[0] == 499
-
-
-def test_a_dropped_file_whose_job_another_process_cancels_has_its_error_file_at_once(start_service: Start) -> None:
-    service = start_service().ready("vlm", "embedding")
-    # The worker stands still, so that the file's job stays queued.
-    pid = service.worker_pid("embedding")
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        partial = service.inbox / ".note"
-        partial.write_text("a note to cancel")
-        partial.rename(service.inbox / "note.txt")
-        (queued,) = wait_until(lambda: _jobs(service, "queued"), "the file is queued")
-        service.command("cancel", queued["id"])
-        found = wait_until(lambda: list(service.outbox.rglob("note*error*")), "its error file")
-        assert "cancelled" in json.loads(found[0].read_text())["error"]
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 def test_the_weightless_engine_reads_large_embedding_calls_from_the_spool(tmp_path: Path) -> None:
@@ -203,11 +159,6 @@ def test_a_question_that_waits_for_a_model_ends_with_the_service(tmp_path: Path)
             await asyncio.wait_for(waiting, 20)
 
     asyncio.run(close())
-
-
-def _jobs(service: RunningService, state: str) -> list[dict[str, Any]]:
-    found = service.command("jobs", "--json", "--state", state)
-    return list(json.loads(found.stdout)) if found.returncode == 0 else []
 
 
 def test_callers_that_wait_when_their_model_fails_are_told_so(tmp_path: Path) -> None:
