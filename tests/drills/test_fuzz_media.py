@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from batch.api.openapi_schemas import parse_json
+from batch.api.json_body import parse_json
 from batch.errors import BatchError, SettingsProblem
 from batch.folder.folder_settings import Rules
 from batch.media.audio import Sound

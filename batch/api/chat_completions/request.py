@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, WithJsonSchema
 
-from batch.api.generation import shapes
-from batch.api.openapi_schemas import Choices, Int, ReasoningFormat, Sampling, Tokens
+from batch.api import openapi_schemas as shapes
+from batch.api.json_body import Choices, Int, ReasoningFormat, Sampling, Tokens
 from batch.errors import BadRequest
 
 ROLES = ("system", "developer", "user", "assistant", "tool")

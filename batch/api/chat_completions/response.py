@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from batch.api.errors import to_openai_error
 from batch.api.generation.jobs import FINGERPRINT, note_comment
-from batch.api.jobs.event_stream import data, plain_error
+from batch.api.jobs.event_stream import data
 from batch.api.jobs.submit import random_id
 from batch.errors import BatchError
 
@@ -125,4 +126,4 @@ class ChatChunks:
         return b"data: [DONE]\n\n"
 
     def error(self, error: BatchError) -> bytes:
-        return data(plain_error(error))
+        return data(to_openai_error(error))

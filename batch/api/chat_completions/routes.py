@@ -11,7 +11,7 @@ from batch.api.chat_completions.request import ChatBody
 from batch.api.chat_completions.response import ChatChunks, completion
 from batch.api.generation.jobs import ask_chat, note_header
 from batch.api.jobs.event_stream import EventStream
-from batch.api.openapi_schemas import documented, json_body
+from batch.api.json_body import documented, json_body
 
 router = APIRouter()
 

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from batch.api.chat_completions.response import prompt_progress
+from batch.api.errors import to_openai_error
 from batch.api.generation.jobs import FINGERPRINT, note_comment
-from batch.api.jobs.event_stream import data, plain_error
+from batch.api.jobs.event_stream import data
 from batch.api.jobs.submit import random_id
 from batch.errors import BatchError
 
@@ -102,7 +103,7 @@ class TextChunks:
         return b"data: [DONE]\n\n"
 
     def error(self, error: BatchError) -> bytes:
-        return data(plain_error(error))
+        return data(to_openai_error(error))
 
 
 def native(
@@ -212,4 +213,4 @@ class NativeLines:
         return b""
 
     def error(self, error: BatchError) -> bytes:
-        return data(plain_error(error))
+        return data(to_openai_error(error))

@@ -14,7 +14,7 @@ from batch.api.completions.response import NativeLines, TextChunks, native, pick
 from batch.api.generation.jobs import Asked, caller_draft, counting, hub_of, model_name, note_header
 from batch.api.jobs.event_stream import EventStream
 from batch.api.jobs.submit import accept
-from batch.api.openapi_schemas import Choices, Int, Sampling, documented, json_body
+from batch.api.json_body import Choices, Int, Sampling, documented, json_body
 from batch.errors import BadRequest, NotSupported
 from batch.queue.hub import Hub
 from batch.queue.jobs import Kind

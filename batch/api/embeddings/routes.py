@@ -16,10 +16,10 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response, StreamingResponse
 from pydantic import Field
 
-from batch.api.generation.shapes import NOTHING
 from batch.api.jobs.disconnect import waiting
 from batch.api.jobs.submit import HEADER, accept, digest
-from batch.api.openapi_schemas import Body, documented, parse_json
+from batch.api.json_body import Body, documented, parse_json
+from batch.api.openapi_schemas import NOTHING
 from batch.errors import BadRequest, NotSupported, TooLarge
 from batch.queue.jobs import Draft, Kind, Origin, Priority
 

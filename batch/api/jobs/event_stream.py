@@ -11,6 +11,7 @@ import anyio
 from starlette.responses import JSONResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
+from batch.api.errors import retry_headers, to_openai_error
 from batch.api.jobs.stream_resume import Replay
 from batch.errors import BatchError
 from batch.queue.channel import packed
@@ -58,10 +59,6 @@ class Wire(Protocol):
         ...
 
 
-def plain_error(error: BatchError) -> dict[str, Any]:
-    return {"error": error.body()}
-
-
 class EventStream(Response):
     """Runs the jobs of `tickets` one after the other into a stream of server-sent events.
 
@@ -80,7 +77,7 @@ class EventStream(Response):
         check: Callable[[], Awaitable[None]] | None = None,
         ping: float = 30.0,
         headers: Mapping[str, str] | None = None,
-        error_body: Callable[[BatchError], dict[str, Any]] = plain_error,
+        error_body: Callable[[BatchError], dict[str, Any]] = to_openai_error,
     ) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **(headers or {})})
         del self.headers["content-length"]
@@ -141,8 +138,7 @@ class EventStream(Response):
             try:
                 step, first = await self._early(feed, step, gone)
             except BatchError as error:
-                headers = {"Retry-After": str(error.details["retry_after"])} if "retry_after" in error.details else None
-                await JSONResponse(self._error_body(error), error.status, headers)(scope, receive, send)
+                await JSONResponse(self._error_body(error), error.status, retry_headers(error))(scope, receive, send)
                 return
             if gone.done():
                 return

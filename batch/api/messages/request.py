@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 from pydantic import Field, WithJsonSchema
 
+from batch.api import openapi_schemas as shapes
 from batch.api.chat_completions.request import ChatBody
-from batch.api.generation import shapes
-from batch.api.openapi_schemas import Body, Int, Sampling, Tokens
+from batch.api.json_body import Body, Int, Sampling, Tokens
 from batch.errors import BadRequest
 
 DEFAULT_MAX_TOKENS = 4096

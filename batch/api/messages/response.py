@@ -6,25 +6,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from batch.api.errors import to_anthropic_error
 from batch.api.generation.jobs import note_comment
 from batch.api.jobs.event_stream import named
 from batch.api.jobs.submit import random_id
 from batch.errors import BatchError
-
-_ERRORS = {
-    400: "invalid_request_error",
-    403: "permission_error",
-    404: "not_found_error",
-    413: "request_too_large",
-    429: "rate_limit_error",
-    503: "overloaded_error",
-}
-
-
-def error_body(error: BatchError) -> dict[str, Any]:
-    """An error as Anthropic's clients expect it."""
-    kind = _ERRORS.get(error.status, "api_error" if error.status >= 500 else "invalid_request_error")
-    return {"type": "error", "error": {"type": kind, "message": error.message}}
 
 
 def stop_reason(choice: Mapping[str, Any]) -> str:
@@ -176,4 +162,4 @@ class MessageEvents:
         return b""
 
     def error(self, error: BatchError) -> bytes:
-        return named("error", error_body(error))
+        return named("error", to_anthropic_error(error))

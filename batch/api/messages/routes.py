@@ -7,12 +7,13 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
 
+from batch.api.errors import to_anthropic_error
 from batch.api.generation.images import keep_images
 from batch.api.generation.jobs import ask_chat, count_tokens, hub_of, note_header
 from batch.api.jobs.event_stream import EventStream
+from batch.api.json_body import documented, json_body
 from batch.api.messages.request import MessagesBody
-from batch.api.messages.response import MessageEvents, error_body, message
-from batch.api.openapi_schemas import documented, json_body
+from batch.api.messages.response import MessageEvents, message
 
 router = APIRouter()
 
@@ -30,7 +31,7 @@ async def messages(request: Request, body: Annotated[MessagesBody, Depends(json_
             check=asked.check,
             ping=body.ping,
             headers=asked.headers,
-            error_body=error_body,
+            error_body=to_anthropic_error,
         )
     results = await asked.results(request)
     return JSONResponse(message(results[0], asked.model), headers=asked.headers | note_header(results))

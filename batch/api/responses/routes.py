@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from batch.api.generation.jobs import ask_chat, note_header
 from batch.api.jobs.event_stream import EventStream
-from batch.api.openapi_schemas import documented, json_body
+from batch.api.json_body import documented, json_body
 from batch.api.responses.request import ResponsesBody
 from batch.api.responses.response import ResponseEvents, response
 

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse
 
 from batch.api.completions.routes import default_settings
 from batch.api.generation.jobs import FINGERPRINT, hub_of
-from batch.api.generation.shapes import NOTHING
+from batch.api.openapi_schemas import NOTHING
 from batch.errors import NotFound, NotSupported, Unavailable
 from batch.queue.hub import ModelState
 from batch.queue.jobs import Kind

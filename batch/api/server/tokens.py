@@ -8,11 +8,11 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import WithJsonSchema
 from starlette.responses import JSONResponse
 
+from batch.api import openapi_schemas as shapes
 from batch.api.chat_completions.request import ChatBody
-from batch.api.generation import shapes
 from batch.api.generation.images import keep_images
 from batch.api.generation.jobs import count_tokens, hub_of
-from batch.api.openapi_schemas import Body, Int, documented, json_body
+from batch.api.json_body import Body, Int, documented, json_body
 from batch.api.responses.request import ResponsesBody
 from batch.errors import BadRequest, NotFound
 from batch.queue.jobs import Kind
