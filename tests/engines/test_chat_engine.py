@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
+import vlm_setup
 from batch.catalog.resolved import resolve
 from batch.errors import BadRequest, Cancelled, ContextExceeded, ModelProblem
 from batch.workers.chat import engine as vlm
 from batch.workers.chat.engine import VlmEngine
 from batch.workers.chat.sampler import Sampler
 from batch.workers.chat.sampling_params import Sampling
-from tests import vlm_setup
 from vlm_setup import chat, completion, content, picture, told
 
 STORY = "Once there was a red circle. It met a blue square on a hill."

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+import vlm_setup
 from batch.errors import BatchError, Cancelled, TooLarge, UnsupportedMedia
 from batch.queue.jobs import Priority
 from batch.workers.chat.engine import VlmEngine
 from batch.workers.chat.vision import mtmd
-from tests import vlm_setup
 from vlm_setup import chat, content, picture
 
 ASK = {"type": "text", "text": "Describe this image."}

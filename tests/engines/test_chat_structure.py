@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+import vlm_setup
 from batch.api.jobs.stream_resume import Replay
 from batch.errors import BadRequest
 from batch.workers.chat.engine import VlmEngine
-from tests import vlm_setup
 from vlm_setup import chat, completion, content, told
 
 SHAPE = {

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+import vlm_setup
 from batch.errors import Cancelled
 from batch.queue.jobs import Priority
 from batch.workers.chat.engine import VlmEngine
 from scripted_work import ScriptedWork
-from tests import vlm_setup
 from vlm_setup import chat, content, picture
 
 

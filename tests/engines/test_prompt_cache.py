@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+import vlm_setup
 from batch.workers.chat.engine import VlmEngine
-from tests import vlm_setup
 from vlm_setup import chat, content, picture
 
 
