@@ -541,13 +541,13 @@ def test_at_temperature_0_the_shortcut_draws_what_the_whole_chain_draws(
     drawn: list[list[int]] = [[], []]
     try:
         ids = model.tokenize("Once there was a red circle and")
-        context.decode(ids, 0, 0, output=True)
+        context.decode_tokens(ids, 0, 0, output=True)
         for step in range(24):
             for sampler, tokens in zip((quick, whole), drawn, strict=True):
                 tokens.append(sampler.sample(context))
-            context.step(drawn[0][-1], len(ids) + step, 0)
+            context.decode_token(drawn[0][-1], len(ids) + step, 0)
     finally:
-        context.remove(0)
+        context.forget(0)
         quick.close()
         whole.close()
     assert drawn[0] == drawn[1]

@@ -96,7 +96,7 @@ def by_the_helper(engine: VlmEngine, text: str, names: list[str]) -> tuple[int, 
     assert mtmd.mtmd_helper_eval_chunks(vision.handle, context.handle, chunks, 0, last, 2048, True, ctypes.byref(end)) == 0
     logits = context.logits(engine._model.n_vocab).copy()
     n = int(mtmd.mtmd_helper_get_n_tokens(chunks))
-    context.remove(last)
+    context.forget(last)
     mtmd.mtmd_input_chunks_free(chunks)
     for bitmap in bitmaps:
         mtmd.mtmd_bitmap_free(bitmap)

@@ -15,7 +15,7 @@ class Closing:
     """Chooses among the tokens that end something, as far as the grammar allows one."""
 
     def __init__(self, model: Model) -> None:
-        ends = sorted(model.ends, key=lambda token: token != model.eos)
+        ends = sorted(model.end_tokens, key=lambda token: token != model.eos)
         last = ((text, model.tokenize(text)[-1:]) for text in _CLOSERS)
         closers = [ids[0] for text, ids in last if ids and model.piece(ids[0], special=True) == text.encode()]
         self._tokens = [*ends, *closers]

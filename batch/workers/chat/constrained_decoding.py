@@ -74,7 +74,7 @@ class Steering:
             return sampler.sample_within(context, self._grammar)
         token = self._forced.pop(0)
         sampler.accept((token,))
-        if self._grammar is not None and token not in self._model.ends:
+        if self._grammar is not None and token not in self._model.end_tokens:
             if self._grammar.allows(token):
                 self._grammar.accept(token)
             else:

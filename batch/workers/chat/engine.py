@@ -27,7 +27,8 @@ from batch.workers.chat.task_params import Plan, apply_generation, logit_bias
 from batch.workers.chat.vision import Picture, Vision
 from batch.workers.engine import Work
 from batch.workers.llama.context import Context
-from batch.workers.llama.model import Model, lib
+from batch.workers.llama.library import lib
+from batch.workers.llama.model import Model
 
 _LARGEST_PICTURE = 1152
 """Room for the 1,120 tokens of Gemma's largest picture; more would only make every sliding window larger, and slower."""
@@ -77,7 +78,7 @@ class VlmEngine:
         source = model.chat_template()
         control, user_defined = model.special_texts
         template = ChatTemplate(
-            source, model.text(model.bos), model.text(model.eos), control=control, user_defined=user_defined
+            source, model.token_text(model.bos), model.token_text(model.eos), control=control, user_defined=user_defined
         )
         self._dialect = dialects.for_template(source)
         self._maker = PromptMaker(model, template, self._dialect)
@@ -100,8 +101,8 @@ class VlmEngine:
             "chat": source is not None,
             "dialect": self._dialect.name,
             "chat_template": source or "",
-            "bos_token": model.text(model.bos),
-            "eos_token": model.text(model.eos),
+            "bos_token": model.token_text(model.bos),
+            "eos_token": model.token_text(model.eos),
             "sampling": self._defaults.told(),
             "build": lib.llama_print_system_info().decode("utf-8", "replace").strip(),
             "gpu": self._gpu,
@@ -131,14 +132,14 @@ class VlmEngine:
             "</tool_call>",
         ]
         singles = (self._model.tokenize(t) for t in texts)
-        return frozenset(ids[0] for ids in singles if len(ids) == 1 and not self._model.is_end(ids[0]))
+        return frozenset(ids[0] for ids in singles if len(ids) == 1 and ids[0] not in self._model.end_tokens)
 
     def _warm_up(self) -> None:
         assert self._context is not None
         token = self._model.bos if self._model.bos >= 0 else 0
-        self._context.decode([token], 0, 0, output=True)
-        self._context.remove(0)
-        _ = self._model.letters  # the first bound answer needs them
+        self._context.decode_tokens([token], 0, 0, output=True)
+        self._context.forget(0)
+        _ = self._model.ascii_tokens  # the first bound answer needs them
 
     def close(self) -> None:
         if self._context is not None:
@@ -152,7 +153,7 @@ class VlmEngine:
 
     def interrupt(self) -> None:
         if self._context is not None:
-            self._context.stop()
+            self._context.abort()
 
     # -- jobs
 

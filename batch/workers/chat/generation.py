@@ -22,7 +22,8 @@ from batch.workers.chat.token_sequence import Cells
 from batch.workers.chat.vision import Vision
 from batch.workers.engine import Work
 from batch.workers.llama.context import ABORTED, DECODED, NO_ROOM, Context
-from batch.workers.llama.model import Model, complaint
+from batch.workers.llama.library import last_error
+from batch.workers.llama.model import Model
 
 
 @dataclass(slots=True)
@@ -134,7 +135,7 @@ class Generation:
         if pause is not None and at < pause:
             end = min(end, pause)
         ids = cells.ids[at:end]
-        self._decode(slot, partial(self._context.decode, ids, position, slot.seq, output=end == len(cells)))
+        self._decode(slot, partial(self._context.decode_tokens, ids, position, slot.seq, output=end == len(cells)))
         slot.cells.add(ids)
 
     def _position(self, slot: Slot) -> int:
@@ -150,12 +151,12 @@ class Generation:
         while (status := attempt()) != DECODED:
             if status == ABORTED:
                 # What the broken-off call left behind goes; if nobody wanted this job gone, it tries again.
-                self._context.proceed()
-                if not self._context.remove(slot.seq, self._position(slot)) or self._cache.broken(slot):
+                self._context.clear_abort()
+                if not self._context.forget(slot.seq, self._position(slot)) or self._cache.broken(slot):
                     self._rebuild(slot)
                 self._unit(slot, len(slot.cells), None)
             elif status != NO_ROOM:
-                raise BatchError(f"llama.cpp could not compute this request ({complaint() or f'code {status}'}).")
+                raise BatchError(f"llama.cpp could not compute this request ({last_error() or f'code {status}'}).")
             elif not self._cache.make_room(slot):
                 raise BatchError("There is no room left in the model's context: set a larger vlm.context.")
 
@@ -174,8 +175,8 @@ class Generation:
     def _generate(self, slot: Slot, sampler: Sampler) -> tuple[str, str, str]:
         """Draw tokens to the end: (eos | word | limit, the stop string, a note)."""
         plan, model, context, work = self._plan, self._model, self._context, self._work
-        step, unit, sample, steering = context.step, work.unit, sampler.sample, self._steering
-        ends, tokens, seq = model.ends, self._tokens, slot.seq
+        step, unit, sample, steering = context.decode_token, work.unit, sampler.sample, self._steering
+        ends, tokens, seq = model.end_tokens, self._tokens, slot.seq
         cells, shown = slot.cells.ids, plan.shown
         position = self._position(slot)
         room = context.n_ctx - len(slot.cells)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from batch.errors import BatchError
 from batch.workers.chat.token_sequence import Cells
-from batch.workers.llama.context import PARTIAL, Context, State
+from batch.workers.llama.context import STATE_PARTIAL, Context, State
 
 CHECKPOINT_FROM = 256
 """A prefix shorter than this is computed again sooner than it is worth remembering."""
@@ -104,7 +104,7 @@ class PromptCache:
             self._clear(slot)
             return
         # An aborted decode may have left cells behind that nobody asked for.
-        if not self._context.remove(slot.seq, slot.cells.position(len(slot.cells))):
+        if not self._context.forget(slot.seq, slot.cells.position(len(slot.cells))):
             self._clear(slot)
         elif any(s.busy for s in self._slots):
             self._keep(slot)
@@ -138,7 +138,7 @@ class PromptCache:
         slot = min(free, key=lambda s: (len(s.cells) > 0, s.used))
         self._kept.remove(kept)
         self._move_out(None)
-        while not self._context.restore(slot.seq, kept.data):
+        while not self._context.restore_state(slot.seq, kept.data):
             if not self.make_room(slot):
                 self._clear(slot)
                 return None
@@ -162,10 +162,10 @@ class PromptCache:
         """Make the slot hold its first n cells, or what the last checkpoint before leaves of them; 0: nothing."""
         if n < len(slot.cells) and not self._complete(n, self._context.first_position(slot.seq), slot.cells):
             saved = max((c for c in slot.checkpoints if c.n <= n), key=lambda c: c.n, default=None)
-            if saved is None or not self._context.restore(slot.seq, saved.data, PARTIAL):
+            if saved is None or not self._context.restore_state(slot.seq, saved.data, STATE_PARTIAL):
                 return 0
             n = saved.n
-        if not self._context.remove(slot.seq, slot.cells.position(n)):
+        if not self._context.forget(slot.seq, slot.cells.position(n)):
             return 0
         slot.cells.cut(n)
         slot.checkpoints = [c for c in slot.checkpoints if c.n <= n]
@@ -193,11 +193,11 @@ class PromptCache:
         n = len(slot.cells)
         if any(c.n == n for c in slot.checkpoints):
             return
-        slot.checkpoints.append(Checkpoint(n, self._context.save(slot.seq, PARTIAL)))
+        slot.checkpoints.append(Checkpoint(n, self._context.save_state(slot.seq, STATE_PARTIAL)))
         del slot.checkpoints[:-_CHECKPOINTS]
 
     def _clear(self, slot: Slot) -> None:
-        self._context.remove(slot.seq)
+        self._context.forget(slot.seq)
         slot.cells = Cells()
         slot.checkpoints = []
 
@@ -209,7 +209,7 @@ class PromptCache:
         if self._n_swa:
             # Cells that the window has left may still be there, but are not saved.
             first = max(first, self._context.last_position(slot.seq) - self._n_swa + 1)
-        kept = Kept(slot.cells.copy(), self._context.save(slot.seq), first, list(slot.checkpoints))
+        kept = Kept(slot.cells.copy(), self._context.save_state(slot.seq), first, list(slot.checkpoints))
         if kept.size > self._budget:
             return
         # A shorter state of the same conversation is of no more use.
@@ -237,15 +237,15 @@ class PromptCache:
         outer = [s for s in self._slots if s.busy and s.parked is None and len(s.cells) and s is not wanting]
         if outer:
             slot = min(outer, key=lambda s: s.used)
-            slot.parked = self._context.save(slot.seq)
-            self._context.remove(slot.seq)
+            slot.parked = self._context.save_state(slot.seq)
+            self._context.forget(slot.seq)
             return True
         return False
 
     def unpark(self, slot: Slot) -> None:
         """Bring a parked job's KV back, before it goes on."""
         while slot.parked is not None:
-            if self._context.restore(slot.seq, slot.parked):
+            if self._context.restore_state(slot.seq, slot.parked):
                 slot.parked = None
             elif not self.make_room(slot):
                 raise BatchError("There is no room left in the model's context to go on with an interrupted job.")

@@ -12,7 +12,8 @@ import numpy as np
 from batch.workers.chat.grammar.matcher import DATA, Grammar
 from batch.workers.chat.sampling_params import Sampling
 from batch.workers.llama.context import Context
-from batch.workers.llama.model import Model, lib
+from batch.workers.llama.library import lib
+from batch.workers.llama.model import Model
 
 _REACH = 8.0
 """How many nats below the likeliest token the ones lie that a grammar is asked about first."""
@@ -85,7 +86,7 @@ class Sampler:
             token = redrawn
         if not quick:
             lib.llama_sampler_accept(self._chain, token)
-        if token not in self._model.ends:
+        if token not in self._model.end_tokens:
             grammar.accept(token)
         return token
 

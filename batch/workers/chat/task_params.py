@@ -55,7 +55,7 @@ def apply_generation(plan: Plan, generation: Mapping[str, Any], model: Model) ->
     plan.stops = [stops] if isinstance(stops, str) else [str(s) for s in stops if s]
     plan.bias = logit_bias(g.get("logit_bias", []), model)
     if g.get("ignore_eos"):
-        plan.bias = [*plan.bias, *((t, -math.inf) for t in model.ends)]
+        plan.bias = [*plan.bias, *((t, -math.inf) for t in model.end_tokens)]
         plan.guard = False
     if g.get("logprobs") or g.get("n_probs"):
         plan.logprobs = min(int(g.get("n_probs", 0)), model.n_vocab)

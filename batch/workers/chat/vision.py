@@ -15,7 +15,8 @@ import numpy as np
 
 from batch.errors import BadRequest, BatchError, ModelProblem
 from batch.workers.llama.context import DECODED, Context
-from batch.workers.llama.model import Model, complaint, lib, log_callback
+from batch.workers.llama.library import last_error, lib, log_callback
+from batch.workers.llama.model import Model
 
 mtmd: Any = _bindings
 _float_p = ctypes.POINTER(ctypes.c_float)
@@ -80,7 +81,7 @@ class Vision:
         params.warmup = False
         self.handle = mtmd.mtmd_init_from_file(str(path).encode(), model.handle, params)
         if not self.handle:
-            reason = complaint() or "it may be damaged or belong to another model"
+            reason = last_error() or "it may be damaged or belong to another model"
             raise ModelProblem(f"The projector file {path} cannot be loaded ({reason}).")
         self.sees = bool(mtmd.mtmd_support_vision(self.handle))
         self.non_causal = bool(mtmd.mtmd_decode_use_non_causal(self.handle, None))
@@ -173,7 +174,7 @@ class Vision:
     def encode(self, chunk: Chunk) -> None:
         """Compute the chunk's embedding, which it keeps: the slow part of looking at a picture."""
         if mtmd.mtmd_encode_chunk(self.handle, chunk.handle) != 0:
-            raise BatchError(f"The image could not be encoded ({complaint() or 'the projector failed'}).")
+            raise BatchError(f"The image could not be encoded ({last_error() or 'the projector failed'}).")
         self.encodes += 1
         values = np.ctypeslib.as_array(mtmd.mtmd_get_output_embd(self.handle), shape=(chunk.n_tokens * self._n_embd,))
         chunk.embedding = values.copy()

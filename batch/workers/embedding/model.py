@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from batch.errors import BatchError, ModelProblem
 from batch.workers.llama.context import ABORTED, Context
-from batch.workers.llama.model import Model, complaint, lib
+from batch.workers.llama.library import last_error, lib
+from batch.workers.llama.model import Model
 
 Tokens = npt.NDArray[np.int32]
 Vectors = npt.NDArray[np.float32]
@@ -136,10 +137,10 @@ class PooledModel:
             lib.llama_memory_clear(self._context.memory, False)
         code = int(lib.llama_decode(handle, self._batch))
         if code == ABORTED:
-            self._context.proceed()
+            self._context.clear_abort()
             raise Interrupted
         if code != 0:
-            raise BatchError(f"llama.cpp could not compute these vectors (code {code}): {complaint()}")
+            raise BatchError(f"llama.cpp could not compute these vectors (code {code}): {last_error()}")
         rows = np.empty((len(pack), self.width), np.float32)
         for i in range(len(pack)):
             rows[i] = np.ctypeslib.as_array(lib.llama_get_embeddings_seq(handle, i), (self.width,))
@@ -173,7 +174,7 @@ class PooledModel:
 
     def stop(self) -> None:
         """From any thread: end the decode in flight, or the next, with Interrupted."""
-        self._context.stop()
+        self._context.abort()
 
     def close(self) -> None:
         self._context.close()

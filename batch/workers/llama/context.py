@@ -10,26 +10,29 @@ from typing import Any
 import numpy as np
 
 from batch.errors import ModelProblem
-from batch.workers.llama.model import Model, complaint, lib
+from batch.workers.llama.library import last_error, lib
+from batch.workers.llama.model import Model
 
 DECODED, NO_ROOM, ABORTED = 0, 1, 2
-"""What `decode` and `step` answer; anything below zero is a fault of the library."""
+"""What `decode_tokens` and `decode_token` return; anything else is a fault of the library."""
 
-PARTIAL = 1
-"""State flag: only the part that cannot be rolled back (the sliding window)."""
+STATE_PARTIAL = 1
+"""Flag of `save_state`: only what cannot be rolled back (sliding windows, recurrent state)."""
 
 State = np.ndarray[Any, np.dtype[np.uint8]]
 
 
-def _truth_of_memory() -> Any:
-    """A C function that says whether the byte it is given is not zero: strlen. Python in an abort callback, asked once
-    a graph node, would take the GIL thousands of times a token."""
+def _abort_condition() -> Any:
+    """A C function that returns whether the byte at its argument is not zero: strlen.
+
+    An abort callback in Python, called once a graph node, would take the GIL thousands of times a token.
+    """
     library = ctypes.CDLL("msvcrt" if sys.platform == "win32" else None)
     return lib.ggml_abort_callback(ctypes.cast(library.strlen, ctypes.c_void_p).value)
 
 
 class Context:
-    """KV memory for `sequences` conversations that share `n_ctx` cells. Used from one thread, `stop` from any."""
+    """KV memory for `sequences` conversations that share `n_ctx` cells. Used from one thread, `abort` from any."""
 
     def __init__(
         self,
@@ -40,23 +43,26 @@ class Context:
         n_ubatch: int = 512,
         sequences: int = 1,
         threads: int = 1,
-        **more: Any,
+        **params: Any,
     ) -> None:
-        """`n_ctx` 0 is the model's own; `more` sets any further field of llama_context_params."""
-        params = lib.llama_context_default_params()
-        params.n_ctx, params.n_batch, params.n_ubatch = n_ctx, n_batch, min(n_ubatch, n_batch)
-        params.n_seq_max = sequences
-        params.n_threads = params.n_threads_batch = threads
-        params.kv_unified = True
-        params.swa_full = False
-        params.no_perf = True
-        for name, value in more.items():
-            setattr(params, name, value)
-        self.handle = lib.llama_init_from_model(model.handle, params)
+        """Allocate it; `n_ctx` 0 is the model's own length, `params` any further field of llama_context_params.
+
+        Raises ModelProblem when there is not enough memory.
+        """
+        values = lib.llama_context_default_params()
+        values.n_ctx, values.n_batch, values.n_ubatch = n_ctx, n_batch, min(n_ubatch, n_batch)
+        values.n_seq_max = sequences
+        values.n_threads = values.n_threads_batch = threads
+        values.kv_unified = True
+        values.swa_full = False
+        values.no_perf = True
+        for name, value in params.items():
+            setattr(values, name, value)
+        self.handle = lib.llama_init_from_model(model.handle, values)
         if not self.handle:
             raise ModelProblem(
                 f"There is not enough memory for a context of {n_ctx or model.n_ctx_train} tokens with {model.path} "
-                f"({complaint()}): set a smaller vlm.context."
+                f"({last_error()}): set a smaller vlm.context."
             )
         self.memory = lib.llama_get_memory(self.handle)
         self.n_ctx = int(lib.llama_n_ctx_seq(self.handle))
@@ -64,12 +70,12 @@ class Context:
         self.n_ubatch = int(lib.llama_n_ubatch(self.handle))
         self.sequences = sequences
         self.threads = threads
-        self._flag = ctypes.create_string_buffer(2)
-        self._truth = _truth_of_memory()
-        lib.llama_set_abort_callback(self.handle, self._truth, ctypes.cast(self._flag, ctypes.c_void_p))
-        self._make_batches()
+        self._abort_flag = ctypes.create_string_buffer(2)
+        self._abort_condition = _abort_condition()
+        lib.llama_set_abort_callback(self.handle, self._abort_condition, ctypes.cast(self._abort_flag, ctypes.c_void_p))
+        self._allocate_batches()
 
-    def _make_batches(self) -> None:
+    def _allocate_batches(self) -> None:
         n = self.n_batch
         self._token = np.zeros(n, np.int32)
         self._pos = np.zeros(n, np.int32)
@@ -87,7 +93,7 @@ class Context:
             self._seq_rows[0],
             self._output.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
         )
-        # A generated token goes through a batch of its own, so that a step is two stores and one call.
+        # A generated token goes through a batch of its own, so that decoding it is two stores and one call.
         self._one_token, self._one_pos = ctypes.c_int32(), ctypes.c_int32()
         self._one_count, self._one_output = ctypes.c_int32(1), ctypes.c_int8(1)
         self._ones = [
@@ -107,11 +113,12 @@ class Context:
         self._logits: np.ndarray[Any, np.dtype[np.float32]] = np.zeros(0, np.float32)
 
     def close(self) -> None:
+        """Free the memory. Harmless when called again."""
         if self.handle:
             lib.llama_free(self.handle)
             self.handle = None
 
-    def decode(self, tokens: Sequence[int], pos: int, seq: int, *, output: bool) -> int:
+    def decode_tokens(self, tokens: Sequence[int], pos: int, seq: int, *, output: bool) -> int:
         """Append a slice of at most n_batch tokens at position `pos`; `output` computes logits behind its last."""
         n = len(tokens)
         self._token[:n] = tokens
@@ -122,21 +129,22 @@ class Context:
         self._batch.seq_id = self._seq_rows[seq]
         return int(self._decode(self.handle, self._batch))
 
-    def step(self, token: int, pos: int, seq: int) -> int:
+    def decode_token(self, token: int, pos: int, seq: int) -> int:
         """Append one token and compute the logits behind it."""
         self._one_token.value = token
         self._one_pos.value = pos
         return int(self._decode(self.handle, self._ones[seq]))
 
-    def stop(self) -> None:
-        """From any thread: end the decode in flight (or the next) with ABORTED."""
-        self._flag[0] = b"x"
+    def abort(self) -> None:
+        """From any thread: end the decode in flight (or the next one) with ABORTED."""
+        self._abort_flag[0] = b"x"
 
-    def proceed(self) -> None:
-        """Forget an earlier `stop`."""
-        self._flag[0] = b"\0"
+    def clear_abort(self) -> None:
+        """Forget an earlier `abort`."""
+        self._abort_flag[0] = b"\0"
 
     def set_threads(self, n: int) -> None:
+        """How many threads the next decode uses."""
         if n != self.threads:
             lib.llama_set_n_threads(self.handle, n, n)
             self.threads = n
@@ -145,34 +153,35 @@ class Context:
         """The logits behind the last decode, (n_vocab,) float32: a view that the next decode overwrites."""
         pointer = lib.llama_get_logits_ith(self.handle, -1)
         address = ctypes.addressof(pointer.contents)
-        if address != self._logits_at:  # nearly always where it was; making the view takes longer than looking
+        if address != self._logits_at:  # it hardly ever moves, and making the view takes longer than comparing
             self._logits_at, self._logits = address, np.ctypeslib.as_array(pointer, shape=(n_vocab,))
         return self._logits
 
-    def remove(self, seq: int, start: int = 0) -> bool:
-        """Forget the sequence's positions from `start` on; False when the memory cannot forget a part."""
+    def forget(self, seq: int, start: int = 0) -> bool:
+        """Remove the sequence's positions from `start` on; returns False when the memory cannot remove a part."""
         return bool(lib.llama_memory_seq_rm(self.memory, seq, start, -1))
 
     def first_position(self, seq: int) -> int:
-        """The oldest position that is still there for all layers (sliding windows forget), -1 when empty."""
+        """The oldest position of the sequence that all layers still hold (sliding windows drop old ones); -1: empty."""
         return int(lib.llama_memory_seq_pos_min(self.memory, seq))
 
     def last_position(self, seq: int) -> int:
+        """The newest position of the sequence; -1: empty."""
         return int(lib.llama_memory_seq_pos_max(self.memory, seq))
 
     def state_size(self, seq: int, flags: int = 0) -> int:
-        """Bytes that `save` would give."""
+        """How many bytes `save_state` would return."""
         return int(lib.llama_state_seq_get_size_ext(self.handle, seq, flags))
 
-    def save(self, seq: int, flags: int = 0) -> State:
-        """The sequence's KV as bytes in host memory."""
+    def save_state(self, seq: int, flags: int = 0) -> State:
+        """The sequence's KV as bytes in host memory, which `restore_state` takes."""
         size = self.state_size(seq, flags)
         data: State = np.empty(size, np.uint8)
         pointer = data.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
         written = int(lib.llama_state_seq_get_data_ext(self.handle, pointer, size, seq, flags))
         return data[:written]
 
-    def restore(self, seq: int, data: State, flags: int = 0) -> bool:
-        """Put saved KV back under a sequence; False when there is no room."""
+    def restore_state(self, seq: int, data: State, flags: int = 0) -> bool:
+        """Replace a sequence's KV by a saved one; returns False when there are not enough free cells."""
         pointer = data.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
         return bool(lib.llama_state_seq_set_data_ext(self.handle, pointer, len(data), seq, flags))

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from batch.errors import BadRequest
-from batch.workers.llama.model import Model, complaint, lib, quiet
+from batch.workers.llama.library import clear_errors, last_error, lib
+from batch.workers.llama.model import Model
 
 DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 """llama_token_data"""
@@ -23,14 +24,14 @@ class Grammar:
         """Raises BadRequest when the grammar cannot be parsed."""
         if "\0" in gbnf:
             raise BadRequest("grammar must not hold a NUL character.")
-        quiet()
+        clear_errors()
         self._sampler = lib.llama_sampler_init_grammar(model.vocab, gbnf.encode("utf-8", "replace"), root.encode())
         if not self._sampler:
-            raise BadRequest(f"grammar cannot be parsed ({complaint() or 'see the GBNF guide of llama.cpp'}).")
+            raise BadRequest(f"grammar cannot be parsed ({last_error() or 'see the GBNF guide of llama.cpp'}).")
         self._model = model
         # Such a grammar names tokens, and not only by their text: <[1000]>
         self._by_text = "<" not in _QUOTED.sub("", gbnf)
-        letters = model.letters[model.letters >= 0]
+        letters = model.ascii_tokens[model.ascii_tokens >= 0]
         self._letters = np.zeros(len(letters), DATA)
         self._letters["id"] = letters
         pointer = self._letters.ctypes.data_as(ctypes.POINTER(lib.llama_token_data))
@@ -56,7 +57,7 @@ class Grammar:
         """
         if not self._by_text or len(tokens) <= len(self._letters):
             return tokens
-        openings = self._model.openings
+        openings = self._model.first_bytes
         if self._may is None:
             self._letters["logit"] = 0.0
             self.filter(self._alphabet)

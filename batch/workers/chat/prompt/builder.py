@@ -77,7 +77,7 @@ class PromptMaker:
         made = PromptText(thinking=thinking, prefill=prefill)
         made.text = "".join(MEDIA_MARKER if isinstance(s, Media) else s.text for s in segments)
         pictures = list(_pictures(messages))
-        bos = self._model.text(self._model.bos)
+        bos = self._model.token_text(self._model.bos)
         first = segments[0] if segments else None
         if self._model.add_bos:
             made.parts.append([self._model.bos])

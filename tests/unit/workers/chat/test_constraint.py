@@ -15,7 +15,8 @@ from batch.errors import BadRequest, NotSupported
 from batch.workers.chat.dialects.dialect import Dialect, for_template
 from batch.workers.chat.grammar import constraint
 from batch.workers.chat.grammar.matcher import DATA, Grammar
-from batch.workers.llama.model import Model, lib
+from batch.workers.llama.library import lib
+from batch.workers.llama.model import Model
 from paths import TINY_GEMMA4V
 
 TINY = TINY_GEMMA4V / "tiny-gemma4v-text-f16.gguf"
@@ -58,7 +59,7 @@ def takes(model: Model, made: constraint.Constraint | None, text: str, *, whole:
             if not grammar.allows(token):
                 return False
             grammar.accept(token)
-        return not whole or grammar.allows(min(model.ends))
+        return not whole or grammar.allows(min(model.end_tokens))
     finally:
         grammar.close()
 

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from batch.workers.chat.dialects.dialect import for_template
 from batch.workers.chat.grammar import constraint
 from batch.workers.chat.grammar.matcher import Grammar
-from batch.workers.llama.model import Model, lib
+from batch.workers.llama.library import lib
+from batch.workers.llama.model import Model
 from paths import TINY_GEMMA4V
 
 TINY = TINY_GEMMA4V / "tiny-gemma4v-text-f16.gguf"
@@ -34,7 +35,7 @@ def model() -> Iterator[Model]:
 @lru_cache
 def vocabulary(model: Model) -> tuple[frozenset[int], list[bytes]]:
     """Tokens that end a text; every other token's text."""
-    ends = frozenset(t for t in range(model.n_vocab) if model.is_end(t))
+    ends = frozenset(t for t in range(model.n_vocab) if t in model.end_tokens)
     return ends, [b"" if t in ends else model.piece(t, special=True) for t in range(model.n_vocab)]
 
 

@@ -62,7 +62,11 @@ def model() -> Iterator[Model]:
 def tiny(model: Model) -> ChatTemplate:
     control, user_defined = model.special_texts
     return ChatTemplate(
-        model.chat_template(), model.text(model.bos), model.text(model.eos), control=control, user_defined=user_defined
+        model.chat_template(),
+        model.token_text(model.bos),
+        model.token_text(model.eos),
+        control=control,
+        user_defined=user_defined,
     )
 
 

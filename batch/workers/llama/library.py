@@ -1,0 +1,58 @@
+"""llama.cpp's shared library: its bindings, its start, and the last thing it complained about."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from functools import lru_cache
+from typing import Any
+
+import llama_cpp.llama_cpp as _bindings
+
+lib: Any = _bindings
+"""The low-level bindings, untyped: their ctypes stubs fight a type checker and are never wrong at run time."""
+
+log = logging.getLogger(__name__)
+
+_GGML_LOG_LEVEL_ERROR = 4
+
+
+class _ErrorLines(threading.local):
+    """The library's error lines, a list for each thread: it logs in the thread that called it, and questions are answered
+    beside a running job."""
+
+    def __init__(self) -> None:
+        self.lines: deque[str] = deque(maxlen=20)
+
+
+_errors = _ErrorLines()
+
+
+def _collect_error(level: int, text: bytes | None, _: int | None) -> None:
+    if level == _GGML_LOG_LEVEL_ERROR and text:
+        line = text.decode("utf-8", "replace").strip()
+        if line:
+            _errors.lines.append(line)
+            log.debug("llama.cpp: %s", line)
+
+
+# A collected callback is a segfault in the next log line, so this reference lives as long as the process.
+log_callback = lib.llama_log_callback(_collect_error)
+
+
+@lru_cache(maxsize=1)
+def initialise_library() -> None:
+    """Start the library, once a process. It prints nothing; its error lines are kept for `last_error`."""
+    lib.llama_log_set(log_callback, None)
+    lib.llama_backend_init()
+
+
+def last_error() -> str:
+    """The last error line that the library logged in this thread since `clear_errors`, or an empty string."""
+    return _errors.lines[-1] if _errors.lines else ""
+
+
+def clear_errors() -> None:
+    """Forget this thread's earlier error lines, before a call whose own error will be reported."""
+    _errors.lines.clear()
