@@ -1,0 +1,26 @@
+"""What can be set: one frozen object for a home. Nothing else in batch reads the environment."""
+
+from batch.settings.sections import (
+    EmbeddingSettings,
+    FolderSettings,
+    LimitSettings,
+    ModelSettings,
+    QueueSettings,
+    RetentionSettings,
+    SttSettings,
+    VlmSettings,
+)
+from batch.settings.settings import Settings, default_models_dir
+
+__all__ = [
+    "EmbeddingSettings",
+    "FolderSettings",
+    "LimitSettings",
+    "ModelSettings",
+    "QueueSettings",
+    "RetentionSettings",
+    "Settings",
+    "SttSettings",
+    "VlmSettings",
+    "default_models_dir",
+]

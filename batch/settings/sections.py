@@ -1,0 +1,138 @@
+"""The tables of batch.toml: every key with its default, its bounds and its meaning.
+
+`docs/settings.md` and `batch config --help KEY` show the sentence below each key, so it is written for people.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from batch.settings.section import PathOrName, Section, UserPath
+
+MAX_FILE_BYTES = 1 << 40
+MAX_WAIT_S = 7 * 86400.0
+MAX_KEPT_DAYS = 36500.0
+
+Text = Annotated[str, Field(max_length=10_000)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class ModelSettings(Section):
+    """What the three models have in common."""
+
+    model: PathOrName = ""
+    """A name in the catalogue, or a path to a model file; empty: the profile's."""
+    port: Port = 0
+    """Port on 127.0.0.1; 0 takes a free one (`batch status` names it)."""
+    threads: int = Field(0, ge=0, le=1024)
+    """Most threads while computing; 0: the machine's cores, shared with the other models as they work."""
+    gpu_layers: int = Field(-1, ge=-1, le=10_000)
+    """Layers on the GPU; -1 all that fit, 0 none. Only GPU builds of the libraries look at it."""
+
+
+class VlmSettings(ModelSettings):
+    """The model that chats and sees."""
+
+    port: Port = 8080
+    mmproj: PathOrName = ""
+    """A path to the vision projector; empty: the one the catalogue pairs with the model, if any."""
+    context: int = Field(0, ge=0, le=100_000_000)
+    """Tokens of context; 0: the model's own ("unlimited")."""
+    cache_bytes: int = Field(1 << 30, ge=0, le=MAX_FILE_BYTES)
+    """Host memory for the prompts of recent conversations."""
+
+
+class EmbeddingSettings(ModelSettings):
+    """The model that turns texts into vectors."""
+
+    port: Port = 8081
+
+
+class SttSettings(ModelSettings):
+    """The model that writes down speech."""
+
+    port: Port = 8082
+    vad_model: PathOrName = ""
+    """A path to a Silero VAD model in ggml format; empty: the one that comes with batch; none: cut at low energy."""
+
+
+class FolderSettings(Section):
+    """What happens to dropped files. A `.batch.toml` in an inbox folder overrides these below that folder."""
+
+    source: Literal["keep", "move", "delete"] = "keep"
+    """What becomes of a file once its results are written: it stays, moves to `done`, or is deleted."""
+    done: UserPath = Path("done")
+    """Where `move` puts files; relative to the home."""
+    settle: float = Field(1.0, ge=0, le=86400)
+    """Seconds a file's size and time must stand still before it is read."""
+    scan: float = Field(5.0, ge=0.01, le=86400)
+    """Seconds between two full scans; events only wake it earlier."""
+    caption_prompt: Text = "Describe this image."
+    """What the model is asked about each picture."""
+    caption_max_tokens: int = Field(1024, ge=1, le=1_000_000)
+    """Longest caption, in tokens."""
+    caption_temperature: float = Field(0.2, ge=0, le=5)
+    """Low, so that the same picture gets about the same words again; a model's own default suits chats."""
+    caption_thinking: bool = False
+    """Whether a thinking model thinks before it captions."""
+    language: str = Field("auto", max_length=64)
+    """Language of the sound, as a name or a code; auto detects it."""
+    translate: bool = False
+    """Whether sound in other languages is written down in English."""
+    formats: tuple[Literal["txt", "json", "srt", "vtt"], ...] = ("txt", "json", "srt")
+    """Which files a result gets; json is always written, as its presence means done."""
+    embed: bool = True
+    """Whether captions and transcripts get a vector too."""
+
+
+class QueueSettings(Section):
+    """How long jobs wait, run, and are tried."""
+
+    waiting: int = Field(1000, ge=1, le=1_000_000)
+    """Most clients waiting on one port; one more gets status 429 and the time to come back."""
+    attempts: int = Field(3, ge=1, le=10_000)
+    """How often a job may take its worker down before it is failed."""
+    grace: float = Field(10.0, ge=0, le=86400)
+    """Seconds a running job has to end after SIGTERM or Ctrl-C before it is put back."""
+    hang: float = Field(600.0, ge=0, le=MAX_WAIT_S)
+    """Seconds a running job may go without reaching a yield point before its worker is restarted; 0: for ever."""
+
+
+class LimitSettings(Section):
+    """The most that one request or one file may take."""
+
+    body_bytes: int = Field(256 << 20, ge=1024, le=MAX_FILE_BYTES)
+    """Largest request body."""
+    body_seconds: float = Field(60.0, ge=0.01, le=MAX_WAIT_S)
+    """How long a body may take to arrive, besides one second for every KB of it."""
+    header_bytes: int = Field(64 << 10, ge=1024, le=64 << 20)
+    """Largest request headers."""
+    header_seconds: float = Field(20.0, ge=0.01, le=MAX_WAIT_S)
+    """How long a request's headers may take to arrive."""
+    image_bytes: int = Field(64 << 20, ge=1, le=MAX_FILE_BYTES)
+    """Largest image, as it is sent or lies in the inbox."""
+    image_pixels: int = Field(100_000_000, ge=1, le=10_000_000_000)
+    """Largest image, in pixels after decoding."""
+    images: int = Field(64, ge=1, le=100_000)
+    """Most images in a request."""
+    text_bytes: int = Field(16 << 20, ge=1, le=MAX_FILE_BYTES)
+    """Largest text file taken from the inbox."""
+    origins: tuple[Annotated[str, Field(max_length=1000)], ...] = ()
+    """Web pages besides this machine's own that may call the ports, as "https://example.org"."""
+
+
+class RetentionSettings(Section):
+    """How many days an ended job's row is kept, by origin; 0: for ever. With an inbox job goes what is known of its file,
+    once that has left the inbox."""
+
+    http: float = Field(1.0, ge=0, le=MAX_KEPT_DAYS)
+    """Days that requests and their results are kept; as long, an Idempotency-Key is remembered."""
+    batch: float = Field(30.0, ge=0, le=MAX_KEPT_DAYS)
+    """Days that batch lines are kept."""
+    inbox: float = Field(0.0, ge=0, le=MAX_KEPT_DAYS)
+    """Days that dropped files' jobs are kept."""
+    cli: float = Field(30.0, ge=0, le=MAX_KEPT_DAYS)
+    """Days that jobs of `batch submit` are kept."""

@@ -1,0 +1,190 @@
+"""The effective settings of one home.
+
+Rising precedence: defaults, `batch.toml` in the home folder, `BATCH_*` variables (`BATCH_VLM__PORT=9000`), flags.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, ValidationError
+
+from batch.errors import SettingsProblem
+from batch.settings.section import Section, UserPath, check_text
+from batch.settings.sections import (
+    MAX_FILE_BYTES,
+    EmbeddingSettings,
+    FolderSettings,
+    LimitSettings,
+    QueueSettings,
+    RetentionSettings,
+    SttSettings,
+    VlmSettings,
+)
+from batch.settings.sources import Table, flag_of, flatten, is_too_deep, merge, read_toml, read_variables, variable_of
+
+HIDDEN_KEYS = ("fail_at",)
+"""Keys for tests, which people are not shown."""
+
+
+def default_models_dir() -> Path:
+    """Where models are kept for all homes of this user."""
+    cache = os.environ.get("XDG_CACHE_HOME") or ""
+    if os.path.isabs(cache):  # a relative one counts as none, says the standard
+        return Path(cache) / "batch" / "models"
+    try:
+        return Path.home() / ".cache" / "batch" / "models"
+    except RuntimeError:
+        raise SettingsProblem("This user has no home folder to keep models in: set HOME or models_dir.") from None
+
+
+class Settings(Section):
+    """The effective settings of one home; made by `load`."""
+
+    home: UserPath = Path(".")
+    """Folder that holds inbox/, outbox/, batch.toml and .batch/ (database, spool, sockets, logs); set by --home or
+    BATCH_HOME only."""
+    profile: Literal["default", "starter"] = "default"
+    """default: Gemma 4 E4B, bge-base-zh, Whisper. starter: small real models from the package registry; its vision
+    model knows coloured shapes only."""
+    inbox: UserPath = Path("inbox")
+    """Folder that files are dropped into; relative to the home."""
+    outbox: UserPath = Path("outbox")
+    """Folder that results appear in; relative to the home, and neither inside the inbox nor around it."""
+    models_dir: UserPath = Field(default_factory=default_models_dir)
+    """Where fetched models lie, for all homes of this user; relative to the home."""
+    hub: str = Field("", max_length=2000)
+    """Address of a Hugging Face mirror; empty: the hub's own, or HF_ENDPOINT."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least important lines that the log keeps."""
+    log_bytes: int = Field(10 << 20, ge=4096, le=MAX_FILE_BYTES)
+    """Size at which .batch/logs/batch.log is put aside for a new one."""
+    log_files: int = Field(5, ge=1, le=1000)
+    """How many of those are kept."""
+    vlm: VlmSettings = VlmSettings()
+    embedding: EmbeddingSettings = EmbeddingSettings()
+    stt: SttSettings = SttSettings()
+    folder: FolderSettings = FolderSettings()
+    queue: QueueSettings = QueueSettings()
+    limits: LimitSettings = LimitSettings()
+    retention: RetentionSettings = RetentionSettings()
+    fail_at: str = Field("", max_length=1000)
+    """For tests only: the point of batch/fail_points.py at which a process of the service is killed, once."""
+
+    @property
+    def state_dir(self) -> Path:
+        """The folder of the database, the spool, the sockets and the logs."""
+        return self.home / ".batch"
+
+    @property
+    def database(self) -> Path:
+        return self.state_dir / "batch.db"
+
+    @property
+    def inbox_dir(self) -> Path:
+        return self.home / self.inbox
+
+    @property
+    def outbox_dir(self) -> Path:
+        return self.home / self.outbox
+
+    @classmethod
+    def load(cls, home: Path | None = None, flags: Table | None = None) -> Self:
+        """The settings of a home: its batch.toml, then BATCH_* variables, then `flags` (nested like the fields).
+
+        Raises SettingsProblem, with one sentence that names the key and where it stands.
+        """
+        return cls.trace(home, flags)[0]
+
+    @classmethod
+    def trace(cls, home: Path | None = None, flags: Table | None = None) -> tuple[Self, dict[str, str]]:
+        """As `load`; also where each leaf came from, by dotted key: the file, the variable, or the flag."""
+        flags = flags or {}
+        variables = read_variables()
+        # Flags come first, as somewhere the home must be known before its file can be read.
+        where = _home_folder(home or flags.get("home") or variables.get("home") or ".")
+        file = where / "batch.toml"
+        written = read_toml(file)
+        if "home" in written:
+            raise SettingsProblem(f"{file} cannot set home, as it lies in the home: use --home or BATCH_HOME.")
+        merged: Table = {}
+        sources: dict[str, str] = {}
+        for values, name in ((written, lambda key: str(file)), (variables, variable_of), (flags, flag_of)):
+            if is_too_deep(values):
+                raise SettingsProblem(f"{name('A setting')} is not valid: settings are a table of tables, no deeper.")
+            merge(merged, values)
+            sources.update({key: name(key) for key in flatten(values)})
+        merged["home"] = str(where)
+        try:
+            settings = cls.model_validate(merged)
+        except ValidationError as error:
+            raise _problem(error, sources, str(file)) from None
+        settings = settings.model_copy(update={"models_dir": where / settings.models_dir})
+        _refuse_overlap(settings)
+        return settings, sources
+
+    def leaves(self) -> Table:
+        """Every effective value by dotted key."""
+        leaves = flatten(self.model_dump(mode="json"))
+        return {key: value for key, value in leaves.items() if value or key not in HIDDEN_KEYS}
+
+
+def _home_folder(text: object) -> Path:
+    """The folder that a home's name stands for, absolute; raises SettingsProblem."""
+    try:
+        check_text(str(text))
+        where = Path(str(text)).expanduser().absolute()
+        check_text(str(where))
+    except FileNotFoundError:
+        raise SettingsProblem("The current folder is gone: change into another, or name a home with --home.") from None
+    except (RuntimeError, ValueError) as error:
+        shown = str(text).encode("utf-8", "backslashreplace").decode()
+        raise SettingsProblem(f"The home folder {shown!r} cannot be used ({error}): name another with --home.") from None
+    try:
+        mode = where.stat().st_mode
+    except OSError as error:
+        reason = "does not exist: make it" if isinstance(error, FileNotFoundError) else f"cannot be used ({error.strerror})"
+        raise SettingsProblem(f"The home folder {str(where)[:300]} {reason}, or name another with --home.") from None
+    if not stat.S_ISDIR(mode):
+        raise SettingsProblem(f"The home {where} is not a folder: name another with --home.")
+    return where
+
+
+def _problem(error: ValidationError, sources: dict[str, str], file: str) -> SettingsProblem:
+    """The first fault of a validation in one sentence: the key, where it stands, and what it takes."""
+    from batch.settings.reference import describe_values
+
+    first = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in first["loc"] if isinstance(part, str))
+    origin = next((s for k, s in sources.items() if k == key or k.startswith(key + ".") or key.startswith(k + ".")), file)
+    if first["type"] == "extra_forbidden":
+        return SettingsProblem(f"There is no setting {key} ({origin}): see `batch config`.")
+    reason = str(first["ctx"]["error"]) if first["type"] == "value_error" else f"it is {_shown(first['input'])}"
+    return SettingsProblem(f"The setting {key} ({origin}) is not valid: {reason}, and must be {describe_values(key)}.")
+
+
+def _shown(value: object) -> str:
+    """A value as people may see it in a sentence: short, and without control characters."""
+    try:
+        text = str(value) if isinstance(value, (int, float, str)) else type(value).__name__
+    except ValueError:  # an integer of thousands of digits
+        text = "a huge number"
+    text = "".join(char if char.isprintable() else "?" for char in text[:60])
+    return text or "empty"
+
+
+def _refuse_overlap(settings: Settings) -> None:
+    """Results that land in the inbox would be taken in again, for ever."""
+    inbox, outbox = (Path(os.path.realpath(path)) for path in (settings.inbox_dir, settings.outbox_dir))
+    try:
+        same = inbox.samefile(outbox)
+    except OSError:  # one of them is still to be made, or cannot be looked at
+        same = False
+    if same or inbox.is_relative_to(outbox) or outbox.is_relative_to(inbox):
+        raise SettingsProblem(
+            f"The inbox {settings.inbox_dir} and the outbox {settings.outbox_dir} are one folder, or one lies inside the "
+            "other: results would be taken in again for ever. Set inbox or outbox to another folder."
+        )
