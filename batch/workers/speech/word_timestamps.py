@@ -6,22 +6,8 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from batch.media.scripts import is_unspaced
 from batch.workers.speech.whisper import Segment, Token, whole_characters
-
-# Scripts written without spaces between words: Thai to Tibetan, Myanmar, Khmer, kana, Han
-_UNSPACED = (
-    (0x0E00, 0x0FFF),
-    (0x1000, 0x109F),
-    (0x1780, 0x17FF),
-    (0x3005, 0x3007),
-    (0x3040, 0x30FF),
-    (0x31F0, 0x31FF),
-    (0x3400, 0x4DBF),
-    (0x4E00, 0x9FFF),
-    (0xF900, 0xFAFF),
-    (0xFF66, 0xFF9F),
-    (0x20000, 0x3FFFF),
-)
 
 _OPENING = ("Ps", "Pi", "Sc")  # brackets, quotes, currency signs
 
@@ -46,7 +32,7 @@ def words(tokens: Iterable[Token]) -> list[Word]:
         kind = unicodedata.category(character)
         opens = kind in _OPENING
         mark = kind[0] in "PSM" and not opens
-        bare = unspaced(character) and not mark
+        bare = is_unspaced(character) and not mark
         if not found or spaced:
             joins = False
         elif mark:
@@ -93,12 +79,7 @@ def _distance(before: Token, behind: Token, joint: float) -> float:
 
 def _begins_word(token: Token) -> bool:
     text = token.text.decode("utf-8", "replace")
-    return text[:1].isspace() or (text[:1] != "\ufffd" and unspaced(text[0]) if text else False)
-
-
-def unspaced(character: str) -> bool:
-    code = ord(character)
-    return any(low <= code <= high for low, high in _UNSPACED)
+    return text[:1].isspace() or (text[:1] != "\ufffd" and is_unspaced(text[0]) if text else False)
 
 
 def _only_opens(text: str) -> bool:
