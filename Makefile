@@ -1,5 +1,9 @@
-# make run    set up, fetch the starter models, start the service
-# make test   set up, run the tests
+# make run        set up, fetch the starter models, start the service
+# make test       set up, run the tests that a newcomer wants, under 12 minutes
+# make check      formatting, lint, types, contracts, unit tests: before every commit, under 90 seconds
+# make format     write all files as the formatter wants them
+# make test-unit  the unit tests only; test-drill, test-slow, test-peer …: the tests of that marker
+# make docs       the documentation site in build/site; docs-pages: only the pages made from the code
 # make setup | dev | models | lint | lock | clean
 
 PYTHON ?= python3
@@ -10,18 +14,38 @@ BIN := $(VENV)/bin
 # another CMAKE_ARGS (a GPU build, say) installs again
 ARGS := $(shell printf '%s' "$(CMAKE_ARGS)" | cksum | cut -d' ' -f1)
 LOCKS := requirements.lock requirements-dev.lock requirements-build.lock
+# what takes long or needs more than this package runs in CI
+CI_ONLY := drill or slow or peer or browser or postgres
 COMPILE = uv pip compile --quiet --no-config --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-annotate --no-header --custom-compile-command 'make lock'
 
-.PHONY: run test setup dev models lint lock clean
+.PHONY: run test test-unit check format lint setup dev models test-models docs docs-pages lock clean
 
 run: models
 	$(BIN)/batch serve --profile starter
 
-test: dev
-	$(BIN)/batch models pull --profile starter
-	$(BIN)/batch models pull whisper-tiny-en
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest $(PYTEST)
+test: test-models
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest $(PYTEST) -m "not ($(CI_ONLY))"
+
+check: lint test-unit
+
+lint: dev
+	$(BIN)/ruff format --check -q .
+	$(BIN)/ruff check -q .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: dev
+	$(BIN)/ruff check -q --fix --exit-zero .
+	$(BIN)/ruff format -q .
+
+test-unit: dev
+	$(BIN)/python -m pytest $(PYTEST) tests/unit -m "not slow" -q
+
+# a test with several of these markers runs with the first of them; 5: no test has it
+test-slow: MORE = and not (drill or peer or browser or postgres)
+test-%: test-models
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest $(PYTEST) -m "$* $(MORE)" || [ $$? -eq 5 ]
 
 setup: $(VENV)/installed-$(ARGS)
 
@@ -30,10 +54,12 @@ dev: $(VENV)/installed-dev-$(ARGS)
 models: setup
 	$(BIN)/batch models pull --profile starter
 
-lint: dev
-	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
+test-models: dev
+	$(BIN)/batch models pull --profile starter
+	$(BIN)/batch models pull whisper-tiny-en
+
+docs-pages: dev
+	$(BIN)/python docs/generate.py
 
 # a developer's command: needs uv
 lock:
@@ -42,7 +68,7 @@ lock:
 	$(COMPILE) --group build -o requirements-build.lock
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) build
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -3,25 +3,47 @@
 from __future__ import annotations
 
 import json
+from typing import Annotated
+
+import typer
 
 from batch.cli.app import Home, Json, app
 from batch.cli.jobs import opened
+from batch.errors import NotFound
 
 
-@app.command()
-def config(home: Home = None, as_json: Json = False) -> None:
-    """Print the effective settings and where each came from."""
+# Its own --help, as click's would end before it had seen the key.
+@app.command(add_help_option=False)
+def config(
+    context: typer.Context,
+    key: Annotated[str | None, typer.Argument(metavar="[KEY]", help="One setting, as vlm.port: print its value only.")] = None,
+    home: Home = None,
+    as_json: Json = False,
+    explain: Annotated[bool, typer.Option("--help", help="Explain KEY, or this command.")] = False,
+) -> None:
+    """Print the effective settings and where each came from; `--help KEY` explains a setting."""
     from batch.settings import Settings
 
+    if explain:
+        from batch.settings.reference import entry_of
+
+        print(entry_of(key).text() if key else context.get_help())
+        return
     settings, sources = Settings.trace(home)
-    values = {key: {"value": value, "from": sources.get(key, "default")} for key, value in settings.leaves().items()}
+    leaves = settings.leaves()
+    if key is not None:
+        if key not in leaves:
+            raise NotFound(f"There is no setting {key}: see `batch config`.")
+        print(json.dumps(leaves[key]) if as_json or not isinstance(leaves[key], str) else leaves[key])
+        return
+    values = {name: {"value": value, "from": sources.get(name, "default")} for name, value in leaves.items()}
     if as_json:
         print(json.dumps(values, indent=1))
         return
-    width = max(len(key) for key in values)
-    for key, found in values.items():
-        origin = "" if found["from"] == "default" else f"   # {found['from']}"
-        print(f"{key:{width}} = {json.dumps(found['value'], ensure_ascii=False)}{origin}")
+    width = max(len(name) for name in values)
+    for name, entry in values.items():
+        origin = "" if entry["from"] == "default" else f"   # {entry['from']}"
+        print(f"{name:{width}} = {json.dumps(entry['value'], ensure_ascii=False)}{origin}")
 
 
 @app.command()

@@ -25,7 +25,7 @@ PAGE_HEAD = """\
 # Settings
 
 Every setting, as `batch config --help KEY` tells it too. This page is made from `batch/settings/`: after a change there run
-`make docs-settings`.
+`make docs-pages`.
 
 A setting stands in `batch.toml` in the home folder (`[vlm]`, then `port = 9000`), in a variable (`BATCH_VLM__PORT=9000`), or
 in a flag of `batch serve` where there is one; the later wins. Lists may be written as `a,b` in a variable; `~` in a path is

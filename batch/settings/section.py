@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, get_origin
 
@@ -10,6 +11,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInf
 
 MAX_PATH_CHARS = 4096
 MAX_LIST_ENTRIES = 1000
+CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+"""All but tab and newline, which a prompt may hold."""
 
 
 def expand_home(text: str) -> str:
@@ -63,5 +66,5 @@ def check_text(text: str) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError:
         raise ValueError("it is not UTF-8") from None
-    if any((ord(char) < 32 and char not in "\n\t") or ord(char) == 127 for char in text):
+    if CONTROL_CHARACTERS.search(text):
         raise ValueError("it holds control characters")

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from batch.catalog import named, resolve
+from batch.catalog import named
 from batch.catalog.entry import Entry, File, Licence, Source, Wheel
 from batch.catalog.fetched import read_record
 from batch.catalog.package_registry import take
@@ -343,14 +343,6 @@ def test_two_pulls_at_once_fetch_once(tmp_path: Path) -> None:
             process.join(timeout=30)
         assert len(hub.ranges) == 1
     assert sorted(fresh for fresh, _ in outcomes) == [False, True]
-
-
-def test_the_starter_models_are_what_a_pull_leaves(tmp_path: Path) -> None:
-    """`make test` has pulled them, so that a second pull has nothing to do."""
-    settings = Settings(profile="starter")
-    for kind in ("vlm", "embedding", "stt"):
-        name = resolve(settings, kind).name
-        assert pull(named(name), settings, lambda *_: None, lambda entry: False) is False
 
 
 def test_the_command_pulls_and_lists_as_json(tmp_path: Path) -> None:

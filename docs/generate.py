@@ -1,0 +1,22 @@
+"""Write the pages that are made from the code: `python docs/generate.py [FOLDER]`. A test holds docs/ against them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from batch.settings import reference
+
+PAGES: dict[str, Callable[[], str]] = {"settings.md": reference.page}
+"""What makes each page, by its name below docs/."""
+
+
+def main() -> None:
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent
+    for name, make in PAGES.items():
+        (folder / name).write_text(make(), "utf-8")
+
+
+if __name__ == "__main__":
+    main()
