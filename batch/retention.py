@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from batch.errors import DiskFull
 from batch.folder.ledger import Ledger
+from batch.folder.ledger_retention import LedgerRetention
 from batch.queue.hub import Hub
 from batch.queue.jobs import Origin
 from batch.queue.spool import Spool
@@ -64,8 +65,8 @@ class Retention:
         before = deadlines(self._settings).get(Origin.INBOX)
         if before is None:
             return
-        ledger = await self._hub.in_thread(lambda: Ledger(self._hub.store))
-        slices = forget(ledger, before)
+        await self._hub.in_thread(lambda: Ledger(self._hub.store))  # its tables are there then
+        slices = forget(LedgerRetention(self._hub.store), before)
         while await self._hub.in_thread(lambda: next(slices, None)) is not None:
             await asyncio.sleep(0.01)
 
@@ -120,7 +121,7 @@ def deadlines(settings: Settings) -> dict[Origin, float]:
     return {origin: now - days[origin] * 86400 for origin in Origin if days[origin] > 0}
 
 
-def forget(ledger: Ledger, before: float) -> Iterator[int]:
+def forget(ledger: LedgerRetention, before: float) -> Iterator[int]:
     """Forget, a slice at each step, files that left the inbox and whose jobs are gone; yields how many went."""
     for one, counted in ((ledger.forget_files, 1), (ledger.forget_contents, 0)):
         after: int | None = 0

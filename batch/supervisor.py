@@ -26,7 +26,7 @@ from batch import __version__, fail_points, logs
 from batch.api.app import create_app
 from batch.api.http.connection_limits import protocol
 from batch.errors import AlreadyRunning, BatchError, DiskFull
-from batch.folder.service import Folder
+from batch.folder.service import FolderService
 from batch.queue.hub import Hub, ModelState
 from batch.queue.jobs import Kind
 from batch.queue.spool import Spool
@@ -94,7 +94,7 @@ class Supervisor:
         await hub.start()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, self._signalled)
-        folder = Folder(settings, hub)
+        folder = FolderService(settings, hub)
         servers = {
             kind: Server(
                 uvicorn.Config(

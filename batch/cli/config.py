@@ -50,6 +50,7 @@ def config(
 def gc(home: Home = None) -> None:
     """Delete what is past its days (settings `retention`), unused payloads, and give the space back."""
     from batch.folder.ledger import Ledger
+    from batch.folder.ledger_retention import LedgerRetention
     from batch.queue.jobs import Origin
     from batch.queue.spool import Spool
     from batch.retention import deadlines, forget, sweep_lost, sweep_orphans
@@ -64,7 +65,8 @@ def gc(home: Home = None) -> None:
             while found := store.expire(origin, before):
                 rows += found
         if Origin.INBOX in due:
-            for _ in forget(Ledger(store), due[Origin.INBOX]):
+            Ledger(store)  # its tables are there then
+            for _ in forget(LedgerRetention(store), due[Origin.INBOX]):
                 pass
         files = 0
         while found := sweep_orphans(store, spool):

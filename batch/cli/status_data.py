@@ -7,8 +7,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from batch.cpu_sharing import alive
-from batch.folder.ledger import counts
+from batch.folder.ledger import count_files
+from batch.folder.ledger_rows import FileCounts
 from batch.queue.jobs import Kind, Priority, State
 from batch.queue.store import Store
 
@@ -29,7 +32,7 @@ def gather(home: Path | None) -> dict[str, Any]:
     """{"running", "pid", "uptime", "ports", "profile", "models": {kind: …}, "inbox": {…}}; all zero for a new home."""
     path = database(home)
     if not path.exists():
-        return _shape({}, {}, [], [], {}, {}, path)
+        return _shape({}, {}, [], [], {}, FileCounts(), path)
     store = Store(path, readonly=True)
     try:
         notes = store.notes()
@@ -39,11 +42,11 @@ def gather(home: Path | None) -> dict[str, Any]:
             jobs = store.jobs(kind=kind, state=State.RUNNING, limit=4)
             # The innermost of nested jobs is the one that computes; it began last.
             running[kind] = max(jobs, key=lambda job: job.started_at or 0.0) if jobs else None
-        return _shape(notes, service, store.tally(), store.today(), running, counts(store), path)
+        return _shape(notes, service, store.tally(), store.today(), running, count_files(store), path)
     except sqlite3.OperationalError as error:
         if "no such table" not in str(error):
             raise
-        return _shape({}, {}, [], [], {}, {}, path)
+        return _shape({}, {}, [], [], {}, FileCounts(), path)
     finally:
         store.close()
 
@@ -54,7 +57,7 @@ def _shape(
     tally: list[Any],
     today: list[Any],
     running: dict[Kind, Any],
-    files: dict[str, int],
+    files: FileCounts,
     path: Path,
 ) -> dict[str, Any]:
     up = bool(service) and alive(service["pid"])
@@ -107,7 +110,7 @@ def _shape(
         "profile": service.get("profile"),
         "version": service.get("version"),
         "models": models,
-        "inbox": {key: files.get(key, 0) for key in ("waiting", "done", "failed", "linked")},
+        "inbox": msgspec.structs.asdict(files),
     }
 
 

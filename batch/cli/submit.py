@@ -66,7 +66,8 @@ def submit(
 
 
 def _draft(file: Path, settings: Settings, spool: Spool, prompt: str | None, language: str | None) -> Draft:
-    from batch.folder import pipeline as steps
+    from batch.folder import pipeline
+    from batch.folder.ledger_rows import CaptionParameters, TranscriptParameters
     from batch.media.kind import HEAD, MediaKind, kind_of
     from batch.media.text import read_text
 
@@ -76,7 +77,7 @@ def _draft(file: Path, settings: Settings, spool: Spool, prompt: str | None, lan
             if kind is MediaKind.UNKNOWN:
                 raise UnsupportedMedia(f"{file} is no image, sound, video or text that batch can read.")
             if kind is MediaKind.TEXT:
-                draft = steps.embedding(
+                draft = pipeline.embedding_draft(
                     read_text(file, settings.limits.text_bytes), lambda data: spool.keep(data, durable=True), str(file)
                 )
             else:
@@ -88,7 +89,11 @@ def _draft(file: Path, settings: Settings, spool: Spool, prompt: str | None, lan
                 rules = settings.folder.model_copy(update=changes)
                 opened.seek(0)
                 blob, _ = spool.keep_file(opened)
-                draft = steps.first(kind, blob, steps.parameters(kind, rules, settings), str(file))[1]
+                match pipeline.content_parameters(kind, rules):
+                    case CaptionParameters() as parameters:
+                        draft = pipeline.caption_draft(blob, parameters, str(file))
+                    case TranscriptParameters() as parameters:
+                        draft = pipeline.transcript_draft(blob, parameters, str(file))
     except OSError as error:
         raise BadRequest(f"{file} cannot be read: {error.strerror}.") from None
     return replace(draft, origin=Origin.CLI, priority=Priority.BATCH)
@@ -125,7 +130,7 @@ def _wait(store: Store, submitted: list[tuple[Path, str]]) -> list[tuple[Path, J
 
 
 def _print(ended: list[tuple[Path, Job]], as_json: bool) -> None:
-    from batch.folder import pipeline as steps
+    from batch.folder import pipeline
     from batch.queue.jobs import Kind
 
     rows = []
@@ -137,7 +142,7 @@ def _print(ended: list[tuple[Path, Job]], as_json: bool) -> None:
                 row["text"] = f"{row['vectors']} vectors of {row['dimensions']} dimensions; batch show {job.id} --json"
             else:
                 try:
-                    row["text"] = steps.text_of(steps.CAPTION if job.kind is Kind.VLM else steps.TRANSCRIPT, job.result)
+                    row["text"] = pipeline.text_of(pipeline.result_of(job))
                 except BatchError as error:
                     row["text"], row["error"] = "", error.message
         else:

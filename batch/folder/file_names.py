@@ -9,19 +9,19 @@ import hashlib
 import os
 import re
 
-RULES_FILE = ".batch.toml"
-RESULTS = (".json", ".txt", ".srt", ".vtt")
+SETTINGS_FILE = ".batch.toml"
+RESULT_ENDINGS = (".json", ".txt", ".srt", ".vtt")
 """What results are called behind their source's name; .json means done."""
-ERROR = ".error.json"
-_NAME_MAX = 255
-_ENDINGS = (".part", ".crdownload", ".download", ".tmp", ".partial", "~")
-_DESKTOP = frozenset({"thumbs.db", "desktop.ini", ".ds_store"})
-_TAGGED = re.compile(r"~[0-9a-f]{12}\Z")
+ERROR_ENDING = ".error.json"
+NAME_BYTES = 255
+_PARTIAL_ENDINGS = (".part", ".crdownload", ".download", ".tmp", ".partial", "~")
+_DESKTOP_FILES = frozenset({"thumbs.db", "desktop.ini", ".ds_store"})
+_HASH_ENDING = re.compile(r"~[0-9a-f]{12}\Z")
 
 
-def ignored(name: str) -> bool:
-    """Whether a file of this name is nobody's drop: hidden, half-downloaded, an editor's or a desktop's own."""
-    return name.startswith((".", "~")) or name.lower().endswith(_ENDINGS) or name.lower() in _DESKTOP
+def is_ignored(name: str) -> bool:
+    """Whether a file of this name was not dropped by anybody: hidden, half-downloaded, an editor's or a desktop's own."""
+    return name.startswith((".", "~")) or name.lower().endswith(_PARTIAL_ENDINGS) or name.lower() in _DESKTOP_FILES
 
 
 def result_stem(path: str) -> str:
@@ -31,19 +31,24 @@ def result_stem(path: str) -> str:
     would read as another's results, or that look like a name made here carry twelve digits of their hash instead.
     """
     folder, _, name = path.rpartition("/")
-    parts = [_plain(part, part.endswith(RESULTS), 0) for part in folder.split("/")] if folder else []
-    return "/".join([*parts, _plain(name, name.endswith(".error"), len(ERROR))])
+    parts = [_unique_name(part, part.endswith(RESULT_ENDINGS), 0) for part in folder.split("/")] if folder else []
+    return "/".join([*parts, _unique_name(name, name.endswith(".error"), len(ERROR_ENDING))])
 
 
-def _plain(name: str, taken: bool, spare: int) -> str:
+def _unique_name(name: str, is_taken: bool, ending_bytes: int) -> str:
     raw = os.fsencode(name)
-    if not taken and len(raw) + spare <= _NAME_MAX and not _TAGGED.search(name):
+    if not is_taken and len(raw) + ending_bytes <= NAME_BYTES and not _HASH_ENDING.search(name):
         return name
-    tag = "~" + hashlib.sha256(raw).hexdigest()[:12]
-    cut = raw[: _NAME_MAX - spare - len(tag)]
+    return shortened(name, "~" + hashlib.sha256(raw).hexdigest()[:12], NAME_BYTES - ending_bytes)
+
+
+def shortened(name: str, ending: str, limit: int = NAME_BYTES) -> str:
+    """A name that ends in `ending` (ASCII) and has at most `limit` bytes, cut between characters."""
+    raw = os.fsencode(name)
+    cut = raw[: limit - len(ending)]
     while cut and not _ends_whole(cut, raw):
         cut = cut[:-1]
-    return os.fsdecode(cut) + tag
+    return os.fsdecode(cut) + ending
 
 
 def _ends_whole(cut: bytes, raw: bytes) -> bool:
@@ -57,5 +62,5 @@ def readable(path: str) -> str:
 
 
 def one_line(path: str) -> str:
-    """A path for a line of a list or a sentence: control characters are escaped too."""
+    """A path for a line of a list or a sentence: control characters, and marks that turn text around, are escaped too."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in readable(path))

@@ -1,7 +1,8 @@
 """Per-folder settings: a `.batch.toml` inside an inbox folder, for that folder and what lies below it.
 
 It holds keys of `FolderSettings`, without a table; what it leaves out comes from the folder above, in the end from
-the home's own settings. (`scan` holds for the inbox as a whole: it is taken from the home alone.)
+the home's own settings. (`scan` holds for the inbox as a whole: it is taken from the home alone.) What takes files away
+(`source`, `done`) is taken only from files of the service's own user, and never leads out of the home's done folder.
 """
 
 from __future__ import annotations
@@ -9,110 +10,157 @@ from __future__ import annotations
 import os
 import stat
 import tomllib
-from dataclasses import dataclass
+from pathlib import PurePosixPath
 
+import msgspec
 from pydantic import ValidationError
 
 from batch.errors import SettingsProblem
-from batch.folder.file_names import RULES_FILE, one_line
-from batch.folder.safe_open import Stamp, open_below
+from batch.folder.file_names import SETTINGS_FILE, one_line
+from batch.folder.safe_open import FileStamp, open_below
 from batch.media.language import normalise
 from batch.settings import FolderSettings
 
-_MOST_BYTES = 64 << 10
+_FILE_BYTES = 64 << 10
+_TAKES_AWAY = ("source", "done")
+"""Keys by which files leave the inbox."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """A rules file as it was found: its stamp, the settings it was merged into, and what came of it."""
+class EffectiveSettings(msgspec.Struct, frozen=True):
+    """The settings of one folder of the inbox."""
 
-    stamp: Stamp | None
-    outer: FolderSettings
-    rules: FolderSettings
+    folder: FolderSettings
+    done_folder: str = ""
+    """Where `source = "move"` puts files, below the home's own done folder."""
 
 
-@dataclass(frozen=True, slots=True)
-class News:
-    """A rules file was read for the first time or anew."""
+class SettingsChange(msgspec.Struct, frozen=True):
+    """A settings file was read for the first time or anew."""
 
     path: str
-    stamp: Stamp | None
+    stamp: FileStamp | None
     """None: there is none (any more)."""
     problem: SettingsProblem | None
 
 
-class Rules:
-    """The settings of each folder below an inbox, re-read when their file changes. One thread at a time."""
+class _ReadFile(msgspec.Struct, frozen=True):
+    stamp: FileStamp | None
+    outer: EffectiveSettings
+    effective: EffectiveSettings
+
+
+class FolderSettingsReader:
+    """The settings of each folder below an inbox, read again when a file changes. Use from one thread at a time."""
 
     def __init__(self, root: str, base: FolderSettings) -> None:
+        """`base` are the home's own settings."""
+        self.base = base
         self._root = root
-        self._base = base
-        self._read: dict[str, _Read] = {}
-        self._news: list[News] = []
+        self._read_files: dict[str, _ReadFile] = {}
+        self._changes: list[SettingsChange] = []
 
-    def of(self, folder: str) -> FolderSettings:
-        """The settings of a folder ("" is the inbox itself); never raises for what a rules file holds."""
-        rules = self._one("", self._base)
+    def for_folder(self, folder: str) -> EffectiveSettings:
+        """The settings of a folder ("" is the inbox itself); never raises for what a settings file holds."""
+        settings = self._read("", EffectiveSettings(self.base))
         parts = folder.split("/") if folder else []
         for depth in range(len(parts)):
-            rules = self._one("/".join(parts[: depth + 1]), rules)
-        return rules
+            settings = self._read("/".join(parts[: depth + 1]), settings)
+        return settings
 
-    def _one(self, folder: str, outer: FolderSettings) -> FolderSettings:
-        path = f"{folder}/{RULES_FILE}" if folder else RULES_FILE
+    def for_file(self, path: str) -> EffectiveSettings:
+        """The settings of the folder that a file lies in."""
+        return self.for_folder(path.rpartition("/")[0])
+
+    def take_changes(self) -> list[SettingsChange]:
+        """What was read since the last call."""
+        changes, self._changes = self._changes, []
+        return changes
+
+    def _read(self, folder: str, outer: EffectiveSettings) -> EffectiveSettings:
+        path = f"{folder}/{SETTINGS_FILE}" if folder else SETTINGS_FILE
         try:
-            stamp: Stamp | None = Stamp.of(os.lstat(os.path.join(self._root, path)))
+            stamp: FileStamp | None = FileStamp.of(os.lstat(os.path.join(self._root, path)))
         except OSError:
             stamp = None
-        known = self._read.get(folder)
-        if known and known.stamp == stamp and known.outer == outer:
-            return known.rules
+        before = self._read_files.get(folder)
+        if before and before.stamp == stamp and before.outer == outer:
+            return before.effective
         if stamp is None:
-            if known is None or known.stamp is not None:
-                self._news.append(News(path, None, None))
-            rules = outer
+            if before is None or before.stamp is not None:
+                self._changes.append(SettingsChange(path, None, None))
+            effective = outer
         else:
             problem: SettingsProblem | None = None
             try:
-                rules = self._merged(path, outer)
+                effective = self._merge(path, outer)
             except SettingsProblem as error:
                 # Somebody meant something else than the outer settings: until it can be read, nothing is taken away.
-                problem, rules = error, outer.model_copy(update={"source": "keep"})
-            self._news.append(News(path, stamp, problem))
-        self._read[folder] = _Read(stamp, outer, rules)
-        return rules
+                problem = error
+                effective = EffectiveSettings(outer.folder.model_copy(update={"source": "keep"}), outer.done_folder)
+            self._changes.append(SettingsChange(path, stamp, problem))
+        self._read_files[folder] = _ReadFile(stamp, outer, effective)
+        return effective
 
-    def news(self) -> list[News]:
-        """What was read since the last call."""
-        news, self._news = self._news, []
-        return news
-
-    def _merged(self, path: str, outer: FolderSettings) -> FolderSettings:
+    def _merge(self, path: str, outer: EffectiveSettings) -> EffectiveSettings:
         name = one_line(path)
-        try:
-            descriptor = open_below(self._root, path)
-            try:
-                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                    raise SettingsProblem(f"{name} is not a regular file: write the folder's settings into one.")
-                data = os.pread(descriptor, _MOST_BYTES + 1, 0)
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            raise SettingsProblem(f"{name} cannot be read: {error.strerror}.") from None
-        if len(data) > _MOST_BYTES:
-            raise SettingsProblem(f"{name} is larger than {_MOST_BYTES} bytes: it holds a few settings, nothing else.")
+        data, status = self._read_bytes(path)
         try:
             values = tomllib.loads(data.decode("utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise SettingsProblem(f"{name} cannot be read as TOML: {' '.join(str(error).split())}.") from None
         if extra := [key for key in values if key not in FolderSettings.model_fields]:
-            known = ", ".join(FolderSettings.model_fields)
-            raise SettingsProblem(f"{name}: there is no folder setting {extra[0]!r}; there are {known}.")
+            keys = ", ".join(FolderSettings.model_fields)
+            raise SettingsProblem(f"{name}: there is no folder setting {extra[0]!r}; there are {keys}.")
         if isinstance(language := values.get("language"), str) and normalise(language) is None:
             raise SettingsProblem(f"{name}: there is no language {language!r}; en, zh or auto, say.")
         try:
-            return FolderSettings.model_validate({**outer.model_dump(), **values})
+            folder = FolderSettings.model_validate({**outer.folder.model_dump(), **values})
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"])
             raise SettingsProblem(f"{name}: {key} is not valid: {first['msg']}.") from None
+        if taking := [key for key in _TAKES_AWAY if key in values and values[key] != "keep"]:
+            _refuse_strangers(name, taking[0], status)
+        done_folder = outer.done_folder
+        if "done" in values:
+            done_folder = _below_done(name, values["done"])
+            folder = folder.model_copy(update={"done": outer.folder.done})
+        return EffectiveSettings(folder, done_folder)
+
+    def _read_bytes(self, path: str) -> tuple[bytes, os.stat_result]:
+        name = one_line(path)
+        try:
+            descriptor = open_below(self._root, path)
+            try:
+                status = os.fstat(descriptor)
+                if not stat.S_ISREG(status.st_mode):
+                    raise SettingsProblem(f"{name} is not a regular file: write the folder's settings into one.")
+                data = os.pread(descriptor, _FILE_BYTES + 1, 0)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise SettingsProblem(f"{name} cannot be read: {error.strerror}.") from None
+        if len(data) > _FILE_BYTES:
+            raise SettingsProblem(f"{name} is larger than {_FILE_BYTES} bytes: it holds a few settings, nothing else.")
+        return data, status
+
+
+def _refuse_strangers(name: str, key: str, status: os.stat_result) -> None:
+    """Who may only write into the inbox must not have its files taken away: raise SettingsProblem unless the service's user
+    alone can have written a settings file."""
+    others_write = status.st_mode & stat.S_IWOTH or (status.st_mode & stat.S_IWGRP and status.st_gid != os.getegid())
+    if status.st_uid != os.geteuid() or status.st_nlink > 1 or others_write:
+        raise SettingsProblem(
+            f"{name}: {key} is taken only from a file that belongs to the user of the service and that nobody else can "
+            "write: change its owner and rights, or set it in batch.toml."
+        )
+
+
+def _below_done(name: str, value: str) -> str:
+    """The folder that a settings file's `done` names, relative to the home's done folder; raises SettingsProblem."""
+    path = PurePosixPath(value)
+    if path.is_absolute() or ".." in path.parts or "\0" in value or value.startswith("~"):
+        raise SettingsProblem(
+            f'{name}: done is a folder below the home\'s done folder, as "meetings": {one_line(value)!r} leads out of it.'
+        )
+    return "" if path == PurePosixPath(".") else str(path)

@@ -1,4 +1,4 @@
-"""The chain: what is asked about a file first, and what its answer leads to.
+"""The steps a file goes through: what is asked about it first, and what each result leads to.
 
 image: caption, then embedding; sound of audio and video: transcript, then embedding; text: embedding in windows.
 """
@@ -7,98 +7,121 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+
+import msgspec
 
 from batch.errors import BatchError
+from batch.folder.ledger_rows import (
+    CaptionParameters,
+    ContentParameters,
+    TextParameters,
+    TranscriptParameters,
+)
 from batch.media.kind import MediaKind
-from batch.queue.jobs import Draft, Kind, Origin, Priority
+from batch.payloads.chat import ChatPayload, ChatResult, GenerationParams, ImagePart, Message, TextPart
+from batch.payloads.embedding import EmbeddingPayload, EmbeddingResult
+from batch.payloads.job_payload import RESULT_TYPES, Payload, Result, task_of
+from batch.payloads.speech import TranscriptionOptions, TranscriptionPayload, TranscriptionResult
+from batch.queue.jobs import Draft, Job, Kind, Origin, Priority
 from batch.settings import FolderSettings, Settings
 
 CAPTION, TRANSCRIPT, EMBEDDING = "caption", "transcript", "embedding"
-MODELS = {CAPTION: Kind.VLM, TRANSCRIPT: Kind.STT, EMBEDDING: Kind.EMBEDDING}
-"""Which model a step needs."""
-_INLINE = 2048
-"""Longest text, in characters, that stands in the job's row; longer ones go to the spool."""
+_INLINE_CHARS = 2048
+"""Longest text that stands in the job's row; longer ones go to the spool."""
 
-Keep = Callable[[bytes], str]
+PutInSpool = Callable[[bytes], str]
+"""Keeps bytes in the spool and returns their sha256."""
 
 
-class NothingSaid(BatchError):
+class NoCaption(BatchError):
     """The model gave no caption."""
 
 
-def parameters(kind: MediaKind, rules: FolderSettings, settings: Settings) -> dict[str, Any]:
+def content_parameters(kind: MediaKind, settings: FolderSettings) -> ContentParameters:
     """What, besides its bytes, a file's result depends on; stands in the outbox's JSON."""
-    found: dict[str, Any] = {}
     match kind:
         case MediaKind.IMAGE:
-            found = {
-                "prompt": rules.caption_prompt,
-                "max_tokens": rules.caption_max_tokens,
-                "temperature": rules.caption_temperature,
-                "thinking": rules.caption_thinking,
-                "embed": rules.embed,
-            }
+            return CaptionParameters(
+                prompt=settings.caption_prompt,
+                max_tokens=settings.caption_max_tokens,
+                temperature=settings.caption_temperature,
+                thinking=settings.caption_thinking,
+                embed=settings.embed,
+            )
         case MediaKind.AUDIO | MediaKind.VIDEO:
-            found = {"language": rules.language, "translate": rules.translate, "embed": rules.embed}
+            return TranscriptParameters(language=settings.language, translate=settings.translate, embed=settings.embed)
         case MediaKind.TEXT | MediaKind.UNKNOWN:
-            pass
-    return found
+            return TextParameters()
 
 
-def key(sha256: str, kind: MediaKind, parameters: Mapping[str, Any], settings: Settings) -> str:
-    """Same key, same result: the bytes, what is asked, and the models that are configured to answer."""
+def content_key(sha256: str, kind: MediaKind, parameters: ContentParameters, settings: Settings) -> str:
+    """Equal keys, equal results: the bytes, what is asked, and the models that are configured to answer."""
     models = [settings.profile, *(getattr(settings, model).model for model in Kind)]
-    asked = json.dumps([kind, parameters, models], sort_keys=True)
-    return f"{sha256}:{hashlib.sha256(asked.encode()).hexdigest()[:16]}"
+    question = json.dumps([kind, msgspec.to_builtins(parameters), models], sort_keys=True)
+    return f"{sha256}:{hashlib.sha256(question.encode()).hexdigest()[:16]}"
 
 
-def first(kind: MediaKind, blob: str, asked: Mapping[str, Any], source: str) -> tuple[str, Draft]:
-    """The first step for an image or for sound whose bytes lie in the spool."""
-    if kind is MediaKind.IMAGE:
-        content = [{"type": "image", "blob": blob}, {"type": "text", "text": asked["prompt"]}]
-        request: dict[str, Any] = {
-            "messages": [{"role": "user", "content": content}],
-            "generation": {"max_tokens": asked["max_tokens"], "temperature": asked["temperature"]},
-            "enable_thinking": asked["thinking"],
-        }
-        return CAPTION, _draft(Kind.VLM, "chat", request, (blob,), source)
-    options = {"language": asked["language"], "translate": asked["translate"]}
-    # words: subtitles follow their times
-    request = {"blob": blob, "filename": source.rpartition("/")[2], "options": options, "words": True}
-    return TRANSCRIPT, _draft(Kind.STT, "transcribe", request, (blob,), source)
+def caption_draft(blob: str, parameters: CaptionParameters, source: str) -> Draft:
+    """The job that captions an image whose bytes lie in the spool."""
+    payload = ChatPayload(
+        messages=[Message(role="user", content=[ImagePart(blob=blob), TextPart(text=parameters.prompt)])],
+        generation=GenerationParams(max_tokens=parameters.max_tokens, temperature=parameters.temperature),
+        enable_thinking=parameters.thinking,
+    )
+    return _draft(Kind.VLM, payload, (blob,), source)
 
 
-def embedding(text: str, keep: Keep, source: str, parent: str | None = None) -> Draft:
-    """The job that embeds a text in windows; `keep` puts bytes in the spool."""
-    if len(text) <= _INLINE:
-        return _draft(Kind.EMBEDDING, "embed", {"inputs": [text], "windows": True}, (), source, parent)
-    blob = keep(json.dumps([text], ensure_ascii=False).encode())
-    return _draft(Kind.EMBEDDING, "embed", {"blob": blob, "windows": True}, (blob,), source, parent)
+def transcript_draft(blob: str, parameters: TranscriptParameters, source: str) -> Draft:
+    """The job that transcribes the sound of a file whose bytes lie in the spool; subtitles follow its words' times."""
+    payload = TranscriptionPayload(
+        blob=blob,
+        filename=source.rpartition("/")[2],
+        options=TranscriptionOptions(language=parameters.language, translate=parameters.translate),
+        words=True,
+    )
+    return _draft(Kind.STT, payload, (blob,), source)
 
 
-def text_of(step: str, result: Mapping[str, Any]) -> str:
-    """The caption or transcript in a step's result; raises NothingSaid for a caption that is none."""
-    if step == CAPTION:
-        message = result["choices"][0]["message"]
-        text = str(message.get("content") or "").strip()
-        if not text:
-            note = result.get("note")
-            reason = f": {note}; a larger caption_max_tokens may help." if note else "."
-            raise NothingSaid(f"The model gave no caption{reason}")
-        return text
-    if segments := result.get("segments"):
-        return "".join(str(segment["text"]).rstrip("\n") for segment in segments).strip()
-    return " ".join(str(result.get("text", "")).split("\n")).strip()
+def embedding_draft(text: str, put_in_spool: PutInSpool, source: str, parent: str | None = None) -> Draft:
+    """The job that embeds a text in windows."""
+    if len(text) <= _INLINE_CHARS:
+        return _draft(Kind.EMBEDDING, EmbeddingPayload(inputs=[text], windows=True), (), source, parent)
+    blob = put_in_spool(json.dumps([text], ensure_ascii=False).encode())
+    return _draft(Kind.EMBEDDING, EmbeddingPayload(blob=blob, windows=True), (blob,), source, parent)
 
 
-def _draft(
-    kind: Kind, task: str, request: Mapping[str, Any], blobs: tuple[str, ...], source: str, parent: str | None = None
-) -> Draft:
+def result_of(job: Job) -> Result:
+    """A done job's result. Raises BatchError where its row holds none that can be read."""
+    try:
+        return msgspec.convert(job.result, RESULT_TYPES[job.task])
+    except (msgspec.ValidationError, KeyError):
+        raise BatchError(f"The result of job {job.id} cannot be read.") from None
+
+
+def text_of(result: Result) -> str:
+    """The caption or transcript in a result; raises NoCaption for a caption that is none."""
+    match result:
+        case ChatResult():
+            message = result.choices[0].message if result.choices else None
+            text = (message.content or "").strip() if message else ""
+            if not text:
+                reason = f": {result.note}; a larger caption_max_tokens may help." if result.note else "."
+                raise NoCaption(f"The model gave no caption{reason}")
+            return text
+        case TranscriptionResult():
+            if result.segments:
+                return "".join(segment.text.rstrip("\n") for segment in result.segments).strip()
+            return " ".join(result.text.split("\n")).strip()
+        case EmbeddingResult():
+            return ""
+
+
+def _draft(kind: Kind, payload: Payload, blobs: tuple[str, ...], source: str, parent: str | None = None) -> Draft:
+    request = {key: value for key, value in msgspec.to_builtins(payload).items() if key != "task"}
     return Draft(
         kind=kind,
-        task=task,
+        task=task_of(payload),
         request=request,
         origin=Origin.INBOX,
         priority=Priority.INBOX,

@@ -1,17 +1,26 @@
-"""Opening what lies below a folder without being led out of it, and telling whether a file stands still."""
+"""Opening what lies below a folder that others may write to, without being led out of it and without waiting.
+
+No link below the folder is followed, no FIFO is waited for, and folders are held by descriptor, so that whoever renames or
+replaces one meanwhile leads nobody elsewhere.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import stat
-from dataclasses import dataclass
+
+import msgspec
 
 _INT64 = (1 << 63) - 1
+FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_NO_FOLDER_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP})
+"""What network shares answer that cannot put a folder on disk."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stamp:
-    """What tells one state of a file from the next."""
+class FileStamp(msgspec.Struct, frozen=True):
+    """Tells one state of a file from the next; times in nanoseconds."""
 
     size: int
     mtime_ns: int
@@ -19,23 +28,27 @@ class Stamp:
     ctime_ns: int
 
     @staticmethod
-    def of(found: os.stat_result) -> Stamp:
+    def of(status: os.stat_result) -> FileStamp:
+        """The stamp of a file whose status was read."""
         # Some network file systems have inode numbers of 64 bits; SQLite's integers have 63 and a sign.
-        return Stamp(found.st_size, found.st_mtime_ns, found.st_ino & _INT64, found.st_ctime_ns)
+        return FileStamp(status.st_size, status.st_mtime_ns, status.st_ino & _INT64, status.st_ctime_ns)
 
-    def same(self, other: Stamp) -> bool:
-        """Whether the content must still be the same; a mere change of rights or of links does not count."""
+    def has_same_content(self, other: FileStamp) -> bool:
+        """Whether size, time and inode are equal; a change of rights or of links alone does not count."""
         return (self.size, self.mtime_ns, self.inode) == (other.size, other.mtime_ns, other.inode)
 
 
-def open_below(root: str, path: str, flags: int = os.O_RDONLY) -> int:
-    """Open a path relative to `root`, following no link below it and waiting for no FIFO; the caller closes it."""
+def open_below(root: str | int, path: str, flags: int = os.O_RDONLY) -> int:
+    """Open a path relative to a folder (its path or descriptor); returns a descriptor that the client closes.
+
+    No link below `root` is followed: meeting one raises OSError (ELOOP or ENOTDIR).
+    """
     flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     *folders, name = path.split("/")
-    here = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    here = os.open(root, FOLDER_FLAGS) if isinstance(root, str) else os.dup(root)
     try:
         for folder in folders:
-            inner = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
+            inner = os.open(folder, FOLDER_FLAGS | os.O_NOFOLLOW, dir_fd=here)
             os.close(here)
             here = inner
         return os.open(name or ".", flags, dir_fd=here)
@@ -43,51 +56,45 @@ def open_below(root: str, path: str, flags: int = os.O_RDONLY) -> int:
         os.close(here)
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What lies at a path: its stamp, and why it cannot be taken, if so."""
-
-    stamp: Stamp
-    target: str
-    """The path to open: the path itself, or what a link inside the root leads to."""
-    problem: str | None = None
+def open_folder_below(root: str | int, path: str) -> int:
+    """As `open_below`, for a folder; "" is `root` itself."""
+    return open_below(root, path, FOLDER_FLAGS)
 
 
-def find(root: str, path: str) -> Found | None:
-    """Look at a path below `root` without opening it; None for nothing, and for folders.
+def make_folder_below(root: str | int, path: str, mode: int) -> int:
+    """Open a folder below `root`, making it and those above it where they are missing; new ones are on disk afterwards.
 
-    A link counts as the file it leads to, as long as that lies below `root` too.
+    Returns a descriptor that the client closes. Raises OSError where a link or a file stands in the way.
     """
+    here = os.open(root, FOLDER_FLAGS) if isinstance(root, str) else os.dup(root)
     try:
-        found = os.lstat(f"{root}/{path}")
-        if not stat.S_ISLNK(found.st_mode):
-            return _regular(found, path)
-        real, top = os.path.realpath(f"{root}/{path}"), os.path.realpath(root)
-        if real != top and not real.startswith(top.rstrip("/") + "/"):
-            return Found(Stamp.of(found), path, "is a link that leads out of the inbox: drop the file itself")
-        try:
-            return _regular(os.lstat(real), os.path.relpath(real, top))
-        except FileNotFoundError:
-            return Found(Stamp.of(found), path, "is a link that leads nowhere: drop the file itself")
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+        for name in path.split("/") if path else []:
+            try:
+                inner = os.open(name, FOLDER_FLAGS | os.O_NOFOLLOW, dir_fd=here)
+            except FileNotFoundError:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(name, mode, dir_fd=here)
+                    sync_folder(here)
+                inner = os.open(name, FOLDER_FLAGS | os.O_NOFOLLOW, dir_fd=here)
+            os.close(here)
+            here = inner
+        return os.dup(here)
+    finally:
+        os.close(here)
 
 
-def _regular(found: os.stat_result, target: str) -> Found | None:
-    if stat.S_ISDIR(found.st_mode):
-        return None
-    if stat.S_ISREG(found.st_mode):
-        return Found(Stamp.of(found), target)
-    for test, name in _SPECIAL:
-        if test(found.st_mode):
-            return Found(Stamp.of(found), target, f"is a {name}, not a file")
-    return Found(Stamp.of(found), target, "is not a regular file")
+def sync_folder(descriptor: int) -> None:
+    """Put a folder's entries on disk; does nothing where the file system has no such thing."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
 
 
-_SPECIAL = (
-    (stat.S_ISFIFO, "named pipe"),
-    (stat.S_ISSOCK, "socket"),
-    (stat.S_ISCHR, "device"),
-    (stat.S_ISBLK, "device"),
-    (stat.S_ISLNK, "link"),
-)
+def is_regular_file(folder: int, name: str) -> bool:
+    """Whether a regular file of this name lies in an open folder; links are none."""
+    try:
+        return stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+    except OSError:
+        return False

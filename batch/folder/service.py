@@ -1,271 +1,216 @@
-"""The folder door: the long-running piece that the supervisor starts."""
+"""The folder service: watches the inbox and writes the outbox, beside the servers, on the hub's loop."""
 
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import contextlib
 import logging
-import os
-import threading
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
-
-from watchdog.events import (
-    DirCreatedEvent,
-    DirMovedEvent,
-    FileClosedEvent,
-    FileCreatedEvent,
-    FileDeletedEvent,
-    FileMovedEvent,
-    FileSystemEvent,
-    FileSystemEventHandler,
-)
-from watchdog.observers import Observer
-from watchdog.observers.api import BaseObserver
+from functools import partial
+from typing import Any
 
 from batch.errors import DiskFull
-from batch.folder.inbox import Inbox
+from batch.folder.daemon_thread import DaemonThread
+from batch.folder.inbox.inbox import Inbox
 from batch.folder.ledger import Ledger
-from batch.folder.next_step import Chain
-from batch.folder.outbox import Outbox
+from batch.folder.next_step import NextSteps
+from batch.folder.outbox.outbox import Outbox
+from batch.folder.watcher import InboxWatcher
 from batch.queue.hub import Hub
 from batch.queue.jobs import Kind
 from batch.settings import Settings
 
-T = TypeVar("T")
 logger = logging.getLogger("batch.folder")
-# It calls every ordinary end of a watch an error.
-logging.getLogger("watchdog.observers.inotify").setLevel(logging.CRITICAL)
-_EVENTS: list[type[FileSystemEvent]] = [
-    FileCreatedEvent,
-    FileClosedEvent,
-    FileMovedEvent,
-    FileDeletedEvent,
-    DirCreatedEvent,
-    DirMovedEvent,
-]
-_GATHER = 0.05
+GATHER_S = 0.05
 """Seconds over which events are gathered before they are looked at."""
-_MOST_EVENTS = 10_000
-"""Paths remembered from events; when there are more, a full scan is cheaper."""
-_SWEEP = 60.0
-"""Seconds between two looks for jobs whose end was not heard."""
+LOST_JOBS_INTERVAL_S = 60.0
+"""Seconds between two looks for jobs whose end was not reported."""
+_SCAN_SHARE = 10
+"""A huge inbox must not be scanned all the time: at most a tenth of it."""
+_STOP_TIMEOUT_S = 10.0
+"""Seconds that a stop waits for a disk or a share that does not answer."""
 
 
-class Folder:
+class FolderService:
     """Watches the inbox, takes files in, follows their jobs, writes the outbox. Lives on the hub's loop."""
 
     def __init__(self, settings: Settings, hub: Hub) -> None:
         self._settings = settings
         self._hub = hub
-        self._stopping = False
-        self._wake = asyncio.Event()
+        self._is_stopping = False
+        self._inbox_wake = asyncio.Event()
         """For the intake: paths to look at, or the end."""
-        self._due = asyncio.Event()
+        self._outbox_wake = asyncio.Event()
         """For the delivery: ended jobs, files with outcomes, or the end."""
-        self._ended: list[str] = []
-        self._paths: set[str] = set()
-        self._paths_lock = threading.Lock()
-        self._overflow = False
+        self._ended_jobs: list[str] = []
         self._tasks: list[asyncio.Task[None]] = []
-        # A thread for each direction: results are written while 100,000 files are read in, and neither holds up the
-        # hub's own thread, through which callers submit.
-        self._in = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="inbox")
-        self._out = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="outbox")
-        self._observer: BaseObserver | None = None
-        self._watched: int | None = None
-        self._blind = ""
 
     async def start(self) -> None:
         """Make the folders, take up what an earlier run left, and begin to watch."""
         self._loop = asyncio.get_running_loop()
-        for folder in (self._settings.inbox_dir, self._settings.outbox_dir):
-            with contextlib.suppress(OSError):  # a read-only place is told of when it is written to
+        settings, hub = self._settings, self._hub
+        for folder in (settings.inbox_dir, settings.outbox_dir):
+            with contextlib.suppress(OSError):  # a read-only place is reported when it is written to
                 folder.mkdir(parents=True, exist_ok=True)
-        self._ledger = await self._run(self._in, lambda: Ledger(self._hub.store))
-        self._outbox = Outbox(self._settings, self._ledger, self._hub.spool)
-        self._inbox = Inbox(self._settings, self._ledger, self._hub.spool, self._outbox.clear, self._going)
-        self._chain = Chain(self._ledger, self._hub.spool, self._model)
-        self._hub.listen(self._heard)
+        # A thread for each direction: results are written while 100,000 files are read in, and neither holds up the
+        # hub's own thread, through which clients submit.
+        self._inbox_thread = DaemonThread("inbox")
+        self._outbox_thread = DaemonThread("outbox")
+        self._ledger = await self._inbox_thread.call(lambda: Ledger(hub.store))
+        self._outbox = Outbox(settings, self._ledger, hub.spool)
+        self._inbox = Inbox(
+            settings,
+            self._ledger,
+            hub.spool,
+            clear_results=self._outbox.clear,
+            cancel_job=self._cancel_job,
+            report_copied=lambda: self._wake_from_thread(self._inbox_wake),
+            is_going=self.is_going,
+        )
+        self.watcher = InboxWatcher(self._inbox.root, lambda: self._wake_from_thread(self._inbox_wake), settings.folder.scan)
+        self._next_steps = NextSteps(self._ledger, hub.spool, self._loaded_model)
+        hub.listen(self._job_ended)
         self._tasks = [
-            asyncio.create_task(self._steadily(self._intake), name="inbox"),
-            asyncio.create_task(self._steadily(self._delivery), name="outbox"),
-            asyncio.create_task(self._find_lost(), name="lost results"),
+            asyncio.create_task(self._steadily(self._take_in), name="inbox"),
+            asyncio.create_task(self._steadily(self._deliver), name="outbox"),
+            asyncio.create_task(self._find_missing_results(), name="missing results"),
         ]
 
     async def stop(self) -> None:
-        """Finish what is being written, and end; nothing accepted is lost."""
-        self._stopping = True
-        self._wake.set()
-        self._due.set()
-        await asyncio.gather(*self._tasks)
-        await self._run(self._in, self._unwatch)
-        self._in.shutdown()
-        self._out.shutdown()
+        """Finish what is being written, and end; nothing accepted is lost.
 
-    def _going(self) -> bool:
-        return not self._stopping
+        A disk or a network share that does not answer is waited for for some seconds, and then left to itself.
+        """
+        self._is_stopping = True
+        self._inbox_wake.set()
+        self._outbox_wake.set()
+        _, hanging = await asyncio.wait(self._tasks, timeout=_STOP_TIMEOUT_S)
+        for task in hanging:
+            logger.error("the %s does not answer: the service stops without it", task.get_name())
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        timeout = 0.1 if hanging else _STOP_TIMEOUT_S
+        await asyncio.to_thread(self._close_threads, timeout)
 
-    async def _run(self, threads: concurrent.futures.Executor, work: Callable[[], T]) -> T:
-        return await self._loop.run_in_executor(threads, work)
+    def _close_threads(self, timeout_s: float) -> None:
+        self.watcher.stop()
+        self._inbox.close(timeout_s)
+        self._inbox_thread.close(timeout_s)
+        self._outbox_thread.close(timeout_s)
+
+    def is_going(self) -> bool:
+        """Whether the service has not been told to stop."""
+        return not self._is_stopping
+
+    def _wake_from_thread(self, event: asyncio.Event) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(event.set)
 
     async def _steadily(self, work: Callable[[], Any]) -> None:
-        """Whatever goes wrong is told, once a kind, and tried again."""
-        told = ""
-        while self._going():
+        """Whatever goes wrong is logged, once a kind, and tried again."""
+        complaint = ""
+        while self.is_going():
             try:
                 await work()
-                told = ""
+                complaint = ""
             except Exception as error:
                 sentence = f"{type(error).__name__}: {error}"
-                if sentence != told:
+                if sentence != complaint:
                     if isinstance(error, DiskFull):
                         logger.error("The inbox and the outbox wait: %s", error.message)
                     else:
-                        logger.exception("the folder door stumbled, and tries again")
-                    told = sentence
+                        logger.exception("the folder service stumbled, and tries again")
+                    complaint = sentence
                 await self._pause(self._settings.folder.scan)
 
     async def _pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds
-        while self._going() and (left := until - time.monotonic()) > 0:
+        while self.is_going() and (left := until - time.monotonic()) > 0:
             await asyncio.sleep(min(left, 0.1))
 
-    def _model(self, kind: Kind) -> str:
+    def _loaded_model(self, kind: Kind) -> str:
         return str(self._hub.model(kind).facts.get("model", ""))
+
+    def _cancel_job(self, job: str) -> None:
+        """From the inbox's thread."""
+        asyncio.run_coroutine_threadsafe(self._hub.cancel(job), self._loop)
+
+    async def scan(self) -> bool:
+        """Look at all of the inbox now; returns whether anything in it is new."""
+        await self._inbox_thread.call(self._inbox.scan)
+        return await self._inbox_thread.call(self._inbox.next_due) is not None
 
     # -- in
 
-    async def _intake(self) -> None:
+    async def _take_in(self) -> None:
+        inbox, in_thread = self._inbox, self._inbox_thread.call
         next_scan = 0.0
-        while self._going():
-            self._wake.clear()
-            paths, overflow = self._take_paths()
-            if overflow or time.monotonic() >= next_scan:
-                await self._run(self._in, self._watch)
-                begun = time.monotonic()
-                await self._run(self._in, self._inbox.scan)
-                # A huge inbox must not be scanned all the time: at most a tenth of it.
-                next_scan = time.monotonic() + max(self._settings.folder.scan, 10 * (time.monotonic() - begun))
-            elif paths:
-                await self._run(self._in, lambda paths=paths: self._inbox.look(paths))  # type: ignore[misc]
-            while self._going() and await self._run(self._in, self._inbox.settle) > 0:
-                await self._run(self._in, self._inbox.accept)
-                self._due.set()
-            self._due.set()  # a wrong rules file is due without being accepted
-            settle = await self._run(self._in, self._inbox.next_settle)
-            until = next_scan if settle is None else min(next_scan, max(settle, time.monotonic() + _GATHER))
+        while self.is_going():
+            self._inbox_wake.clear()
+            sightings = self.watcher.take_sightings()
+            if sightings is None or time.monotonic() >= next_scan:
+                await in_thread(self.watcher.follow_inbox)
+                scan_started = time.monotonic()
+                await in_thread(inbox.scan)
+                spent = time.monotonic() - scan_started
+                next_scan = time.monotonic() + max(self._settings.folder.scan, _SCAN_SHARE * spent)
+            elif sightings:
+                await in_thread(partial(inbox.look, sightings))
+            while self.is_going() and await in_thread(inbox.settle) > 0:
+                await in_thread(inbox.accept)
+                self._outbox_wake.set()
+            self._outbox_wake.set()  # a wrong settings file has its outcome without being accepted
+            due = await in_thread(inbox.next_due)
+            until = next_scan if due is None else min(next_scan, max(due, time.monotonic() + GATHER_S))
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), max(0.0, until - time.monotonic()))
-                await asyncio.sleep(_GATHER)
-
-    def _take_paths(self) -> tuple[set[str], bool]:
-        with self._paths_lock:
-            paths, self._paths = self._paths, set()
-            overflow, self._overflow = self._overflow, False
-        return paths, overflow
-
-    def _event(self, path: str) -> None:
-        """From the observer's thread."""
-        relative = os.path.relpath(path, self._inbox.root)
-        if relative.startswith(".."):
-            return
-        with self._paths_lock:
-            if len(self._paths) < _MOST_EVENTS:
-                self._paths.add("" if relative == "." else relative)
-            else:
-                self._overflow = True
-        with contextlib.suppress(RuntimeError):  # the loop has ended
-            self._loop.call_soon_threadsafe(self._wake.set)
-
-    def _watch(self) -> None:
-        """See to it that events come from the folder that is the inbox now; without them, scans do."""
-        try:
-            inode: int | None = os.stat(self._inbox.root).st_ino
-        except OSError:
-            inode = None
-        if inode == self._watched and (inode is None or (self._observer is not None and self._observer.is_alive())):
-            return
-        self._unwatch()
-        self._watched = inode
-        if inode is None:
-            return
-        observer = Observer()
-        try:
-            observer.schedule(_Handler(self._event), self._inbox.root, recursive=True, event_filter=_EVENTS)
-            observer.start()
-            self._observer = observer
-        except OSError as error:
-            if str(error) != self._blind:
-                self._blind = str(error)
-                logger.warning(
-                    "The inbox cannot be watched (%s): new files are found by a scan every %g seconds.",
-                    error,
-                    self._settings.folder.scan,
-                )
-
-    def _unwatch(self) -> None:
-        observer, self._observer = self._observer, None
-        if observer is not None:
-            observer.stop()
-            observer.join(5)
+                await asyncio.wait_for(self._inbox_wake.wait(), max(0.0, until - time.monotonic()))
+                await asyncio.sleep(GATHER_S)
 
     # -- out
 
-    def _heard(self, event: dict[str, Any]) -> None:
+    def _job_ended(self, event: dict[str, Any]) -> None:
         if event.get("waited"):
             return  # a request's, of which nothing comes into the outbox
-        self._ended.append(event["job"])
-        self._due.set()
+        self._ended_jobs.append(event["job"])
+        self._outbox_wake.set()
 
-    async def _delivery(self) -> None:
-        next_sweep, retry_at = 0.0, 0.0
-        while self._going():
-            self._due.clear()
-            while self._ended:
-                jobs, self._ended = self._ended[:200], self._ended[200:]
+    async def _deliver(self) -> None:
+        in_thread = self._outbox_thread.call
+        next_search, retry_at = 0.0, 0.0
+        while self.is_going():
+            self._outbox_wake.clear()
+            while self._ended_jobs:
+                jobs, self._ended_jobs = self._ended_jobs[:200], self._ended_jobs[200:]
                 try:
-                    await self._run(self._out, lambda jobs=jobs: self._chain.ended(jobs))  # type: ignore[misc]
+                    await in_thread(partial(self._next_steps.follow_jobs, jobs))
                 except BaseException:
-                    self._ended = jobs + self._ended
+                    self._ended_jobs = jobs + self._ended_jobs
                     raise
-            if time.monotonic() >= next_sweep:
-                begun = time.monotonic()
-                await self._sweep()
-                next_sweep = time.monotonic() + max(_SWEEP, 20 * (time.monotonic() - begun))
+            if time.monotonic() >= next_search:
+                search_started = time.monotonic()
+                await self._follow_lost_jobs()
+                spent = time.monotonic() - search_started
+                next_search = time.monotonic() + max(LOST_JOBS_INTERVAL_S, 2 * _SCAN_SHARE * spent)
             if time.monotonic() >= retry_at:
-                written = await self._run(self._out, lambda: self._outbox.deliver(self._going))
-                retry_at = 0.0 if written else time.monotonic() + self._settings.folder.scan
-            until = min(next_sweep, retry_at or next_sweep)
+                is_delivered = await in_thread(lambda: self._outbox.deliver(self.is_going))
+                retry_at = 0.0 if is_delivered else time.monotonic() + self._settings.folder.scan
+            until = min(next_search, retry_at or next_search)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._due.wait(), max(0.0, until - time.monotonic()))
+                await asyncio.wait_for(self._outbox_wake.wait(), max(0.0, until - time.monotonic()))
 
-    async def _sweep(self) -> None:
+    async def _follow_lost_jobs(self) -> None:
         after: int | None = 0
-        while after is not None and self._going():
-            start = after
-            after, _ = await self._run(self._out, lambda start=start: self._chain.sweep(start))  # type: ignore[misc]
+        while after is not None and self.is_going():
+            after, _ = await self._outbox_thread.call(partial(self._next_steps.follow_lost_jobs, after))
 
-    async def _find_lost(self) -> None:
+    async def _find_missing_results(self) -> None:
         """At start: files that lie in the inbox and were done, but have no results in the outbox."""
         after: int | None = 0
         try:
-            while after is not None and self._going():
-                start = after
-                after, lost = await self._run(self._out, lambda start=start: self._outbox.missing(start))  # type: ignore[misc]
-                if lost:
-                    self._due.set()
+            while after is not None and self.is_going():
+                after, missing = await self._outbox_thread.call(partial(self._outbox.find_missing, after))
+                if missing:
+                    self._outbox_wake.set()
         except Exception:
             logger.exception("missing results were not looked for to the end")
-
-
-class _Handler(FileSystemEventHandler):
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self._tell = tell
-
-    def on_any_event(self, event: FileSystemEvent) -> None:
-        for path in (event.src_path, event.dest_path):
-            if path:
-                self._tell(os.fsdecode(path))

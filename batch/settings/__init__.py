@@ -7,6 +7,7 @@ from batch.settings.sections import (
     ModelSettings,
     QueueSettings,
     RetentionSettings,
+    SourceFate,
     SttSettings,
     VlmSettings,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "QueueSettings",
     "RetentionSettings",
     "Settings",
+    "SourceFate",
     "SttSettings",
     "VlmSettings",
     "default_models_dir",

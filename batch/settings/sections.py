@@ -59,15 +59,21 @@ class SttSettings(ModelSettings):
     """A path to a Silero VAD model in ggml format; empty: the one that comes with batch; none: cut at low energy."""
 
 
+SourceFate = Literal["keep", "move", "delete"]
+
+
 class FolderSettings(Section):
     """What happens to dropped files. A `.batch.toml` in an inbox folder overrides these below that folder."""
 
-    source: Literal["keep", "move", "delete"] = "keep"
+    source: SourceFate = "keep"
     """What becomes of a file once its results are written: it stays, moves to `done`, or is deleted."""
     done: UserPath = Path("done")
-    """Where `move` puts files; relative to the home."""
+    """Where `move` puts files; relative to the home. In a folder's `.batch.toml`: below the home's own done folder."""
     settle: float = Field(1.0, ge=0, le=86400)
     """Seconds a file's size and time must stand still before it is read."""
+    settle_unsure: float = Field(10.0, ge=0, le=86400)
+    """The same where the system cannot say whether a program still has the file open: other users' files, network shares,
+    macOS."""
     scan: float = Field(5.0, ge=0.01, le=86400)
     """Seconds between two full scans; events only wake it earlier."""
     caption_prompt: Text = "Describe this image."

@@ -91,6 +91,11 @@ class Settings(Section):
     def outbox_dir(self) -> Path:
         return self.home / self.outbox
 
+    @property
+    def done_dir(self) -> Path:
+        """Where `folder.source = "move"` puts files."""
+        return self.home / self.folder.done
+
     @classmethod
     def load(cls, home: Path | None = None, flags: Table | None = None) -> Self:
         """The settings of a home: its batch.toml, then BATCH_* variables, then `flags` (nested like the fields).

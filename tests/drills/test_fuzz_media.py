@@ -20,7 +20,7 @@ from PIL import Image
 
 from batch.api.json_body import parse_json
 from batch.errors import BatchError, SettingsProblem
-from batch.folder.folder_settings import Rules
+from batch.folder.folder_settings import FolderSettingsReader
 from batch.media.audio import Sound
 from batch.media.image import image_header, open_image
 from batch.media.kind import HEAD, MediaKind, kind_of
@@ -257,11 +257,11 @@ SURE = st.booleans() | st.integers() | st.floats() | st.text(st.characters(exclu
 def test_any_rules_file_is_rules_or_a_sentence(text: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("rules", numbered=True)
     (folder / ".batch.toml").write_bytes(text)
-    rules = Rules(str(folder), FolderSettings(source="delete"))
-    found = rules.of("")
-    (news,) = rules.news()
-    if news.problem is not None:
-        assert "\n" not in news.problem.message
+    settings = FolderSettingsReader(str(folder), FolderSettings(source="delete"))
+    found = settings.for_folder("").folder
+    (change,) = settings.take_changes()
+    if change.problem is not None:
+        assert "\n" not in change.problem.message
         assert found.source == "keep", "nothing is taken away on a misunderstanding"
     (folder / ".batch.toml").rename(folder / "batch.toml")
     look: Callable[[], object] = lambda: Settings.load(folder)  # noqa: E731

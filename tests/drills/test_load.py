@@ -25,6 +25,7 @@ import pytest
 from batch.api.jobs.event_stream import PIECE, EventStream
 from batch.cli.status_data import gather
 from batch.folder.ledger import Ledger
+from batch.folder.ledger_retention import LedgerRetention
 from batch.queue import store as store_module
 from batch.queue.jobs import Draft, Kind, Origin, Priority, State
 from batch.queue.spool import Spool
@@ -96,6 +97,10 @@ class Watched(sqlite3.Connection):
         return super().executemany(sql, *parameters)
 
 
+VALID = {"kind": "'text'", "parameters": "'{}'", "state": "'waiting'", "jobs": "'{}'"}
+"""Values of the ledger's columns that hold more than a number."""
+
+
 def test_no_statement_walks_through_all_jobs_messages_or_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, made = sqlite3.connect, []
 
@@ -139,15 +144,19 @@ def test_no_statement_walks_through_all_jobs_messages_or_files(tmp_path: Path, m
     sweep_orphans(store, spool), sweep_lost(store, spool)
     store.vacuum()
     gather(tmp_path)
-    ledger.known(["a", "b"]), ledger.present("a"), ledger.paths_in("a"), ledger.folders(), ledger.mark_gone(["a"])
+    ledger.recorded_files(["a", "b"]), ledger.count_present("a"), ledger.present_paths("a"), ledger.present_folders()
+    ledger.mark_gone(["a"])
     with store.transaction() as transaction:  # a slice is looked at where there is one
         for table, columns in (
             ("file", "path, folder, size, mtime_ns, inode, ctime_ns, state, accepted_at"),
             ("content", "key, sha256, size, kind, parameters, state, step, job, jobs, created_at"),
         ):
-            transaction.execute(f"insert into {table} ({columns}) values ({','.join('0' * len(columns.split()))})")
-    ledger.forget_files(0, 1.0), ledger.forget_contents(0, 1.0)
-    ledger.reject("a"), ledger.of_job("x"), ledger.unfinished(), ledger.due(), ledger.settled()
+            values = ",".join(VALID.get(column, "0") for column in columns.split(", "))
+            transaction.execute(f"insert into {table} ({columns}) values ({values})")
+        transaction.execute("update content set state='working'")
+    LedgerRetention(store).forget_files(0, 1.0), LedgerRetention(store).forget_contents(0, 1.0)
+    ledger.forget_error("a"), ledger.content_of_job("x"), ledger.unfinished_contents(), ledger.deliveries()
+    ledger.delivered_paths()
     statements = {sql for connection in made for sql in connection.__dict__.get("seen", ())}
     assert len(statements) > 50
     walks = []

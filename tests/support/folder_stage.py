@@ -14,10 +14,15 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from PIL import Image
 
 from batch.errors import BadRequest, BatchError
-from batch.folder.service import Folder
+from batch.folder.service import FolderService
+from batch.payloads.chat import AssistantMessage, ChatChoice, ChatResult, Usage
+from batch.payloads.embedding import EmbeddingResult, TextWindow
+from batch.payloads.job_payload import Result
+from batch.payloads.speech import TranscriptionResult, TranscriptSegment
 from batch.queue.hub import Hub
 from batch.queue.jobs import Job, Kind, State
 from batch.queue.spool import Spool
@@ -27,48 +32,61 @@ from batch.settings import Settings
 FACTS = {Kind.VLM: "eyes-1", Kind.EMBEDDING: "vectors-1", Kind.STT: "ears-1"}
 
 
-def answer(job: Job, spool: Spool) -> dict[str, Any]:
-    """What a worker would say; the text follows the payload, so that results can be told apart."""
+def answer(job: Job, spool: Spool) -> Result:
+    """What a worker would return; the text follows the payload, so that results can be told apart."""
     match job.task:
         case "chat":
             part = job.request["messages"][0]["content"][0]
             data = spool.read(part["blob"])
             if b"BREAK" in data:
                 raise BadRequest("The image is damaged: broken on purpose.")
-            message = {"role": "assistant", "content": f"picture {part['blob'][:6]}"}
-            return {
-                "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-                "usage": {},
-                "timings": {"prompt_n": 3},
-            }
+            return caption(f"picture {part['blob'][:6]}")
         case "transcribe":
             assert spool.path(job.request["blob"]).exists()
-            segments = [
-                {"id": 0, "start": 0.0, "end": 1.5, "text": " Hello there.", "tokens": [1]},
-                {"id": 1, "start": 1.5, "end": 3.0, "text": " General.", "tokens": [2]},
-            ]
-            return {
-                "text": " Hello there.\n General.\n",
-                "language": "en",
-                "language_name": "english",
-                "duration": 3.0,
-                "segments": segments,
-                "ms": 5.0,
-            }
+            return TranscriptionResult(
+                text=" Hello there.\n General.\n",
+                language="en",
+                language_name="english",
+                duration=3.0,
+                segments=[_segment(0, 0.0, 1.5, " Hello there."), _segment(1, 1.5, 3.0, " General.")],
+                ms=5.0,
+            )
         case "embed":
             request = job.request
             (text,) = json.loads(spool.read(request["blob"])) if "blob" in request else request["inputs"]
             starts = range(0, len(text), 1000)
             rows = array.array("f", [cell for start in starts for cell in (float(start), 0.25, 1 / 3)])
-            return {
-                "count": len(starts),
-                "dimensions": 3,
-                "vectors": base64.b64encode(rows.tobytes()).decode(),
-                "tokens": [len(text)],
-                "ms": 1.0,
-                "windows": [{"index": 0, "start": s, "end": min(len(text), s + 1000)} for s in starts],
-            }
+            return EmbeddingResult(
+                count=len(starts),
+                dimensions=3,
+                vectors=base64.b64encode(rows.tobytes()).decode(),
+                tokens=[len(text)],
+                ms=1.0,
+                windows=[TextWindow(index=0, start=start, end=min(len(text), start + 1000)) for start in starts],
+            )
     raise AssertionError(job.task)
+
+
+def caption(text: str) -> ChatResult:
+    """A chat result that says `text`."""
+    return ChatResult(
+        choices=[ChatChoice(finish_reason="stop", message=AssistantMessage(content=text))],
+        usage=Usage(prompt_tokens=3, completion_tokens=1, total_tokens=4),
+    )
+
+
+def _segment(number: int, start: float, end: float, text: str) -> TranscriptSegment:
+    return TranscriptSegment(
+        id=number,
+        start=start,
+        end=end,
+        text=text,
+        tokens=[1],
+        temperature=0.0,
+        avg_logprob=-0.1,
+        compression_ratio=1.0,
+        no_speech_prob=0.0,
+    )
 
 
 def picture(colour: str = "red", format: str = "JPEG", size: int = 9) -> bytes:
@@ -104,7 +122,7 @@ class Stage:
         self.hub = Hub(self.store, self.spool, self.settings.state_dir)
         for kind, name in FACTS.items():
             self.hub.set_model(kind, status="ready", facts={"model": name})
-        self.folder = Folder(self.settings, self.hub)
+        self.folder = FolderService(self.settings, self.hub)
         self.ran: list[Job] = []
         self.deaf = False
         """Workers end jobs without telling the hub."""
@@ -117,7 +135,7 @@ class Stage:
                 count += 1
                 self.ran.append(job)
                 try:
-                    result = json.dumps(answer(job, self.spool))
+                    result = msgspec.json.encode(answer(job, self.spool)).decode()
                     state = State.DONE
                     self.store.end(job.id, state, result=result)
                 except BatchError as error:

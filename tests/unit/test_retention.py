@@ -6,9 +6,11 @@ import asyncio
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from batch.folder.ledger import Ledger, counts
+from batch.folder.ledger import Ledger, count_files
+from batch.folder.ledger_retention import LedgerRetention
 from batch.queue.hub import Hub
 from batch.queue.jobs import Draft, Kind, Origin, Priority, State
 from batch.queue.spool import Spool
@@ -66,8 +68,8 @@ def test_a_file_that_left_the_inbox_is_forgotten_with_its_job_and_one_that_lies_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slice: int
 ) -> None:
     for name in ("forget_files", "forget_contents"):
-        real = getattr(Ledger, name)
-        monkeypatch.setattr(Ledger, name, lambda self, after, before, real=real: real(self, after, before, slice))
+        real = getattr(LedgerRetention, name)
+        monkeypatch.setattr(LedgerRetention, name, lambda self, after, before, real=real: real(self, after, before, slice))
     long_after = time.time() + 1e6
 
     async def play() -> None:
@@ -75,13 +77,15 @@ def test_a_file_that_left_the_inbox_is_forgotten_with_its_job_and_one_that_lies_
             texts = {"gone.txt": "1", "stays.txt": "2", "twin.txt": "1", "empty.txt": "", "hollow.txt": ""}
             for name, text in texts.items():
                 stage.drop(name, text)
-            await stage.until(lambda: sum(counts(stage.store).values()) == 5 and counts(stage.store)["waiting"] == 0)
+            await stage.until(
+                lambda: sum(msgspec.structs.astuple(count_files(stage.store))) == 5 and count_files(stage.store).waiting == 0
+            )
             stage.drop("newest.txt", "3")
-            await stage.until(lambda: counts(stage.store)["done"] == 3)
+            await stage.until(lambda: count_files(stage.store).done == 3)
             for name in ("gone.txt", "empty.txt"):
                 (stage.inbox / name).unlink()
             await stage.until(lambda: stage.store.read("select count(*) from file where gone=1") == [(2,)])
-            ledger, everything = Ledger(stage.store), sorted([*texts, "newest.txt"])
+            ledger, everything = LedgerRetention(stage.store), sorted([*texts, "newest.txt"])
 
             assert sum(forget(ledger, time.time() - 1e6)) == 0, "their days are not over"
             assert sum(forget(ledger, long_after)) == 1, "the job of the other one is there still"
@@ -95,9 +99,7 @@ def test_a_file_that_left_the_inbox_is_forgotten_with_its_job_and_one_that_lies_
 
             # Nothing that lies there is done again, whatever was forgotten.
             ran = len(stage.ran)
-            folder = stage.folder
-            await folder._run(folder._in, folder._inbox.scan)
-            assert not folder._inbox._pending and not folder._inbox._ready
+            assert not await stage.folder.scan()
             assert len(stage.ran) == ran
 
             (stage.inbox / "twin.txt").unlink()
@@ -115,7 +117,7 @@ def test_a_file_that_left_the_inbox_is_forgotten_with_its_job_and_one_that_lies_
 
 def test_the_service_forgets_files_by_the_inbox_s_days_only(tmp_path: Path) -> None:
     store = Store(tmp_path / ".batch" / "batch.db")
-    ledger = Ledger(store)
+    Ledger(store)
 
     def put(count: int) -> None:
         with store.transaction() as transaction:
@@ -136,5 +138,5 @@ def test_the_service_forgets_files_by_the_inbox_s_days_only(tmp_path: Path) -> N
     assert asyncio.run(walk({**DAYS, Origin.INBOX: 0.0})) == 1200
     assert asyncio.run(walk(DAYS)) == 1200
     assert asyncio.run(walk({**DAYS, Origin.INBOX: 2.0})) == 1, "but for the newest"
-    assert ledger.forget_files(0, time.time()) == (1200, 0)
+    assert LedgerRetention(store).forget_files(0, time.time()) == (1200, 0)
     store.close()

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from batch.folder.folder_settings import Rules
-from batch.folder.ledger import counts
+from batch.folder.folder_settings import FolderSettingsReader
+from batch.folder.ledger import count_files
 from batch.settings import FolderSettings
 from folder_stage import picture, sound, staged
 
@@ -27,23 +27,24 @@ def test_the_nearest_file_wins_key_by_key(tmp_path: Path) -> None:
     write(tmp_path, "", 'language = "de"')
     write(tmp_path, "a", 'caption_prompt = "a"')
     write(tmp_path, "a/b/c", 'language = "zh"\nformats = ["json"]\nsource = "move"\ndone = "elsewhere"')
-    rules = Rules(str(tmp_path), BASE)
-    assert rules.of("x").caption_prompt == "base" and rules.of("x").language == "de"
-    assert rules.of("a/b").caption_prompt == "a" and rules.of("a/b").language == "de"
-    deep = rules.of("a/b/c")
+    settings = FolderSettingsReader(str(tmp_path), BASE)
+    assert settings.for_folder("x").folder.caption_prompt == "base" and settings.for_folder("x").folder.language == "de"
+    assert settings.for_folder("a/b").folder.caption_prompt == "a" and settings.for_folder("a/b").folder.language == "de"
+    deep = settings.for_folder("a/b/c").folder
+    done = settings.for_folder("a/b/c").done_folder
     assert (deep.caption_prompt, deep.language, deep.formats) == ("a", "zh", ("json",))
-    assert deep.source == "move" and deep.done == Path("elsewhere")
-    assert all(news.problem is None for news in rules.news())
+    assert deep.source == "move" and done == "elsewhere"
+    assert all(change.problem is None for change in settings.take_changes())
 
 
 def test_a_change_is_seen_and_so_is_its_end(tmp_path: Path) -> None:
     path = write(tmp_path, "a", 'language = "de"')
-    rules = Rules(str(tmp_path), BASE)
-    assert rules.of("a/b").language == "de"
+    settings = FolderSettingsReader(str(tmp_path), BASE)
+    assert settings.for_folder("a/b").folder.language == "de"
     path.write_text('language = "french"')
-    assert rules.of("a/b").language == "french"
+    assert settings.for_folder("a/b").folder.language == "french"
     path.unlink()
-    assert rules.of("a/b").language == "en"
+    assert settings.for_folder("a/b").folder.language == "en"
 
 
 @pytest.mark.parametrize(
@@ -63,10 +64,10 @@ def test_a_change_is_seen_and_so_is_its_end(tmp_path: Path) -> None:
 def test_a_wrong_file_is_one_sentence_and_takes_nothing_away(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / ".batch.toml").write_bytes(text.encode("utf-8", "surrogateescape"))
-    rules = Rules(str(tmp_path), BASE.model_copy(update={"source": "delete"}))
-    assert rules.of("a") == BASE.model_copy(update={"source": "keep"})
-    assert rules.of("") == rules.of("b") == BASE.model_copy(update={"source": "delete"})
-    (problem,) = [news.problem for news in rules.news() if news.problem]
+    settings = FolderSettingsReader(str(tmp_path), BASE.model_copy(update={"source": "delete"}))
+    assert settings.for_folder("a").folder == BASE.model_copy(update={"source": "keep"})
+    assert settings.for_folder("").folder == settings.for_folder("b").folder == BASE.model_copy(update={"source": "delete"})
+    (problem,) = [change.problem for change in settings.take_changes() if change.problem]
     assert problem.message.startswith("a/.batch.toml") and words in problem.message
     assert "\n" not in problem.message and problem.message.endswith(".")
 
@@ -77,9 +78,9 @@ def test_a_link_or_a_pipe_is_no_rules_file(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     (tmp_path / "a" / ".batch.toml").symlink_to(tmp_path / "elsewhere")
     os.mkfifo(tmp_path / "b" / ".batch.toml")
-    rules = Rules(str(tmp_path), BASE)
-    assert rules.of("a").source == "keep" and rules.of("b").source == "keep"
-    assert len([news for news in rules.news() if news.problem]) == 2
+    settings = FolderSettingsReader(str(tmp_path), BASE)
+    assert settings.for_folder("a").folder.source == "keep" and settings.for_folder("b").folder.source == "keep"
+    assert len([change for change in settings.take_changes() if change.problem]) == 2
 
 
 def test_a_wrong_file_gets_an_error_json_which_goes_when_it_is_mended(tmp_path: Path) -> None:
@@ -90,10 +91,10 @@ def test_a_wrong_file_gets_an_error_json_which_goes_when_it_is_mended(tmp_path: 
             await stage.until(stage.has("a/.batch.toml.error.json", "a/x.txt.json"))
             error = stage.json("a/.batch.toml.error.json")
             assert error["source"] == "a/.batch.toml" and "'langauge'" in error["error"]
-            await stage.until(lambda: counts(stage.store)["failed"] == 1)
+            await stage.until(lambda: count_files(stage.store).failed == 1)
             stage.drop("a/.batch.toml", 'language = "de"')
             await stage.until(lambda: not (stage.outbox / "a/.batch.toml.error.json").exists())
-            assert counts(stage.store)["failed"] == 0
+            assert count_files(stage.store).failed == 0
 
     asyncio.run(play())
 

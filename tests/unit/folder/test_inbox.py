@@ -15,13 +15,15 @@ from pathlib import Path
 
 import pytest
 
-from batch.folder import inbox as inbox_module
-from batch.folder import intake as intake_module
-from batch.folder.file_names import ignored
-from batch.folder.ledger import Ledger, counts
+from batch.folder.file_names import is_ignored
+from batch.folder.inbox import inbox as inbox_module
+from batch.folder.inbox import intake as intake_module
+from batch.folder.ledger import Ledger, count_files
+from batch.folder.ledger_rows import FileCounts
+from batch.payloads.chat import ChatResult
 from batch.queue.jobs import Kind, State
 from batch.queue.store import Store
-from folder_stage import Stage, answer, picture, sound, staged
+from folder_stage import Stage, answer, caption, picture, sound, staged
 
 
 def run(coroutine: object) -> None:
@@ -103,7 +105,7 @@ def test_a_half_copied_file_is_not_touched_until_it_stands_still(tmp_path: Path)
 def test_a_file_that_changes_while_it_is_read_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def play() -> None:
         async with staged(tmp_path) as stage:
-            real, times = intake_module._Source.chunks, []
+            real, times = intake_module._SourceFile.chunks, []
 
             def growing(self: intake_module._Source) -> object:
                 if not times:
@@ -112,7 +114,7 @@ def test_a_file_that_changes_while_it_is_read_is_waited_for(tmp_path: Path, monk
                         file.write(" and more")
                 return real(self)
 
-            monkeypatch.setattr(intake_module._Source, "chunks", growing)
+            monkeypatch.setattr(intake_module._SourceFile, "chunks", growing)
             stage.drop("a.txt", "one")
             await stage.until(stage.has("a.txt.json"))
             assert stage.json("a.txt.json")["text"] == "one and more"
@@ -137,8 +139,8 @@ def test_the_same_content_twice_is_done_once_and_linked(tmp_path: Path) -> None:
             assert one["text"] == two["text"] and one["embedding"] == two["embedding"] and two["source"] == "later.jpeg"
             assert two["linked"] and {one["linked"], stage.json("deep/b.jpg.json")["linked"]} == {True, False}
             assert stage.json("again.txt.json")["text"] == "words " * 1000
-            await stage.until(lambda: counts(stage.store)["linked"] == 3)
-            assert counts(stage.store) == {"waiting": 0, "done": 2, "failed": 0, "linked": 3}
+            await stage.until(lambda: count_files(stage.store).linked == 3)
+            assert count_files(stage.store) == FileCounts(waiting=0, done=2, failed=0, linked=3)
 
     run(play())
 
@@ -182,7 +184,7 @@ def test_a_broken_or_unknown_or_too_big_file_gets_an_error_json(tmp_path: Path, 
             assert found["version"] == 1 and found["source"] == f"in/{name}" and found["job"] is None
             assert re.search(words, found["error"]) and "\n" not in found["error"], found
             assert stage.tree() == [f"in/{name}.error.json"] and not stage.store.tally()
-            await stage.until(lambda: counts(stage.store)["failed"] == 1)
+            await stage.until(lambda: count_files(stage.store).failed == 1)
 
     run(play())
 
@@ -215,8 +217,7 @@ def test_a_retried_job_mends_its_files(tmp_path: Path, monkeypatch: pytest.Monke
             stage.drop("a.jpg", picture() + b"BREAK")
             stage.drop("b.jpg", picture() + b"BREAK")
             await stage.until(stage.has("a.jpg.error.json", "b.jpg.error.json"))
-            good = {"choices": [{"message": {"content": "fine now"}}], "timings": {}}
-            monkeypatch.setattr("folder_stage.answer", _instead(good))
+            monkeypatch.setattr("folder_stage.answer", _instead(caption("fine now")))
             stage.store.retry(stage.json("a.jpg.error.json")["job"])
             await stage.until(stage.has("a.jpg.json", "b.jpg.json"))
             assert stage.tree() == ["a.jpg.json", "a.jpg.txt", "b.jpg.json", "b.jpg.txt"]
@@ -225,7 +226,7 @@ def test_a_retried_job_mends_its_files(tmp_path: Path, monkeypatch: pytest.Monke
     run(play())
 
 
-def _instead(good: dict[str, object]):  # type: ignore[no-untyped-def]
+def _instead(good: ChatResult):  # type: ignore[no-untyped-def]
     return lambda job, spool: good if job.task == "chat" else answer(job, spool)
 
 
@@ -239,7 +240,7 @@ def test_a_file_dropped_again_is_taken_anew(tmp_path: Path) -> None:
             # a failed file moved out and back in, unchanged, gets another try
             stage.drop("b.jpg", picture() + b"BREAK")
             await stage.until(stage.has("b.jpg.error.json"))
-            await stage.until(lambda: counts(stage.store)["failed"] == 1)
+            await stage.until(lambda: count_files(stage.store).failed == 1)
             before = len(stage.ran)
             os.rename(stage.inbox / "b.jpg", tmp_path / "b.jpg")
             gone = "select gone from file where state='failed'"
@@ -270,7 +271,7 @@ def test_a_file_dropped_again_is_taken_anew(tmp_path: Path) -> None:
     ],
 )
 def test_partial_hidden_and_desktop_files_are_ignored(name: str) -> None:
-    assert ignored(name)
+    assert is_ignored(name)
 
 
 def test_ignored_files_leave_no_trace_until_they_get_their_name(tmp_path: Path) -> None:
@@ -336,7 +337,7 @@ def test_a_file_that_may_not_be_read_is_told_of_once_and_taken_once_it_may(
             await stage.until(stage.has("secret.txt.error.json", "other.txt.json"))
             error = stage.json("secret.txt.error.json")["error"]
             assert error == f"secret.txt cannot be read: {os.strerror(number)}."
-            await stage.until(lambda: counts(stage.store)["failed"] == 1)
+            await stage.until(lambda: count_files(stage.store).failed == 1)
             assert refused == [1] and len(stage.ran) == 1
             path.chmod(0o600)  # whoever mends its rights gets it taken, without touching its bytes
             await stage.until(lambda: stage.tree() == ["other.txt.json", "secret.txt.json"])
@@ -380,7 +381,7 @@ def test_hostile_names_get_results_with_valid_json(tmp_path: Path) -> None:
                 with open(path, "wb") as file:
                     file.write(b"text %d" % number)
             await stage.until(lambda: len(list(os.scandir(stage.outbox))) == len(names))
-            await stage.until(lambda: counts(stage.store)["waiting"] == 0)
+            await stage.until(lambda: count_files(stage.store).waiting == 0)
             found = {}
             for entry in os.scandir(os.fsencode(stage.outbox)):
                 document = json.loads(Path(os.fsdecode(entry.path)).read_bytes().decode("utf-8"))
@@ -402,11 +403,11 @@ def test_a_deleted_inbox_that_comes_back_works_on(tmp_path: Path) -> None:
             await stage.until(stage.has("a.txt.json"))
             (stage.inbox / "a.txt").unlink()
             stage.inbox.rmdir()
-            await stage.until(lambda: stage.folder._observer is None)
+            await stage.until(lambda: not stage.folder.watcher.is_watching)
             stage.inbox.mkdir()
             stage.drop("b.txt", "two")
             await stage.until(stage.has("b.txt.json"))
-            await stage.until(lambda: stage.folder._observer is not None)  # and it is watched again
+            await stage.until(lambda: stage.folder.watcher.is_watching)  # and it is watched again
 
     run(play())
 
@@ -414,7 +415,7 @@ def test_a_deleted_inbox_that_comes_back_works_on(tmp_path: Path) -> None:
 def test_new_sub_folders_are_picked_up_without_a_scan(tmp_path: Path) -> None:
     async def play() -> None:
         async with staged(tmp_path, scan=3600) as stage:
-            await stage.until(lambda: stage.folder._observer is not None)
+            await stage.until(lambda: stage.folder.watcher.is_watching)
             stage.drop("one/two/a.txt", "deep")
             moved = tmp_path / "moved"
             moved.mkdir()
@@ -431,7 +432,7 @@ def test_without_events_the_scan_finds_everything(tmp_path: Path, monkeypatch: p
     def refuse(*_: object, **__: object) -> None:
         raise OSError(28, "inotify watch limit reached")
 
-    monkeypatch.setattr("batch.folder.service.Observer", lambda: type("Blind", (), {"schedule": refuse})())
+    monkeypatch.setattr("batch.folder.watcher.Observer", lambda: type("Blind", (), {"schedule": refuse})())
 
     async def play() -> None:
         async with staged(tmp_path) as stage:
@@ -459,7 +460,7 @@ def test_ten_thousand_files_at_once_are_accepted_in_chunks_without_freezing_the_
         try:
             await stage.folder.start()
             until = time.monotonic() + 200
-            while counts(stage.store)["waiting"] < 10_000 and time.monotonic() < until:
+            while count_files(stage.store).waiting < 10_000 and time.monotonic() < until:
                 before = time.monotonic()
                 await asyncio.sleep(0.01)
                 worst = max(worst, time.monotonic() - before - 0.01)
@@ -467,9 +468,9 @@ def test_ten_thousand_files_at_once_are_accepted_in_chunks_without_freezing_the_
             Ledger.accept = real  # type: ignore[method-assign]
             await stage.folder.stop()
             await stage.hub.close()
-        assert counts(stage.store)["waiting"] == 10_000 == stage.store.queued(Kind.EMBEDDING, 0)
+        assert count_files(stage.store).waiting == 10_000 == stage.store.queued(Kind.EMBEDDING, 0)
         stage.store.close()
-        assert max(chunks) <= inbox_module.CHUNK and len(chunks) >= 50
+        assert max(chunks) <= inbox_module.MAX_CHUNK_FILES and len(chunks) >= 50
         assert worst < 5.0, worst  # a busy machine's; in one go it would be several times that
 
     run(play())
@@ -500,7 +501,7 @@ def test_with_the_disk_full_the_inbox_waits_and_goes_on_later(tmp_path: Path, mo
 
 def test_a_million_rows_are_counted_at_no_cost(tmp_path: Path) -> None:
     store = Store(tmp_path / "db" / "batch.db")
-    assert counts(store) == {"waiting": 0, "done": 0, "failed": 0, "linked": 0}
+    assert count_files(store) == FileCounts(waiting=0, done=0, failed=0, linked=0)
     Ledger(store)
     with store.transaction() as transaction:
         transaction.execute(
@@ -511,7 +512,7 @@ def test_a_million_rows_are_counted_at_no_cost(tmp_path: Path) -> None:
     spent = []
     for _ in range(5):
         begun = time.process_time()
-        assert counts(store) == {"waiting": 50_000, "done": 150_000, "failed": 0, "linked": 0}
+        assert count_files(store) == FileCounts(waiting=50_000, done=150_000, failed=0, linked=0)
         spent.append(time.process_time() - begun)
     assert min(spent) < 0.05
     store.close()
@@ -521,7 +522,7 @@ def test_a_cancelled_job_is_told_in_the_outbox(tmp_path: Path) -> None:
     async def play() -> None:
         async with staged(tmp_path) as stage:
             stage.drop("a.jpg", picture())
-            await stage.until(lambda: counts(stage.store)["waiting"] == 1, work=False)
+            await stage.until(lambda: count_files(stage.store).waiting == 1, work=False)
             (job,) = stage.store.jobs()
             assert await stage.hub.cancel(job.id) is State.CANCELLED
             stage.hub._job_event(Kind.VLM, {"type": "end", "job": job.id, "state": "cancelled"})

@@ -15,17 +15,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.folder import outbox as outbox_module
-from batch.folder.file_names import ERROR, RESULTS, result_stem
-from batch.folder.ledger import Ledger, counts
-from batch.folder.next_step import Chain
-from batch.folder.outbox import Outbox
-from batch.folder.result_document import dumped
+import batch
+from batch.folder.file_names import ERROR_ENDING, RESULT_ENDINGS, result_stem
+from batch.folder.ledger import Ledger, count_files
+from batch.folder.ledger_rows import FileCounts
+from batch.folder.next_step import NextSteps
+from batch.folder.outbox.outbox import Outbox
+from batch.folder.outbox.result_document import json_text
 from batch.queue.jobs import Kind
 from batch.queue.store import Store
 from folder_stage import Stage, picture, sound, staged
 
-SCHEMA = json.loads((Path(outbox_module.__file__).parent.parent / "data" / "outbox.schema.json").read_text())
+SCHEMA = json.loads((Path(batch.__file__).parent / "data" / "outbox.schema.json").read_text())
 
 
 def check(schema: dict[str, Any], value: Any, at: str = "$") -> None:
@@ -114,11 +115,12 @@ def test_json_appears_last_and_nothing_is_ever_half_written(tmp_path: Path, monk
     seen: list[str] = []
     real = os.replace
 
-    def replace(source: Any, target: Any) -> None:
-        if "outbox" in str(target):
-            seen.append(os.path.basename(target))
-            assert os.path.basename(source).startswith(".batch-") and os.path.getsize(source) > 0
-        real(source, target)
+    def replace(source: Any, target: Any, **folders: Any) -> None:
+        if str(source).endswith(".tmp"):
+            seen.append(target)
+            status = os.stat(source, dir_fd=folders["src_dir_fd"])
+            assert source.startswith(".batch-") and status.st_size > 0
+        real(source, target, **folders)
 
     monkeypatch.setattr(os, "replace", replace)
 
@@ -126,7 +128,7 @@ def test_json_appears_last_and_nothing_is_ever_half_written(tmp_path: Path, monk
         async with staged(tmp_path) as stage:
             stage.drop("a.wav", sound())
             await stage.until(stage.has("a.wav.json"))
-            await stage.until(lambda: counts(stage.store)["done"] == 1)
+            await stage.until(lambda: count_files(stage.store).done == 1)
             assert seen == ["a.wav.txt", "a.wav.srt", "a.wav.json"]
 
     asyncio.run(play())
@@ -139,7 +141,7 @@ def settle(stage: Stage, drops: dict[str, bytes]) -> Ledger:
         for name, data in drops.items():
             stage.drop(name, data)
         await stage.folder.start()
-        await stage.until(lambda: counts(stage.store)["waiting"] == len(drops), work=False)
+        await stage.until(lambda: count_files(stage.store).waiting == len(drops), work=False)
         stage.deaf = True
         await stage.folder.stop()
         await stage.hub.close()
@@ -162,7 +164,7 @@ def test_at_start_what_was_done_but_not_written_is_written(tmp_path: Path) -> No
         async with staged(tmp_path) as again:
             await again.until(again.has("a.jpg.json", "b.txt.json", "c.jpg.error.json"))
             assert [job.task for job in again.ran] == ["embed"]  # the caption's: nothing is done twice
-            await again.until(lambda: counts(again.store) == {"waiting": 0, "done": 2, "failed": 1, "linked": 0})
+            await again.until(lambda: count_files(again.store) == FileCounts(waiting=0, done=2, failed=1, linked=0))
 
     asyncio.run(play())
 
@@ -174,20 +176,20 @@ def test_killed_between_writing_and_noting_it_nothing_is_written_twice(tmp_path:
     stage = Stage(tmp_path)
     ledger = settle(stage, {"a.txt": b"text"})
     outbox = Outbox(stage.settings, ledger, stage.spool)
-    Chain(ledger, stage.spool, lambda kind: "m").sweep()
+    NextSteps(ledger, stage.spool, lambda kind: "m").follow_lost_jobs()
     with pytest.MonkeyPatch.context() as patch:
 
         def killed(*_: object) -> None:
             raise Killed
 
-        patch.setattr(Ledger, "delivered", killed)
+        patch.setattr(Ledger, "record_deliveries", killed)
         with pytest.raises(Killed):
             outbox.deliver()
     before = os.stat(stage.outbox / "a.txt.json")
-    assert outbox.deliver() and not ledger.due()
+    assert outbox.deliver() and not ledger.deliveries()
     after = os.stat(stage.outbox / "a.txt.json")
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
-    assert counts(stage.store)["done"] == 1 and stage.tree() == ["a.txt.json"]
+    assert count_files(stage.store).done == 1 and stage.tree() == ["a.txt.json"]
     stage.store.close()
 
 
@@ -198,20 +200,20 @@ def test_killed_at_any_step_of_writing_the_next_start_mends_it(tmp_path: Path, a
 
     stage = Stage(tmp_path)
     ledger = settle(stage, {"a.wav": sound(), "b.txt": b"text"})
-    chain = Chain(ledger, stage.spool, lambda kind: "m")
+    steps = NextSteps(ledger, stage.spool, lambda kind: "m")
     for _ in range(2):
-        chain.sweep()
+        steps.follow_lost_jobs()
         stage.work()
-    chain.sweep()
+    steps.follow_lost_jobs()
     outbox = Outbox(stage.settings, ledger, stage.spool)
-    steps = [0]
+    calls = [0]
     with pytest.MonkeyPatch.context() as patch:
         for name in ("replace", "fsync", "unlink"):
             real = getattr(os, name)
 
             def counted(*args: Any, real: Any = real, **options: Any) -> Any:
-                steps[0] += 1
-                if steps[0] == at * 2:
+                calls[0] += 1
+                if calls[0] == at * 2:
                     raise Killed
                 return real(*args, **options)
 
@@ -232,7 +234,7 @@ def test_lost_results_of_files_still_in_the_inbox_are_written_again_at_start(tmp
         async with staged(tmp_path) as stage:
             stage.drop("a.txt", "one")
             stage.drop("b.txt", "two")
-            await stage.until(lambda: counts(stage.store)["done"] == 2)
+            await stage.until(lambda: count_files(stage.store).done == 2)
         (stage.outbox / "a.txt.json").unlink()
         kept = os.stat(stage.outbox / "b.txt.json")
         async with staged(tmp_path) as stage:
@@ -260,10 +262,10 @@ def test_a_read_only_outbox_is_told_once_and_results_wait(
         async with staged(tmp_path) as stage:
             stage.drop("a.txt", "one")
             stage.drop("b.xyz", "two")
-            await stage.until(lambda: counts(stage.store)["waiting"] == 2 and stage.ran and refused[0])
+            await stage.until(lambda: count_files(stage.store).waiting == 2 and stage.ran and refused[0])
             before = refused[0]
             await stage.until(lambda: refused[0] >= before + 6)  # tried again, several times
-            assert stage.tree() == [] and counts(stage.store)["waiting"] == 2 and len(stage.ran) == 1
+            assert stage.tree() == [] and count_files(stage.store).waiting == 2 and len(stage.ran) == 1
             told = [r for r in caplog.records if r.levelno >= logging.ERROR]
             assert len(told) == 1 and "Read-only file system" in told[0].getMessage()
             locked[0] = False
@@ -278,12 +280,12 @@ def test_an_outbox_whose_disk_fails_is_told_once_and_nothing_half_written_is_see
 ) -> None:
     real, broken, refused = getattr(os, call), [True], [0]
 
-    def refuse(what: Any, *args: Any) -> None:
+    def refuse(what: Any, *args: Any, **folders: Any) -> None:
         where = os.readlink(f"/proc/self/fd/{what}") if isinstance(what, int) else str(what)
         if broken[0] and ".batch-" in where:
             refused[0] += 1
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        real(what, *args)
+        real(what, *args, **folders)
 
     monkeypatch.setattr(os, call, refuse)
 
@@ -291,12 +293,12 @@ def test_an_outbox_whose_disk_fails_is_told_once_and_nothing_half_written_is_see
         async with staged(tmp_path) as stage:
             stage.drop("a.wav", sound())
             stage.drop("b.txt", "two")
-            await stage.until(lambda: counts(stage.store)["waiting"] == 2 and len(stage.ran) == 3 and refused[0])
+            await stage.until(lambda: count_files(stage.store).waiting == 2 and len(stage.ran) == 3 and refused[0])
             before = refused[0]
             await stage.until(lambda: refused[0] >= before + 6)
             # Temporary files come and go at each try; nothing that a program would take for a result is there.
             assert [name for name in stage.tree() if not name.startswith(".batch-")] == []
-            assert counts(stage.store)["waiting"] == 2 and len(stage.ran) == 3
+            assert count_files(stage.store).waiting == 2 and len(stage.ran) == 3
             told = [r for r in caplog.records if r.levelno >= logging.ERROR]
             assert len(told) == 1 and os.strerror(errno.EIO) in told[0].getMessage()
             broken[0] = False
@@ -313,7 +315,7 @@ def test_one_file_that_cannot_be_written_does_not_keep_others(tmp_path: Path) ->
             (stage.outbox / "sub").write_text("and a file in a folder's")
             stage.drop("a.txt", "one")
             stage.drop("sub/c.txt", "three")
-            await stage.until(lambda: counts(stage.store)["waiting"] == 2)
+            await stage.until(lambda: count_files(stage.store).waiting == 2)
             stage.drop("b.txt", "two")
             await stage.until(stage.has("b.txt.json"))
             (stage.outbox / "sub").unlink()
@@ -331,7 +333,7 @@ def test_the_source_goes_where_the_settings_say_once_its_results_are_there(tmp_p
                 stage.drop("bad.xyz", round)
                 await stage.until(stage.has("bad.xyz.error.json"))
                 await stage.until(stage.says("deep/a.txt.json", round))
-                await stage.until(lambda: counts(stage.store)["waiting"] == 0)
+                await stage.until(lambda: count_files(stage.store).waiting == 0)
                 assert (stage.inbox / "deep/a.txt").exists() == (wish == "keep")
             assert (stage.inbox / "bad.xyz").exists()  # of what failed nothing is lost
             moved = sorted(p.name for p in (tmp_path / "done").rglob("*") if p.is_file())
@@ -346,7 +348,7 @@ def test_a_source_that_changed_meanwhile_is_not_taken_away(tmp_path: Path) -> No
     async def play() -> None:
         async with staged(tmp_path, source="delete", settle=0.3) as stage:
             stage.drop("a.txt", "one")
-            await stage.until(lambda: counts(stage.store)["waiting"] == 1, work=False)
+            await stage.until(lambda: count_files(stage.store).waiting == 1, work=False)
             stage.drop("a.txt", "a newer text")  # still settling when the first one is done
             await stage.until(stage.says("a.txt.json", "a newer text"))
             await stage.until(lambda: not (stage.inbox / "a.txt").exists())
@@ -361,7 +363,7 @@ def test_a_done_folder_inside_the_inbox_is_not_taken_in_again(tmp_path: Path) ->
             await stage.until(lambda: (stage.inbox / "done/a.txt").exists())
             stage.drop("b.txt", "two")
             await stage.until(lambda: (stage.inbox / "done/b.txt").exists())
-            await stage.until(lambda: counts(stage.store)["done"] == 2)
+            await stage.until(lambda: count_files(stage.store).done == 2)
             assert stage.tree() == ["a.txt.json", "b.txt.json"]
 
     asyncio.run(play())
@@ -371,7 +373,7 @@ def test_results_whose_jobs_are_gone_are_made_anew(tmp_path: Path) -> None:
     async def play() -> None:
         async with staged(tmp_path) as stage:
             stage.drop("a.txt", "one")
-            await stage.until(lambda: counts(stage.store)["done"] == 1)
+            await stage.until(lambda: count_files(stage.store).done == 1)
             with stage.store.transaction() as transaction:
                 transaction.execute("delete from job")
             stage.drop("b.txt", "one")
@@ -382,7 +384,7 @@ def test_results_whose_jobs_are_gone_are_made_anew(tmp_path: Path) -> None:
 
 
 def test_an_end_that_was_not_heard_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("batch.folder.service._SWEEP", 0.2)
+    monkeypatch.setattr("batch.folder.service.LOST_JOBS_INTERVAL_S", 0.2)
 
     async def play() -> None:
         async with staged(tmp_path) as stage:
@@ -398,10 +400,10 @@ def test_no_spool_file_is_left_behind(tmp_path: Path) -> None:
         async with staged(tmp_path) as stage:
             stage.drop("a.jpg", picture())
             stage.drop("a.wav", sound())
-            await stage.until(lambda: counts(stage.store)["done"] == 2)
+            await stage.until(lambda: count_files(stage.store).done == 2)
             stage.drop("b.jpg", picture())
             stage.drop("b.wav", sound())
-            await stage.until(lambda: counts(stage.store)["linked"] == 2)
+            await stage.until(lambda: count_files(stage.store).linked == 2)
             assert set(stage.store.orphans(100)) == set(stage.spool.names())
 
     asyncio.run(play())
@@ -415,7 +417,7 @@ def test_no_two_sources_share_a_result_file(one: str, two: str, ending: str) -> 
     names = [name for name in [one, two, one + ending] if len(os.fsencode(name)) <= 255]
     results: dict[str, str] = {}
     for name in set(names):
-        for suffix in (*RESULTS, ERROR):
+        for suffix in (*RESULT_ENDINGS, ERROR_ENDING):
             result = result_stem(name) + suffix
             assert len(os.fsencode(result)) <= 255
             assert results.setdefault(result, name) == name
@@ -430,7 +432,7 @@ def test_names_stay_as_they_are_wherever_they_can() -> None:
 
 
 def test_numbers_that_json_does_not_know_become_null() -> None:
-    assert dumped({"a": [float("nan"), float("inf"), 1.5]}) == '{"a": [null, null, 1.5]}'
+    assert json_text({"a": [float("nan"), float("inf"), 1.5]}) == '{"a": [null, null, 1.5]}'
 
 
 def test_jobs_of_other_doors_are_passed_over(tmp_path: Path) -> None:

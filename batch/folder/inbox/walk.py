@@ -1,0 +1,118 @@
+"""Walking the inbox: every folder with the files in it, but the service's own folders and what links lead to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+
+from batch.folder.file_names import is_ignored
+from batch.folder.safe_open import open_folder_below
+from batch.settings import Settings
+
+_Identity = tuple[int, int]
+"""Device and inode."""
+
+
+class InboxWalk:
+    """Remembers which folders could not be looked into. Use from one thread at a time."""
+
+    def __init__(self, settings: Settings, is_going: Callable[[], bool]) -> None:
+        """Walks end early when no longer `is_going`."""
+        self._root = os.fspath(settings.inbox_dir)
+        self._own_paths = [os.fspath(path) for path in (settings.done_dir, settings.outbox_dir, settings.state_dir)]
+        self._is_going = is_going
+        self._unreadable: set[str] = set()
+        self._newly_unreadable: dict[str, OSError] = {}
+        self._newly_readable: set[str] = set()
+        self._is_first_walk = True
+
+    def folders(self, start: str = "") -> Iterator[tuple[str, Iterator[str]]]:
+        """Every folder below `start` with the paths of what it holds but folders."""
+        own = self._own_folders()
+        stack = [start]
+        while stack and self._is_going():
+            folder = stack.pop()
+            try:
+                descriptor = open_folder_below(self._root, folder)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                self._note_unreadable(folder, error)
+                continue
+            inner: list[str] = []
+            try:
+                if _identity(os.fstat(descriptor)) in own:
+                    continue
+                with os.scandir(descriptor) as entries:
+                    yield folder, self._files(folder, entries, inner)
+                if self._is_first_walk or folder in self._unreadable:
+                    self._newly_readable.add(folder)
+            except OSError as error:
+                self._note_unreadable(folder, error)
+            finally:
+                os.close(descriptor)
+            stack.extend(inner)
+        self._is_first_walk = self._is_first_walk and bool(start)
+
+    def _files(self, folder: str, entries: Iterable[os.DirEntry[str]], inner: list[str]) -> Iterator[str]:
+        for entry in entries:
+            path = f"{folder}/{entry.name}" if folder else entry.name
+            try:
+                is_folder = entry.is_dir(follow_symlinks=False)
+            except OSError:
+                continue
+            if is_folder:
+                if not entry.name.startswith("."):
+                    inner.append(path)
+            elif not is_ignored(entry.name):
+                yield path
+
+    def is_in_own_folder(self, path: str) -> bool:
+        """Whether a path leads into the outbox, the done folder or the state folder, under whatever name."""
+        own = self._own_folders()
+        parts = path.split("/")
+        for depth in range(len(parts) + 1):
+            try:
+                status = os.lstat(os.path.join(self._root, *parts[:depth]))
+            except OSError:
+                return False
+            if _identity(status) in own:
+                return True
+        return False
+
+    def _own_folders(self) -> set[_Identity]:
+        """By device and inode: links, bind mounts and names in another case lead to the same."""
+        own = set()
+        for path in self._own_paths:
+            try:
+                own.add(_identity(os.stat(path)))
+            except OSError:
+                continue
+        return own
+
+    # -- folders that cannot be looked into
+
+    def note_unreadable_file(self, path: str, error: OSError) -> None:
+        """A file's status cannot be read: its folder lets nobody in."""
+        self._note_unreadable(path.rpartition("/")[0], error)
+
+    def _note_unreadable(self, folder: str, error: OSError) -> None:
+        self._newly_readable.discard(folder)
+        if folder not in self._unreadable:
+            self._unreadable.add(folder)
+            self._newly_unreadable[folder] = error
+
+    def take_unreadable(self) -> dict[str, OSError]:
+        """Folders that could not be looked into for the first time since the last call, and why."""
+        unreadable, self._newly_unreadable = self._newly_unreadable, {}
+        return unreadable
+
+    def take_readable(self) -> set[str]:
+        """Folders that can be looked into and could not before, as far as this walk or an earlier service knows."""
+        readable, self._newly_readable = self._newly_readable, set()
+        self._unreadable -= readable
+        return readable
+
+
+def _identity(status: os.stat_result) -> _Identity:
+    return status.st_dev, status.st_ino

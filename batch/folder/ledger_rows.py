@@ -1,0 +1,181 @@
+"""What the ledger keeps and hands out: files of the inbox, and the content that several of them may share."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from batch.folder.safe_open import FileStamp
+from batch.media.kind import MediaKind
+from batch.queue.jobs import Draft
+from batch.settings import SourceFate
+
+ErrorRecord = dict[str, Any]
+"""What `BatchError.record` gives."""
+
+
+class FileState(StrEnum):
+    """Where a file of the inbox is on its way."""
+
+    WAITING = "waiting"
+    """Its jobs are queued or run."""
+    WRITING = "writing"
+    """Its outcome is known, and not yet in the outbox."""
+    DONE = "done"
+    """Its results lie in the outbox."""
+    LINKED = "linked"
+    """Its results lie in the outbox, made by the work on another file with the same content."""
+    FAILED = "failed"
+    """Its error lies in the outbox."""
+
+
+class ContentState(StrEnum):
+    """Where a piece of work is on its way."""
+
+    WORKING = "working"
+    DONE = "done"
+    FAILED = "failed"
+    DROPPED = "dropped"
+    """Its file changed before it was done, and no other file has this content: its job is cancelled."""
+
+
+class CaptionParameters(msgspec.Struct, frozen=True):
+    """What the result of a picture depends on besides its bytes."""
+
+    prompt: str
+    max_tokens: int
+    temperature: float
+    thinking: bool
+    embed: bool
+
+
+class TranscriptParameters(msgspec.Struct, frozen=True):
+    """What the result of a recording or a film depends on besides its bytes."""
+
+    language: str
+    translate: bool
+    embed: bool
+
+
+class TextParameters(msgspec.Struct, frozen=True):
+    """A text's vectors depend on its bytes alone."""
+
+
+ContentParameters = CaptionParameters | TranscriptParameters | TextParameters
+
+PARAMETER_TYPES: dict[MediaKind, type[ContentParameters]] = {
+    MediaKind.IMAGE: CaptionParameters,
+    MediaKind.AUDIO: TranscriptParameters,
+    MediaKind.VIDEO: TranscriptParameters,
+    MediaKind.TEXT: TextParameters,
+}
+
+
+class DeliveryRules(msgspec.Struct, frozen=True):
+    """What is done once a file has its outcome."""
+
+    formats: tuple[str, ...] = ("txt", "json", "srt")
+    source: SourceFate = "keep"
+    done_folder: str = ""
+    """Where `source = "move"` puts it: a folder below the home's own done folder."""
+
+
+class Work(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be done for a content, and the first job of it."""
+
+    key: str
+    """Equal for the same bytes, parameters and models."""
+    sha256: str
+    kind: MediaKind
+    parameters: ContentParameters
+    step: str
+    draft: Draft
+    """The first step's job; not submitted when the content is in the ledger already."""
+    kept: tuple[str, ...] = ()
+    """Spool files among the draft's blobs that are needed again when the results are written."""
+
+
+class Arrival(msgspec.Struct, frozen=True, kw_only=True):
+    """A file as it was taken from the inbox: a piece of work, or an error where nothing can be made of it."""
+
+    path: str
+    stamp: FileStamp
+    rules: DeliveryRules = DeliveryRules()
+    work: Work | None = None
+    error: ErrorRecord | None = None
+
+
+class AcceptedFile(msgspec.Struct, frozen=True):
+    """A file that is in the ledger now."""
+
+    path: str
+    state: FileState
+    """Waiting or writing."""
+    superseded_job: str = ""
+    """The job of what the path held before, when nobody wants that any more: it is to be cancelled."""
+
+
+class Content(msgspec.Struct, frozen=True, kw_only=True):
+    """One piece of work, shared by all files with these bytes and parameters."""
+
+    id: int
+    sha256: str
+    size: int
+    """Bytes of the file."""
+    kind: MediaKind
+    parameters: ContentParameters
+    state: ContentState
+    step: str
+    """The latest step."""
+    job: str
+    """The latest step's job."""
+    jobs: dict[str, str]
+    """Job ids by step, in order."""
+    models: dict[str, str]
+    """Model names by step."""
+    error: ErrorRecord | None
+
+
+class Delivery(msgspec.Struct, frozen=True, kw_only=True):
+    """A file whose outcome belongs into the outbox."""
+
+    id: int
+    path: str
+    stamp: FileStamp
+    rules: DeliveryRules
+    error: ErrorRecord | None
+    content: Content | None
+    linked: bool
+    accepted_at: float
+
+
+class StepOutcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What an ended job means for its content: a next job, the end, or an error."""
+
+    content: int
+    job: str
+    """The job that ended: a content that has gone on to another job meanwhile is left alone."""
+    model: str = ""
+    next_step: str = ""
+    draft: Draft | None = None
+    error: ErrorRecord | None = None
+
+
+class RecordedFile(msgspec.Struct, frozen=True):
+    """What the ledger holds of a path."""
+
+    stamp: FileStamp
+    state: FileState
+    gone: bool
+    """It had left the inbox when last looked at."""
+
+
+class FileCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """How many files are in which state; a file that is written counts as waiting."""
+
+    waiting: int = 0
+    done: int = 0
+    failed: int = 0
+    linked: int = 0

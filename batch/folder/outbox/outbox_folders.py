@@ -1,0 +1,64 @@
+"""The outbox's folders, held open by descriptor while a group of results is written."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from batch.folder.safe_open import FOLDER_FLAGS, open_folder_below, sync_folder
+
+
+class OutboxFolders:
+    """Opens each folder once, makes the missing ones, and follows no link below the outbox. Close it after the group."""
+
+    def __init__(self, root: str, folder_mode: int) -> None:
+        """`folder_mode`: rights of folders that are made. Raises OSError where the outbox cannot be opened or made."""
+        self._mode = folder_mode
+        os.makedirs(root, mode=folder_mode, exist_ok=True)
+        self._descriptors = {"": os.open(root, FOLDER_FLAGS)}
+        self._unsynced: set[str] = set()
+
+    def open(self, folder: str) -> int:
+        """The descriptor of a folder below the outbox, made where it is missing; stays this object's own.
+
+        Raises OSError where a link or a file stands in its place.
+        """
+        here = ""
+        names = folder.split("/") if folder else []
+        for depth in range(len(names), 0, -1):  # from the nearest folder that is open already
+            if (path := "/".join(names[:depth])) in self._descriptors:
+                here, names = path, names[depth:]
+                break
+        for name in names:
+            path = f"{here}/{name}" if here else name
+            parent = self._descriptors[here]
+            try:
+                descriptor = open_folder_below(parent, name)
+            except FileNotFoundError:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(name, self._mode, dir_fd=parent)
+                self._unsynced.add(here)
+                descriptor = open_folder_below(parent, name)
+            self._descriptors[path] = descriptor
+            here = path
+        return self._descriptors[folder]
+
+    def note_change(self, folder: str) -> None:
+        """Have `sync` put a folder's entries on disk."""
+        self._unsynced.add(folder)
+
+    def sync(self) -> dict[str, OSError]:
+        """Put changed folders on disk, as a rename is when its folder is; returns those that could not be, with why."""
+        failures = {}
+        for folder in sorted(self._unsynced):
+            try:
+                sync_folder(self._descriptors[folder])
+            except OSError as error:
+                failures[folder] = error
+        self._unsynced.clear()
+        return failures
+
+    def close(self) -> None:
+        """Close every folder."""
+        while self._descriptors:
+            os.close(self._descriptors.popitem()[1])
