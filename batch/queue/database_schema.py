@@ -102,7 +102,9 @@ create index job_kind_state_origin on job (kind, state, origin, id);
 
 
 class NewerDatabase(BatchError):
-    """The database was written by a newer batch."""
+    """The database's schema is beyond what this code knows."""
+
+    sentence = "The database was written by a newer batch."
 
 
 def refuse_newer(path: Path, version: int) -> None:
