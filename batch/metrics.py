@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+
+from batch.payloads.chat import ChatResult, Timings, Usage
+from batch.payloads.embedding import EmbeddingResult
+from batch.payloads.job_payload import Result
+from batch.payloads.questions import EngineMetrics
+from batch.payloads.speech import TranscriptionResult
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # llama-server's page has none
 
@@ -50,47 +56,48 @@ class Metrics:
         }
         self._kind = kind
         self._most = 0
-        self._recent: list[Mapping[str, Any]] = []
+        self._recent: list[Timings] = []
 
-    def ended(
-        self, state: str, origin: str, *, wait: float | None, latency: float | None, result: Mapping[str, Any] | None
-    ) -> None:
+    def ended(self, state: str, origin: str, *, wait: float | None, latency: float | None, result: Result | None) -> None:
         """Count one job that has ended; times in seconds."""
         self.jobs.labels(self._kind, origin, state).inc()
         if wait is not None:
             self.wait.labels(self._kind).observe(max(0.0, wait))
         if latency is not None:
             self.latency.labels(self._kind).observe(max(0.0, latency))
-        if not result:
-            return
-        if timings := result.get("timings"):
-            self._tokens(timings, result.get("usage") or {})
-        self.vectors.inc(result.get("count", 0))
-        self.sound.inc(result.get("duration", 0))
+        match result:
+            case ChatResult(timings=Timings() as timings):
+                self._count_tokens(timings, result.usage)
+            case EmbeddingResult():
+                self.vectors.inc(result.count)
+            case TranscriptionResult():
+                self.sound.inc(result.duration)
 
-    def _tokens(self, timings: Mapping[str, Any], usage: Mapping[str, Any]) -> None:
-        prompt, predicted = timings.get("prompt_n", 0), timings.get("predicted_n", 0)
-        self.prompt_tokens.inc(prompt)
-        self.cached_tokens.inc(timings.get("cache_n", 0))
-        self.prompt_seconds.inc(timings.get("prompt_ms", 0) / 1000)
-        self.predicted.inc(predicted)
-        self.predicted_seconds.inc(timings.get("predicted_ms", 0) / 1000)
-        self.decodes.inc(predicted)
-        self._most = max(self._most, usage.get("total_tokens", 0))
+    def _count_tokens(self, timings: Timings, usage: Usage) -> None:
+        self.prompt_tokens.inc(timings.prompt_n)
+        self.cached_tokens.inc(timings.cache_n)
+        self.prompt_seconds.inc(timings.prompt_ms / 1000)
+        self.predicted.inc(timings.predicted_n)
+        self.predicted_seconds.inc(timings.predicted_ms / 1000)
+        self.decodes.inc(timings.predicted_n)
+        self._most = max(self._most, usage.total_tokens)
         self.longest.set(self._most)
         self._recent = [*self._recent, timings][-_WINDOW:]
-        for gauge, count, ms in (
-            (self.prompt_speed, "prompt_n", "prompt_ms"),
-            (self.predicted_speed, "predicted_n", "predicted_ms"),
-        ):
-            spent = sum(t.get(ms, 0) for t in self._recent) / 1000
-            gauge.set(sum(t.get(count, 0) for t in self._recent) / spent if spent else 0)
+        self.prompt_speed.set(_per_second((t.prompt_n, t.prompt_ms) for t in self._recent))
+        self.predicted_speed.set(_per_second((t.predicted_n, t.predicted_ms) for t in self._recent))
 
-    def page(self, *, processing: int, deferred: int, ready: bool, engine: Mapping[str, float]) -> bytes:
+    def page(self, *, processing: int, deferred: int, ready: bool, engine: EngineMetrics) -> bytes:
         """The text format, with what stands in the queue now and what the worker's engine tells of itself."""
         for name, gauge in self.engine.items():
-            gauge.set(engine.get(name, 0))
+            gauge.set(getattr(engine, name))
         self.processing.set(processing)
         self.deferred.set(deferred)
         self.loaded.set(1 if ready else 0)
         return generate_latest(self.registry)
+
+
+def _per_second(spans: Iterable[tuple[int, float]]) -> float:
+    """The rate of several (count, milliseconds) together; 0 for no time at all."""
+    pairs = list(spans)
+    spent_s = sum(ms for _, ms in pairs) / 1000
+    return sum(count for count, _ in pairs) / spent_s if spent_s else 0.0

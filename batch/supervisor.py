@@ -303,7 +303,8 @@ def _note(store: Store, name: str, value: Any, *, tell: bool = True) -> bool:
 
 
 def _model_note(state: ModelState) -> dict[str, Any]:
-    facts = {k: v for k, v in state.facts.items() if k in ("model", "path", "size", "n_ctx", "n_embd")}
+    info = state.info
+    facts = {k: getattr(info, k) for k in ("model", "path", "size", "n_ctx", "n_embd")} if info else {}
     return {
         "status": state.status,
         "progress": round(state.progress, 2),

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -73,14 +74,14 @@ def show(
     with opened(home, readonly=True) as store:
         found = store.find(job)
     if as_json:
-        print(json.dumps(asdict(found), indent=1, default=str))
+        print(json.dumps(_whole(found), indent=1))
         return
     for name, value in _row(found).items():
         if value is not None:
             print(f"{name:12} {_plain(str(value))}")
-    print(f"{'request':12} {_short(found.request)}")
-    if found.result is not None:
-        print(f"{'result':12} {_short(found.result)}")
+    print(f"{'request':12} {_short(found.payload_json)}")
+    if found.result_json is not None:
+        print(f"{'result':12} {_short(found.result_json)}")
     if found.error is not None:
         print(f"{'error':12} {found.error['message']}")
 
@@ -135,9 +136,16 @@ def _row(job: Job) -> dict[str, Any]:
         "started_at": job.started_at,
         "finished_at": job.finished_at,
         "attempts": job.attempts,
-        "progress": job.progress,
+        "progress": asdict(job.progress) if job.progress else None,
         "error": job.error["message"] if job.error else None,
     }
+
+
+def _whole(job: Job) -> dict[str, Any]:
+    """Every column, payload and result as they stand in the row, whichever version of batch wrote them."""
+    found = {key: str(value) if isinstance(value, StrEnum) else value for key, value in asdict(job).items()}
+    payload, result = found.pop("payload_json"), found.pop("result_json")
+    return found | {"request": json.loads(payload), "result": None if result is None else json.loads(result)}
 
 
 def _made(when: float) -> str:
@@ -151,6 +159,5 @@ def _plain(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text).replace("[", "\\[")
 
 
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
+def _short(text: str) -> str:
     return text if len(text) <= 4000 else f"{text[:4000]}… ({len(text)} characters; --json shows all)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import msgspec
 from batch.cpu_sharing import alive
 from batch.folder.ledger import count_files
 from batch.folder.ledger_rows import FileCounts
-from batch.queue.jobs import Kind, Priority, State
+from batch.queue.jobs import Job, Kind, Priority, State
 from batch.queue.store import Store
 
 _CLASSES = {
@@ -56,7 +57,7 @@ def _shape(
     service: dict[str, Any],
     tally: list[Any],
     today: list[Any],
-    running: dict[Kind, Any],
+    running: dict[Kind, Job | None],
     files: FileCounts,
     path: Path,
 ) -> dict[str, Any]:
@@ -92,7 +93,7 @@ def _shape(
                 "origin": str(job.origin),
                 "source": job.source,
                 "since": job.started_at,
-                "progress": job.progress,
+                "progress": asdict(job.progress) if job.progress else None,
                 "attempts": job.attempts,
             },
             "queued": queued,
@@ -114,12 +115,12 @@ def _shape(
     }
 
 
-def _left(job: Any, each: float | None) -> float | None:
+def _left(job: Job, each: float | None) -> float | None:
     """Seconds a running job still takes, None while nobody knows: from its own progress where it tells one, else the
     mean. What an earlier attempt did says nothing of this one's pace."""
-    spent: float = time.time() - job.started_at
-    progress = job.progress or {}
-    if progress.get("total"):
-        done, start = float(progress["done"]), float(progress.get("start") or 0.0)
-        return spent * (float(progress["total"]) - done) / (done - start) if done > start else None
+    spent = time.time() - (job.started_at or job.created_at)
+    progress = job.progress
+    if progress is not None and progress.total:
+        done, start = progress.done, progress.start or 0.0
+        return spent * (progress.total - done) / (done - start) if done > start else None
     return None if each is None else max(0.0, each - spent)

@@ -120,8 +120,8 @@ def _wait(store: Store, submitted: list[tuple[Path, str]]) -> list[tuple[Path, J
                 row = store.job(job) if job not in ended else None
                 if row is None:
                     continue
-                done = row.progress or {}
-                share = done["done"] / done["total"] if done.get("total") else 0.0
+                done = row.progress
+                share = done.done / done.total if done and done.total else 0.0
                 bars.update(shown[job], completed=1.0 if row.state.ended else share, state=str(row.state))
                 if row.state.ended:
                     ended[job] = row
@@ -131,14 +131,14 @@ def _wait(store: Store, submitted: list[tuple[Path, str]]) -> list[tuple[Path, J
 
 def _print(ended: list[tuple[Path, Job]], as_json: bool) -> None:
     from batch.folder import pipeline
-    from batch.queue.jobs import Kind
+    from batch.payloads.embedding import EmbeddingResult
 
     rows = []
     for file, job in ended:
         row: dict[str, Any] = {"file": str(file), "id": job.id, "state": str(job.state)}
-        if job.state is State.DONE and job.result is not None:
-            if job.kind is Kind.EMBEDDING:
-                row |= {"vectors": job.result["count"], "dimensions": job.result["dimensions"]}
+        if job.state is State.DONE:
+            if isinstance(job.result, EmbeddingResult):
+                row |= {"vectors": job.result.count, "dimensions": job.result.dimensions}
                 row["text"] = f"{row['vectors']} vectors of {row['dimensions']} dimensions; batch show {job.id} --json"
             else:
                 try:

@@ -9,7 +9,8 @@ from batch.errors import BatchError
 from batch.folder.ledger import Ledger
 from batch.folder.ledger_rows import Content, ContentState, StepOutcome, TextParameters
 from batch.folder.pipeline import EMBEDDING, embedding_draft, result_of, text_of
-from batch.queue.jobs import Job, Kind, State
+from batch.payloads.embedding import EmbeddingPayload
+from batch.queue.jobs import Job, Kind, State, UnreadableJob
 from batch.queue.spool import Spool
 
 
@@ -71,6 +72,9 @@ class NextSteps:
 
 def text_in(job: Job, spool: Spool) -> str:
     """The text that an embedding job was made of."""
-    if "blob" in job.request:
-        return str(json.loads(spool.read(job.request["blob"]))[0])
-    return str(job.request["inputs"][0])
+    payload = job.payload
+    if not isinstance(payload, EmbeddingPayload):
+        raise UnreadableJob()
+    if payload.blob is not None:
+        return str(json.loads(spool.read(payload.blob))[0])
+    return str((payload.inputs or [""])[0])

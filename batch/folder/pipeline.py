@@ -21,7 +21,7 @@ from batch.folder.ledger_rows import (
 from batch.media.kind import MediaKind
 from batch.payloads.chat import ChatPayload, ChatResult, GenerationParams, ImagePart, Message, TextPart
 from batch.payloads.embedding import EmbeddingPayload, EmbeddingResult
-from batch.payloads.job_payload import RESULT_TYPES, Payload, Result, task_of
+from batch.payloads.job_payload import Payload, Result
 from batch.payloads.speech import TranscriptionOptions, TranscriptionPayload, TranscriptionResult
 from batch.queue.jobs import Draft, Job, Kind, Origin, Priority
 from batch.settings import FolderSettings, Settings
@@ -69,7 +69,7 @@ def caption_draft(blob: str, parameters: CaptionParameters, source: str) -> Draf
         generation=GenerationParams(max_tokens=parameters.max_tokens, temperature=parameters.temperature),
         enable_thinking=parameters.thinking,
     )
-    return _draft(Kind.VLM, payload, (blob,), source)
+    return _draft(payload, (blob,), source)
 
 
 def transcript_draft(blob: str, parameters: TranscriptParameters, source: str) -> Draft:
@@ -80,23 +80,22 @@ def transcript_draft(blob: str, parameters: TranscriptParameters, source: str) -
         options=TranscriptionOptions(language=parameters.language, translate=parameters.translate),
         words=True,
     )
-    return _draft(Kind.STT, payload, (blob,), source)
+    return _draft(payload, (blob,), source)
 
 
 def embedding_draft(text: str, put_in_spool: PutInSpool, source: str, parent: str | None = None) -> Draft:
     """The job that embeds a text in windows."""
     if len(text) <= _INLINE_CHARS:
-        return _draft(Kind.EMBEDDING, EmbeddingPayload(inputs=[text], windows=True), (), source, parent)
+        return _draft(EmbeddingPayload(inputs=[text], windows=True), (), source, parent)
     blob = put_in_spool(json.dumps([text], ensure_ascii=False).encode())
-    return _draft(Kind.EMBEDDING, EmbeddingPayload(blob=blob, windows=True), (blob,), source, parent)
+    return _draft(EmbeddingPayload(blob=blob, windows=True), (blob,), source, parent)
 
 
 def result_of(job: Job) -> Result:
     """A done job's result. Raises BatchError where its row holds none that can be read."""
-    try:
-        return msgspec.convert(job.result, RESULT_TYPES[job.task])
-    except (msgspec.ValidationError, KeyError):
-        raise BatchError(f"The result of job {job.id} cannot be read.") from None
+    if job.result is None:
+        raise BatchError(f"Job {job.id} has no result.")
+    return job.result
 
 
 def text_of(result: Result) -> str:
@@ -117,12 +116,9 @@ def text_of(result: Result) -> str:
             return ""
 
 
-def _draft(kind: Kind, payload: Payload, blobs: tuple[str, ...], source: str, parent: str | None = None) -> Draft:
-    request = {key: value for key, value in msgspec.to_builtins(payload).items() if key != "task"}
+def _draft(payload: Payload, blobs: tuple[str, ...], source: str, parent: str | None = None) -> Draft:
     return Draft(
-        kind=kind,
-        task=task_of(payload),
-        request=request,
+        payload=payload,
         origin=Origin.INBOX,
         priority=Priority.INBOX,
         blobs=blobs,

@@ -17,6 +17,7 @@ from batch.folder.ledger import Ledger
 from batch.folder.next_step import NextSteps
 from batch.folder.outbox.outbox import Outbox
 from batch.folder.watcher import InboxWatcher
+from batch.queue.frames import JobEnded
 from batch.queue.hub import Hub
 from batch.queue.jobs import Kind
 from batch.settings import Settings
@@ -130,7 +131,7 @@ class FolderService:
             await asyncio.sleep(min(left, 0.1))
 
     def _loaded_model(self, kind: Kind) -> str:
-        return str(self._hub.model(kind).facts.get("model", ""))
+        return self._hub.model(kind).name
 
     def _cancel_job(self, job: str) -> None:
         """From the inbox's thread."""
@@ -169,10 +170,10 @@ class FolderService:
 
     # -- out
 
-    def _job_ended(self, event: dict[str, Any]) -> None:
-        if event.get("waited"):
+    def _job_ended(self, ended: JobEnded) -> None:
+        if ended.waited:
             return  # a request's, of which nothing comes into the outbox
-        self._ended_jobs.append(event["job"])
+        self._ended_jobs.append(ended.job)
         self._outbox_wake.set()
 
     async def _deliver(self) -> None:

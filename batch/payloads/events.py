@@ -9,6 +9,9 @@ import msgspec
 from batch.payloads.chat import FinishReason, Logprobs, MessageDelta, PromptTokens, Timings
 from batch.payloads.speech import TranscriptSegment
 
+ProgressUnit = Literal["tokens", "seconds", "texts"]
+"""What `Progress.done` counts."""
+
 
 class _Event(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag_field="type"):
     """Base of a job's events."""
@@ -32,7 +35,7 @@ class Progress(_Event, tag="progress", frozen=True, kw_only=True):
 
     done: float
     total: float | None = None
-    unit: Literal["tokens", "seconds", "texts"] = "tokens"
+    unit: ProgressUnit = "tokens"
     cache: int | None = None
     """With return_progress: prompt tokens that stood in the cache."""
     time_ms: int | None = None

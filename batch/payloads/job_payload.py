@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from batch.payloads.chat import ChatPayload, ChatResult, CompletionPayload
 from batch.payloads.embedding import EmbeddingPayload, EmbeddingResult
+from batch.payloads.json_text import decode
 from batch.payloads.speech import TranscriptionPayload, TranscriptionResult
 
 Payload = ChatPayload | CompletionPayload | EmbeddingPayload | TranscriptionPayload
@@ -34,9 +37,28 @@ def task_of(payload: Payload) -> str:
 
 def decode_payload(task: str, text: str | bytes) -> Payload:
     """A row's payload. Raises msgspec.ValidationError where it does not fit, KeyError for an unknown task."""
-    return msgspec.json.decode(text, type=PAYLOAD_TYPES[task])
+    type = PAYLOAD_TYPES[task]
+    try:
+        return decode(text, type)
+    except msgspec.ValidationError:
+        value = decode(text, dict[str, Any])
+        choice = value.get("tool_choice")
+        if not isinstance(choice, dict) or "function" not in choice:
+            raise
+        return msgspec.convert(value | {"tool_choice": choice["function"]}, type)  # as earlier versions wrote it
 
 
 def decode_result(task: str, text: str | bytes) -> Result:
     """A row's result. Raises msgspec.ValidationError where it does not fit, KeyError for an unknown task."""
-    return msgspec.json.decode(text, type=RESULT_TYPES[task])
+    type = RESULT_TYPES[task]
+    if type is ChatResult and _GIVEN in (text if isinstance(text, str) else text.decode("utf-8", "replace")):
+        value = decode(text, dict[str, Any])
+        for choice in value.get("choices", ()):
+            if "given" in choice:
+                choice["prefill"] = choice.pop("given")
+        return msgspec.convert(value, type)
+    return decode(text, type)
+
+
+_GIVEN = '"given":{'
+"""How rows of earlier versions spell `ChatChoice.prefill`."""

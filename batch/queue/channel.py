@@ -8,20 +8,18 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import json
 import os
 import socket
 import stat
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
-
-import orjson
 
 from batch.errors import Unavailable
+from batch.payloads.json_text import decode, encode
+from batch.queue.frames import Ask, RowChanged, WorkerFrame
 from batch.queue.jobs import Kind
 
 # sun_path holds 108 bytes on Linux, 104 on macOS, the closing NUL included.
@@ -29,22 +27,6 @@ _LONGEST = 100
 
 WAKE = b"w"
 """Something was queued, or something about the running job changed: look."""
-
-
-def packed(value: Any) -> bytes:
-    """JSON, compact, as UTF-8. Half a surrogate pair becomes a question mark, as no byte stands for it."""
-    try:
-        return orjson.dumps(value)
-    except TypeError:  # that half, a number of more than 64 bits, or a key that is no string
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
-
-
-def unpacked(data: bytes) -> Any:
-    """A value from JSON that `packed` or the standard library wrote."""
-    try:
-        return orjson.loads(data)
-    except ValueError:  # half a surrogate pair, escaped; NaN
-        return json.loads(data)
 
 
 def socket_path(state_dir: Path, name: str) -> Path:
@@ -118,28 +100,28 @@ class EventStream:
         self._held: list[bytes] = []
         self._sent = 0.0
 
-    def send(self, frame: Mapping[str, Any]) -> None:
+    def send(self, frame: WorkerFrame) -> None:
         """Send a frame now, behind those that were posted."""
         with self._lock:
-            self._held.append(packed(frame))
+            self._held.append(encode(frame))
             self._flush()
 
-    def post(self, frame: Mapping[str, Any]) -> None:
+    def post(self, frame: WorkerFrame) -> None:
         """Send a frame now, or with the next one when the last went less than `GATHER` ago.
 
         Each frame wakes the supervisor and its reader, on cores that a fast model wants for itself.
         """
         with self._lock:
-            self._held.append(packed(frame))
+            self._held.append(encode(frame))
             if time.monotonic() - self._sent >= GATHER:
                 self._flush()
 
-    def hold(self, frame: Mapping[str, Any]) -> None:
+    def hold(self, frame: WorkerFrame) -> None:
         """Send a frame with the next one, or from the first `hurry` on that comes `GATHER` later."""
         with self._lock:
             if not self._held:
                 self._sent = time.monotonic()
-            self._held.append(packed(frame))
+            self._held.append(encode(frame))
 
     def hurry(self, now: float) -> None:
         """Between two units of work: what was posted more than `GATHER` ago must not wait for a slow one."""
@@ -157,11 +139,11 @@ class EventStream:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._socket.sendall(data)
 
-    def frames(self) -> Iterator[dict[str, Any]]:
-        """What the supervisor sends, until it closes."""
+    def questions(self) -> Iterator[Ask]:
+        """What the supervisor asks, until it closes."""
         with self._socket.makefile("rb") as lines, contextlib.suppress(ConnectionResetError):
             for line in lines:
-                yield unpacked(line)
+                yield decode(line, Ask)
 
 
 def give_notice(state_dir: Path, job: str) -> None:
@@ -172,4 +154,4 @@ def give_notice(state_dir: Path, job: str) -> None:
     ):
         connection.settimeout(1.0)
         connection.connect(str(socket_path(state_dir, "events")))
-        connection.sendall(json.dumps({"notice": job}).encode() + b"\n")
+        connection.sendall(encode(RowChanged(job=job)) + b"\n")

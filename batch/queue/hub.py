@@ -10,19 +10,56 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, overload
+
+import msgspec
 
 from batch.errors import BatchError, Cancelled, DiskFull, NotFound, QueueFull, Unavailable
-from batch.queue.channel import Waker, packed, socket_path, unpacked
+from batch.payloads.events import Delta, SegmentEnded, Started
+from batch.payloads.job_payload import Result
+from batch.payloads.json_text import decode, encode
+from batch.payloads.model_info import AnyModelInfo
+from batch.payloads.questions import (
+    ANSWER_TYPES,
+    Answer,
+    ApplyTemplate,
+    CountTokens,
+    Detokenize,
+    Detokenized,
+    EngineMetrics,
+    Question,
+    ReadEngineMetrics,
+    TemplateApplied,
+    TokenCount,
+    Tokenize,
+    Tokenized,
+)
+from batch.queue.channel import Waker, socket_path
+from batch.queue.frames import (
+    ABSENT,
+    Answered,
+    Ask,
+    Beat,
+    Broken,
+    End,
+    Hello,
+    JobEnded,
+    Loading,
+    Ready,
+    RowChanged,
+    TicketEvent,
+    WorkerFrame,
+)
 from batch.queue.idempotency import Held, Key, submit_once
-from batch.queue.jobs import Draft, Job, Kind, Priority, State
+from batch.queue.jobs import Draft, Job, Kind, Priority, State, UnreadableJob
 from batch.queue.spool import Spool
 from batch.queue.store import Store
 
 T = TypeVar("T")
+R = TypeVar("R", bound=Result)
 logger = logging.getLogger("batch.hub")
 
 _FRAME_LIMIT = 256 << 20
@@ -41,8 +78,8 @@ class ModelState:
     status: Literal["loading", "ready", "failed"] = "loading"
     progress: float = 0.0
     """Loading, 0 to 1."""
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    """What Engine.load gave; empty until ready."""
+    info: AnyModelInfo | None = None
+    """What Engine.load gave; None until it was ready once."""
     error: str | None = None
     """One sentence, when failed."""
     pid: int | None = None
@@ -51,9 +88,14 @@ class ModelState:
     beat: float = 0.0
     """time.monotonic() of the last sign of life."""
 
+    @property
+    def name(self) -> str:
+        """The model's name; empty while it is not known."""
+        return self.info.model if self.info else ""
+
 
 class Ticket:
-    """A caller's hold on its job: its events, its result, and the means to cancel it."""
+    """A client's hold on its job: its events, its result, and the means to cancel it."""
 
     def __init__(self, hub: Hub, draft: Draft) -> None:
         self._hub = hub
@@ -61,45 +103,45 @@ class Ticket:
         self.kind = draft.kind
         self.created = time.monotonic()
         self.ended = False
-        self._events: list[dict[str, Any]] = []
+        self._events: list[TicketEvent] = []
         self._arrived = asyncio.Event()
         self._others: list[Ticket] = []
-        """Callers that sent the same request once more under its Idempotency-Key while it was under way."""
+        """Clients that sent the same request once more under its Idempotency-Key while it was under way."""
 
-    def _push(self, event: dict[str, Any]) -> None:
-        if event["type"] not in ("delta", "segment"):  # they came too late for the first ones: the result has all
+    def _push(self, event: TicketEvent) -> None:
+        if not isinstance(event, Delta | SegmentEnded):  # they came too late for the first ones: the result has all
             for other in self._others:
                 other._push(event)
         if self.ended:
-            return  # this caller gave up, while others wait on
-        if event["type"] == "end":
+            return  # this client gave up, while others wait on
+        if isinstance(event, End):
             self.ended = True
         self._events.append(event)
         self._arrived.set()
 
-    async def bursts(self) -> AsyncIterator[list[dict[str, Any]]]:
-        """Everything the job pushes, what is there at once in one list, until its "end" event, which comes last."""
+    async def bursts(self) -> AsyncIterator[list[TicketEvent]]:
+        """The job's events until its End, which comes last; those that are there at once come in one list."""
         while True:
             if self._events:
                 burst, self._events = self._events, []
                 yield burst
-                if burst[-1]["type"] == "end":
+                if isinstance(burst[-1], End):
                     return
             else:
                 self._arrived.clear()
                 await self._arrived.wait()
 
-    async def events(self) -> AsyncIterator[dict[str, Any]]:
-        """The same one by one."""
+    async def events(self) -> AsyncIterator[TicketEvent]:
+        """The job's events one by one until its End, which comes last."""
         async for burst in self.bursts():
             for event in burst:
                 yield event
 
-    async def result(self) -> dict[str, Any]:
-        """Wait for the end; the result, or the job's error raised (Cancelled when it was cancelled)."""
+    async def result(self, type: type[R]) -> R:
+        """Wait for the end; the result as a struct of `type`, or the job's error raised (Cancelled when it was cancelled)."""
         async for event in self.events():
-            if event["type"] == "end":
-                return await self._hub.outcome(self.id, event)
+            if isinstance(event, End):
+                return await self._hub.outcome(self.id, type, event)
         raise Cancelled()
 
     async def ahead(self) -> int:
@@ -113,7 +155,7 @@ class Ticket:
             return
         if self._hub.shared(self):
             self.ended = True
-            self._events.append({"type": "end", "job": self.id, "state": "cancelled"})
+            self._events.append(End(job=self.id, state=State.CANCELLED))
             self._arrived.set()
         else:
             await self._hub.cancel(self.id)
@@ -139,10 +181,10 @@ class Hub:
         self._writers: dict[Kind, asyncio.StreamWriter] = {}
         self._under_way: dict[Kind, set[str]] = {kind: set() for kind in Kind}
         """Jobs whose start was heard and whose end was not."""
-        self._answers: dict[int, tuple[asyncio.StreamWriter, asyncio.Future[dict[str, Any]]]] = {}
+        self._answers: dict[int, tuple[asyncio.StreamWriter, asyncio.Future[Answered]]] = {}
         """Questions under way, by number: whom they were put to, and what waits."""
         self._numbers = itertools.count(1)
-        self._listeners: list[Callable[[dict[str, Any]], None]] = []
+        self._listeners: list[Callable[[JobEnded], None]] = []
         self._server: asyncio.Server | None = None
         self._callers = dict.fromkeys(Kind, 0)
         self._pace = {kind: Pace() for kind in Kind}
@@ -162,7 +204,7 @@ class Hub:
         if self._server:
             self._server.close()
         for ticket in list(self._tickets.values()):
-            ticket._push({"type": "end", "state": "cancelled", "job": ticket.id, "closing": True})
+            ticket._push(End(job=ticket.id, state=State.CANCELLED, closing=True))
         self._tickets.clear()
         self._callers = dict.fromkeys(Kind, 0)
         self._threads.shutdown(wait=True)
@@ -226,9 +268,9 @@ class Hub:
 
     async def turn_away(self, kind: Kind) -> None:
         """Tell every caller that waits for a model that it could not be loaded: when it will be, nobody knows."""
-        error = Unavailable(self._models[kind].error).record()
+        error = msgspec.Raw(encode(Unavailable(self._models[kind].error).record()))
         for ticket in [ticket for ticket in self._tickets.values() if ticket.kind is kind]:
-            ticket._push({"type": "end", "job": ticket.id, "state": "failed", "error": error})
+            ticket._push(End(job=ticket.id, state=State.FAILED, error=error))
             with contextlib.suppress(NotFound, DiskFull):  # its row is not there, or is cancelled at the next start
                 await self.cancel(ticket.id)
 
@@ -245,9 +287,9 @@ class Hub:
         if row is None or row.state.ended:
             if first is None:
                 self._forget(held.job)
-            ticket._push({"type": "end", "job": held.job, "state": str(row.state if row else State.CANCELLED)})
+            ticket._push(End(job=held.job, state=row.state if row else State.CANCELLED))
         elif row.state is State.RUNNING:
-            ticket._push({"type": "started", "job": held.job})
+            ticket._push(Started(job=held.job))
         return ticket
 
     def shared(self, ticket: Ticket) -> bool:
@@ -264,49 +306,62 @@ class Hub:
     async def cancel(self, job: str) -> State:
         state = await self.in_thread(lambda: self.store.cancel(job))
         if state is State.CANCELLED and (ticket := self._forget(job)):
-            ticket._push({"type": "end", "state": "cancelled", "job": job})
+            ticket._push(End(job=job, state=State.CANCELLED))
         for kind in Kind:
             self._waker.wake(kind)
         return state
 
-    async def outcome(self, job: str, event: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """The result of an ended job, or its error raised."""
-        if event and event.get("closing"):
+    async def outcome(self, job: str, type: type[R], end: End | None = None) -> R:
+        """The result of an ended job as a struct of `type`, or its error raised."""
+        if end and end.closing:
             raise Unavailable(_SHUTTING_DOWN)
-        if event and event["state"] == "done" and "result" in event:
-            return dict(event["result"])
-        if event and event["state"] == "failed" and "error" in event:
-            raise BatchError.from_record(dict(event["error"]))
+        if end and end.state is State.DONE and end.result is not ABSENT:
+            return decode(bytes(end.result), type)
+        if end and end.state is State.FAILED and end.error is not ABSENT:
+            raise BatchError.from_record(decode(bytes(end.error), dict[str, Any]))
         row: Job | None = await self.in_thread(lambda: self.store.job(job))
         if row is None:
             raise Cancelled(f"Job {job} is gone.")
         if row.state is State.DONE:
-            return dict(row.result or {})
+            result = row.result
+            if not isinstance(result, type):
+                raise UnreadableJob()
+            return result
         if row.state is State.FAILED:
             raise BatchError.from_record(dict(row.error or {}))
         raise Cancelled(f"Job {job} was cancelled.")
 
-    async def ask(self, kind: Kind, question: str, payload: Mapping[str, Any], timeout: float = 60.0) -> dict[str, Any]:
+    @overload
+    async def ask(self, kind: Kind, question: Tokenize, timeout: float = 60.0) -> Tokenized: ...
+    @overload
+    async def ask(self, kind: Kind, question: Detokenize, timeout: float = 60.0) -> Detokenized: ...
+    @overload
+    async def ask(self, kind: Kind, question: ApplyTemplate, timeout: float = 60.0) -> TemplateApplied: ...
+    @overload
+    async def ask(self, kind: Kind, question: CountTokens, timeout: float = 60.0) -> TokenCount: ...
+    @overload
+    async def ask(self, kind: Kind, question: ReadEngineMetrics, timeout: float = 60.0) -> EngineMetrics: ...
+    async def ask(self, kind: Kind, question: Question, timeout: float = 60.0) -> Answer:
         """Put a question to a worker's engine; waits while the model loads, as a job would, and `timeout` seconds from
         then on. Raises its BatchError, or Unavailable."""
         writer = await self._ready(kind)
         number = next(self._numbers)
-        future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
         self._answers[number] = writer, future
         try:
             async with asyncio.timeout(timeout):
-                writer.write(packed({"ask": number, "question": question, "payload": payload}) + b"\n")
+                writer.write(encode(Ask(number=number, question=question)) + b"\n")
                 await writer.drain()
-                answer = await future
+                answered = await future
         except TimeoutError:
             raise Unavailable(f"The {kind} worker did not answer within {timeout:.0f} seconds; try again.") from None
         except ConnectionError:
             raise Unavailable(_STOPPED) from None
         finally:
             del self._answers[number]
-        if "error" in answer:
-            raise BatchError.from_record(answer["error"])
-        return dict(answer["answer"])
+        if answered.error is not ABSENT:
+            raise BatchError.from_record(decode(bytes(answered.error), dict[str, Any]))
+        return decode(bytes(answered.answer), ANSWER_TYPES[type(question)])
 
     async def _ready(self, kind: Kind) -> asyncio.StreamWriter:
         """Wait for a kind's model to be in; the way to its worker."""
@@ -345,9 +400,8 @@ class Hub:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def listen(self, callback: Callable[[dict[str, Any]], None]) -> None:
-        """Be called, on the loop, with every job's "end" event: {"type", "job", "state", "kind", "waited"}, the last being
-        whether a caller waited for it on a socket."""
+    def listen(self, callback: Callable[[JobEnded], None]) -> None:
+        """Be called, on the loop, for every job that ends."""
         self._listeners.append(callback)
 
     async def keep(self, data: bytes, *, durable: bool = False) -> str:
@@ -375,8 +429,8 @@ class Hub:
         kind: Kind | None = None
         try:
             async for frame in _frames(reader):
-                if "hello" in frame:
-                    kind = Kind(frame["hello"])
+                if isinstance(frame, Hello):
+                    kind = frame.kind
                     if before := self._writers.get(kind):
                         before.close()  # should it still live, it ends when it finds that nobody listens
                     self._writers[kind] = writer
@@ -385,7 +439,7 @@ class Hub:
                         status="loading",
                         progress=0.0,
                         error=None,
-                        pid=frame["pid"],
+                        pid=frame.pid,
                         busy=None,
                         beat=time.monotonic(),
                     )
@@ -394,8 +448,8 @@ class Hub:
                     self._under_way[kind] = set()
                     for job in untold:
                         await self._noticed(job)
-                elif "notice" in frame:
-                    await self._noticed(str(frame["notice"]))
+                elif isinstance(frame, RowChanged):
+                    await self._noticed(frame.job)
                 elif kind is not None:
                     self._heard(kind, frame)
         except (ConnectionResetError, asyncio.CancelledError):
@@ -410,70 +464,69 @@ class Hub:
                     self.set_model(kind, status="loading", progress=0.0, pid=None, busy=None)
             for asked, future in self._answers.values():
                 if asked is writer and not future.done():
-                    future.set_result({"error": Unavailable(_STOPPED).record()})
+                    future.set_result(Answered(number=0, error=msgspec.Raw(encode(Unavailable(_STOPPED).record()))))
 
-    def _heard(self, kind: Kind, frame: dict[str, Any]) -> None:
-        if "to" in frame:
-            _, future = self._answers.get(frame["to"], (None, None))
-            if future and not future.done():
-                future.set_result(frame)
-            return
-        event = frame["type"]
-        if event == "loading":
-            self.set_model(kind, status="loading", progress=frame["progress"])
-        elif event == "ready":
-            self.set_model(kind, status="ready", progress=1.0, facts=frame["facts"], error=None)
-        elif event == "broken":
-            self.set_model(kind, status="failed", error=frame["message"])
-        elif event == "beat":
-            self.set_model(kind, beat=time.monotonic())
-        else:
-            # A job that makes progress is alive, whatever it tells of.
-            if (now := time.monotonic()) - self._models[kind].beat > _BEAT:
-                self.set_model(kind, beat=now)
-            self._job_event(kind, frame)
+    def _heard(self, kind: Kind, frame: WorkerFrame) -> None:
+        match frame:
+            case Answered():
+                _, future = self._answers.get(frame.number, (None, None))
+                if future and not future.done():
+                    future.set_result(frame)
+            case Loading():
+                self.set_model(kind, status="loading", progress=frame.progress)
+            case Ready():
+                self.set_model(kind, status="ready", progress=1.0, info=frame.info, error=None)
+            case Broken():
+                self.set_model(kind, status="failed", error=frame.message)
+            case Beat():
+                self.set_model(kind, beat=time.monotonic())
+            case Hello() | RowChanged():
+                pass
+            case _:
+                # A job that makes progress is alive, whatever it reports.
+                if (now := time.monotonic()) - self._models[kind].beat > _BEAT:
+                    self.set_model(kind, beat=now)
+                self._job_event(kind, frame)
 
-    def _job_event(self, kind: Kind, event: dict[str, Any]) -> None:
-        job = event["job"]
+    def _job_event(self, kind: Kind, event: TicketEvent) -> None:
+        job = event.job
         ticket = self._tickets.get(job)
-        if event["type"] == "started":
+        if isinstance(event, Started):
             self._under_way[kind].add(job)
             self.set_model(kind, busy=job)
-        elif event["type"] == "end":
+        elif isinstance(event, End):
             self._forget(job)
             self._under_way[kind].discard(job)
-            self.set_model(kind, busy=event.get("resumes"))
-            if "seconds" in event:
-                self._pace[kind].ended(event["seconds"])
+            self.set_model(kind, busy=event.resumes)
+            if event.seconds is not None:
+                self._pace[kind].ended(event.seconds)
         if ticket:
             ticket._push(event)
-        if event["type"] == "end":
-            self._tell(kind, event, waited=ticket is not None)
+        if isinstance(event, End):
+            self._tell(JobEnded(job=job, kind=kind, state=event.state, waited=ticket is not None))
 
-    def _tell(self, kind: Kind, event: dict[str, Any], *, waited: bool) -> None:
+    def _tell(self, ended: JobEnded) -> None:
         for callback in self._listeners:
             try:
-                callback({**event, "kind": kind, "waited": waited})
+                callback(ended)
             except Exception:
-                # Not the event itself: it may hold a result, which belongs in no log.
-                logger.exception("a listener failed on the end of job %s", event["job"])
+                logger.exception("a listener failed on the end of job %s", ended.job)
 
     async def _noticed(self, job: str) -> None:
         """Another process changed this job's row: a job that it ended has no worker that would tell us."""
         row = await self.in_thread(lambda: self.store.job(job))
         if row is None or not row.state.ended:
             return
-        event = {"type": "end", "job": job, "state": str(row.state)}
         if ticket := self._forget(job):
-            ticket._push(event)
-        self._tell(row.kind, event, waited=ticket is not None)
+            ticket._push(End(job=job, state=row.state))
+        self._tell(JobEnded(job=job, kind=row.kind, state=row.state, waited=ticket is not None))
 
     def callers(self, kind: Kind) -> int:
         """How many callers wait for jobs of a kind."""
         return self._callers[kind]
 
 
-async def _frames(reader: asyncio.StreamReader) -> AsyncIterator[dict[str, Any]]:
+async def _frames(reader: asyncio.StreamReader) -> AsyncIterator[WorkerFrame]:
     """What a worker sends; raises ValueError when a frame is longer than any that it should send."""
     pieces: list[bytes] = []
     size = 0
@@ -483,7 +536,7 @@ async def _frames(reader: asyncio.StreamReader) -> AsyncIterator[dict[str, Any]]
             whole[0] = b"".join((*pieces, whole[0]))
             pieces, size = [], 0
             for line in whole:
-                yield unpacked(line)
+                yield decode(line, WorkerFrame)
         pieces.append(rest)
         size += len(rest)
         if size > _FRAME_LIMIT:

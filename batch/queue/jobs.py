@@ -1,4 +1,4 @@
-"""The job: what every door (HTTP, folder, batch file, command line) turns its work into. Pure, no I/O."""
+"""The job: what HTTP, folder, batch file and command line turn its work into. Pure, no I/O."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from batch.errors import BatchError
+
+if TYPE_CHECKING:
+    from batch.payloads.job_payload import Payload, Result
 
 
 class Kind(StrEnum):
@@ -75,15 +81,25 @@ class Priority(IntEnum):
     """A caller waits on the socket."""
 
 
+KIND_OF_TASK: Mapping[str, Kind] = {
+    "chat": Kind.VLM,
+    "completion": Kind.VLM,
+    "embed": Kind.EMBEDDING,
+    "transcribe": Kind.STT,
+}
+"""Which model does a task; the payload of each is a struct in batch/payloads/."""
+
+
+class UnreadableJob(BatchError):
+    """This job was written by another version of batch and cannot be read: cancel it and send it again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Draft:
     """A job before it is accepted."""
 
-    kind: Kind
-    task: str
-    """What to do: chat, completion, embed or transcribe; docs in batch/payloads/."""
-    request: Mapping[str, Any]
-    """JSON object; holds sha256 names of spooled payloads, never the payloads."""
+    payload: Payload
+    """What to do; holds sha256 names of spooled bytes, never the bytes."""
     origin: Origin
     priority: Priority
     blobs: tuple[str, ...] = ()
@@ -93,11 +109,32 @@ class Draft:
     parent: str | None = None
     """Id of the job or batch this one belongs to."""
     waited: bool = False
-    """True when the job is worthless once its caller is gone: cancelled at start-up after a crash."""
+    """True when the job is worthless once its client is gone: cancelled at start-up after a crash."""
     id: str = field(default_factory=lambda: new_id())
+
+    @property
+    def task(self) -> str:
+        """What to do in a word: chat, completion, embed or transcribe."""
+        return str(type(self.payload).__struct_config__.tag)
+
+    @property
+    def kind(self) -> Kind:
+        """Which model it is for."""
+        return KIND_OF_TASK[self.task]
 
 
 @dataclass(frozen=True, slots=True)
+class JobProgress:
+    """How far a running job is, as its row has it: written about once a second."""
+
+    done: float
+    total: float | None = None
+    unit: str = "tokens"
+    start: float | None = None
+    """Where this attempt began, which an earlier one may have reached."""
+
+
+@dataclass(frozen=True)
 class Job:
     """One row of the job table. Times are Unix seconds, None until they happen."""
 
@@ -107,22 +144,55 @@ class Job:
     state: State
     origin: Origin
     priority: int
-    request: Mapping[str, Any]
+    payload_json: str
+    """What `payload` is read from."""
     created_at: float
     attempts: int = 0
     """How often a worker has taken it."""
     started_at: float | None = None
     finished_at: float | None = None
-    result: Mapping[str, Any] | None = None
+    result_json: str | None = None
+    """What `result` is read from."""
     error: Mapping[str, Any] | None = None
     """What BatchError.record gave."""
-    progress: Mapping[str, Any] | None = None
-    """{"done": n, "total": n or None, "unit": "tokens"}, written about once a second."""
+    progress: JobProgress | None = None
     source: str | None = None
     parent: str | None = None
     cancel: bool = False
-    """A person or the caller wants it stopped; the worker obeys at its next unit."""
+    """A person or the client wants it stopped; the worker obeys at its next yield point."""
     waited: bool = False
+
+    @cached_property
+    def payload(self) -> Payload:
+        """What to do. Raises UnreadableJob where the row does not hold what this version of batch writes."""
+        from msgspec import ValidationError  # here, as `batch status` needs no payload and msgspec costs a tenth of its time
+
+        from batch.payloads.job_payload import decode_payload
+
+        try:
+            return decode_payload(self.task, self.payload_json)
+        except (ValidationError, ValueError, KeyError, RecursionError) as error:
+            raise self._unreadable("payload", error) from error
+
+    @cached_property
+    def result(self) -> Result | None:
+        """What came out, None before. Raises UnreadableJob where the row does not hold what this version of batch writes."""
+        if self.result_json is None:
+            return None
+        from msgspec import ValidationError
+
+        from batch.payloads.job_payload import decode_result
+
+        try:
+            return decode_result(self.task, self.result_json)
+        except (ValidationError, ValueError, KeyError, RecursionError) as error:
+            raise self._unreadable("result", error) from error
+
+    def _unreadable(self, part: str, error: Exception) -> UnreadableJob:
+        return UnreadableJob(
+            f"The {part} of job {self.id} ({self.task}) was written by another version of batch and cannot be read ({error}): "
+            "send the file or request again."
+        )
 
 
 def new_id() -> str:

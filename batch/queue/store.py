@@ -14,13 +14,14 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from batch import fail_points
 from batch.errors import BatchError, Conflict, DiskFull, NotFound, WorkerDied
 from batch.queue import database_schema as schema
-from batch.queue.jobs import TRANSITIONS, Draft, Job, Kind, Origin, State
+from batch.queue.jobs import TRANSITIONS, Draft, Job, JobProgress, Kind, Origin, State
 
 logger = logging.getLogger("batch.queue")
 
@@ -58,6 +59,8 @@ class Transaction:
 
     def submit(self, draft: Draft) -> None:
         """Job row and message, together."""
+        from batch.payloads.json_text import encode  # here, as `batch status` submits nothing
+
         fail_points.reach("spooled")
         message = self._enqueue(draft.kind, draft.id, draft.priority)
         self._conn.execute(
@@ -70,7 +73,7 @@ class Transaction:
                 State.QUEUED,
                 draft.origin,
                 int(draft.priority),
-                _dump(draft.request),
+                encode(draft.payload).decode(),
                 draft.source,
                 draft.parent,
                 draft.waited,
@@ -385,19 +388,21 @@ class Store:
         row = self.read("select cancel from job where id=?", (job,))
         return bool(row and row[0][0])
 
-    def progress(self, job: str, progress: Mapping[str, Any]) -> None:
+    def progress(self, job: str, progress: JobProgress) -> None:
         with self.transaction() as transaction:
-            transaction.execute("update job set progress=? where id=?", (_dump(progress), job))
+            transaction.execute("update job set progress=? where id=?", (_dump(asdict(progress)), job))
 
     # -- checkpoints and payloads
 
-    def checkpoint(self, job: str, step: int, data: Mapping[str, Any]) -> None:
+    def checkpoint(self, job: str, step: int, data: str) -> None:
+        """Write down a finished step of a job, as JSON text."""
         with self.transaction(durable=True) as transaction:
-            transaction.execute("insert or replace into checkpoint values (?,?,?)", (job, step, _dump(data)))
+            transaction.execute("insert or replace into checkpoint values (?,?,?)", (job, step, data))
 
-    def checkpoints(self, job: str) -> list[Mapping[str, Any]]:
+    def checkpoints(self, job: str) -> list[str]:
+        """The finished steps of a job in order, as JSON texts."""
         rows = self.read("select data from checkpoint where job=? order by step", (job,))
-        return [json.loads(row[0]) for row in rows]
+        return [row[0] for row in rows]
 
     def refer(self, job: str, sha256: str) -> None:
         """Tie a result's spool file to its job."""
@@ -557,14 +562,14 @@ def _job(row: Sequence[Any]) -> Job:
         state=State(state),
         origin=Origin(origin),
         priority=priority,
-        request=json.loads(request),
+        payload_json=request,
         created_at=created,
         attempts=attempts,
         started_at=started,
         finished_at=finished,
-        result=_load(result),
+        result_json=result,
         error=_load(error),
-        progress=_load(progress),
+        progress=None if progress is None else JobProgress(**json.loads(progress)),
         source=source,
         parent=parent,
         cancel=bool(cancel),

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
+import msgspec
+
+from batch.payloads.events import JobEvent, ProgressUnit
+from batch.payloads.job_payload import Payload, Result
+from batch.payloads.model_info import AnyModelInfo
+from batch.payloads.questions import Answer, Question
 from batch.queue.jobs import Job
+
+C = TypeVar("C", bound=msgspec.Struct)
 
 
 class Work(Protocol):
@@ -16,8 +24,8 @@ class Work(Protocol):
     def job(self) -> Job: ...
 
     @property
-    def request(self) -> Mapping[str, Any]:
-        """job.request."""
+    def payload(self) -> Payload:
+        """What to do."""
         ...
 
     @property
@@ -25,17 +33,17 @@ class Work(Protocol):
         """True while somebody listens: deltas to nobody need not be made."""
         ...
 
-    def unit(self, done: float | None = None, total: float | None = None, name: str = "tokens") -> int:
-        """The one yield point: call between two units of work (a prompt slice, a token, a 30 s window, a pack).
+    def unit(self, done: float | None = None, total: float | None = None, name: ProgressUnit = "tokens") -> int:
+        """The one yield point: call between two steps (a prompt slice, a token, a 30 s window, a batch of texts).
 
         Raises Cancelled when the job is to stop (let it pass through). Runs whatever is more urgent on this same
         engine, by calling `engine.run` again from inside, before it returns. Returns how many threads the next
-        unit may use, at least 1. Costs a few microseconds when nothing is up.
+        step may use, at least 1. Costs a few microseconds when nothing is up.
         """
         ...
 
-    def emit(self, event: Mapping[str, Any]) -> None:
-        """Push an event ({"type": "delta", …}) to whoever waits for the job; dropped when nobody does."""
+    def emit(self, event: JobEvent) -> None:
+        """Send an event to whoever waits for the job; dropped when nobody does. The worker fills in `event.job`."""
         ...
 
     def blob(self, sha256: str) -> Path:
@@ -46,11 +54,11 @@ class Work(Protocol):
         """Put result bytes in the spool, tied to this job's row; returns their sha256."""
         ...
 
-    def checkpoint(self, step: int, data: Mapping[str, Any]) -> None:
+    def checkpoint(self, step: int, data: msgspec.Struct) -> None:
         """Write a finished step durably; a restart resumes behind it."""
         ...
 
-    def checkpoints(self) -> list[Mapping[str, Any]]:
+    def checkpoints(self, type: type[C]) -> list[C]:
         """What earlier attempts wrote, in order of step."""
         ...
 
@@ -59,7 +67,7 @@ class Work(Protocol):
         to be done together with this one. Each must be ended with `finish` or `fail`."""
         ...
 
-    def finish(self, result: Mapping[str, Any]) -> None:
+    def finish(self, result: Result) -> None:
         """End a mate; the loop itself ends the job that `run` returned for."""
         ...
 
@@ -76,25 +84,24 @@ class Engine(Protocol):
     """One model, loaded once, one job at a time; `run` may be entered again from inside `Work.unit`."""
 
     brief: bool
-    """Whether its units take milliseconds, so that a waiting caller's job need not be told of when it starts."""
+    """Whether its steps take milliseconds, so that a waiting client's job need not be told of when it starts."""
 
-    def load(self, report: Callable[[float], None]) -> Mapping[str, Any]:
-        """Load the model, reporting progress 0..1; returns what `/props` and `/v1/models` tell (see `Facts` keys:
-        model (name), path, size (bytes), n_ctx, n_ctx_train, n_vocab, n_params, n_embd, vision (bool), template…).
+    def load(self, report: Callable[[float], None]) -> AnyModelInfo:
+        """Load the model, reporting progress 0..1; returns what is known of it.
 
         Raises ModelProblem with a sentence that names the file.
         """
         ...
 
-    def run(self, work: Work) -> Mapping[str, Any]:
-        """Do the job and return its result (batch/payloads/). A BatchError fails the job with that error."""
+    def run(self, work: Work) -> Result:
+        """Do the job and return its result. A BatchError fails the job with that error."""
         ...
 
-    def ask(self, question: str, payload: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Answer a quick question that needs no turn (tokenize, detokenize, apply_template, count, metrics).
+    def ask(self, question: Question) -> Answer:
+        """Answer a quick question that needs no turn; the answer's type is the question's in `ANSWER_TYPES`.
 
         Called from another thread while `run` may be busy: touch nothing that `run` changes. A BatchError goes back
-        to who asked.
+        to who asked; NotSupported for a question that this engine cannot answer.
         """
         ...
 

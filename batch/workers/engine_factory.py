@@ -5,6 +5,7 @@ from __future__ import annotations
 from batch.queue.jobs import Kind
 from batch.settings import Settings
 from batch.workers.engine import Engine
+from batch.workers.untyped_engine import UntypedEngine
 
 WEIGHTLESS = "weightless"
 """A model "name" that asks for the engine without weights, for tests of the path."""
@@ -19,12 +20,12 @@ def build(kind: Kind, settings: Settings) -> Engine:
         case Kind.VLM:
             from batch.workers.chat.engine import VlmEngine
 
-            return VlmEngine(settings)
+            return UntypedEngine(kind, VlmEngine(settings))
         case Kind.EMBEDDING:
             from batch.workers.embedding.engine import EmbeddingEngine
 
-            return EmbeddingEngine(settings)
+            return UntypedEngine(kind, EmbeddingEngine(settings))
         case Kind.STT:
             from batch.workers.speech.engine import SpeechEngine
 
-            return SpeechEngine(settings)
+            return UntypedEngine(kind, SpeechEngine(settings))

@@ -5,13 +5,33 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import struct
 import threading
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Sequence
 
-from batch.errors import BadRequest
+from batch.errors import BadRequest, NotSupported
+from batch.payloads.chat import (
+    AssistantMessage,
+    ChatChoice,
+    ChatPayload,
+    ChatResult,
+    CompletionPayload,
+    FinishReason,
+    GenerationParams,
+    ImagePart,
+    Message,
+    MessageDelta,
+    Timings,
+    Usage,
+)
+from batch.payloads.embedding import EmbeddingPayload, EmbeddingResult
+from batch.payloads.events import Delta
+from batch.payloads.job_payload import Result
+from batch.payloads.model_info import AnyModelInfo, ChatModelInfo, EmbeddingModelInfo, SpeechModelInfo
+from batch.payloads.questions import Answer, CountTokens, EngineMetrics, Question, ReadEngineMetrics, TokenCount
+from batch.payloads.speech import TranscriptionPayload, TranscriptionResult, TranscriptSegment
 from batch.queue.jobs import Kind
 from batch.workers.engine import Work
 
@@ -28,113 +48,114 @@ class WeightlessEngine:
         self.brief = kind is Kind.EMBEDDING
         self._stop = threading.Event()
 
-    def load(self, report: Callable[[float], None]) -> Mapping[str, Any]:
+    def load(self, report: Callable[[float], None]) -> AnyModelInfo:
         report(1.0)
-        return {"model": "weightless", "n_ctx": 4096, "n_embd": 8}
-
-    def run(self, work: Work) -> Mapping[str, Any]:
-        self._stop.clear()
         match self._kind:
             case Kind.VLM:
-                return self._chat(work)
+                return ChatModelInfo(model="weightless", n_ctx=4096, n_embd=8, vision=True)
             case Kind.EMBEDDING:
-                return self._embed(work)
+                return EmbeddingModelInfo(model="weightless", n_ctx=4096, n_embd=8)
             case Kind.STT:
-                size = work.blob(work.request["blob"]).stat().st_size
-                text = f" a file of {size} bytes\n"
-                segment = {
-                    "id": 0,
-                    "seek": 0,
-                    "start": 0.0,
-                    "end": 1.0,
-                    "text": text,
-                    "tokens": [],
-                    "temperature": 0.0,
-                    "avg_logprob": 0.0,
-                    "compression_ratio": 1.0,
-                    "no_speech_prob": 0.0,
-                    "words": [],
-                }
-                return {
-                    "text": text,
-                    "language": "en",
-                    "language_name": "english",
-                    "duration": 1.0,
-                    "segments": [segment],
-                    "ms": 0.0,
-                }
+                return SpeechModelInfo(model="weightless", n_ctx=4096, n_embd=8)
 
-    def _chat(self, work: Work) -> Mapping[str, Any]:
-        content = (
-            (work.request["messages"] or [{}])[-1].get("content") if "messages" in work.request else work.request["prompt"]
-        )
-        if isinstance(content, list):
-            for part in content:
-                if isinstance(part, dict) and part.get("type") == "image":
-                    work.blob(part["blob"])
-            content = " ".join(p.get("text", "a picture") if isinstance(p, dict) else str(p) for p in content)
-        words = str(content).split()
-        if words and words[0] == "crash":
-            import os
+    def run(self, work: Work) -> Result:
+        self._stop.clear()
+        match work.payload:
+            case ChatPayload() as payload:
+                return self._chat(work, _last_words(work, payload.messages), payload.generation)
+            case CompletionPayload() as payload:
+                prompt = payload.prompt
+                words = prompt if isinstance(prompt, str) else " ".join(map(str, prompt))
+                return self._chat(work, words, payload.generation)
+            case EmbeddingPayload() as payload:
+                return self._embed(work, payload)
+            case TranscriptionPayload() as payload:
+                text = f" a file of {work.blob(payload.blob).stat().st_size} bytes\n"
+                segment = TranscriptSegment(
+                    id=0,
+                    start=0.0,
+                    end=1.0,
+                    text=text,
+                    temperature=0.0,
+                    avg_logprob=0.0,
+                    compression_ratio=1.0,
+                    no_speech_prob=0.0,
+                    words=[],
+                )
+                return TranscriptionResult(
+                    text=text, language="en", language_name="english", duration=1.0, segments=[segment], ms=0.0
+                )
 
-            os._exit(139)
-        if words and words[0] == "hang":
-            threading.Event().wait()
-        if words and words[0] == "refuse":
-            raise BadRequest("The message asks to be refused.")
-        generation = work.request.get("generation") or {}
-        pause, most = (generation.get("seed") or 0) / 1000, generation.get("max_tokens") or 1 << 30
-        begun = time.monotonic()
-        for done, word in enumerate(words[:most]):
+    def _chat(self, work: Work, content: str, generation: GenerationParams) -> ChatResult:
+        words = content.split()
+        match words[:1]:
+            case ["crash"]:
+                os._exit(139)
+            case ["hang"]:
+                threading.Event().wait()
+            case ["refuse"]:
+                raise BadRequest("The message asks to be refused.")
+        pause, limit = (generation.seed or 0) / 1000, generation.max_tokens or 1 << 30
+        started = time.monotonic()
+        for done, word in enumerate(words[:limit]):
             work.unit(done, len(words))
             if pause and self._stop.wait(pause):
                 work.unit()
-            work.emit({"type": "delta", "index": 0, "delta": {"content": f"{word} "}})
-        text = "".join(f"{w} " for w in words[:most])
-        ms = (time.monotonic() - begun) * 1000
-        finish = "length" if len(words) > most else "stop"
-        work.emit({"type": "delta", "index": 0, "delta": {}, "finish_reason": finish})
-        return {
-            "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}],
-            "usage": {
-                "prompt_tokens": len(words),
-                "completion_tokens": len(words),
-                "total_tokens": 2 * len(words),
-                "prompt_tokens_details": {"cached_tokens": 0},
-            },
-            "timings": {
-                "cache_n": 0,
-                "prompt_n": len(words),
-                "prompt_ms": 0.0,
-                "predicted_n": len(words),
-                "predicted_ms": ms,
-            },
-        }
+            work.emit(Delta(delta=MessageDelta(content=f"{word} ")))
+        text = "".join(f"{word} " for word in words[:limit])
+        finish: FinishReason = "length" if len(words) > limit else "stop"
+        work.emit(Delta(finish_reason=finish))
+        return ChatResult(
+            choices=[ChatChoice(message=AssistantMessage(content=text), text=text, finish_reason=finish)],
+            usage=Usage(prompt_tokens=len(words), completion_tokens=len(words), total_tokens=2 * len(words)),
+            timings=Timings(
+                cache_n=0,
+                prompt_n=len(words),
+                prompt_ms=0.0,
+                predicted_n=len(words),
+                predicted_ms=(time.monotonic() - started) * 1000,
+            ),
+        )
 
-    def _embed(self, work: Work) -> Mapping[str, Any]:
-        request = work.request
-        inputs = json.loads(work.blob(request["blob"]).read_bytes()) if "blob" in request else request["inputs"]
+    def _embed(self, work: Work, payload: EmbeddingPayload) -> EmbeddingResult:
+        inputs = payload.inputs or []
+        if payload.blob is not None:
+            inputs = json.loads(work.blob(payload.blob).read_bytes())
         vectors = b""
         for done, text in enumerate(inputs):
             work.unit(done, len(inputs), "texts")
             digest = hashlib.sha256(str(text).encode()).digest()[:8]
             norm = sum(b * b for b in digest) ** 0.5 or 1.0
             vectors += struct.pack("<8f", *(b / norm for b in digest))
-        return {
-            "count": len(inputs),
-            "dimensions": 8,
-            "vectors": base64.b64encode(vectors).decode(),
-            "tokens": [len(str(t).split()) for t in inputs],
-            "ms": 0.0,
-        }
+        return EmbeddingResult(
+            count=len(inputs),
+            dimensions=8,
+            vectors=base64.b64encode(vectors).decode(),
+            tokens=[len(str(text).split()) for text in inputs],
+            ms=0.0,
+        )
 
-    def ask(self, question: str, payload: Mapping[str, Any]) -> Mapping[str, Any]:
-        if question == "count":
-            return {"tokens": len(str(payload).split()), "n_ctx": 4096}
-        raise BadRequest(f"The engine without weights cannot answer {question}.")
+    def ask(self, question: Question) -> Answer:
+        match question:
+            case CountTokens():
+                return TokenCount(tokens=len(str(question.payload).split()), n_ctx=4096)
+            case ReadEngineMetrics():
+                return EngineMetrics()
+        raise NotSupported(f"The engine without weights cannot answer {type(question).__name__}.")
 
     def interrupt(self) -> None:
         self._stop.set()
 
     def close(self) -> None:
         pass
+
+
+def _last_words(work: Work, messages: Sequence[Message]) -> str:
+    """The last message as text, its pictures looked up in the spool."""
+    content = messages[-1].content if messages else None
+    if not isinstance(content, list):
+        return content or ""
+    for part in content:
+        if isinstance(part, ImagePart):
+            work.blob(part.blob)
+    return " ".join("a picture" if isinstance(part, ImagePart) else part.text for part in content)

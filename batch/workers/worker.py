@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from huey.consumer import Consumer
+from msgspec import Raw, Struct
+from msgspec.structs import replace
 
 from batch import fail_points
 from batch.cpu_sharing import CoreTable
 from batch.errors import BatchError, Cancelled, DiskFull, ModelProblem
+from batch.payloads.events import JobEvent, Progress, ProgressUnit, Started
+from batch.payloads.job_payload import Payload, Result
+from batch.payloads.json_text import decode, encode
 from batch.queue.channel import EventStream, WakeListener
+from batch.queue.frames import ABSENT, Answered, Beat, Broken, End, Hello, Loading, Ready
 from batch.queue.huey_storage import JobHuey
-from batch.queue.jobs import Job, Kind, Priority, State
+from batch.queue.jobs import Job, JobProgress, Kind, Priority, State, UnreadableJob
 from batch.queue.spool import Spool
 from batch.queue.store import Store
 from batch.settings import Settings
 from batch.workers.engine import Engine, Work
 
 T = TypeVar("T")
+C = TypeVar("C", bound=Struct)
 logger = logging.getLogger("batch.worker")
 
 LOOK = 0.25
@@ -39,7 +46,7 @@ DISK = 1.0
 _STUCK = 2.0
 """Seconds beyond the grace time after which a job that reaches no unit is put back over its engine's head."""
 _INLINE = 256 << 10
-"""Results up to this many characters travel in the end event, which saves the waiting side a read."""
+"""Results up to this many bytes travel in the end event, which saves the waiting side a read."""
 
 
 class Stopping(BaseException):
@@ -80,11 +87,11 @@ class Worker:
     # -- life
 
     def run(self) -> None:
-        self.events.send({"hello": self.kind, "pid": os.getpid()})
+        self.events.send(Hello(kind=self.kind, pid=os.getpid()))
         for job, state in self.persist(lambda: self.store.recover(self.kind, self.settings.queue.attempts)):
             logger.warning("job %s was left by a worker that died: %s", job, state)
             if state.ended:
-                self.events.send({"type": "end", "job": job, "state": state})
+                self.events.send(End(job=job, state=state))
         WakeListener(self.settings.state_dir, self.kind, self._woken)
         threading.Thread(target=self._answer, name="questions", daemon=True).start()
         # The model is loaded, used and freed in the consumer's thread, so the libraries see one thread only.
@@ -114,10 +121,10 @@ class Worker:
             now = time.monotonic()
             if now - last > 0.1 or progress >= 1.0:
                 last = now
-                self.events.send({"type": "loading", "progress": progress})
+                self.events.send(Loading(progress=progress))
 
         try:
-            facts = self.engine.load(report)
+            info = self.engine.load(report)
         except BatchError as error:
             self._broken(error)
         except Exception as error:
@@ -125,10 +132,10 @@ class Worker:
             self._broken(ModelProblem(f"The {self.kind} model could not be loaded: {error}."))
         else:
             self.loaded.set()
-            self.events.send({"type": "ready", "facts": dict(facts)})
+            self.events.send(Ready(info=info))
 
     def _broken(self, error: BatchError) -> None:
-        self.events.send({"type": "broken", "message": error.message})
+        self.events.send(Broken(message=error.message))
         self._take_no_more()
 
     def stop(self, grace: float) -> None:
@@ -165,7 +172,7 @@ class Worker:
                 told = True
                 if self.deadline is not None and time.monotonic() >= self.deadline:
                     raise Stopping() from error
-                self.events.send({"type": "beat"})
+                self.events.send(Beat())
                 time.sleep(DISK)
 
     # -- from other threads
@@ -180,17 +187,18 @@ class Worker:
 
     def _answer(self) -> None:
         """Answer questions, one at a time, beside the running job."""
-        for frame in self.events.frames():
-            reply: dict[str, Any] = {"to": frame["ask"]}
+        for ask in self.events.questions():
             try:
                 self.loaded.wait()
-                reply["answer"] = dict(self.engine.ask(frame["question"], frame["payload"]))
+                answered = Answered(number=ask.number, answer=Raw(encode(self.engine.ask(ask.question))))
             except BatchError as error:
-                reply["error"] = error.record()
+                answered = Answered(number=ask.number, error=_record(error))
             except Exception as error:
-                logger.exception("question %s failed", frame.get("question"))
-                reply["error"] = BatchError(f"The {self.kind} worker could not answer: {error}.").record()
-            self.events.send(reply)
+                logger.exception("question %s failed", type(ask.question).__name__)
+                answered = Answered(
+                    number=ask.number, error=_record(BatchError(f"The {self.kind} worker could not answer: {error}."))
+                )
+            self.events.send(answered)
         if self.deadline is None:
             # Nobody would hear of what we do; the next worker will be heard.
             logger.error("the supervisor hung up: ending")
@@ -212,7 +220,7 @@ class Worker:
             try:
                 if job.cancel:
                     raise Cancelled()
-                outcome: Mapping[str, Any] | Exception = self.engine.run(work)
+                outcome: Result | Exception = self.engine.run(work)
             except Exception as error:
                 outcome = error
             finally:
@@ -232,7 +240,7 @@ class Worker:
     def tell_started(self, job: Job) -> None:
         """Nobody needs to hear of a short piece of work at once: that news would only take a core from it."""
         tell = self.events.hold if job.waited and self.engine.brief else self.events.send
-        tell({"type": "started", "job": job.id})
+        tell(Started(job=job.id))
 
     def _weigh(self) -> None:
         """Tell the other workers how much this one computes: a waiting caller's work weighs twice bulk work."""
@@ -248,8 +256,6 @@ class RunningWork:
     def __init__(self, worker: Worker, job: Job) -> None:
         self._worker = worker
         self.job = job
-        self.request: Mapping[str, Any] = job.request
-        self.watched: bool = job.request.get("stream", job.waited) is not False and job.waited
         now = time.monotonic()
         self._begun = now
         self._next_look = now + LOOK
@@ -263,7 +269,7 @@ class RunningWork:
 
     # -- the yield point
 
-    def unit(self, done: float | None = None, total: float | None = None, name: str = "tokens") -> int:
+    def unit(self, done: float | None = None, total: float | None = None, name: ProgressUnit = "tokens") -> int:
         if self._start is None:
             self._start = done
         now = time.monotonic()
@@ -272,7 +278,7 @@ class RunningWork:
             self._look(now, done, total, name)
         return self._threads
 
-    def _look(self, now: float, done: float | None, total: float | None, name: str) -> None:
+    def _look(self, now: float, done: float | None, total: float | None, name: ProgressUnit) -> None:
         worker = self._worker
         worker.attention = False
         self._next_look = now + LOOK
@@ -290,25 +296,33 @@ class RunningWork:
         if now >= self._next_tell:
             self._next_tell = now + TELL
             if done is None:
-                worker.events.send({"type": "beat"})
+                worker.events.send(Beat())
             else:
-                progress = {"done": done, "total": total, "unit": name}
-                worker.events.send({"type": "progress", "job": self.job.id, **progress})
+                worker.events.send(Progress(job=self.job.id, done=done, total=total, unit=name))
                 if now >= self._next_write:
                     self._next_write = now + WRITE
                     with contextlib.suppress(DiskFull):  # nobody loses anything
-                        worker.store.progress(self.job.id, {**progress, "start": self._start})
+                        worker.store.progress(self.job.id, JobProgress(done, total, name, self._start))
         worker._weigh()
         self._threads = worker.threads()
 
     # -- what an engine may use
 
-    def emit(self, event: Mapping[str, Any]) -> None:
+    @property
+    def payload(self) -> Payload:
+        return self.job.payload
+
+    @cached_property
+    def watched(self) -> bool:
+        # Where a client waits for the result alone, nobody reads deltas.
+        return self.job.waited and getattr(self.payload, "stream", None) is not False
+
+    def emit(self, event: JobEvent) -> None:
         if self.watched:
             # What a caller waits for most comes at once, what follows it a few at a time.
             tell = self._worker.events.post if self._speaks else self._worker.events.send
             self._speaks = True
-            tell({**event, "job": self.job.id})
+            tell(replace(event, job=self.job.id))
 
     def blob(self, sha256: str) -> Path:
         path = self._worker.spool.path(sha256)
@@ -325,15 +339,15 @@ class RunningWork:
         # A caller is told that the disk is full; a file in the inbox has all the time in the world.
         return keep() if self.job.waited else self._worker.persist(keep)
 
-    def checkpoint(self, step: int, data: Mapping[str, Any]) -> None:
+    def checkpoint(self, step: int, data: Struct) -> None:
         try:
-            self._worker.store.checkpoint(self.job.id, step, data)
+            self._worker.store.checkpoint(self.job.id, step, encode(data).decode())
         except DiskFull as error:
             logger.warning("job %s goes on without writing down how far it is: %s", self.job.id, error.message)
 
-    def checkpoints(self) -> list[Mapping[str, Any]]:
+    def checkpoints(self, type: type[C]) -> list[C]:
         # Also on what counts as the first attempt: a job that was put back at shutdown has no attempt counted.
-        return self._worker.store.checkpoints(self.job.id)
+        return [decode(text, type) for text in self._worker.store.checkpoints(self.job.id)]
 
     def mates(self, limit: int) -> list[Work]:
         worker = self._worker
@@ -347,27 +361,30 @@ class RunningWork:
         taken: list[Work] = []
         for job in jobs:
             self._mates[job.id] = mate = RunningWork(worker, job)
-            taken.append(mate)
             worker.tell_started(job)
+            try:
+                mate.payload  # noqa: B018
+            except UnreadableJob as error:
+                mate.fail(error)
+            else:
+                taken.append(mate)
         return taken
 
     # -- the end
 
-    def finish(self, result: Mapping[str, Any]) -> None:
-        text = json.dumps(result, separators=(",", ":"))
-        event: dict[str, Any] = {"seconds": time.monotonic() - self._begun}
-        if len(text) <= _INLINE:
-            event["result"] = result
-        self._end(State.DONE, event, result=text)
+    def finish(self, result: Result) -> None:
+        text = encode(result)
+        inline = Raw(text) if len(text) <= _INLINE else ABSENT
+        self._end(State.DONE, seconds=time.monotonic() - self._begun, inline=inline, result=text.decode())
 
     def fail(self, error: Exception) -> None:
         if isinstance(error, Cancelled):
-            self._end(State.CANCELLED, {})
+            self._end(State.CANCELLED)
             return
         if not isinstance(error, BatchError):
             logger.error("job %s failed", self.job.id, exc_info=error)
             error = BatchError(f"The {self._worker.kind} worker could not do this job: {type(error).__name__}: {error}.")
-        self._end(State.FAILED, {"error": error.record()}, error=error.record())
+        self._end(State.FAILED, error=error)
 
     def put_back(self) -> None:
         """The service stops: this job and the mates taken with it wait for the next start."""
@@ -379,26 +396,34 @@ class RunningWork:
                 logger.error("job %s could not be put back: %s", work.job.id, error.message)
 
     def _end(
-        self, state: State, event: dict[str, Any], *, result: str | None = None, error: Mapping[str, Any] | None = None
+        self,
+        state: State,
+        *,
+        seconds: float | None = None,
+        inline: Raw = ABSENT,
+        result: str | None = None,
+        error: BatchError | None = None,
     ) -> None:
         worker = self._worker
         stack = worker.stack
-        told = {
-            "type": "end",
-            "job": self.job.id,
-            "state": state,
-            "resumes": stack[-1].job.id if stack else None,
-            **event,
-        }
+        told = End(
+            job=self.job.id,
+            state=state,
+            resumes=stack[-1].job.id if stack else None,
+            seconds=seconds,
+            result=inline,
+            error=ABSENT if error is None else _record(error),
+        )
 
         def write() -> bool:
             # Results that nobody waits for on a socket must survive a power cut once they are called done.
-            return worker.store.end(self.job.id, state, result=result, error=error, durable=not self.job.waited)
+            record = None if error is None else error.record()
+            return worker.store.end(self.job.id, state, result=result, error=record, durable=not self.job.waited)
 
         try:
             ended = write()
         except DiskFull:
-            if answered := self.job.waited and bool({"result", "error"} & event.keys()):
+            if answered := self.job.waited and (told.result is not ABSENT or told.error is not ABSENT):
                 worker.events.send(told)  # a caller can have its answer, row or no row
             ended = worker.persist(write) and not answered
         fail_points.reach("ended")
@@ -409,3 +434,7 @@ class RunningWork:
             # An engine that ended without ending a mate has lost it: the mate goes back, its attempt counted.
             if not mate._ended:
                 worker.persist(lambda mate=mate: worker.store.put_back(mate.job.id, count=True))  # type: ignore[misc]
+
+
+def _record(error: BatchError) -> Raw:
+    return Raw(encode(error.record()))

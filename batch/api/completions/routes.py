@@ -18,6 +18,7 @@ from batch.api.json_body import Choices, Int, Sampling, documented, json_body
 from batch.errors import BadRequest, NotSupported
 from batch.queue.hub import Hub
 from batch.queue.jobs import Kind
+from batch.queue.untyped_hub import facts
 
 router = APIRouter()
 
@@ -137,7 +138,7 @@ async def completion(request: Request, body: Annotated[CompletionBody, Depends(j
 
 def generation_settings(hub: Hub, generation: Mapping[str, Any], *, stream: bool) -> dict[str, Any]:
     """llama-server's generation_settings: the model's defaults with the request's values over them."""
-    settings = default_settings(hub.model(Kind.VLM).facts) | {"stream": stream, **_UNSET}
+    settings = default_settings(facts(hub.model(Kind.VLM))) | {"stream": stream, **_UNSET}
     given = {k: v for k, v in generation.items() if k in settings}
     if "max_tokens" in given:
         given["n_predict"] = given["max_tokens"]

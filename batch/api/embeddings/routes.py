@@ -21,7 +21,9 @@ from batch.api.jobs.submit import HEADER, accept, digest
 from batch.api.json_body import Body, documented, parse_json
 from batch.api.openapi_schemas import NOTHING
 from batch.errors import BadRequest, NotSupported, TooLarge
+from batch.payloads.untyped import to_payload
 from batch.queue.jobs import Draft, Kind, Origin, Priority
+from batch.queue.untyped_hub import facts, result_dict
 
 router = APIRouter()
 
@@ -82,12 +84,12 @@ async def _embed(request: Request, *, native: bool) -> Response:
         job["blob"] = await hub.keep(blob)
         blobs = (job["blob"],)
         del blob
-    draft = Draft(Kind.EMBEDDING, "embed", job, Origin.HTTP, priority, blobs=blobs, waited=True)
+    draft = Draft(to_payload("embed", job), Origin.HTTP, priority, blobs=blobs, waited=True)
     (ticket,) = await accept(request, [draft], fingerprint)
     async with waiting(request, ticket):
-        result = await ticket.result()
+        result = await result_dict(ticket)
     vectors = _vectors(result, hub.path(result["blob"]) if "blob" in result else None)
-    model = shape["model"] or hub.model(Kind.EMBEDDING).facts.get("model", "")
+    model = shape["model"] or facts(hub.model(Kind.EMBEDDING)).get("model", "")
     if native or shape["native"]:
         chunks = _native(vectors)
     else:

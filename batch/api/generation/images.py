@@ -11,6 +11,7 @@ from batch.errors import BadRequest, TooLarge, UnsupportedMedia
 from batch.media.image import image_header
 from batch.queue.hub import Hub
 from batch.queue.jobs import Kind
+from batch.queue.untyped_hub import facts
 from batch.settings import LimitSettings
 
 
@@ -28,7 +29,7 @@ async def keep_images(messages: list[dict[str, Any]], hub: Hub, limits: LimitSet
     parts = [part for part in _parts(messages) if part["type"] == "image_url"]
     if not parts:
         return ()
-    if hub.model(Kind.VLM).facts.get("vision", True) is False:
+    if facts(hub.model(Kind.VLM)).get("vision", True) is False:
         raise BadRequest("image input is not supported - hint: this model has no vision projector (mmproj)")
     if len(parts) > limits.images:
         raise TooLarge(f"The request holds {len(parts)} images; this service takes {limits.images} at most.")

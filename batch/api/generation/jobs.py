@@ -15,8 +15,10 @@ from batch.api.generation.images import keep_images
 from batch.api.jobs.disconnect import waiting
 from batch.api.jobs.submit import accept, created
 from batch.errors import ContextExceeded, Unavailable
+from batch.payloads.untyped import to_payload
 from batch.queue.hub import Hub, Ticket
 from batch.queue.jobs import Draft, Kind, Origin, Priority
+from batch.queue.untyped_hub import ask_dict, facts, result_dict
 
 logger = logging.getLogger("batch.api")
 
@@ -45,7 +47,7 @@ class Asked:
         try:
             for ticket in self.tickets:
                 async with waiting(request, ticket):
-                    found.append(await ticket.result())
+                    found.append(await result_dict(ticket))
         finally:
             for ticket in self.tickets[len(found) + 1 :]:
                 await ticket.cancel()
@@ -58,11 +60,11 @@ def hub_of(request: Request) -> Hub:
 
 
 def model_name(hub: Hub, asked: str | None) -> str:
-    return asked or str(hub.model(Kind.VLM).facts.get("model") or "") or "vlm"
+    return asked or str(facts(hub.model(Kind.VLM)).get("model") or "") or "vlm"
 
 
 def caller_draft(task: str, request: Mapping[str, Any], blobs: tuple[str, ...] = ()) -> Draft:
-    return Draft(Kind.VLM, task, request, Origin.HTTP, Priority.CALLER, blobs=blobs, waited=True)
+    return Draft(to_payload(task, request), Origin.HTTP, Priority.CALLER, blobs=blobs, waited=True)
 
 
 async def ask_chat(request: Request, body: ChatBody) -> Asked:
@@ -98,8 +100,8 @@ def counting(hub: Hub, job: Mapping[str, Any]) -> Callable[[], Awaitable[None]]:
 
 async def count_tokens(hub: Hub, job: Mapping[str, Any], timeout: float = 60.0) -> tuple[int, int]:
     """Tokens of a chat or completion job's prompt, and the context's size (0: not known)."""
-    answer = await hub.ask(Kind.VLM, "count", job, timeout=timeout)
-    return int(answer["tokens"]), int(answer.get("n_ctx") or hub.model(Kind.VLM).facts.get("n_ctx") or 0)
+    answer = await ask_dict(hub, Kind.VLM, "count", job, timeout=timeout)
+    return int(answer["tokens"]), int(answer.get("n_ctx") or facts(hub.model(Kind.VLM)).get("n_ctx") or 0)
 
 
 def note_header(results: Sequence[Mapping[str, Any]]) -> dict[str, str]:

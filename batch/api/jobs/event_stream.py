@@ -14,8 +14,9 @@ from starlette.types import Message, Receive, Scope, Send
 from batch.api.errors import retry_headers, to_openai_error
 from batch.api.jobs.stream_resume import Replay
 from batch.errors import BatchError
-from batch.queue.channel import packed
+from batch.payloads.json_text import encode
 from batch.queue.hub import Hub, Ticket
+from batch.queue.untyped_hub import burst_dicts, outcome_dict
 
 logger = logging.getLogger("batch.api")
 
@@ -31,7 +32,7 @@ LOOK = (1.0, 10.0)
 
 def data(value: Any) -> bytes:
     """One event without a name, as OpenAI streams them."""
-    return b"data: " + packed(value) + b"\n\n"
+    return b"data: " + encode(value) + b"\n\n"
 
 
 def named(event: str, value: Any) -> bytes:
@@ -104,7 +105,7 @@ class EventStream(Response):
         for at, ticket in enumerate(self._tickets):
             self._place, self._running = at, False
             replay = Replay()
-            async for burst in ticket.bursts():
+            async for burst in burst_dicts(ticket):
                 words = b""
                 for event in burst:
                     self._running = True  # a job that tells of anything waits no more
@@ -113,7 +114,7 @@ class EventStream(Response):
                         yield words
                         words = b""
                     if event["type"] == "end":
-                        result = await self._hub.outcome(ticket.id, event)
+                        result = await outcome_dict(self._hub, ticket, event)
                         rest = b"".join(self._wire.event(at, missed) for missed in replay.missing(result))
                         words = rest + self._wire.done(at, result)
                         break

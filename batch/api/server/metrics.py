@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
 from starlette.responses import Response
@@ -14,8 +13,11 @@ from starlette.responses import Response
 from batch.api.generation.jobs import hub_of
 from batch.errors import BatchError
 from batch.metrics import Metrics
+from batch.payloads.job_payload import Result
+from batch.payloads.questions import EngineMetrics, ReadEngineMetrics
+from batch.queue.frames import JobEnded
 from batch.queue.hub import Hub
-from batch.queue.jobs import Job, Kind
+from batch.queue.jobs import Job, Kind, UnreadableJob
 from batch.queue.store import Store
 
 router = APIRouter()
@@ -38,10 +40,10 @@ class Counting:
         self._task: asyncio.Task[None] | None = None
         hub.listen(self._heard)
 
-    def _heard(self, event: dict[str, Any]) -> None:
-        if event.get("kind") != self._kind:
+    def _heard(self, ended: JobEnded) -> None:
+        if ended.kind is not self._kind:
             return
-        self._ended.append(event["job"])
+        self._ended.append(ended.job)
         if self._later is None:
             self._later = asyncio.get_running_loop().call_later(READ_AFTER, self._due)
 
@@ -62,11 +64,18 @@ class Counting:
             for row in await asyncio.to_thread(self._rows, jobs) if jobs else []:
                 wait = row.started_at - row.created_at if row.started_at else None
                 latency = row.finished_at - row.created_at if row.finished_at else None
-                self.metrics.ended(row.state, row.origin, wait=wait, latency=latency, result=row.result)
+                self.metrics.ended(row.state, row.origin, wait=wait, latency=latency, result=_result(row))
 
     def _rows(self, jobs: list[str]) -> list[Job]:
         with contextlib.closing(Store(self._hub.store.path, create=False, readonly=True)) as store:
             return [row for job in jobs if (row := store.job(job)) is not None]
+
+
+def _result(row: Job) -> Result | None:
+    try:
+        return row.result
+    except UnreadableJob:  # it is counted all the same
+        return None
 
 
 def watch(app: FastAPI) -> Counting:
@@ -86,9 +95,9 @@ async def metrics(request: Request) -> Response:
     state = hub.model(kind)
     busy = 1 if state.busy else 0
     waiting = max(0, hub.callers(kind) - busy)
-    ready, told = state.status == "ready", {}
+    ready, told = state.status == "ready", EngineMetrics()
     if ready and kind is Kind.VLM:
         with contextlib.suppress(BatchError):  # a page without the worker's own figures is better than none
-            told = await hub.ask(kind, "metrics", {}, timeout=1.0)
+            told = await hub.ask(kind, ReadEngineMetrics(), timeout=1.0)
     page = counting.metrics.page(processing=busy, deferred=waiting, ready=ready, engine=told)
     return Response(page, media_type="text/plain; version=0.0.4")

@@ -15,6 +15,7 @@ from batch.api.openapi_schemas import NOTHING
 from batch.errors import NotFound, NotSupported, Unavailable
 from batch.queue.hub import ModelState
 from batch.queue.jobs import Kind
+from batch.queue.untyped_hub import facts
 
 router = APIRouter()
 
@@ -29,13 +30,13 @@ def _ready(request: Request) -> tuple[Kind, ModelState]:
     return kind, state
 
 
-def _name(kind: Kind, facts: Mapping[str, Any]) -> str:
-    return str(facts.get("model") or kind.value)
+def _name(kind: Kind, known: Mapping[str, Any]) -> str:
+    return str(known.get("model") or kind.value)
 
 
-def _meta(facts: Mapping[str, Any]) -> dict[str, Any]:
+def _meta(known: Mapping[str, Any]) -> dict[str, Any]:
     keys = ("vocab_type", "n_vocab", "n_ctx", "n_ctx_train", "n_embd", "n_params", "size", "ftype")
-    return {key: facts[key] for key in keys if key in facts}
+    return {key: known[key] for key in keys if key in known}
 
 
 @router.get("/v1/models")
@@ -43,8 +44,8 @@ def _meta(facts: Mapping[str, Any]) -> dict[str, Any]:
 async def models(request: Request) -> JSONResponse:
     """The one model of this port."""
     kind, state = _ready(request)
-    name = _name(kind, state.facts)
-    capabilities = _CAPABILITIES[kind] + (["multimodal"] if state.facts.get("vision") else [])
+    name = _name(kind, facts(state))
+    capabilities = _CAPABILITIES[kind] + (["multimodal"] if facts(state).get("vision") else [])
     details = {
         "parent_model": "",
         "format": "ggml" if kind is Kind.STT else "gguf",
@@ -79,7 +80,7 @@ async def models(request: Request) -> JSONResponse:
                     "object": "model",
                     "created": int(time.time()),
                     "owned_by": "batch",
-                    "meta": _meta(state.facts),
+                    "meta": _meta(facts(state)),
                 }
             ],
         }
@@ -90,10 +91,10 @@ async def models(request: Request) -> JSONResponse:
 async def model(request: Request, model: str) -> JSONResponse:
     """The one model of this port, when it is called that."""
     kind, state = _ready(request)
-    if model != _name(kind, state.facts):
-        raise NotFound(f"This port has one model, {_name(kind, state.facts)}; any name is taken in a request.")
+    if model != _name(kind, facts(state)):
+        raise NotFound(f"This port has one model, {_name(kind, facts(state))}; any name is taken in a request.")
     return JSONResponse(
-        {"id": model, "object": "model", "created": int(time.time()), "owned_by": "batch", "meta": _meta(state.facts)}
+        {"id": model, "object": "model", "created": int(time.time()), "owned_by": "batch", "meta": _meta(facts(state))}
     )
 
 
@@ -101,25 +102,25 @@ async def model(request: Request, model: str) -> JSONResponse:
 async def props(request: Request) -> JSONResponse:
     """llama-server's properties, as far as they mean something here."""
     kind, state = _ready(request)
-    facts = state.facts
-    defaults = default_settings(facts) if kind is Kind.VLM else {}
+    known = facts(state)
+    defaults = default_settings(known) if kind is Kind.VLM else {}
     return JSONResponse(
         {
-            "default_generation_settings": {"params": defaults, "n_ctx": facts.get("n_ctx", 0)},
+            "default_generation_settings": {"params": defaults, "n_ctx": known.get("n_ctx", 0)},
             "total_slots": 1,
-            "model_alias": _name(kind, facts),
-            "model_ftype": facts.get("ftype", ""),
-            "model_path": str(facts.get("path", "")),
-            "modalities": {"vision": bool(facts.get("vision")), "video": False, "audio": kind is Kind.STT},
+            "model_alias": _name(kind, known),
+            "model_ftype": known.get("ftype", ""),
+            "model_path": str(known.get("path", "")),
+            "modalities": {"vision": bool(known.get("vision")), "video": False, "audio": kind is Kind.STT},
             "endpoint_slots": True,
             "endpoint_props": False,
             "endpoint_metrics": True,
             "ui": False,
             "ui_settings": {},
-            "chat_template": facts.get("template") or facts.get("chat_template") or "",
-            "chat_template_caps": facts.get("chat_template_caps", {}),
-            "bos_token": facts.get("bos_token", ""),
-            "eos_token": facts.get("eos_token", ""),
+            "chat_template": known.get("template") or known.get("chat_template") or "",
+            "chat_template_caps": known.get("chat_template_caps", {}),
+            "bos_token": known.get("bos_token", ""),
+            "eos_token": known.get("eos_token", ""),
             "build_info": FINGERPRINT,
             "is_sleeping": False,
             "cors_proxy_enabled": False,
@@ -139,9 +140,9 @@ async def slots(request: Request) -> JSONResponse:
     busy = state.busy is not None
     if request.query_params.get("fail_on_no_slot") and busy:
         raise Unavailable("no slot available")
-    slot: dict[str, Any] = {"id": 0, "n_ctx": state.facts.get("n_ctx", 0), "speculative": False, "is_processing": busy}
+    slot: dict[str, Any] = {"id": 0, "n_ctx": facts(state).get("n_ctx", 0), "speculative": False, "is_processing": busy}
     if busy:
         slot["id_task"] = state.busy
     if kind is Kind.VLM:
-        slot["params"] = default_settings(state.facts)
+        slot["params"] = default_settings(facts(state))
     return JSONResponse([slot])

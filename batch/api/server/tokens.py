@@ -16,6 +16,7 @@ from batch.api.json_body import Body, Int, documented, json_body
 from batch.api.responses.request import ResponsesBody
 from batch.errors import BadRequest, NotFound
 from batch.queue.jobs import Kind
+from batch.queue.untyped_hub import ask_dict
 
 router = APIRouter()
 
@@ -54,7 +55,7 @@ async def tokenize(request: Request, body: Annotated[TokenizeBody, Depends(json_
         "parse_special": body.parse_special is not False,
         "with_pieces": bool(body.with_pieces),
     }
-    answer = await hub_of(request).ask(kind, "tokenize", payload)
+    answer = await ask_dict(hub_of(request), kind, "tokenize", payload)
     return JSONResponse({"tokens": answer["tokens"]})
 
 
@@ -62,14 +63,14 @@ async def tokenize(request: Request, body: Annotated[TokenizeBody, Depends(json_
 async def detokenize(request: Request, body: Annotated[DetokenizeBody, Depends(json_body(DetokenizeBody))]) -> JSONResponse:
     """The text of tokens."""
     kind = _speaks(request, Kind.VLM, Kind.EMBEDDING)
-    answer = await hub_of(request).ask(kind, "detokenize", {"tokens": body.tokens or []})
+    answer = await ask_dict(hub_of(request), kind, "detokenize", {"tokens": body.tokens or []})
     return JSONResponse({"content": answer["content"]})
 
 
 @router.post("/apply-template", openapi_extra=documented(ChatBody))
 async def apply_template(request: Request, body: Annotated[ChatBody, Depends(json_body(ChatBody))]) -> JSONResponse:
     """The prompt that a conversation becomes."""
-    answer = await hub_of(request).ask(_speaks(request, Kind.VLM), "apply_template", await _job(request, body))
+    answer = await ask_dict(hub_of(request), _speaks(request, Kind.VLM), "apply_template", await _job(request, body))
     return JSONResponse({"prompt": answer["prompt"]})
 
 

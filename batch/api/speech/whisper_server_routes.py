@@ -19,7 +19,9 @@ from batch.errors import BadRequest, NotSupported, Unavailable
 from batch.media import language as languages
 from batch.media.length import likely_seconds
 from batch.media.subtitles import as_srt, as_vtt
+from batch.payloads.untyped import to_payload
 from batch.queue.jobs import Draft, Kind, Origin, Priority
+from batch.queue.untyped_hub import facts, result_dict
 
 router = APIRouter()
 
@@ -158,11 +160,11 @@ async def load(request: Request) -> Response:
     state = request.app.state.hub.model(Kind.STT)
     if state.status != "ready":
         raise Unavailable(state.error)
-    names = {str(state.facts.get("model")), str(state.facts.get("path")), Path(str(state.facts.get("path"))).name}
+    names = {str(facts(state).get("model")), str(facts(state).get("path")), Path(str(facts(state).get("path"))).name}
     if wanted in names or Path(wanted).name in names:
         return PlainTextResponse("Load was successful!")
     raise NotSupported(
-        f"The speech model is {state.facts.get('model')}; to use another, set stt.model in batch.toml and restart."
+        f"The speech model is {facts(state).get('model')}; to use another, set stt.model in batch.toml and restart."
     )
 
 
@@ -170,7 +172,7 @@ async def transcribe(request: Request, upload: Upload, options: Mapping[str, Any
     """Queue the uploaded file for a waiting caller and wait for its TranscribeResult."""
     (ticket,) = await accept(request, [await draft(request, upload, options, words=words)], upload.fingerprint)
     async with waiting(request, ticket):
-        return dict(await ticket.result())
+        return dict(await result_dict(ticket))
 
 
 async def draft(request: Request, upload: Upload, options: Mapping[str, Any], *, words: bool = False) -> Draft:
@@ -180,9 +182,7 @@ async def draft(request: Request, upload: Upload, options: Mapping[str, Any], *,
     if upload.filename:
         asked["filename"] = upload.filename
     return Draft(
-        Kind.STT,
-        "transcribe",
-        asked,
+        to_payload("transcribe", asked),
         Origin.HTTP,
         Priority.LARGE_CALL if seconds > LARGE else Priority.CALLER,
         blobs=(upload.sha256,),

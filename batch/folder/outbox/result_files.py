@@ -89,7 +89,7 @@ class ResultPlanner:
         jobs: dict[str, Job] = {}
         for step, id in content.jobs.items():
             job = self._ledger.store.job(id)
-            if job is None or job.result is None:
+            if job is None or job.result_json is None:
                 raise BatchError(f"job {id} has no result")
             jobs[step] = job
         document, rows = result_document(delivery, content, jobs, self._spool)

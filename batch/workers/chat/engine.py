@@ -25,10 +25,10 @@ from batch.workers.chat.result import Total
 from batch.workers.chat.sampling_params import Sampling, model_defaults
 from batch.workers.chat.task_params import Plan, apply_generation, logit_bias
 from batch.workers.chat.vision import Picture, Vision
-from batch.workers.engine import Work
 from batch.workers.llama.context import Context
 from batch.workers.llama.library import lib
 from batch.workers.llama.model import Model
+from batch.workers.untyped_engine import UntypedWork as Work
 
 _LARGEST_PICTURE = 1152
 """Room for the 1,120 tokens of Gemma's largest picture; more would only make every sliding window larger, and slower."""

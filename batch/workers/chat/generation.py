@@ -20,10 +20,10 @@ from batch.workers.chat.sampler import Sampler
 from batch.workers.chat.task_params import Plan
 from batch.workers.chat.token_sequence import Cells
 from batch.workers.chat.vision import Vision
-from batch.workers.engine import Work
 from batch.workers.llama.context import ABORTED, DECODED, NO_ROOM, Context
 from batch.workers.llama.library import last_error
 from batch.workers.llama.model import Model
+from batch.workers.untyped_engine import UntypedWork as Work
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ from batch.queue.jobs import Kind
 from batch.settings import Settings
 from batch.workers.embedding.model import MOST_SEQUENCES, Interrupted, PooledModel, Tokens, Vectors
 from batch.workers.embedding.text_windows import Window, windows
-from batch.workers.engine import Work
+from batch.workers.untyped_engine import UntypedWork as Work
 
 Text = str | list[int | str]
 """An item of a request: a text, or a token array that may hold texts too."""

@@ -15,10 +15,10 @@ from batch.media import language as languages
 from batch.media.audio import Sound
 from batch.queue.jobs import Kind
 from batch.settings import Settings
-from batch.workers.engine import Work
 from batch.workers.speech.transcription import Transcription
 from batch.workers.speech.voice_activity import SileroDetector
 from batch.workers.speech.whisper import RATE, Decoding, WhisperModel
+from batch.workers.untyped_engine import UntypedWork as Work
 
 
 class SpeechEngine:

@@ -14,7 +14,6 @@ import numpy as np
 
 from batch.media import language as languages
 from batch.media.audio import Sound
-from batch.workers.engine import Work
 from batch.workers.speech.hallucinations import is_noise, looped, without_loops
 from batch.workers.speech.voice_activity import (
     Chunk,
@@ -28,6 +27,7 @@ from batch.workers.speech.voice_activity import (
 )
 from batch.workers.speech.whisper import RATE, WINDOW, Aborted, Decoding, Samples, Segment, WhisperModel
 from batch.workers.speech.word_timestamps import apart, words
+from batch.workers.untyped_engine import UntypedWork as Work
 
 LOOP_ENTROPY = 2.8
 """Entropy threshold with which a chunk of a long file is heard again when Whisper looped in it, unless the request names
