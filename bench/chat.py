@@ -26,10 +26,12 @@ from pathlib import Path
 from typing import Any
 
 import llama_server
+import msgspec
 from measure import Measure, Report, finish, machine, options
 from peer import ROOT, Client, Peer, ours
 from PIL import Image, ImageDraw
 
+from batch.payloads.job_payload import PAYLOAD_TYPES
 from batch.queue.channel import Waker
 from batch.queue.jobs import Draft, Kind, Origin, Priority
 from batch.queue.store import Store
@@ -273,7 +275,7 @@ def bulk_job(peer: Peer, subject: Subject) -> Iterator[None]:
         settings = Settings.load(peer.home)
         store, waker = Store(settings.database), Waker(settings.state_dir)
         task, request = subject.bulk(prose(7, 12))
-        draft = Draft(Kind.VLM, task, request, Origin.BATCH, Priority.BATCH)
+        draft = Draft(msgspec.convert(request, PAYLOAD_TYPES[task]), Origin.BATCH, Priority.BATCH)
         with store.transaction(durable=True) as transaction:
             transaction.submit(draft)
         waker.wake(Kind.VLM)

@@ -20,10 +20,12 @@ import wave
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import whisper_server
 from measure import Measure, Report, finish, machine, options
 from peer import ROOT, Client, Peer, ours
 
+from batch.payloads.speech import TranscriptionPayload
 from batch.queue.channel import Waker
 from batch.queue.jobs import Draft, Kind, Origin, Priority
 from batch.queue.spool import Spool
@@ -125,7 +127,7 @@ def long_file(peer: Peer, sound: bytes) -> Iterator[None]:
         store, waker = Store(settings.database), Waker(settings.state_dir)
         sha256 = Spool(settings.state_dir / "spool").keep(sound, durable=True)
         request = {"blob": sha256, "filename": "long.wav", "options": {"language": "en"}}
-        draft = Draft(Kind.STT, "transcribe", request, Origin.BATCH, Priority.BATCH, blobs=(sha256,))
+        draft = Draft(msgspec.convert(request, TranscriptionPayload), Origin.BATCH, Priority.BATCH, blobs=(sha256,))
         with store.transaction(durable=True) as transaction:
             transaction.submit(draft)
         waker.wake(Kind.STT)

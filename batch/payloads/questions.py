@@ -33,7 +33,7 @@ class TokenPiece(msgspec.Struct, frozen=True):
 class Tokenized(msgspec.Struct, frozen=True):
     """Tokens of a text, with their pieces if those were wanted."""
 
-    tokens: list[int] | list[TokenPiece]
+    tokens: list[int | TokenPiece]
 
 
 class Detokenize(_Question, tag="detokenize", frozen=True, kw_only=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from batch.errors import BadRequest
 from batch.payloads.chat import FunctionDelta, MessageDelta
 from batch.payloads.events import JobEvent
 from batch.payloads.job_payload import PAYLOAD_TYPES, RESULT_TYPES, Payload, Result, task_of
+from batch.payloads.json_text import encode
 
 
 def to_payload(task: str, request: Mapping[str, Any]) -> Payload:
@@ -26,8 +28,14 @@ def to_payload(task: str, request: Mapping[str, Any]) -> Payload:
 
 def to_request(payload: Payload) -> dict[str, Any]:
     """A payload as a request dict, defaults left out."""
-    found: dict[str, Any] = msgspec.to_builtins(payload)
+    found: dict[str, Any] = json.loads(encode(payload))
     del found["task"]
+    for message in found.get("messages", ()):
+        message.setdefault("content", None)
+        for call in message.get("tool_calls", ()):
+            call["type"] = "function"
+    for tool in found.get("tools", ()):
+        tool["type"] = "function"
     if isinstance(choice := found.get("tool_choice"), dict):
         found["tool_choice"] = {"type": "function", "function": choice}
     return found

@@ -26,6 +26,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from batch.payloads.chat import ChatPayload, Message
 from batch.queue.jobs import Draft, Kind, Origin, Priority, State
 from batch.queue.store import Store, message_for
 
@@ -74,8 +75,8 @@ def fill(home: Path, count: int) -> float:
 
 def costs(store: Store, count: int = 300) -> dict[str, float]:
     """Milliseconds of CPU of each step of a caller's job, over the jobs that wait already."""
-    request = {"messages": [{"role": "user", "content": "hello"}]}
-    drafts = [Draft(Kind.VLM, "chat", request, Origin.HTTP, Priority.CALLER, waited=True) for _ in range(count)]
+    hello = ChatPayload(messages=[Message(role="user", content="hello")])
+    drafts = [Draft(hello, Origin.HTTP, Priority.CALLER, waited=True) for _ in range(count)]
     marks = [time.process_time()]
     for draft in drafts:
         store.submit(draft)

@@ -39,6 +39,7 @@ from drill_home import (
     worker_pid,
     worker_pids,
 )
+from payloads import payload
 from running_service import STARTER, RunningService, wait_until
 
 Start = Callable[..., RunningService]
@@ -98,7 +99,7 @@ def test_whatever_is_killed_every_accepted_job_is_done_exactly_once_and_nothing_
             job = store.job(id)
             assert job and job.state is State.DONE, f"{id} was accepted"
             if job.kind is Kind.VLM and job.result:
-                assert job.result["choices"][0]["message"]["content"].split() == text.split()
+                assert job.result.choices[0].message.content.split() == text.split()
     assert service.stop() == 0
     jobs = assert_tidy(service, files)
     assert jobs["batch", "done"] == len(bulk)
@@ -268,7 +269,7 @@ def test_cancelling_while_a_job_ends_leaves_it_either_done_or_cancelled_and_no_c
     with opened(service) as store:
         rows = [row for job in jobs if (row := store.job(job))]
         assert {row.state for row in rows} <= {State.DONE, State.CANCELLED}
-        assert all((row.result is not None) == (row.state is State.DONE) for row in rows)
+        assert all((row.result_json is not None) == (row.state is State.DONE) for row in rows)
         assert store.read("select job from claim") == [] and store.read("select id from task") == []
 
 
@@ -279,7 +280,7 @@ def test_retrying_a_job_whose_payload_is_gone_fails_with_a_sentence(start_servic
     wait_until(lambda: outbox.holds(["one.png"]), "done once")
     gone = "ab" * 32
     request = {"messages": [{"role": "user", "content": [{"type": "image", "blob": gone}]}]}
-    draft = Draft(Kind.VLM, "chat", request, Origin.BATCH, Priority.BATCH, blobs=(gone,))
+    draft = Draft(payload("chat", request), Origin.BATCH, Priority.BATCH, blobs=(gone,))
     (job,) = submit(service, draft)
     for _ in range(2):
         wait_until(lambda: state(service, job) is State.FAILED, "failed")
@@ -303,7 +304,7 @@ def test_a_stop_signal_inside_nested_runs_of_the_real_engine_puts_both_jobs_back
         "messages": [{"role": "user", "content": "Tell me of shapes."}],
         "generation": {"max_tokens": 100_000, "ignore_eos": True, "seed": 1},
     }
-    submit(service, Draft(Kind.VLM, "chat", long, Origin.BATCH, Priority.BATCH))
+    submit(service, Draft(payload("chat", long), Origin.BATCH, Priority.BATCH))
     wait_until(lambda: _running(service) == 1, "the bulk job runs")
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         body = {**chat("Tell me more."), "max_tokens": 100_000, "ignore_eos": True}
@@ -414,7 +415,7 @@ def test_a_clock_that_jumps_neither_reorders_a_class_nor_loses_a_job(tmp_path: P
     for jump in (0, -86400 * 400, 86400 * 400, -5, 3600, 0):
         monkeypatch.setattr(time, "time", lambda jump=jump: clock + jump)
         monkeypatch.setattr(time, "time_ns", lambda jump=jump: int((clock + jump) * 1e9))
-        draft = Draft(Kind.EMBEDDING, "embed", {"inputs": ["x"]}, Origin.BATCH, Priority.BATCH, id=new_id())
+        draft = Draft(payload("embed"), Origin.BATCH, Priority.BATCH, id=new_id())
         store.submit(draft)
         order.append(draft.id)
     taken = []

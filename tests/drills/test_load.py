@@ -26,12 +26,16 @@ from batch.api.jobs.event_stream import PIECE, EventStream
 from batch.cli.status_data import gather
 from batch.folder.ledger import Ledger
 from batch.folder.ledger_retention import LedgerRetention
+from batch.payloads.chat import ChatResult, MessageDelta, Usage
+from batch.payloads.events import Delta
 from batch.queue import store as store_module
-from batch.queue.jobs import Draft, Kind, Origin, Priority, State
+from batch.queue.frames import End, TicketEvent
+from batch.queue.jobs import Draft, JobProgress, Kind, Origin, Priority, State
 from batch.queue.spool import Spool
 from batch.queue.store import Store, message_for
 from batch.retention import sweep_lost, sweep_orphans
 from drill_home import opened
+from payloads import payload
 from running_service import KINDS, RunningService, wait_until
 
 Start = Callable[..., RunningService]
@@ -42,7 +46,7 @@ FILES = int(os.environ.get("LOAD_FILES", "2000"))
 
 def draft(*, waited: bool = False, blobs: tuple[str, ...] = ()) -> Draft:
     origin, priority = (Origin.HTTP, Priority.CALLER) if waited else (Origin.INBOX, Priority.INBOX)
-    return Draft(Kind.VLM, "chat", {"prompt": "x"}, origin, priority, blobs, waited=waited)
+    return Draft(payload("chat"), origin, priority, blobs, waited=waited)
 
 
 def fill(store: Store, count: int) -> None:
@@ -120,9 +124,9 @@ def test_no_statement_walks_through_all_jobs_messages_or_files(tmp_path: Path, m
     assert job is not None
     store.take_mates(job, 8)
     store.waiting(Kind.VLM)
-    store.checkpoint(job.id, 1, {})
+    store.checkpoint(job.id, 1, "{}")
     store.checkpoints(job.id)
-    store.progress(job.id, {"done": 1})
+    store.progress(job.id, JobProgress(1))
     store.cancelled(job.id)
     store.refer(job.id, "cd" * 32)
     store.put_back(job.id, count=True)
@@ -131,7 +135,7 @@ def test_no_statement_walks_through_all_jobs_messages_or_files(tmp_path: Path, m
     store.abandon_waited()
     store.take(Kind.VLM)
     store.end(job.id, State.DONE, result="{}")
-    other = Draft(Kind.STT, "transcribe", {}, Origin.CLI, Priority.BATCH)
+    other = Draft(payload("transcribe"), Origin.CLI, Priority.BATCH)
     store.submit(other)
     store.ahead(other.id)
     store.cancel(other.id)
@@ -342,20 +346,20 @@ def test_a_slow_reader_of_a_stream_holds_up_neither_the_worker_nor_other_callers
 
 
 def test_what_waits_for_a_slow_reader_is_sent_in_pieces_so_that_others_have_their_turn() -> None:
-    delta = {"type": "delta", "index": 0, "delta": {"content": "x" * 1000}}
+    delta = Delta(delta=MessageDelta(content="x" * 1000))
 
     class Held:
         id, kind = "1", Kind.VLM
 
-        async def bursts(self) -> AsyncIterator[list[dict[str, Any]]]:
-            yield [delta] * 5000 + [{"type": "end", "state": "done", "result": {}}]
+        async def bursts(self) -> AsyncIterator[list[TicketEvent]]:
+            yield [*[delta] * 5000, End(job="1", state=State.DONE)]
 
         async def cancel(self) -> None:
             pass
 
     class Ended:
-        async def outcome(self, job: str, event: dict[str, Any]) -> dict[str, Any]:
-            return {}
+        async def outcome(self, job: str, type: type[ChatResult], end: End) -> ChatResult:
+            return ChatResult(choices=[], usage=Usage(prompt_tokens=1, completion_tokens=1, total_tokens=2))
 
     class Plain:
         def event(self, job: int, event: Mapping[str, Any]) -> bytes:

@@ -53,10 +53,11 @@ def bulk_job(service: SmallDisk, words: int) -> str:
     script = (
         "import sys; from pathlib import Path\n"
         "from batch.queue.store import Store; from batch.queue.channel import Waker\n"
-        "from batch.queue.jobs import *\n"
+        "from batch.queue.jobs import *; from batch.payloads.chat import *\n"
         "state = Path(sys.argv[1]) / '.batch'; store = Store(state / 'batch.db')\n"
-        "asked = {'messages': [{'role': 'user', 'content': 'word ' * int(sys.argv[2])}], 'generation': {'seed': 50}}\n"
-        "draft = Draft(Kind.VLM, 'chat', asked, Origin.BATCH, Priority.BATCH)\n"
+        "words = [Message(role='user', content='word ' * int(sys.argv[2]))]\n"
+        "asked = ChatPayload(messages=words, generation=GenerationParams(seed=50))\n"
+        "draft = Draft(asked, Origin.BATCH, Priority.BATCH)\n"
         "store.submit(draft, durable=True); Waker(state).wake(Kind.VLM); print(draft.id)\n"
     )
     job = service.inside(sys.executable, "-c", script, os.fspath(service.home), str(words)).strip()

@@ -23,6 +23,7 @@ from batch.queue.store import Store
 from batch.settings import Settings
 from batch.supervisor import Supervisor
 from drill_home import opened
+from payloads import payload
 from running_service import KINDS, WEIGHTLESS, RunningService, wait_until
 
 Start = Callable[..., RunningService]
@@ -109,7 +110,7 @@ def newer(home: Path) -> str:
     """A home whose database this batch is too old for; returns the id of a job in it."""
     path = home / ".batch" / "batch.db"
     store = Store(path)
-    draft = Draft(Kind.VLM, "chat", {}, Origin.CLI, Priority.BATCH)
+    draft = Draft(payload("chat"), Origin.CLI, Priority.BATCH)
     store.submit(draft)
     store.close()
     with contextlib.closing(sqlite3.connect(path)) as conn:

@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from batch.api.app import create_app
+from batch.payloads.model_info import ChatModelInfo
 from batch.queue.hub import Hub
 from batch.queue.jobs import Draft, Kind, Origin, Priority, State
 from batch.queue.spool import Spool
@@ -25,6 +26,7 @@ from batch.queue.store import Store
 from batch.settings import Settings
 from drill_home import opened, state, submit
 from paths import DATA, ROOT
+from payloads import payload
 from running_service import RunningService, wait_until
 
 TINY = ROOT / "batch" / "data" / "tiny-gemma4v" / "tiny-gemma4v-text-f16.gguf"
@@ -92,8 +94,7 @@ def test_while_a_model_loads_health_and_models_are_503_with_llama_servers_body(t
                 assert answer.status_code == 503, path
                 said = {"message": "Loading model", "type": "unavailable_error", "code": 503}
                 assert said.items() <= answer.json()["error"].items(), path
-            ready = {"status": "ready", "facts": {"model": "m", "n_ctx": 512, "size": 1}}
-            hub.set_model(kind, **ready)
+            hub.set_model(kind, status="ready", info=ChatModelInfo(model="m", n_ctx=512, size=1))
             hub.show(kind, hub.model(kind))
             for path in ("/health", "/v1/models"):
                 assert (await client.get(path)).status_code == 200, path
@@ -107,7 +108,7 @@ def test_a_job_that_waits_for_a_missing_model_is_done_once_its_file_is_put_there
     service = start_service(BATCH_VLM__MODEL="./late.gguf", BATCH_VLM__THREADS="1")
     wait_until(lambda: "late.gguf" in str(service.health("vlm")[1]), "what is missing is told")
     request = {"messages": [{"role": "user", "content": "Hello"}], "generation": {"max_tokens": 256}}
-    (job,) = submit(service, Draft(Kind.VLM, "chat", request, Origin.BATCH, Priority.BATCH))
+    (job,) = submit(service, Draft(payload("chat", request), Origin.BATCH, Priority.BATCH))
     assert service.health("vlm")[0] == 503 and state(service, job) is State.QUEUED
     partial = service.home / "late.part"
     shutil.copy(TINY, partial)
@@ -116,7 +117,7 @@ def test_a_job_that_waits_for_a_missing_model_is_done_once_its_file_is_put_there
     with opened(service) as store:
         done = store.job(job)
     assert done is not None and done.attempts == 1 and done.result is not None
-    assert done.result["choices"][0]["message"]["content"] == "Hello! Send me a picture."
+    assert done.result.choices[0].message.content == "Hello! Send me a picture."
 
 
 def test_batch_status_loads_no_model_library_no_web_framework_and_no_settings(tmp_path: Path) -> None:

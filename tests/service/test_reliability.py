@@ -291,11 +291,11 @@ def test_status_works_with_the_service_down(start_service: Start) -> None:
 def submit(service: RunningService, text: str, *, pause_ms: int = 0) -> str:
     """A bulk chat, put into the queue from another process, as the folder and `batch submit` do."""
     script = (
-        "import sys, json; from pathlib import Path\n"
+        "import sys; from pathlib import Path\n"
         "from batch.queue.store import Store; from batch.queue.channel import Waker\n"
-        "from batch.queue.jobs import *\n"
+        "from batch.queue.jobs import *; from batch.payloads.job_payload import decode_payload\n"
         "state = Path(sys.argv[1]) / '.batch'; store = Store(state / 'batch.db')\n"
-        "d = Draft(Kind.VLM, 'chat', json.loads(sys.argv[2]), Origin.CLI, Priority.BATCH)\n"
+        "d = Draft(decode_payload('chat', sys.argv[2]), Origin.CLI, Priority.BATCH)\n"
         "store.submit(d, durable=True); Waker(state).wake(Kind.VLM); print(d.id)\n"
     )
     request = {"messages": [{"role": "user", "content": text}], "generation": {"seed": pause_ms}}

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import numpy as np
 import openai
 import pytest
@@ -25,9 +26,14 @@ from fastapi.testclient import TestClient
 
 from batch.api.app import create_app
 from batch.errors import BatchError, DiskFull, UnsupportedMedia
+from batch.payloads.events import SegmentEnded, Started
+from batch.payloads.model_info import SpeechModelInfo
+from batch.payloads.speech import TranscriptionResult, TranscriptSegment
+from batch.queue.frames import End, TicketEvent
 from batch.queue.hub import ModelState
-from batch.queue.jobs import Draft, Kind, Priority
+from batch.queue.jobs import Draft, Kind, Priority, State
 from batch.settings import LimitSettings, Settings
+from payloads import as_dict
 from running_service import RunningService, wait_until
 from speech_setup import JFK, JFK_SAYS, encode, jfk, silence, word_errors, write_wav
 
@@ -71,20 +77,20 @@ RESULT = {
 
 class SpokenTicket:
     def __init__(self, hub: SpeechHub, draft: Draft) -> None:
-        self._hub, self.draft, self.id, self.ended = hub, draft, draft.id, False
+        self._hub, self.draft, self.id, self.kind, self.ended = hub, draft, draft.id, draft.kind, False
 
-    async def events(self) -> AsyncIterator[dict[str, Any]]:
+    async def events(self) -> AsyncIterator[TicketEvent]:
         for event in self._hub.script[:-1]:
             yield event
         self.ended = True
-        yield {"type": "end", "state": "done"}
+        yield End(job=self.id, state=State.DONE)
 
-    async def bursts(self) -> AsyncIterator[list[dict[str, Any]]]:
+    async def bursts(self) -> AsyncIterator[list[TicketEvent]]:
         yield [event async for event in self.events()]
 
-    async def result(self) -> dict[str, Any]:
+    async def result(self, type: type[TranscriptionResult]) -> TranscriptionResult:
         self.ended = True
-        return await self._hub.outcome(self.id)
+        return await self._hub.outcome(self.id, type)
 
     async def ahead(self) -> int:
         return 0
@@ -97,7 +103,9 @@ class SpeechHub:
     """The API's side of the hub with one job played from a script, whose last item is the result or an error."""
 
     def __init__(self, result: Any = RESULT) -> None:
-        self.script = [{"type": "started"}, *({"type": "segment", "segment": s} for s in SEGMENTS), result]
+        segments = [SegmentEnded(segment=msgspec.convert(segment, TranscriptSegment)) for segment in SEGMENTS]
+        last = result if isinstance(result, BatchError) else msgspec.convert(result, TranscriptionResult)
+        self.script: list[Any] = [Started(), *segments, last]
         self.drafts: list[Draft] = []
         self.blobs: dict[str, bytes] = {}
         self.full = False
@@ -108,13 +116,13 @@ class SpeechHub:
         self.drafts.append(draft)
         return SpokenTicket(self, draft)
 
-    async def outcome(self, job: str, event: Any = None) -> dict[str, Any]:
+    async def outcome(self, job: str, type: type[TranscriptionResult], end: End | None = None) -> TranscriptionResult:
         if isinstance(self.script[-1], BatchError):
             raise self.script[-1]
-        return dict(self.script[-1])
+        return self.script[-1]
 
     def model(self, kind: Kind) -> ModelState:
-        return ModelState("ready", 1.0, {"model": "whisper-base", "path": "/models/ggml-base.bin"})
+        return ModelState("ready", 1.0, SpeechModelInfo(model="whisper-base", path="/models/ggml-base.bin"))
 
     def callers(self, kind: Kind) -> int:
         return 0
@@ -157,8 +165,8 @@ def test_the_file_goes_to_the_spool_and_the_job_names_it() -> None:
     sha = hashlib.sha256(b"sound").hexdigest()
     assert (draft.kind, draft.task, draft.priority, draft.waited) == (Kind.STT, "transcribe", Priority.CALLER, True)
     assert draft.blobs == (sha,) and hub.blobs[sha] == b"sound"
-    assert draft.request["blob"] == sha and draft.request["filename"] == "a.wav"
-    assert draft.request["options"]["language"] == "en", "whisper-server's default"
+    assert as_dict(draft.payload)["blob"] == sha and as_dict(draft.payload)["filename"] == "a.wav"
+    assert as_dict(draft.payload)["options"]["language"] == "en", "whisper-server's default"
 
 
 @pytest.mark.parametrize("path", ["/inference", "/v1/audio/transcriptions", "/v1/audio/translations"])
@@ -208,9 +216,9 @@ def test_long_sound_is_a_large_call(tmp_path: Path, path: str) -> None:
 def test_fields_arrive_with_their_types(fields: dict[str, str], wanted: dict[str, Any]) -> None:
     hub = SpeechHub()
     assert post(hub, **fields).status_code == 200
-    options = hub.drafts[0].request["options"]
-    assert {key: options.get(key) for key in wanted} == wanted
-    assert all(type(options[key]) is type(value) for key, value in wanted.items())
+    options = hub.drafts[0].payload.options
+    assert {key: getattr(options, key) for key in wanted} == wanted
+    assert all(type(getattr(options, key)) is type(value) for key, value in wanted.items())
 
 
 @pytest.mark.parametrize(
@@ -356,23 +364,23 @@ def test_openais_shapes() -> None:
         "text": "Hello there, world.",
         "usage": {"type": "duration", "seconds": 61.25},
     }
-    assert hub.drafts[0].request["options"]["language"] == "auto"
+    assert as_dict(hub.drafts[0].payload)["options"]["language"] == "auto"
     verbose = post(hub, path, response_format="verbose_json").json()
     assert "words" not in verbose and "words" not in verbose["segments"][0] and verbose["language"] == "chinese"
     grains = "timestamp_granularities[]"
     words = post(hub, path, response_format="verbose_json", **{grains: "word"}).json()
-    assert "segments" not in words and words["words"] == SEGMENTS[0]["words"] and hub.drafts[-1].request["words"]
+    assert "segments" not in words and words["words"] == SEGMENTS[0]["words"] and as_dict(hub.drafts[-1].payload)["words"]
     both = post(hub, path, response_format="verbose_json", **{grains: ["word", "segment"]}).json()
     assert "segments" in both and "words" in both
-    for fields in ({grains: "word"}, {grains: "letter", "response_format": "verbose_json"}):
-        wrong = post(hub, path, **fields)
+    for query in ({grains: "word"}, {grains: "letter", "response_format": "verbose_json"}):
+        wrong = post(hub, path, **query)
         assert wrong.status_code == 400 and wrong.json()["error"]["param"] == "timestamp_granularities"
     assert post(hub, path, response_format="text").text == "Hello there, world.\n"
     assert "--> 00:00:02,500\nHello there,\n" in post(hub, path, response_format="srt").text
-    assert hub.drafts[-1].request["words"], "cues follow the words' times"
+    assert as_dict(hub.drafts[-1].payload)["words"], "cues follow the words' times"
     translated = post(hub, "/v1/audio/translations", response_format="verbose_json").json()
     assert (translated["task"], translated["language"]) == ("translate", "english")
-    assert hub.drafts[-1].request["options"]["translate"] is True
+    assert as_dict(hub.drafts[-1].payload)["options"]["translate"] is True
 
 
 def test_openais_fields_that_change_nothing_here_are_taken() -> None:
@@ -381,7 +389,7 @@ def test_openais_fields_that_change_nothing_here_are_taken() -> None:
     plain = post(hub, path).json()
     given = {"include[]": ["logprobs"], "chunking_strategy": "auto", "stream": "false"}
     assert post(hub, path, **given).json() == plain
-    assert hub.drafts[0].request == hub.drafts[1].request
+    assert as_dict(hub.drafts[0].payload) == as_dict(hub.drafts[1].payload)
 
 
 def test_a_stream_gives_a_delta_a_segment_and_then_the_whole_text() -> None:

@@ -18,6 +18,7 @@ from batch.queue.jobs import Draft, Kind, Origin, Priority, State
 from batch.queue.spool import Spool
 from batch.queue.store import Store
 from batch.retention import sweep_lost, sweep_orphans
+from payloads import payload
 from running_service import KINDS, RunningService, alive, wait_until
 
 AGES = 10 * 365 * 86400.0
@@ -71,11 +72,11 @@ def opened(service: RunningService) -> Iterator[Store]:
 
 def chat_draft(text: str, *, pause_ms: int = 0, priority: Priority = Priority.BATCH) -> Draft:
     request = {"messages": [{"role": "user", "content": text}], "generation": {"seed": pause_ms}}
-    return Draft(Kind.VLM, "chat", request, Origin.BATCH, priority)
+    return Draft(payload("chat", request), Origin.BATCH, priority)
 
 
 def embed_draft(text: str, *, priority: Priority = Priority.BATCH) -> Draft:
-    return Draft(Kind.EMBEDDING, "embed", {"inputs": [text]}, Origin.BATCH, priority)
+    return Draft(payload("embed", {"inputs": [text]}), Origin.BATCH, priority)
 
 
 def submit(service: RunningService, *drafts: Draft) -> list[str]:

@@ -22,13 +22,16 @@ from batch.folder.service import FolderService
 from batch.payloads.chat import AssistantMessage, ChatChoice, ChatResult, Usage
 from batch.payloads.embedding import EmbeddingResult, TextWindow
 from batch.payloads.job_payload import Result
+from batch.payloads.model_info import ChatModelInfo, EmbeddingModelInfo, SpeechModelInfo
 from batch.payloads.speech import TranscriptionResult, TranscriptSegment
+from batch.queue.frames import End
 from batch.queue.hub import Hub
 from batch.queue.jobs import Job, Kind, State
 from batch.queue.spool import Spool
 from batch.queue.store import Store
 from batch.settings import Settings
 
+INFO = {Kind.VLM: ChatModelInfo, Kind.EMBEDDING: EmbeddingModelInfo, Kind.STT: SpeechModelInfo}
 FACTS = {Kind.VLM: "eyes-1", Kind.EMBEDDING: "vectors-1", Kind.STT: "ears-1"}
 
 
@@ -36,13 +39,13 @@ def answer(job: Job, spool: Spool) -> Result:
     """What a worker would return; the text follows the payload, so that results can be told apart."""
     match job.task:
         case "chat":
-            part = job.request["messages"][0]["content"][0]
-            data = spool.read(part["blob"])
+            part = job.payload.messages[0].content[0]
+            data = spool.read(part.blob)
             if b"BREAK" in data:
                 raise BadRequest("The image is damaged: broken on purpose.")
-            return caption(f"picture {part['blob'][:6]}")
+            return caption(f"picture {part.blob[:6]}")
         case "transcribe":
-            assert spool.path(job.request["blob"]).exists()
+            assert spool.path(job.payload.blob).exists()
             return TranscriptionResult(
                 text=" Hello there.\n General.\n",
                 language="en",
@@ -52,8 +55,7 @@ def answer(job: Job, spool: Spool) -> Result:
                 ms=5.0,
             )
         case "embed":
-            request = job.request
-            (text,) = json.loads(spool.read(request["blob"])) if "blob" in request else request["inputs"]
+            (text,) = json.loads(spool.read(job.payload.blob)) if job.payload.blob else job.payload.inputs
             starts = range(0, len(text), 1000)
             rows = array.array("f", [cell for start in starts for cell in (float(start), 0.25, 1 / 3)])
             return EmbeddingResult(
@@ -121,7 +123,7 @@ class Stage:
         self.spool = Spool(self.settings.state_dir / "spool")
         self.hub = Hub(self.store, self.spool, self.settings.state_dir)
         for kind, name in FACTS.items():
-            self.hub.set_model(kind, status="ready", facts={"model": name})
+            self.hub.set_model(kind, status="ready", info=INFO[kind](model=name))
         self.folder = FolderService(self.settings, self.hub)
         self.ran: list[Job] = []
         self.deaf = False
@@ -142,7 +144,7 @@ class Stage:
                     state = State.FAILED
                     self.store.end(job.id, state, error=error.record())
                 if not self.deaf:
-                    self.hub._job_event(kind, {"type": "end", "job": job.id, "state": state.value})
+                    self.hub._job_event(kind, End(job=job.id, state=state))
         return count
 
     async def until(self, true: Callable[[], Any], seconds: float = 20.0, work: bool = True) -> None:

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from typing import Any, TypeVar
+
+import msgspec
 
 from batch.errors import BatchError, Cancelled
+from batch.payloads.job_payload import Result
+from batch.payloads.model_info import ChatModelInfo
+from batch.payloads.questions import ANSWER_TYPES, ApplyTemplate, CountTokens, Question
+from batch.payloads.untyped import to_event, to_request, to_result
+from batch.queue.frames import End, JobEnded, TicketEvent
 from batch.queue.hub import ModelState
-from batch.queue.jobs import Draft, Kind
+from batch.queue.jobs import Draft, Kind, State
+
+R = TypeVar("R", bound=Result)
 
 USAGE = {
     "prompt_tokens": 7,
@@ -18,11 +27,21 @@ USAGE = {
     "prompt_tokens_details": {"cached_tokens": 2},
     "completion_tokens_details": {"reasoning_tokens": 1},
 }
-TIMINGS = {"cache_n": 2, "prompt_n": 5, "prompt_ms": 1.0, "predicted_n": 3, "predicted_ms": 2.0}
+TIMINGS = {
+    "cache_n": 2,
+    "prompt_n": 5,
+    "prompt_ms": 1.0,
+    "prompt_per_token_ms": 0.0,
+    "prompt_per_second": 0.0,
+    "predicted_n": 3,
+    "predicted_ms": 2.0,
+    "predicted_per_token_ms": 0.0,
+    "predicted_per_second": 0.0,
+}
 
 Script = Callable[[Draft], list[Any]]
-"""Events of a job in order; a number waits that many seconds, an exception fails the job, the last item is its
-result."""
+"""Events of a job in order, structs or dicts; a number waits that many seconds, an exception fails the job, the last
+item is its result."""
 
 
 def answer(content: str = "", finish: str = "stop", **message: Any) -> dict[str, Any]:
@@ -42,26 +61,26 @@ class ScriptedTicket:
         self.ended = False
         self.cancelled = False
 
-    async def events(self) -> AsyncIterator[dict[str, Any]]:
+    async def events(self) -> AsyncIterator[TicketEvent]:
         *script, last = self._hub.script(self.draft)
         for step in script:
             if isinstance(step, (int, float)):
                 await asyncio.sleep(step)
             else:
-                yield step
+                yield to_event(step)
         self.ended = True
         failed = isinstance(last, BatchError)
-        self._hub.outcomes[self.id] = last
-        yield {"type": "end", "state": "failed" if failed else "done"}
+        self._hub.outcomes[self.id] = last if failed else to_result(self.draft.payload, last)
+        yield End(job=self.id, state=State.FAILED if failed else State.DONE)
 
-    async def bursts(self) -> AsyncIterator[list[dict[str, Any]]]:
+    async def bursts(self) -> AsyncIterator[list[TicketEvent]]:
         async for event in self.events():
             yield [event]
 
-    async def result(self) -> dict[str, Any]:
+    async def result(self, type: type[R]) -> R:
         async for event in self.events():
-            if event["type"] == "end":
-                return await self._hub.outcome(self.id, event)
+            if isinstance(event, End):
+                return await self._hub.outcome(self.id, type, event)
         raise Cancelled()
 
     async def ahead(self) -> int:
@@ -74,34 +93,45 @@ class ScriptedTicket:
 class ScriptedHub:
     def __init__(self, script: Script) -> None:
         self.script = script
-        self.outcomes: dict[str, Any] = {}
+        self.outcomes: dict[str, Result | BatchError] = {}
         self.tickets: list[ScriptedTicket] = []
         self.blobs: dict[str, bytes] = {}
-        self.asked: list[tuple[str, Mapping[str, Any]]] = []
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+        """Name and content of each question, a job's payload as its request."""
         self.answers: dict[str, Any] = {"count": {"tokens": 7, "n_ctx": 4096}}
         self.places = [0]
-        self.state = ModelState("ready", 1.0, {"model": "tiny", "n_ctx": 4096, "vision": True})
+        self.state = ModelState("ready", 1.0, ChatModelInfo(model="tiny", n_ctx=4096, vision=True))
 
     @property
     def drafts(self) -> list[Draft]:
         return [ticket.draft for ticket in self.tickets]
 
+    @property
+    def requests(self) -> list[dict[str, Any]]:
+        """The drafts' payloads as dicts, defaults left out."""
+        return [to_request(draft.payload) for draft in self.drafts]
+
     async def submit(self, draft: Draft, *, durable: bool = False) -> ScriptedTicket:
         self.tickets.append(ScriptedTicket(self, draft))
         return self.tickets[-1]
 
-    async def outcome(self, job: str, event: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    async def outcome(self, job: str, type: type[R], end: End | None = None) -> R:
         found = self.outcomes[job]
         if isinstance(found, BatchError):
             raise found
-        return dict(found)
+        assert isinstance(found, type)
+        return found
 
-    async def ask(self, kind: Kind, question: str, payload: Mapping[str, Any], timeout: float = 60) -> dict[str, Any]:
-        self.asked.append((question, payload))
-        found = self.answers[question]
+    async def ask(self, kind: Kind, question: Question, timeout: float = 60) -> Any:
+        content = msgspec.to_builtins(question)
+        name = content.pop("question")
+        if isinstance(question, CountTokens | ApplyTemplate):
+            content = to_request(question.payload)
+        self.asked.append((name, content))
+        found = self.answers[name]
         if isinstance(found, BatchError):
             raise found
-        return dict(found)
+        return msgspec.convert(found, ANSWER_TYPES[type(question)])
 
     async def keep(self, data: bytes, *, durable: bool = False) -> str:
         sha = hashlib.sha256(data).hexdigest()
@@ -116,5 +146,5 @@ class ScriptedHub:
     def callers(self, kind: Kind) -> int:
         return 0
 
-    def listen(self, callback: Any) -> None:
+    def listen(self, callback: Callable[[JobEnded], None]) -> None:
         pass

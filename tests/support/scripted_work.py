@@ -7,6 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from batch.payloads.job_payload import Payload
+from batch.payloads.json_text import encode
+from batch.payloads.untyped import to_payload
 from batch.queue.jobs import Job, Kind, Origin, Priority, State, new_id
 
 
@@ -18,26 +23,29 @@ class ScriptedWork:
         folder: Path,
         kind: Kind,
         task: str,
-        request: Mapping[str, Any],
+        request: Mapping[str, Any] | Payload,
         *,
         at: Mapping[int, Callable[[], object]] | None = None,
         mates: Sequence[ScriptedWork] = (),
-        checkpoints: Sequence[Mapping[str, Any]] = (),
+        checkpoints: Sequence[Any] = (),
         watched: bool = True,
         threads: int = 1,
         priority: Priority = Priority.CALLER,
     ) -> None:
         self.folder = folder
-        self.job = Job(new_id(), kind, task, State.RUNNING, Origin.HTTP, priority, request, 0.0)
-        self.request = request
+        self.payload = request if isinstance(request, msgspec.Struct) else to_payload(task, request)
+        self.job = Job(new_id(), kind, task, State.RUNNING, Origin.HTTP, priority, encode(self.payload).decode(), 0.0)
+        self.request = {} if isinstance(request, msgspec.Struct) else request
+        """For engines that have not adopted `payload` yet."""
         self.watched = watched
         self.threads = threads
         self.at = dict(at or {})
         self.waiting = list(mates)
-        self.saved: list[Mapping[str, Any]] = list(checkpoints)
+        self.saved: list[Any] = list(checkpoints)
         self.units: list[tuple[float | None, float | None, str]] = []
-        self.events: list[dict[str, Any]] = []
-        self.result: dict[str, Any] | None = None
+        self.events: list[Any] = []
+        """As the engine emitted them."""
+        self.result: Any = None
         self.error: Exception | None = None
         self.returned = 0
         """How often it was put back."""
@@ -48,8 +56,8 @@ class ScriptedWork:
             callback()
         return self.threads
 
-    def emit(self, event: Mapping[str, Any]) -> None:
-        self.events.append(dict(event))
+    def emit(self, event: Any) -> None:
+        self.events.append(event)
 
     def blob(self, sha256: str) -> Path:
         return self.folder / sha256
@@ -59,18 +67,18 @@ class ScriptedWork:
         (self.folder / name).write_bytes(data)
         return name
 
-    def checkpoint(self, step: int, data: Mapping[str, Any]) -> None:
+    def checkpoint(self, step: int, data: Any) -> None:
         self.saved.append(data)
 
-    def checkpoints(self) -> list[Mapping[str, Any]]:
+    def checkpoints(self, type: type[Any] = dict) -> list[Any]:
         return list(self.saved)
 
     def mates(self, limit: int) -> list[ScriptedWork]:
         taken, self.waiting = self.waiting[:limit], self.waiting[limit:]
         return taken
 
-    def finish(self, result: Mapping[str, Any]) -> None:
-        self.result = dict(result)
+    def finish(self, result: Any) -> None:
+        self.result = result
 
     def fail(self, error: Exception) -> None:
         self.error = error

@@ -18,6 +18,7 @@ from batch.queue.store import Store
 from batch.retention import Retention, deadlines, forget
 from batch.settings import Settings
 from folder_stage import staged
+from payloads import payload
 
 DAYS = {Origin.HTTP: 1.0, Origin.BATCH: 2.0, Origin.INBOX: 4.0, Origin.CLI: 8.0}
 
@@ -27,7 +28,7 @@ def settings_of(home: Path, days: dict[Origin, float]) -> Settings:
 
 
 def ended(store: Store, origin: Origin, days_ago: float) -> str:
-    store.submit(Draft(Kind.VLM, "chat", {}, origin, Priority.BATCH))
+    store.submit(Draft(payload("chat"), origin, Priority.BATCH))
     job = store.take(Kind.VLM)
     assert job is not None and store.end(job.id, State.DONE, result="{}")
     at = time.time() - days_ago * 86400

@@ -15,6 +15,7 @@ from PIL import Image
 
 from batch.api.app import create_app
 from batch.errors import BadRequest, BatchError, ContextExceeded, QueueFull
+from batch.payloads.model_info import ChatModelInfo
 from batch.queue.hub import ModelState
 from batch.queue.jobs import Kind
 from batch.settings import LimitSettings, Settings
@@ -54,7 +55,7 @@ def job_of(body: dict[str, Any]) -> dict[str, Any]:
     hub = says(answer("Hi"))
     reply = chat(body, hub)
     assert reply.status_code == 200, reply.text
-    return dict(hub.drafts[0].request)
+    return hub.requests[0]
 
 
 def chunks(reply: httpx.Response) -> list[Any]:
@@ -210,7 +211,7 @@ def test_a_tool_choice_that_names_a_function_is_kept() -> None:
 def test_of_the_tools_only_the_allowed_ones_are_offered(mode: str) -> None:
     other = {"type": "function", "function": {"name": "g"}}
     job = job_of({"tools": [other, TOOL], "tool_choice": allowed("f", mode=mode)})
-    assert job["tools"] == [TOOL] and job["tool_choice"] == mode
+    assert job["tools"] == [TOOL] and job.get("tool_choice", "auto") == mode
 
 
 def test_messages_reach_the_job_with_what_the_engine_knows() -> None:
@@ -348,7 +349,7 @@ def test_a_data_url_is_spooled_and_named_by_its_bytes() -> None:
     (sha,) = hub.blobs
     assert hub.blobs[sha] == base64.b64decode(png().split(",")[1])
     assert hub.drafts[0].blobs == (sha,)
-    parts = hub.drafts[0].request["messages"][0]["content"]
+    parts = hub.requests[0]["messages"][0]["content"]
     assert parts == [{"type": "text", "text": "What?"}, {"type": "image", "blob": sha}]
 
 
@@ -387,7 +388,7 @@ def test_too_large_images_are_a_413() -> None:
 
 def test_an_image_without_a_vision_model_is_a_400() -> None:
     hub = says(answer("x"))
-    hub.state = ModelState("ready", 1.0, {"model": "text", "vision": False})
+    hub.state = ModelState("ready", 1.0, ChatModelInfo(model="text"))
     assert chat(with_image(png()), hub).status_code == 400
 
 
@@ -600,8 +601,9 @@ def test_a_full_queue_is_a_429_with_a_time_to_come_back() -> None:
 
 
 def spoken(text: str, finish: str = "stop", **more: Any) -> dict[str, Any]:
+    stop = {"stop_type": "limit" if finish == "length" else "word" if "stopping_word" in more else "eos"}
     return {
-        "choices": [{"index": 0, "text": text, "finish_reason": finish, **more}],
+        "choices": [{"index": 0, "text": text, "finish_reason": finish, **stop, **more}],
         "usage": USAGE,
         "timings": TIMINGS,
     }
@@ -614,7 +616,7 @@ def test_a_completion_has_openais_shape() -> None:
 
 
 def test_several_prompts_are_several_jobs_and_choices() -> None:
-    hub = ScriptedHub(lambda draft: [spoken(f"<{draft.request['prompt']}>")])
+    hub = ScriptedHub(lambda draft: [spoken(f"<{draft.payload.prompt}>")])
     told = post(hub, "/v1/completions", {"prompt": ["a", "b"]}).json()
     assert [c["text"] for c in told["choices"]] == ["<a>", "<b>"]
     assert [c["index"] for c in told["choices"]] == [0, 1]
@@ -634,7 +636,7 @@ def test_several_prompts_are_several_jobs_and_choices() -> None:
 def test_prompts_come_in_llama_servers_shapes(given: Any, prompts: list[Any]) -> None:
     hub = says(spoken("x"))
     assert post(hub, "/v1/completions", {"prompt": given}).status_code == 200
-    assert [draft.request["prompt"] for draft in hub.drafts] == prompts
+    assert [request["prompt"] for request in hub.requests] == prompts
 
 
 @pytest.mark.parametrize(
@@ -738,7 +740,7 @@ def test_tokens_and_templates_are_asked_of_the_engine() -> None:
     assert post(hub, "/tokenize", {"content": "a", "add_special": True}).json() == {"tokens": [1]}
     assert hub.asked[-1] == (
         "tokenize",
-        {"content": "a", "add_special": True, "parse_special": True, "with_pieces": False},
+        {"content": "a", "add_special": True},
     )
     assert post(hub, "/detokenize", {"tokens": [1]}).json() == {"content": "x"}
     assert post(hub, "/apply-template", {"messages": HELLO}).json() == {"prompt": "p"}
@@ -811,7 +813,7 @@ def test_anthropic_blocks_become_chat_messages() -> None:
     reply = post(hub, "/v1/messages", body)
     assert reply.status_code == 200, reply.text
     (sha,) = hub.blobs
-    job = hub.drafts[0].request
+    job = hub.requests[0]
     assert job["messages"] == [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": [{"type": "image", "blob": sha}, {"type": "text", "text": "What?"}]},
@@ -922,7 +924,7 @@ def test_an_anthropic_stream_begins_with_what_the_prompt_cost(events: list[Any],
 def test_n_means_nothing_where_it_is_unknown(path: str, body: dict[str, Any], n: Any) -> None:
     hub = says(answer("Hi"))
     assert post(hub, path, {**body, "n": n}).status_code == 200
-    assert "n" not in hub.drafts[0].request
+    assert "n" not in hub.requests[0]
 
 
 # -- responses
@@ -953,7 +955,7 @@ def test_responses_input_items_become_chat_messages() -> None:
     reply = post(hub, "/v1/responses", body)
     assert reply.status_code == 200, reply.text
     (sha,) = hub.blobs
-    job = hub.drafts[0].request
+    job = hub.requests[0]
     assert job["messages"] == [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "Hello"},

@@ -12,6 +12,7 @@ from batch.folder.folder_settings import FolderSettingsReader
 from batch.folder.ledger import count_files
 from batch.settings import FolderSettings
 from folder_stage import picture, sound, staged
+from payloads import as_dict
 
 BASE = FolderSettings(caption_prompt="base", language="en")
 
@@ -129,9 +130,9 @@ def test_folder_settings_reach_the_jobs_and_the_results(tmp_path: Path) -> None:
             ]
             assert stage.json("zh/talk.wav.json")["embedding"] is None
             (talk,) = [job for job in stage.ran if job.task == "transcribe"]
-            assert talk.request["options"] == {"language": "zh", "translate": True}
+            assert as_dict(talk.payload.options) == {"language": "zh", "translate": True}
             (thought,) = [job for job in stage.ran if job.source == "think/a.png" and job.task == "chat"]
-            assert thought.request["enable_thinking"] is True
-            assert thought.request["generation"] == {"max_tokens": 99, "temperature": 0.0}
+            assert thought.payload.enable_thinking is True
+            assert as_dict(thought.payload.generation) == {"max_tokens": 99, "temperature": 0.0}
 
     asyncio.run(play())

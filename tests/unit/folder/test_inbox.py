@@ -21,9 +21,11 @@ from batch.folder.inbox import intake as intake_module
 from batch.folder.ledger import Ledger, count_files
 from batch.folder.ledger_rows import FileCounts
 from batch.payloads.chat import ChatResult
+from batch.queue.frames import End
 from batch.queue.jobs import Kind, State
 from batch.queue.store import Store
 from folder_stage import Stage, answer, caption, picture, sound, staged
+from payloads import as_dict
 
 
 def run(coroutine: object) -> None:
@@ -43,12 +45,12 @@ def test_a_picture_in_a_sub_folder_gets_caption_and_json_in_the_mirrored_place(t
             assert found["embedding"]["model"] == "vectors-1" and len(found["embedding"]["vectors"][0]) == 3
             assert found["embedding"]["dimensions"] == 3
             caption = stage.ran[0]
-            assert caption.request["messages"][0]["content"] == [
+            assert as_dict(caption.payload)["messages"][0]["content"] == [
                 {"type": "image", "blob": found["sha256"]},
                 {"type": "text", "text": "Describe this image."},
             ]
-            assert caption.request["enable_thinking"] is False
-            assert caption.request["generation"] == {"max_tokens": 1024, "temperature": 0.2}
+            assert caption.payload.enable_thinking is False
+            assert as_dict(caption.payload.generation) == {"max_tokens": 1024, "temperature": 0.2}
             assert stage.ran[1].kind is Kind.EMBEDDING and stage.ran[1].parent == caption.id
             assert (stage.inbox / "trip/a.jpg").exists()
 
@@ -525,7 +527,7 @@ def test_a_cancelled_job_is_told_in_the_outbox(tmp_path: Path) -> None:
             await stage.until(lambda: count_files(stage.store).waiting == 1, work=False)
             (job,) = stage.store.jobs()
             assert await stage.hub.cancel(job.id) is State.CANCELLED
-            stage.hub._job_event(Kind.VLM, {"type": "end", "job": job.id, "state": "cancelled"})
+            stage.hub._job_event(Kind.VLM, End(job=job.id, state=State.CANCELLED))
             await stage.until(stage.has("a.jpg.error.json"))
             assert "cancelled" in stage.json("a.jpg.error.json")["error"]
 

@@ -22,7 +22,8 @@ from batch.folder.ledger_rows import FileCounts
 from batch.folder.next_step import NextSteps
 from batch.folder.outbox.outbox import Outbox
 from batch.folder.outbox.result_document import json_text
-from batch.queue.jobs import Kind
+from batch.queue.frames import End
+from batch.queue.jobs import Kind, State
 from batch.queue.store import Store
 from folder_stage import Stage, picture, sound, staged
 
@@ -438,7 +439,7 @@ def test_numbers_that_json_does_not_know_become_null() -> None:
 def test_jobs_of_other_doors_are_passed_over(tmp_path: Path) -> None:
     async def play() -> None:
         async with staged(tmp_path) as stage:
-            stage.hub._job_event(Kind.VLM, {"type": "end", "job": "someone-elses", "state": "done"})
+            stage.hub._job_event(Kind.VLM, End(job="someone-elses", state=State.DONE))
             stage.drop("a.txt", "one")
             await stage.until(stage.has("a.txt.json"))
 

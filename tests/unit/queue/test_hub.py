@@ -9,18 +9,24 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import pytest
 
 from batch.errors import Unavailable
-from batch.queue.channel import packed, socket_path
+from batch.payloads.json_text import encode
+from batch.payloads.model_info import ChatModelInfo
+from batch.payloads.questions import Detokenize, Detokenized
+from batch.payloads.speech import TranscriptionResult
+from batch.queue.channel import socket_path
+from batch.queue.frames import Answered, Hello, Ready, WorkerFrame
 from batch.queue.hub import Hub, Pace
 from batch.queue.idempotency import Key
 from batch.queue.jobs import Draft, Kind, Origin, Priority, State
 from batch.queue.spool import Spool
 from batch.queue.store import Store
 from batch.workers.fake_engine import WeightlessEngine
+from payloads import payload
 from scripted_work import ScriptedWork
 
 
@@ -94,36 +100,36 @@ class PlayedWorker:
 
     async def __aenter__(self) -> PlayedWorker:
         self._reader, self._writer = await asyncio.open_unix_connection(str(socket_path(self._folder, "events")))
-        self._say({"hello": self._kind, "pid": 1}, {"type": "ready", "facts": {}})
+        self._say(Hello(kind=self._kind, pid=1), Ready(info=ChatModelInfo(model="played")))
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._writer.close()
 
-    def _say(self, *frames: dict[str, Any]) -> None:
+    def _say(self, *frames: WorkerFrame) -> None:
         for frame in frames:
-            self._writer.write(packed(frame) + b"\n")
+            self._writer.write(encode(frame) + b"\n")
 
     async def asked(self) -> int:
         """The number of the next question."""
-        return int(json.loads(await asyncio.wait_for(self._reader.readline(), 20))["ask"])
+        return int(json.loads(await asyncio.wait_for(self._reader.readline(), 20))["number"])
 
     def answer(self, number: int) -> None:
-        self._say({"to": number, "answer": {"by": self._kind}})
+        self._say(Answered(number=number, answer=msgspec.Raw(encode(Detokenized(self._kind)))))
 
 
 def test_a_worker_that_goes_takes_no_other_workers_answers_with_it(tmp_path: Path) -> None:
     async def both() -> None:
         async with open_hub(tmp_path) as hub, PlayedWorker(tmp_path, Kind.VLM) as vlm:
-            lost = asyncio.create_task(hub.ask(Kind.EMBEDDING, "tokenize", {}))
-            kept = asyncio.create_task(hub.ask(Kind.VLM, "tokenize", {}))
+            lost = asyncio.create_task(hub.ask(Kind.EMBEDDING, Detokenize(tokens=[])))
+            kept = asyncio.create_task(hub.ask(Kind.VLM, Detokenize(tokens=[])))
             number = await vlm.asked()
             async with PlayedWorker(tmp_path, Kind.EMBEDDING) as embedding:
                 await embedding.asked()
             with pytest.raises(Unavailable, match="stopped before it answered"):
                 await lost
             vlm.answer(number)
-            assert await kept == {"by": "vlm"}
+            assert await kept == Detokenized("vlm")
 
     asyncio.run(both())
 
@@ -131,19 +137,19 @@ def test_a_worker_that_goes_takes_no_other_workers_answers_with_it(tmp_path: Pat
 def test_a_question_waits_for_a_model_that_loads_however_long_that_takes(tmp_path: Path) -> None:
     async def load() -> None:
         async with open_hub(tmp_path) as hub:
-            hasty = asyncio.create_task(hub.ask(Kind.VLM, "tokenize", {}, timeout=0.01))
+            hasty = asyncio.create_task(hub.ask(Kind.VLM, Detokenize(tokens=[]), timeout=0.01))
             assert not (await asyncio.wait({hasty}, timeout=0.3))[0], "it gave up while the model loads"
             hub.set_model(Kind.VLM, status="failed", error="The file is broken.")
             with pytest.raises(Unavailable, match="The file is broken"):
                 await hasty
             with pytest.raises(Unavailable, match="The file is broken"):
-                await hub.ask(Kind.VLM, "tokenize", {})
+                await hub.ask(Kind.VLM, Detokenize(tokens=[]))
             async with PlayedWorker(tmp_path, Kind.VLM) as worker:  # it was started once more
                 hub.set_model(Kind.VLM, status="loading")
-                patient = asyncio.create_task(hub.ask(Kind.VLM, "tokenize", {}))
+                patient = asyncio.create_task(hub.ask(Kind.VLM, Detokenize(tokens=[])))
                 worker.answer(await worker.asked())
-                assert await patient == {"by": "vlm"}
-                silent = asyncio.create_task(hub.ask(Kind.VLM, "tokenize", {}, timeout=0.01))
+                assert await patient == Detokenized("vlm")
+                silent = asyncio.create_task(hub.ask(Kind.VLM, Detokenize(tokens=[]), timeout=0.01))
                 with pytest.raises(Unavailable, match="did not answer"):
                     await silent
 
@@ -153,7 +159,7 @@ def test_a_question_waits_for_a_model_that_loads_however_long_that_takes(tmp_pat
 def test_a_question_that_waits_for_a_model_ends_with_the_service(tmp_path: Path) -> None:
     async def close() -> None:
         async with open_hub(tmp_path) as hub:
-            waiting = asyncio.create_task(hub.ask(Kind.VLM, "tokenize", {}))
+            waiting = asyncio.create_task(hub.ask(Kind.VLM, Detokenize(tokens=[])))
             await asyncio.sleep(0)
         with pytest.raises(Unavailable, match="shutting down"):
             await asyncio.wait_for(waiting, 20)
@@ -163,7 +169,7 @@ def test_a_question_that_waits_for_a_model_ends_with_the_service(tmp_path: Path)
 
 def test_callers_that_wait_when_their_model_fails_are_told_so(tmp_path: Path) -> None:
     def draft() -> Draft:
-        return Draft(Kind.STT, "transcribe", {}, Origin.HTTP, Priority.CALLER, waited=True)
+        return Draft(payload("transcribe"), Origin.HTTP, Priority.CALLER, waited=True)
 
     async def play() -> None:
         store = Store(tmp_path / "state.db")
@@ -173,12 +179,12 @@ def test_callers_that_wait_when_their_model_fails_are_told_so(tmp_path: Path) ->
             key = Key(Kind.STT, "key", "what was asked")
             first = await hub.submit(draft())
             (again,), _ = await hub.submit_once(key, [draft()])
-            other = await hub.submit(replace(draft(), kind=Kind.VLM))
+            other = await hub.submit(replace(draft(), payload=payload("chat")))
             hub.set_model(Kind.STT, status="failed", error="a.bin is cut short.")
             await hub.turn_away(Kind.STT)
             for ticket in (first, again):
                 with pytest.raises(Unavailable, match="cut short"):
-                    await ticket.result()
+                    await ticket.result(TranscriptionResult)
                 row = store.job(ticket.id)
                 assert row is not None and row.state is State.CANCELLED
             with pytest.raises(Unavailable, match="cut short"):

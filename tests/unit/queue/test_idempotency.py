@@ -13,10 +13,11 @@ from batch.queue.idempotency import Key, submit_once
 from batch.queue.jobs import Draft, Kind, Origin, Priority, State
 from batch.queue.store import Store
 from paths import DATA
+from payloads import payload
 
 
 def draft(text: str = "x") -> Draft:
-    return Draft(Kind.VLM, "chat", {"p": text}, Origin.HTTP, Priority.CALLER, blobs=("ab" * 32,), waited=True)
+    return Draft(payload("completion", {"prompt": text}), Origin.HTTP, Priority.CALLER, blobs=("ab" * 32,), waited=True)
 
 
 def test_a_key_goes_with_its_jobs_and_a_repeat_leaves_no_payload_behind(tmp_path: Path) -> None:
@@ -67,7 +68,7 @@ def test_a_database_of_the_first_schema_is_brought_forward_with_all_that_is_in_i
     assert store.read("select * from job order by id") == before
     # What was under way goes on, under the old rules and the new ones.
     assert [state for _, state in store.recover(Kind.STT, 3)] == [State.QUEUED]
-    assert (job := store.take(Kind.STT)) is not None and store.checkpoints(job.id) == [{"at": 30.0}]
+    assert (job := store.take(Kind.STT)) is not None and store.checkpoints(job.id) == ['{"at":30.0}']
     assert store.take(Kind.EMBEDDING) is not None
     assert submit_once(store, Key(Kind.VLM, "k", "f"), [draft()]) == []
     store.close()

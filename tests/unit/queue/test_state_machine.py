@@ -18,6 +18,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from batch.errors import Conflict, NotFound
 from batch.queue.jobs import TRANSITIONS, Draft, Kind, Origin, Priority, State
 from batch.queue.store import Store
+from payloads import payload
 
 SCALE = int(os.environ.get("FUZZ_SCALE", "1"))
 """How much longer than in CI the random walks are."""
@@ -62,7 +63,13 @@ class Lives(RuleBasedStateMachine):
         blob=st.sampled_from(["", "a" * 64, "b" * 64]),
     )
     def submit(self, kind: Kind, priority: Priority, waited: bool, blob: str) -> str:
-        draft = Draft(kind, "chat", {}, Origin.HTTP if waited else Origin.INBOX, priority, (blob,) * bool(blob), waited=waited)
+        draft = Draft(
+            payload("chat" if kind is Kind.VLM else "transcribe"),
+            Origin.HTTP if waited else Origin.INBOX,
+            priority,
+            (blob,) * bool(blob),
+            waited=waited,
+        )
         self.store.submit(draft, durable=not waited)
         self.places += 1
         self.model[draft.id] = Expected(kind, priority, waited, self.places, blobs={blob} if blob else set())
@@ -124,7 +131,7 @@ class Lives(RuleBasedStateMachine):
     @rule(job=jobs, step=st.integers(0, 3))
     def checkpoint(self, job: str, step: int) -> None:
         if self.model[job].state is State.RUNNING:
-            self.store.checkpoint(job, step, {"step": step})
+            self.store.checkpoint(job, step, '{"step":1}')
             self.model[job].checkpoints |= 1 << step
 
     @rule(kind=st.sampled_from([Kind.VLM, Kind.STT]), limit=st.integers(1, 3))
@@ -187,7 +194,7 @@ class Lives(RuleBasedStateMachine):
                 mine.waited,
             )
             assert (row.finished_at is not None) == mine.state.ended
-            assert (row.result is not None) == (mine.state is State.DONE)
+            assert (row.result_json is not None) == (mine.state is State.DONE)
             assert len(self.store.checkpoints(job)) == mine.checkpoints.bit_count()
             line = sum(
                 1
@@ -256,7 +263,7 @@ def test_a_message_that_is_a_pickle_is_set_aside_and_never_loaded(tmp_path: Path
         for data in (pickle.dumps(Bomb()), pickle.dumps(Bomb(), 0), b"\x80", b'{"id":["x"]}'):
             stranger.execute("insert into task (queue, data, priority) values ('vlm', ?, 99)", (data,))
     stranger.close()
-    store.submit(good := Draft(Kind.VLM, "chat", {}, Origin.CLI, Priority.BATCH))
+    store.submit(good := Draft(payload("chat"), Origin.CLI, Priority.BATCH))
     huey.storage.stopping.clear()
     task = huey.dequeue()
     assert task.args == (good.id,)

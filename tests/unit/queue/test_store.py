@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from batch.errors import Conflict, NotFound
 from batch.queue.database_schema import VERSION, NewerDatabase
 from batch.queue.jobs import TRANSITIONS, Draft, Kind, Origin, Priority, State
 from batch.queue.store import Store
+from payloads import payload
 
 
 @pytest.fixture
@@ -25,12 +27,11 @@ def store(tmp_path: Path) -> Iterator[Store]:
 def draft(
     priority: Priority = Priority.INBOX,
     *,
-    kind: Kind = Kind.VLM,
     task: str = "chat",
     waited: bool = False,
     blobs: tuple[str, ...] = (),
 ) -> Draft:
-    return Draft(kind, task, {"prompt": "x"}, Origin.HTTP if waited else Origin.INBOX, priority, blobs, waited=waited)
+    return Draft(payload(task), Origin.HTTP if waited else Origin.INBOX, priority, blobs, waited=waited)
 
 
 def submitted(store: Store, *drafts: Draft) -> list[str]:
@@ -64,7 +65,7 @@ def test_a_taken_message_becomes_a_claim_and_ending_the_job_removes_it(store: St
     assert store.end(job, State.DONE, result='{"text":"a"}')
     assert (messages(store), claims(store)) == (0, 0)
     row = store.job(job)
-    assert row is not None and row.state is State.DONE and row.result == {"text": "a"}
+    assert row is not None and row.state is State.DONE and row.result_json == '{"text":"a"}'
     assert not store.end(job, State.FAILED, error={"message": "late"}), "an ended job ends once"
 
 
@@ -128,8 +129,8 @@ def test_requests_whose_callers_went_down_with_the_service_are_cancelled_and_bul
 
 
 def test_mates_are_of_the_same_task_and_at_least_as_urgent(store: Store) -> None:
-    embed = submitted(store, draft(Priority.BATCH, task="embed"), draft(Priority.BATCH, task="embed"))
-    other = submitted(store, draft(Priority.BATCH, task="other"))
+    embed = submitted(store, draft(Priority.BATCH, task="completion"), draft(Priority.BATCH, task="completion"))
+    other = submitted(store, draft(Priority.BATCH, task="chat"))
     first = store.take(Kind.VLM)
     assert first is not None
     assert store.take_mates(first, 0) == []
@@ -141,7 +142,7 @@ def test_mates_are_of_the_same_task_and_at_least_as_urgent(store: Store) -> None
 
 
 def test_mates_of_a_dead_worker_are_all_blamed_but_run_alone_from_then_on(store: Store) -> None:
-    submitted(store, draft(Priority.BATCH, task="embed"), draft(Priority.BATCH, task="embed"))
+    submitted(store, draft(Priority.BATCH, task="completion"), draft(Priority.BATCH, task="completion"))
     first = store.take(Kind.VLM)
     assert first and len(store.take_mates(first, 9)) == 1
     assert [state for _, state in store.recover(Kind.VLM, 3)] == [State.QUEUED] * 2
@@ -151,7 +152,7 @@ def test_mates_of_a_dead_worker_are_all_blamed_but_run_alone_from_then_on(store:
 
 
 def test_a_job_that_waited_for_an_inner_one_is_not_blamed_for_its_crash(store: Store) -> None:
-    bulk, mate = submitted(store, draft(task="embed"), draft(task="embed"))
+    bulk, mate = submitted(store, draft(task="completion"), draft(task="completion"))
     outer = store.take(Kind.VLM)
     assert outer and outer.id == bulk
     assert len(store.take_mates(outer, 9)) == 1
@@ -222,14 +223,14 @@ def test_checkpoints_come_back_in_order_and_go_when_the_job_is_done(store: Store
     (job,) = submitted(store, draft())
     store.take(Kind.VLM)
     for step in (2, 0, 1):
-        store.checkpoint(job, step, {"step": step})
-    assert [c["step"] for c in store.checkpoints(job)] == [0, 1, 2]
+        store.checkpoint(job, step, json.dumps({"step": step}))
+    assert [json.loads(c)["step"] for c in store.checkpoints(job)] == [0, 1, 2]
     store.end(job, State.DONE, result="{}")
     assert store.checkpoints(job) == []
 
 
 def test_jobs_are_listed_newest_first_and_filtered(store: Store) -> None:
-    ids = submitted(store, *(draft() for _ in range(5)), draft(kind=Kind.STT))
+    ids = submitted(store, *(draft() for _ in range(5)), draft(task="transcribe"))
     assert [job.id for job in store.jobs(limit=2)] == sorted(ids, reverse=True)[:2]
     assert {job.id for job in store.jobs(kind=Kind.STT)} == {ids[5]}
     assert store.jobs(origin=Origin.BATCH) == [] and store.jobs(state=State.FAILED) == []

@@ -1,0 +1,37 @@
+"""Payloads from short dicts and back, for tests that care for a few fields only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from batch.payloads.job_payload import PAYLOAD_TYPES, RESULT_TYPES, Payload, Result
+
+_SMALLEST: Mapping[str, Mapping[str, Any]] = {
+    "chat": {"messages": []},
+    "completion": {"prompt": ""},
+    "embed": {"inputs": ["x"]},
+    "transcribe": {"blob": "ab" * 32},
+}
+CHAT_RESULT = '{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}}'
+"""The smallest result of a chat, as it stands in a row."""
+
+
+def payload(task: str, request: Mapping[str, Any] | None = None) -> Payload:
+    """The payload of a task; None: the smallest that there is."""
+    return msgspec.convert(_SMALLEST[task] if request is None else request, PAYLOAD_TYPES[task])
+
+
+def result(task: str, value: Mapping[str, Any]) -> Result:
+    """The result of a task."""
+    return msgspec.convert(value, RESULT_TYPES[task])
+
+
+def as_dict(struct: Any) -> dict[str, Any]:
+    """A payload, result or event as a dict without its tag; defaults are left out."""
+    found: dict[str, Any] = msgspec.to_builtins(struct)
+    if tag := type(struct).__struct_config__.tag_field:
+        del found[tag]
+    return found
