@@ -101,7 +101,7 @@ class Watched(sqlite3.Connection):
         return super().executemany(sql, *parameters)
 
 
-VALID = {"kind": "'text'", "parameters": "'{}'", "state": "'done'", "jobs": "'{}'"}
+VALID = {"path": "x'61'", "kind": "'text'", "parameters": "'{}'", "state": "'done'", "jobs": "'{}'"}
 """Values of the ledger's columns that hold more than a number."""
 
 
