@@ -14,6 +14,8 @@ Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Count = Annotated[int, Meta(ge=0, le=INT32_MAX)]
 Window = Annotated[int, Meta(ge=-1, le=INT32_MAX)]
 """How many of the last tokens count; -1: all of the context."""
+Breaker = Annotated[str, Meta(max_length=256)]
+"""A text at which DRY begins anew; llama.cpp compares each with the whole vocabulary."""
 
 
 class SamplingParams(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -41,7 +43,7 @@ class SamplingParams(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tr
     """Below 1.0 it is ignored, as llama-server does."""
     dry_allowed_length: Count | None = None
     dry_penalty_last_n: Window | None = None
-    dry_sequence_breakers: tuple[str, ...] | None = None
+    dry_sequence_breakers: Annotated[tuple[Breaker, ...], Meta(min_length=1, max_length=64)] | None = None
     mirostat: Annotated[int, Meta(ge=0, le=2)] | None = None
     mirostat_tau: float | None = None
     mirostat_eta: float | None = None
