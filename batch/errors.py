@@ -64,6 +64,15 @@ class ContextExceeded(BatchError):
     status = 400
     type = "exceed_context_size_error"
 
+    @classmethod
+    def for_prompt(cls, tokens: int, n_ctx: int) -> ContextExceeded:
+        """The sentence that llama-server has for a prompt of `tokens` in a context of `n_ctx` tokens."""
+        return cls(
+            f"request ({tokens} tokens) exceeds the available context size ({n_ctx} tokens), try increasing it",
+            n_prompt_tokens=tokens,
+            n_ctx=n_ctx,
+        )
+
 
 class Forbidden(BatchError):
     """The request came from elsewhere, or names another host or origin."""

@@ -8,8 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from batch.cpu_sharing import alive
-from batch.folder.file_counts import FileCounts, count_files
+from batch.folder.ledger import count_files
+from batch.folder.ledger_rows import FileCounts
 from batch.queue.jobs import Job, Kind, Priority, State
 from batch.queue.store import Store
 
@@ -108,7 +111,7 @@ def _shape(
         "profile": service.get("profile"),
         "version": service.get("version"),
         "models": models,
-        "inbox": files._asdict(),
+        "inbox": msgspec.structs.asdict(files),
     }
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 from batch.payloads.sampling import SamplingParams
 
@@ -85,29 +86,35 @@ class NamedToolChoice(_Struct, frozen=True, kw_only=True):
 ToolChoice = Literal["auto", "none", "required"] | NamedToolChoice
 
 
+MAX_STOPS = 64
+MAX_STOP_CHARS = 1024
+MAX_BIASES = 300_000
+"""More than any vocabulary has tokens."""
+StopList = Annotated[list[Annotated[str, Meta(max_length=MAX_STOP_CHARS)]], Meta(max_length=MAX_STOPS)]
+BiasList = Annotated[list[tuple[int | str, float | Literal[False]]], Meta(max_length=MAX_BIASES)]
+
+
 class GenerationParams(SamplingParams, frozen=True, omit_defaults=True, kw_only=True):
     """Everything that decides on a generation besides its prompt; sampling parameters by llama-server's names."""
 
     max_tokens: int | None = None
     """None or -1: until the model ends or the context is full."""
-    stop: list[str] = msgspec.field(default_factory=list)
+    stop: StopList = msgspec.field(default_factory=list)
     """Strings that end the content; never looked for in thinking or tool calls."""
     ignore_eos: bool = False
     t_max_predict_ms: int | None = None
     """Milliseconds of generating after which the next line feed ends it."""
-    logit_bias: list[tuple[int | str, float | Literal[False]]] = msgspec.field(default_factory=list)
+    logit_bias: BiasList = msgspec.field(default_factory=list)
     """Pairs of a token (id or text) and a bias; False forbids the token."""
     logprobs: bool = False
     n_probs: int = 0
     """Most likely tokens reported beside each one, with `logprobs`."""
     post_sampling_probs: bool = False
-    """Log probabilities are those after the samplers, among the tokens that these left."""
+    """Report the probabilities that sampling left, not the model's own."""
     grammar: str | None = None
     """GBNF that the content has to follow."""
     json_schema: JsonSchema | bool | None = None
     """A JSON Schema that the content has to follow; {} or True: any JSON object."""
-    regex: str | None = None
-    """A regular expression that the whole content has to match."""
     cache_prompt: bool = True
     timings_per_token: bool = False
     return_progress: bool = False
@@ -149,7 +156,7 @@ class CompletionPayload(_Struct, tag="completion", tag_field="task", frozen=True
     """Report the prompt's token count before the first delta, and its text in the result."""
 
 
-class TopLogprob(msgspec.Struct, frozen=True, kw_only=True):
+class TopLogprob(_Struct, frozen=True, kw_only=True):
     """One likely token and its log probability."""
 
     id: int
@@ -158,8 +165,8 @@ class TopLogprob(msgspec.Struct, frozen=True, kw_only=True):
     logprob: float
 
 
-class TokenLogprob(msgspec.Struct, frozen=True, kw_only=True):
-    """A drawn token's log probability before sampling, over the whole vocabulary, in OpenAI's shape."""
+class TokenLogprob(_Struct, frozen=True, kw_only=True):
+    """A drawn token's log probability, in OpenAI's shape; see Logprobs for which one."""
 
     id: int
     token: str
@@ -168,10 +175,12 @@ class TokenLogprob(msgspec.Struct, frozen=True, kw_only=True):
     top_logprobs: list[TopLogprob] = msgspec.field(default_factory=list)
 
 
-class Logprobs(msgspec.Struct, frozen=True):
-    """Log probabilities of content tokens, in order."""
+class Logprobs(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Log probabilities of content tokens, in order: joined, their texts are the content."""
 
     content: list[TokenLogprob]
+    post_sampling: bool = False
+    """Whether they are those that sampling left; else the model's own, over the whole vocabulary."""
 
 
 class Timings(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,12 +10,21 @@ from msgspec import Meta
 
 INT32_MAX = 2**31 - 1
 
+FLOAT32_MAX = 3.4028234663852886e38
+MAX_SEQUENCE_BREAKERS = 32
+"""llama.cpp compares each one with every token of the vocabulary before it draws the first."""
+MAX_SEQUENCE_BREAKER_CHARS = 40
+"""llama.cpp's own."""
+
+Real = Annotated[float, Meta(ge=-FLOAT32_MAX, le=FLOAT32_MAX)]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Count = Annotated[int, Meta(ge=0, le=INT32_MAX)]
 Window = Annotated[int, Meta(ge=-1, le=INT32_MAX)]
 """How many of the last tokens count; -1: all of the context."""
-Breaker = Annotated[str, Meta(max_length=256)]
-"""A text at which DRY begins anew; llama.cpp compares each with the whole vocabulary."""
+
+SequenceBreakers = Annotated[
+    tuple[Annotated[str, Meta(max_length=MAX_SEQUENCE_BREAKER_CHARS)], ...], Meta(max_length=MAX_SEQUENCE_BREAKERS)
+]
 
 
 class SamplingParams(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -23,30 +32,30 @@ class SamplingParams(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tr
 
     seed: int | None = None
     """32 bits; None or -1: a random one."""
-    temperature: Annotated[float, Meta(ge=0.0)] | None = None
-    dynatemp_range: float | None = None
-    dynatemp_exponent: float | None = None
+    temperature: Annotated[float, Meta(ge=0.0, le=FLOAT32_MAX)] | None = None
+    dynatemp_range: Real | None = None
+    dynatemp_exponent: Real | None = None
     top_k: Annotated[int, Meta(ge=-1, le=INT32_MAX)] | None = None
     """0 or less: all tokens."""
     top_p: Share | None = None
     min_p: Share | None = None
-    top_n_sigma: float | None = None
-    typical_p: float | None = None
+    top_n_sigma: Real | None = None
+    typical_p: Real | None = None
     xtc_probability: Share | None = None
     xtc_threshold: Share | None = None
     repeat_last_n: Window | None = None
-    repeat_penalty: Annotated[float, Meta(gt=0.0)] | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    dry_multiplier: float | None = None
-    dry_base: float | None = None
+    repeat_penalty: Annotated[float, Meta(gt=0.0, le=FLOAT32_MAX)] | None = None
+    presence_penalty: Real | None = None
+    frequency_penalty: Real | None = None
+    dry_multiplier: Real | None = None
+    dry_base: Real | None = None
     """Below 1.0 it is ignored, as llama-server does."""
     dry_allowed_length: Count | None = None
     dry_penalty_last_n: Window | None = None
-    dry_sequence_breakers: Annotated[tuple[Breaker, ...], Meta(min_length=1, max_length=64)] | None = None
+    dry_sequence_breakers: SequenceBreakers | None = None
     mirostat: Annotated[int, Meta(ge=0, le=2)] | None = None
-    mirostat_tau: float | None = None
-    mirostat_eta: float | None = None
+    mirostat_tau: Real | None = None
+    mirostat_eta: Real | None = None
     samplers: tuple[str, ...] | None = None
     """Names from `SAMPLERS`, in the order in which they are applied."""
 

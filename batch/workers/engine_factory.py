@@ -20,7 +20,7 @@ def build(kind: Kind, settings: Settings) -> Engine:
         case Kind.VLM:
             from batch.workers.chat.engine import VlmEngine
 
-            return UntypedEngine(kind, VlmEngine(settings))
+            return VlmEngine(settings)
         case Kind.EMBEDDING:
             from batch.workers.embedding.engine import EmbeddingEngine
 

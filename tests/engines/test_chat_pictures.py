@@ -17,8 +17,8 @@ import vlm_setup
 from batch.errors import BatchError, Cancelled, TooLarge, UnsupportedMedia
 from batch.queue.jobs import Priority
 from batch.workers.chat.engine import VlmEngine
-from batch.workers.chat.vision import mtmd
-from vlm_setup import chat, content, picture
+from batch.workers.chat.images.vision import mtmd
+from vlm_setup import chat, content, count_tokens, picture, rendered
 
 ASK = {"type": "text", "text": "Describe this image."}
 
@@ -48,9 +48,9 @@ def drawn(folder: Path, width: int, height: int, colour: str = "red", form: str 
 
 @pytest.mark.parametrize("size", [(1, 1), (8, 8), (64, 64), (640, 480), (3000, 2000), (40, 4000), (4000, 40)], ids=str)
 def test_a_picture_of_any_size_costs_70_to_1120_tokens(engine: VlmEngine, tmp_path: Path, size: tuple[int, int]) -> None:
-    alone = engine.ask("count", {"messages": [{"role": "user", "content": [ASK]}]})["tokens"]
+    alone = count_tokens(engine, {"messages": [{"role": "user", "content": [ASK]}]})
     result = engine.run(chat(tmp_path, [drawn(tmp_path, *size), ASK], generation={"max_tokens": 30}))
-    assert 40 <= result["usage"]["prompt_tokens"] - alone <= 1130
+    assert 40 <= result.usage.prompt_tokens - alone <= 1130
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF"])
@@ -69,10 +69,10 @@ def test_several_pictures_are_read_as_llama_cpps_own_helper_reads_them(engine: V
         {"role": "user", "content": [ASK, parts[1], parts[0]]},
     ]
     result = engine.run(chat(tmp_path, None, messages=messages, generation={"max_tokens": 1}))
-    ours = engine._resources.context.logits(engine._model.n_vocab).copy()
-    text = engine._maker.chat({"messages": messages}).text.removeprefix("<bos>")
+    ours = engine._resources.context.logits().copy()
+    text = rendered(engine, {"messages": messages}).removeprefix("<bos>")
     n, theirs = by_the_helper(engine, text, [names[0], names[1], names[0]])
-    assert n == result["usage"]["prompt_tokens"]
+    assert n == result.usage.prompt_tokens
     assert np.abs(ours - theirs).max() < 0.02
     assert ours.argmax() == theirs.argmax()
 
@@ -91,10 +91,10 @@ def by_the_helper(engine: VlmEngine, text: str, names: list[str]) -> tuple[int, 
     wanted = mtmd.mtmd_input_text(data, len(data), True, True)
     assert mtmd.mtmd_tokenize(vision.handle, chunks, ctypes.byref(wanted), bitmaps, len(names)) == 0
     last = engine._resources.context.sequences - 1
-    engine._resources.cache._move_out(None)
+    engine._resources.cache._move_idle_out(None)
     end = ctypes.c_int32()
     assert mtmd.mtmd_helper_eval_chunks(vision.handle, context.handle, chunks, 0, last, 2048, True, ctypes.byref(end)) == 0
-    logits = context.logits(engine._model.n_vocab).copy()
+    logits = context.logits().copy()
     n = int(mtmd.mtmd_helper_get_n_tokens(chunks))
     context.forget(last)
     mtmd.mtmd_input_chunks_free(chunks)
@@ -107,14 +107,14 @@ def test_pictures_in_another_order_share_no_prefix(engine: VlmEngine, tmp_path: 
     red, blue = picture(tmp_path), picture(tmp_path, "sample-blue-triangle.png")
     first = engine.run(chat(tmp_path, [red, blue, ASK], generation={"max_tokens": 5}))
     swapped = engine.run(chat(tmp_path, [blue, red, ASK], generation={"max_tokens": 5}))
-    assert first["usage"]["prompt_tokens"] == swapped["usage"]["prompt_tokens"]
-    assert swapped["usage"]["prompt_tokens_details"]["cached_tokens"] < 20
+    assert first.usage.prompt_tokens == swapped.usage.prompt_tokens
+    assert swapped.usage.prompt_tokens_details.cached_tokens < 20
 
 
 def test_a_picture_in_the_system_message_is_rendered_or_refused(engine: VlmEngine, tmp_path: Path) -> None:
     messages = [{"role": "system", "content": [picture(tmp_path)]}, {"role": "user", "content": "What is it?"}]
     result = engine.run(chat(tmp_path, None, messages=messages, generation={"max_tokens": 5}))
-    assert result["usage"]["prompt_tokens"] > 70
+    assert result.usage.prompt_tokens > 70
 
 
 def test_bytes_that_are_no_picture_and_pictures_too_large_are_refused(engine: VlmEngine, tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_pictures_pushed_out_of_the_cache_are_encoded_again(
     engine: VlmEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also while a job that shows several of them is under way."""
-    monkeypatch.setattr(engine._vision, "_budget", 1)
+    monkeypatch.setattr(engine._vision, "_cache_bytes", 1)
     parts: list[dict[str, Any]] = [drawn(tmp_path, 200 + i, 200, "black") for i in range(4)]
     engine.run(chat(tmp_path, [*parts, ASK], generation={"max_tokens": 3}))
     assert content(engine.run(chat(tmp_path, [parts[0], ASK], enable_thinking=False))) == "a black circle"
@@ -178,7 +178,7 @@ def test_pictures_fill_a_small_context_by_moving_others_out(tmp_path: Path) -> N
                 image = drawn(tmp_path, 900, 900, colour)
                 result = engine.run(chat(tmp_path, [image, ASK], enable_thinking=False))
                 assert content(result) == f"a {colour} circle"
-        assert result["usage"]["prompt_tokens_details"]["cached_tokens"] > 300
+        assert result.usage.prompt_tokens_details.cached_tokens > 300
     finally:
         engine.close()
 

@@ -12,8 +12,9 @@ import pytest
 import vlm_setup
 from batch.api.jobs.stream_resume import Replay
 from batch.errors import BadRequest
+from batch.payloads.untyped import to_dict
 from batch.workers.chat.engine import VlmEngine
-from vlm_setup import chat, completion, content, told
+from vlm_setup import chat, completion, content, deltas, streamed, tokenize
 
 SHAPE = {
     "type": "object",
@@ -50,26 +51,26 @@ def test_a_schema_binds_the_answer(engine: VlmEngine, tmp_path: Path, thinking: 
     generation = {"json_schema": SHAPE, "max_tokens": 600, **drawn}
     work = chat(tmp_path, "Describe a shape.", enable_thinking=thinking, generation=generation)
     result = engine.run(work)
-    if result["choices"][0]["finish_reason"] == "length":
+    if result.choices[0].finish_reason == "length":
         return
     answer = json.loads(content(result))
     assert set(answer) == {"colour", "sides", "round"}
     assert answer["colour"] in ("red", "blue")
     assert isinstance(answer["round"], bool)
     assert 0 <= answer["sides"] <= 9
-    assert told(work) == content(result)
+    assert streamed(work) == content(result)
 
 
 def test_any_json_object_may_be_asked_for(engine: VlmEngine, tmp_path: Path) -> None:
     generation = {"json_schema": True, "max_tokens": 900}
     result = engine.run(chat(tmp_path, "ping", enable_thinking=False, generation=generation))
-    if result["choices"][0]["finish_reason"] == "stop":
+    if result.choices[0].finish_reason == "stop":
         assert isinstance(json.loads(content(result)), dict)
 
 
 @pytest.mark.parametrize("favoured", [" red", "[", " {"])
 def test_json_that_repeats_itself_is_closed_and_says_so(engine: VlmEngine, tmp_path: Path, favoured: str) -> None:
-    token = engine.ask("tokenize", {"content": favoured})["tokens"][-1]
+    token = tokenize(engine, favoured)[-1]
     fields = {
         "type": "object",
         "required": ["a", "b"],
@@ -94,37 +95,37 @@ def test_json_that_repeats_itself_is_closed_and_says_so(engine: VlmEngine, tmp_p
         ),
     ):
         result = engine.run(work)
-        choice = result["choices"][0]
-        assert result["note"] == "stopped a repetition"
-        assert choice["finish_reason"] in ("stop", "tool_calls")
-        calls = choice.get("message", {}).get("tool_calls")
-        json.loads(calls[0]["function"]["arguments"] if calls else choice.get("text") or content(result))
+        choice = result.choices[0]
+        assert result.note == "stopped a repetition"
+        assert choice.finish_reason in ("stop", "tool_calls")
+        calls = choice.message.tool_calls if choice.message else []
+        json.loads(calls[0].function.arguments if calls else choice.text or content(result))
 
 
 def test_thinking_that_repeats_itself_in_front_of_json_is_ended(engine: VlmEngine, tmp_path: Path) -> None:
-    red = engine.ask("tokenize", {"content": " red"})["tokens"][0]
+    red = tokenize(engine, " red")[0]
     generation = {"json_schema": SHAPE, "max_tokens": 3000, "logit_bias": [[red, 50.0]]}
     result = engine.run(chat(tmp_path, "Tell me a story.", enable_thinking=True, generation=generation))
-    assert result["note"] == "stopped a repetition"
-    assert result["choices"][0]["message"]["reasoning_content"].count("red") > 100
+    assert result.note == "stopped a repetition"
+    assert result.choices[0].message.reasoning_content.count("red") > 100
     assert set(json.loads(content(result))) == {"colour", "sides", "round"}
 
 
 def test_a_callers_own_grammar_that_repeats_itself_is_stopped(engine: VlmEngine, tmp_path: Path) -> None:
     result = engine.run(chat(tmp_path, "ping", enable_thinking=False, generation={"grammar": 'root ::= "a" root'}))
-    assert result["note"] == "stopped a repetition" and result["choices"][0]["finish_reason"] == "stop"
+    assert result.note == "stopped a repetition" and result.choices[0].finish_reason == "stop"
 
 
 def test_a_callers_grammar_binds_chat_and_completion(engine: VlmEngine, tmp_path: Path) -> None:
     generation = {"grammar": 'root ::= "yes" | "no"'}
     assert content(engine.run(chat(tmp_path, "ping", enable_thinking=False, generation=generation))) in ("yes", "no")
-    text = engine.run(completion(tmp_path, "ping", generation=generation))["choices"][0]["text"]
+    text = engine.run(completion(tmp_path, "ping", generation=generation)).choices[0].text
     assert text in ("yes", "no")
 
 
 def test_a_completion_can_be_json(engine: VlmEngine, tmp_path: Path) -> None:
     result = engine.run(completion(tmp_path, "A shape: ", generation={"json_schema": SHAPE, "max_tokens": 300}))
-    assert set(json.loads(result["choices"][0]["text"])) == {"colour", "sides", "round"}
+    assert set(json.loads(result.choices[0].text)) == {"colour", "sides", "round"}
 
 
 def test_a_broken_grammar_is_a_bad_request(engine: VlmEngine, tmp_path: Path) -> None:
@@ -146,14 +147,14 @@ def test_a_required_call_is_made_with_arguments_that_fit(engine: VlmEngine, tmp_
         generation={"max_tokens": 400},
     )
     result = engine.run(work)
-    message = result["choices"][0]["message"]
-    assert result["choices"][0]["finish_reason"] == "tool_calls"
-    assert message["content"] == ""
-    call = message["tool_calls"][0]["function"]
-    assert call["name"] == "paint"
-    assert set(json.loads(call["arguments"])) == {"colour", "sides", "round"}
-    parts = [c for e in work.events for c in e["delta"].get("tool_calls", [])]
-    assert "".join(p["function"].get("arguments", "") for p in parts) == call["arguments"]
+    message = result.choices[0].message
+    assert result.choices[0].finish_reason == "tool_calls"
+    assert message.content == ""
+    call = message.tool_calls[0].function
+    assert call.name == "paint"
+    assert set(json.loads(call.arguments)) == {"colour", "sides", "round"}
+    parts = [call for event in deltas(work) for call in event.delta.tool_calls]
+    assert "".join(part.function.arguments or "" for part in parts) == call.arguments
 
 
 def test_tools_that_may_be_called_bind_nothing_before_the_call(engine: VlmEngine, tmp_path: Path) -> None:
@@ -164,7 +165,7 @@ def test_tools_that_may_be_called_bind_nothing_before_the_call(engine: VlmEngine
 
 def test_a_call_the_model_begins_itself_is_bound_behind_its_marker(engine: VlmEngine, tmp_path: Path) -> None:
     """The tiny model never calls by itself, so its first token is biased into the marker."""
-    marker = engine.ask("tokenize", {"content": "<|tool_call>"})["tokens"]
+    marker = tokenize(engine, "<|tool_call>")
     assert len(marker) == 1
     work = chat(
         tmp_path,
@@ -176,33 +177,30 @@ def test_a_call_the_model_begins_itself_is_bound_behind_its_marker(engine: VlmEn
         generation={"max_tokens": 400, "logit_bias": [[marker[0], 100.0]]},
     )
     result = engine.run(work)
-    call = result["choices"][0]["message"]["tool_calls"][0]["function"]
-    assert call["name"] == "paint"
-    assert set(json.loads(call["arguments"])) == {"colour", "sides", "round"}
+    call = result.choices[0].message.tool_calls[0].function
+    assert call.name == "paint"
+    assert set(json.loads(call.arguments)) == {"colour", "sides", "round"}
 
 
 @pytest.mark.parametrize("budget", [0, 1, 4])
 def test_the_thinking_ends_at_its_budget_and_the_answer_follows(engine: VlmEngine, tmp_path: Path, budget: int) -> None:
     free = engine.run(chat(tmp_path, "Tell me a story.", enable_thinking=True))
     bound = engine.run(chat(tmp_path, "Tell me a story.", enable_thinking=True, reasoning_budget=budget))
-    used = bound["usage"]["completion_tokens_details"]["reasoning_tokens"]
-    assert used == 2 + budget + 1 < free["usage"]["completion_tokens_details"]["reasoning_tokens"]
+    used = bound.usage.completion_tokens_details.reasoning_tokens
+    assert used == 2 + budget + 1 < free.usage.completion_tokens_details.reasoning_tokens
     assert content(bound)
     # What opens a channel is whole, and costs nothing.
     left = engine.run(
         chat(tmp_path, "Tell me a story.", enable_thinking=True, reasoning_budget=budget, reasoning_format="none")
     )
     thought, _, answer = content(left).removeprefix("<|channel>thought").partition("<channel|>")
-    assert len(engine.ask("tokenize", {"content": thought})["tokens"]) == budget
+    assert len(tokenize(engine, thought)) == budget
     assert answer == content(bound)
 
 
 def test_no_budget_changes_nothing(engine: VlmEngine, tmp_path: Path) -> None:
     free = engine.run(chat(tmp_path, "Tell me a story.", enable_thinking=True))
-    assert (
-        engine.run(chat(tmp_path, "Tell me a story.", enable_thinking=True, reasoning_budget=-1))["choices"]
-        == (free["choices"])
-    )
+    assert engine.run(chat(tmp_path, "Tell me a story.", enable_thinking=True, reasoning_budget=-1)).choices == (free.choices)
 
 
 def test_an_answer_goes_on_from_the_assistants_last_message(engine: VlmEngine, tmp_path: Path) -> None:
@@ -210,22 +208,22 @@ def test_an_answer_goes_on_from_the_assistants_last_message(engine: VlmEngine, t
     work = chat(tmp_path, None, messages=messages)
     result = engine.run(work)
     assert content(result).startswith("Once there was a red circle.")
-    assert told(work) == content(result).removeprefix("Once there was a")
-    assert result["choices"][0]["given"] == {"content": len("Once there was a")}
+    assert streamed(work) == content(result).removeprefix("Once there was a")
+    assert result.choices[0].prefill == {"content": len("Once there was a")}
 
 
 def test_thinking_that_the_request_began_is_told_apart_too(engine: VlmEngine, tmp_path: Path) -> None:
     begun = "<|channel>thought\nHm.<channel|>Once"
     messages = [{"role": "user", "content": "Tell me a story."}, {"role": "assistant", "content": begun}]
     work = chat(tmp_path, None, messages=messages, generation={"max_tokens": 4})
-    choice = engine.run(work)["choices"][0]
-    assert choice["given"] == {"reasoning_content": len("Hm."), "content": len("Once")}, choice
-    assert told(work) == choice["message"]["content"].removeprefix("Once")
+    choice = engine.run(work).choices[0]
+    assert choice.prefill == {"reasoning_content": len("Hm."), "content": len("Once")}, choice
+    assert streamed(work) == choice.message.content.removeprefix("Once")
 
 
 def test_an_answer_that_adds_nothing_to_its_beginning_tells_nothing(engine: VlmEngine, tmp_path: Path) -> None:
     messages = [{"role": "user", "content": "Tell me a story."}, {"role": "assistant", "content": "Once"}]
     work = chat(tmp_path, None, messages=messages, generation={"max_tokens": 0})
     result = engine.run(work)
-    assert content(result) == "Once" and told(work) == ""
-    assert list(Replay().missing(result)) == []
+    assert content(result) == "Once" and streamed(work) == ""
+    assert list(Replay().missing(to_dict(result))) == []

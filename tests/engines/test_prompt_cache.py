@@ -10,7 +10,7 @@ import pytest
 
 import vlm_setup
 from batch.workers.chat.engine import VlmEngine
-from vlm_setup import chat, content, picture
+from vlm_setup import chat, content, metrics, picture
 
 
 @pytest.fixture
@@ -21,9 +21,9 @@ def engine(tmp_path: Path) -> Iterator[VlmEngine]:
 
 
 def cached(result: Any) -> int:
-    n = result["usage"]["prompt_tokens_details"]["cached_tokens"]
-    assert n == result["timings"]["cache_n"]
-    assert n + result["timings"]["prompt_n"] == result["usage"]["prompt_tokens"]
+    n = result.usage.prompt_tokens_details.cached_tokens
+    assert n == result.timings.cache_n
+    assert n + result.timings.prompt_n == result.usage.prompt_tokens
     return int(n)
 
 
@@ -35,7 +35,7 @@ def test_the_same_prompt_again_computes_one_token(engine: VlmEngine, tmp_path: P
     first = engine.run(chat(tmp_path, "Tell me a story."))
     again = engine.run(chat(tmp_path, "Tell me a story."))
     assert cached(first) == 0
-    assert again["timings"]["prompt_n"] == 1
+    assert again.timings.prompt_n == 1
     assert content(again) == content(first)
 
 
@@ -44,7 +44,7 @@ def test_a_next_turn_reuses_the_last(engine: VlmEngine, tmp_path: Path) -> None:
     messages = turns("Tell me a story.", content(first), "ping")
     second = engine.run(chat(tmp_path, None, messages=messages, enable_thinking=False))
     assert content(second) == "pong"
-    assert cached(second) > first["usage"]["prompt_tokens"] - 6
+    assert cached(second) > first.usage.prompt_tokens - 6
 
 
 def test_cache_prompt_false_computes_everything(engine: VlmEngine, tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_a_long_prompt_beyond_the_window_is_reused_and_answers_the_same(engine: 
     engine.run(chat(tmp_path, text, generation={"ignore_eos": True, "max_tokens": 800}))
     again = engine.run(chat(tmp_path, text))
     assert content(again) == content(fresh)
-    assert cached(again) >= fresh["usage"]["prompt_tokens"] - 8 or length == 400
+    assert cached(again) >= fresh.usage.prompt_tokens - 8 or length == 400
 
 
 def test_a_prefix_that_the_window_has_left_is_computed_again(engine: VlmEngine, tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_several_alternating_conversations_all_hit(engine: VlmEngine, tmp_path: 
     colours = ["red", "blue", "green", "black", "orange", "purple"]
     prompts = [f"{c} circle " * 200 for c in colours]
     answers = [engine.run(chat(tmp_path, p)) for p in prompts]
-    assert engine.ask("metrics", {})["cache_conversations"] >= 3
+    assert metrics(engine).cache_conversations >= 3
     for prompt, answer in zip(prompts, answers, strict=True):
         again = engine.run(chat(tmp_path, prompt))
         assert cached(again) > 300
@@ -91,7 +91,7 @@ def test_conversations_that_share_a_long_beginning_all_hit_behind_it_too(engine:
         for messages in talks.values():
             result = engine.run(chat(tmp_path, None, messages=messages, generation={"max_tokens": 5}))
             if turn:
-                assert result["timings"]["prompt_n"] < 60
+                assert result.timings.prompt_n < 60
             messages += [{"role": "assistant", "content": "pong"}, {"role": "user", "content": "ping"}]
 
 
@@ -102,7 +102,7 @@ def test_what_a_newer_copy_repeats_is_let_go_first(tmp_path: Path) -> None:
         engine.run(chat(tmp_path, other, generation={"max_tokens": 2}))
         for i in range(8):
             engine.run(chat(tmp_path, "red square " * 200 + f"{i} blue " * 40, generation={"max_tokens": 2}))
-        assert engine.ask("metrics", {})["cache_conversations"] < 8
+        assert metrics(engine).cache_conversations < 8
         assert cached(engine.run(chat(tmp_path, other, generation={"max_tokens": 2}))) > 250
     finally:
         engine.close()
@@ -114,8 +114,8 @@ def test_host_memory_stays_within_its_bound(tmp_path: Path) -> None:
     try:
         for i in range(12):
             engine.run(chat(tmp_path, f"{i} circle " * 300, generation={"max_tokens": 2}))
-            assert engine.ask("metrics", {})["cache_bytes"] <= bound
-        assert engine.ask("metrics", {})["cache_conversations"] >= 1
+            assert metrics(engine).cache_bytes <= bound
+        assert metrics(engine).cache_conversations >= 1
     finally:
         engine.close()
 
@@ -125,7 +125,7 @@ def test_no_host_memory_means_no_copies(tmp_path: Path) -> None:
     try:
         for i in range(6):
             engine.run(chat(tmp_path, f"{i} circle " * 100, generation={"max_tokens": 2}))
-        assert engine.ask("metrics", {})["cache_conversations"] == 0
+        assert metrics(engine).cache_conversations == 0
     finally:
         engine.close()
 
@@ -136,7 +136,7 @@ def test_idle_conversations_give_way_to_a_prompt_that_fills_the_context(tmp_path
         for colour in ("red", "blue", "green"):
             engine.run(chat(tmp_path, f"{colour} circle " * 150, generation={"max_tokens": 4}))
         full = engine.run(chat(tmp_path, "purple square " * 400, generation={"max_tokens": 50, "ignore_eos": True}))
-        assert full["usage"]["completion_tokens"] == 50
+        assert full.usage.completion_tokens == 50
         again = engine.run(chat(tmp_path, "blue circle " * 150, generation={"max_tokens": 4}))
         assert cached(again) > 250
     finally:

@@ -8,6 +8,22 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from batch.payloads.chat import ChatPayload, ChatResult
+from batch.payloads.events import Delta
+from batch.payloads.job_payload import Payload
+from batch.payloads.questions import (
+    ApplyTemplate,
+    CountTokens,
+    Detokenize,
+    Detokenized,
+    EngineMetrics,
+    ReadEngineMetrics,
+    TemplateApplied,
+    TokenCount,
+    Tokenize,
+    Tokenized,
+)
+from batch.payloads.untyped import to_payload
 from batch.queue.jobs import Kind, Priority
 from batch.settings import Settings, VlmSettings
 from batch.workers.chat.engine import VlmEngine
@@ -67,10 +83,67 @@ def completion(folder: Path, prompt: Any, *, generation: Mapping[str, Any] | Non
     return ScriptedWork(folder, Kind.VLM, "completion", asked, **more)
 
 
-def told(work: ScriptedWork, key: str = "content") -> str:
+def deltas(work: ScriptedWork) -> list[Delta]:
+    """All deltas that the engine emitted."""
+    return [event for event in work.events if isinstance(event, Delta)]
+
+
+def streamed(work: ScriptedWork, key: str = "content") -> str:
     """The text of all deltas of one kind, joined."""
-    return "".join(e["delta"].get(key) or "" for e in work.events if e["type"] == "delta")
+    return "".join(getattr(event.delta, key) or "" for event in deltas(work))
 
 
-def content(result: Mapping[str, Any], choice: int = 0) -> str:
-    return str(result["choices"][choice]["message"]["content"])
+def content(result: ChatResult, choice: int = 0) -> str:
+    """The content of a choice's message."""
+    message = result.choices[choice].message
+    assert message is not None
+    return message.content or ""
+
+
+def payload(request: Mapping[str, Any], task: str = "chat") -> Payload:
+    """A request as the API would send it to the engine."""
+    return to_payload(task, request)
+
+
+def tokenize(engine: VlmEngine, text: Any, **options: Any) -> list[Any]:
+    """Token ids of a text, or its pieces."""
+    answer = engine.ask(Tokenize(content=text, **options))
+    assert isinstance(answer, Tokenized)
+    return answer.tokens
+
+
+def detokenize(engine: VlmEngine, tokens: list[Any]) -> str:
+    """The text of tokens."""
+    answer = engine.ask(Detokenize(tokens=tokens))
+    assert isinstance(answer, Detokenized)
+    return answer.content
+
+
+def count(engine: VlmEngine, request: Mapping[str, Any]) -> TokenCount:
+    """What the engine says of a request before it runs."""
+    asked = payload(request)
+    assert isinstance(asked, ChatPayload)
+    answer = engine.ask(CountTokens(payload=asked))
+    assert isinstance(answer, TokenCount)
+    return answer
+
+
+def count_tokens(engine: VlmEngine, request: Mapping[str, Any]) -> int:
+    """Tokens of a request's prompt."""
+    return count(engine, request).tokens
+
+
+def rendered(engine: VlmEngine, request: Mapping[str, Any]) -> str:
+    """A request's prompt as text."""
+    asked = payload(request)
+    assert isinstance(asked, ChatPayload)
+    answer = engine.ask(ApplyTemplate(payload=asked))
+    assert isinstance(answer, TemplateApplied)
+    return answer.prompt
+
+
+def metrics(engine: VlmEngine) -> EngineMetrics:
+    """The engine's figures."""
+    answer = engine.ask(ReadEngineMetrics())
+    assert isinstance(answer, EngineMetrics)
+    return answer

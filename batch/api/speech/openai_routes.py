@@ -8,10 +8,9 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse, Response
 
-from batch.api.http.multipart import Upload, read_upload
-from batch.api.jobs.event_stream import EventStreamResponse
-from batch.api.jobs.server_sent_events import sse_event
-from batch.api.jobs.submit import submit
+from batch.api.http.multipart import Upload, receive
+from batch.api.jobs.event_stream import EventStream, data
+from batch.api.jobs.submit import accept
 from batch.api.speech.whisper_server_routes import (
     FORMATS,
     draft,
@@ -23,9 +22,6 @@ from batch.api.speech.whisper_server_routes import (
 )
 from batch.errors import BadRequest, BatchError
 from batch.media.subtitles import to_srt, to_vtt
-from batch.payloads.events import JobEvent, SegmentEnded
-from batch.payloads.speech import TranscriptionResult
-from batch.payloads.untyped import to_dict
 
 router = APIRouter()
 
@@ -72,13 +68,13 @@ DOCUMENTED: dict[str, Any] = {
 @router.post("/v1/audio/transcriptions", openapi_extra=DOCUMENTED)
 async def transcriptions(request: Request) -> Response:
     """Text in the language that was spoken."""
-    return await _answer(request, await read_upload(request), translate=False)
+    return await _answer(request, await receive(request), translate=False)
 
 
 @router.post("/v1/audio/translations", openapi_extra=DOCUMENTED)
 async def translations(request: Request) -> Response:
     """Text in English, whatever was spoken."""
-    return await _answer(request, await read_upload(request), translate=True)
+    return await _answer(request, await receive(request), translate=True)
 
 
 async def _answer(request: Request, upload: Upload, *, translate: bool) -> Response:
@@ -91,8 +87,8 @@ async def _answer(request: Request, upload: Upload, *, translate: bool) -> Respo
     if upload.sha256 is None:
         raise BadRequest('The field "file" is missing: send the sound in it.', param="file")
     if is_true(upload.last("stream") or ""):
-        tickets = await submit(request, [await draft(request, upload, options)], upload.fingerprint)
-        return EventStreamResponse(request.app.state.hub, tickets, TranscriptionResult, _Deltas())
+        tickets = await accept(request, [await draft(request, upload, options)], upload.fingerprint)
+        return EventStream(request.app.state.hub, tickets, _Deltas())
     result = await transcribe(request, upload, options, words="word" in grains or shape in ("srt", "vtt"))
     match shape:
         case "text":
@@ -142,20 +138,19 @@ def _verbose(result: Mapping[str, Any], grains: set[str], translate: bool) -> di
 
 
 class _Deltas:
-    """The event serializer of a transcript: a delta a segment, then the whole text."""
+    """The stream's wire: a delta a segment, then the whole text."""
 
     def __init__(self) -> None:
         self._sent = 0
         self._said = ""
 
-    def event(self, job: int, event: JobEvent) -> bytes:
+    def event(self, job: int, event: Mapping[str, Any]) -> bytes:
         # a job that was taken up again after a crash repeats segments; their ids tell
-        if not isinstance(event, SegmentEnded) or event.segment.id != self._sent:
+        if event["type"] != "segment" or event["segment"]["id"] != self._sent:
             return b""
-        return self._delta(event.segment.text)
+        return self._delta(str(event["segment"]["text"]))
 
-    def finish(self, job: int, outcome: TranscriptionResult) -> bytes:
-        result: Mapping[str, Any] = to_dict(outcome)
+    def done(self, job: int, result: Mapping[str, Any]) -> bytes:
         rest = b"".join(self._delta(str(segment["text"])) for segment in result["segments"][self._sent :])
         text = whole_text(result)
         heard = round(float(result["duration"]) * 50)  # Whisper's encoder makes 50 positions a second
@@ -168,16 +163,16 @@ class _Deltas:
             "input_token_details": {"audio_tokens": heard, "text_tokens": 0},
             "seconds": result["duration"],
         }
-        return rest + sse_event(_noted({"type": "transcript.text.done", "text": text, "usage": usage}, result))
+        return rest + data(_noted({"type": "transcript.text.done", "text": text, "usage": usage}, result))
 
     def close(self) -> bytes:
         return b""
 
     def error(self, error: BatchError) -> bytes:
-        return sse_event({"error": error.body()})
+        return data({"error": error.body()})
 
     def _delta(self, text: str) -> bytes:
         self._sent += 1
         delta = text if self._said else text.lstrip()
         self._said += delta
-        return sse_event({"type": "transcript.text.delta", "delta": delta}) if delta else b""
+        return data({"type": "transcript.text.delta", "delta": delta}) if delta else b""

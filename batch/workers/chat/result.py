@@ -1,69 +1,64 @@
-"""What choices came to, and the ChatResult that they add up to."""
+"""What a choice came to, and the ChatResult that a job's choices add up to."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from batch.payloads.chat import (
+    ChatChoice,
+    ChatResult,
+    CompletionTokensDetails,
+    PromptTokensDetails,
+    Timings,
+    Usage,
+)
 
 
-@dataclass(slots=True)
-class Outcome:
+@dataclass(frozen=True, slots=True)
+class ChoiceResult:
     """What one choice came to."""
 
-    choice: dict[str, Any]
-    cached: int
-    prompt_n: int
-    prompt_ms: float
-    predicted_n: int
-    predicted_ms: float
+    choice: ChatChoice
+    timings: Timings
     thinking_n: int
+    """Tokens spent on thinking."""
     note: str = ""
 
-    @property
-    def timings(self) -> dict[str, Any]:
-        return timings(self.cached, self.prompt_n, self.prompt_ms, self.predicted_n, self.predicted_ms)
+
+def make_timings(cached_n: int, prompt_n: int, prompt_ms: float, predicted_n: int, predicted_ms: float) -> Timings:
+    """llama-server's timings; the first token comes with the prompt, so steps are one fewer than tokens."""
+    steps = max(predicted_n - 1, 0)
+    return Timings(
+        cache_n=cached_n,
+        prompt_n=prompt_n,
+        prompt_ms=prompt_ms,
+        prompt_per_token_ms=prompt_ms / prompt_n if prompt_n else 0.0,
+        prompt_per_second=1e3 * prompt_n / prompt_ms if prompt_ms > 0 else 0.0,
+        predicted_n=predicted_n,
+        predicted_ms=predicted_ms,
+        predicted_per_token_ms=predicted_ms / steps if steps else 0.0,
+        predicted_per_second=1e3 * steps / predicted_ms if predicted_ms > 0 else 0.0,
+    )
 
 
-def timings(cached: int, prompt_n: int, prompt_ms: float, n: int, ms: float) -> dict[str, Any]:
-    """llama-server's timings object; the first token comes with the prompt, so steps are one fewer than tokens."""
-    steps = max(n - 1, 0)
-    return {
-        "cache_n": cached,
-        "prompt_n": prompt_n,
-        "prompt_ms": prompt_ms,
-        "prompt_per_token_ms": prompt_ms / prompt_n if prompt_n else 0.0,
-        "prompt_per_second": 1e3 * prompt_n / prompt_ms if prompt_ms > 0 else 0.0,
-        "predicted_n": n,
-        "predicted_ms": ms,
-        "predicted_per_token_ms": ms / steps if steps else 0.0,
-        "predicted_per_second": 1e3 * steps / ms if ms > 0 else 0.0,
-    }
-
-
-@dataclass(slots=True)
-class Total:
-    """Choices of one job, added up."""
-
-    outcomes: list[Outcome] = field(default_factory=list)
-
-    def result(self, prompt_tokens: int) -> dict[str, Any]:
-        """A ChatResult."""
-        first = self.outcomes[0]
-        completion = sum(o.predicted_n for o in self.outcomes)
-        made: dict[str, Any] = {
-            "choices": [o.choice for o in self.outcomes],
-            "usage": {
-                "completion_tokens": completion,
-                "prompt_tokens": prompt_tokens,
-                "total_tokens": prompt_tokens + completion,
-                "prompt_tokens_details": {"cached_tokens": first.cached},
-                "completion_tokens_details": {"reasoning_tokens": sum(o.thinking_n for o in self.outcomes)},
-            },
-            "timings": timings(
-                first.cached, first.prompt_n, first.prompt_ms, completion, sum(o.predicted_ms for o in self.outcomes)
-            ),
-        }
-        notes = list(dict.fromkeys(o.note for o in self.outcomes if o.note))
-        if notes:
-            made["note"] = "; ".join(notes)
-        return made
+def make_chat_result(results: Sequence[ChoiceResult], prompt_tokens: int, prompt: str | None = None) -> ChatResult:
+    """The result of a job with these choices; the prompt counts once. `prompt`: its text, where that was asked for."""
+    first = results[0].timings
+    completion = sum(r.timings.predicted_n for r in results)
+    notes = dict.fromkeys(r.note for r in results if r.note)
+    return ChatResult(
+        choices=[r.choice for r in results],
+        usage=Usage(
+            prompt_tokens=prompt_tokens,
+            completion_tokens=completion,
+            total_tokens=prompt_tokens + completion,
+            prompt_tokens_details=PromptTokensDetails(first.cache_n),
+            completion_tokens_details=CompletionTokensDetails(sum(r.thinking_n for r in results)),
+        ),
+        timings=make_timings(
+            first.cache_n, first.prompt_n, first.prompt_ms, completion, sum(r.timings.predicted_ms for r in results)
+        ),
+        prompt=prompt,
+        note="; ".join(notes) or None,
+    )

@@ -1,92 +1,99 @@
-"""What one job asks of the model, checked: the prompt and how to go on from it."""
+"""What one job asks of the model, ready to run: its prompt and how to go on from it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from batch.errors import BadRequest
+from batch.payloads.chat import GenerationParams
 from batch.workers.chat.dialects.stream_parser import StreamParser
 from batch.workers.chat.grammar.constraint import Constraint
-from batch.workers.chat.sampling_params import Sampling
-from batch.workers.chat.token_sequence import Cells
+from batch.workers.chat.kv.token_sequence import TokenSequence
+from batch.workers.chat.sampling.sampling_params import ResolvedSampling
 from batch.workers.llama.model import Model
+
+MAX_BIAS_TEXTS = 1024
+"""A text in logit_bias has to be tokenised first, which would keep others waiting if there were many."""
+MAX_BIAS_TEXT_CHARS = 65_536
+"""All texts of a logit_bias together."""
+_MAX_BIAS = 1e6
+"""Infinite favour would make the probabilities of all tokens meaningless."""
 
 
 @dataclass(slots=True)
-class Plan:
-    """Everything a generation needs but the model."""
+class TaskParams:
+    """Everything that a generation needs besides the model."""
 
-    prompt: Cells
-    sampling: Sampling
+    prompt: TokenSequence
+    sampling: ResolvedSampling
     max_tokens: int = -1
     """-1: until the model ends or the context is full."""
     stops: Sequence[str] = ()
     bias: Sequence[tuple[int, float]] = ()
     n: int = 1
+    """Choices."""
     logprobs: int = -1
-    """Most likely tokens told beside each; -1: no log probabilities."""
+    """Likeliest tokens reported beside each one; -1: no log probabilities."""
+    post_sampling_probs: bool = False
+    """Report the probabilities that sampling left instead of the model's own."""
     cache_prompt: bool = True
-    time_limit: float = math.inf
+    time_limit_s: float = math.inf
     """Seconds of generating after which the next line feed ends it."""
     timings_per_token: bool = False
-    progress: bool = False
-    guard: bool = True
+    return_progress: bool = False
+    stop_repetition: bool = True
     """Whether a repetition ends the generation."""
     echo: str = ""
-    shown: frozenset[int] = frozenset()
-    """Control tokens whose text the parser wants to see."""
+    """Text that a completion's choices begin with."""
+    shown_tokens: frozenset[int] = frozenset()
+    """Control tokens whose text the parser has to see."""
     parser: Callable[[], StreamParser] | None = None
-    """None: a completion, told as text."""
+    """Makes the parser of one choice; None: a completion, whose text is reported as it is."""
+    is_thinking_in_content: bool = False
+    """Whether thinking stays inside the content, markers and all."""
     constraint: Constraint | None = None
-    budget: int = -1
+    thinking_budget: int = -1
     """Most tokens of thinking; -1: no limit."""
-    closing: list[int] = field(default_factory=list)
+    end_of_thinking: list[int] = field(default_factory=list)
     """The tokens that end the thinking."""
 
+    @classmethod
+    def from_params(
+        cls, prompt: TokenSequence, sampling: ResolvedSampling, params: GenerationParams, model: Model
+    ) -> TaskParams:
+        """The fields that chats and completions share. Raises BadRequest naming the field."""
+        task = cls(prompt, sampling, bias=logit_bias(params, model))
+        if params.max_tokens is not None:
+            task.max_tokens = params.max_tokens
+        task.stops = params.stop
+        if params.ignore_eos:
+            task.bias = [*task.bias, *((token, -math.inf) for token in model.end_tokens)]
+            task.stop_repetition = False
+        if params.logprobs or params.n_probs:
+            task.logprobs = min(params.n_probs, model.n_vocab)
+            task.post_sampling_probs = params.post_sampling_probs
+        task.cache_prompt = params.cache_prompt
+        if params.t_max_predict_ms is not None and params.t_max_predict_ms > 0:
+            task.time_limit_s = params.t_max_predict_ms / 1000
+        task.timings_per_token = params.timings_per_token
+        task.return_progress = params.return_progress
+        return task
 
-def apply_generation(plan: Plan, generation: Mapping[str, Any], model: Model) -> None:
-    """Fill in the fields that chat and completion share. Raises BadRequest naming the field."""
-    g = {k: v for k, v in generation.items() if v is not None}
-    plan.max_tokens = int(g.get("max_tokens", -1))
-    stops = g.get("stop", [])
-    plan.stops = [stops] if isinstance(stops, str) else [str(s) for s in stops if s]
-    plan.bias = logit_bias(g.get("logit_bias", []), model)
-    if g.get("ignore_eos"):
-        plan.bias = [*plan.bias, *((t, -math.inf) for t in model.end_tokens)]
-        plan.guard = False
-    if g.get("logprobs") or g.get("n_probs"):
-        plan.logprobs = min(int(g.get("n_probs", 0)), model.n_vocab)
-    plan.cache_prompt = bool(g.get("cache_prompt", True))
-    limit = int(g.get("t_max_predict_ms", -1))
-    plan.time_limit = limit / 1000 if limit > 0 else math.inf
-    plan.timings_per_token = bool(g.get("timings_per_token", False))
-    plan.progress = bool(g.get("return_progress", False))
 
-
-def logit_bias(pairs: Any, model: Model) -> list[tuple[int, float]]:
-    """llama-server's and OpenAI's forms: pairs [token or text, bias or false], or an object of them."""
-    if isinstance(pairs, Mapping):
-        pairs = [[int(k) if str(k).lstrip("-").isdigit() else k, v] for k, v in pairs.items()]
-    made: list[tuple[int, float]] = []
-    for pair in pairs:
-        if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2:
-            raise BadRequest("logit_bias must be pairs of a token or text and a bias.")
-        key, value = pair
-        if value is False:
-            bias = -math.inf
-        elif isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value):
-            # Infinite favour makes the probabilities of all tokens meaningless.
-            bias = min(float(value), 1e6)
-        else:
-            raise BadRequest("logit_bias must give a number or false for each token.")
-        if isinstance(key, str):
-            made += [(t, bias) for t in model.tokenize(key, parse_special=False)]
-        elif isinstance(key, int) and not isinstance(key, bool):
-            if 0 <= key < model.n_vocab:
-                made.append((key, bias))
-        else:
-            raise BadRequest("logit_bias must name tokens by id or text.")
-    return made
+def logit_bias(params: GenerationParams, model: Model) -> list[tuple[int, float]]:
+    """Pairs of a token and what is added to its logit. Raises BadRequest where there are too many texts."""
+    texts = [key for key, _ in params.logit_bias if isinstance(key, str)]
+    if len(texts) > MAX_BIAS_TEXTS or sum(map(len, texts)) > MAX_BIAS_TEXT_CHARS:
+        raise BadRequest(
+            f"logit_bias names {len(texts):,} tokens by their text; at most {MAX_BIAS_TEXTS:,} texts of "
+            f"{MAX_BIAS_TEXT_CHARS:,} characters together are taken: give token ids instead.",
+            param="logit_bias",
+        )
+    pairs: list[tuple[int, float]] = []
+    for key, value in params.logit_bias:
+        bias = -math.inf if value is False else min(float(value), _MAX_BIAS)
+        tokens = model.tokenize(key, parse_special=False) if isinstance(key, str) else [key]
+        pairs += [(token, bias) for token in tokens if 0 <= token < model.n_vocab]
+    return pairs

@@ -20,6 +20,9 @@ STATE_PARTIAL = 1
 """Flag of `save_state`: only what cannot be rolled back (sliding windows, recurrent state)."""
 
 State = np.ndarray[Any, np.dtype[np.uint8]]
+Logits = np.ndarray[Any, np.dtype[np.float32]]
+
+_MAX_LOGITS_VIEWS = 1024
 
 
 def _abort_condition() -> Any:
@@ -68,6 +71,7 @@ class Context:
         self.n_ctx = int(lib.llama_n_ctx_seq(self.handle))
         self.n_batch = int(lib.llama_n_batch(self.handle))
         self.n_ubatch = int(lib.llama_n_ubatch(self.handle))
+        self._n_vocab = model.n_vocab
         self.sequences = sequences
         self.threads = threads
         self._abort_flag = ctypes.create_string_buffer(2)
@@ -109,8 +113,7 @@ class Context:
             for row in self._seq_rows
         ]
         self._decode = lib.llama_decode
-        self._logits_at = 0
-        self._logits: np.ndarray[Any, np.dtype[np.float32]] = np.zeros(0, np.float32)
+        self._logits: dict[int, Logits] = {}
 
     def close(self) -> None:
         """Free the memory. Harmless when called again."""
@@ -149,13 +152,19 @@ class Context:
             lib.llama_set_n_threads(self.handle, n, n)
             self.threads = n
 
-    def logits(self, n_vocab: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """The logits behind the last decode, (n_vocab,) float32: a view that the next decode overwrites."""
-        pointer = lib.llama_get_logits_ith(self.handle, -1)
+    def logits(self, row: int = -1) -> Logits:
+        """The logits behind a token of the last decode, (n_vocab,): a view that the next decode overwrites.
+
+        `row` counts that decode's tokens; -1 is the last one that logits were computed for.
+        """
+        pointer = lib.llama_get_logits_ith(self.handle, row)
         address = ctypes.addressof(pointer.contents)
-        if address != self._logits_at:  # it hardly ever moves, and making the view takes longer than comparing
-            self._logits_at, self._logits = address, np.ctypeslib.as_array(pointer, shape=(n_vocab,))
-        return self._logits
+        view = self._logits.get(address)
+        if view is None:  # they hardly ever move, and making a view takes longer than finding it
+            if len(self._logits) > _MAX_LOGITS_VIEWS:
+                self._logits.clear()
+            view = self._logits[address] = np.ctypeslib.as_array(pointer, shape=(self._n_vocab,))
+        return view
 
     def forget(self, seq: int, start: int = 0) -> bool:
         """Remove the sequence's positions from `start` on; returns False when the memory cannot remove a part."""

@@ -9,9 +9,9 @@ from typing import Any
 
 from batch.errors import BadRequest
 from batch.workers.chat.dialects.dialect import Dialect
+from batch.workers.chat.images.vision import TokenizedImage
+from batch.workers.chat.kv.token_sequence import TokenSequence
 from batch.workers.chat.prompt.template import MEDIA_MARKER, ChatTemplate, Media, Segment
-from batch.workers.chat.token_sequence import Cells
-from batch.workers.chat.vision import Picture
 from batch.workers.llama.model import Model
 
 _TAIL = 1024
@@ -39,14 +39,15 @@ class PromptText:
     def tokens(self, picture: Callable[[str], int]) -> int:
         return sum(picture(p) if isinstance(p, str) else len(p) for p in self.parts)
 
-    def cells(self, picture: Callable[[str], Picture]) -> Cells:
-        cells = Cells()
+    def token_sequence(self, tokenize_image: Callable[[str], TokenizedImage]) -> TokenSequence:
+        """The prompt with its pictures, which `tokenize_image` reads by their sha256."""
+        sequence = TokenSequence()
         for part in self.parts:
             if isinstance(part, str):
-                cells.add_picture(picture(part))
+                sequence.append_image(tokenize_image(part))
             else:
-                cells.add(part)
-        return cells
+                sequence.append_tokens(part)
+        return sequence
 
 
 class PromptMaker:

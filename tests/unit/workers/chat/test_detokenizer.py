@@ -5,10 +5,11 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.workers.chat.detokenizer import TextStream
-from batch.workers.chat.repetition_guard import collapsed
-from batch.workers.chat.token_sequence import Cells
-from batch.workers.chat.vision import Chunk
+from batch.workers.chat.detokenizer import Detokenizer
+from batch.workers.chat.images.vision import ImageChunk
+from batch.workers.chat.kv.token_sequence import TokenSequence
+from batch.workers.chat.sampling.repetition_guard import has_collapsed
+from batch.workers.chat.stop_strings import StopStrings
 
 LETTERS = st.text("abß🙂", max_size=24)
 
@@ -17,45 +18,50 @@ LETTERS = st.text("abß🙂", max_size=24)
 def test_any_cutting_gives_the_text_before_the_first_stop(text: str, stops: list[str], data: st.DataObject) -> None:
     raw = text.encode()
     cuts = sorted(data.draw(st.lists(st.integers(0, len(raw)), max_size=8)))
-    stream = TextStream(stops)
+    detokenizer, strings = Detokenizer(), StopStrings(stops)
     shown = ""
     for a, b in zip([0, *cuts], [*cuts, len(raw)], strict=True):
-        shown += stream.push(raw[a:b])
+        shown += strings.push(detokenizer.push(raw[a:b]))
         assert text.startswith(shown)
-    shown += stream.finish()
-    found = [text.index(s) for s in stops if s in text]
-    if not found:
+    shown += strings.push(detokenizer.finish()) + strings.finish()
+    if not any(s in text for s in stops):
         assert shown == text
-        assert stream.stopped is None
+        assert strings.matched is None
     else:
-        assert stream.stopped in stops
+        assert strings.matched in stops
         # Pieces may end one stop before an earlier-starting longer one is complete, but never show part of either.
-        assert shown == text[: text.index(stream.stopped)] or not any(s in shown for s in stops)
+        assert shown == text[: text.index(strings.matched)] or not any(s in shown for s in stops)
 
 
 def test_half_a_character_waits_for_its_rest() -> None:
-    stream = TextStream()
+    detokenizer = Detokenizer()
     raw = "🙂".encode()
-    assert [stream.push(raw[:1]), stream.push(raw[1:3]), stream.push(raw[3:])] == ["", "", "🙂"]
-    assert stream.push(raw[:2]) == ""
-    assert stream.finish() == "\N{REPLACEMENT CHARACTER}"
+    assert [detokenizer.push(raw[:1]), detokenizer.push(raw[1:3]), detokenizer.push(raw[3:])] == ["", "", "🙂"]
+    assert detokenizer.push(raw[:2]) == ""
+    assert detokenizer.finish() == "\N{REPLACEMENT CHARACTER}"
 
 
 def test_what_might_become_a_stop_string_is_held_back() -> None:
-    stream = TextStream(["</end>"])
-    assert stream.push(b"text</e") == "text"
-    assert stream.push(b"mpty") == "</empty"
-    assert stream.push(b"</end> more") == ""
-    assert stream.stopped == "</end>"
-    assert stream.push(b"more") == stream.finish() == ""
+    strings = StopStrings(["</end>"])
+    assert strings.push("text</e") == "text"
+    assert strings.push("mpty") == "</empty"
+    assert strings.push("</end> more") == ""
+    assert strings.matched == "</end>"
+    assert strings.push("more") == strings.finish() == ""
+
+
+def test_of_two_stop_strings_at_one_place_the_longer_one_counts() -> None:
+    strings = StopStrings(["b", "bc", ""])
+    assert strings.push("abcd") == "a"
+    assert strings.matched == "bc"
 
 
 def test_only_a_long_run_of_the_same_is_a_collapse() -> None:
-    assert collapsed([1] * 500)
-    assert collapsed(list(range(20)) + [7, 8, 9] * 200)
-    assert not collapsed([1] * 300)
-    assert not collapsed(list(range(500)))
-    assert not collapsed(list(range(100)) * 5)
+    assert has_collapsed([1] * 500)
+    assert has_collapsed(list(range(20)) + [7, 8, 9] * 200)
+    assert not has_collapsed([1] * 300)
+    assert not has_collapsed(list(range(500)))
+    assert not has_collapsed(list(range(100)) * 5)
 
 
 @given(st.lists(st.integers(0, 3), max_size=1200), st.integers(0, 1200), st.integers(0, 3))
@@ -64,21 +70,21 @@ def test_the_common_prefix_is_found(ids: list[int], at: int, change: int) -> Non
     if at < len(other):
         other[at] = change + 10
     expected = min(at, len(ids))
-    assert Cells(ids).common(Cells(other)) == expected
-    assert Cells(ids).common(Cells(ids[:at])) == expected
+    assert TokenSequence(ids).common_prefix(TokenSequence(other)) == expected
+    assert TokenSequence(ids).common_prefix(TokenSequence(ids[:at])) == expected
 
 
 def test_a_prefix_cuts_no_picture() -> None:
-    chunk = Chunk(-1, 10, 4, None)
-    a = Cells([1, 2])
-    a.add_chunk(chunk)
-    a.add([3, 4])
+    chunk = ImageChunk(-1, 10, 4, None)
+    a = TokenSequence([1, 2])
+    a.append_chunk(chunk)
+    a.append_tokens([3, 4])
     b = a.copy()
-    b.add([5])
-    assert a.common(b) == 14
-    shorter = Cells([1, 2, *[-1] * 6])
-    assert a.common(shorter) == 2
-    assert a.whole(7) == 2
-    assert a.whole(12) == 12
+    b.append_tokens([5])
+    assert a.common_prefix(b) == 14
+    shorter = TokenSequence([1, 2, *[-1] * 6])
+    assert a.common_prefix(shorter) == 2
+    assert a.uncut(7) == 2
+    assert a.uncut(12) == 12
     assert [a.position(i) for i in (0, 2, 12, 14)] == [0, 2, 6, 8]
-    assert a.tokens(3) == [2, 3, 4]
+    assert a.last_text_tokens(3) == [2, 3, 4]

@@ -10,81 +10,98 @@ from typing import Any
 import numpy as np
 
 from batch.workers.chat.grammar.matcher import DATA, Grammar
-from batch.workers.chat.sampling_params import Sampling
+from batch.workers.chat.sampling.sampling_params import ResolvedSampling
 from batch.workers.llama.context import Context
 from batch.workers.llama.library import lib
 from batch.workers.llama.model import Model
 
-_REACH = 8.0
-"""How many nats below the likeliest token the ones lie that a grammar is asked about first."""
-_MARGIN = 7.0
-"""How many nats below the best allowed token the unseen ones must lie for the few to stand for the whole."""
+_FIRST_REACH_NATS = 8.0
+"""How far below the likeliest token the ones lie that a grammar is asked about first."""
+_TAIL_MARGIN_NATS = 7.0
+"""How far below the best allowed token all others must lie for the few to stand for the whole."""
 
 
 class Sampler:
     """Draws one choice's tokens. With the same seed and logits it draws the same tokens."""
 
-    def __init__(self, model: Model, sampling: Sampling, *, bias: Sequence[tuple[int, float]] = ()) -> None:
+    def __init__(
+        self, model: Model, context: Context, sampling: ResolvedSampling, *, bias: Sequence[tuple[int, float]] = ()
+    ) -> None:
+        """Build the chain; `bias`: pairs of a token and what is added to its logit."""
         self._model = model
+        self._context = context
         self._sampling = sampling
         self._chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
-        self._draw = lib.llama_sampler_sample
-        for link in _links(model, sampling, bias):
+        self._sample = lib.llama_sampler_sample
+        suppressed = _suppressed_tokens(model)
+        for link in _chain_links(model, sampling, [*bias, *((t, -math.inf) for t in suppressed)]):
             lib.llama_sampler_chain_add(self._chain, link)
         self._table: Any = None
-        self._greedy = sampling.temperature <= 0 and not sampling.penalises and not bias and sampling.mirostat == 0
-        # Then the chain comes to one thing: the token with the largest logit, found in a tenth of its time.
-        self._largest = (
-            self._greedy
+        self._is_greedy = sampling.temperature <= 0 and not sampling.uses_penalties and not bias and sampling.mirostat == 0
+        # Then the chain comes to one thing: the token with the largest logit, which is found in a tenth of its time.
+        self._is_argmax = (
+            self._is_greedy
             and "temperature" in sampling.samplers
             and sampling.dynatemp_range <= 0
             and sampling.typical_p >= 1
             and sampling.xtc_probability <= 0
-            and not _suppressed(model)
+            and not suppressed
         )
 
     def close(self) -> None:
+        """Free the chain. Harmless when called again."""
         if self._chain:
             lib.llama_sampler_free(self._chain)
             self._chain = None
 
     @property
-    def memory(self) -> int:
-        """How many tokens of the prompt count for the penalties."""
+    def memory_tokens(self) -> int:
+        """How many of the prompt's last tokens weigh on the first draw."""
         s = self._sampling
-        if not s.penalises:
+        if not s.uses_penalties:
             return 0
-        return max(s.repeat_last_n, s.dry_penalty_last_n if s.dries else 0)
+        return max(s.repeat_last_n, s.dry_penalty_last_n if s.uses_dry else 0)
 
     @property
-    def _stateless(self) -> bool:
-        return not self._sampling.penalises and self._sampling.mirostat == 0
+    def _is_stateless(self) -> bool:
+        return not self._sampling.uses_penalties and self._sampling.mirostat == 0
 
     def accept(self, tokens: Iterable[int]) -> None:
-        """Tell the penalties about tokens that were not drawn here."""
+        """Count tokens that were not drawn here for the penalties."""
         for token in tokens:
             lib.llama_sampler_accept(self._chain, token)
 
-    def sample(self, context: Context) -> int:
-        """The next token, from the logits behind the last decode; it counts for the penalties from now on."""
-        if self._largest:
-            return int(context.logits(self._model.n_vocab).argmax())
-        return int(self._draw(self._chain, context.handle, -1))
+    def sample(self, row: int) -> int:
+        """The next token, from the logits in `row` of the last decode; it counts for the penalties from now on."""
+        if self._is_argmax:
+            return int(self._context.logits(row).argmax())
+        return int(self._sample(self._chain, self._context.handle, row))
 
-    def sample_within(self, context: Context, grammar: Grammar) -> int | None:
+    def sample_with_probabilities(self, row: int, top: int) -> tuple[int, float, list[tuple[int, float]]]:
+        """The next token as `sample` draws it, its probability after sampling, and the `top` likeliest with theirs."""
+        candidates = self._fill(None, self._context.logits(row))
+        token = self._apply(candidates)
+        lib.llama_sampler_accept(self._chain, token)
+        # Samplers shorten the array at both ends, so it is read from where they left it.
+        size = int(candidates.size) * DATA.itemsize
+        data = np.ctypeslib.as_array(ctypes.cast(candidates.data, ctypes.POINTER(ctypes.c_uint8)), shape=(size,))
+        remaining = data.view(DATA)
+        order = np.argsort(-remaining["p"], kind="stable")[:top]
+        likeliest = [(int(remaining["id"][i]), float(remaining["p"][i])) for i in order if remaining["p"][i] > 0]
+        return token, float(candidates.data[candidates.selected].p), likeliest
+
+    def sample_within(self, grammar: Grammar, row: int) -> int | None:
         """The next token that the grammar allows, which it accepts too unless it ends the text; None: there is none."""
-        n_vocab = self._model.n_vocab
+        logits = self._context.logits(row)
         # The quick call counts its token at once, which must not be where earlier tokens count and it is refused.
-        quick = self._stateless
-        token = self.sample(context) if quick else self._apply(self._fill(None, context.logits(n_vocab)))
+        is_quick = self._is_stateless
+        token = self.sample(row) if is_quick else self._apply(self._fill(None, logits))
         if not grammar.allows(token):
-            redrawn = self._redraw(context.logits(n_vocab), grammar)
-            if redrawn is None:
-                return None
-            if not grammar.allows(redrawn):
+            redrawn = self._redraw(logits, grammar)
+            if redrawn is None or not grammar.allows(redrawn):
                 return None
             token = redrawn
-        if not quick:
+        if not is_quick:
             lib.llama_sampler_accept(self._chain, token)
         if token not in self._model.end_tokens:
             grammar.accept(token)
@@ -92,9 +109,9 @@ class Sampler:
 
     def _redraw(self, logits: np.ndarray[Any, Any], grammar: Grammar) -> int | None:
         peak = float(logits.max())
-        # Where only the best counts, the unseen ones need only be worse.
-        margin = 0.0 if self._greedy else _MARGIN
-        reach = _REACH
+        # Where only the best counts, the others need only be worse.
+        margin = 0.0 if self._is_greedy else _TAIL_MARGIN_NATS
+        reach = _FIRST_REACH_NATS
         while 0 < len(near := np.flatnonzero(logits > peak - reach)) * 2 < len(logits):
             near = grammar.possible(near)
             candidates = self._fill(near, logits)
@@ -102,8 +119,8 @@ class Sampler:
             best = float(self._table["logit"][: len(near)].max(initial=-math.inf))
             if not math.isfinite(best):
                 reach *= 2
-            elif (wanted := peak - best + margin) > reach:
-                reach = wanted
+            elif (needed := peak - best + margin) > reach:
+                reach = needed
             else:
                 return self._apply(candidates)
         left = grammar.possible(np.arange(len(logits)))
@@ -116,10 +133,10 @@ class Sampler:
     def _fill(self, ids: np.ndarray[Any, Any] | None, logits: np.ndarray[Any, Any]) -> Any:
         if self._table is None:
             self._table = np.zeros(len(logits), DATA)
-            self._all = np.arange(len(logits), dtype=np.int32)
+            self._all_ids = np.arange(len(logits), dtype=np.int32)
             self._pointer = self._table.ctypes.data_as(ctypes.POINTER(lib.llama_token_data))
         n = len(logits) if ids is None else len(ids)
-        self._table["id"][:n] = self._all if ids is None else ids
+        self._table["id"][:n] = self._all_ids if ids is None else ids
         self._table["logit"][:n] = logits if ids is None else logits[ids]
         self._table["p"][:n] = 0.0
         return lib.llama_token_data_array(self._pointer, n, -1, False)
@@ -129,36 +146,35 @@ class Sampler:
         return int(candidates.data[candidates.selected].id)
 
 
-def _links(model: Model, s: Sampling, bias: Sequence[tuple[int, float]]) -> list[Any]:
-    made: list[Any] = []
-    every = [*bias, *((t, -math.inf) for t in _suppressed(model))]
-    if every:
-        rows = (lib.llama_logit_bias * len(every))(*[lib.llama_logit_bias(t, b) for t, b in every])
-        made.append(lib.llama_sampler_init_logit_bias(model.n_vocab, len(every), rows))
+def _chain_links(model: Model, s: ResolvedSampling, bias: Sequence[tuple[int, float]]) -> list[Any]:
+    links: list[Any] = []
+    if bias:
+        rows = (lib.llama_logit_bias * len(bias))(*[lib.llama_logit_bias(t, b) for t, b in bias])
+        links.append(lib.llama_sampler_init_logit_bias(model.n_vocab, len(bias), rows))
     seed = s.seed & 0xFFFFFFFF
     match s.mirostat:
         case 1:
-            made.append(lib.llama_sampler_init_temp(s.temperature))
-            made.append(lib.llama_sampler_init_mirostat(model.n_vocab, seed, s.mirostat_tau, s.mirostat_eta, 100))
-            return made
+            links.append(lib.llama_sampler_init_temp(s.temperature))
+            links.append(lib.llama_sampler_init_mirostat(model.n_vocab, seed, s.mirostat_tau, s.mirostat_eta, 100))
+            return links
         case 2:
-            made.append(lib.llama_sampler_init_temp(s.temperature))
-            made.append(lib.llama_sampler_init_mirostat_v2(seed, s.mirostat_tau, s.mirostat_eta))
-            return made
-    made += [link for name in s.samplers if (link := _link(name, model, s, seed)) is not None]
+            links.append(lib.llama_sampler_init_temp(s.temperature))
+            links.append(lib.llama_sampler_init_mirostat_v2(seed, s.mirostat_tau, s.mirostat_eta))
+            return links
+    links += [link for name in s.samplers if (link := _link(name, model, s, seed)) is not None]
     # At temperature 0 everything but the best token has a probability of 0.
-    made.append(lib.llama_sampler_init_dist(seed))
-    return made
+    links.append(lib.llama_sampler_init_dist(seed))
+    return links
 
 
-def _link(name: str, model: Model, s: Sampling, seed: int) -> Any:
+def _link(name: str, model: Model, s: ResolvedSampling, seed: int) -> Any:
     match name:
         case "penalties":
             return lib.llama_sampler_init_penalties(
                 model.n_vocab, s.repeat_last_n, s.repeat_penalty, s.frequency_penalty, s.presence_penalty
             )
         case "dry":
-            if not s.dries:
+            if not s.uses_dry:
                 return None
             breakers = [b.encode("utf-8", "replace") for b in s.dry_sequence_breakers]
             array = (ctypes.c_char_p * len(breakers))(*breakers)
@@ -188,7 +204,7 @@ def _link(name: str, model: Model, s: Sampling, seed: int) -> Any:
     return None
 
 
-def _suppressed(model: Model) -> list[int]:
+def _suppressed_tokens(model: Model) -> list[int]:
     n = ctypes.c_int32()
     tokens = lib.llama_vocab_get_suppress_tokens(model.vocab, ctypes.byref(n))
     return [int(tokens[i]) for i in range(n.value)]

@@ -1,0 +1,284 @@
+"""Conversations kept for their next turn: in the KV's sequences, and beyond those in host memory."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from batch.errors import BatchError
+from batch.workers.chat.kv.checkpoints import MIN_CHECKPOINT_TOKENS, Checkpoint, Checkpoints, checkpoint_positions
+from batch.workers.chat.kv.token_sequence import TokenSequence
+from batch.workers.llama.context import STATE_PARTIAL, Context, State
+
+_SMALL_LOSS_TOKENS = 64
+"""So few tokens of an old conversation may be overwritten without keeping a copy."""
+_SMALL_LOSS_SHARE = 16
+"""Or so small a part of it (one in 16): copying a token's KV costs a few dozen times less than computing it."""
+_CHECKPOINT_SHARE = 4
+"""The checkpoints of one conversation take at most one in 4 bytes of the budget."""
+
+
+@dataclass(slots=True, eq=False)
+class StoredConversation:
+    """A conversation in host memory."""
+
+    tokens: TokenSequence
+    state: State
+    first: int
+    """The oldest position that all layers hold in `state`."""
+    checkpoints: Checkpoints
+    is_bulk: bool
+
+    @property
+    def size(self) -> int:
+        """Bytes in all."""
+        return len(self.state) + self.checkpoints.size
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """One sequence of the KV and what stands in it."""
+
+    seq: int
+    checkpoints: Checkpoints
+    tokens: TokenSequence = field(default_factory=TokenSequence)
+    is_busy: bool = False
+    is_bulk: bool = False
+    """Whether what stands here comes from a bulk job."""
+    parked: State | None = None
+    """Its KV while it waits in host memory, because another job needed the room."""
+    last_used: int = 0
+    checkpoint_at: list[int] = field(default_factory=list)
+    """After how many tokens of the job's prompt to call `checkpoint`, ascending."""
+
+
+class PromptCache:
+    """Which sequence a prompt goes into, and how many of its tokens stand there already."""
+
+    def __init__(
+        self, context: Context, n_swa: int, budget: int, *, can_roll_back: bool, control_tokens: Collection[int] = ()
+    ) -> None:
+        """`budget`: bytes of host memory; `can_roll_back`: every layer keeps every position (no SWA, not recurrent)."""
+        self._context = context
+        self._n_swa = n_swa
+        self._budget = budget
+        self._can_roll_back = can_roll_back
+        self._control_tokens = control_tokens
+        self._slots = [Slot(seq, self._no_checkpoints()) for seq in range(context.sequences)]
+        self._stored: list[StoredConversation] = []
+        """Oldest first."""
+        self._clock = 0
+
+    @property
+    def host_bytes(self) -> int:
+        """Bytes of host memory in use."""
+        return sum(stored.size for stored in self._stored)
+
+    @property
+    def host_conversations(self) -> int:
+        """Conversations in host memory."""
+        return len(self._stored)
+
+    def acquire(self, prompt: TokenSequence, *, reuse: bool = True, is_bulk: bool = False) -> tuple[Slot, int]:
+        """A sequence for the prompt and how many of its first tokens it holds. Give it back with `release`."""
+        free = [slot for slot in self._slots if not slot.is_busy]
+        if not free:
+            raise BatchError("More jobs were interrupted inside each other than the model has sequences.")
+        branches = self._branches(free, prompt) if reuse else []
+        best, n = self._find(free, prompt) if reuse else (None, 0)
+        slot: Slot | None
+        if isinstance(best, StoredConversation):
+            slot = self._bring_back(best, free, n)
+        else:
+            slot = best
+            if slot is not None and self._is_loss(slot, n):
+                self._store(slot)
+        if slot is None:
+            slot, n = self._idlest(free), 0
+            self._store_and_clear(slot)
+        slot.is_busy, slot.is_bulk = True, is_bulk
+        self._clock += 1
+        slot.last_used = self._clock
+        self._move_idle_out(slot)
+        if n:
+            n = self._roll_back(slot, n)
+        if not n:
+            self._clear(slot)
+        slot.checkpoint_at = []
+        if not self._can_roll_back:
+            positions = checkpoint_positions(prompt, self._control_tokens, branches)
+            slot.checkpoint_at = [at for at in positions if at > n]
+        return slot, n
+
+    def release(self, slot: Slot) -> None:
+        """The job is over; what the slot holds stays for the next turn."""
+        slot.is_busy = False
+        if slot.parked is not None:
+            slot.parked = None
+            self._clear(slot)
+            return
+        # An aborted decode may have left positions behind that belong to nobody.
+        if not self._context.forget(slot.seq, slot.tokens.position(len(slot.tokens))):
+            self._clear(slot)
+        elif any(other.is_busy for other in self._slots):
+            self._store_and_clear(slot)
+
+    def checkpoint(self, slot: Slot) -> None:
+        """Remember what the layers that forget hold now, if there are such layers."""
+        n = len(slot.tokens)
+        if not self._can_roll_back and n >= MIN_CHECKPOINT_TOKENS and not slot.checkpoints.has(n):
+            slot.checkpoints.add(Checkpoint(n, self._context.save_state(slot.seq, STATE_PARTIAL)))
+
+    def has_lost_window(self, slot: Slot) -> bool:
+        """Whether an aborted decode has overwritten what the slot's next token attends to."""
+        n = len(slot.tokens)
+        return n > 0 and not self._is_complete(n, self._context.first_position(slot.seq), slot.tokens)
+
+    def reset(self, slot: Slot) -> None:
+        """Forget all that the slot holds, though its job goes on."""
+        self._clear(slot)
+
+    def make_room(self, wanting: Slot) -> bool:
+        """Free cells for a slot: idle conversations move to host memory, then waiting jobs are parked there.
+
+        Returns False when nothing is left to move.
+        """
+        idle = [s for s in self._slots if not s.is_busy and len(s.tokens) and s is not wanting]
+        if idle:
+            self._store_and_clear(min(idle, key=lambda s: s.last_used))
+            return True
+        waiting = [s for s in self._slots if s.is_busy and s.parked is None and len(s.tokens) and s is not wanting]
+        if waiting:
+            slot = min(waiting, key=lambda s: s.last_used)
+            slot.parked = self._context.save_state(slot.seq)
+            self._context.forget(slot.seq)
+            return True
+        return False
+
+    def unpark(self, slot: Slot) -> None:
+        """Bring a parked job's KV back, before it goes on."""
+        while slot.parked is not None:
+            if self._context.restore_state(slot.seq, slot.parked):
+                slot.parked = None
+            elif not self.make_room(slot):
+                raise BatchError("There is no room left in the model's context to go on with an interrupted job.")
+
+    # -- what stands where
+
+    def _find(self, free: list[Slot], prompt: TokenSequence) -> tuple[Slot | StoredConversation | None, int]:
+        """The conversation that holds most of the prompt, and how many tokens of it."""
+        best: Slot | StoredConversation | None = None
+        most = 0
+        for slot in free:
+            if len(slot.tokens):
+                n = self._usable(slot, prompt, self._context.first_position(slot.seq))
+                if n > most:
+                    best, most = slot, n
+        for stored in reversed(self._stored):
+            n = self._usable(stored, prompt, stored.first)
+            if n > most:
+                best, most = stored, n
+        return best, most
+
+    def _branches(self, free: list[Slot], prompt: TokenSequence) -> list[int]:
+        """Where this prompt parts from a conversation that has no checkpoint there: the next one will part there too."""
+        olds: list[Slot | StoredConversation] = [*free, *self._stored]
+        common = max((old.tokens.common_prefix(prompt) for old in olds), default=0)
+        return [common] if common >= MIN_CHECKPOINT_TOKENS else []
+
+    def _bring_back(self, stored: StoredConversation, free: list[Slot], n: int) -> Slot | None:
+        """Put a conversation, whose first n tokens are wanted, from host memory into a free slot; None: no room."""
+        slot = self._idlest(free)
+        self._stored.remove(stored)
+        if self._is_loss(stored, n):
+            self._stored.append(stored)  # what is cut off may be wanted again
+        self._move_idle_out(None)
+        while not self._context.restore_state(slot.seq, stored.state):
+            if not self.make_room(slot):
+                self._clear(slot)
+                return None
+        slot.tokens, slot.checkpoints = stored.tokens.copy(), stored.checkpoints.copy()
+        return slot
+
+    def _usable(self, old: Slot | StoredConversation, prompt: TokenSequence, first: int) -> int:
+        """How many first tokens can be taken over: the last of a prompt is computed again for its logits."""
+        n = prompt.uncut(min(old.tokens.common_prefix(prompt), len(prompt) - 1))
+        if n <= 0 or self._is_complete(n, first, old.tokens):
+            return max(n, 0)
+        checkpoint = old.checkpoints.last_before(n)
+        return checkpoint.n if checkpoint else 0
+
+    def _is_complete(self, n: int, first: int, tokens: TokenSequence) -> bool:
+        """Whether the layers that forget still hold what a token behind `n` others attends to."""
+        if self._can_roll_back:
+            return True
+        return 0 <= first < max(1 if self._n_swa else 0, tokens.position(n) - self._n_swa)
+
+    def _is_loss(self, old: Slot | StoredConversation, n: int) -> bool:
+        """Whether cutting a conversation to n tokens loses so much of it that a copy is worth its memory."""
+        return len(old.tokens) - n > max(_SMALL_LOSS_TOKENS, len(old.tokens) // _SMALL_LOSS_SHARE)
+
+    def _roll_back(self, slot: Slot, n: int) -> int:
+        """Make the slot hold its first n tokens, or those of the last checkpoint before; returns how many, 0: none."""
+        if n < len(slot.tokens) and not self._is_complete(n, self._context.first_position(slot.seq), slot.tokens):
+            checkpoint = slot.checkpoints.last_before(n)
+            if checkpoint is None or not self._context.restore_state(slot.seq, checkpoint.state, STATE_PARTIAL):
+                return 0
+            n = checkpoint.n
+        if not self._context.forget(slot.seq, slot.tokens.position(n)):
+            return 0
+        slot.tokens.truncate(n)
+        slot.checkpoints.truncate(n)
+        return n
+
+    # -- moving
+
+    def _idlest(self, free: list[Slot]) -> Slot:
+        return min(free, key=lambda s: (len(s.tokens) > 0, s.last_used))
+
+    def _move_idle_out(self, taken: Slot | None) -> None:
+        """Idle conversations wait in host memory while a job runs, and a more urgent one's goes there when it ends: so a
+        job's tokens lie in the KV as if it were alone, which keeps attention short and its rounding the same."""
+        for slot in self._slots:
+            if not slot.is_busy and slot is not taken and len(slot.tokens):
+                self._store_and_clear(slot)
+
+    def _no_checkpoints(self) -> Checkpoints:
+        return Checkpoints(self._budget // _CHECKPOINT_SHARE)
+
+    def _clear(self, slot: Slot) -> None:
+        self._context.forget(slot.seq)
+        slot.tokens = TokenSequence()
+        slot.checkpoints = self._no_checkpoints()
+
+    def _store_and_clear(self, slot: Slot) -> None:
+        self._store(slot)
+        self._clear(slot)
+
+    def _store(self, slot: Slot) -> None:
+        """Copy a conversation to host memory, dropping the oldest ones for it."""
+        if len(slot.tokens) < _SMALL_LOSS_TOKENS or self._context.state_size(slot.seq) > self._budget:
+            return
+        if slot.is_bulk and slot.tokens.chunks:
+            return  # a picture is described once, and nobody goes on from there
+        first = self._context.first_position(slot.seq)
+        if self._n_swa:
+            # Positions that the window has left may still be there, but are not saved.
+            first = max(first, self._context.last_position(slot.seq) - self._n_swa + 1)
+        state = self._context.save_state(slot.seq)
+        stored = StoredConversation(slot.tokens.copy(), state, first, slot.checkpoints.copy(), slot.is_bulk)
+        if stored.size > self._budget:
+            return
+        # A shorter state of the same conversation is of no more use.
+        self._stored = [s for s in self._stored if s.tokens.common_prefix(stored.tokens) < len(s.tokens)]
+        self._stored.append(stored)
+        while self.host_bytes > self._budget:
+            del self._stored[self._least_useful()]
+
+    def _least_useful(self) -> int:
+        """Which copy to drop: the oldest that a newer one repeats for the most part, say of a conversation whose last
+        answer was rendered anew; else the oldest of bulk jobs, which nobody goes on with; else the oldest."""
+        for at, old in enumerate(self._stored[:-1]):
+            if any(2 * old.tokens.common_prefix(new.tokens) > len(old.tokens) for new in self._stored[at + 1 :]):
+                return at
+        return next((at for at, old in enumerate(self._stored[:-1]) if old.is_bulk), 0)

@@ -1,0 +1,92 @@
+"""Runs one generation: every step is one native call, and before each lies the job's yield point."""
+
+from __future__ import annotations
+
+from batch.errors import BatchError
+from batch.workers.chat.generation import Generation, Resources
+from batch.workers.chat.kv.prompt_cache import Slot
+from batch.workers.chat.result import ChoiceResult
+from batch.workers.chat.steps import LOST, DecodeImage, EncodeImage, NextToken, PromptSlice, Step
+from batch.workers.engine import Work
+from batch.workers.llama.context import ABORTED, DECODED, NO_ROOM
+from batch.workers.llama.library import clear_errors, last_error
+
+_LAST_ROW = -1
+"""With one sequence in a decode, the logits wanted are always the last ones."""
+
+
+class StepRunner:
+    """Computes the steps of one generation at a time."""
+
+    def __init__(self, resources: Resources) -> None:
+        self._context = resources.context
+        self._cache = resources.cache
+        self._vision = resources.vision
+
+    def run(self, generation: Generation, work: Work) -> ChoiceResult:
+        """Compute a generation to its end. Whatever exception ends it, its sequence is given back."""
+        context, unit = self._context, work.unit
+        steps = generation.steps()
+        try:
+            step = next(steps)
+            slot = generation.slot
+            assert slot is not None
+            send, decode_token, seq = steps.send, context.decode_token, slot.seq
+            while True:
+                threads = unit(generation.done, generation.total)
+                if threads != context.threads:
+                    context.set_threads(threads)
+                if slot.parked is not None:
+                    self._cache.unpark(slot)
+                # The one step that is taken thousands of times.
+                if type(step) is NextToken and decode_token(step.token, step.position, seq) == DECODED:
+                    step = send(_LAST_ROW)
+                else:
+                    step = send(self._compute(step, slot, generation, work))
+        except StopIteration as end:
+            result: ChoiceResult = end.value
+            return result
+        finally:
+            steps.close()
+
+    def _compute(self, step: Step, slot: Slot, generation: Generation, work: Work) -> int:
+        """One step until it is done; makes room or lets a cancellation through as needed. Returns what to send."""
+        while True:
+            clear_errors()
+            status = self._call(step, slot)
+            if status == DECODED:
+                return _LAST_ROW
+            if status == ABORTED:
+                self._context.clear_abort()
+                is_lost = self.undo(slot)
+                # If nobody wanted this job gone, it tries again.
+                self._context.set_threads(work.unit(generation.done, generation.total))
+                if slot.parked is not None:
+                    self._cache.unpark(slot)
+                if is_lost:
+                    return LOST
+            elif status != NO_ROOM:
+                raise BatchError(f"llama.cpp could not compute this request ({last_error() or f'code {status}'}).")
+            elif not self._cache.make_room(slot):
+                raise BatchError("There is no room left in the model's context: set a larger vlm.context.")
+
+    def _call(self, step: Step, slot: Slot) -> int:
+        match step:
+            case NextToken():
+                return self._context.decode_token(step.token, step.position, slot.seq)
+            case PromptSlice():
+                return self._context.decode_tokens(step.tokens, step.position, slot.seq, output=step.needs_logits)
+            case EncodeImage():
+                assert self._vision is not None
+                self._vision.encode_chunk(step.chunk)
+                return DECODED
+            case DecodeImage():
+                assert self._vision is not None
+                return self._vision.decode_chunk(step.chunk, self._context, step.position, slot.seq)
+
+    def undo(self, slot: Slot) -> bool:
+        """Remove what an aborted decode left in a sequence; returns whether more was lost, and the sequence is empty now."""
+        if self._context.forget(slot.seq, slot.tokens.position(len(slot.tokens))) and not self._cache.has_lost_window(slot):
+            return False
+        self._cache.reset(slot)
+        return True

@@ -1,0 +1,52 @@
+"""The steps of a generation: what it needs computed next, in one native call each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from batch.workers.chat.images.vision import ImageChunk
+
+LOST = -2
+"""Sent to a generation instead of a row: an aborted decode destroyed what stood in its sequence, which is empty now."""
+
+
+@dataclass(slots=True)
+class PromptSlice:
+    """Tokens of the prompt go into the KV."""
+
+    tokens: list[int]
+    position: int
+    needs_logits: bool
+    """Whether the logits behind the last token are wanted: it is the prompt's last."""
+
+    def shorten(self, n: int) -> None:
+        """Take only the first n tokens; the rest becomes a later step."""
+        if n < len(self.tokens):
+            self.tokens = self.tokens[:n]
+            self.needs_logits = False
+
+
+@dataclass(slots=True)
+class EncodeImage:
+    """The projector computes a picture's embedding."""
+
+    chunk: ImageChunk
+
+
+@dataclass(slots=True)
+class DecodeImage:
+    """An encoded picture goes into the KV."""
+
+    chunk: ImageChunk
+    position: int
+
+
+@dataclass(slots=True)
+class NextToken:
+    """A generated token goes into the KV; the logits behind it decide on the next one."""
+
+    token: int
+    position: int
+
+
+Step = PromptSlice | EncodeImage | DecodeImage | NextToken

@@ -1,0 +1,161 @@
+"""From a payload to what the model is to do: prompt, sampling, constraint, parser."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from PIL import Image
+
+from batch.errors import BadRequest, BatchError, ContextExceeded
+from batch.media.image import image_header, open_image
+from batch.payloads.chat import ChatPayload, CompletionPayload
+from batch.payloads.sampling import SamplingParams
+from batch.payloads.untyped import to_request
+from batch.queue.spool import Spool
+from batch.settings import Settings
+from batch.workers.chat.dialects.dialect import Dialect
+from batch.workers.chat.grammar import constraint as constraints
+from batch.workers.chat.grammar.matcher import Grammar
+from batch.workers.chat.images.vision import TokenizedImage, Vision
+from batch.workers.chat.prompt.builder import PromptMaker, PromptText
+from batch.workers.chat.sampling.sampling_params import resolve_sampling
+from batch.workers.chat.task_params import TaskParams, logit_bias
+from batch.workers.llama.model import Model
+
+_SHOWN_TEXTS = ("<|channel>", "<channel|>", "<|tool_call>", "<tool_call|>", '<|"|>', "<tool_call>", "</tool_call>")
+"""Markers that a parser must see even where the vocabulary calls them control tokens."""
+
+
+class TaskPlanner:
+    """Plans jobs for one model. Everything but `plan` may be called from any thread."""
+
+    def __init__(
+        self,
+        model: Model,
+        vision: Vision | None,
+        maker: PromptMaker,
+        dialect: Dialect,
+        defaults: SamplingParams,
+        n_ctx: int,
+        settings: Settings,
+    ) -> None:
+        self._model = model
+        self._vision = vision
+        self._maker = maker
+        self._dialect = dialect
+        self._defaults = defaults
+        self._n_ctx = n_ctx
+        self._limits = settings.limits
+        self._spool = Spool(settings.state_dir / "spool")
+        self._shown_tokens = self._find_shown_tokens()
+
+    def plan(self, payload: ChatPayload | CompletionPayload, blob: Callable[[str], Path]) -> TaskParams:
+        """What the job asks of the model; `blob` finds a picture's file by its sha256.
+
+        Raises BadRequest naming the field, ContextExceeded where the prompt is too long.
+        """
+        text = self._prompt_text(payload)
+        prompt = text.token_sequence(lambda sha256: self._tokenize_image(sha256, blob))
+        if len(prompt) >= self._n_ctx:
+            raise ContextExceeded.for_prompt(len(prompt), self._n_ctx)
+        params = payload.generation
+        sampling = resolve_sampling(params, self._defaults, self._n_ctx)
+        task = TaskParams.from_params(prompt, sampling, params, self._model)
+        task.n = payload.n
+        task.constraint = self._constraint(payload, text)
+        if isinstance(payload, ChatPayload):
+            self._plan_parsing(task, payload, text)
+        elif payload.echo:
+            task.echo = text.text or self._model.detokenize(prompt.ids, special=False).decode("utf-8", "replace")
+        return task
+
+    def check(self, payload: ChatPayload | CompletionPayload) -> int:
+        """How many tokens the prompt has; raises what the job would be refused for once it has its turn."""
+        text = self._prompt_text(payload)
+        logit_bias(payload.generation, self._model)
+        constraint = self._constraint(payload, text)
+        if constraint is not None:
+            Grammar(self._model, constraint.grammar, constraint.root).close()
+        return text.tokens(self._count_image_tokens)
+
+    def render(self, payload: ChatPayload) -> str:
+        """The prompt of a chat as text, with markers where pictures stand."""
+        return self._prompt_text(payload).text
+
+    def _prompt_text(self, payload: ChatPayload | CompletionPayload) -> PromptText:
+        if isinstance(payload, ChatPayload):
+            return self._maker.chat(to_request(payload))
+        return self._maker.completion(payload.prompt)
+
+    def _plan_parsing(self, task: TaskParams, payload: ChatPayload, text: PromptText) -> None:
+        request = to_request(payload)
+        is_fenced = task.constraint is not None and task.constraint.fenced
+        task.shown_tokens = self._shown_tokens
+        task.is_thinking_in_content = payload.reasoning_format == "none"
+        if self._dialect.thinking:
+            task.thinking_budget = payload.reasoning_budget
+            task.end_of_thinking = self._model.tokenize(self._dialect.thinking[1])
+        task.parser = lambda: self._dialect.parser(
+            reasoning_format=payload.reasoning_format,
+            tools=request.get("tools"),
+            tool_choice=request.get("tool_choice"),
+            parallel=payload.parallel_tool_calls,
+            prompt_tail=text.tail,
+            fenced=is_fenced,
+            prefill=text.prefill,
+        )
+
+    def _constraint(self, payload: ChatPayload | CompletionPayload, text: PromptText) -> constraints.Constraint | None:
+        """What the job's answer has to follow."""
+        params = payload.generation
+        if isinstance(payload, ChatPayload):
+            request = to_request(payload)
+            return constraints.build(
+                request.get("generation"),
+                request.get("tools"),
+                request.get("tool_choice"),
+                payload.parallel_tool_calls,
+                self._dialect,
+                text.thinking is not False,
+                text.tail,
+            )
+        if params.grammar:
+            return constraints.Constraint(params.grammar, root="root", closable=False)
+        if params.json_schema is not None and params.json_schema is not False:
+            return constraints.json_answer(params.json_schema)
+        return None
+
+    def _find_shown_tokens(self) -> frozenset[int]:
+        tokens = (self._model.tokenize(text) for text in (*(self._dialect.thinking or ()), *_SHOWN_TEXTS))
+        return frozenset(ids[0] for ids in tokens if len(ids) == 1 and ids[0] not in self._model.end_tokens)
+
+    # -- pictures
+
+    def _seeing(self) -> Vision:
+        if self._vision is None or not self._vision.supports_images:
+            raise BadRequest(
+                "This model cannot see: image input needs a vision projector (set vlm.mmproj or choose a model that has one)."
+            )
+        return self._vision
+
+    def _tokenize_image(self, sha256: str, blob: Callable[[str], Path]) -> TokenizedImage:
+        limits = self._limits
+
+        def load() -> Image.Image:
+            return open_image(blob(sha256), limits.image_pixels, limits.image_bytes)
+
+        return self._seeing().tokenize_image(sha256, load)
+
+    def _count_image_tokens(self, sha256: str) -> int:
+        limits = self._limits
+
+        def read_size() -> tuple[int, int]:
+            try:
+                path: str | os.PathLike[str] = self._spool.path(sha256)
+                return image_header(path, limits.image_pixels, limits.image_bytes)[1:]
+            except (OSError, ValueError):
+                raise BatchError(f"The spool does not hold the image {sha256[:12]}…") from None
+
+        return self._seeing().count_tokens(sha256, read_size)
