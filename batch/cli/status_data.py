@@ -8,11 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from batch.cpu_sharing import alive
-from batch.folder.ledger import count_files
-from batch.folder.ledger_rows import FileCounts
+from batch.folder.file_counts import FileCounts, count_files
 from batch.queue.jobs import Job, Kind, Priority, State
 from batch.queue.store import Store
 
@@ -111,7 +108,7 @@ def _shape(
         "profile": service.get("profile"),
         "version": service.get("version"),
         "models": models,
-        "inbox": msgspec.structs.asdict(files),
+        "inbox": files._asdict(),
     }
 
 

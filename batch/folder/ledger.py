@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import msgspec
 
@@ -23,7 +23,6 @@ from batch.folder.ledger_rows import (
     Delivery,
     DeliveryRules,
     ErrorRecord,
-    FileCounts,
     FileState,
     RecordedFile,
     StepOutcome,
@@ -61,26 +60,6 @@ create trigger if not exists file_delete after delete on file begin
   update file_tally set n = n - 1 where state = old.state;
 end;
 """
-
-
-class ReadableDatabase(Protocol):
-    """What `count_files` needs of a store."""
-
-    def read(self, sql: str, params: Sequence[Any] | Mapping[str, Any] = ()) -> list[Any]: ...
-
-
-def count_files(database: ReadableDatabase) -> FileCounts:
-    """How many files are in which state, from counters: costs the same however many there are."""
-    try:
-        tally = dict(database.read("select state, n from file_tally"))
-    except sqlite3.OperationalError:  # a home in which no service has run yet has no ledger
-        tally = {}
-    return FileCounts(
-        waiting=tally.get("waiting", 0) + tally.get("writing", 0),
-        done=tally.get("done", 0),
-        failed=tally.get("failed", 0),
-        linked=tally.get("linked", 0),
-    )
 
 
 _CONTENT = "c.id, c.sha256, c.size, c.kind, c.parameters, c.state, c.step, c.job, c.jobs, c.models, c.error"

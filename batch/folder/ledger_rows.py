@@ -170,12 +170,3 @@ class RecordedFile(msgspec.Struct, frozen=True):
     state: FileState
     gone: bool
     """It had left the inbox when last looked at."""
-
-
-class FileCounts(msgspec.Struct, frozen=True, kw_only=True):
-    """How many files are in which state; a file that is written counts as waiting."""
-
-    waiting: int = 0
-    done: int = 0
-    failed: int = 0
-    linked: int = 0

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import threading
+import warnings
 from collections.abc import Callable
 
 from watchdog.events import (
@@ -26,6 +27,9 @@ from batch.folder.inbox.inbox import Sighting
 logger = logging.getLogger("batch.folder")
 # It calls every ordinary end of a watch an error.
 logging.getLogger("watchdog.observers.inotify").setLevel(logging.CRITICAL)
+# Where a folder and its sub-folder appear together, it watches the inner one twice and warns. Where warnings are errors, that
+# would end its reading thread, and with it all events.
+warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
 _EVENTS: list[type[FileSystemEvent]] = [
     FileCreatedEvent,
     FileClosedEvent,

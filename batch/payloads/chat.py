@@ -110,11 +110,13 @@ class GenerationParams(SamplingParams, frozen=True, omit_defaults=True, kw_only=
     n_probs: int = 0
     """Most likely tokens reported beside each one, with `logprobs`."""
     post_sampling_probs: bool = False
-    """Report the probabilities that sampling left, not the model's own."""
+    """Log probabilities are those after the samplers, among the tokens that these left."""
     grammar: str | None = None
     """GBNF that the content has to follow."""
     json_schema: JsonSchema | bool | None = None
     """A JSON Schema that the content has to follow; {} or True: any JSON object."""
+    regex: str | None = None
+    """A regular expression that the whole content has to match."""
     cache_prompt: bool = True
     timings_per_token: bool = False
     return_progress: bool = False
@@ -156,7 +158,7 @@ class CompletionPayload(_Struct, tag="completion", tag_field="task", frozen=True
     """Report the prompt's token count before the first delta, and its text in the result."""
 
 
-class TopLogprob(_Struct, frozen=True, kw_only=True):
+class TopLogprob(msgspec.Struct, frozen=True, kw_only=True):
     """One likely token and its log probability."""
 
     id: int
@@ -165,7 +167,7 @@ class TopLogprob(_Struct, frozen=True, kw_only=True):
     logprob: float
 
 
-class TokenLogprob(_Struct, frozen=True, kw_only=True):
+class TokenLogprob(msgspec.Struct, frozen=True, kw_only=True):
     """A drawn token's log probability, in OpenAI's shape; see Logprobs for which one."""
 
     id: int

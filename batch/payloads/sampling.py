@@ -11,20 +11,14 @@ from msgspec import Meta
 INT32_MAX = 2**31 - 1
 
 FLOAT32_MAX = 3.4028234663852886e38
-MAX_SEQUENCE_BREAKERS = 32
-"""llama.cpp compares each one with every token of the vocabulary before it draws the first."""
-MAX_SEQUENCE_BREAKER_CHARS = 40
-"""llama.cpp's own."""
 
 Real = Annotated[float, Meta(ge=-FLOAT32_MAX, le=FLOAT32_MAX)]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Count = Annotated[int, Meta(ge=0, le=INT32_MAX)]
 Window = Annotated[int, Meta(ge=-1, le=INT32_MAX)]
 """How many of the last tokens count; -1: all of the context."""
-
-SequenceBreakers = Annotated[
-    tuple[Annotated[str, Meta(max_length=MAX_SEQUENCE_BREAKER_CHARS)], ...], Meta(max_length=MAX_SEQUENCE_BREAKERS)
-]
+Breaker = Annotated[str, Meta(max_length=256)]
+"""A text at which DRY begins anew; llama.cpp compares each with the whole vocabulary."""
 
 
 class SamplingParams(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -52,7 +46,7 @@ class SamplingParams(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tr
     """Below 1.0 it is ignored, as llama-server does."""
     dry_allowed_length: Count | None = None
     dry_penalty_last_n: Window | None = None
-    dry_sequence_breakers: SequenceBreakers | None = None
+    dry_sequence_breakers: Annotated[tuple[Breaker, ...], Meta(min_length=1, max_length=64)] | None = None
     mirostat: Annotated[int, Meta(ge=0, le=2)] | None = None
     mirostat_tau: Real | None = None
     mirostat_eta: Real | None = None

@@ -8,8 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from batch.settings.patterns import check_host_pattern, check_origin_pattern
 from batch.settings.section import PathOrName, Section, UserPath
 
 MAX_FILE_BYTES = 1 << 40
@@ -17,6 +18,8 @@ MAX_WAIT_S = 7 * 86400.0
 MAX_KEPT_DAYS = 36500.0
 
 Text = Annotated[str, Field(max_length=10_000)]
+HostPattern = Annotated[str, Field(max_length=1000), AfterValidator(check_host_pattern), "host names"]
+OriginPattern = Annotated[str, Field(max_length=1000), AfterValidator(check_origin_pattern), "addresses of web pages"]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -126,8 +129,11 @@ class LimitSettings(Section):
     """Most images in a request."""
     text_bytes: int = Field(16 << 20, ge=1, le=MAX_FILE_BYTES)
     """Largest text file taken from the inbox."""
-    origins: tuple[Annotated[str, Field(max_length=1000)], ...] = ()
-    """Web pages besides this machine's own that may call the ports, as "https://example.org"."""
+    hosts: tuple[HostPattern, ...] = ()
+    """Names besides localhost by which this machine may be asked, as "host.docker.internal"; a star stands for any part."""
+    origins: tuple[OriginPattern, ...] = ()
+    """Web pages besides this machine's own that may call the ports, as "https://example.org"; a star stands for any part,
+    as in "vscode-webview://*"."""
 
 
 class RetentionSettings(Section):

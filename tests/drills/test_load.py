@@ -22,12 +22,12 @@ from typing import Any
 
 import pytest
 
-from batch.api.jobs.event_stream import PIECE, EventStream
+from batch.api.jobs.event_stream import MAX_PIECE_BYTES, EventStreamResponse
 from batch.cli.status_data import gather
 from batch.folder.ledger import Ledger
 from batch.folder.ledger_retention import LedgerRetention
 from batch.payloads.chat import ChatResult, MessageDelta, Usage
-from batch.payloads.events import Delta
+from batch.payloads.events import Delta, JobEvent
 from batch.queue import store as store_module
 from batch.queue.frames import End, TicketEvent
 from batch.queue.jobs import Draft, JobProgress, Kind, Origin, Priority, State
@@ -362,22 +362,23 @@ def test_what_waits_for_a_slow_reader_is_sent_in_pieces_so_that_others_have_thei
             return ChatResult(choices=[], usage=Usage(prompt_tokens=1, completion_tokens=1, total_tokens=2))
 
     class Plain:
-        def event(self, job: int, event: Mapping[str, Any]) -> bytes:
-            return str(event["delta"]["content"]).encode()
+        def event(self, job: int, event: JobEvent) -> bytes:
+            assert isinstance(event, Delta)
+            return str(event.delta.content).encode()
 
-        def done(self, job: int, result: Mapping[str, Any]) -> bytes:
+        def finish(self, job: int, result: ChatResult) -> bytes:
             return b"done"
 
         def close(self) -> bytes:
             return b"closed"
 
-    stream = EventStream(Ended(), [Held()], Plain())  # type: ignore[arg-type, list-item]
+    stream = EventStreamResponse(Ended(), [Held()], ChatResult, Plain())  # type: ignore[arg-type, list-item]
 
     async def pieces() -> list[bytes]:
         return [piece async for piece in stream._feed()]
 
     found = asyncio.run(pieces())
-    assert max(map(len, found)) <= PIECE + 1000 and b"".join(found) == b"x" * 5_000_000 + b"doneclosed"
+    assert max(map(len, found)) <= MAX_PIECE_BYTES + 1000 and b"".join(found) == b"x" * 5_000_000 + b"doneclosed"
 
 
 def figures(service: RunningService) -> dict[str, dict[str, int]]:

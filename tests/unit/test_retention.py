@@ -6,10 +6,10 @@ import asyncio
 import time
 from pathlib import Path
 
-import msgspec
 import pytest
 
-from batch.folder.ledger import Ledger, count_files
+from batch.folder.file_counts import count_files
+from batch.folder.ledger import Ledger
 from batch.folder.ledger_retention import LedgerRetention
 from batch.queue.hub import Hub
 from batch.queue.jobs import Draft, Kind, Origin, Priority, State
@@ -78,9 +78,7 @@ def test_a_file_that_left_the_inbox_is_forgotten_with_its_job_and_one_that_lies_
             texts = {"gone.txt": "1", "stays.txt": "2", "twin.txt": "1", "empty.txt": "", "hollow.txt": ""}
             for name, text in texts.items():
                 stage.drop(name, text)
-            await stage.until(
-                lambda: sum(msgspec.structs.astuple(count_files(stage.store))) == 5 and count_files(stage.store).waiting == 0
-            )
+            await stage.until(lambda: sum(count_files(stage.store)) == 5 and count_files(stage.store).waiting == 0)
             stage.drop("newest.txt", "3")
             await stage.until(lambda: count_files(stage.store).done == 3)
             for name in ("gone.txt", "empty.txt"):

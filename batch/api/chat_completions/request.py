@@ -1,252 +1,263 @@
-"""The body of /v1/chat/completions and the chat job it stands for."""
+"""The body of /v1/chat/completions, and the chat request that it becomes."""
 
 from __future__ import annotations
 
 import json
 from typing import Annotated, Any
 
-from pydantic import Field, WithJsonSchema
+from msgspec import UNSET, Meta, UnsetType
 
-from batch.api import openapi_schemas as shapes
-from batch.api.json_body import Choices, Int, ReasoningFormat, Sampling, Tokens
+from batch.api import openapi_schemas
+from batch.api.generation.chat_body import ChatGenerationBody
+from batch.api.generation.conversation import (
+    ChatRequest,
+    ContentPart,
+    ImageSource,
+    Turn,
+    check_sizes,
+    checked_id,
+    checked_role,
+    checked_text,
+    history_call,
+    left_out,
+)
+from batch.api.generation.documents import read_document
+from batch.api.generation.request import Choices, LogprobCount
+from batch.api.generation.structured_output import response_format_constraints
+from batch.api.generation.tools import FunctionTool, ToolOffer, read_functions, read_openai_choice
+from batch.api.json_body import Body, parse_json, quoted, read_body
 from batch.errors import BadRequest
+from batch.payloads.chat import TextPart, ToolCall
 
-ROLES = ("system", "developer", "user", "assistant", "tool")
-_KEPT = ("role", "name", "tool_call_id", "reasoning_content")
+DEFAULT_TOP_LOGPROBS = 20
+"""What llama-server reports with logprobs alone."""
 
 
-class ChatBody(Sampling):
-    """What a chat request may hold; `job_request` turns it into batch/payloads/'s ChatRequest."""
+class ImageUrl(Body, frozen=True, kw_only=True):
+    """The object of an image_url part."""
 
-    messages: Annotated[list[dict[str, Any]], WithJsonSchema(shapes.CHAT_MESSAGES)]
-    tools: Annotated[list[dict[str, Any]], WithJsonSchema(shapes.CHAT_TOOLS)] | None = None
+    url: str | None = None
+
+
+class FileObject(Body, frozen=True, kw_only=True):
+    """The object of a file part."""
+
+    file_data: str | None = None
+    file_id: str | None = None
+    filename: str | None = None
+
+
+class PartBody(Body, frozen=True, kw_only=True):
+    """A part of a message's content."""
+
+    type: Any = None
+    text: Any = None
+    refusal: Any = None
+    image_url: ImageUrl | str | None = None
+    file: FileObject | None = None
+
+
+class CallFunction(Body, frozen=True, kw_only=True):
+    """The function of a call in the history."""
+
+    name: str
+    arguments: str | dict[str, Any] | None = None
+
+
+class CustomCall(Body, frozen=True, kw_only=True):
+    """The object of a custom tool's call in the history."""
+
+    name: str
+    input: str | None = None
+
+
+class CallBody(Body, frozen=True, kw_only=True):
+    """A call in the history."""
+
+    id: str | None = None
+    function: CallFunction | None = None
+    custom: CustomCall | None = None
+
+
+class MessageBody(Body, frozen=True, kw_only=True):
+    """One message."""
+
+    role: Any = None
+    content: str | list[PartBody] | UnsetType | None = UNSET
+    name: str | None = None
+    tool_call_id: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[CallBody] | None = None
+
+
+class FunctionBody(Body, frozen=True, kw_only=True):
+    """The function of a tool."""
+
+    name: Any = None
+    description: Any = None
+    parameters: Any = None
+    strict: Any = None
+
+
+class ToolBody(Body, frozen=True, kw_only=True):
+    """A tool."""
+
+    type: str | None = None
+    function: FunctionBody | None = None
+
+
+class ChatBody(ChatGenerationBody, frozen=True, kw_only=True):
+    """What a chat request may hold."""
+
+    messages: Annotated[list[MessageBody], Meta(extra_json_schema=openapi_schemas.CHAT_MESSAGES)]
+    tools: Annotated[list[ToolBody], Meta(extra_json_schema=openapi_schemas.CHAT_TOOLS)] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     n: Choices | None = None
     response_format: dict[str, Any] | None = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[Int, Field(ge=0, le=1024)] | None = None
-    reasoning_format: ReasoningFormat | None = None
+    top_logprobs: LogprobCount | None = None
     reasoning_effort: str | None = None
-    enable_thinking: bool | None = None
-    chat_template_kwargs: dict[str, Any] | None = None
-    reasoning_budget_tokens: Tokens | None = None
-    thinking_budget_tokens: Tokens | None = None
+    functions: Any = None
+    function_call: Any = None
+    modalities: list[str] | None = None
+    audio: Any = None
+    web_search_options: Any = None
 
-    def job_request(self) -> dict[str, Any]:
-        """The job's request, its images still as image_url parts."""
-        request: dict[str, Any] = {"messages": messages(self.messages), "generation": self._generation()}
-        tools, choice = self._tools()
-        if tools:
-            request["tools"] = tools
-            request["tool_choice"] = choice
-            if self.parallel_tool_calls is not None:
-                request["parallel_tool_calls"] = self.parallel_tool_calls
-        self._think(request)
-        if self.reasoning_format is not None:
-            request["reasoning_format"] = self.reasoning_format
-        if self.n is not None and self.n > 1:
-            request["n"] = self.n
-        return request
-
-    def _generation(self) -> dict[str, Any]:
-        drawn = self.generation()
-        if self.response_format is not None:
-            schema = _schema(self.response_format)
-            if schema is not None and "grammar" in drawn:
-                raise BadRequest("Cannot use both response_format and grammar", param="grammar")
-            if schema is not None:
-                drawn["json_schema"] = schema
-        if self.logprobs:
-            drawn |= {"logprobs": True, "n_probs": 20 if self.top_logprobs is None else self.top_logprobs}
-        elif self.top_logprobs is not None:
-            raise BadRequest("top_logprobs requires logprobs to be set to true", param="top_logprobs")
-        return drawn
-
-    def _tools(self) -> tuple[list[dict[str, Any]], str | dict[str, Any]]:
-        tools = [_tool(tool, f"tools[{at}]") for at, tool in enumerate(self.tools or [])]
-        names = [tool["function"]["name"] for tool in tools]
-        choice = "auto" if self.tool_choice is None else self.tool_choice
-        if isinstance(choice, dict):
-            if choice.get("type") == "allowed_tools":
-                choice, wanted = _allowed(choice, names)
-                tools = [tool for tool in tools if tool["function"]["name"] in wanted]
-            else:
-                choice = {"type": "function", "function": {"name": _known(choice, names)}}
-        elif choice not in ("auto", "none", "required"):
-            raise BadRequest(
-                "Field 'tool_choice': should be auto, none, required or an object that names a function",
-                param="tool_choice",
-            )
-        if choice == "required" and not tools:
-            raise BadRequest("Field 'tool_choice': a call is required, but there are no tools to call", param="tool_choice")
-        if tools and choice != "none" and self.grammar:
+    def chat_request(self) -> ChatRequest:
+        """The request in the form that all chat APIs share. Raises BadRequest naming the field."""
+        self._refuse_unsupported()
+        notes: list[str] = []
+        turns = [_turn(message, f"messages[{at}]", notes) for at, message in enumerate(self.messages)]
+        check_sizes(turns, "messages")
+        choices = self.n or 1
+        generation = self.generation_params(
+            choices=choices,
+            logprobs=self._logprob_count(),
+            constraints=response_format_constraints(self.response_format, "response_format"),
+        )
+        offer = self._offer()
+        if offer.tools and offer.choice != "none" and (generation.grammar or generation.regex):
             raise BadRequest("Cannot use custom grammar constraints with tools.", param="grammar")
-        return tools, choice
+        return ChatRequest(
+            turns=turns,
+            generation=generation,
+            offer=offer,
+            thinking=self.read_thinking(self.reasoning_effort),
+            choices=choices,
+            stream=bool(self.stream),
+            model=self.model_name,
+            notes=notes,
+        )
 
-    def _think(self, request: dict[str, Any]) -> None:
-        kwargs = dict(self.chat_template_kwargs or {})
-        thinking = self.enable_thinking
-        if (named := kwargs.pop("enable_thinking", None)) is not None:
-            if not isinstance(named, bool):
-                raise BadRequest(
-                    "Field 'chat_template_kwargs.enable_thinking': should be true or false",
-                    param="chat_template_kwargs.enable_thinking",
-                )
-            thinking = named
-        if self.reasoning_effort == "none":
-            thinking = False
-            kwargs.pop("reasoning_effort", None)
-        elif self.reasoning_effort:
-            kwargs["reasoning_effort"] = self.reasoning_effort
-        if thinking is not None:
-            request["enable_thinking"] = thinking
-        if kwargs:
-            request["chat_template_kwargs"] = kwargs
-        limits = (self.reasoning_budget_tokens, self.thinking_budget_tokens)
-        budget = next((v for v in limits if v is not None), -1)
-        if budget >= 0:
-            request["reasoning_budget"] = budget
-
-
-def _schema(response_format: dict[str, Any]) -> dict[str, Any] | bool | None:
-    kind = response_format.get("type")
-    if kind in (None, "", "text"):
-        return None
-    path = "response_format.schema"
-    if kind == "json_object":
-        schema = response_format.get("schema")
-    elif kind == "json_schema":
-        wrapper = response_format.get("json_schema")
-        if not isinstance(wrapper, dict):
+    def _refuse_unsupported(self) -> None:
+        for field in ("functions", "function_call"):
+            if getattr(self, field):
+                raise BadRequest(f"Field '{field}': is not supported any more; use 'tools' and 'tool_choice'", param=field)
+        if self.audio is not None or "audio" in (self.modalities or ()):
+            field = "audio" if self.audio is not None else "modalities"
+            raise BadRequest(f"Field '{field}': this model answers in text, not in sound", param=field)
+        if self.web_search_options is not None:
             raise BadRequest(
-                "Field 'response_format.json_schema': should be an object with a schema",
-                param="response_format.json_schema",
+                "Field 'web_search_options': this service runs on this machine and searches no web",
+                param="web_search_options",
             )
-        schema, path = wrapper.get("schema"), "response_format.json_schema.schema"
-    else:
-        raise BadRequest(
-            f'response_format type must be one of "text", "json_object" or "json_schema", but got: {kind}',
-            param="response_format.type",
-        )
-    if schema is not None and not isinstance(schema, (dict, bool)):
-        raise BadRequest(f"Field '{path}': should be an object", param=path)
-    return {} if schema is None else schema
 
-
-def _chosen(choice: Any) -> Any:
-    """The name in OpenAI's chat form {"function": {"name"}} or in the Responses form {"name"}."""
-    if not isinstance(choice, dict):
+    def _logprob_count(self) -> int | None:
+        if self.logprobs:
+            return DEFAULT_TOP_LOGPROBS if self.top_logprobs is None else self.top_logprobs
+        if self.top_logprobs is not None:
+            raise BadRequest("top_logprobs requires logprobs to be set to true", param="top_logprobs")
         return None
-    function = choice.get("function")
-    return function.get("name") if isinstance(function, dict) else choice.get("name")
+
+    def _offer(self) -> ToolOffer:
+        tools = read_functions(_function(tool, f"tools[{at}]") for at, tool in enumerate(self.tools or []))
+        return read_openai_choice(tools, self.tool_choice, self.parallel_tool_calls)
 
 
-def _known(choice: Any, names: list[str]) -> str:
-    name = _chosen(choice)
-    if name not in names:
-        raise BadRequest(f"Field 'tool_choice': no tool is named {json.dumps(name)}", param="tool_choice")
-    return str(name)
+def read_chat(data: bytes) -> tuple[ChatBody, ChatRequest]:
+    """A request's bytes as its checked body and the chat that it asks for. Raises BadRequest naming the field."""
+    body = read_body(ChatBody, parse_json(data))
+    return body, body.chat_request()
 
 
-def _allowed(choice: dict[str, Any], names: list[str]) -> tuple[str, list[str]]:
-    """Mode and names of an allowed_tools choice, in OpenAI's chat form or in the flat one of Responses."""
-    allowed = choice.get("allowed_tools", choice)
-    listed = allowed.get("tools") if isinstance(allowed, dict) else None
-    if not isinstance(listed, list):
+def _function(tool: ToolBody, path: str) -> FunctionTool:
+    if tool.type not in (None, "function"):
         raise BadRequest(
-            "Field 'tool_choice.allowed_tools': should be an object with a list of tools",
-            param="tool_choice.allowed_tools",
+            f"Field '{path}.type': only tools of type function can be called here, not {quoted(tool.type)}",
+            param=f"{path}.type",
         )
-    mode = "auto" if allowed.get("mode") is None else allowed["mode"]
-    if mode not in ("auto", "required"):
-        raise BadRequest(
-            "Field 'tool_choice.allowed_tools.mode': should be auto or required", param="tool_choice.allowed_tools.mode"
-        )
-    return mode, [_known(item, names) for item in listed]
+    function = tool.function or FunctionBody()
+    return FunctionTool(function.name, function.description, function.parameters, function.strict, path=f"{path}.function")
 
 
-def _tool(tool: dict[str, Any], path: str) -> dict[str, Any]:
-    if tool.get("type", "function") != "function":
-        raise BadRequest(f"Field '{path}.type': only tools of type function can be called", param=f"{path}.type")
-    function = tool.get("function")
-    if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"]:
-        raise BadRequest(f"Field '{path}.function.name': should be the function's name", param=f"{path}.function.name")
-    parameters = function.get("parameters")
-    if parameters is not None and not isinstance(parameters, dict):
-        raise BadRequest(
-            f"Field '{path}.function.parameters': should be a JSON Schema object", param=f"{path}.function.parameters"
-        )
-    kept = {k: v for k, v in function.items() if v is not None}
-    return {"type": "function", "function": kept}
-
-
-def messages(given: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The messages with what the engine knows of them; BadRequest names what is wrong in which."""
-    return [_message(message, f"messages[{at}]") for at, message in enumerate(given)]
-
-
-def _message(given: dict[str, Any], path: str) -> dict[str, Any]:
-    message = {k: v for k, v in given.items() if v is not None}
-    role = message.get("role")
-    if role not in ROLES:
-        raise BadRequest(f"Field '{path}.role': should be one of {', '.join(ROLES)}", param=f"{path}.role")
-    for key in _KEPT:
-        if key in message and not isinstance(message[key], str):
-            raise BadRequest(f"Field '{path}.{key}': should be a string", param=f"{path}.{key}")
-    kept: dict[str, Any] = {key: message[key] for key in _KEPT if key in message}
-    if "content" not in given and role != "assistant":
+def _turn(message: MessageBody, path: str, notes: list[str]) -> Turn:
+    role = checked_role(message.role, f"{path}.role")
+    if message.content is UNSET and role != "assistant":
         raise BadRequest(f"Field '{path}': All non-assistant messages must contain 'content'", param=f"{path}.content")
-    if "content" not in given and "tool_calls" not in message and "reasoning_content" not in message:
+    if message.content is UNSET and message.tool_calls is None and message.reasoning_content is None:
         raise BadRequest(
             f"Field '{path}': Assistant message must contain either 'content' or 'tool_calls'!", param=f"{path}.content"
         )
-    content = message.get("content")
+    content = None if isinstance(message.content, UnsetType) else message.content
+    turn = Turn(role, name=message.name, reasoning_content=message.reasoning_content)
+    for field in ("name", "tool_call_id"):
+        if (value := getattr(message, field)) is not None:
+            setattr(turn, field, checked_id(value, f"{path}.{field}"))
     if isinstance(content, list):
-        kept["content"] = [_part(part, f"{path}.content[{at}]") for at, part in enumerate(content)]
-    elif content is None or isinstance(content, str):
-        kept["content"] = content
+        strict = role not in ("assistant", "tool")
+        parts = [_part(part, f"{path}.content[{at}]", strict, notes) for at, part in enumerate(content)]
+        turn.content = [part for part in parts if part is not None]
     else:
-        raise BadRequest(f"Field '{path}.content': Expected 'content' to be a string or an array", param=f"{path}.content")
-    if calls := message.get("tool_calls"):
-        if not isinstance(calls, list):
-            raise BadRequest(f"Field '{path}.tool_calls': should be an array", param=f"{path}.tool_calls")
-        kept["tool_calls"] = [_call(call, f"{path}.tool_calls[{at}]") for at, call in enumerate(calls)]
-    return kept
+        turn.content = content
+    turn.tool_calls = [_call(call, f"{path}.tool_calls[{at}]") for at, call in enumerate(message.tool_calls or [])]
+    return turn
 
 
-def _part(part: Any, path: str) -> dict[str, Any]:
-    kind = part.get("type") if isinstance(part, dict) else None
-    if kind in ("text", "refusal"):
-        if not isinstance(part.get(kind), str):
-            raise BadRequest(f"Field '{path}.{kind}': should be a string", param=f"{path}.{kind}")
-        return {"type": "text", "text": part[kind]}
-    if kind == "image_url":
-        image = part.get("image_url")
-        url = image.get("url") if isinstance(image, dict) else image
-        if not isinstance(url, str):
-            raise BadRequest(f"Field '{path}.image_url.url': should be a data: URL", param=f"{path}.image_url.url")
-        return {"type": "image_url", "image_url": {"url": url}}
-    if kind in ("input_audio", "input_video", "video_url"):
+def _part(part: PartBody, path: str, strict: bool, notes: list[str]) -> ContentPart | None:
+    """A part of content; None for history of an unknown type, which a note then tells."""
+    match part.type:
+        case "text":
+            return TextPart(text=checked_text(part.text, f"{path}.text"))
+        case "refusal":
+            return TextPart(text=checked_text(part.refusal, f"{path}.refusal"))
+        case "image_url":
+            url = part.image_url.url if isinstance(part.image_url, ImageUrl) else part.image_url
+            if url is None:
+                raise BadRequest(f"Field '{path}.image_url.url': should be a data: URL", param=f"{path}.image_url.url")
+            return ImageSource(url)
+        case "file":
+            return _file(part.file or FileObject(), f"{path}.file")
+        case "input_audio" | "input_video" | "video_url" if strict:
+            raise BadRequest(
+                f"Field '{path}': this model hears no sound and sees no video; sound goes to /v1/audio/transcriptions",
+                param=path,
+            )
+    if strict:
         raise BadRequest(
-            f"Field '{path}': this model hears no sound and sees no video; sound goes to /inference on the speech port",
-            param=path,
+            f"Field '{path}.type': unsupported content[].type; should be text, image_url or file", param=f"{path}.type"
         )
-    raise BadRequest(f"Field '{path}.type': unsupported content[].type; should be text or image_url", param=f"{path}.type")
+    if isinstance(part.text, str):
+        return TextPart(text=part.text)
+    notes.append(left_out(part.type))
+    return None
 
 
-def _call(call: Any, path: str) -> dict[str, Any]:
-    function = call.get("function") if isinstance(call, dict) else None
-    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+def _file(file: FileObject, path: str) -> ContentPart:
+    if file.file_data is None:
+        raise BadRequest(
+            f"Field '{path}.file_data': is required, as a data: URL; files are not stored here", param=f"{path}.file_data"
+        )
+    return read_document(file.file_data, f"{path}.file_data", filename=file.filename or "")
+
+
+def _call(call: CallBody, path: str) -> ToolCall:
+    call_id = None if call.id is None else checked_id(call.id, f"{path}.id")
+    if call.custom is not None:
+        return history_call(call_id, call.custom.name, json.dumps({"input": call.custom.input or ""}, ensure_ascii=False))
+    if call.function is None:
         raise BadRequest(f"Field '{path}.function.name': should be the function's name", param=f"{path}.function.name")
-    arguments = function.get("arguments")
-    if arguments is None:
-        arguments = "{}"
+    arguments = call.function.arguments
     if isinstance(arguments, dict):  # some clients send the object itself
         arguments = json.dumps(arguments, ensure_ascii=False)
-    if not isinstance(arguments, str):
-        raise BadRequest(f"Field '{path}.function.arguments': should be a string of JSON", param=f"{path}.function.arguments")
-    kept = {"type": "function", "function": {"name": function["name"], "arguments": arguments}}
-    if isinstance(call.get("id"), str):
-        kept["id"] = call["id"]
-    return kept
+    return history_call(call_id, checked_id(call.function.name, f"{path}.function.name"), arguments or "{}")

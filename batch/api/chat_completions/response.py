@@ -2,128 +2,211 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
 
 from batch.api.errors import to_openai_error
 from batch.api.generation.jobs import FINGERPRINT, note_comment
-from batch.api.jobs.event_stream import data
-from batch.api.jobs.submit import random_id
+from batch.api.generation.progress import PromptProgress
+from batch.api.jobs.answer_ids import random_id
+from batch.api.jobs.server_sent_events import DONE, sse_event
 from batch.errors import BatchError
+from batch.payloads.chat import (
+    ChatChoice,
+    ChatResult,
+    FinishReason,
+    FunctionCall,
+    Logprobs,
+    MessageDelta,
+    Timings,
+    ToolCall,
+    Usage,
+)
+from batch.payloads.events import Delta, JobEvent, Progress
 
 
-def completion(result: Mapping[str, Any], model: str, created: int) -> dict[str, Any]:
+class CompletionToolCall(msgspec.Struct, kw_only=True):
+    """A tool call of a whole answer."""
+
+    id: str | None
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
+class CompletionMessage(msgspec.Struct, kw_only=True):
+    """What a choice says; content is always a string."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str
+    reasoning_content: str | UnsetType = UNSET
+    tool_calls: list[CompletionToolCall] | UnsetType = UNSET
+
+
+class CompletionChoice(msgspec.Struct, kw_only=True):
+    """One choice of a whole answer."""
+
+    finish_reason: FinishReason
+    index: int
+    message: CompletionMessage
+    logprobs: Logprobs | UnsetType = UNSET
+
+
+class ChatCompletion(msgspec.Struct, kw_only=True):
+    """The whole answer."""
+
+    choices: list[CompletionChoice]
+    created: int
+    model: str
+    system_fingerprint: str = FINGERPRINT
+    object: Literal["chat.completion"] = "chat.completion"
+    usage: Usage
+    id: str
+    timings: Timings | UnsetType = UNSET
+
+
+class RoleDelta(msgspec.Struct):
+    """The first delta of a choice."""
+
+    role: Literal["assistant"] = "assistant"
+    content: None = None
+
+
+class ChunkChoice(msgspec.Struct, kw_only=True):
+    """What is new of one choice."""
+
+    finish_reason: FinishReason | None = None
+    index: int
+    delta: MessageDelta | RoleDelta
+    logprobs: Logprobs | UnsetType = UNSET
+
+
+class ChatCompletionChunk(msgspec.Struct, kw_only=True):
+    """One event of a stream."""
+
+    choices: list[ChunkChoice]
+    created: int
+    id: str
+    model: str
+    system_fingerprint: str = FINGERPRINT
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    usage: Usage | UnsetType = UNSET
+    timings: Timings | UnsetType = UNSET
+    prompt_progress: PromptProgress | UnsetType = UNSET
+
+
+def to_openai(result: ChatResult, model: str, created: int) -> ChatCompletion:
     """The whole answer of a chat job."""
-    answer: dict[str, Any] = {
-        "choices": [_choice(choice) for choice in result["choices"]],
-        "created": created,
-        "model": model,
-        "system_fingerprint": FINGERPRINT,
-        "object": "chat.completion",
-        "usage": result["usage"],
-        "id": random_id("chatcmpl-"),
-    }
-    if result.get("timings"):
-        answer["timings"] = result["timings"]
-    return answer
+    return ChatCompletion(
+        choices=[_choice(choice) for choice in result.choices],
+        created=created,
+        model=model,
+        usage=result.usage,
+        id=random_id("chatcmpl-"),
+        timings=result.timings or UNSET,
+    )
 
 
-def _choice(choice: Mapping[str, Any]) -> dict[str, Any]:
-    given = choice["message"]
-    message: dict[str, Any] = {"role": "assistant", "content": given.get("content") or ""}
-    if given.get("reasoning_content"):
-        message["reasoning_content"] = given["reasoning_content"]
-    if given.get("tool_calls"):
-        message["tool_calls"] = given["tool_calls"]
-    kept = {"finish_reason": choice["finish_reason"], "index": choice.get("index", 0), "message": message}
-    if choice.get("logprobs"):
-        kept["logprobs"] = choice["logprobs"]
-    return kept
+def _choice(choice: ChatChoice) -> CompletionChoice:
+    message = choice.message
+    return CompletionChoice(
+        finish_reason=choice.finish_reason,
+        index=choice.index,
+        message=CompletionMessage(
+            content=(message.content if message else None) or "",
+            reasoning_content=(message.reasoning_content if message else None) or UNSET,
+            tool_calls=[_tool_call(call) for call in message.tool_calls] or UNSET if message else UNSET,
+        ),
+        logprobs=choice.logprobs or UNSET,
+    )
 
 
-def prompt_progress(event: Mapping[str, Any]) -> dict[str, Any]:
-    """llama-server's prompt_progress from a progress event."""
-    return {
-        "total": event.get("total") or event.get("done") or 0,
-        "cache": event.get("cache", 0),
-        "processed": event.get("done") or 0,
-        "time_ms": event.get("time_ms", 0),
-    }
+def _tool_call(call: ToolCall) -> CompletionToolCall:
+    return CompletionToolCall(id=call.id, function=call.function)
 
 
 class ChatChunks:
-    """The Wire of /v1/chat/completions."""
+    """The event serializer of /v1/chat/completions."""
 
     def __init__(self, model: str, created: int, *, usage: bool = False, progress: bool = False) -> None:
-        self._frame = {
-            "created": created,
-            "id": random_id("chatcmpl-"),
-            "model": model,
-            "system_fingerprint": FINGERPRINT,
-            "object": "chat.completion.chunk",
-        }
-        self._usage, self._progress = usage, progress
-        self._begun: set[int] = set()
-        self._ended: set[int] = set()
-        self._held: dict[str, Any] | None = None
+        self._model, self._created, self._id = model, created, random_id("chatcmpl-")
+        self._with_usage, self._with_progress = usage, progress
+        self._started: set[int] = set()
+        self._finished: set[int] = set()
+        self._held: tuple[int, FinishReason] | None = None
         """The last choice's closing chunk: timings belong on the stream's last chunk, and come with the result."""
 
-    def _chunk(self, index: int, delta: Mapping[str, Any], finish: str | None = None) -> dict[str, Any]:
-        return {"choices": [{"finish_reason": finish, "index": index, "delta": delta}], **self._frame}
-
-    def _begin(self, index: int) -> bytes:
-        if index in self._begun:
-            return b""
-        self._begun.add(index)
-        return data(self._chunk(index, {"role": "assistant", "content": None}))
-
-    def event(self, job: int, event: Mapping[str, Any]) -> bytes:
-        if event["type"] == "progress":
-            if not self._progress or self._begun or "cache" not in event:  # the loop's own events are for `status`
+    def event(self, job: int, event: JobEvent) -> bytes:
+        match event:
+            case Progress(cache=int()) if self._with_progress and not self._started:
+                chunk = self._chunk(0, RoleDelta())
+                chunk.prompt_progress = PromptProgress.of(event)
+                return sse_event(chunk)
+            case Delta():
+                return self._delta(event)
+            case _:
                 return b""
-            chunk = self._chunk(0, {"role": "assistant", "content": None})
-            return data({**chunk, "prompt_progress": prompt_progress(event)})
-        if event["type"] != "delta":
-            return b""
-        index = event.get("index", 0)
-        words = self._release() + self._begin(index)
-        delta = {k: v for k, v in (event.get("delta") or {}).items() if k != "role"}
-        if delta or event.get("logprobs"):
-            chunk = self._chunk(index, delta)
-            if event.get("logprobs"):
-                chunk["choices"][0]["logprobs"] = event["logprobs"]
-            if event.get("timings") and "finish_reason" not in event:
-                chunk["timings"] = event["timings"]
-            words += data(chunk)
-        if event.get("finish_reason"):
-            self._end(index, event["finish_reason"])
-        return words
 
-    def _end(self, index: int, reason: str) -> None:
-        self._ended.add(index)
-        self._held = self._chunk(index, {}, reason)
+    def _delta(self, event: Delta) -> bytes:
+        piece = self._release() + self._start(event.index)
+        if event.delta != MessageDelta() or event.logprobs:
+            chunk = self._chunk(event.index, event.delta)
+            if event.logprobs:
+                chunk.choices[0].logprobs = event.logprobs
+            if event.timings and event.finish_reason is None:
+                chunk.timings = event.timings
+            piece += sse_event(chunk)
+        if event.finish_reason:
+            self._finish(event.index, event.finish_reason)
+        return piece
 
-    def _release(self) -> bytes:
-        held, self._held = self._held, None
-        return data(held) if held else b""
-
-    def done(self, job: int, result: Mapping[str, Any]) -> bytes:
-        words = b""
-        for choice in result["choices"]:
-            if (index := choice.get("index", 0)) not in self._ended:
-                words += self._release() + self._begin(index)
-                self._end(index, choice["finish_reason"])
-        last = self._held
-        if self._usage:
-            words += self._release()
-            last = {"choices": [], **self._frame, "usage": result["usage"]}
+    def finish(self, job: int, result: ChatResult) -> bytes:
+        piece = b""
+        last: ChatCompletionChunk | None
+        for choice in result.choices:
+            if choice.index not in self._finished:
+                piece += self._release() + self._start(choice.index)
+                self._finish(choice.index, choice.finish_reason)
+        if self._with_usage:
+            piece += self._release()
+            last = usage_chunk = self._frame([])
+            usage_chunk.usage = result.usage
+        else:
+            last = self._held_chunk()
         self._held = None
-        if last and result.get("timings"):
-            last["timings"] = result["timings"]
-        return words + note_comment(result) + (data(last) if last else b"")
+        if last and result.timings:
+            last.timings = result.timings
+        return piece + note_comment(result.note) + (sse_event(last) if last else b"")
 
     def close(self) -> bytes:
-        return b"data: [DONE]\n\n"
+        return DONE
 
     def error(self, error: BatchError) -> bytes:
-        return data(to_openai_error(error))
+        return sse_event(to_openai_error(error))
+
+    def _frame(self, choices: list[ChunkChoice]) -> ChatCompletionChunk:
+        return ChatCompletionChunk(choices=choices, created=self._created, id=self._id, model=self._model)
+
+    def _chunk(self, index: int, delta: MessageDelta | RoleDelta) -> ChatCompletionChunk:
+        return self._frame([ChunkChoice(index=index, delta=delta)])
+
+    def _start(self, index: int) -> bytes:
+        if index in self._started:
+            return b""
+        self._started.add(index)
+        return sse_event(self._chunk(index, RoleDelta()))
+
+    def _finish(self, index: int, reason: FinishReason) -> None:
+        self._finished.add(index)
+        self._held = index, reason
+
+    def _held_chunk(self) -> ChatCompletionChunk | None:
+        if self._held is None:
+            return None
+        index, reason = self._held
+        return self._frame([ChunkChoice(finish_reason=reason, index=index, delta=MessageDelta())])
+
+    def _release(self) -> bytes:
+        chunk, self._held = self._held_chunk(), None
+        return sse_event(chunk) if chunk else b""

@@ -5,26 +5,47 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
-from batch.api.chat_completions.request import ChatBody
-from batch.api.chat_completions.response import ChatChunks, completion
-from batch.api.generation.jobs import ask_chat, note_header
-from batch.api.jobs.event_stream import EventStream
-from batch.api.json_body import documented, json_body
+from batch.api.chat_completions.request import ChatBody, read_chat
+from batch.api.chat_completions.response import ChatChunks, to_openai
+from batch.api.generation.conversation import ChatRequest
+from batch.api.generation.jobs import chat_payload, count_tokens, hub_of, submit_chat
+from batch.api.json_body import documented, json_body, json_response
+from batch.payloads.questions import ApplyTemplate
+from batch.queue.jobs import Kind
 
 router = APIRouter()
+
+ReadChat = Annotated[tuple[ChatBody, ChatRequest], Depends(json_body(read_chat))]
 
 
 @router.post("/v1/chat/completions", openapi_extra=documented(ChatBody))
 @router.post("/chat/completions", include_in_schema=False)
-async def chat(request: Request, body: Annotated[ChatBody, Depends(json_body(ChatBody))]) -> Response:
+async def chat(request: Request, read: ReadChat) -> Response:
     """Answer a conversation of text and images."""
-    asked = await ask_chat(request, body)
+    body, chat_request = read
+    jobs = await submit_chat(request, chat_request)
     if body.stream:
         usage = bool(body.stream_options and body.stream_options.include_usage)
-        wire = ChatChunks(asked.model, asked.created, usage=usage, progress=bool(body.return_progress))
-        return EventStream(asked.hub, asked.tickets, wire, check=asked.check, ping=body.ping, headers=asked.headers)
-    results = await asked.results(request)
-    answer = completion(results[0], asked.model, asked.created)
-    return JSONResponse(answer, headers=asked.headers | note_header(results))
+        serializer = ChatChunks(jobs.model, jobs.created, usage=usage, progress=bool(body.return_progress))
+        return jobs.stream(serializer, body.ping_interval_s)
+    results = await jobs.results(request)
+    return json_response(to_openai(results[0], jobs.model, jobs.created), jobs.result_headers(results))
+
+
+@router.post("/v1/chat/completions/input_tokens", openapi_extra=documented(ChatBody))
+@router.post("/chat/completions/input_tokens", include_in_schema=False)
+async def input_tokens(request: Request, read: ReadChat) -> Response:
+    """How many tokens the model would read of a chat."""
+    payload, _ = await chat_payload(request, read[1])
+    tokens = await count_tokens(hub_of(request), payload)
+    return json_response({"input_tokens": tokens, "object": "response.input_tokens"})
+
+
+@router.post("/apply-template", openapi_extra=documented(ChatBody))
+async def apply_template(request: Request, read: ReadChat) -> Response:
+    """The prompt that a conversation becomes."""
+    payload, _ = await chat_payload(request, read[1])
+    applied = await hub_of(request).ask(Kind.VLM, ApplyTemplate(payload=payload))
+    return json_response(applied)

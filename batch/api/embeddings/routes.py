@@ -14,10 +14,11 @@ import numpy.typing as npt
 import orjson
 from fastapi import APIRouter, Request
 from fastapi.responses import Response, StreamingResponse
-from pydantic import Field
+from msgspec import Meta
 
-from batch.api.jobs.disconnect import waiting
-from batch.api.jobs.submit import HEADER, accept, digest
+from batch.api.http.content_digest import digest
+from batch.api.jobs.disconnect import cancel_on_disconnect
+from batch.api.jobs.submit import KEY_HEADER, submit
 from batch.api.json_body import Body, documented, parse_json
 from batch.api.openapi_schemas import NOTHING
 from batch.errors import BadRequest, NotSupported, TooLarge
@@ -41,14 +42,14 @@ _STEP = 1 << 20
 Matrix = npt.NDArray[np.float32]
 
 
-class EmbeddingBody(Body):
+class EmbeddingBody(Body, frozen=True, kw_only=True):
     """What the routes document; `input` is read by hand, as its errors name the item."""
 
     model: Any = None
     input: str | list[str | int | list[int | str]] | None = None
     content: str | list[str | int | list[int | str]] | None = None
     encoding_format: Literal["float", "base64"] | None = None
-    dimensions: Annotated[int, Field(ge=1)] | None = None
+    dimensions: Annotated[int, Meta(ge=1)] | None = None
     truncate: bool | None = None
 
 
@@ -74,7 +75,7 @@ async def rerank() -> Response:
 
 async def _embed(request: Request, *, native: bool) -> Response:
     data = await request.body()
-    fingerprint = digest(data) if HEADER in request.headers else None
+    fingerprint = digest(data) if KEY_HEADER in request.headers else None
     job, blob, shape = await asyncio.to_thread(_read, data) if len(data) > _THREAD else _read(data)
     priority = Priority.LARGE_CALL if shape["items"] > LARGE else Priority.CALLER
     del data
@@ -85,8 +86,8 @@ async def _embed(request: Request, *, native: bool) -> Response:
         blobs = (job["blob"],)
         del blob
     draft = Draft(to_payload("embed", job), Origin.HTTP, priority, blobs=blobs, waited=True)
-    (ticket,) = await accept(request, [draft], fingerprint)
-    async with waiting(request, ticket):
+    (ticket,) = await submit(request, [draft], fingerprint)
+    async with cancel_on_disconnect(request, ticket):
         result = await result_dict(ticket)
     vectors = _vectors(result, hub.path(result["blob"]) if "blob" in result else None)
     model = shape["model"] or facts(hub.model(Kind.EMBEDDING)).get("model", "")

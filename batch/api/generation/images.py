@@ -1,75 +1,141 @@
-"""Image parts of a chat: data: URLs checked, put in the spool and replaced by the name of their bytes."""
+"""Pictures of a chat: data: URLs checked and put into the spool, where the sha256 of their bytes names them.
+
+The bytes go on as they came: the worker decodes them.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import binascii
-from typing import Any
+from collections.abc import AsyncIterator
 
+from batch.api.generation.conversation import ChatRequest, DocumentSource, ImageSource, Turn
 from batch.errors import BadRequest, TooLarge, UnsupportedMedia
 from batch.media.image import image_header
+from batch.media.pdf_pages import page_pictures
+from batch.payloads.chat import ImagePart, Message, Part, TextPart
 from batch.queue.hub import Hub
 from batch.queue.jobs import Kind
-from batch.queue.untyped_hub import facts
 from batch.settings import LimitSettings
 
-
-def _parts(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    contents = [message["content"] for message in messages if isinstance(message.get("content"), list)]
-    return [part for content in contents for part in content]
+_URL_SAFE = str.maketrans("-_", "+/")
 
 
-async def keep_images(messages: list[dict[str, Any]], hub: Hub, limits: LimitSettings) -> tuple[str, ...]:
-    """Turn every image_url part into {"type": "image", "blob": sha256}; the names of all blobs.
+async def keep_pictures(chat: ChatRequest, hub: Hub, limits: LimitSettings) -> tuple[list[Message], tuple[str, ...]]:
+    """The chat's messages with their pictures in the spool, and the sha256 names of all of those.
 
-    BadRequest for what is no image, TooLarge for too many, too big or too many pixels. The bytes go on as they came:
-    the worker decodes them.
+    Raises BadRequest for what is no picture, TooLarge for too many, too big or too many pixels.
     """
-    parts = [part for part in _parts(messages) if part["type"] == "image_url"]
-    if not parts:
-        return ()
-    if facts(hub.model(Kind.VLM)).get("vision", True) is False:
-        raise BadRequest("image input is not supported - hint: this model has no vision projector (mmproj)")
-    if len(parts) > limits.images:
-        raise TooLarge(f"The request holds {len(parts)} images; this service takes {limits.images} at most.")
-    blobs = []
-    for at, part in enumerate(parts):
-        url = part.pop("image_url")["url"]
+    pictures = sum(isinstance(source, ImageSource) for source in chat.sources)
+    if pictures > limits.images:
+        raise TooLarge(f"The request holds {pictures} images; this service takes {limits.images} at most.")
+    spooler = _Spooler(hub, limits, pictures)
+    messages = [await spooler.message(turn) for turn in chat.turns]
+    return messages, tuple(dict.fromkeys(spooler.blobs))
+
+
+class _Spooler:
+    def __init__(self, hub: Hub, limits: LimitSettings, pictures: int) -> None:
+        self._hub, self._limits = hub, limits
+        self._pictures = pictures
+        self._seen = 0
+        self.blobs: list[str] = []
+
+    async def message(self, turn: Turn) -> Message:
+        content = turn.content
+        parts = [part async for part in self._parts(turn)] if isinstance(content, list) else content
+        return Message(
+            role=turn.role,
+            content=parts,
+            name=turn.name,
+            reasoning_content=turn.reasoning_content,
+            tool_calls=turn.tool_calls,
+            tool_call_id=turn.tool_call_id,
+        )
+
+    async def _parts(self, turn: Turn) -> AsyncIterator[Part]:
+        for part in turn.parts:
+            match part:
+                case TextPart():
+                    yield part
+                case ImageSource():
+                    yield await self._keep(await self._picture(part.url))
+                case DocumentSource():
+                    async for page in self._pages(part):
+                        yield page
+
+    async def _picture(self, url: str) -> bytes:
+        self._check_vision()
+        self._seen += 1
         try:
-            data = await asyncio.to_thread(_decoded, url, limits)
+            return await asyncio.to_thread(_read_image, url, self._limits)
         except (BadRequest, TooLarge) as error:
-            if len(parts) == 1:
+            if self._pictures == 1:
                 raise
-            raise type(error)(f"Image {at + 1} of {len(parts)}: {error.message}") from None
-        blob = await hub.keep(data)
-        part.clear()
-        part |= {"type": "image", "blob": blob}
-        blobs.append(blob)
-    return tuple(dict.fromkeys(blobs))
+            raise type(error)(f"Image {self._seen} of {self._pictures}: {error.message}") from None
+
+    async def _pages(self, document: DocumentSource) -> AsyncIterator[Part]:
+        """A document's pages as pictures, or as text where the model sees nothing."""
+        data = await asyncio.to_thread(_decode_base64, document.base64, "document", self._limits.image_bytes)
+        room = self._limits.images - len(self.blobs)
+        pages = await page_pictures(data, sees=self._sees(), max_pages=room)
+        if document.title:
+            yield TextPart(text=document.title)
+        for page in pages:
+            yield TextPart(text=page) if isinstance(page, str) else await self._keep(page)
+
+    def _sees(self) -> bool:
+        info = self._hub.model(Kind.VLM).info
+        return info is None or info.vision
+
+    def _check_vision(self) -> None:
+        if not self._sees():
+            raise BadRequest("image input is not supported - hint: this model has no vision projector (mmproj)")
+
+    async def _keep(self, data: bytes) -> ImagePart:
+        blob = await self._hub.keep(data)
+        self.blobs.append(blob)
+        return ImagePart(blob=blob)
 
 
-def _decoded(url: str, limits: LimitSettings) -> bytes:
+def _read_image(url: str, limits: LimitSettings) -> bytes:
+    """The bytes of a picture's URL, once its header shows that it is one and not too large."""
+    data = _decode_base64(_base64_of(url), "image_url", limits.image_bytes)
+    try:
+        image_header(data, max_pixels=limits.image_pixels, max_bytes=limits.image_bytes)
+    except UnsupportedMedia as error:  # 415 is for a body; the body here is JSON, and one field of it is wrong
+        raise BadRequest(f"image_url: {error.message}") from None
+    return data
+
+
+def _base64_of(url: str) -> str:
     scheme = url[:8].lower()
     if scheme.startswith(("http:", "https:", "file:", "ftp:")):
         raise BadRequest(
             f"image_url: {scheme.split(':')[0]} addresses are not fetched; send the image itself as a "
             "data: URL (data:image/jpeg;base64,…)"
         )
-    head, comma, text = url.partition(",") if scheme.startswith("data:") else ("base64", ",", url)
+    if not scheme.startswith("data:"):
+        return url
+    head, comma, text = url.partition(",")
     if not comma:
         raise BadRequest("image_url: Invalid uri-encoded base64 value")
     if not head.endswith("base64"):
         raise BadRequest("image_url: uri must be base64 encoded")
-    if len(text) * 3 // 4 > limits.image_bytes + 2:
-        raise TooLarge(f"An image is larger than {limits.image_bytes} bytes.")
+    return text
+
+
+def _decode_base64(text: str, field: str, max_bytes: int) -> bytes:
+    """Bytes of base64 in either alphabet, with or without its padding and line feeds."""
+    if len(text) * 3 // 4 > max_bytes + 2:
+        raise TooLarge(f"An image or document is larger than {max_bytes} bytes.")
     try:
-        text = "".join(text.split()).rstrip("=").translate({ord("-"): "+", ord("_"): "/"})
-        data = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+        return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        raise BadRequest("image_url: Invalid base64 value") from None
+        pass
     try:
-        image_header(data, max_pixels=limits.image_pixels, max_bytes=limits.image_bytes)
-    except UnsupportedMedia as error:  # 415 is for a body; the body here is JSON, and one field of it is wrong
-        raise BadRequest(f"image_url: {error.message}") from None
-    return data
+        text = "".join(text.split()).rstrip("=").translate(_URL_SAFE)
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        raise BadRequest(f"{field}: Invalid base64 value") from None

@@ -1,111 +1,178 @@
-"""From a checked body to a job on the vlm queue, and to the answer's frame: what every generating route shares."""
+"""From a checked request to its jobs on the vlm queue and their results: what every generating route shares."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import Request
+from fastapi.responses import Response
 
 from batch import __version__
-from batch.api.chat_completions.request import ChatBody
-from batch.api.generation.images import keep_images
-from batch.api.jobs.disconnect import waiting
-from batch.api.jobs.submit import accept, created
-from batch.errors import ContextExceeded, Unavailable
-from batch.payloads.untyped import to_payload
+from batch.api.errors import to_openai_error
+from batch.api.generation.conversation import ChatRequest
+from batch.api.generation.images import keep_pictures
+from batch.api.jobs.answer_ids import creation_time
+from batch.api.jobs.disconnect import cancel_on_disconnect
+from batch.api.jobs.event_stream import EventSerializer, EventStreamResponse
+from batch.api.jobs.submit import submit
+from batch.errors import BatchError, ContextExceeded, Unavailable
+from batch.payloads.chat import ChatPayload, ChatResult, CompletionPayload
+from batch.payloads.model_info import ChatModelInfo
+from batch.payloads.questions import CountTokens
 from batch.queue.hub import Hub, Ticket
 from batch.queue.jobs import Draft, Kind, Origin, Priority
-from batch.queue.untyped_hub import ask_dict, facts, result_dict
 
 logger = logging.getLogger("batch.api")
 
 FINGERPRINT = f"b{__version__}-batch"
+CHECK_TIMEOUT_S = 10.0
+"""How long a client waits to hear in advance that its request cannot run; after it the job itself will tell."""
+
+Check = Callable[[], Awaitable[None]]
+"""Raises what a job would end with, when that can be known before its turn."""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """Jobs that have been accepted for one request."""
+class GenerationJobs:
+    """The jobs that one request became."""
 
     hub: Hub
     tickets: Sequence[Ticket]
     model: str
-    """The model as asked for, or the loaded one's name."""
-    check: Callable[[], Awaitable[None]] | None = None
-    """Raises what the job would end with, when that can be known in advance."""
-    created: int = field(default_factory=created)
+    """The model as the client names it, or the loaded one's name."""
+    check: Check | None = None
+    notes: Sequence[str] = ()
+    """What a person should know of the request."""
+    created: int = field(default_factory=creation_time)
+    """Unix seconds."""
 
     @property
     def headers(self) -> dict[str, str]:
-        return {"x-batch-job": ",".join(ticket.id for ticket in self.tickets)}
+        """Headers of every answer: the jobs' ids, and the request's notes."""
+        return {"x-batch-job": ",".join(ticket.id for ticket in self.tickets), **note_header(self.notes)}
 
-    async def results(self, request: Request) -> list[dict[str, Any]]:
-        """Wait for every job; raises the first error, and cancels what is left when the caller hangs up."""
-        found: list[dict[str, Any]] = []
+    async def results(self, request: Request) -> list[ChatResult]:
+        """Wait for every job; raises the first error, and cancels what is left when the client hangs up."""
+        results: list[ChatResult] = []
         try:
             for ticket in self.tickets:
-                async with waiting(request, ticket):
-                    found.append(await result_dict(ticket))
+                async with cancel_on_disconnect(request, ticket):
+                    results.append(await ticket.result(ChatResult))
         finally:
-            for ticket in self.tickets[len(found) + 1 :]:
+            for ticket in self.tickets[len(results) + 1 :]:
                 await ticket.cancel()
-        return found
+        return results
+
+    def stream(
+        self,
+        serializer: EventSerializer[ChatResult],
+        ping_interval_s: float,
+        error_body: Callable[[BatchError], dict[str, Any]] = to_openai_error,
+    ) -> Response:
+        """The jobs as a stream of server-sent events."""
+        return EventStreamResponse(
+            self.hub,
+            self.tickets,
+            ChatResult,
+            serializer,
+            check=self.check,
+            ping_interval_s=ping_interval_s,
+            headers=self.headers,
+            error_body=error_body,
+        )
+
+    def result_headers(self, results: Sequence[ChatResult]) -> dict[str, str]:
+        """Headers of an answer that waited for its results: also what those want a person to know."""
+        return {**self.headers, **note_header([*self.notes, *(result.note for result in results if result.note)])}
 
 
 def hub_of(request: Request) -> Hub:
+    """The hub that a request's app submits to."""
     hub: Hub = request.app.state.hub
     return hub
 
 
-def model_name(hub: Hub, asked: str | None) -> str:
-    return asked or str(facts(hub.model(Kind.VLM)).get("model") or "") or "vlm"
+def model_name(hub: Hub, requested: str | None) -> str:
+    """The model's name in an answer: the one that was asked for, or the loaded one's."""
+    return requested or hub.model(Kind.VLM).name or Kind.VLM.value
 
 
-def caller_draft(task: str, request: Mapping[str, Any], blobs: tuple[str, ...] = ()) -> Draft:
-    return Draft(to_payload(task, request), Origin.HTTP, Priority.CALLER, blobs=blobs, waited=True)
+def chat_info(hub: Hub) -> ChatModelInfo | None:
+    """What is known of the chat model; None until it is loaded."""
+    info = hub.model(Kind.VLM).info
+    return info if isinstance(info, ChatModelInfo) else None
 
 
-async def ask_chat(request: Request, body: ChatBody) -> Asked:
-    """Check the rest of a chat body, keep its images and put its job into the queue."""
+def interactive_draft(payload: ChatPayload | CompletionPayload, blobs: tuple[str, ...] = ()) -> Draft:
+    """A job whose client waits on its socket."""
+    return Draft(payload, Origin.HTTP, Priority.CALLER, blobs=blobs, waited=True)
+
+
+async def chat_payload(request: Request, chat: ChatRequest) -> tuple[ChatPayload, tuple[str, ...]]:
+    """A chat's payload with its pictures in the spool, and their sha256 names. Raises BadRequest and TooLarge."""
+    messages, blobs = await keep_pictures(chat, hub_of(request), request.app.state.settings.limits)
+    thinking = chat.thinking
+    payload = ChatPayload(
+        messages=messages,
+        generation=chat.generation,
+        tools=chat.offer.tools,
+        tool_choice=chat.offer.choice,
+        parallel_tool_calls=chat.offer.parallel,
+        enable_thinking=thinking.enabled,
+        reasoning_format=thinking.reasoning_format,
+        reasoning_budget=thinking.budget_tokens,
+        chat_template_kwargs=thinking.template_kwargs,
+        n=chat.choices,
+        stream=chat.stream,
+    )
+    return payload, blobs
+
+
+async def submit_chat(request: Request, chat: ChatRequest) -> GenerationJobs:
+    """Put a chat's pictures into the spool and its job into the queue."""
+    payload, blobs = await chat_payload(request, chat)
+    return await submit_payload(request, chat, payload, blobs)
+
+
+async def submit_payload(request: Request, chat: ChatRequest, payload: ChatPayload, blobs: tuple[str, ...]) -> GenerationJobs:
+    """Put a chat's job into the queue; `blobs` names its pictures in the spool."""
     hub = hub_of(request)
-    job = body.job_request() | {"stream": bool(body.stream)}
-    blobs = await keep_images(job["messages"], hub, request.app.state.settings.limits)
-    tickets = await accept(request, [caller_draft("chat", job, blobs)])
-    return Asked(hub, tickets, model_name(hub, body.model_name), counting(hub, job))
+    tickets = await submit(request, [interactive_draft(payload, blobs)])
+    return GenerationJobs(hub, tickets, model_name(hub, chat.model), fits_context(hub, payload), chat.notes)
 
 
-def counting(hub: Hub, job: Mapping[str, Any]) -> Callable[[], Awaitable[None]]:
-    """A check that counts the job's tokens and tries its settings, so that one which can't run is refused before it has
+def fits_context(hub: Hub, payload: ChatPayload | CompletionPayload) -> Check:
+    """A check that counts a job's tokens and tries its settings, so that one which cannot run is refused before it has
     waited."""
 
-    async def count() -> None:
+    async def check() -> None:
         if hub.model(Kind.VLM).status != "ready":
             return  # nobody can count yet: the job itself will
         try:
-            tokens, context = await count_tokens(hub, job, timeout=10.0)
+            count = await hub.ask(Kind.VLM, CountTokens(payload=payload), CHECK_TIMEOUT_S)
         except Unavailable:
             logger.debug("nobody could count the tokens of a request; its job will")
             return
-        if context and tokens >= context:
-            raise ContextExceeded.for_prompt(tokens, context)
+        if count.n_ctx and count.tokens >= count.n_ctx:
+            raise ContextExceeded.for_prompt(count.tokens, count.n_ctx)
 
-    return count
-
-
-async def count_tokens(hub: Hub, job: Mapping[str, Any], timeout: float = 60.0) -> tuple[int, int]:
-    """Tokens of a chat or completion job's prompt, and the context's size (0: not known)."""
-    answer = await ask_dict(hub, Kind.VLM, "count", job, timeout=timeout)
-    return int(answer["tokens"]), int(answer.get("n_ctx") or facts(hub.model(Kind.VLM)).get("n_ctx") or 0)
+    return check
 
 
-def note_header(results: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """What a result wants a person to know, for a header."""
-    notes = [str(result["note"]) for result in results if result.get("note")]
-    return {"x-batch-note": "; ".join(notes).encode("ascii", "replace").decode()} if notes else {}
+async def count_tokens(hub: Hub, payload: ChatPayload | CompletionPayload) -> int:
+    """Tokens of a job's prompt; waits while the model loads. Raises what the job would be refused for."""
+    return (await hub.ask(Kind.VLM, CountTokens(payload=payload))).tokens
 
 
-def note_comment(result: Mapping[str, Any]) -> bytes:
-    """The same in a stream, whose headers are gone already."""
-    return b": note: " + " ".join(str(result["note"]).split()).encode() + b"\n\n" if result.get("note") else b""
+def note_header(notes: Sequence[str]) -> dict[str, str]:
+    """The x-batch-note header: what a person should know of an answer."""
+    unique = "; ".join(dict.fromkeys(notes))
+    return {"x-batch-note": unique.encode("ascii", "replace").decode()[:1000]} if unique else {}
+
+
+def note_comment(note: str | None) -> bytes:
+    """What a person should know, as a comment in a stream, whose headers are gone already."""
+    return b": note: " + " ".join(note.split()).encode() + b"\n\n" if note else b""

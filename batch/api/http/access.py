@@ -5,133 +5,157 @@ A foreign Host is DNS rebinding; a foreign Origin is a web page of somebody else
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+import uuid
+from collections.abc import Callable, Iterable, MutableMapping
 from urllib.parse import urlsplit
 
-from batch.errors import BadRequest, BatchError, Forbidden, TooLarge, TooSlow
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from batch.api.http.request_body import BoundedBody
+from batch.errors import BadRequest, BatchError, Forbidden
 from batch.settings import LimitSettings
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Headers = MutableMapping[bytes, str]
+"""By lower-case name; of a header that stands twice the last one."""
 
-_HOST = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])\.?(:\d{1,5})?", re.IGNORECASE)
+PREFLIGHT_AGE_S = 600
+MAX_QUOTED_CHARS = 200
 
-
-_ONCE = frozenset({b"host", b"origin", b"content-length", b"content-type"})
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]/@\s]+)(:\d{1,5})?")
+_OWN_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_ONCE = frozenset({b"host", b"origin", b"content-length", b"content-type", b"content-encoding", b"sec-fetch-site"})
 """Headers of which two could be read one way here and another way elsewhere."""
-_SLOWEST = 1024
-"""Bytes of body a second below which a caller is not waited for."""
+_REQUEST_ID = re.compile(r"[!-~]{1,128}")
 
 
-class Guard:
-    """ASGI middleware, outermost."""
+class AccessControl:
+    """ASGI middleware, outermost: checks who asks, bounds the body, and adds the headers that every answer has."""
 
-    def __init__(self, app: App, *, limits: LimitSettings, refusal: Callable[[BatchError, str], App]) -> None:
-        """`refusal`: the answer that tells an error to the clients of a path."""
+    def __init__(self, app: ASGIApp, *, limits: LimitSettings, refusal: Callable[[BatchError, str], ASGIApp]) -> None:
+        """`refusal`: the answer that reports an error to the clients of a path."""
         self._app = app
         self._refusal = refusal
-        self._body_bytes = limits.body_bytes
-        self._body_seconds = limits.body_seconds
-        self._origins = frozenset(o.rstrip("/").lower() for o in limits.origins)
+        self._limits = limits
+        self._hosts = _patterns(limits.hosts)
+        self._origins = _patterns(origin.rstrip("/") for origin in limits.origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers: dict[bytes, str] = {}
-        twice: set[bytes] = set()
-        for name, value in scope["headers"]:
-            if name in headers:
-                twice.add(name)
-            headers[name] = value.decode("latin-1")
-        origin = headers.get(b"origin")
-        cors = self._cors(origin, headers)
-        try:
-            if twice and (doubled := twice & _ONCE):
-                raise BadRequest(f"The request has more than one {min(doubled).decode().title()} header.")
-            self._check(headers, origin)
-        except BatchError as error:
-            await self._refusal(error, scope["path"])(scope, receive, send)
-            return
-        if scope["method"] == "OPTIONS" and origin is not None and b"access-control-request-method" in headers:
-            await send({"type": "http.response.start", "status": 204, "headers": cors})
-            await send({"type": "http.response.body"})
-            return
+        headers, doubled = _read_headers(scope)
+        if scope["method"] == "HEAD":
+            # Wherever a GET is answered; the server leaves out the body.
+            scope = {**scope, "method": "GET"}
+        scope.setdefault("state", {})
+        extra = [(b"x-request-id", _request_id(headers)), *self._cors(headers)]
 
-        async def answer(message: MutableMapping[str, Any]) -> None:
+        async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
-                replayed = [(b"idempotent-replayed", b"true")] if scope.get("state", {}).get("replayed") else []
-                message["headers"] = [*message.get("headers", ()), *cors, *replayed]
+                replayed = [(b"idempotent-replayed", b"true")] if scope["state"].get("replayed") else []
+                message["headers"] = [*message.get("headers", ()), *extra, *replayed]
             await send(message)
 
-        await self._app(scope, self._counted(receive), answer)
+        try:
+            if doubled:
+                raise BadRequest(f"The request has more than one {min(doubled).decode().title()} header.")
+            self._check(scope["method"], headers)
+            body = BoundedBody(receive, headers, self._limits)
+        except BatchError as error:
+            await self._refusal(error, scope["path"])(scope, receive, answer)
+            return
+        if _is_preflight(scope["method"], headers):
+            await answer({"type": "http.response.start", "status": 204, "headers": []})
+            await answer({"type": "http.response.body"})
+            return
+        await self._app(scope, body.receive, answer)
 
-    def _check(self, headers: dict[bytes, str], origin: str | None) -> None:
-        host = headers.get(b"host")
-        if host is not None and not _HOST.fullmatch(host):
-            raise Forbidden(f"The Host header {host[:200]!r} is not this machine's: ask for localhost or 127.0.0.1.")
-        if origin is not None and not self._allowed(origin):
+    def _check(self, method: str, headers: Headers) -> None:
+        host, origin = headers.get(b"host"), headers.get(b"origin")
+        if host is not None and not self._is_own_host(host):
             raise Forbidden(
-                f"Pages of {origin[:200]!r} may not use this service: add it to limits.origins in batch.toml to allow it."
+                f"The Host header {host[:MAX_QUOTED_CHARS]!r} is not this machine's: ask for localhost or 127.0.0.1, or add "
+                "it to limits.hosts in batch.toml."
             )
-        length = headers.get(b"content-length", "0")
-        if length.isdecimal() and int(length) > self._body_bytes:
-            raise self._too_large()
+        if origin is not None and not self._is_allowed_origin(origin):
+            raise Forbidden(
+                f"Pages of {origin[:MAX_QUOTED_CHARS]!r} may not use this service: add it to limits.origins in batch.toml to "
+                "allow it."
+            )
+        if origin is None and _comes_from_foreign_page(method, headers):
+            raise Forbidden("A page of another site asks for this, which only this machine's own pages may do.")
 
-    def _allowed(self, origin: str) -> bool:
-        if origin.lower() in self._origins:
+    def _is_own_host(self, host: str) -> bool:
+        parts = _HOST.fullmatch(host)
+        if parts is None:
+            return False
+        name = parts[1].lower().removesuffix(".")
+        return name in _OWN_HOSTS or name.endswith(".localhost") or _matches(name, self._hosts)
+
+    def _is_allowed_origin(self, origin: str) -> bool:
+        if _matches(origin.lower(), self._origins):
             return True
         try:
             parts = urlsplit(origin)
         except ValueError:
             return False
-        return parts.scheme in ("http", "https") and parts.hostname in ("localhost", "127.0.0.1", "::1")
+        name = parts.hostname or ""
+        own = name in ("localhost", "127.0.0.1", "::1") or name.endswith(".localhost")
+        return parts.scheme in ("http", "https") and own
 
-    def _cors(self, origin: str | None, headers: dict[bytes, str]) -> list[tuple[bytes, bytes]]:
+    def _cors(self, headers: Headers) -> list[tuple[bytes, bytes]]:
+        origin = headers.get(b"origin")
         if origin is None:
             return []
-        wanted = headers.get(b"access-control-request-headers", "Content-Type, Authorization")
-        return [
+        requested = headers.get(b"access-control-request-headers", "Content-Type, Authorization")
+        cors = [
             (b"access-control-allow-origin", origin.encode("latin-1")),
-            (b"access-control-allow-methods", b"GET, POST, DELETE, OPTIONS"),
-            (b"access-control-allow-headers", wanted.encode("latin-1")),
+            (b"access-control-allow-methods", b"GET, HEAD, POST, DELETE, OPTIONS"),
+            (b"access-control-allow-headers", requested.encode("latin-1")),
             (b"access-control-expose-headers", b"*"),
-            (b"access-control-max-age", b"600"),
+            (b"access-control-max-age", str(PREFLIGHT_AGE_S).encode()),
             (b"vary", b"Origin"),
         ]
+        if headers.get(b"access-control-request-private-network") == "true":
+            # Browsers ask this of a page elsewhere, or of an editor's, that wants an address of this machine.
+            cors.append((b"access-control-allow-private-network", b"true"))
+        return cors
 
-    def _too_large(self) -> TooLarge:
-        return TooLarge(f"The request's body is larger than {self._body_bytes} bytes (limits.body_bytes in batch.toml).")
 
-    def _counted(self, receive: Receive) -> Receive:
-        """A body that lies about its length, or has none (chunked), is counted as it comes; one that hardly comes is
-        given up."""
-        seen, whole = 0, False
-        clock = asyncio.get_running_loop().time
-        begun = clock()
+def _read_headers(scope: Scope) -> tuple[Headers, frozenset[bytes]]:
+    """A request's headers, and which of those that must stand once stand twice."""
+    headers: Headers = {}
+    twice: set[bytes] = set()
+    for name, value in scope["headers"]:
+        if name in headers:
+            twice.add(name)
+        headers[name] = value.decode("latin-1")
+    return headers, _ONCE & twice
 
-        async def counted() -> MutableMapping[str, Any]:
-            nonlocal seen, whole
-            if whole:  # what comes now is that the caller hangs up
-                return await receive()
-            try:
-                async with asyncio.timeout_at(begun + self._body_seconds + seen / _SLOWEST):
-                    message = await receive()
-            except TimeoutError:
-                raise TooSlow(
-                    f"Only {seen} bytes of the request's body arrived in {clock() - begun:.0f} seconds "
-                    "(limits.body_seconds in batch.toml)."
-                ) from None
-            if message["type"] == "http.request":
-                seen += len(message.get("body", b""))
-                whole = not message.get("more_body", False)
-                if seen > self._body_bytes:
-                    raise self._too_large()
-            return message
 
-        return counted
+def _is_preflight(method: str, headers: Headers) -> bool:
+    return method == "OPTIONS" and b"origin" in headers and b"access-control-request-method" in headers
+
+
+def _comes_from_foreign_page(method: str, headers: Headers) -> bool:
+    """Whether a browser says that another site's page asks, say for an image; a link that a person follows is no such."""
+    if headers.get(b"sec-fetch-site") not in ("cross-site", "same-site"):
+        return False
+    followed = headers.get(b"sec-fetch-mode") == "navigate" and headers.get(b"sec-fetch-dest") == "document"
+    return not (followed and method in ("GET", "HEAD"))
+
+
+def _patterns(names: Iterable[str]) -> tuple[re.Pattern[str], ...]:
+    """Names in which a star stands for what may come there, but for no slash."""
+    return tuple(re.compile(re.escape(name.lower()).replace(r"\*", "[^/]*")) for name in names if name)
+
+
+def _matches(name: str, patterns: tuple[re.Pattern[str], ...]) -> bool:
+    return any(pattern.fullmatch(name) for pattern in patterns)
+
+
+def _request_id(headers: Headers) -> bytes:
+    """The client's own id of its request, or a new one."""
+    requested = headers.get(b"x-request-id", "")
+    return (requested if _REQUEST_ID.fullmatch(requested) else f"req_{uuid.uuid4().hex}").encode("latin-1")

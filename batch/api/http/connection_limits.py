@@ -1,7 +1,8 @@
 """HTTP on a socket: uvicorn's protocol, made patient with no one for ever and bounded in what it keeps.
 
 A connection that sends its headers slowly, never ends them, or goes on sending a body that nobody wants any more holds
-nothing but itself, and not for long.
+nothing but itself, and not for long. What uvicorn's documented interface leaves open is answered here too: Upgrade is
+ignored, HTTP/1.0 gets no chunks, and a client that has closed its sending half gets its answer.
 """
 
 from __future__ import annotations
@@ -10,15 +11,21 @@ import asyncio
 import json
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from batch.api.http.half_closed import still_listens
 from batch.errors import BadRequest, BatchError, HeadersTooLarge, TooSlow
 from batch.settings import LimitSettings
 
-LINGER = 5.0
-"""Seconds for which the rest of a body is read and thrown away once the answer is out: closing at once would take the
-answer from a caller that still sends."""
+LINGER_S = 5.0
+"""For this long the rest of a body is read and thrown away once the answer is out: closing at once would take the
+answer from a client that still sends."""
+HALF_CLOSED_CHECK_S = 0.25
+"""How often a client that sends no more is looked at: it may have hung up."""
 
+_UPGRADE_HEADERS = (b"upgrade", b"http2-settings")
+_UPGRADE_WORDS = (b"upgrade", b"http2-settings", b"")
 _PHRASES = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
 
 
@@ -26,60 +33,97 @@ def protocol(limits: LimitSettings) -> type[asyncio.Protocol]:
     """The protocol class for uvicorn's `http`."""
 
     class Limited(BoundedProtocol):
-        seconds = limits.header_seconds
-        most = limits.header_bytes
+        header_seconds = limits.header_seconds
+        max_header_bytes = limits.header_bytes
 
     return Limited
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    seconds: float
+    """One connection."""
+
+    header_seconds: float
     """For a request's headers to arrive."""
-    most: int
-    """Bytes of headers and trailers."""
+    max_header_bytes: int
+    """Of a request's target, headers and trailers."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._patience: asyncio.TimerHandle | None = None
-        self._linger: asyncio.TimerHandle | None = None
-        self._begun = False
-        """Something of a request's headers has come, and not all."""
-        self._head = 0
+        self._header_timer: asyncio.TimerHandle | None = None
+        self._linger_timer: asyncio.TimerHandle | None = None
+        self._half_closed_timer: asyncio.TimerHandle | None = None
+        self._in_headers = False
+        """Whether some of a request's headers have come, and not all."""
+        self._header_bytes = 0
         """Bytes of the request's target, headers and trailers so far."""
-        self._unseen = 0
-        """Bytes since the parser last told of something: an endless header shows in no other way."""
-        self._trouble: BatchError | None = None
+        self._unparsed_bytes = 0
+        """Bytes since the parser last called back: an endless header shows in no other way."""
+        self._problem: BatchError | None = None
+        """What a callback of the parser refuses."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)  # type: ignore[arg-type]
-        self._wait()
+        super().connection_made(transport)  # type: ignore[arg-type]  # uvicorn asks for a Transport, which it is
+        self._start_header_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_waiting()
-        self._stop_lingering()
+        self._stop_timers()
         super().connection_lost(exc)
 
+    def eof_received(self) -> bool | None:  # type: ignore[override]  # uvicorn's closes always
+        """A client that has sent its whole request may close its sending half and wait for the answer."""
+        waits = self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body
+        if not waits or not self._client_listens():
+            return False
+        self.cycle.keep_alive = False
+        self._watch_half_closed()
+        return True
+
     def data_received(self, data: bytes) -> None:
-        self._unseen += len(data)
-        super().data_received(data)
+        self._unparsed_bytes += len(data)
+        self._unset_keepalive_if_required()
+        try:
+            self._feed(data)
+        except httptools.HttpParserError:
+            self.send_400_response("")
         if self.transport.is_closing():
             return
-        if self._unseen > self.most:
-            self._refuse(HeadersTooLarge(self._too_many()))
+        if self._unparsed_bytes > self.max_header_bytes:
+            self._refuse(HeadersTooLarge(self._too_large()))
         elif (
-            self._patience is None
+            self._header_timer is None
             and self.timeout_keep_alive_task is None
             and (self.cycle is None or self.cycle.response_complete)
         ):
-            self._wait()
+            self._start_header_timer()
+
+    def _feed(self, data: bytes) -> None:
+        """Let the parser read. A request to upgrade is read again without that wish, which a server may ignore: the
+        parser would take its body for another protocol's."""
+        while True:
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                data = self._head_without_upgrade() + data[upgrade.args[0] :]
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+
+    def _head_without_upgrade(self) -> bytes:
+        head = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
+        for name, value in self.headers:
+            if name == b"connection":
+                value = b", ".join(word for word in value.split(b",") if word.strip().lower() not in _UPGRADE_WORDS)
+            if name not in _UPGRADE_HEADERS:
+                head.append(name + b": " + value)
+        return b"\r\n".join(head) + b"\r\n\r\n"
 
     # -- the parser's calls
 
     def on_message_begin(self) -> None:
-        self._begun, self._head, self._unseen = True, 0, 0
+        self._in_headers, self._header_bytes, self._unparsed_bytes = True, 0, 0
         super().on_message_begin()
-        if self._patience is None:
-            self._wait()
+        if self._header_timer is None:
+            self._start_header_timer()
 
     def on_url(self, url: bytes) -> None:
         self._count(len(url))
@@ -90,61 +134,65 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        self._stop_waiting()
-        self._begun, self._unseen = False, 0
+        self._stop(self._header_timer)
+        self._header_timer = None
+        self._in_headers, self._unparsed_bytes = False, 0
         if not self.url.startswith(b"/"):
             # An absolute target names a host of its own, past the Host header: this is no proxy.
-            self._trouble = BadRequest("Ask for a path, as in GET /health: this service is no proxy.")
-            raise self._trouble
+            self._refuse_request(BadRequest("Ask for a path, as in GET /health: this service is no proxy."))
+        old_version = self.parser.get_http_version() == "1.0"
+        if old_version and any(name == b"transfer-encoding" for name, _ in self.headers):
+            # What stands before HTTP/1.1 knows no chunks: two programs could see two bodies.
+            self._refuse_request(BadRequest("HTTP/1.0 has no Transfer-Encoding: send a Content-Length, or use HTTP/1.1."))
+        if self.parser.should_upgrade():
+            return  # it is read again without
         super().on_headers_complete()
+        if old_version:
+            self.cycle.send = CloseDelimited(self.cycle).send  # type: ignore[method-assign]  # its task has not begun yet
 
     def on_body(self, body: bytes) -> None:
-        self._unseen = 0
-        super().on_body(body)
+        self._unparsed_bytes = 0
+        if not self.parser.should_upgrade():
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
-        self._unseen = 0
-        self._stop_lingering()
-        super().on_message_complete()
+        self._unparsed_bytes = 0
+        self._stop(self._linger_timer)
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
 
     def on_response_complete(self) -> None:
         unread = self.cycle.more_body
         super().on_response_complete()
         if unread and not self.transport.is_closing():
-            self._linger = self.loop.call_later(LINGER, self.transport.close)
+            self._linger_timer = self.loop.call_later(LINGER_S, self.transport.close)
 
     # -- refusals
 
     def send_400_response(self, msg: str) -> None:
         """What uvicorn calls when the parser gave up."""
-        self._refuse(self._trouble or BadRequest("This is no HTTP request that can be read."))
+        self._refuse(self._problem or BadRequest("This is no HTTP request that can be read."))
 
     def _count(self, size: int) -> None:
-        self._head += size
-        if self._head > self.most:
-            self._trouble = HeadersTooLarge(self._too_many())
-            raise self._trouble
+        self._header_bytes += size
+        if self._header_bytes > self.max_header_bytes:
+            self._refuse_request(HeadersTooLarge(self._too_large()))
 
-    def _too_many(self) -> str:
-        return f"The request's headers are larger than {self.most} bytes (limits.header_bytes in batch.toml)."
+    def _refuse_request(self, error: BatchError) -> None:
+        """Stop the parser, which makes uvicorn call `send_400_response`."""
+        self._problem = error
+        raise error
 
-    def _wait(self) -> None:
-        self._patience = self.loop.call_later(self.seconds, self._too_slow)
+    def _too_large(self) -> str:
+        return f"The request's headers are larger than {self.max_header_bytes} bytes (limits.header_bytes in batch.toml)."
 
-    def _stop_waiting(self) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
+    def _start_header_timer(self) -> None:
+        self._header_timer = self.loop.call_later(self.header_seconds, self._headers_late)
 
-    def _stop_lingering(self) -> None:
-        if self._linger is not None:
-            self._linger.cancel()
-            self._linger = None
-
-    def _too_slow(self) -> None:
-        self._patience = None
-        if self._begun:
-            self._refuse(TooSlow(f"The request's headers did not arrive within {self.seconds:g} seconds."))
+    def _headers_late(self) -> None:
+        self._header_timer = None
+        if self._in_headers:
+            self._refuse(TooSlow(f"The request's headers did not arrive within {self.header_seconds:g} seconds."))
         else:
             self.transport.close()
 
@@ -164,3 +212,50 @@ class BoundedProtocol(HttpToolsProtocol):
                 % (error.status, _PHRASES[error.status], len(body), body)
             )
         self.transport.close()
+
+    # -- a client that sends no more
+
+    def _client_listens(self) -> bool:
+        if self.client is None or self.server is None or self.server[1] is None:
+            return False
+        return still_listens(self.client, (self.server[0], self.server[1]))
+
+    def _watch_half_closed(self) -> None:
+        self._half_closed_timer = self.loop.call_later(HALF_CLOSED_CHECK_S, self._check_half_closed)
+
+    def _check_half_closed(self) -> None:
+        if self.transport.is_closing():
+            return
+        if self._client_listens():
+            self._watch_half_closed()
+        else:
+            self.transport.abort()
+
+    # -- timers
+
+    def _stop_timers(self) -> None:
+        for timer in (self._header_timer, self._linger_timer, self._half_closed_timer):
+            self._stop(timer)
+        self._header_timer = self._linger_timer = self._half_closed_timer = None
+
+    def _stop(self, timer: asyncio.TimerHandle | None) -> None:
+        if timer is not None:
+            timer.cancel()
+
+
+class CloseDelimited:
+    """Answers to HTTP/1.0, which knows no chunks: where no length is known, the end of the connection ends the answer."""
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle, self._send = cycle, cycle.send
+        self._delimited = False
+
+    async def send(self, message: Any) -> None:
+        """uvicorn's `send`, told that there are no chunks."""
+        if message["type"] == "http.response.start":
+            self._delimited = not any(name.lower() == b"content-length" for name, _ in message.get("headers", ()))
+            if self._delimited:
+                self._cycle.chunked_encoding = False
+        elif self._delimited:
+            self._cycle.expected_content_length = len(message.get("body", b""))
+        await self._send(message)

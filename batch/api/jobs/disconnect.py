@@ -1,4 +1,4 @@
-"""A caller that waits on its socket: when it hangs up, its job ends."""
+"""A client that waits on its socket: when it hangs up, its job ends."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from batch.queue.hub import Ticket
 
 
 @contextlib.asynccontextmanager
-async def waiting(request: Request, ticket: Ticket) -> AsyncIterator[Ticket]:
+async def cancel_on_disconnect(request: Request, ticket: Ticket) -> AsyncIterator[Ticket]:
     """Cancel the job when the client disconnects, or when the block is left before the job has ended.
 
     The request's body must have been read. After a disconnect the block goes on: `ticket.result()` raises Cancelled.
     """
-    watcher = asyncio.create_task(_cancel_on_disconnect(request, ticket))
+    watcher = asyncio.create_task(_watch(request, ticket))
     try:
         yield ticket
     finally:
@@ -27,7 +27,7 @@ async def waiting(request: Request, ticket: Ticket) -> AsyncIterator[Ticket]:
             await asyncio.shield(ticket.cancel())
 
 
-async def _cancel_on_disconnect(request: Request, ticket: Ticket) -> None:
+async def _watch(request: Request, ticket: Ticket) -> None:
     while True:
         message = await request.receive()
         if message["type"] == "http.disconnect":

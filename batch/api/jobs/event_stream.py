@@ -1,53 +1,50 @@
-"""The stream writer: server-sent events that begin early, say what a caller waits for, and stop when it hangs up."""
+"""A streamed answer: server-sent events that begin early, say what a client waits for, and stop when it hangs up."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import anyio
 from starlette.responses import JSONResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from batch.api.errors import retry_headers, to_openai_error
-from batch.api.jobs.stream_resume import Replay
+from batch.api.jobs.server_sent_events import KEEP_ALIVE
+from batch.api.jobs.stream_resume import StreamResume
 from batch.errors import BatchError
-from batch.payloads.json_text import encode
+from batch.payloads.events import JobEvent, Started
+from batch.payloads.job_payload import Result
+from batch.queue.frames import End
 from batch.queue.hub import Hub, Ticket
-from batch.queue.untyped_hub import burst_dicts, outcome_dict
 
 logger = logging.getLogger("batch.api")
 
-CHECK_AFTER = 0.05
+CHECK_AFTER_S = 0.05
 """A worker that is free begins sooner than this; only a job that waits is worth asking about in advance."""
-HEADERS_AFTER = 1.0
-"""Until then an error is still an HTTP error; after it the caller gets its headers and comments."""
-PIECE = 1 << 16
-"""Bytes sent at once, of a burst that came while the caller did not read."""
-LOOK = (1.0, 10.0)
-"""How often a waiting caller's place in the queue is looked up, at first and at last, in seconds."""
+HEADERS_AFTER_S = 1.0
+"""Until then an error is still an HTTP error; after it the client gets its headers and comments."""
+MAX_PIECE_BYTES = 1 << 16
+"""Sent at once, of a burst that came while the client did not read."""
+FIRST_PLACE_INTERVAL_S = 1.0
+LAST_PLACE_INTERVAL_S = 10.0
+"""How often a waiting client's place in the queue is looked up, at first and at last."""
+PLACE_INTERVAL_GROWTH = 1.5
+
+R = TypeVar("R", bound=Result)
+R_contra = TypeVar("R_contra", bound=Result, contravariant=True)
 
 
-def data(value: Any) -> bytes:
-    """One event without a name, as OpenAI streams them."""
-    return b"data: " + encode(value) + b"\n\n"
+class EventSerializer(Protocol[R_contra]):
+    """How one route spells a request's jobs as server-sent events; `job` counts the jobs from 0."""
 
-
-def named(event: str, value: Any) -> bytes:
-    """One event with a name, as Anthropic and OpenAI's Responses stream them."""
-    return b"event: " + event.encode() + b"\n" + data(value)
-
-
-class Wire(Protocol):
-    """How one route spells a job's events; `job` counts the request's jobs from 0."""
-
-    def event(self, job: int, event: Mapping[str, Any]) -> bytes:
-        """What a delta or progress event becomes; may be empty."""
+    def event(self, job: int, event: JobEvent) -> bytes:
+        """What a job's event becomes; may be empty."""
         ...
 
-    def done(self, job: int, result: Mapping[str, Any]) -> bytes:
+    def finish(self, job: int, result: R_contra) -> bytes:
         """What comes when a job's result is there."""
         ...
 
@@ -56,11 +53,11 @@ class Wire(Protocol):
         ...
 
     def error(self, error: BatchError) -> bytes:
-        """The event that ends a stream that broke."""
+        """What ends a stream that broke."""
         ...
 
 
-class EventStream(Response):
+class EventStreamResponse(Response, Generic[R]):
     """Runs the jobs of `tickets` one after the other into a stream of server-sent events.
 
     Owns the tickets: whatever ends the response cancels what has not ended. `check` is awaited before headers are
@@ -73,58 +70,59 @@ class EventStream(Response):
         self,
         hub: Hub,
         tickets: Sequence[Ticket],
-        wire: Wire,
+        result_type: type[R],
+        serializer: EventSerializer[R],
         *,
         check: Callable[[], Awaitable[None]] | None = None,
-        ping: float = 30.0,
+        ping_interval_s: float = 30.0,
         headers: Mapping[str, str] | None = None,
         error_body: Callable[[BatchError], dict[str, Any]] = to_openai_error,
     ) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **(headers or {})})
         del self.headers["content-length"]
-        self._hub, self._tickets, self._wire, self._check = hub, tickets, wire, check
-        self._ping, self._error_body = ping, error_body
-        self._place = 0
+        self._hub, self._tickets, self._result_type, self._serializer = hub, tickets, result_type, serializer
+        self._check, self._ping_interval_s, self._error_body = check, ping_interval_s, error_body
+        self._current = 0
+        """Which ticket's job comes next or runs."""
         self._running = False
-        self._spoken = 0.0
+        self._last_sent = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        gone: asyncio.Future[Any] = asyncio.ensure_future(_hung_up(receive))
+        disconnect: asyncio.Future[Any] = asyncio.ensure_future(_disconnected(receive))
         feed = self._feed()
         step: asyncio.Future[Any] = asyncio.ensure_future(anext(feed))
         try:
-            await self._answer(scope, receive, send, feed, step, gone)
+            await self._answer(scope, receive, send, feed, step, disconnect)
         finally:
-            gone.cancel()
+            disconnect.cancel()
             with anyio.CancelScope(shield=True):
                 for ticket in self._tickets:
                     await ticket.cancel()
 
     async def _feed(self) -> AsyncIterator[bytes]:
-        """The stream's bytes, empty for events that say nothing to a caller; raises a job's error."""
+        """The stream's bytes, empty for events that say nothing to a client; raises a job's error."""
         for at, ticket in enumerate(self._tickets):
-            self._place, self._running = at, False
-            replay = Replay()
-            async for burst in burst_dicts(ticket):
-                words = b""
+            self._current, self._running = at, False
+            resume = StreamResume()
+            async for burst in ticket.bursts():
+                piece = b""
                 for event in burst:
-                    self._running = True  # a job that tells of anything waits no more
-                    if len(words) >= PIECE or (words and event["type"] == "end"):
+                    self._running = True  # a job that publishes anything waits no more
+                    if len(piece) >= MAX_PIECE_BYTES or (piece and isinstance(event, End)):
                         # What a slow reader left waiting goes in pieces, between which others have their turn.
-                        yield words
-                        words = b""
-                    if event["type"] == "end":
-                        result = await outcome_dict(self._hub, ticket, event)
-                        rest = b"".join(self._wire.event(at, missed) for missed in replay.missing(result))
-                        words = rest + self._wire.done(at, result)
+                        yield piece
+                        piece = b""
+                    if isinstance(event, End):
+                        result = await self._hub.outcome(ticket.id, self._result_type, event)
+                        missing = (self._serializer.event(at, delta) for delta in resume.missing(result))
+                        piece = b"".join(missing) + self._serializer.finish(at, result)
                         break
-                    if event["type"] == "started":
-                        replay.restart()
-                    fresh = replay.fresh(event)
-                    if fresh:
-                        words += self._wire.event(at, fresh)
-                yield words
-        yield self._wire.close()
+                    if isinstance(event, Started):
+                        resume.restart()
+                    if (unsent := resume.unsent(event)) is not None:
+                        piece += self._serializer.event(at, unsent)
+                yield piece
+        yield self._serializer.close()
 
     async def _answer(
         self,
@@ -133,67 +131,69 @@ class EventStream(Response):
         send: Send,
         feed: AsyncIterator[bytes],
         step: asyncio.Future[Any],
-        gone: asyncio.Future[Any],
+        disconnect: asyncio.Future[Any],
     ) -> None:
         try:
             try:
-                step, first = await self._early(feed, step, gone)
+                step, first = await self._first_piece(feed, step, disconnect)
             except BatchError as error:
                 await JSONResponse(self._error_body(error), error.status, retry_headers(error))(scope, receive, send)
                 return
-            if gone.done():
+            if disconnect.done():
                 return
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            self._spoken = asyncio.get_running_loop().time()
+            self._last_sent = asyncio.get_running_loop().time()
             try:
                 if first:
-                    await _body(send, first)
-                await self._pump(send, feed, step, gone)
+                    await _send_body(send, first)
+                await self._pump(send, feed, step, disconnect)
             except BatchError as error:
-                await _body(send, self._wire.error(error))
+                await _send_body(send, self._serializer.error(error))
             except (OSError, asyncio.CancelledError):
                 raise
             except Exception:
                 logger.exception("a stream broke")
-                await _body(send, self._wire.error(BatchError("Something in the service broke; its log says what.")))
-            if not gone.done():
+                broken = BatchError("Something in the service broke; its log says what.")
+                await _send_body(send, self._serializer.error(broken))
+            if not disconnect.done():
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             step.cancel()
 
-    async def _early(
-        self, feed: AsyncIterator[bytes], step: asyncio.Future[Any], gone: asyncio.Future[Any]
+    async def _first_piece(
+        self, feed: AsyncIterator[bytes], step: asyncio.Future[Any], disconnect: asyncio.Future[Any]
     ) -> tuple[asyncio.Future[Any], bytes]:
-        """Wait for the first words, about a second at most; the next step and what to send at once."""
+        """Wait for the first bytes, about a second at most; the feed's next step and what to send at once."""
         clock = asyncio.get_running_loop().time
-        latest = clock() + HEADERS_AFTER
+        latest = clock() + HEADERS_AFTER_S
         unchecked = self._check
         while True:
-            patience = CHECK_AFTER if unchecked else max(0.0, latest - clock())
-            await asyncio.wait({step, gone}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-            if gone.done():
+            timeout = CHECK_AFTER_S if unchecked else max(0.0, latest - clock())
+            await asyncio.wait({step, disconnect}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            if disconnect.done():
                 return step, b""
             if step.done():
-                words = step.result()
+                piece = step.result()
                 step = asyncio.ensure_future(anext(feed))
-                if words:
-                    return step, words
+                if piece:
+                    return step, piece
             elif unchecked:
-                check, unchecked = unchecked, None
-                asked: asyncio.Future[Any] = asyncio.ensure_future(check())
-                await asyncio.wait({asked, gone}, return_when=asyncio.FIRST_COMPLETED)
-                if asked.done():
-                    asked.result()
+                check, unchecked = asyncio.ensure_future(unchecked()), None
+                await asyncio.wait({check, disconnect}, return_when=asyncio.FIRST_COMPLETED)
+                if check.done():
+                    check.result()
                 else:
-                    asked.cancel()
+                    check.cancel()
             else:
                 return step, b""
 
-    async def _pump(self, send: Send, feed: AsyncIterator[bytes], step: asyncio.Future[Any], gone: asyncio.Future[Any]) -> None:
-        """Until the feed ends or the caller hangs up."""
-        both = [asyncio.ensure_future(self._pass_on(send, feed, step)), asyncio.ensure_future(self._comment(send))]
+    async def _pump(
+        self, send: Send, feed: AsyncIterator[bytes], step: asyncio.Future[Any], disconnect: asyncio.Future[Any]
+    ) -> None:
+        """Send until the feed ends or the client hangs up."""
+        both = [asyncio.ensure_future(self._forward(send, feed, step)), asyncio.ensure_future(self._comment(send))]
         try:
-            await asyncio.wait({*both, gone}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({*both, disconnect}, return_when=asyncio.FIRST_COMPLETED)
             for task in both:
                 if task.done():
                     task.result()
@@ -202,50 +202,57 @@ class EventStream(Response):
                 task.cancel()
             await asyncio.gather(*both, return_exceptions=True)
 
-    async def _pass_on(self, send: Send, feed: AsyncIterator[bytes], step: asyncio.Future[Any]) -> None:
+    async def _forward(self, send: Send, feed: AsyncIterator[bytes], step: asyncio.Future[Any]) -> None:
         clock = asyncio.get_running_loop().time
         try:
-            words = await step
+            piece = await step
         except StopAsyncIteration:
             return
-        if words:
-            self._spoken = clock()
-            await _body(send, words)
-        async for words in feed:
-            if words:
-                self._spoken = clock()
-                await _body(send, words)
+        if piece:
+            self._last_sent = clock()
+            await _send_body(send, piece)
+        async for piece in feed:
+            if piece:
+                self._last_sent = clock()
+                await _send_body(send, piece)
 
     async def _comment(self, send: Send) -> None:
-        """Tell a caller that waits its place, and a silent one that the stream is alive."""
+        """Report a waiting client's place in the queue, and to a silent one that the stream is alive."""
         clock = asyncio.get_running_loop().time
-        ahead, look = -1, LOOK[0]
+        reported, interval = -1, FIRST_PLACE_INTERVAL_S
         while True:
-            quiet = bool(self._ping) and clock() - self._spoken >= self._ping
-            words = b":\n\n" if quiet and self._running else b""
+            quiet = bool(self._ping_interval_s) and clock() - self._last_sent >= self._ping_interval_s
+            comment = KEEP_ALIVE if quiet and self._running else b""
             if not self._running:
-                ticket = self._tickets[self._place]
-                runs = self._hub.model(ticket.kind).busy
-                place = await ticket.ahead() + (runs is not None and runs != ticket.id)
-                if not self._running and (place != ahead or quiet):
-                    words = b": queued %d ahead\n\n" % place
-                    ahead = place
-            if words:
-                self._spoken = clock()
-                await _body(send, words)
-            await asyncio.sleep(look if not self._running else self._patience(clock()))
-            look = LOOK[0] if self._running else min(LOOK[1], look * 1.5)
+                ahead = await self._jobs_ahead()
+                if not self._running and (ahead != reported or quiet):
+                    comment = b": queued %d ahead\n\n" % ahead
+                    reported = ahead
+            if comment:
+                self._last_sent = clock()
+                await _send_body(send, comment)
+            await asyncio.sleep(self._quiet_time(clock()) if self._running else interval)
+            grown = min(LAST_PLACE_INTERVAL_S, interval * PLACE_INTERVAL_GROWTH)
+            interval = FIRST_PLACE_INTERVAL_S if self._running else grown
 
-    def _patience(self, now: float) -> float:
-        """How long a stream that runs can be left alone: its next job may be one that waits."""
-        return min(LOOK[0], max(0.0, self._spoken + self._ping - now)) if self._ping else LOOK[0]
+    async def _jobs_ahead(self) -> int:
+        """How many jobs run before the current one."""
+        ticket = self._tickets[self._current]
+        running = self._hub.model(ticket.kind).busy
+        return await ticket.ahead() + (running is not None and running != ticket.id)
+
+    def _quiet_time(self, now: float) -> float:
+        """Seconds for which a stream that runs can be left alone: its next job may be one that waits."""
+        if not self._ping_interval_s:
+            return FIRST_PLACE_INTERVAL_S
+        return min(FIRST_PLACE_INTERVAL_S, max(0.0, self._last_sent + self._ping_interval_s - now))
 
 
-async def _body(send: Send, words: bytes) -> None:
-    await send({"type": "http.response.body", "body": words, "more_body": True})
+async def _send_body(send: Send, piece: bytes) -> None:
+    await send({"type": "http.response.body", "body": piece, "more_body": True})
 
 
-async def _hung_up(receive: Receive) -> None:
+async def _disconnected(receive: Receive) -> None:
     while True:
         message: Message = await receive()
         if message["type"] == "http.disconnect":

@@ -1,105 +1,136 @@
-"""What a caller has been sent of an answer, so that a job that starts again goes on where the caller stands."""
+"""What a client has been sent of an answer, so that a job that starts again goes on where the client stands."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+import msgspec
 
 from batch.errors import WorkerDied
+from batch.payloads.chat import ChatChoice, ChatResult, FunctionDelta, MessageDelta, PromptTokens, ToolCallDelta
+from batch.payloads.events import Delta, JobEvent, SegmentEnded
+from batch.payloads.job_payload import Result
 
-_TEXTS = ("reasoning_content", "content", "text")
+_TextField = Literal["content", "reasoning_content", "text", "name", "arguments"]
+_MESSAGE_FIELDS: tuple[Literal["content", "reasoning_content", "text"], ...] = ("reasoning_content", "content", "text")
 
 
-class Replay:
+class _Text(NamedTuple):
+    """One text that grows in a stream."""
+
+    choice: int
+    field: _TextField
+    call: int = -1
+    """Which of the choice's tool calls; -1: none, it is the message's own."""
+
+
+class StreamResume:
     """Follows one job's deltas. After a worker died the job runs again from its beginning: what was sent already is
     held back as long as it is the same (greedy or seeded sampling), and the stream ends in an error where it is not.
     """
 
     def __init__(self) -> None:
-        self._sent: dict[tuple[Any, ...], list[str]] = {}
+        self._sent: dict[_Text, list[str]] = {}
         """In pieces: adding to one long text would copy it at every token."""
-        self._length: dict[tuple[Any, ...], int] = {}
-        self._seen: dict[tuple[Any, ...], int] = {}
-        self._again = False
+        self._length: dict[_Text, int] = {}
+        self._seen: dict[_Text, int] = {}
+        self._segments: set[int] = set()
+        self._runs_again = False
 
     def restart(self) -> None:
-        """The job was taken by a worker, for the first time or once more."""
-        self._again = bool(self._sent)
+        """A worker has taken the job, for the first time or once more."""
+        self._runs_again = bool(self._sent)
         self._seen = {}
 
-    def fresh(self, event: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        """The event without what was sent before; None when nothing of it is left."""
-        if event["type"] == "segment":
-            known = (key := ("segment", event["segment"].get("id"))) in self._sent
-            self._sent[key] = []
-            return None if known else event
-        if event["type"] != "delta":
-            return event
-        index, delta = event.get("index", 0), event.get("delta") or {}
-        kept: dict[str, Any] = {k: v for k, v in delta.items() if k not in _TEXTS and k != "tool_calls"}
-        for field in _TEXTS:
-            if (text := delta.get(field)) and (rest := self._rest((index, field), text)):
-                kept[field] = rest
-        calls = []
-        for call in delta.get("tool_calls") or []:
-            function = call.get("function") or {}
-            at = call.get("index", 0)
-            head = self._rest((index, at, "name"), function["name"]) if function.get("name") else ""
-            arguments = self._rest((index, at, "arguments"), function["arguments"]) if function.get("arguments") else ""
-            if head or arguments or not self._again:
-                spelled = {k: v for k, v in (("name", head), ("arguments", arguments)) if v or k in function}
-                calls.append({**call, "function": spelled} if head else {"index": at, "function": spelled})
-        if calls:
-            kept["tool_calls"] = calls
-        if self._again and not kept and "finish_reason" not in event:
-            return None
-        return {**event, "delta": kept}
+    def unsent(self, event: JobEvent) -> JobEvent | None:
+        """The event without what was sent before; None when nothing of it is left.
 
-    def _rest(self, key: tuple[Any, ...], text: str) -> str:
+        Raises WorkerDied when the job goes another way than before.
+        """
+        match event:
+            case SegmentEnded(segment=segment):
+                if segment.id in self._segments:
+                    return None
+                self._segments.add(segment.id)
+                return event
+            case Delta():
+                return self._unsent_delta(event)
+            case _:
+                return event
+
+    def _unsent_delta(self, event: Delta) -> Delta | None:
+        index, delta = event.index, event.delta
+        rests = {
+            field: self._rest(_Text(index, field), text) or None
+            for field in _MESSAGE_FIELDS
+            if (text := getattr(delta, field)) is not None
+        }
+        calls = [call for whole in delta.tool_calls if (call := self._unsent_call(index, whole))]
+        if self._runs_again and not calls and not any(rests.values()) and event.finish_reason is None:
+            return None
+        return msgspec.structs.replace(event, delta=MessageDelta(**rests, tool_calls=calls))
+
+    def _unsent_call(self, index: int, call: ToolCallDelta) -> ToolCallDelta | None:
+        function = call.function
+        name = self._rest(_Text(index, "name", call.index), function.name) if function.name else ""
+        arguments = self._rest(_Text(index, "arguments", call.index), function.arguments) if function.arguments else ""
+        if self._runs_again and not name and not arguments:
+            return None
+        if not self._runs_again:
+            return call
+        spelled = FunctionDelta(name=name or None, arguments=arguments or ("" if name else None))
+        if name:
+            return msgspec.structs.replace(call, function=spelled)
+        return ToolCallDelta(index=call.index, function=spelled)
+
+    def _rest(self, key: _Text, text: str) -> str:
         seen, length = self._seen.get(key, 0), self._length.get(key, 0)
         self._seen[key] = seen + len(text)
-        known = self._text(key)[seen : seen + len(text)] if seen < length else ""
-        if not text.startswith(known):
+        sent_before = self._text(key)[seen : seen + len(text)] if seen < length else ""
+        if not text.startswith(sent_before):
             raise WorkerDied(
                 "The worker process died in the middle of this answer, and the second attempt went another way: "
                 "send the request again."
             )
-        rest = text[len(known) :]
+        rest = text[len(sent_before) :]
         self._sent.setdefault(key, []).append(rest)
         self._length[key] = length + len(rest)
         return rest
 
-    def _text(self, key: tuple[Any, ...]) -> str:
+    def _text(self, key: _Text) -> str:
         pieces = self._sent.get(key, [])
         if len(pieces) > 1:
             pieces[:] = ["".join(pieces)]
         return pieces[0] if pieces else ""
 
-    def missing(self, result: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    def missing(self, result: Result) -> Iterator[Delta]:
         """Deltas for what the result holds beyond what was sent: nobody listened, or an event was lost."""
-        usage = result.get("usage") or {}
-        cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
-        prompt = {"tokens": usage.get("prompt_tokens", 0), "cached": cached}
-        for choice in result.get("choices") or []:
-            index = choice.get("index", 0)
-            message = choice.get("message") or choice
-            delta: dict[str, Any] = {}
-            given = choice.get("given") or {}
-            for field in _TEXTS:
-                whole = (message.get(field) or "")[given.get(field, 0) :]
-                sent = self._text((index, field))
-                if len(whole) > len(sent) and whole.startswith(sent):
-                    delta[field] = whole[len(sent) :]
-            calls = []
-            for at, call in enumerate(message.get("tool_calls") or []):
-                function = call["function"]
-                arguments = self._text((index, at, "arguments"))
-                if (index, at, "name") not in self._sent:
-                    calls.append({"index": at, "id": call.get("id"), "type": "function", "function": dict(function)})
-                elif len(function["arguments"]) > len(arguments) and function["arguments"].startswith(arguments):
-                    rest = function["arguments"][len(arguments) :]
-                    calls.append({"index": at, "function": {"arguments": rest}})
-            if calls:
-                delta["tool_calls"] = calls
-            if delta:
-                yield {"type": "delta", "index": index, "delta": delta, "prompt": prompt}
+        if not isinstance(result, ChatResult):
+            return
+        prompt = PromptTokens(result.usage.prompt_tokens, result.usage.prompt_tokens_details.cached_tokens)
+        for choice in result.choices:
+            delta = MessageDelta(**self._missing_texts(choice), tool_calls=self._missing_calls(choice))
+            if delta != MessageDelta():
+                yield Delta(index=choice.index, delta=delta, prompt=prompt)
+
+    def _missing_texts(self, choice: ChatChoice) -> dict[str, str]:
+        missing: dict[str, str] = {}
+        for field in _MESSAGE_FIELDS:
+            holder = choice if field == "text" else choice.message
+            whole = ((getattr(holder, field) if holder else None) or "")[choice.prefill.get(field, 0) :]
+            sent = self._text(_Text(choice.index, field))
+            if len(whole) > len(sent) and whole.startswith(sent):
+                missing[field] = whole[len(sent) :]
+        return missing
+
+    def _missing_calls(self, choice: ChatChoice) -> list[ToolCallDelta]:
+        calls: list[ToolCallDelta] = []
+        for at, call in enumerate(choice.message.tool_calls if choice.message else []):
+            function, sent = call.function, self._text(_Text(choice.index, "arguments", at))
+            if _Text(choice.index, "name", at) not in self._sent:
+                whole = FunctionDelta(name=function.name, arguments=function.arguments)
+                calls.append(ToolCallDelta(index=at, id=call.id, type="function", function=whole))
+            elif len(function.arguments) > len(sent) and function.arguments.startswith(sent):
+                calls.append(ToolCallDelta(index=at, function=FunctionDelta(arguments=function.arguments[len(sent) :])))
+        return calls

@@ -5,43 +5,34 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from batch.api.errors import to_anthropic_error
-from batch.api.generation.images import keep_images
-from batch.api.generation.jobs import ask_chat, count_tokens, hub_of, note_header
-from batch.api.jobs.event_stream import EventStream
-from batch.api.json_body import documented, json_body
-from batch.api.messages.request import MessagesBody
-from batch.api.messages.response import MessageEvents, message
+from batch.api.generation.conversation import ChatRequest
+from batch.api.generation.jobs import chat_payload, count_tokens, hub_of, submit_chat
+from batch.api.json_body import documented, json_body, json_response
+from batch.api.messages.events import MessageEvents
+from batch.api.messages.request import MessagesBody, read_messages_request
+from batch.api.messages.response import to_message
 
 router = APIRouter()
 
+ReadMessages = Annotated[tuple[MessagesBody, ChatRequest], Depends(json_body(read_messages_request))]
+
 
 @router.post("/v1/messages", openapi_extra=documented(MessagesBody))
-async def messages(request: Request, body: Annotated[MessagesBody, Depends(json_body(MessagesBody))]) -> Response:
+async def messages(request: Request, read: ReadMessages) -> Response:
     """Answer a conversation of text and images."""
-    asked = await ask_chat(request, body.chat())
+    body, chat = read
+    jobs = await submit_chat(request, chat)
     if body.stream:
-        wire = MessageEvents(asked.model)
-        return EventStream(
-            asked.hub,
-            asked.tickets,
-            wire,
-            check=asked.check,
-            ping=body.ping,
-            headers=asked.headers,
-            error_body=to_anthropic_error,
-        )
-    results = await asked.results(request)
-    return JSONResponse(message(results[0], asked.model), headers=asked.headers | note_header(results))
+        return jobs.stream(MessageEvents(jobs.model), body.ping_interval_s, to_anthropic_error)
+    results = await jobs.results(request)
+    return json_response(to_message(results[0], jobs.model), jobs.result_headers(results))
 
 
 @router.post("/v1/messages/count_tokens", openapi_extra=documented(MessagesBody))
-async def count(request: Request, body: Annotated[MessagesBody, Depends(json_body(MessagesBody))]) -> Response:
+async def count(request: Request, read: ReadMessages) -> Response:
     """How many tokens the model would read."""
-    hub = hub_of(request)
-    job = body.chat().job_request()
-    await keep_images(job["messages"], hub, request.app.state.settings.limits)
-    tokens, _ = await count_tokens(hub, job)
-    return JSONResponse({"input_tokens": tokens})
+    payload, _ = await chat_payload(request, read[1])
+    return json_response({"input_tokens": await count_tokens(hub_of(request), payload)})

@@ -1,229 +1,206 @@
-"""OpenAI's Response object and the events of a streamed one."""
+"""OpenAI's Response object and its items."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
-from batch.api.generation.jobs import note_comment
-from batch.api.jobs.event_stream import named
-from batch.api.jobs.submit import random_id
+import msgspec
+
+from batch.api.jobs.answer_ids import random_id
 from batch.api.responses.request import ResponsesBody
-from batch.errors import BatchError
+from batch.payloads.chat import ChatResult, TokenLogprob, ToolCall
+
+ItemStatus = Literal["in_progress", "completed", "incomplete"]
 
 
-def frame(body: ResponsesBody, model: str, created: int) -> dict[str, Any]:
-    """A response that has just begun: everything that is known before the first token."""
-    reasoning = {"effort": body.reasoning.effort if body.reasoning else None, "summary": None}
-    text = {"format": (body.text.format if body.text else None) or {"type": "text"}}
-    return {
-        "id": random_id("resp_"),
-        "object": "response",
-        "created_at": created,
-        "status": "in_progress",
-        "background": False,
-        "error": None,
-        "incomplete_details": None,
-        "instructions": body.instructions,
-        "max_output_tokens": body.max_output_tokens,
-        "metadata": body.metadata or {},
-        "model": model,
-        "output": [],
-        "parallel_tool_calls": body.parallel_tool_calls is not False,
-        "previous_response_id": None,
-        "reasoning": reasoning,
-        "service_tier": "default",
-        "store": False,
-        "temperature": body.temperature,
-        "text": text,
-        "tool_choice": "auto" if body.tool_choice is None else body.tool_choice,
-        "tools": [tool for tool in body.tools or [] if tool.get("type") == "function"],
-        "top_logprobs": body.top_logprobs or 0,
-        "top_p": body.top_p,
-        "truncation": "disabled",
-        "usage": None,
-        "user": body.user,
-    }
+class OutputText(msgspec.Struct, kw_only=True):
+    """The part of a message that holds its text."""
+
+    type: Literal["output_text"] = "output_text"
+    text: str
+    annotations: list[object] = []
+    logprobs: list[TokenLogprob] = []
 
 
-def finished(begun: Mapping[str, Any], result: Mapping[str, Any], output: list[dict[str, Any]]) -> dict[str, Any]:
-    """The response once its job has ended."""
-    usage, cut = result["usage"], result["choices"][0]["finish_reason"] == "length"
-    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
-    thought = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens", 0)
-    return {
-        **begun,
-        "status": "incomplete" if cut else "completed",
-        "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
-        "completed_at": None if cut else int(time.time()),
-        "output": output,
-        "usage": {
-            "input_tokens": usage["prompt_tokens"],
-            "input_tokens_details": {"cached_tokens": cached, "cache_write_tokens": 0},
-            "output_tokens": usage["completion_tokens"],
-            "output_tokens_details": {"reasoning_tokens": thought},
-            "total_tokens": usage["total_tokens"],
+class ReasoningText(msgspec.Struct, kw_only=True):
+    """The part of a reasoning item that holds its text."""
+
+    type: Literal["reasoning_text"] = "reasoning_text"
+    text: str
+
+
+class SummaryText(msgspec.Struct, kw_only=True):
+    """The part of a reasoning item that holds its summary: all of the text, as a model here summarises nothing."""
+
+    type: Literal["summary_text"] = "summary_text"
+    text: str
+
+
+class ReasoningItem(msgspec.Struct, kw_only=True):
+    """What the model thought."""
+
+    id: str
+    type: Literal["reasoning"] = "reasoning"
+    summary: list[SummaryText] = []
+    content: list[ReasoningText] = []
+    encrypted_content: str = ""
+    status: ItemStatus = "completed"
+
+
+class MessageItem(msgspec.Struct, kw_only=True):
+    """What the model says."""
+
+    id: str
+    type: Literal["message"] = "message"
+    role: Literal["assistant"] = "assistant"
+    status: ItemStatus = "completed"
+    content: list[OutputText] = []
+
+
+class FunctionCallItem(msgspec.Struct, kw_only=True):
+    """A function call; its output is matched by call_id."""
+
+    id: str
+    type: Literal["function_call"] = "function_call"
+    status: ItemStatus = "completed"
+    arguments: str
+    call_id: str
+    name: str
+
+
+OutputItem = ReasoningItem | MessageItem | FunctionCallItem
+
+
+class InputTokensDetails(msgspec.Struct):
+    """Of the input's tokens: those that stood in the prompt cache, and those written to it for money elsewhere."""
+
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+
+
+class OutputTokensDetails(msgspec.Struct):
+    """Of the output's tokens: those spent on thinking."""
+
+    reasoning_tokens: int = 0
+
+
+class ResponseUsage(msgspec.Struct, kw_only=True):
+    """Tokens in and out."""
+
+    input_tokens: int
+    input_tokens_details: InputTokensDetails
+    output_tokens: int
+    output_tokens_details: OutputTokensDetails
+    total_tokens: int
+
+
+class ResponseObject(msgspec.Struct, kw_only=True):
+    """The whole answer, or what is known of it so far."""
+
+    id: str
+    object: Literal["response"] = "response"
+    created_at: int
+    status: Literal["in_progress", "completed", "incomplete", "failed", "cancelled"] = "in_progress"
+    background: bool = False
+    completed_at: int | None = None
+    error: dict[str, str] | None = None
+    incomplete_details: dict[str, str] | None = None
+    instructions: str | None
+    max_output_tokens: int | None
+    metadata: dict[str, Any]
+    model: str
+    output: list[OutputItem] = []
+    parallel_tool_calls: bool
+    previous_response_id: str | None = None
+    reasoning: dict[str, str | None]
+    service_tier: str = "default"
+    store: bool = False
+    temperature: float | None
+    text: dict[str, Any]
+    tool_choice: str | dict[str, Any]
+    tools: list[dict[str, Any]]
+    top_logprobs: int
+    top_p: float | None
+    truncation: str
+    usage: ResponseUsage | None = None
+    user: str | None
+
+
+def started_response(body: ResponsesBody, model: str, created: int) -> ResponseObject:
+    """A response before its first token: everything that is known by then."""
+    reasoning, text = body.reasoning, body.text
+    return ResponseObject(
+        id=random_id("resp_"),
+        created_at=created,
+        instructions=body.instructions,
+        max_output_tokens=body.max_output_tokens,
+        metadata=body.metadata or {},
+        model=model,
+        parallel_tool_calls=body.parallel_tool_calls is not False,
+        reasoning={
+            "effort": reasoning.effort if reasoning else None,
+            "summary": reasoning.summary if reasoning else None,
         },
-    }
+        temperature=body.temperature,
+        text={"format": (text.format if text else None) or {"type": "text"}},
+        tool_choice="auto" if body.tool_choice is None else body.tool_choice,
+        tools=body.tools or [],
+        top_logprobs=body.top_logprobs or 0,
+        top_p=body.top_p,
+        truncation=body.truncation or "disabled",
+        user=body.user,
+    )
 
 
-def reasoning_item(text: str, key: str, status: str = "completed") -> dict[str, Any]:
-    content = [{"type": "reasoning_text", "text": text}] if text else []
-    return {
-        "id": key,
-        "type": "reasoning",
-        "summary": [],
-        "content": content,
-        "encrypted_content": "",
-        "status": status,
-    }
+def finished_response(started: ResponseObject, result: ChatResult, output: list[OutputItem]) -> ResponseObject:
+    """The response once its job has ended."""
+    usage, cut = result.usage, result.choices[0].finish_reason == "length"
+    return msgspec.structs.replace(
+        started,
+        status="incomplete" if cut else "completed",
+        incomplete_details={"reason": "max_output_tokens"} if cut else None,
+        completed_at=None if cut else int(time.time()),
+        output=output,
+        usage=ResponseUsage(
+            input_tokens=usage.prompt_tokens,
+            input_tokens_details=InputTokensDetails(usage.prompt_tokens_details.cached_tokens),
+            output_tokens=usage.completion_tokens,
+            output_tokens_details=OutputTokensDetails(usage.completion_tokens_details.reasoning_tokens),
+            total_tokens=usage.total_tokens,
+        ),
+    )
 
 
-def text_part(text: str, logprobs: list[Any] | None = None) -> dict[str, Any]:
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs or []}
+def reasoning_item(text: str, item_id: str, *, summarized: bool, status: ItemStatus = "completed") -> ReasoningItem:
+    """A reasoning item that holds its text as content, or as a summary for clients that ask for one."""
+    if summarized:
+        return ReasoningItem(id=item_id, summary=[SummaryText(text=text)], status=status)
+    return ReasoningItem(id=item_id, content=[ReasoningText(text=text)], status=status)
 
 
-def message_item(parts: list[dict[str, Any]], key: str, status: str = "completed") -> dict[str, Any]:
-    return {"id": key, "type": "message", "role": "assistant", "status": status, "content": parts}
+def call_item(call_id: str | None, name: str, arguments: str = "", status: ItemStatus = "completed") -> FunctionCallItem:
+    """A function call; the id that the model's call has goes on as call_id."""
+    bare = (call_id or random_id("")).removeprefix("call_")
+    return FunctionCallItem(id=f"fc_{bare}", status=status, arguments=arguments, call_id=f"call_{bare}", name=name)
 
 
-def call_item(call: Mapping[str, Any], status: str = "completed") -> dict[str, Any]:
-    """A function call; the id the model's call has goes on as call_id, by which its output is matched."""
-    key, function = str(call.get("id") or random_id("")), call["function"]
-    bare = key.removeprefix("call_")
-    return {
-        "id": f"fc_{bare}",
-        "type": "function_call",
-        "status": status,
-        "arguments": function.get("arguments") or "",
-        "call_id": f"call_{bare}",
-        "name": function.get("name") or "",
-    }
+def _tool_call_item(call: ToolCall, status: ItemStatus) -> FunctionCallItem:
+    return call_item(call.id, call.function.name, call.function.arguments, status)
 
 
-def response(body: ResponsesBody, result: Mapping[str, Any], model: str, created: int) -> dict[str, Any]:
+def to_response(body: ResponsesBody, result: ChatResult, model: str, created: int) -> ResponseObject:
     """The whole answer of a Responses request."""
-    choice = result["choices"][0]
-    message = choice["message"]
-    cut = "incomplete" if choice["finish_reason"] == "length" else "completed"
-    output = []
-    if message.get("reasoning_content"):
-        output.append(reasoning_item(message["reasoning_content"], random_id("rs_")))
-    if message.get("content"):
-        part = text_part(message["content"], (choice.get("logprobs") or {}).get("content"))
-        output.append(message_item([part], random_id("msg_"), cut))
-    output += [call_item(call) for call in message.get("tool_calls") or []]
-    return finished(frame(body, model, created), result, output)
-
-
-class ResponseEvents:
-    """The Wire of /v1/responses. One item is open at a time: a thought, the message, or one of the calls."""
-
-    def __init__(self, body: ResponsesBody, model: str, created: int) -> None:
-        self._frame = frame(body, model, created)
-        self._output: list[dict[str, Any]] = []
-        self._open: str | int | None = None
-        self._item: dict[str, Any] = {}
-        self._text = ""
-        self._logprobs: list[Any] = []
-        self._number = 0
-        self._begun = False
-
-    def _say(self, event: str, **fields: Any) -> bytes:
-        words = named(event, {"type": event, "sequence_number": self._number, **fields})
-        self._number += 1
-        return words
-
-    def _in_item(self, event: str, **fields: Any) -> bytes:
-        return self._say(event, item_id=self._item["id"], output_index=len(self._output), **fields)
-
-    def _begin(self) -> bytes:
-        if self._begun:
-            return b""
-        self._begun = True
-        created = self._say("response.created", response=self._frame)
-        return created + self._say("response.in_progress", response=self._frame)
-
-    def event(self, job: int, event: Mapping[str, Any]) -> bytes:
-        if event["type"] == "progress":  # a job that is refused at its start tells of none, and stays an HTTP error
-            return self._begin()
-        if event["type"] != "delta" or event.get("index", 0):
-            return b""
-        delta, words = event.get("delta") or {}, self._begin()
-        if thought := delta.get("reasoning_content"):
-            words += self._enter("reasoning")
-            self._text += thought
-            words += self._in_item("response.reasoning_text.delta", content_index=0, delta=thought)
-        if (text := delta.get("content")) or (event.get("logprobs") and self._open == "message"):
-            text = text or ""
-            words += self._enter("message")
-            logprobs = (event.get("logprobs") or {}).get("content") or []
-            self._text += text
-            self._logprobs += logprobs
-            words += self._in_item("response.output_text.delta", content_index=0, delta=text, logprobs=logprobs)
-        for call in delta.get("tool_calls") or []:
-            function = call.get("function") or {}
-            words += self._enter(call.get("index", 0), call)
-            if arguments := function.get("arguments"):
-                self._text += arguments
-                words += self._in_item("response.function_call_arguments.delta", delta=arguments)
-        return words
-
-    def _enter(self, item: str | int, call: Mapping[str, Any] | None = None) -> bytes:
-        if self._open == item:
-            return b""
-        words = self._leave("completed")
-        self._open, self._text, self._logprobs = item, "", []
-        if item == "reasoning":
-            self._item = reasoning_item("", random_id("rs_"), "in_progress")
-        elif item == "message":
-            self._item = message_item([], random_id("msg_"), "in_progress")
-        elif call is not None:
-            named_only = {**(call.get("function") or {}), "arguments": ""}
-            self._item = call_item({**call, "function": named_only}, "in_progress")
-        words += self._say("response.output_item.added", output_index=len(self._output), item=self._item)
-        if item == "message":
-            words += self._in_item("response.content_part.added", content_index=0, part=text_part(""))
-        return words
-
-    def _leave(self, status: str) -> bytes:
-        """Close the open item and put it into the output."""
-        if self._open is None:
-            return b""
-        if self._open == "reasoning":
-            words = self._in_item("response.reasoning_text.done", content_index=0, text=self._text)
-            item = reasoning_item(self._text, self._item["id"])
-        elif self._open == "message":
-            part = text_part(self._text, self._logprobs)
-            told = {"text": self._text, "logprobs": self._logprobs}
-            words = self._in_item("response.output_text.done", content_index=0, **told)
-            words += self._in_item("response.content_part.done", content_index=0, part=part)
-            item = message_item([part], self._item["id"], status)
-        else:
-            item = {**self._item, "arguments": self._text, "status": "completed"}
-            words = self._in_item("response.function_call_arguments.done", name=item["name"], arguments=self._text)
-        words += self._say("response.output_item.done", output_index=len(self._output), item=item)
-        self._output.append(item)
-        self._open = None
-        return words
-
-    def done(self, job: int, result: Mapping[str, Any]) -> bytes:
-        cut = result["choices"][0]["finish_reason"] == "length"
-        words = self._begin() + self._leave("incomplete" if cut else "completed") + note_comment(result)
-        whole = finished(self._frame, result, self._output)
-        extra = {"timings": result["timings"]} if result.get("timings") else {}
-        return words + self._say("response.incomplete" if cut else "response.completed", response=whole, **extra)
-
-    def close(self) -> bytes:
-        return b""
-
-    def error(self, error: BatchError) -> bytes:
-        failed = {
-            **self._frame,
-            "status": "failed",
-            "output": self._output,
-            "error": {"code": "server_error", "message": error.message},
-        }
-        words = self._begin() + self._say("response.failed", response=failed)
-        return words + self._say("error", code=str(error.status), message=error.message, param=None)
+    choice = result.choices[0]
+    message = choice.message
+    output: list[OutputItem] = []
+    if message and message.reasoning_content:
+        item_id = random_id("rs_")
+        output.append(reasoning_item(message.reasoning_content, item_id, summarized=body.summarizes_reasoning))
+    if message and message.content:
+        part = OutputText(text=message.content, logprobs=choice.logprobs.content if choice.logprobs else [])
+        output.append(MessageItem(id=random_id("msg_"), content=[part]))
+    output += [_tool_call_item(call, "completed") for call in (message.tool_calls if message else [])]
+    if choice.finish_reason == "length" and output:
+        output[-1].status = "incomplete"
+    return finished_response(started_response(body, model, created), result, output)

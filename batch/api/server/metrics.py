@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections import deque
 
 from fastapi import APIRouter, FastAPI, Request
@@ -23,35 +24,37 @@ from batch.queue.store import Store
 router = APIRouter()
 logger = logging.getLogger("batch.api")
 
-READ_AFTER = 1.0
-"""Ended jobs are read together, this many seconds after the first: counting must not slow the queue."""
+READ_DELAY_S = 1.0
+"""Ended jobs are read together, this long after the first: counting must not slow the queue."""
+ENGINE_TIMEOUT_S = 1.0
 
 
-class Counting:
-    """Follows the ended jobs of one kind and counts their rows, over a connection that only reads."""
+class EndedJobCounter:
+    """Counts the ended jobs of one kind, read over a connection that writes nothing."""
 
     def __init__(self, hub: Hub, kind: Kind) -> None:
         self.metrics = Metrics(kind.value)
+        self.started_at = time.time()
         self._kind = kind
         self._hub = hub
-        self._ended: deque[str] = deque()
+        self._unread: deque[str] = deque()
         self._reading = asyncio.Lock()
-        self._later: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
-        hub.listen(self._heard)
+        hub.listen(self._note_end)
 
-    def _heard(self, ended: JobEnded) -> None:
+    def _note_end(self, ended: JobEnded) -> None:
         if ended.kind is not self._kind:
             return
-        self._ended.append(ended.job)
-        if self._later is None:
-            self._later = asyncio.get_running_loop().call_later(READ_AFTER, self._due)
+        self._unread.append(ended.job)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(READ_DELAY_S, self._start_reading)
 
-    def _due(self) -> None:
-        self._later = None
-        self._task = asyncio.ensure_future(self._read_later())
+    def _start_reading(self) -> None:
+        self._timer = None
+        self._task = asyncio.ensure_future(self._read_safely())
 
-    async def _read_later(self) -> None:
+    async def _read_safely(self) -> None:
         try:
             await self.read()
         except Exception:
@@ -60,7 +63,7 @@ class Counting:
     async def read(self) -> None:
         """Count every job that has ended so far."""
         async with self._reading:
-            jobs = [self._ended.popleft() for _ in range(len(self._ended))]
+            jobs = [self._unread.popleft() for _ in range(len(self._unread))]
             for row in await asyncio.to_thread(self._rows, jobs) if jobs else []:
                 wait = row.started_at - row.created_at if row.started_at else None
                 latency = row.finished_at - row.created_at if row.finished_at else None
@@ -78,26 +81,27 @@ def _result(row: Job) -> Result | None:
         return None
 
 
-def watch(app: FastAPI) -> Counting:
-    """Begin to count the jobs of an app's kind; a second call gives the same counting."""
-    if getattr(app.state, "counting", None) is None:
-        app.state.counting = Counting(app.state.hub, app.state.kind)
-    found: Counting = app.state.counting
-    return found
+def count_ended_jobs(app: FastAPI) -> EndedJobCounter:
+    """Start to count the jobs of an app's kind; a second call gives the same counter."""
+    if getattr(app.state, "counter", None) is None:
+        app.state.counter = EndedJobCounter(app.state.hub, app.state.kind)
+    counter: EndedJobCounter = app.state.counter
+    return counter
 
 
 @router.get("/metrics")
 async def metrics(request: Request) -> Response:
     """llama-server's counters and gauges, and histograms of queue wait and latency."""
     hub, kind = hub_of(request), request.app.state.kind
-    counting = watch(request.app)
-    await counting.read()
+    counter = count_ended_jobs(request.app)
+    await counter.read()
     state = hub.model(kind)
     busy = 1 if state.busy else 0
     waiting = max(0, hub.callers(kind) - busy)
-    ready, told = state.status == "ready", EngineMetrics()
+    ready, engine = state.status == "ready", EngineMetrics()
     if ready and kind is Kind.VLM:
         with contextlib.suppress(BatchError):  # a page without the worker's own figures is better than none
-            told = await hub.ask(kind, ReadEngineMetrics(), timeout=1.0)
-    page = counting.metrics.page(processing=busy, deferred=waiting, ready=ready, engine=told)
-    return Response(page, media_type="text/plain; version=0.0.4")
+            engine = await hub.ask(kind, ReadEngineMetrics(), timeout=ENGINE_TIMEOUT_S)
+    page = counter.metrics.page(processing=busy, deferred=waiting, ready=ready, engine=engine)
+    headers = {"Process-Start-Time-Unix": str(int(counter.started_at))}
+    return Response(page, media_type="text/plain; version=0.0.4", headers=headers)

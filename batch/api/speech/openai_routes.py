@@ -8,9 +8,10 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse, Response
 
-from batch.api.http.multipart import Upload, receive
-from batch.api.jobs.event_stream import EventStream, data
-from batch.api.jobs.submit import accept
+from batch.api.http.multipart import Upload, read_upload
+from batch.api.jobs.event_stream import EventStreamResponse
+from batch.api.jobs.server_sent_events import sse_event
+from batch.api.jobs.submit import submit
 from batch.api.speech.whisper_server_routes import (
     FORMATS,
     draft,
@@ -22,6 +23,9 @@ from batch.api.speech.whisper_server_routes import (
 )
 from batch.errors import BadRequest, BatchError
 from batch.media.subtitles import to_srt, to_vtt
+from batch.payloads.events import JobEvent, SegmentEnded
+from batch.payloads.speech import TranscriptionResult
+from batch.payloads.untyped import to_dict
 
 router = APIRouter()
 
@@ -68,13 +72,13 @@ DOCUMENTED: dict[str, Any] = {
 @router.post("/v1/audio/transcriptions", openapi_extra=DOCUMENTED)
 async def transcriptions(request: Request) -> Response:
     """Text in the language that was spoken."""
-    return await _answer(request, await receive(request), translate=False)
+    return await _answer(request, await read_upload(request), translate=False)
 
 
 @router.post("/v1/audio/translations", openapi_extra=DOCUMENTED)
 async def translations(request: Request) -> Response:
     """Text in English, whatever was spoken."""
-    return await _answer(request, await receive(request), translate=True)
+    return await _answer(request, await read_upload(request), translate=True)
 
 
 async def _answer(request: Request, upload: Upload, *, translate: bool) -> Response:
@@ -87,8 +91,8 @@ async def _answer(request: Request, upload: Upload, *, translate: bool) -> Respo
     if upload.sha256 is None:
         raise BadRequest('The field "file" is missing: send the sound in it.', param="file")
     if is_true(upload.last("stream") or ""):
-        tickets = await accept(request, [await draft(request, upload, options)], upload.fingerprint)
-        return EventStream(request.app.state.hub, tickets, _Deltas())
+        tickets = await submit(request, [await draft(request, upload, options)], upload.fingerprint)
+        return EventStreamResponse(request.app.state.hub, tickets, TranscriptionResult, _Deltas())
     result = await transcribe(request, upload, options, words="word" in grains or shape in ("srt", "vtt"))
     match shape:
         case "text":
@@ -138,19 +142,20 @@ def _verbose(result: Mapping[str, Any], grains: set[str], translate: bool) -> di
 
 
 class _Deltas:
-    """The stream's wire: a delta a segment, then the whole text."""
+    """The event serializer of a transcript: a delta a segment, then the whole text."""
 
     def __init__(self) -> None:
         self._sent = 0
         self._said = ""
 
-    def event(self, job: int, event: Mapping[str, Any]) -> bytes:
+    def event(self, job: int, event: JobEvent) -> bytes:
         # a job that was taken up again after a crash repeats segments; their ids tell
-        if event["type"] != "segment" or event["segment"]["id"] != self._sent:
+        if not isinstance(event, SegmentEnded) or event.segment.id != self._sent:
             return b""
-        return self._delta(str(event["segment"]["text"]))
+        return self._delta(event.segment.text)
 
-    def done(self, job: int, result: Mapping[str, Any]) -> bytes:
+    def finish(self, job: int, outcome: TranscriptionResult) -> bytes:
+        result: Mapping[str, Any] = to_dict(outcome)
         rest = b"".join(self._delta(str(segment["text"])) for segment in result["segments"][self._sent :])
         text = whole_text(result)
         heard = round(float(result["duration"]) * 50)  # Whisper's encoder makes 50 positions a second
@@ -163,16 +168,16 @@ class _Deltas:
             "input_token_details": {"audio_tokens": heard, "text_tokens": 0},
             "seconds": result["duration"],
         }
-        return rest + data(_noted({"type": "transcript.text.done", "text": text, "usage": usage}, result))
+        return rest + sse_event(_noted({"type": "transcript.text.done", "text": text, "usage": usage}, result))
 
     def close(self) -> bytes:
         return b""
 
     def error(self, error: BatchError) -> bytes:
-        return data({"error": error.body()})
+        return sse_event({"error": error.body()})
 
     def _delta(self, text: str) -> bytes:
         self._sent += 1
         delta = text if self._said else text.lstrip()
         self._said += delta
-        return data({"type": "transcript.text.delta", "delta": delta}) if delta else b""
+        return sse_event({"type": "transcript.text.delta", "delta": delta}) if delta else b""

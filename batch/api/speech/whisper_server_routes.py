@@ -12,9 +12,9 @@ import orjson
 from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse, Response
 
-from batch.api.http.multipart import Upload, receive
-from batch.api.jobs.disconnect import waiting
-from batch.api.jobs.submit import accept
+from batch.api.http.multipart import Upload, read_upload
+from batch.api.jobs.disconnect import cancel_on_disconnect
+from batch.api.jobs.submit import submit
 from batch.errors import BadRequest, NotSupported, Unavailable
 from batch.media import language as languages
 from batch.media.length import likely_seconds
@@ -130,7 +130,7 @@ LOADED: dict[str, Any] = {
 async def inference(request: Request) -> Response:
     """Transcribe one file; the fields are whisper-server's. `diarize` (it wants a speaker a channel, and channels are
     mixed here) and `vad_samples_overlap` (pieces of speech are joined, none twice) are checked and change nothing."""
-    upload = await receive(request)
+    upload = await read_upload(request)
     shape = one_of(upload, "response_format", FORMATS, "json")
     options = read_options(upload)
     if upload.sha256 is None:
@@ -153,7 +153,7 @@ async def inference(request: Request) -> Response:
 @router.post("/load", openapi_extra=LOADED)
 async def load(request: Request) -> Response:
     """whisper-server swaps its model here. Ours is a setting, so only the model that is loaded is confirmed."""
-    upload = await receive(request)
+    upload = await read_upload(request)
     wanted = (upload.last("model") or "").strip()
     if not wanted:
         raise BadRequest('The field "model" is missing.')
@@ -170,8 +170,8 @@ async def load(request: Request) -> Response:
 
 async def transcribe(request: Request, upload: Upload, options: Mapping[str, Any], *, words: bool = False) -> dict[str, Any]:
     """Queue the uploaded file for a waiting caller and wait for its TranscribeResult."""
-    (ticket,) = await accept(request, [await draft(request, upload, options, words=words)], upload.fingerprint)
-    async with waiting(request, ticket):
+    (ticket,) = await submit(request, [await draft(request, upload, options, words=words)], upload.fingerprint)
+    async with cancel_on_disconnect(request, ticket):
         return dict(await result_dict(ticket))
 
 

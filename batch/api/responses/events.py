@@ -1,0 +1,189 @@
+"""The events of a streamed Response, in OpenAI's order: one item is open at a time, and one event comes last."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from batch.api.generation.jobs import note_comment
+from batch.api.jobs.answer_ids import random_id
+from batch.api.jobs.server_sent_events import named_sse_event, sse_comment
+from batch.api.responses.request import ResponsesBody
+from batch.api.responses.response import (
+    ItemStatus,
+    MessageItem,
+    OutputItem,
+    OutputText,
+    ReasoningItem,
+    ReasoningText,
+    SummaryText,
+    call_item,
+    finished_response,
+    reasoning_item,
+    started_response,
+)
+from batch.errors import BatchError, Cancelled
+from batch.payloads.chat import ChatResult, TokenLogprob, ToolCallDelta
+from batch.payloads.events import Delta, JobEvent, Progress
+
+OpenItem = Literal["reasoning", "message"] | int
+"""A thought, the message, or one of the calls by its index."""
+
+
+class ResponseEvents:
+    """The event serializer of /v1/responses."""
+
+    def __init__(self, body: ResponsesBody, model: str, created: int, notes: Sequence[str] = ()) -> None:
+        self._response = started_response(body, model, created)
+        self._summarized = body.summarizes_reasoning
+        self._notes = notes
+        self._output: list[OutputItem] = []
+        self._open: OpenItem | None = None
+        self._item: OutputItem = MessageItem(id="")
+        self._text: list[str] = []
+        """The open item's text so far, in pieces."""
+        self._logprobs: list[TokenLogprob] = []
+        self._number = 0
+        """The next event's sequence number."""
+        self._started = False
+
+    # -- the serializer
+
+    def event(self, job: int, event: JobEvent) -> bytes:
+        match event:
+            case Progress():  # a job that is refused at its start reports none, and stays an HTTP error
+                return self._start()
+            case Delta(index=0):
+                return self._start() + self._delta(event)
+            case _:
+                return b""
+
+    def finish(self, job: int, result: ChatResult) -> bytes:
+        cut = result.choices[0].finish_reason == "length"
+        piece = self._start() + self._close_item("incomplete" if cut else "completed") + note_comment(result.note)
+        response = finished_response(self._response, result, self._output)
+        timings = {"timings": result.timings} if result.timings else {}
+        return piece + self._event("response.incomplete" if cut else "response.completed", response=response, **timings)
+
+    def close(self) -> bytes:
+        return b""
+
+    def error(self, error: BatchError) -> bytes:
+        """The last event of a stream that broke: clients take an `error` event only where no response has begun."""
+        if not self._started:
+            return self._event("error", code=str(error.status), message=error.message, param=error.details.get("param"))
+        piece = self._close_item("incomplete")
+        cancelled = isinstance(error, Cancelled)
+        response = msgspec.structs.replace(
+            self._response,
+            status="cancelled" if cancelled else "failed",
+            completed_at=int(time.time()) if cancelled else None,
+            output=self._output,
+            error=None if cancelled else {"code": "server_error", "message": error.message},
+        )
+        return piece + self._event("response.failed", response=response)
+
+    # -- its parts
+
+    def _event(self, event_type: str, **fields: object) -> bytes:
+        piece = named_sse_event(event_type, {"type": event_type, "sequence_number": self._number, **fields})
+        self._number += 1
+        return piece
+
+    def _item_event(self, event_type: str, **fields: object) -> bytes:
+        return self._event(event_type, item_id=self._item.id, output_index=len(self._output), **fields)
+
+    def _start(self) -> bytes:
+        if self._started:
+            return b""
+        self._started = True
+        notes = b"".join(sse_comment(f"note: {note}") for note in self._notes)
+        created = self._event("response.created", response=self._response)
+        return notes + created + self._event("response.in_progress", response=self._response)
+
+    def _delta(self, event: Delta) -> bytes:
+        delta, piece = event.delta, b""
+        if delta.reasoning_content:
+            piece += self._open_item("reasoning") + self._reasoning_delta(delta.reasoning_content)
+        if delta.content or (event.logprobs and self._open == "message"):
+            piece += self._open_item("message")
+            logprobs = event.logprobs.content if event.logprobs else []
+            text = delta.content or ""
+            self._text.append(text)
+            self._logprobs += logprobs
+            piece += self._item_event("response.output_text.delta", content_index=0, delta=text, logprobs=logprobs)
+        for call in delta.tool_calls:
+            piece += self._open_item(call.index, call)
+            if call.function.arguments:
+                self._text.append(call.function.arguments)
+                piece += self._item_event("response.function_call_arguments.delta", delta=call.function.arguments)
+        return piece
+
+    def _reasoning_delta(self, text: str) -> bytes:
+        self._text.append(text)
+        if self._summarized:
+            return self._item_event("response.reasoning_summary_text.delta", summary_index=0, delta=text)
+        return self._item_event("response.reasoning_text.delta", content_index=0, delta=text)
+
+    def _open_item(self, item: OpenItem, call: ToolCallDelta | None = None) -> bytes:
+        if self._open == item:
+            return b""
+        piece = self._close_item("completed")
+        self._open, self._text, self._logprobs = item, [], []
+        match item:
+            case "reasoning":
+                self._item = ReasoningItem(id=random_id("rs_"), status="in_progress")
+            case "message":
+                self._item = MessageItem(id=random_id("msg_"), status="in_progress")
+            case _:
+                name = (call.function.name if call else None) or ""
+                self._item = call_item(call.id if call else None, name, status="in_progress")
+        piece += self._event("response.output_item.added", output_index=len(self._output), item=self._item)
+        return piece + self._part_added()
+
+    def _part_added(self) -> bytes:
+        match self._item:
+            case MessageItem():
+                part = OutputText(text="")
+                return self._item_event("response.content_part.added", content_index=0, part=part)
+            case ReasoningItem() if self._summarized:
+                summary = SummaryText(text="")
+                return self._item_event("response.reasoning_summary_part.added", summary_index=0, part=summary)
+            case ReasoningItem():
+                thought = ReasoningText(text="")
+                return self._item_event("response.content_part.added", content_index=0, part=thought)
+            case _:
+                return b""
+
+    def _close_item(self, status: ItemStatus) -> bytes:
+        """Close the open item and put it into the output."""
+        if self._open is None:
+            return b""
+        text = "".join(self._text)
+        match self._item:
+            case ReasoningItem(id=item_id):
+                piece = self._reasoning_done(text)
+                item: OutputItem = reasoning_item(text, item_id, summarized=self._summarized, status=status)
+            case MessageItem(id=item_id):
+                part = OutputText(text=text, logprobs=self._logprobs)
+                piece = self._item_event("response.output_text.done", content_index=0, text=text, logprobs=self._logprobs)
+                piece += self._item_event("response.content_part.done", content_index=0, part=part)
+                item = MessageItem(id=item_id, content=[part], status=status)
+            case call:
+                item = msgspec.structs.replace(call, arguments=text, status=status)
+                piece = self._item_event("response.function_call_arguments.done", name=call.name, arguments=text)
+        piece += self._event("response.output_item.done", output_index=len(self._output), item=item)
+        self._output.append(item)
+        self._open = None
+        return piece
+
+    def _reasoning_done(self, text: str) -> bytes:
+        if self._summarized:
+            piece = self._item_event("response.reasoning_summary_text.done", summary_index=0, text=text)
+            part = SummaryText(text=text)
+            return piece + self._item_event("response.reasoning_summary_part.done", summary_index=0, part=part)
+        piece = self._item_event("response.reasoning_text.done", content_index=0, text=text)
+        return piece + self._item_event("response.content_part.done", content_index=0, part=ReasoningText(text=text))
