@@ -26,7 +26,7 @@ from batch import __version__, fail_points, logs
 from batch.api.app import create_app
 from batch.api.http.connection_limits import protocol
 from batch.errors import AlreadyRunning, BatchError, DiskFull
-from batch.folder.service import FolderService
+from batch.folder.service import FolderService, make_inbox_and_outbox
 from batch.queue.hub import Hub, ModelState
 from batch.queue.jobs import Kind
 from batch.queue.spool import Spool
@@ -72,8 +72,7 @@ class Supervisor:
         with _writing(settings.home):
             for folder in (settings.state_dir, settings.state_dir / "run", settings.state_dir / "logs"):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            settings.inbox_dir.mkdir(parents=True, exist_ok=True)
-            settings.outbox_dir.mkdir(parents=True, exist_ok=True)
+            make_inbox_and_outbox(settings)
         with self._only_one(), contextlib.ExitStack() as sockets:
             logs.to_file(settings)
             listening = {kind: sockets.enter_context(_listen(kind, getattr(settings, kind.value).port)) for kind in Kind}

@@ -44,6 +44,8 @@ class SettingsChange(msgspec.Struct, frozen=True):
 
 
 class _ReadFile(msgspec.Struct, frozen=True):
+    look: int
+    """The look at which its stamp was compared last."""
     stamp: FileStamp | None
     outer: EffectiveSettings
     effective: EffectiveSettings
@@ -58,13 +60,23 @@ class FolderSettingsReader:
         self._root = root
         self._read_files: dict[str, _ReadFile] = {}
         self._changes: list[SettingsChange] = []
+        self._look = 0
+
+    def refresh(self) -> None:
+        """Have each settings file looked at once more; until the next call its stamp is not asked for again."""
+        self._look += 1
 
     def for_folder(self, folder: str) -> EffectiveSettings:
         """The settings of a folder ("" is the inbox itself); never raises for what a settings file holds."""
-        settings = self._read("", EffectiveSettings(self.base))
-        parts = folder.split("/") if folder else []
-        for depth in range(len(parts)):
-            settings = self._read("/".join(parts[: depth + 1]), settings)
+        unread = []
+        while (before := self._read_files.get(folder)) is None or before.look != self._look:
+            unread.append(folder)
+            if not folder:
+                break
+            folder = folder.rpartition("/")[0]
+        settings = before.effective if before and before.look == self._look else EffectiveSettings(self.base)
+        for folder in reversed(unread):
+            settings = self._read(folder, settings)
         return settings
 
     def for_file(self, path: str) -> EffectiveSettings:
@@ -84,6 +96,7 @@ class FolderSettingsReader:
             stamp = None
         before = self._read_files.get(folder)
         if before and before.stamp == stamp and before.outer == outer:
+            self._read_files[folder] = _ReadFile(self._look, stamp, outer, before.effective)
             return before.effective
         if stamp is None:
             if before is None or before.stamp is not None:
@@ -98,7 +111,7 @@ class FolderSettingsReader:
                 problem = error
                 effective = EffectiveSettings(outer.folder.model_copy(update={"source": "keep"}), outer.done_folder)
             self._changes.append(SettingsChange(path, stamp, problem))
-        self._read_files[folder] = _ReadFile(stamp, outer, effective)
+        self._read_files[folder] = _ReadFile(self._look, stamp, outer, effective)
         return effective
 
     def _merge(self, path: str, outer: EffectiveSettings) -> EffectiveSettings:

@@ -15,6 +15,7 @@ from batch.folder.daemon_thread import DaemonThread
 from batch.folder.inbox.inbox import Inbox
 from batch.folder.ledger import Ledger
 from batch.folder.next_step import NextSteps
+from batch.folder.outbox.access import make_folders
 from batch.folder.outbox.outbox import Outbox
 from batch.folder.watcher import InboxWatcher
 from batch.queue.frames import JobEnded
@@ -31,6 +32,12 @@ _SCAN_SHARE = 10
 """A huge inbox must not be scanned all the time: at most a tenth of it."""
 _STOP_TIMEOUT_S = 10.0
 """Seconds that a stop waits for a disk or a share that does not answer."""
+
+
+def make_inbox_and_outbox(settings: Settings) -> None:
+    """Make the two folders where they are missing; raises OSError."""
+    settings.inbox_dir.mkdir(parents=True, exist_ok=True)
+    make_folders(settings.outbox_dir, settings.outbox.access)
 
 
 class FolderService:
@@ -51,9 +58,8 @@ class FolderService:
         """Make the folders, take up what an earlier run left, and begin to watch."""
         self._loop = asyncio.get_running_loop()
         settings, hub = self._settings, self._hub
-        for folder in (settings.inbox_dir, settings.outbox_dir):
-            with contextlib.suppress(OSError):  # a read-only place is reported when it is written to
-                folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(OSError):  # a read-only place is reported when it is written to
+            make_inbox_and_outbox(settings)
         # A thread for each direction: results are written while 100,000 files are read in, and neither holds up the
         # hub's own thread, through which clients submit.
         self._inbox_thread = DaemonThread("inbox")
@@ -75,8 +81,9 @@ class FolderService:
         self._tasks = [
             asyncio.create_task(self._steadily(self._take_in), name="inbox"),
             asyncio.create_task(self._steadily(self._deliver), name="outbox"),
-            asyncio.create_task(self._find_missing_results(), name="missing results"),
         ]
+        if settings.outbox.again:
+            self._tasks.append(asyncio.create_task(self._find_missing_results(), name="missing results"))
 
     async def stop(self) -> None:
         """Finish what is being written, and end; nothing accepted is lost.
@@ -141,6 +148,10 @@ class FolderService:
         """Look at all of the inbox now; returns whether anything in it is new."""
         await self._inbox_thread.call(self._inbox.scan)
         return await self._inbox_thread.call(self._inbox.next_due) is not None
+
+    def is_copying(self, path: str) -> bool:
+        """Whether a large file of the inbox is being copied into the spool."""
+        return self._inbox.is_copying(path)
 
     # -- in
 

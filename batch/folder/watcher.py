@@ -87,7 +87,7 @@ class InboxWatcher:
             observer.schedule(_Handler(self._note), self._root, recursive=True, event_filter=_EVENTS)
             observer.start()
             self._observer = observer
-        except OSError as error:
+        except (OSError, RecursionError) as error:  # no more watches to be had; a tree deeper than Python's stack
             if str(error) != self._complaint:
                 self._complaint = str(error)
                 logger.warning(

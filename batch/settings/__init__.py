@@ -1,10 +1,12 @@
 """What can be set: one frozen object for a home. Nothing else in batch reads the environment."""
 
 from batch.settings.sections import (
+    Access,
     EmbeddingSettings,
     FolderSettings,
     LimitSettings,
     ModelSettings,
+    OutboxSettings,
     QueueSettings,
     RetentionSettings,
     SourceFate,
@@ -14,10 +16,12 @@ from batch.settings.sections import (
 from batch.settings.settings import Settings, default_models_dir
 
 __all__ = [
+    "Access",
     "EmbeddingSettings",
     "FolderSettings",
     "LimitSettings",
     "ModelSettings",
+    "OutboxSettings",
     "QueueSettings",
     "RetentionSettings",
     "Settings",

@@ -97,6 +97,22 @@ class FolderSettings(Section):
     """Whether captions and transcripts get a vector too."""
 
 
+Access = Literal["owner", "group", "all"]
+
+
+class OutboxSettings(Section):
+    """The results. `outbox = "PATH"` is short for `path` here."""
+
+    path: UserPath = Path("outbox")
+    """Folder that results appear in; relative to the home, and neither inside the inbox nor around it."""
+    access: Access = "owner"
+    """Who may read new results and the folders made for them: owner (the service's user), group or all. What the umask
+    says does not count."""
+    again: bool = True
+    """Whether results that are missing from the outbox at start are written again for files that still lie in the inbox;
+    false: what was delivered once counts as collected."""
+
+
 class QueueSettings(Section):
     """How long jobs wait, run, and are tried."""
 

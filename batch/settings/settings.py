@@ -19,12 +19,23 @@ from batch.settings.sections import (
     EmbeddingSettings,
     FolderSettings,
     LimitSettings,
+    OutboxSettings,
     QueueSettings,
     RetentionSettings,
     SttSettings,
     VlmSettings,
 )
-from batch.settings.sources import Table, flag_of, flatten, is_too_deep, merge, read_toml, read_variables, variable_of
+from batch.settings.sources import (
+    Table,
+    flag_of,
+    flatten,
+    is_too_deep,
+    merge,
+    read_toml,
+    read_variables,
+    spell_out,
+    variable_of,
+)
 
 HIDDEN_KEYS = ("fail_at",)
 """Keys for tests, which people are not shown."""
@@ -52,8 +63,6 @@ class Settings(Section):
     model knows coloured shapes only."""
     inbox: UserPath = Path("inbox")
     """Folder that files are dropped into; relative to the home."""
-    outbox: UserPath = Path("outbox")
-    """Folder that results appear in; relative to the home, and neither inside the inbox nor around it."""
     models_dir: UserPath = Field(default_factory=default_models_dir)
     """Where fetched models lie, for all homes of this user; relative to the home."""
     hub: str = Field("", max_length=2000)
@@ -68,6 +77,7 @@ class Settings(Section):
     embedding: EmbeddingSettings = EmbeddingSettings()
     stt: SttSettings = SttSettings()
     folder: FolderSettings = FolderSettings()
+    outbox: OutboxSettings = OutboxSettings()
     queue: QueueSettings = QueueSettings()
     limits: LimitSettings = LimitSettings()
     retention: RetentionSettings = RetentionSettings()
@@ -89,7 +99,7 @@ class Settings(Section):
 
     @property
     def outbox_dir(self) -> Path:
-        return self.home / self.outbox
+        return self.home / self.outbox.path
 
     @property
     def done_dir(self) -> Path:
@@ -120,6 +130,7 @@ class Settings(Section):
         for values, name in ((written, lambda key: str(file)), (variables, variable_of), (flags, flag_of)):
             if is_too_deep(values):
                 raise SettingsProblem(f"{name('A setting')} is not valid: settings are a table of tables, no deeper.")
+            values = spell_out(values)
             merge(merged, values)
             sources.update({key: name(key) for key in flatten(values)})
         merged["home"] = str(where)
@@ -182,14 +193,36 @@ def _shown(value: object) -> str:
 
 
 def _refuse_overlap(settings: Settings) -> None:
-    """Results that land in the inbox would be taken in again, for ever."""
-    inbox, outbox = (Path(os.path.realpath(path)) for path in (settings.inbox_dir, settings.outbox_dir))
-    try:
-        same = inbox.samefile(outbox)
-    except OSError:  # one of them is still to be made, or cannot be looked at
-        same = False
-    if same or inbox.is_relative_to(outbox) or outbox.is_relative_to(inbox):
+    """Results or finished files that land in the inbox would be taken in again, for ever; and who may drop files must not
+    get at the settings and the queue."""
+    inbox, outbox, done, home = (
+        Path(os.path.realpath(path)) for path in (settings.inbox_dir, settings.outbox_dir, settings.done_dir, settings.home)
+    )
+    if _is_same(inbox, home) or home.is_relative_to(inbox):
+        raise SettingsProblem(
+            f"The inbox {settings.inbox_dir} is the home folder or lies around it: who drops files could change the settings. "
+            "Set inbox to a folder inside the home, or elsewhere."
+        )
+    if _is_same(inbox, outbox) or inbox.is_relative_to(outbox) or outbox.is_relative_to(inbox):
         raise SettingsProblem(
             f"The inbox {settings.inbox_dir} and the outbox {settings.outbox_dir} are one folder, or one lies inside the "
             "other: results would be taken in again for ever. Set inbox or outbox to another folder."
         )
+    if _is_same(inbox, done) or inbox.is_relative_to(done):
+        raise SettingsProblem(
+            f"The inbox {settings.inbox_dir} is the folder for finished files {settings.done_dir}, or lies inside it: they "
+            "would be taken in again for ever. Set folder.done to another folder."
+        )
+    if _is_same(done, outbox) or done.is_relative_to(outbox) or outbox.is_relative_to(done):
+        raise SettingsProblem(
+            f"The outbox {settings.outbox_dir} and the folder for finished files {settings.done_dir} are one folder, or one "
+            "lies inside the other: files and results could not be told apart. Set folder.done to another folder."
+        )
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """Whether two paths lead to one folder, under whatever names; False where one is still to be made."""
+    try:
+        return one.samefile(other)
+    except OSError:
+        return one == other

@@ -28,6 +28,8 @@ def read_variables() -> Table:
         if not name.startswith("BATCH_") or name in FOREIGN_VARIABLES or value == "":
             continue
         *sections, leaf = name.removeprefix("BATCH_").lower().split("__")
+        if (*sections, leaf) == ("outbox",):
+            sections, leaf = ["outbox"], "path"
         inner = table
         for section in sections:
             deeper = inner.setdefault(section, {})
@@ -78,6 +80,12 @@ def merge(into: Table, values: Table) -> None:
             merge(below, value)
         else:
             into[key] = dict(value) if isinstance(value, dict) else value
+
+
+def spell_out(values: Table) -> Table:
+    """The same settings with short forms written in full: `outbox = "PATH"` is `outbox.path`."""
+    outbox = values.get("outbox")
+    return {**values, "outbox": {"path": outbox}} if "outbox" in values and not isinstance(outbox, dict) else values
 
 
 def is_too_deep(values: Table) -> bool:

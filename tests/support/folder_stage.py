@@ -112,11 +112,12 @@ class Stage:
 
     def __init__(self, home: Path, **folder: Any) -> None:
         home.mkdir(exist_ok=True, parents=True)
-        limits = folder.pop("limits", {})
+        limits, outbox = folder.pop("limits", {}), folder.pop("outbox", {})
         self.settings = Settings(
             home=home,
             folder={"settle": 0.05, "scan": 0.2, **folder},
             limits=limits,  # type: ignore[arg-type]
+            outbox=outbox,  # type: ignore[arg-type]
         )
         self.inbox, self.outbox = self.settings.inbox_dir, self.settings.outbox_dir
         self.store = Store(self.settings.database)
@@ -183,6 +184,11 @@ class Stage:
     def has(self, *names: str) -> Callable[[], bool]:
         return lambda: all((self.outbox / name).exists() for name in names)
 
+    async def close(self) -> None:
+        await self.folder.stop()
+        await self.hub.close()
+        self.store.close()
+
 
 @contextlib.asynccontextmanager
 async def staged(home: Path, **folder: Any) -> AsyncIterator[Stage]:
@@ -191,6 +197,4 @@ async def staged(home: Path, **folder: Any) -> AsyncIterator[Stage]:
     try:
         yield stage
     finally:
-        await stage.folder.stop()
-        await stage.hub.close()
-        stage.store.close()
+        await stage.close()

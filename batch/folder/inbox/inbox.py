@@ -78,11 +78,16 @@ class Inbox:
         """End the copies, once no longer `is_going`; returns whether they have ended within `timeout_s` seconds."""
         return self._copies.close(timeout_s)
 
+    def is_copying(self, path: str) -> bool:
+        """Whether a large file is being copied into the spool, beside everything else."""
+        return self._copies.is_copying(path)
+
     # -- looking
 
     def scan(self) -> None:
         """Look at everything. A missing inbox is nothing to report: it may come back."""
         seen = set()
+        self._settings.refresh()
         for folder, files in self._walk.folders():
             seen.add(folder)
             self._settings.for_folder(folder)
@@ -105,13 +110,14 @@ class Inbox:
         """Look at single files, and at folders as a whole."""
         files: list[Sighting] = []
         gone: list[str] = []
+        self._settings.refresh()
         for sighting in sightings:
             path = sighting.path
             if any(is_ignored(part) for part in path.split("/")):
                 if path.rpartition("/")[2] == SETTINGS_FILE:
                     self._settings.for_file(path)
                 continue
-            if self._walk.is_in_own_folder(path):
+            if self._walk.is_out_of_bounds(path):
                 continue
             absolute = os.path.join(self.root, path)
             if os.path.isdir(absolute) and not os.path.islink(absolute):
@@ -205,6 +211,7 @@ class Inbox:
         When the disk is full nothing is accepted, and DiskFull is raised; the files are ready still.
         """
         arrivals, disk_full = self._take_copies()
+        self._settings.refresh()
         size, until = 0, time.monotonic() + _MAX_CHUNK_S
         for candidate in list(islice(self._settling.ready(), MAX_CHUNK_FILES)):
             path, settings = candidate.path, self._settings.for_file(candidate.path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterable, Iterator
 
@@ -9,6 +10,8 @@ from batch.folder.file_names import is_ignored
 from batch.folder.safe_open import open_folder_below
 from batch.settings import Settings
 
+MAX_DEPTH = 128
+"""Folders within folders; deeper ones are not entered, as each level costs time at every scan."""
 _Identity = tuple[int, int]
 """Device and inode."""
 
@@ -21,7 +24,10 @@ class InboxWalk:
         self._root = os.fspath(settings.inbox_dir)
         self._own_paths = [os.fspath(path) for path in (settings.done_dir, settings.outbox_dir, settings.state_dir)]
         self._is_going = is_going
+        self._failing: set[str] = set()
+        """Folders that could not be looked into when that was tried last."""
         self._unreadable: set[str] = set()
+        """Those of them that were reported."""
         self._newly_unreadable: dict[str, OSError] = {}
         self._newly_readable: set[str] = set()
         self._is_first_walk = True
@@ -32,6 +38,9 @@ class InboxWalk:
         stack = [start]
         while stack and self._is_going():
             folder = stack.pop()
+            if folder.count("/") >= MAX_DEPTH:
+                self._note_unreadable(folder, OSError(errno.ENAMETOOLONG, f"it lies deeper than {MAX_DEPTH} folders"))
+                continue
             try:
                 descriptor = open_folder_below(self._root, folder)
             except (FileNotFoundError, NotADirectoryError):
@@ -43,9 +52,10 @@ class InboxWalk:
             try:
                 if _identity(os.fstat(descriptor)) in own:
                     continue
+                self._failing.discard(folder)
                 with os.scandir(descriptor) as entries:
                     yield folder, self._files(folder, entries, inner)
-                if self._is_first_walk or folder in self._unreadable:
+                if folder not in self._failing and (self._is_first_walk or folder in self._unreadable):
                     self._newly_readable.add(folder)
             except OSError as error:
                 self._note_unreadable(folder, error)
@@ -67,8 +77,10 @@ class InboxWalk:
             elif not is_ignored(entry.name):
                 yield path
 
-    def is_in_own_folder(self, path: str) -> bool:
-        """Whether a path leads into the outbox, the done folder or the state folder, under whatever name."""
+    def is_out_of_bounds(self, path: str) -> bool:
+        """Whether a path leads into the outbox, the done folder or the state folder, under whatever name, or too deep."""
+        if path.count("/") > MAX_DEPTH:
+            return True
         own = self._own_folders()
         parts = path.split("/")
         for depth in range(len(parts) + 1):
@@ -97,6 +109,7 @@ class InboxWalk:
         self._note_unreadable(path.rpartition("/")[0], error)
 
     def _note_unreadable(self, folder: str, error: OSError) -> None:
+        self._failing.add(folder)
         self._newly_readable.discard(folder)
         if folder not in self._unreadable:
             self._unreadable.add(folder)
@@ -111,6 +124,7 @@ class InboxWalk:
         """Folders that can be looked into and could not before, as far as this walk or an earlier service knows."""
         readable, self._newly_readable = self._newly_readable, set()
         self._unreadable -= readable
+        self._failing -= readable
         return readable
 
 

@@ -14,11 +14,13 @@ import os
 import stat
 from collections.abc import Iterator
 from enum import Enum
+from pathlib import Path
 
 from batch.folder.file_names import NAME_BYTES, one_line, shortened
 from batch.folder.inbox.entry import inspect
 from batch.folder.ledger_rows import Delivery, FileState
 from batch.folder.open_writers import Writers, is_lease_whole, read_lease
+from batch.folder.outbox.access import make_folders
 from batch.folder.outbox.result_files import ResultFiles
 from batch.folder.safe_open import FileStamp, make_folder_below, open_below, open_folder_below, sync_folder
 from batch.settings import Settings
@@ -47,6 +49,7 @@ class Disposal:
     def __init__(self, settings: Settings) -> None:
         self._inbox = os.fspath(settings.inbox_dir)
         self._done = os.fspath(settings.done_dir)
+        self._access = settings.outbox.access
 
     def dispose(self, files: ResultFiles) -> Fate:
         """Do with the source what its rules say, its results being written; of what failed nothing is taken away."""
@@ -180,9 +183,9 @@ class Disposal:
         below = "/".join(name for name in names if name not in ("", ".", ".."))
         inside = os.path.relpath(self._done, self._inbox)
         if not inside.startswith(".."):  # somebody may have replaced it there by a link: none is followed
-            return make_folder_below(self._inbox, f"{inside}/{below}".rstrip("/"), 0o777)
-        os.makedirs(self._done, exist_ok=True)
-        return make_folder_below(self._done, below, 0o777)
+            return make_folder_below(self._inbox, f"{inside}/{below}".rstrip("/"), 0o700)
+        make_folders(Path(self._done), self._access)
+        return make_folder_below(self._done, below, 0o700)
 
     def _copy(self, source: int, delivery: Delivery, there: int, hidden: str, name: str) -> None:
         """Copy to another file system; raises _Changed unless the copy is what was read."""
@@ -191,7 +194,8 @@ class Disposal:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(hidden, dir_fd=there)
         digest = hashlib.sha256()
-        with open(os.open(hidden, _NEW_FILE, 0o666, dir_fd=there), "wb") as copy:
+        with open(os.open(hidden, _NEW_FILE, 0o600, dir_fd=there), "wb") as copy:
+            os.fchmod(copy.fileno(), stat.S_IMODE(os.fstat(source).st_mode) & 0o777)
             for chunk in _chunks(source):
                 digest.update(chunk)
                 copy.write(chunk)

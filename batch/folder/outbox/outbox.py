@@ -15,6 +15,7 @@ from batch import fail_points
 from batch.folder.file_names import ERROR_ENDING, one_line, result_stem
 from batch.folder.ledger import Ledger
 from batch.folder.ledger_rows import Delivery, FileState
+from batch.folder.outbox.access import share_file
 from batch.folder.outbox.disposal import Disposal, Fate
 from batch.folder.outbox.outbox_folders import OutboxFolders
 from batch.folder.outbox.result_document import HEAD_BYTES
@@ -36,6 +37,7 @@ class Outbox:
 
     def __init__(self, settings: Settings, ledger: Ledger, spool: Spool) -> None:
         self._root = os.fspath(settings.outbox_dir)
+        self._access = settings.outbox.access
         self._ledger = ledger
         self._planner = ResultPlanner(ledger, spool)
         self._disposal = Disposal(settings)
@@ -99,7 +101,7 @@ class Outbox:
         """
         group = [self._planner.plan(delivery) for delivery in deliveries]
         try:
-            folders = OutboxFolders(self._root, 0o777)
+            folders = OutboxFolders(self._root, self._access)
         except OSError as error:
             self._complain(group[0], error)
             return 0, 0
@@ -156,7 +158,8 @@ class Outbox:
                 os.unlink(temporary, dir_fd=folder)
             if files.is_written:
                 continue
-            with open(os.open(temporary, _NEW_FILE, 0o666, dir_fd=folder), "wb") as file:
+            with open(os.open(temporary, _NEW_FILE, 0o600, dir_fd=folder), "wb") as file:
+                share_file(file.fileno(), self._access)
                 for chunk in content():
                     file.write(chunk)
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
+from pathlib import Path
 
+from batch.folder.outbox.access import make_folder, make_folders
 from batch.folder.safe_open import FOLDER_FLAGS, open_folder_below, sync_folder
+from batch.settings import Access
 
 
 class OutboxFolders:
     """Opens each folder once, makes the missing ones, and follows no link below the outbox. Close it after the group."""
 
-    def __init__(self, root: str, folder_mode: int) -> None:
-        """`folder_mode`: rights of folders that are made. Raises OSError where the outbox cannot be opened or made."""
-        self._mode = folder_mode
-        os.makedirs(root, mode=folder_mode, exist_ok=True)
+    def __init__(self, root: str, access: Access) -> None:
+        """`access`: who may look into folders that are made. Raises OSError where the outbox cannot be opened or made."""
+        self._access = access
+        make_folders(Path(root), access)
         self._descriptors = {"": os.open(root, FOLDER_FLAGS)}
         self._unsynced: set[str] = set()
 
@@ -35,8 +37,7 @@ class OutboxFolders:
             try:
                 descriptor = open_folder_below(parent, name)
             except FileNotFoundError:
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(name, self._mode, dir_fd=parent)
+                make_folder(name, self._access, dir_fd=parent)
                 self._unsynced.add(here)
                 descriptor = open_folder_below(parent, name)
             self._descriptors[path] = descriptor

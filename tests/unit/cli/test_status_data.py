@@ -1,4 +1,4 @@
-"""batch/cli/overview.py: how long what runs and waits will take, by the best of what is known."""
+"""batch/cli/status_data.py: how long what runs and waits will take, by the best of what is known."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from batch.cli.status_data import _left
+from batch.queue.jobs import JobProgress
 
 
 def job(spent: float, **progress: Any) -> Any:
-    return SimpleNamespace(started_at=time.time() - spent, progress=progress or None)
+    return SimpleNamespace(started_at=time.time() - spent, progress=JobProgress(**progress) if progress else None)
 
 
 def test_a_running_job_is_judged_by_its_own_progress_from_the_first_one_on() -> None:

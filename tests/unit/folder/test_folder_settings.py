@@ -43,8 +43,10 @@ def test_a_change_is_seen_and_so_is_its_end(tmp_path: Path) -> None:
     settings = FolderSettingsReader(str(tmp_path), BASE)
     assert settings.for_folder("a/b").folder.language == "de"
     path.write_text('language = "french"')
+    settings.refresh()
     assert settings.for_folder("a/b").folder.language == "french"
     path.unlink()
+    settings.refresh()
     assert settings.for_folder("a/b").folder.language == "en"
 
 
