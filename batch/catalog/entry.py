@@ -82,6 +82,8 @@ class Entry:
     """Defaults that the model's makers advise, by the names of batch/payloads/."""
     matryoshka: bool = False
     """Whether its vectors may be cut short."""
+    query_prefix: str = ""
+    """What an embedding model was trained to find before a question to search with."""
 
     @property
     def packaged(self) -> bool:
@@ -132,6 +134,7 @@ def _entry(name: str, table: Mapping[str, Any]) -> Entry:
         sources=tuple(_source(source) for source in table["sources"]),
         sampling=table.get("sampling", {}),
         matryoshka=table.get("matryoshka", False),
+        query_prefix=table.get("query_prefix", ""),
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from batch.catalog.entry import Entry, Licence, entries, profile
 from batch.catalog.fetched import check, check_magic, look
 from batch.errors import ModelProblem
-from batch.settings import ModelSettings, Settings, VlmSettings
+from batch.settings import EmbeddingSettings, ModelSettings, Settings, VlmSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,8 @@ class Resolved:
     sha256: str | None = None
     """Of the weights, where known."""
     matryoshka: bool = False
+    query_prefix: str = ""
+    """What goes before a question to search with, for an embedding model."""
 
 
 def configured(settings: Settings, kind: str) -> Entry | None:
@@ -59,6 +61,8 @@ def resolve(settings: Settings, kind: str) -> Resolved:
         mmproj = _file(settings, "vlm.mmproj", section.mmproj)
         check_magic(mmproj, kind)
         found = replace(found, mmproj=mmproj)
+    if isinstance(section, EmbeddingSettings) and section.query_prefix != "auto":
+        found = replace(found, query_prefix=section.query_prefix)
     return found
 
 
@@ -102,6 +106,7 @@ def _fetched(settings: Settings, chosen: Entry) -> Resolved:
         chosen.notes,
         sums["model"],
         chosen.matryoshka,
+        chosen.query_prefix,
     )
 
 

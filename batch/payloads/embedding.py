@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import msgspec
 
+EmbeddingInput = str | list[int | str]
+"""A text, or a token array that may hold texts too."""
+
 
 class EmbeddingPayload(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag="embed", tag_field="task"):
     """Embed texts. Exactly one of `inputs` and `blob` is set."""
 
-    inputs: list[str | list[int | str]] | None = None
-    """Texts or token arrays (an array may mix ids and texts), at least one."""
+    inputs: list[EmbeddingInput] | None = None
+    """Texts or token arrays, at least one."""
     blob: str | None = None
     """sha256 of a spool file that holds such a list as JSON (large calls)."""
     truncate: bool = False
     """Cut what is too long, keeping the closing token; otherwise too long is ContextExceeded."""
     windows: bool = False
     """Split what is too long into overlapping windows, one vector each (inbox texts)."""
+    query: bool = False
+    """The texts are questions to search with: the model's query prefix goes before each."""
     dimensions: int | None = None
     """Leading dimensions to keep; None: all of the model's."""
 

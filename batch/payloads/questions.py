@@ -86,14 +86,6 @@ class EngineMetrics(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tru
     """Conversations cached in host memory."""
     image_encodes: int = 0
     """Pictures that went through the vision encoder; a known one does not again."""
-    texts: int = 0
-    """Texts embedded."""
-    prompt_tokens: int = 0
-    """Tokens embedded."""
-    batches: int = 0
-    """Times that texts were decoded together."""
-    prompt_seconds: float = 0.0
-    """Seconds spent decoding."""
 
 
 Question = Tokenize | Detokenize | ApplyTemplate | CountTokens | ReadEngineMetrics

@@ -52,6 +52,8 @@ class EmbeddingSettings(ModelSettings):
     """The model that turns texts into vectors."""
 
     port: Port = 8081
+    query_prefix: Annotated[str, Field(max_length=1000)] = "auto"
+    """What goes before a question to search with ("input_type": "query"); auto: what the catalogue knows of the model."""
 
 
 class SttSettings(ModelSettings):

@@ -24,7 +24,7 @@ def build(kind: Kind, settings: Settings) -> Engine:
         case Kind.EMBEDDING:
             from batch.workers.embedding.engine import EmbeddingEngine
 
-            return UntypedEngine(kind, EmbeddingEngine(settings))
+            return EmbeddingEngine(settings)
         case Kind.STT:
             from batch.workers.speech.engine import SpeechEngine
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import math
 from collections.abc import Iterator
@@ -14,11 +15,15 @@ import gguf
 import numpy as np
 import pytest
 
+import batch.catalog
 from batch.errors import BadRequest, Cancelled, ContextExceeded, ModelProblem, NotSupported
+from batch.payloads.chat import ChatPayload
+from batch.payloads.embedding import EmbeddingPayload, TextWindow
+from batch.payloads.questions import ApplyTemplate, Detokenize, Tokenize
 from batch.queue.jobs import Kind, Priority
 from batch.settings import EmbeddingSettings, Settings, default_models_dir
 from batch.workers.embedding.engine import EmbeddingEngine
-from batch.workers.embedding.model import MOST_SEQUENCES
+from batch.workers.embedding.model import MAX_SEQUENCES
 from scripted_work import ScriptedWork
 
 MODEL = default_models_dir() / "all-MiniLM-L6-v2-f16.gguf"
@@ -52,14 +57,13 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddingEngine
 
 
 def work(folder: Path, inputs: Any = None, **more: Any) -> ScriptedWork:
-    given = {key: more.pop(key) for key in ("truncate", "windows", "dimensions", "blob") if key in more}
-    request = given if inputs is None else {"inputs": inputs, **given}
-    return ScriptedWork(folder, Kind.EMBEDDING, "embed", request, **more)
+    given = {key: more.pop(key) for key in ("truncate", "windows", "dimensions", "query", "blob") if key in more}
+    return ScriptedWork(folder, Kind.EMBEDDING, "embed", EmbeddingPayload(inputs=inputs, **given), **more)
 
 
 def vectors(result: Any, folder: Path) -> np.ndarray:
-    data = (folder / result["blob"]).read_bytes() if "blob" in result else base64.b64decode(result["vectors"])
-    return np.frombuffer(data, "<f4").reshape(result["count"], result["dimensions"])
+    data = (folder / result.blob).read_bytes() if result.blob else base64.b64decode(result.vectors)
+    return np.frombuffer(data, "<f4").reshape(result.count, result.dimensions)
 
 
 def embed(engine: EmbeddingEngine, folder: Path, inputs: list[Any], **more: Any) -> np.ndarray:
@@ -110,7 +114,7 @@ class NumpyBert:
 def test_vectors_agree_with_another_runtime(engine: EmbeddingEngine, tmp_path: Path) -> None:
     reference = NumpyBert(MODEL)
     ours = embed(engine, tmp_path, TEXTS)
-    theirs = np.vstack([reference(engine.model.tokenize(text).tolist()) for text in TEXTS])
+    theirs = np.vstack([reference(engine.model.tokenizer.tokenize(text).tolist()) for text in TEXTS])
     assert distance(ours, theirs) < 1e-4
 
 
@@ -124,7 +128,7 @@ def test_tokens_are_those_of_the_original_tokeniser(engine: EmbeddingEngine) -> 
         "안녕하세요": [101, 1463, 30006, 30021, 29992, 30010, 30025, 30005, 30006, 29997, 30009, 29999, 30013, 102],
     }
     for text, expected in ids.items():
-        assert engine.model.tokenize(text).tolist() == expected
+        assert engine.model.tokenizer.tokenize(text).tolist() == expected
 
 
 def test_near_sentences_are_nearer_than_far_ones(engine: EmbeddingEngine, tmp_path: Path) -> None:
@@ -151,20 +155,20 @@ def test_the_same_text_gives_the_same_vector_alone_or_in_a_batch(engine: Embeddi
 def test_results_come_in_the_order_of_the_inputs(engine: EmbeddingEngine, tmp_path: Path) -> None:
     texts = ["one " * (i * 37 % 50 + 1) for i in range(100)]
     result = engine.run(work(tmp_path, texts))
-    assert sum(result["tokens"]) == sum(i * 37 % 50 + 3 for i in range(100))
+    assert sum(result.tokens) == sum(i * 37 % 50 + 3 for i in range(100))
     rows = vectors(result, tmp_path)
     for i in (0, 17, 99):
         assert distance(rows[i : i + 1], embed(engine, tmp_path, [texts[i]])) < 1e-5
 
 
 def test_usage_counts_special_tokens(engine: EmbeddingEngine, tmp_path: Path) -> None:
-    result = engine.run(work(tmp_path, ["", "hello world", [7592, 2088], ["hello", 2088]]))
-    assert result["tokens"] == [2, 4, 2, 4]
-    assert result["dimensions"] == 384 and result["count"] == 4 and result["ms"] > 0
+    result = engine.run(work(tmp_path, ["", "hello world", [101, 7592, 102], ["hello", 2088]]))
+    assert result.tokens == [2, 4, 3, 4]
+    assert result.dimensions == 384 and result.count == 4 and result.ms > 0
 
 
 def test_exactly_512_tokens_pass_and_513_are_refused_by_name(engine: EmbeddingEngine, tmp_path: Path) -> None:
-    assert engine.run(work(tmp_path, ["x " * 510]))["tokens"] == [512]
+    assert engine.run(work(tmp_path, ["x " * 510])).tokens == [512]
     with pytest.raises(ContextExceeded) as refused:
         engine.run(work(tmp_path, ["fine", "x " * 511]))
     assert refused.value.details == {"index": 1, "n_prompt_tokens": 513, "n_ctx": 512}
@@ -173,7 +177,7 @@ def test_exactly_512_tokens_pass_and_513_are_refused_by_name(engine: EmbeddingEn
 
 def test_truncate_keeps_the_closing_token(engine: EmbeddingEngine, tmp_path: Path) -> None:
     result = engine.run(work(tmp_path, ["x " * 600, "short"], truncate=True))
-    assert result["tokens"] == [512, 3]
+    assert result.tokens == [512, 3]
     assert distance(vectors(result, tmp_path)[:1], embed(engine, tmp_path, ["x " * 510])) < 1e-5
 
 
@@ -184,7 +188,7 @@ def test_a_huge_text_is_counted_piece_by_piece(engine: EmbeddingEngine, tmp_path
         engine.run(job)
     assert refused.value.details["n_prompt_tokens"] == 8 * 12_000 + 2
     assert len(job.units) > 4
-    assert engine.run(work(tmp_path, [text], truncate=True))["tokens"] == [512]
+    assert engine.run(work(tmp_path, [text], truncate=True)).tokens == [512]
 
 
 @pytest.mark.parametrize("item", [[101, 30522], [101, -1], [2**40], [101, "x", 99999]])
@@ -194,8 +198,8 @@ def test_ids_outside_the_vocabulary_are_refused_by_name(engine: EmbeddingEngine,
 
 
 def test_special_tokens_written_in_a_text_stay_text(engine: EmbeddingEngine, tmp_path: Path) -> None:
-    assert engine.run(work(tmp_path, ["[SEP]"]))["tokens"][0] > 3
-    assert engine.run(work(tmp_path, [["[SEP]"]]))["tokens"][0] > 3, "nor in one that stands in a token array"
+    assert engine.run(work(tmp_path, ["[SEP]"])).tokens[0] > 3
+    assert engine.run(work(tmp_path, [["[SEP]"]])).tokens[0] > 3, "nor in one that stands in a token array"
 
 
 def test_strange_texts_get_vectors(engine: EmbeddingEngine, tmp_path: Path) -> None:
@@ -204,54 +208,100 @@ def test_strange_texts_get_vectors(engine: EmbeddingEngine, tmp_path: Path) -> N
 
 
 def test_dimensions_are_refused_for_a_model_that_is_not_matryoshka(engine: EmbeddingEngine, tmp_path: Path) -> None:
-    assert engine.run(work(tmp_path, ["x"], dimensions=384))["dimensions"] == 384
+    assert engine.run(work(tmp_path, ["x"], dimensions=384)).dimensions == 384
     for wrong in (100, 385, 0):
         with pytest.raises(BadRequest, match=r"384"):
             engine.run(work(tmp_path, ["x"], dimensions=wrong))
 
 
-def test_dimensions_cut_and_renormalise_for_a_matryoshka_model(
-    engine: EmbeddingEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(engine._facts, "matryoshka", True)
+def make_as(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **known: Any) -> EmbeddingEngine:
+    """An engine of MiniLM, of which the catalogue says something else."""
+    resolve = batch.catalog.resolve
+    monkeypatch.setattr(batch.catalog, "resolve", lambda *given: dataclasses.replace(resolve(*given), **known))
+    return make(tmp_path)
+
+
+def test_dimensions_cut_and_renormalise_for_a_matryoshka_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = make_as(tmp_path, monkeypatch, matryoshka=True)
     short = embed(engine, tmp_path, ["hello world"], dimensions=64)
     whole = embed(engine, tmp_path, ["hello world"])[:, :64]
     assert short.shape == (1, 64)
     assert distance(short, whole / np.linalg.norm(whole)) < 1e-6
+    engine.close()
+
+
+def test_a_query_gets_the_prefix_that_its_model_was_trained_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = make_as(tmp_path, monkeypatch, query_prefix="Represent this: ")
+    query = embed(engine, tmp_path, ["a cat"], query=True)
+    assert np.array_equal(query, embed(engine, tmp_path, ["Represent this: a cat"]))
+    assert distance(query, embed(engine, tmp_path, ["a cat"])) > 1e-3
+    with pytest.raises(BadRequest, match=r"Item 1 .* a query must be a text"):
+        engine.run(work(tmp_path, ["a cat", [101, 102]], query=True))
+    engine.close()
+
+
+def test_a_query_is_its_text_where_the_model_knows_no_prefix(engine: EmbeddingEngine, tmp_path: Path) -> None:
+    assert np.array_equal(embed(engine, tmp_path, ["a cat"], query=True), embed(engine, tmp_path, ["a cat"]))
+
+
+@pytest.mark.parametrize("ids", [[9906, 1917], [101, 9906], [9906, 102], [15339, 1917], [0], [100] * 600])
+def test_token_ids_of_another_vocabulary_are_refused_with_what_to_set(
+    engine: EmbeddingEngine, tmp_path: Path, ids: list[int]
+) -> None:
+    with pytest.raises(BadRequest, match=r"Item 1 .*another vocabulary.*check_embedding_ctx_length=False") as refused:
+        engine.run(work(tmp_path, ["fine", ids]))
+    assert refused.value.details["index"] == 1
+    with pytest.raises(BadRequest, match=r"Item 2 .*99999.*check_embedding_ctx_length=False"):
+        engine.run(work(tmp_path, ["fine", ids, [99999]]))
 
 
 def test_windows_split_a_long_text_with_offsets(engine: EmbeddingEngine, tmp_path: Path) -> None:
     long = " ".join(f"Sentence number {i} of a long report about things." for i in range(300))
     result = engine.run(work(tmp_path, ["short text", long], windows=True))
-    places = result["windows"]
-    assert len(places) == result["count"] > 3
-    assert places[0] == {"index": 0, "start": 0, "end": 10}
-    mine = [p for p in places if p["index"] == 1]
-    assert mine[0]["start"] == 0 and mine[-1]["end"] == len(long)
+    places = result.windows
+    assert len(places) == result.count > 3
+    assert places[0] == TextWindow(0, 0, 10)
+    mine = [p for p in places if p.index == 1]
+    assert mine[0].start == 0 and mine[-1].end == len(long)
     for before, after in pairwise(mine):
-        assert before["start"] < after["start"] <= before["end"] < after["end"]
-        shared = long[after["start"] : before["end"]]
-        assert 40 <= len(engine.model.tokenize(shared, add_special=False)) <= 64
+        assert before.start < after.start <= before.end < after.end
+        shared = long[after.start : before.end]
+        assert 40 <= len(engine.model.tokenizer.tokenize(shared, add_special=False)) <= 64
     rows = vectors(result, tmp_path)
     last = mine[-1]
-    assert distance(rows[-1:], embed(engine, tmp_path, [long[last["start"] : last["end"]]])) < 1e-5
+    assert distance(rows[-1:], embed(engine, tmp_path, [long[last.start : last.end]])) < 1e-5
 
 
 @pytest.mark.parametrize("text", ["", "   ", "字" * 1500, "a" * 9_000, "naïve café — “quoted” " * 150, "안녕하세요 " * 250])
 def test_windows_of_any_text_fit_the_model(engine: EmbeddingEngine, tmp_path: Path, text: str) -> None:
     result = engine.run(work(tmp_path, [text], windows=True))
-    assert result["windows"][0]["start"] == 0 and result["windows"][-1]["end"] == len(text)
+    assert result.windows[0].start == 0 and result.windows[-1].end == len(text)
 
 
-def test_waiting_jobs_ride_in_the_same_decode_and_are_answered_on_their_own(engine: EmbeddingEngine, tmp_path: Path) -> None:
+def count_batches(engine: EmbeddingEngine, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of texts in each batch that is decoded from now on."""
+    sizes: list[int] = []
+    embed = engine.model.embed
+
+    def counted(texts: Any, threads: int) -> Any:
+        sizes.append(len(texts))
+        return embed(texts, threads)
+
+    monkeypatch.setattr(engine.model, "embed", counted)
+    return sizes
+
+
+def test_waiting_jobs_are_decoded_together_and_answered_on_their_own(
+    engine: EmbeddingEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     good = [work(tmp_path, [f"mate {i}"]) for i in range(3)]
     bad = work(tmp_path, [[99999]])
-    packs = engine._packs
+    batches = count_batches(engine, monkeypatch)
     result = engine.run(work(tmp_path, ["leader"], mates=[good[0], bad, *good[1:]]))
-    assert engine._packs == packs + 1
+    assert batches == [4]
     assert isinstance(bad.error, BadRequest) and bad.result is None
     for i, mate in enumerate(good):
-        assert mate.error is None and mate.result is not None and mate.result["tokens"] == [4]
+        assert mate.error is None and mate.result is not None and mate.result.tokens == [4]
         assert distance(vectors(mate.result, tmp_path), embed(engine, tmp_path, [f"mate {i}"])) < 1e-5
     assert distance(vectors(result, tmp_path), embed(engine, tmp_path, ["leader"])) < 1e-5
 
@@ -282,9 +332,9 @@ def test_mates_go_back_when_the_leader_is_stopped(
 
 
 def test_a_pack_never_holds_more_sequences_than_the_context(engine: EmbeddingEngine, tmp_path: Path) -> None:
-    mates = [work(tmp_path, [[101]]) for _ in range(MOST_SEQUENCES * 2)]
+    mates = [work(tmp_path, [[101, 102]]) for _ in range(MAX_SEQUENCES * 2)]
     engine.run(work(tmp_path, ["leader"], mates=mates))
-    assert sum(mate.result is not None for mate in mates) < MOST_SEQUENCES
+    assert sum(mate.result is not None for mate in mates) < MAX_SEQUENCES
 
 
 def test_a_large_call_yields_between_packs_and_tells_its_progress(engine: EmbeddingEngine, tmp_path: Path) -> None:
@@ -292,7 +342,7 @@ def test_a_large_call_yields_between_packs_and_tells_its_progress(engine: Embedd
     (tmp_path / "request").write_text(json.dumps(texts))
     job = work(tmp_path, blob="request", priority=Priority.INBOX)
     result = engine.run(job)
-    assert result["count"] == 300 and "vectors" not in result and result["tokens"] == [sum([5] * 300)]
+    assert result.count == 300 and result.vectors is None and result.tokens == [sum([5] * 300)]
     told = [done for done, total, name in job.units if total == 300 and name == "texts"]
     assert len(told) > 5 and told == sorted(told) and told[0] == 0
     assert distance(vectors(result, tmp_path)[[0, 299]], embed(engine, tmp_path, [texts[0], texts[299]])) < 1e-5
@@ -324,29 +374,29 @@ def test_an_interrupted_pack_is_done_again_unless_its_job_ends(engine: Embedding
 
 
 def test_questions_are_answered_as_llama_server_does(engine: EmbeddingEngine) -> None:
-    assert engine.ask("tokenize", {"content": "hello world"}) == {"tokens": [7592, 2088]}
-    assert engine.ask("tokenize", {"content": "hello world", "add_special": True})["tokens"] == [101, 7592, 2088, 102]
-    mixed = {"content": ["hello", 2088, "[SEP]"]}
-    assert engine.ask("tokenize", mixed) == {"tokens": [7592, 2088, 102]}
-    assert engine.ask("tokenize", {**mixed, "add_special": True})["tokens"] == [101, 7592, 102, 2088, 102]
-    assert engine.ask("tokenize", {**mixed, "parse_special": False})["tokens"] == [7592, 2088, 1031, 19802, 1033]
-    pieces = engine.ask("tokenize", {"content": "hello", "with_pieces": True})["tokens"]
-    assert pieces[0]["id"] == 7592 and pieces[0]["piece"].strip() == "hello"
-    assert engine.ask("detokenize", {"tokens": [7592, 2088]})["content"].strip() == "hello world"
-    assert engine.ask("count", {"inputs": ["hello world", [1, 2, 3]]}) == {"tokens": [4, 3]}
-    assert engine.ask("props", {})["n_ctx"] == 512
+    def tokens(content: Any, **how: bool) -> Any:
+        return engine.ask(Tokenize(content=content, **how)).tokens
+
+    assert tokens("hello world") == [7592, 2088]
+    assert tokens("hello world", add_special=True) == [101, 7592, 2088, 102]
+    mixed = ["hello", 2088, "[SEP]"]
+    assert tokens(mixed) == [7592, 2088, 102]
+    assert tokens(mixed, add_special=True) == [101, 7592, 102, 2088, 102]
+    assert tokens(mixed, parse_special=False) == [7592, 2088, 1031, 19802, 1033]
+    (piece,) = tokens("hello", with_pieces=True)
+    assert piece.id == 7592 and piece.piece.strip() == "hello"
+    assert engine.ask(Detokenize(tokens=[7592, 2088])).content.strip() == "hello world"
     with pytest.raises(BadRequest):
-        engine.ask("detokenize", {"tokens": [10**9]})
+        engine.ask(Detokenize(tokens=[10**9]))
     with pytest.raises(NotSupported):
-        engine.ask("apply_template", {})
+        engine.ask(ApplyTemplate(payload=ChatPayload(messages=[])))
 
 
-def test_the_facts_describe_the_model(engine: EmbeddingEngine) -> None:
-    facts = engine.ask("props", {})
-    assert facts["model"] == "all-MiniLM-L6-v2-f16" and facts["n_embd"] == 384 and facts["pooling"] == "mean"
-    assert facts["n_ctx_train"] == 512 and facts["n_vocab"] == 30522 and facts["vision"] is False
-    assert 96 <= facts["pack_tokens"] <= 512
-    json.dumps(facts)
+def test_model_information_describes_the_model(engine: EmbeddingEngine) -> None:
+    info = engine.info
+    assert info.model == "all-MiniLM-L6-v2-f16" and info.n_embd == 384 and info.pooling == "mean"
+    assert info.n_ctx_train == 512 and info.n_vocab == 30522 and not info.vision
+    assert 96 <= info.batch_tokens <= 512 and str(info.batch_tokens) in info.batch_rates
 
 
 def wide_bert(path: Path, pooling: gguf.PoolingType | None = gguf.PoolingType.CLS) -> Path:
@@ -405,9 +455,9 @@ def test_a_768_wide_model_with_cls_pooling_runs(tmp_path: Path) -> None:
     engine = make(tmp_path, wide_bert(tmp_path / "wide.gguf"))
     try:
         result = engine.run(work(tmp_path, ["a b c", "z"]))
-        assert result["dimensions"] == 768 and result["tokens"] == [5, 3]
+        assert result.dimensions == 768 and result.tokens == [5, 3]
         assert np.allclose(np.linalg.norm(vectors(result, tmp_path), axis=1), 1, atol=1e-6)
-        assert engine.ask("props", {})["pooling"] == "cls"
+        assert engine.info.pooling == "cls"
     finally:
         engine.close()
 

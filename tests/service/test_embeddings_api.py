@@ -11,6 +11,7 @@ import shutil
 import sqlite3
 import struct
 import subprocess
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -156,6 +157,8 @@ def test_null_means_absent(port: Port) -> None:
         ({"input": "x", "dimensions": "many"}, "dimensions"),
         ({"input": "x", "dimensions": 0}, "dimensions"),
         ({"input": "x", "truncate": "yes"}, "truncate"),
+        ({"input": "x", "input_type": "question"}, "input_type"),
+        ({"input": [[101, 102]], "input_type": "query"}, "Item 0"),
     ],
 )
 def test_a_wrong_request_is_a_400_that_names_what_is_wrong(port: Port, body: dict[str, Any], sentence: str) -> None:
@@ -210,6 +213,40 @@ def test_the_native_routes_answer_in_llama_servers_shape(port: Port, path: str) 
 def test_rerank_is_not_supported_and_says_so(port: Port, path: str) -> None:
     answer = ask(port, path, query="a", documents=["b"])
     assert answer.status_code == 501 and error(answer)["type"] == "not_supported_error"
+
+
+@pytest.mark.parametrize("ids", [[[9906, 1917]], [9906, 1917], [[15339]], [[9906, 1917], [30522, 99999]]])
+def test_token_ids_of_another_vocabulary_are_a_400_that_says_what_to_set(port: Port, ids: Any) -> None:
+    """What LangChain's OpenAIEmbeddings sends by default: ids of OpenAI's vocabulary."""
+    answer = ask(port, input=ids, model="text-embedding-ada-002", encoding_format="base64")
+    assert answer.status_code == 400
+    assert "check_embedding_ctx_length=False" in error(answer)["message"]
+
+
+def test_texts_are_tokenised_as_the_reference_does(port: Port) -> None:
+    base64_text = "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWZnaGlqa2xtbm9w" * 16
+    tokens = {base64_text: 3, "안녕하세요": 14, "हिन्दी में": 8, "a\u0085b": 3}
+    for text, count in tokens.items():
+        assert ask(port, input=text).json()["usage"]["prompt_tokens"] == count
+        assert len(ask(port, "/tokenize", content=text, add_special=True).json()["tokens"]) == count
+
+
+def test_a_query_is_asked_for_by_the_request(client: openai.OpenAI) -> None:
+    resp = client.embeddings.create(model="m", input="Sample text", extra_body={"input_type": "query"})
+    assert resp.usage.prompt_tokens == 4, "this model knows no prefix"
+
+
+def test_a_body_of_millions_of_empty_lists_is_refused_while_other_ports_answer(port: Port) -> None:
+    body = b'{"input":[' + b"[]," * 21_000_000 + b"[]]}"
+    slowest = 0.0
+    with ThreadPoolExecutor(1) as pool, httpx.Client() as others:
+        refused = pool.submit(httpx.post, f"{port.url}/v1/embeddings", content=body, timeout=100)
+        while not refused.done():
+            begun = time.monotonic()
+            assert others.get(f"{port.service.url('stt')}/health").status_code == 200
+            slowest = max(slowest, time.monotonic() - begun)
+    assert refused.result().status_code == 400 and "item 0" in error(refused.result())["message"]
+    assert slowest < 2.0, slowest
 
 
 def test_a_large_call_streams_out_whole_and_in_order(port: Port, client: openai.OpenAI) -> None:

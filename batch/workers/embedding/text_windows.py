@@ -6,16 +6,21 @@ import re
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from itertools import pairwise
 from typing import NamedTuple
 
+from batch.media.scripts import UNSPACED_CLASS, UNSPACED_MARKS
+
+OVERLAP_TOKENS = 64
+"""That two neighbouring windows share at most."""
+MAX_PART_CHARS = 64
+"""Where a run of letters without a space does not fit a window, it is cut after so many."""
+YIELD_WORDS = 4096
+MAX_COUNTED_WORDS = 1 << 16
+"""Words whose tokens are remembered while a text is cut."""
 # A word with the white space before it, or one character of a script that is written without spaces.
-_UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002ebe0"
-_WORD = re.compile(rf"\s*(?:[{_UNSPACED}]|[^\s{_UNSPACED}]+)|\s+\Z")
-_LONGEST_WORD = 64
-"""Characters after which an unbroken run is cut anyway."""
-OVERLAP = 64
-"""Tokens that two neighbouring windows share at most."""
+_WORD = re.compile(rf"\s*(?:[{UNSPACED_CLASS}][{UNSPACED_MARKS}]*|[^\s{UNSPACED_CLASS}]+)|\s+\Z")
+_PART = re.compile(r"\s*\w+|\s*\W")
+"""What an unbroken run is made of: letters and digits, or one sign."""
 
 
 class Window(NamedTuple):
@@ -25,45 +30,49 @@ class Window(NamedTuple):
     end: int
 
 
-def windows(
+def text_windows(
     text: str,
-    room: int,
+    max_tokens: int,
     count: Callable[[str], int],
-    overlap: int = OVERLAP,
-    between: Callable[[], object] = lambda: None,
+    overlap_tokens: int = OVERLAP_TOKENS,
+    yield_point: Callable[[], object] = lambda: None,
 ) -> list[Window]:
-    """Cut `text` at word borders into windows of at most `room` tokens, each sharing up to `overlap` with the last.
+    """Cut `text` at word borders into windows of at most `max_tokens`, each sharing up to `overlap_tokens` with the last.
 
     `count` gives the tokens of a piece without special tokens. Every character is in a window; a text that fits, the
-    empty one too, is one window. `between` is called every few thousand words.
+    empty one too, is one window. `yield_point` is called every few thousand words.
     """
-    counted = lru_cache(1 << 16)(count)
+    remembered = lru_cache(MAX_COUNTED_WORDS)(count)
+
+    def counted(word: str) -> int:
+        return remembered(word) if len(word) <= MAX_PART_CHARS else count(word)
+
     ends = array("q")  # of the words, in characters; arrays, as a long text has millions
     sums = array("q", [0])  # tokens of all the words so far
-    for n, (start, end) in enumerate(_words(text)):
+    for n, (start, end) in enumerate(_word_borders(text, max_tokens, counted)):
         ends.append(end)
         sums.append(sums[-1] + counted(text[start:end]))
-        if n % 4096 == 4095:
-            between()
-    if sums[-1] <= room:
+        if n % YIELD_WORDS == YIELD_WORDS - 1:
+            yield_point()
+    if sums[-1] <= max_tokens:
         return [Window(0, len(text))]
-    overlap = min(overlap, room // 2)
-    found: list[Window] = []
+    overlap_tokens = min(overlap_tokens, max_tokens // 2)
+    windows: list[Window] = []
     first = 0
     while True:
         last = first + 1
-        while last < len(ends) and sums[last + 1] - sums[first] <= room:
+        while last < len(ends) and sums[last + 1] - sums[first] <= max_tokens:
             last += 1
         # Words do not always add up: a tokeniser may split a run of words into more tokens than its words alone.
-        while last > first + 1 and count(_piece(text, ends, first, last)) > room:
+        while last > first + 1 and count(_piece(text, ends, first, last)) > max_tokens:
             last -= max(1, (last - first) // 16)
         # Where words cost more together, a later start may reach no further: what lies inside the window before is none.
-        if not found or ends[last - 1] > found[-1].end:
-            found.append(Window(ends[first - 1] if first else 0, ends[last - 1]))
+        if not windows or ends[last - 1] > windows[-1].end:
+            windows.append(Window(ends[first - 1] if first else 0, ends[last - 1]))
         if last == len(ends):
-            return _without_leading_space(text, found)
+            return _without_leading_space(text, windows)
         back = last
-        while back > first + 1 and sums[last] - sums[back - 1] <= overlap:
+        while back > first + 1 and sums[last] - sums[back - 1] <= overlap_tokens:
             back -= 1
         first = back
 
@@ -72,19 +81,26 @@ def _piece(text: str, ends: Sequence[int], first: int, last: int) -> str:
     return text[ends[first - 1] if first else 0 : ends[last - 1]]
 
 
-def _words(text: str) -> Iterator[tuple[int, int]]:
-    """Borders of the words; together they cover the text."""
+def _word_borders(text: str, max_tokens: int, counted: Callable[[str], int]) -> Iterator[tuple[int, int]]:
+    """(start, end) of the words; together they cover the text. A run that fits no window is cut into parts."""
     for match in _WORD.finditer(text):
         start, end = match.span()
-        body = end - len(match.group().lstrip())
-        cuts = [start, *range(body + _LONGEST_WORD, end, _LONGEST_WORD), end]
-        yield from pairwise(cuts)
+        if end - start <= MAX_PART_CHARS:
+            yield start, end
+            continue
+        for part in _PART.finditer(text, start, end):
+            start, end = part.span()
+            if end - start > MAX_PART_CHARS and counted(part.group()) > max_tokens:
+                for at in range(start, end, MAX_PART_CHARS):
+                    yield at, min(end, at + MAX_PART_CHARS)
+            else:
+                yield start, end
 
 
-def _without_leading_space(text: str, found: list[Window]) -> list[Window]:
+def _without_leading_space(text: str, windows: list[Window]) -> list[Window]:
     """Windows after the first begin at their first visible character."""
     shown = []
-    for i, (start, end) in enumerate(found):
+    for i, (start, end) in enumerate(windows):
         piece = text[start:end]
         shift = len(piece) - len(piece.lstrip()) if i else 0
         shown.append(Window(start + (shift if shift < len(piece) else 0), end))

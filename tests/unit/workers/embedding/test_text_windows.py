@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.workers.embedding.text_windows import Window, windows
+from batch.workers.embedding.text_windows import Window, text_windows
 
 TEXT = st.text(st.sampled_from("ab c\n\u3000你好,."), max_size=400)
 
@@ -31,7 +31,7 @@ def grudging(piece: str) -> int:
 @given(text=TEXT, room=st.integers(4, 40))
 def test_windows_cover_the_text_and_fit(count: object, text: str, room: int) -> None:
     assert callable(count)
-    found = windows(text, room, count, overlap=3)
+    found = text_windows(text, room, count, overlap_tokens=3)
     assert found[0].start == 0 and found[-1].end == len(text)
     for before, after in pairwise(found):
         assert before.start < after.start and before.end < after.end
@@ -42,25 +42,25 @@ def test_windows_cover_the_text_and_fit(count: object, text: str, room: int) -> 
 
 def test_neighbours_share_what_the_overlap_allows() -> None:
     text = " ".join(f"w{i}" for i in range(1000))
-    found = windows(text, 100, by_word, overlap=20)
+    found = text_windows(text, 100, by_word, overlap_tokens=20)
     shared = [text[after.start : before.end] for before, after in pairwise(found)]
     assert {len(s.split()) for s in shared} == {20}
 
 
 def test_a_text_that_fits_is_one_window() -> None:
-    assert windows("one two", 2, by_word) == [Window(0, 7)]
-    assert windows("", 2, by_word) == [Window(0, 0)]
-    assert windows(" \n ", 2, by_word) == [Window(0, 3)]
+    assert text_windows("one two", 2, by_word) == [Window(0, 7)]
+    assert text_windows("", 2, by_word) == [Window(0, 0)]
+    assert text_windows(" \n ", 2, by_word) == [Window(0, 3)]
 
 
 def test_a_long_text_can_be_stopped_while_it_is_counted() -> None:
     calls: list[int] = []
-    windows("word " * 20_000, 100, by_word, between=lambda: calls.append(1))
+    text_windows("word " * 20_000, 100, by_word, yield_point=lambda: calls.append(1))
     assert len(calls) >= 4
 
 
 def test_no_window_lies_inside_another_where_words_cost_more_together() -> None:
     for text in ("aa\n aaa\naaaa aaa", "aaa a aaaa", "a aa aaa aaaa aaaaa", "aaaa aaaaA aa a"):
         for room in range(2, 8):
-            found = windows(text, room, by_two_characters, overlap=3)
+            found = text_windows(text, room, by_two_characters, overlap_tokens=3)
             assert all(a.end < b.end for a, b in pairwise(found)), (text, room, found)
