@@ -198,11 +198,6 @@ def _refuse_overlap(settings: Settings) -> None:
     inbox, outbox, done, home = (
         Path(os.path.realpath(path)) for path in (settings.inbox_dir, settings.outbox_dir, settings.done_dir, settings.home)
     )
-    if _is_same(inbox, home) or home.is_relative_to(inbox):
-        raise SettingsProblem(
-            f"The inbox {settings.inbox_dir} is the home folder or lies around it: who drops files could change the settings. "
-            "Set inbox to a folder inside the home, or elsewhere."
-        )
     if _is_same(inbox, outbox) or inbox.is_relative_to(outbox) or outbox.is_relative_to(inbox):
         raise SettingsProblem(
             f"The inbox {settings.inbox_dir} and the outbox {settings.outbox_dir} are one folder, or one lies inside the "
@@ -217,6 +212,11 @@ def _refuse_overlap(settings: Settings) -> None:
         raise SettingsProblem(
             f"The outbox {settings.outbox_dir} and the folder for finished files {settings.done_dir} are one folder, or one "
             "lies inside the other: files and results could not be told apart. Set folder.done to another folder."
+        )
+    if _is_same(inbox, home) or home.is_relative_to(inbox):
+        raise SettingsProblem(
+            f"The inbox {settings.inbox_dir} is the home folder or lies around it: who drops files could change the settings. "
+            "Set inbox to a folder inside the home, or elsewhere."
         )
 
 
