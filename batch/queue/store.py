@@ -475,9 +475,10 @@ class Store:
         queue, priority, message = rows[0]
         return int(
             self.read(
-                "select (select count(*) from (select 1 from task where queue=?1 and priority>?2 limit 10000)) + "
-                "(select count(*) from (select 1 from task where queue=?1 and priority=?2 and id<?3 limit 10000))",
-                (queue, priority, message),
+                "select (select count(*) from (select 1 from task where queue=:queue and priority>:priority limit 10000)) + "
+                "(select count(*) from "
+                "(select 1 from task where queue=:queue and priority=:priority and id<:message limit 10000))",
+                {"queue": queue, "priority": priority, "message": message},
             )[0][0]
         )
 

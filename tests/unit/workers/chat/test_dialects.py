@@ -286,5 +286,5 @@ def test_a_call_that_has_ended_is_valid_json_whatever_stands_in_it(parts: list[s
     text = "<|tool_call>call:f{" + "".join(p for p in parts if p != '"')
     # the first braces end the call, unless they stand in a string: then the mark ends that, and the second ones the call
     message, _ = parse(GEMMA, [text, "}" * 40, '<|"|>', "}" * 40], tools=tools("f"))
-    for call in message["tool_calls"]:
-        json.loads(call["function"]["arguments"])
+    assert message["tool_calls"], "what begins as a call is one"
+    assert all(isinstance(json.loads(call["function"]["arguments"]), dict) for call in message["tool_calls"])
