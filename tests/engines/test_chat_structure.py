@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 
 import vlm_setup
-from batch.api.jobs.stream_resume import Replay
+from batch.api.jobs.stream_resume import StreamResume
 from batch.errors import BadRequest
-from batch.payloads.untyped import to_dict
 from batch.workers.chat.engine import VlmEngine
 from vlm_setup import chat, completion, content, deltas, streamed, tokenize
 
@@ -62,7 +61,7 @@ def test_a_schema_binds_the_answer(engine: VlmEngine, tmp_path: Path, thinking: 
 
 
 def test_any_json_object_may_be_asked_for(engine: VlmEngine, tmp_path: Path) -> None:
-    closing = engine.ask("tokenize", {"content": "}"})["tokens"][-1]  # an untrained model would write for ever
+    closing = tokenize(engine, "}")[-1]  # an untrained model would write for ever
     generation = {"json_schema": True, "max_tokens": 900, "logit_bias": [[closing, 50.0]]}
     result = engine.run(chat(tmp_path, "ping", enable_thinking=False, generation=generation))
     assert result.choices[0].finish_reason == "stop"
@@ -227,4 +226,4 @@ def test_an_answer_that_adds_nothing_to_its_beginning_tells_nothing(engine: VlmE
     work = chat(tmp_path, None, messages=messages, generation={"max_tokens": 0})
     result = engine.run(work)
     assert content(result) == "Once" and streamed(work) == ""
-    assert list(Replay().missing(to_dict(result))) == []
+    assert list(StreamResume().missing(result)) == []
