@@ -1,0 +1,224 @@
+"""Files and uploads in the database; their bytes lie in the spool, held there by a row of `blob` under the file's id."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from batch.batches.rows import Purpose, StoredFile, Upload, UploadPart, UploadStatus
+from batch.errors import BadRequest, NotFound
+from batch.queue.store import Store, Transaction
+
+UPLOAD_LIFETIME_S = 3600
+"""How long an upload may take."""
+
+_FILE = "id, purpose, filename, bytes, sha256, created_at, expires_at"
+_UPLOAD = "id, filename, bytes, purpose, mime_type, status, created_at, expires_at, file, file_lifetime_s"
+
+
+def new_public_id(prefix: str) -> str:
+    """An id that nobody can guess, after a prefix such as "file-"."""
+    return prefix + secrets.token_hex(12)
+
+
+def insert_file(transaction: Transaction, file: StoredFile) -> None:
+    """Write a file's row and hold its bytes in the spool."""
+    transaction.execute(
+        "insert into file (id, purpose, filename, bytes, sha256, created_at, expires_at) values (?,?,?,?,?,?,?)",
+        (file.id, file.purpose, file.filename, file.bytes, file.sha256, file.created_at, file.expires_at),
+    )
+    transaction.execute("insert or ignore into blob values (?,?,'file')", (file.id, file.sha256))
+
+
+class FileStore:
+    """Named queries on files, uploads and parts. Blocking; methods may be called from any thread."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    # -- files
+
+    def create_file(self, purpose: Purpose, filename: str, size: int, sha256: str, lifetime_s: int | None) -> StoredFile:
+        """Keep an uploaded file; durable when it returns."""
+        now = int(time.time())
+        file = StoredFile(
+            id=new_public_id("file-"),
+            purpose=purpose,
+            filename=filename,
+            bytes=size,
+            sha256=sha256,
+            created_at=now,
+            expires_at=None if lifetime_s is None else now + lifetime_s,
+        )
+        with self._store.transaction(durable=True) as transaction:
+            insert_file(transaction, file)
+        return file
+
+    def file(self, id: str) -> StoredFile:
+        """One file that has not expired. Raises NotFound."""
+        rows = self._store.read(f"select {_FILE} from file where id=?", (id,))
+        if not rows or _is_over(rows[0][6]):
+            raise NotFound(f"No such File object: {id}", param="id")
+        return _file(rows[0])
+
+    def files(self, *, purpose: str | None, after: str | None, limit: int, ascending: bool) -> tuple[list[StoredFile], bool]:
+        """A page of files, newest first unless `ascending`, and whether more follow. Raises BadRequest naming `after`."""
+        where = ["(expires_at is null or expires_at > ?)"]
+        conditions: list[Any] = [int(time.time())]
+        if purpose is not None:
+            where.append("purpose=?")
+            conditions.append(purpose)
+        if after is not None:
+            rows = self._store.read("select sequence from file where id=?", (after,))
+            if not rows:
+                raise BadRequest(f"'after': no such File object: {after}", param="after")
+            where.append("sequence > ?" if ascending else "sequence < ?")
+            conditions.append(rows[0][0])
+        order = "asc" if ascending else "desc"
+        rows = self._store.read(
+            f"select {_FILE} from file where {' and '.join(where)} order by sequence {order} limit ?",
+            (*conditions, limit + 1),
+        )
+        return [_file(row) for row in rows[:limit]], len(rows) > limit
+
+    def delete_file(self, id: str) -> None:
+        """Remove a file; its bytes go once nothing else holds them. Raises NotFound."""
+        with self._store.transaction(durable=True) as transaction:
+            if not transaction.execute("delete from file where id=?", (id,)).rowcount:
+                raise NotFound(f"No such File object: {id}", param="id")
+
+    def total_bytes(self) -> int:
+        """Bytes of all files and of parts that are not yet one, shared content counted once."""
+        rows = self._store.read(
+            "select coalesce(sum(bytes), 0) from (select sha256, max(bytes) bytes from "
+            "(select sha256, bytes from file union all select sha256, bytes from upload_part) group by sha256)"
+        )
+        return int(rows[0][0])
+
+    def delete_expired(self, limit: int = 200) -> int:
+        """Remove files past their time and uploads that nobody completed; returns how many."""
+        now = int(time.time())
+        with self._store.transaction() as transaction:
+            gone = transaction.execute(
+                "delete from file where id in (select id from file where expires_at <= ? limit ?)", (now, limit)
+            ).rowcount
+            late = transaction.execute(
+                "select id from upload where status='pending' and expires_at <= ? limit ?", (now, limit)
+            ).fetchall()
+            for (id,) in late:
+                _end_upload(transaction, id, UploadStatus.EXPIRED)
+        return int(gone) + len(late)
+
+    # -- uploads
+
+    def create_upload(self, filename: str, size: int, purpose: Purpose, mime_type: str, file_lifetime_s: int | None) -> Upload:
+        """Begin a file in parts."""
+        now = int(time.time())
+        upload = Upload(
+            id=new_public_id("upload_"),
+            filename=filename,
+            bytes=size,
+            purpose=purpose,
+            mime_type=mime_type,
+            status=UploadStatus.PENDING,
+            created_at=now,
+            expires_at=now + UPLOAD_LIFETIME_S,
+            file_lifetime_s=file_lifetime_s,
+        )
+        with self._store.transaction(durable=True) as transaction:
+            transaction.execute(
+                f"insert into upload ({_UPLOAD}) values (?,?,?,?,?,?,?,?,?,?)",
+                tuple(getattr(upload, name) for name in Upload.__struct_fields__),
+            )
+        return upload
+
+    def upload(self, id: str) -> Upload:
+        """One upload. Raises NotFound."""
+        rows = self._store.read(f"select {_UPLOAD} from upload where id=?", (id,))
+        if not rows:
+            raise NotFound(f"No such Upload object: {id}", param="id")
+        return _upload(rows[0])
+
+    def add_part(self, upload: str, sha256: str, size: int) -> UploadPart:
+        """Keep a part whose bytes are in the spool. Raises BadRequest when the upload has ended."""
+        part = UploadPart(id=new_public_id("part_"), upload=upload, sha256=sha256, bytes=size, created_at=int(time.time()))
+        with self._store.transaction(durable=True) as transaction:
+            _check_pending(transaction, upload)
+            transaction.execute("insert into upload_part values (?,?,?,?,?)", (part.id, upload, sha256, size, part.created_at))
+            transaction.execute("insert or ignore into blob values (?,?,'part')", (part.id, sha256))
+        return part
+
+    def parts(self, upload: str, ids: Sequence[str]) -> list[UploadPart]:
+        """The parts of an upload in the order of their ids. Raises BadRequest for an id that is not one of its parts."""
+        rows = self._store.read("select id, upload, sha256, bytes, created_at from upload_part where upload=?", (upload,))
+        known = {row[0]: UploadPart(id=row[0], upload=row[1], sha256=row[2], bytes=row[3], created_at=row[4]) for row in rows}
+        for at, id in enumerate(ids):
+            if id not in known:
+                raise BadRequest(f"'part_ids[{at}]': this upload has no part {id[:80]!r}", param=f"part_ids[{at}]")
+        if len(set(ids)) < len(ids):
+            raise BadRequest("'part_ids' names a part twice", param="part_ids")
+        return [known[id] for id in ids]
+
+    def complete_upload(self, upload: Upload, sha256: str) -> StoredFile:
+        """Turn an upload into a file whose whole bytes are in the spool. Raises BadRequest when it has ended meanwhile."""
+        now = int(time.time())
+        file = StoredFile(
+            id=new_public_id("file-"),
+            purpose=upload.purpose,
+            filename=upload.filename,
+            bytes=upload.bytes,
+            sha256=sha256,
+            created_at=now,
+            expires_at=None if upload.file_lifetime_s is None else now + upload.file_lifetime_s,
+        )
+        with self._store.transaction(durable=True) as transaction:
+            _check_pending(transaction, upload.id)
+            insert_file(transaction, file)
+            _end_upload(transaction, upload.id, UploadStatus.COMPLETED, file.id)
+        return file
+
+    def cancel_upload(self, id: str) -> Upload:
+        """End an upload without a file. Raises NotFound, and BadRequest when it has ended."""
+        self.upload(id)
+        with self._store.transaction(durable=True) as transaction:
+            _check_pending(transaction, id)
+            _end_upload(transaction, id, UploadStatus.CANCELLED)
+        return self.upload(id)
+
+
+def _check_pending(transaction: Transaction, upload: str) -> None:
+    row = transaction.execute("select status, expires_at from upload where id=?", (upload,)).fetchone()
+    if row is None:
+        raise NotFound(f"No such Upload object: {upload}", param="id")
+    status = UploadStatus.EXPIRED if row[0] == UploadStatus.PENDING and _is_over(row[1]) else row[0]
+    if status != UploadStatus.PENDING:
+        raise BadRequest(f"The upload {upload} is {status}: begin a new one.", param="upload_id")
+
+
+def _end_upload(transaction: Transaction, upload: str, status: UploadStatus, file: str | None = None) -> None:
+    transaction.execute("update upload set status=?, file=? where id=?", (status, file, upload))
+    transaction.execute("delete from upload_part where upload=?", (upload,))
+
+
+def _is_over(expires_at: int | None) -> bool:
+    return expires_at is not None and expires_at <= time.time()
+
+
+def _file(row: Sequence[Any]) -> StoredFile:
+    id, purpose, filename, size, sha256, created_at, expires_at = row
+    return StoredFile(
+        id=id,
+        purpose=Purpose(purpose),
+        filename=filename,
+        bytes=size,
+        sha256=sha256,
+        created_at=created_at,
+        expires_at=expires_at,
+    )
+
+
+def _upload(row: Sequence[Any]) -> Upload:
+    values = dict(zip(Upload.__struct_fields__, row, strict=True))
+    return Upload(**values | {"purpose": Purpose(values["purpose"]), "status": UploadStatus(values["status"])})

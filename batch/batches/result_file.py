@@ -1,0 +1,62 @@
+"""A result file that grows line by line: what is accounted for in the database stands on the disk, the rest is cut off."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from batch.errors import DiskFull
+
+
+class ResultFile:
+    """One growing file. Blocking; one thread at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, lines: Sequence[bytes], accounted_bytes: int) -> int:
+        """Write lines behind the first `accounted_bytes`, flush them to the disk; returns the file's new size in bytes.
+
+        What stood behind those bytes was written by a process that died before it could account for it. Raises DiskFull.
+        """
+        if not lines:
+            return accounted_bytes
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            try:
+                os.ftruncate(descriptor, accounted_bytes)
+                data = memoryview(b"".join(lines))
+                at = accounted_bytes
+                while data:
+                    size = os.pwrite(descriptor, data, at)
+                    data, at = data[size:], at + size
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            if accounted_bytes == 0:
+                _flush_folder(self.path.parent)
+        except OSError as error:
+            raise DiskFull(f"{self.path} cannot be written ({error.strerror}): free some space on its disk.") from error
+        return at
+
+    def cut(self, accounted_bytes: int) -> None:
+        """Drop what stands behind the accounted bytes. Raises DiskFull."""
+        try:
+            if self.path.exists() and self.path.stat().st_size > accounted_bytes:
+                os.truncate(self.path, accounted_bytes)
+        except OSError as error:
+            raise DiskFull(f"{self.path} cannot be written ({error.strerror}): look after its disk.") from error
+
+    def remove(self) -> None:
+        """Delete the file, if there is one."""
+        self.path.unlink(missing_ok=True)
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,187 @@
+"""Files, uploads, batches and their lines as the database holds them. Times are whole Unix seconds."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+
+class Purpose(StrEnum):
+    """What a file is for; the last is given to results only."""
+
+    BATCH = "batch"
+    VISION = "vision"
+    USER_DATA = "user_data"
+    ASSISTANTS = "assistants"
+    FINE_TUNE = "fine-tune"
+    EVALS = "evals"
+    BATCH_OUTPUT = "batch_output"
+
+
+class StoredFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that a client uploaded, or that a batch wrote."""
+
+    id: str
+    purpose: Purpose
+    filename: str
+    bytes: int
+    sha256: str
+    """Of its bytes, which lie in the spool."""
+    created_at: int
+    expires_at: int | None = None
+
+
+class UploadStatus(StrEnum):
+    """Where an upload in parts is."""
+
+    PENDING = "pending"
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+
+class Upload(msgspec.Struct, frozen=True, kw_only=True):
+    """A file on its way in parts."""
+
+    id: str
+    filename: str
+    bytes: int
+    """What all parts have to add up to."""
+    purpose: Purpose
+    mime_type: str
+    status: UploadStatus
+    created_at: int
+    expires_at: int
+    file: str | None = None
+    """Id of the file, once completed."""
+    file_lifetime_s: int | None = None
+
+
+class UploadPart(msgspec.Struct, frozen=True, kw_only=True):
+    """One part of an upload."""
+
+    id: str
+    upload: str
+    sha256: str
+    bytes: int
+    created_at: int
+
+
+class Dialect(StrEnum):
+    """Whose API a batch was created through: the same jobs in other words."""
+
+    OPENAI = "openai"
+    ANTHROPIC = "anthropic"
+
+
+class BatchStatus(StrEnum):
+    """Where a batch is in its life, in OpenAI's words."""
+
+    VALIDATING = "validating"
+    """Its lines are read and checked."""
+    FAILED = "failed"
+    """Its file was not valid: nothing ran."""
+    IN_PROGRESS = "in_progress"
+    """Its lines run."""
+    FINALIZING = "finalizing"
+    """Every line has ended; the result files are closed."""
+    COMPLETED = "completed"
+    EXPIRED = "expired"
+    CANCELLING = "cancelling"
+    """A client cancelled it; lines that run are being stopped."""
+    CANCELLED = "cancelled"
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether nothing changes any more."""
+        return self in (BatchStatus.FAILED, BatchStatus.COMPLETED, BatchStatus.EXPIRED, BatchStatus.CANCELLED)
+
+
+class LineState(StrEnum):
+    """Where a line of a batch is."""
+
+    WAITING = "waiting"
+    """Checked, not yet a job."""
+    QUEUED = "queued"
+    """Its job waits or runs."""
+    WRITTEN = "written"
+    """Its result stands in the output or the error file."""
+
+
+class LineProblem(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a batch's file is not valid, in OpenAI's shape."""
+
+    code: str
+    message: str
+    line: int | None = None
+    """1-based physical line."""
+    param: str | None = None
+
+
+class TokenCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """Tokens of a line's answer, or of all of a batch's."""
+
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+
+
+class Batch(msgspec.Struct, frozen=True, kw_only=True):
+    """One batch."""
+
+    sequence: int
+    id: str
+    dialect: Dialect
+    endpoint: str
+    input_file: str | None
+    input_sha256: str
+    input_bytes: int
+    completion_window: str
+    status: BatchStatus
+    created_at: int
+    priority: int
+    in_progress_at: int | None = None
+    expires_at: int | None = None
+    finalizing_at: int | None = None
+    completed_at: int | None = None
+    failed_at: int | None = None
+    expired_at: int | None = None
+    cancelling_at: int | None = None
+    cancelled_at: int | None = None
+    metadata: dict[str, str] | None = None
+    output_lifetime_s: int | None = None
+    model: str | None = None
+    errors: list[LineProblem] | None = None
+    read_bytes: int = 0
+    """Of the input, up to which lines have been read: where validation goes on after a crash."""
+    read_lines: int = 0
+    total: int = 0
+    completed: int = 0
+    failed: int = 0
+    output_bytes: int = 0
+    """Of the growing output file; what lies beyond was never accounted for and is cut off."""
+    error_bytes: int = 0
+    output_file: str | None = None
+    error_file: str | None = None
+    usage: TokenCounts = TokenCounts()
+
+
+class BatchLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One line: where its request stands in the input file."""
+
+    batch: int
+    """The batch's sequence."""
+    line: int
+    """1-based physical line."""
+    custom_id: str
+    start: int
+    """First byte in the input."""
+    length: int
+    """Bytes."""
+    request_id: str
+    prefix: str = ""
+    """Digest of what its prompt begins with: lines that share it run after each other."""
+    state: LineState = LineState.WAITING
+    job: str | None = None

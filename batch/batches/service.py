@@ -1,0 +1,400 @@
+"""Runs batches: reads their lines, keeps a few of them queued as jobs, writes results as jobs end, closes the files.
+
+Everything it knows stands in the database, so it goes on after a kill where it was: a line's job is queued in the
+transaction that marks the line, and a result counts once its bytes are flushed and accounted for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from batch.batches.batch_store import MAX_REPORTED_PROBLEMS, BatchStore, EndedLine
+from batch.batches.file_store import new_public_id
+from batch.batches.line_endpoint import JsonObject, LineEndpoint
+from batch.batches.line_reader import parse_body, read_lines
+from batch.batches.result_file import ResultFile
+from batch.batches.rows import (
+    Batch,
+    BatchLine,
+    BatchStatus,
+    LineProblem,
+    LineState,
+    Purpose,
+    StoredFile,
+    TokenCounts,
+)
+from batch.errors import BatchError, DiskFull
+from batch.payloads.json_text import encode
+from batch.queue.frames import JobEnded
+from batch.queue.hub import Hub
+from batch.queue.jobs import Draft, Origin, Priority, State
+
+T = TypeVar("T")
+logger = logging.getLogger("batch.batches")
+
+MAX_LINES = 50_000
+"""Tasks of a batch."""
+QUEUED_LINES = 64
+"""Lines of one batch that are jobs at a time: enough to decode together, few enough that batches take turns."""
+WRITTEN_TOGETHER = 100
+"""Most results that share a flush to the disk."""
+READ_TOGETHER = 200
+"""Lines that are checked before others have their turn."""
+IDLE_S = 5.0
+"""Seconds between two looks when nothing wakes it: a batch may expire, a wake-up may be lost."""
+DISK_RETRY_S = 2.0
+
+
+class BatchService:
+    """One a home, on the service's asyncio loop."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        endpoints: Mapping[str, LineEndpoint],
+        folder: Path,
+        *,
+        max_line_bytes: int,
+        on_end: Callable[[Batch], None] = lambda batch: None,
+    ) -> None:
+        """`endpoints`: what lines may ask for, by path. `folder` holds the growing result files. `on_end` hears of every batch
+        that has ended, after its files are on the disk."""
+        self._hub = hub
+        self.store = BatchStore(hub.store)
+        self._endpoints = endpoints
+        self._folder = folder
+        self._max_line_bytes = max_line_bytes
+        self._on_end = on_end
+        self._wake = asyncio.Event()
+        self._tasks: dict[str, int] = {}
+        """Tasks counted so far in a batch that is being read, by its id."""
+        hub.listen(self._job_ended)
+
+    def wake(self) -> None:
+        """Look at the batches soon: one was created or cancelled."""
+        self._wake.set()
+
+    def _job_ended(self, ended: JobEnded) -> None:
+        if not ended.waited:
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Serve batches until cancelled."""
+        while True:
+            self._wake.clear()
+            try:
+                busy = await self._look()
+            except DiskFull as error:
+                logger.error("Batches wait: %s", error.message)
+                await asyncio.sleep(DISK_RETRY_S)
+                continue
+            except Exception:
+                logger.exception("a look at the batches failed; the next one comes in %.0f seconds", IDLE_S)
+                busy = False
+            if busy:
+                await asyncio.sleep(0)
+            else:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), IDLE_S)
+
+    async def _look(self) -> bool:
+        """One turn for every live batch; whether more can be done at once."""
+        busy = False
+        for batch in await self._in_thread(self.store.live):
+            match batch.status:
+                case BatchStatus.VALIDATING:
+                    busy |= await self._validate(batch)
+                case BatchStatus.IN_PROGRESS | BatchStatus.CANCELLING | BatchStatus.FINALIZING:
+                    busy |= await self._advance(batch)
+                case _:
+                    pass
+        return busy
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await self._hub.in_thread(work)
+
+    # -- validation
+
+    async def _validate(self, batch: Batch) -> bool:
+        endpoint = self._endpoints[batch.endpoint]
+        lines: list[BatchLine] = []
+        problems: list[LineProblem] = []
+        counted = 0
+
+        def read() -> tuple[int, int, bool]:
+            nonlocal counted
+            at, number = batch.read_bytes, batch.read_lines
+            with self._open_input(batch) as file:
+                for read in read_lines(file, batch.endpoint, self._max_line_bytes, start=at, line=number):
+                    at, number = read.end, read.line
+                    if read.problem is not None:
+                        problems.append(read.problem)
+                    elif read.body is not None:
+                        counted += endpoint.count_tasks(read.body)
+                        lines.append(
+                            BatchLine(
+                                batch=batch.sequence,
+                                line=read.line,
+                                custom_id=read.custom_id,
+                                start=read.start,
+                                length=read.length,
+                                request_id=new_public_id("batch_req_"),
+                                prefix=read.prefix,
+                            )
+                        )
+                    if len(lines) + len(problems) >= READ_TOGETHER:
+                        return at, number, False
+            return at, number, True
+
+        read_bytes, read_count, is_whole = await asyncio.to_thread(read)
+        tasks = self._tasks[batch.id] = self._tasks.get(batch.id, batch.total) + counted
+        batch = await self._in_thread(lambda: self.store.add_lines(batch, lines, problems, read_bytes, read_count))
+        errors = batch.errors or []
+        if tasks > MAX_LINES:
+            errors = [
+                LineProblem(code="too_many_tasks", message=f"The batch has more than {MAX_LINES} tasks: split it."),
+                *errors,
+            ]
+        elif is_whole and not batch.total and not errors:
+            errors = [LineProblem(code="empty_file", message="The file holds no requests.")]
+        if tasks > MAX_LINES or (errors and (is_whole or len(errors) >= MAX_REPORTED_PROBLEMS)):
+            await self._in_thread(lambda: self.store.fail(batch, errors[:MAX_REPORTED_PROBLEMS]))
+            self._ended(await self._in_thread(lambda: self.store.batch(batch.id)))
+        elif is_whole:
+            await self._in_thread(lambda: self.store.begin(batch))
+        return True
+
+    def _open_input(self, batch: Batch) -> BinaryIO:
+        return self._hub.path(batch.input_sha256).open("rb")
+
+    # -- running
+
+    async def _advance(self, batch: Batch) -> bool:
+        is_over = batch.expired_at is not None or batch.status is BatchStatus.CANCELLING
+        if batch.expires_at is not None and batch.expires_at <= time.time() and not is_over:
+            await self._in_thread(lambda: self.store.expire(batch))
+            is_over = True
+        if is_over:
+            for job in await self._in_thread(lambda: self.store.queued_jobs(batch)):
+                with contextlib.suppress(BatchError):
+                    await self._hub.cancel(job)
+        wrote = await self._write_ended(batch)
+        if is_over:
+            wrote |= await self._write_unstarted(batch)
+        elif batch.status is BatchStatus.IN_PROGRESS:
+            wrote |= await self._feed(batch)
+        batch = await self._in_thread(lambda: self.store.batch(batch.id))
+        if batch.completed + batch.failed >= batch.total:
+            await self._close(batch)
+            return True
+        return wrote
+
+    async def _feed(self, batch: Batch) -> bool:
+        """Queue the next lines, as far as the batch may have jobs; lines that cannot be jobs get their error at once."""
+        room = QUEUED_LINES - await self._in_thread(lambda: self.store.count_lines(batch, LineState.QUEUED, QUEUED_LINES))
+        if room < QUEUED_LINES // 4:
+            return False
+        lines = await self._in_thread(lambda: self.store.waiting_lines(batch, room))
+        endpoint = self._endpoints[batch.endpoint]
+        jobs: list[tuple[BatchLine, Draft]] = []
+        refused: list[tuple[BatchLine, bytes]] = []
+        bodies = await asyncio.to_thread(lambda: self._bodies(batch, lines))
+        for line, body in zip(lines, bodies, strict=True):
+            try:
+                job = await endpoint.create_job(body)
+            except DiskFull:
+                raise
+            except BatchError as error:
+                refused.append((line, _error_line(line, error.status, endpoint.to_error(error.body()))))
+            else:
+                draft = Draft(
+                    payload=job.payload,
+                    origin=Origin.BATCH,
+                    priority=Priority(batch.priority),
+                    blobs=job.blobs,
+                    source=line.custom_id,
+                    parent=batch.id,
+                )
+                jobs.append((line, draft))
+        if jobs:
+            await self._in_thread(lambda: self.store.queue_lines(jobs))
+        if refused:
+            await self._record(batch, [], refused)
+        return bool(lines)
+
+    def _bodies(self, batch: Batch, lines: list[BatchLine]) -> list[JsonObject]:
+        bodies = []
+        with self._open_input(batch) as file:
+            for line in lines:
+                file.seek(line.start)
+                bodies.append(parse_body(file.read(line.length)))
+        return bodies
+
+    # -- results
+
+    async def _write_ended(self, batch: Batch) -> bool:
+        ended = await self._in_thread(lambda: self.store.ended_lines(batch, WRITTEN_TOGETHER))
+        if not ended:
+            return False
+        bodies = await asyncio.to_thread(lambda: self._bodies(batch, [one.line for one in ended]))
+        succeeded: list[tuple[BatchLine, bytes]] = []
+        failed: list[tuple[BatchLine, bytes]] = []
+        usage, model = TokenCounts(), ""
+        for one, body in zip(ended, bodies, strict=True):
+            try:
+                text, counts, name = await self._answer(batch, one, body)
+            except _LineFailed as error:
+                failed.append((one.line, error.text))
+            else:
+                succeeded.append((one.line, text))
+                usage, model = _sum(usage, counts), name or model
+        await self._record(batch, succeeded, failed, usage, model)
+        return True
+
+    async def _answer(self, batch: Batch, ended: EndedLine, body: JsonObject) -> tuple[bytes, TokenCounts, str]:
+        """A line of the output file. Raises _LineFailed with the line of the error file instead."""
+        line, endpoint = ended.line, self._endpoints[batch.endpoint]
+        if ended.state is State.CANCELLED or ended.state is None:
+            if batch.expired_at is not None:
+                raise _LineFailed(_lost_line(line, "batch_expired", "The batch's time was over before this line had ended."))
+            if batch.status is BatchStatus.CANCELLING:
+                raise _LineFailed(_lost_line(line, "batch_cancelled", "The batch was cancelled before this line had ended."))
+            message = (
+                "The line's job was cancelled." if ended.state else "The line's job was removed before its result was read."
+            )
+            raise _LineFailed(_lost_line(line, "request_cancelled", message))
+        job = await self._in_thread(lambda: self._hub.store.job(line.job or ""))
+        if job is None:
+            raise _LineFailed(_lost_line(line, "server_error", "The line's job was removed before its result was read."))
+        try:
+            if job.state is State.FAILED:
+                raise BatchError.from_record(dict(job.error or {}))
+            result = job.result
+            if result is None:
+                raise BatchError("The line's job has no result.")
+            response = await asyncio.to_thread(partial(endpoint.to_response, body, result, job.id))
+        except BatchError as error:
+            raise _LineFailed(_error_line(line, error.status, endpoint.to_error(error.body()))) from error
+        text = _response_line(line, 200, response.body)
+        return text, response.usage, response.model
+
+    async def _write_unstarted(self, batch: Batch) -> bool:
+        """Lines of a batch that is over which never became jobs."""
+        lines = await self._in_thread(lambda: self.store.waiting_lines(batch, WRITTEN_TOGETHER * 10))
+        if not lines:
+            return False
+        expired = batch.expired_at is not None or batch.status is not BatchStatus.CANCELLING
+        code = "batch_expired" if expired else "batch_cancelled"
+        message = "The batch's time was over" if expired else "The batch was cancelled"
+        await self._record(batch, [], [(line, _lost_line(line, code, f"{message} before this line ran.")) for line in lines])
+        return True
+
+    async def _record(
+        self,
+        batch: Batch,
+        succeeded: list[tuple[BatchLine, bytes]],
+        failed: list[tuple[BatchLine, bytes]],
+        usage: TokenCounts | None = None,
+        model: str = "",
+    ) -> None:
+        """Flush lines to the result files, then account for them."""
+        current = await self._in_thread(lambda: self.store.batch(batch.id))
+
+        def write() -> tuple[int, int]:
+            output = self._output(batch).append([text for _, text in succeeded], current.output_bytes)
+            return output, self._errors(batch).append([text for _, text in failed], current.error_bytes)
+
+        output_bytes, error_bytes = await asyncio.to_thread(write)
+        lines = [line for line, _ in (*succeeded, *failed)]
+        await self._in_thread(
+            lambda: self.store.record_written(
+                batch,
+                lines,
+                completed=len(succeeded),
+                failed=len(failed),
+                output_bytes=output_bytes,
+                error_bytes=error_bytes,
+                usage=usage or TokenCounts(),
+                model=model,
+            )
+        )
+
+    async def _close(self, batch: Batch) -> None:
+        """Every line has ended: the result files become files of their own, and the batch ends."""
+        await self._in_thread(lambda: self.store.begin_finalizing(batch))
+        output = await self._publish(batch, self._output(batch), batch.output_bytes, "output")
+        errors = await self._publish(batch, self._errors(batch), batch.error_bytes, "errors")
+        status = BatchStatus.COMPLETED
+        if batch.expired_at is not None:
+            status = BatchStatus.EXPIRED
+        elif batch.status is BatchStatus.CANCELLING:
+            status = BatchStatus.CANCELLED
+        await self._in_thread(lambda: self.store.end(batch, status, output, errors))
+        await asyncio.to_thread(self._output(batch).remove)
+        await asyncio.to_thread(self._errors(batch).remove)
+        self._ended(await self._in_thread(lambda: self.store.batch(batch.id)))
+
+    async def _publish(self, batch: Batch, result: ResultFile, size: int, name: str) -> StoredFile | None:
+        if not size:
+            return None
+
+        def keep() -> str:
+            result.cut(size)
+            with result.path.open("rb") as file:
+                return self._hub.spool.keep_file(file, durable=True)[0]
+
+        sha256 = await asyncio.to_thread(keep)
+        now = int(time.time())
+        return StoredFile(
+            id=new_public_id("file-"),
+            purpose=Purpose.BATCH_OUTPUT,
+            filename=f"{batch.id}_{name}.jsonl",
+            bytes=size,
+            sha256=sha256,
+            created_at=now,
+            expires_at=None if batch.output_lifetime_s is None else now + batch.output_lifetime_s,
+        )
+
+    def _output(self, batch: Batch) -> ResultFile:
+        return ResultFile(self._folder / f"{batch.id}.output.jsonl")
+
+    def _errors(self, batch: Batch) -> ResultFile:
+        return ResultFile(self._folder / f"{batch.id}.errors.jsonl")
+
+    def _ended(self, batch: Batch) -> None:
+        self._tasks.pop(batch.id, None)
+        logger.info("batch %s is %s: %d lines, %d failed", batch.id, batch.status, batch.total, batch.failed)
+        self._on_end(batch)
+
+
+class _LineFailed(Exception):
+    def __init__(self, text: bytes) -> None:
+        super().__init__()
+        self.text = text
+
+
+def _response_line(line: BatchLine, status: int, body: JsonObject) -> bytes:
+    response = {"status_code": status, "request_id": line.request_id, "body": body}
+    return encode({"id": line.request_id, "custom_id": line.custom_id, "response": response, "error": None}) + b"\n"
+
+
+def _error_line(line: BatchLine, status: int, body: JsonObject) -> bytes:
+    """A line that was answered by an HTTP error."""
+    return _response_line(line, status, body)
+
+
+def _lost_line(line: BatchLine, code: str, message: str) -> bytes:
+    """A line that was not answered at all."""
+    error = {"code": code, "message": message}
+    return encode({"id": line.request_id, "custom_id": line.custom_id, "response": None, "error": error}) + b"\n"
+
+
+def _sum(one: TokenCounts, other: TokenCounts) -> TokenCounts:
+    return TokenCounts(**{name: getattr(one, name) + getattr(other, name) for name in TokenCounts.__struct_fields__})
