@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Iterator
 
+from batch.batches.file_store import FileStore
 from batch.errors import DiskFull
 from batch.folder.ledger import Ledger
 from batch.folder.ledger_retention import LedgerRetention
@@ -82,6 +83,9 @@ class Retention:
         for origin, before in deadlines(self._settings).items():
             while await hub.in_thread(lambda origin=origin, before=before: hub.store.expire(origin, before)):  # type: ignore[misc]
                 await asyncio.sleep(0.01)
+        files = FileStore(hub.store)
+        while await hub.in_thread(files.delete_expired):
+            await asyncio.sleep(0.01)
         while await hub.in_thread(lambda: sweep_orphans(hub.store, hub.spool)):
             await asyncio.sleep(0.01)
         while await hub.in_thread(lambda: hub.store.vacuum(keep=SPARE)):

@@ -24,7 +24,9 @@ import uvicorn
 import batch
 from batch import __version__, fail_points, logs
 from batch.api.app import create_app
+from batch.api.batches.endpoints import line_endpoints
 from batch.api.http.connection_limits import protocol
+from batch.batches.service import BatchService
 from batch.errors import AlreadyRunning, BatchError, DiskFull
 from batch.folder.service import FolderService, make_inbox_and_outbox
 from batch.queue.hub import Hub, ModelState
@@ -94,10 +96,16 @@ class Supervisor:
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, self._signalled)
         folder = FolderService(settings, hub)
+        batches = BatchService(
+            hub,
+            line_endpoints(hub, settings.limits),
+            settings.state_dir / "batches",
+            max_line_bytes=settings.limits.body_bytes,
+        )
         servers = {
             kind: Server(
                 uvicorn.Config(
-                    create_app(kind, hub, settings),
+                    create_app(kind, hub, settings, batches),
                     log_config=None,
                     access_log=False,
                     lifespan="off",
@@ -131,6 +139,7 @@ class Supervisor:
         others = [
             asyncio.create_task(self._note_models(store, hub)),
             asyncio.create_task(Retention(settings, hub).run()),
+            asyncio.create_task(batches.run()),
         ]
         await folder.start()
         self._announce(ports)

@@ -19,16 +19,18 @@ from batch.api.errors import (
 from batch.api.http.access import AccessControl
 from batch.api.routes import ROUTERS
 from batch.api.server.metrics import count_ended_jobs
+from batch.batches.service import BatchService
 from batch.errors import BatchError
 from batch.queue.hub import Hub
 from batch.queue.jobs import Kind
 from batch.settings import Settings
 
 
-def create_app(kind: Kind, hub: Hub, settings: Settings) -> FastAPI:
-    """The app of one port. `app.state` holds kind, hub and settings for its routers."""
+def create_app(kind: Kind, hub: Hub, settings: Settings, batches: BatchService | None = None) -> FastAPI:
+    """The app of one port. `app.state` holds kind, hub, settings and batches for its routers."""
     app = FastAPI(title=f"batch {kind}", version=__version__, docs_url=None, redoc_url=None)
     app.state.kind, app.state.hub, app.state.settings = kind, hub, settings
+    app.state.batches = batches
     app.router.redirect_slashes = False
     for router in ROUTERS:
         app.include_router(router)
@@ -38,5 +40,5 @@ def create_app(kind: Kind, hub: Hub, settings: Settings) -> FastAPI:
     app.add_exception_handler(HTTPException, handle_http_error)
     app.add_exception_handler(ClientDisconnect, handle_disconnect)
     app.add_exception_handler(Exception, handle_bug)
-    app.add_middleware(AccessControl, limits=settings.limits, refusal=error_response)
+    app.add_middleware(AccessControl, limits=settings.limits, max_file_bytes=settings.files.max_bytes, refusal=error_response)
     return app

@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from batch.errors import BadRequest, BatchError, Cancelled, NotFound, QueueFull, Unavailable
+from batch.errors import BadRequest, BatchError, Cancelled, Conflict, DiskFull, NotFound, QueueFull, Unavailable
 
 LOADING_RETRY_S = 5
 """Retry-After of a 503: a model that loads, or a service that stops, takes about as long."""
@@ -41,11 +41,13 @@ def to_whisper_server_error(error: BatchError) -> dict[str, Any]:
 
 
 def retry_headers(error: BatchError) -> dict[str, str]:
-    """The Retry-After header of an error that passes by itself."""
+    """When an error passes by itself, and where OpenAI's clients should not try again."""
     if isinstance(error, QueueFull):
         return {"Retry-After": str(error.details.get("retry_after", 1))}
     if isinstance(error, Unavailable):
         return {"Retry-After": str(LOADING_RETRY_S)}
+    if isinstance(error, (Conflict, DiskFull)):
+        return {"x-should-retry": "false"}
     return {}
 
 

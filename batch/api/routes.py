@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
+from batch.api.batches import message_routes as message_batches
+from batch.api.batches import routes as batches
 from batch.api.chat_completions import routes as chat_completions
 from batch.api.completions import routes as completions
 from batch.api.embeddings import routes as embeddings
+from batch.api.files import routes as files
+from batch.api.files import upload_routes as uploads
 from batch.api.messages import routes as messages
 from batch.api.responses import routes as responses
 from batch.api.server import health, metrics, models, props, tokens
@@ -19,6 +23,10 @@ ROUTERS: tuple[APIRouter, ...] = (
     responses.router,
     messages.router,
     embeddings.router,
+    files.router,
+    uploads.router,
+    batches.router,
+    message_batches.router,
     openai_routes.router,
     whisper_server_routes.router,
     tokens.router,

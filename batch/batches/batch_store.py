@@ -28,7 +28,7 @@ MAX_REPORTED_PROBLEMS = 100
 _COLUMNS = (
     "sequence, id, dialect, endpoint, input_file, input_sha256, input_bytes, completion_window, status, created_at, priority, "
     "in_progress_at, expires_at, finalizing_at, completed_at, failed_at, expired_at, cancelling_at, cancelled_at, metadata, "
-    "output_lifetime_s, model, errors, read_bytes, read_lines, total, completed, failed, output_bytes, error_bytes, "
+    "output_lifetime_s, model, errors, read_bytes, read_lines, total, completed, failed, lost, output_bytes, error_bytes, "
     "output_file, error_file, input_tokens, cached_tokens, output_tokens, reasoning_tokens"
 )
 _LINE = "batch, line, custom_id, start, length, request_id, prefix, state, job"
@@ -262,6 +262,7 @@ class BatchStore:
         *,
         completed: int,
         failed: int,
+        lost: int,
         output_bytes: int,
         error_bytes: int,
         usage: TokenCounts,
@@ -272,12 +273,13 @@ class BatchStore:
             for line in lines:
                 transaction.execute("update batch_line set state='written' where batch=? and line=?", (line.batch, line.line))
             transaction.execute(
-                "update batch set completed=completed+?, failed=failed+?, output_bytes=?, error_bytes=?, "
+                "update batch set completed=completed+?, failed=failed+?, lost=lost+?, output_bytes=?, error_bytes=?, "
                 "input_tokens=input_tokens+?, cached_tokens=cached_tokens+?, output_tokens=output_tokens+?, "
                 "reasoning_tokens=reasoning_tokens+?, model=coalesce(nullif(?, ''), model) where sequence=?",
                 (
                     completed,
                     failed,
+                    lost,
                     output_bytes,
                     error_bytes,
                     usage.input_tokens,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Protocol
 
 import msgspec
 
 from batch.batches.rows import TokenCounts
+from batch.errors import BatchError
 from batch.payloads.job_payload import Payload, Result
 
 JsonObject = dict[str, object]
@@ -46,6 +46,6 @@ class LineEndpoint(Protocol):
         response made again after a crash is the same."""
         ...
 
-    def to_error(self, error: Mapping[str, object]) -> JsonObject:
-        """The body of an error response, from what BatchError.body gave."""
+    def to_error(self, error: BatchError) -> JsonObject:
+        """The body of an error response."""
         ...

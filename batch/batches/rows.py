@@ -160,6 +160,9 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     total: int = 0
     completed: int = 0
     failed: int = 0
+    """Lines in the error file."""
+    lost: int = 0
+    """Those of them that were not answered at all: the batch was cancelled or expired."""
     output_bytes: int = 0
     """Of the growing output file; what lies beyond was never accounted for and is cut off."""
     error_bytes: int = 0

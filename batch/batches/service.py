@@ -77,6 +77,11 @@ class BatchService:
         """Tasks counted so far in a batch that is being read, by its id."""
         hub.listen(self._job_ended)
 
+    @property
+    def endpoint_paths(self) -> tuple[str, ...]:
+        """Which endpoints batches may be made of."""
+        return tuple(self._endpoints)
+
     def wake(self) -> None:
         """Look at the batches soon: one was created or cancelled."""
         self._wake.set()
@@ -212,7 +217,7 @@ class BatchService:
             except DiskFull:
                 raise
             except BatchError as error:
-                refused.append((line, _error_line(line, error.status, endpoint.to_error(error.body()))))
+                refused.append((line, _error_line(line, error.status, endpoint.to_error(error))))
             else:
                 draft = Draft(
                     payload=job.payload,
@@ -246,16 +251,17 @@ class BatchService:
         bodies = await asyncio.to_thread(lambda: self._bodies(batch, [one.line for one in ended]))
         succeeded: list[tuple[BatchLine, bytes]] = []
         failed: list[tuple[BatchLine, bytes]] = []
-        usage, model = TokenCounts(), ""
+        usage, model, lost = TokenCounts(), "", 0
         for one, body in zip(ended, bodies, strict=True):
             try:
                 text, counts, name = await self._answer(batch, one, body)
             except _LineFailed as error:
                 failed.append((one.line, error.text))
+                lost += error.is_lost
             else:
                 succeeded.append((one.line, text))
                 usage, model = _sum(usage, counts), name or model
-        await self._record(batch, succeeded, failed, usage, model)
+        await self._record(batch, succeeded, failed, usage, model, lost)
         return True
 
     async def _answer(self, batch: Batch, ended: EndedLine, body: JsonObject) -> tuple[bytes, TokenCounts, str]:
@@ -263,9 +269,13 @@ class BatchService:
         line, endpoint = ended.line, self._endpoints[batch.endpoint]
         if ended.state is State.CANCELLED or ended.state is None:
             if batch.expired_at is not None:
-                raise _LineFailed(_lost_line(line, "batch_expired", "The batch's time was over before this line had ended."))
+                raise _LineFailed(
+                    _lost_line(line, "batch_expired", "The batch's time was over before this line had ended."), is_lost=True
+                )
             if batch.status is BatchStatus.CANCELLING:
-                raise _LineFailed(_lost_line(line, "batch_cancelled", "The batch was cancelled before this line had ended."))
+                raise _LineFailed(
+                    _lost_line(line, "batch_cancelled", "The batch was cancelled before this line had ended."), is_lost=True
+                )
             message = (
                 "The line's job was cancelled." if ended.state else "The line's job was removed before its result was read."
             )
@@ -281,7 +291,7 @@ class BatchService:
                 raise BatchError("The line's job has no result.")
             response = await asyncio.to_thread(partial(endpoint.to_response, body, result, job.id))
         except BatchError as error:
-            raise _LineFailed(_error_line(line, error.status, endpoint.to_error(error.body()))) from error
+            raise _LineFailed(_error_line(line, error.status, endpoint.to_error(error))) from error
         text = _response_line(line, 200, response.body)
         return text, response.usage, response.model
 
@@ -293,7 +303,8 @@ class BatchService:
         expired = batch.expired_at is not None or batch.status is not BatchStatus.CANCELLING
         code = "batch_expired" if expired else "batch_cancelled"
         message = "The batch's time was over" if expired else "The batch was cancelled"
-        await self._record(batch, [], [(line, _lost_line(line, code, f"{message} before this line ran.")) for line in lines])
+        entries = [(line, _lost_line(line, code, f"{message} before this line ran.")) for line in lines]
+        await self._record(batch, [], entries, lost=len(entries))
         return True
 
     async def _record(
@@ -303,6 +314,7 @@ class BatchService:
         failed: list[tuple[BatchLine, bytes]],
         usage: TokenCounts | None = None,
         model: str = "",
+        lost: int = 0,
     ) -> None:
         """Flush lines to the result files, then account for them."""
         current = await self._in_thread(lambda: self.store.batch(batch.id))
@@ -319,6 +331,7 @@ class BatchService:
                 lines,
                 completed=len(succeeded),
                 failed=len(failed),
+                lost=lost,
                 output_bytes=output_bytes,
                 error_bytes=error_bytes,
                 usage=usage or TokenCounts(),
@@ -375,9 +388,11 @@ class BatchService:
 
 
 class _LineFailed(Exception):
-    def __init__(self, text: bytes) -> None:
+    def __init__(self, text: bytes, *, is_lost: bool = False) -> None:
         super().__init__()
         self.text = text
+        self.is_lost = is_lost
+        """Whether the line was not answered because its batch is over."""
 
 
 def _response_line(line: BatchLine, status: int, body: JsonObject) -> bytes:

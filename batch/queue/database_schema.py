@@ -16,7 +16,7 @@ from batch.errors import BatchError
 if TYPE_CHECKING:
     from sqlite_utils.db import Database
 
-VERSION = 3
+VERSION = 4
 
 # `task` is huey's own table, with AUTOINCREMENT (huey's strict_fifo): ids are never reused, so a message put back under
 # its old id keeps its place in the line.
@@ -140,6 +140,10 @@ def migrate(path: Path) -> None:
     @migrations(name="0003 jobs by origin")
     def third(db: Database) -> None:
         _script(db, _BY_ORIGIN)
+
+    @migrations(name="0004 files, uploads, batches")
+    def fourth(db: Database) -> None:
+        _script(db, FILES_AND_BATCHES)
 
     conn = sqlite3.connect(path, timeout=30, isolation_level=None)
     # Page size and vacuum mode can only be chosen before the first table is written.

@@ -58,6 +58,18 @@ class Spool:
                 writer.write(chunk)
         return writer.sha256, writer.size
 
+    def make_durable(self, sha256: str) -> str:
+        """Flush bytes that are in the spool already to the disk; returns their name. Raises DiskFull."""
+        path = self.path(sha256)
+        with _disk_trouble(self.folder):
+            for name in (path, path.parent, self.folder):
+                descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+        return sha256
+
     @contextlib.contextmanager
     def _writer(self, durable: bool) -> Iterator[_Writer]:
         with _disk_trouble(self.folder):

@@ -3,6 +3,7 @@
 from batch.settings.sections import (
     Access,
     EmbeddingSettings,
+    FileSettings,
     FolderSettings,
     LimitSettings,
     ModelSettings,
@@ -18,6 +19,7 @@ from batch.settings.settings import Settings, default_models_dir
 __all__ = [
     "Access",
     "EmbeddingSettings",
+    "FileSettings",
     "FolderSettings",
     "LimitSettings",
     "ModelSettings",

@@ -154,6 +154,23 @@ class LimitSettings(Section):
     as in "vscode-webview://*"."""
 
 
+class FileSettings(Section):
+    """Files that clients upload, and batches made of them."""
+
+    max_bytes: int = Field(512 << 20, ge=1, le=MAX_FILE_BYTES)
+    """Largest file that may be uploaded."""
+    batch_bytes: int = Field(200 << 20, ge=1, le=MAX_FILE_BYTES)
+    """Largest input of a batch."""
+    upload_bytes: int = Field(8 << 30, ge=1, le=MAX_FILE_BYTES)
+    """Largest file that may be uploaded in parts."""
+    total_bytes: int = Field(0, ge=0, le=MAX_FILE_BYTES)
+    """Most bytes that all files may take together; 0: as many as the disk holds."""
+    batch_days: float = Field(30.0, ge=0, le=MAX_KEPT_DAYS)
+    """Days that a batch's input file is kept unless its client says otherwise; 0: until it is deleted."""
+    enforce_window: bool = False
+    """Whether a batch whose completion_window is over ends as expired; local hardware may need longer."""
+
+
 class RetentionSettings(Section):
     """How many days an ended job's row is kept, by origin; 0: for ever. With an inbox job goes what is known of its file,
     once that has left the inbox."""

@@ -17,6 +17,7 @@ from batch.settings.section import Section, UserPath, check_text
 from batch.settings.sections import (
     MAX_FILE_BYTES,
     EmbeddingSettings,
+    FileSettings,
     FolderSettings,
     LimitSettings,
     OutboxSettings,
@@ -80,6 +81,7 @@ class Settings(Section):
     outbox: OutboxSettings = OutboxSettings()
     queue: QueueSettings = QueueSettings()
     limits: LimitSettings = LimitSettings()
+    files: FileSettings = FileSettings()
     retention: RetentionSettings = RetentionSettings()
     fail_at: str = Field("", max_length=1000)
     """For tests only: the point of batch/fail_points.py at which a process of the service is killed, once."""

@@ -12,6 +12,7 @@ from batch.api.generation.chat_body import ChatGenerationBody
 from batch.api.generation.conversation import (
     ChatRequest,
     ContentPart,
+    FileSource,
     ImageSource,
     Turn,
     check_sizes,
@@ -245,9 +246,10 @@ def _part(part: PartBody, path: str, strict: bool, notes: list[str]) -> ContentP
 
 def _file(file: FileObject, path: str) -> ContentPart:
     if file.file_data is None:
-        raise BadRequest(
-            f"Field '{path}.file_data': is required, as a data: URL; files are not stored here", param=f"{path}.file_data"
-        )
+        if file.file_id is not None:
+            return FileSource(checked_id(file.file_id, f"{path}.file_id"), f"{path}.file_id")
+        message = f"Field '{path}.file_data': is required, as a data: URL, or 'file_id' of an uploaded file"
+        raise BadRequest(message, param=f"{path}.file_data")
     return read_document(file.file_data, f"{path}.file_data", filename=file.filename or "")
 
 

@@ -38,7 +38,16 @@ class DocumentSource:
     title: str = ""
 
 
-ContentPart = TextPart | ImageSource | DocumentSource
+@dataclass(frozen=True, slots=True)
+class FileSource:
+    """A picture, PDF or text that was uploaded before."""
+
+    file_id: str
+    path: str
+    """The field that names it."""
+
+
+ContentPart = TextPart | ImageSource | DocumentSource | FileSource
 
 
 @dataclass(slots=True)
@@ -85,7 +94,7 @@ class ChatRequest:
     """What a person should know: what was left out of the history."""
 
     @property
-    def sources(self) -> Iterator[ImageSource | DocumentSource]:
+    def sources(self) -> Iterator[ImageSource | DocumentSource | FileSource]:
         """Every picture and document, in order."""
         for turn in self.turns:
             for part in turn.parts:

@@ -10,8 +10,10 @@ import base64
 import binascii
 from collections.abc import AsyncIterator
 
-from batch.api.generation.conversation import ChatRequest, DocumentSource, ImageSource, Turn
-from batch.errors import BadRequest, TooLarge, UnsupportedMedia
+from batch.api.generation.conversation import ChatRequest, DocumentSource, FileSource, ImageSource, Turn
+from batch.api.generation.documents import text_document
+from batch.batches.file_store import FileStore
+from batch.errors import BadRequest, NotFound, TooLarge, UnsupportedMedia
 from batch.media.image import image_header
 from batch.media.pdf_pages import page_pictures
 from batch.payloads.chat import ImagePart, Message, Part, TextPart
@@ -27,7 +29,7 @@ async def keep_pictures(chat: ChatRequest, hub: Hub, limits: LimitSettings) -> t
 
     Raises BadRequest for what is no picture, TooLarge for too many, too big or too many pixels.
     """
-    pictures = sum(isinstance(source, ImageSource) for source in chat.sources)
+    pictures = sum(isinstance(source, (ImageSource, FileSource)) for source in chat.sources)
     if pictures > limits.images:
         raise TooLarge(f"The request holds {pictures} images; this service takes {limits.images} at most.")
     spooler = _Spooler(hub, limits, pictures)
@@ -62,8 +64,12 @@ class _Spooler:
                 case ImageSource():
                     yield await self._keep(await self._picture(part.url))
                 case DocumentSource():
-                    async for page in self._pages(part):
+                    data = await asyncio.to_thread(_decode_base64, part.base64, "document", self._limits.image_bytes)
+                    async for page in self._pages(data, part.title):
                         yield page
+                case FileSource():
+                    async for piece in self._stored(part):
+                        yield piece
 
     async def _picture(self, url: str) -> bytes:
         self._check_vision()
@@ -75,13 +81,41 @@ class _Spooler:
                 raise
             raise type(error)(f"Image {self._seen} of {self._pictures}: {error.message}") from None
 
-    async def _pages(self, document: DocumentSource) -> AsyncIterator[Part]:
+    async def _stored(self, source: FileSource) -> AsyncIterator[Part]:
+        """An uploaded file as parts of a message. Raises NotFound, and BadRequest for what no model here reads."""
+        files = FileStore(self._hub.store)
+        try:
+            file = await self._hub.in_thread(lambda: files.file(source.file_id))
+        except NotFound as error:
+            raise NotFound(f"Field '{source.path}': {error.message}", param=source.path) from None
+        path = self._hub.path(file.sha256)
+        if file.bytes > self._limits.image_bytes:
+            limit = self._limits.image_bytes
+            raise TooLarge(f"Field '{source.path}': the file has {file.bytes} bytes; {limit} are taken at most.")
+        data = await asyncio.to_thread(path.read_bytes)
+        if data.startswith(b"%PDF-"):
+            async for page in self._pages(data, file.filename):
+                yield page
+            return
+        try:
+            image_header(data, max_pixels=self._limits.image_pixels, max_bytes=self._limits.image_bytes)
+        except UnsupportedMedia:
+            try:
+                yield text_document(data.decode("utf-8-sig"), file.filename)
+            except UnicodeDecodeError:
+                message = f"Field '{source.path}': {file.filename} is neither a picture, a PDF nor a text in UTF-8"
+                raise BadRequest(message, param=source.path) from None
+            return
+        self._check_vision()
+        self.blobs.append(file.sha256)
+        yield ImagePart(blob=file.sha256)
+
+    async def _pages(self, data: bytes, title: str) -> AsyncIterator[Part]:
         """A document's pages as pictures, or as text where the model sees nothing."""
-        data = await asyncio.to_thread(_decode_base64, document.base64, "document", self._limits.image_bytes)
         room = self._limits.images - len(self.blobs)
         pages = await page_pictures(data, sees=self._sees(), max_pages=room)
-        if document.title:
-            yield TextPart(text=document.title)
+        if title:
+            yield TextPart(text=title)
         for page in pages:
             yield TextPart(text=page) if isinstance(page, str) else await self._keep(page)
 

@@ -24,6 +24,7 @@ from batch.payloads.model_info import ChatModelInfo
 from batch.payloads.questions import CountTokens
 from batch.queue.hub import Hub, Ticket
 from batch.queue.jobs import Draft, Kind, Origin, Priority
+from batch.settings import LimitSettings
 
 logger = logging.getLogger("batch.api")
 
@@ -113,7 +114,12 @@ def interactive_draft(payload: ChatPayload | CompletionPayload, blobs: tuple[str
 
 async def chat_payload(request: Request, chat: ChatRequest) -> tuple[ChatPayload, tuple[str, ...]]:
     """A chat's payload with its pictures in the spool, and their sha256 names. Raises BadRequest and TooLarge."""
-    messages, blobs = await keep_pictures(chat, hub_of(request), request.app.state.settings.limits)
+    return await chat_job(hub_of(request), request.app.state.settings.limits, chat)
+
+
+async def chat_job(hub: Hub, limits: LimitSettings, chat: ChatRequest) -> tuple[ChatPayload, tuple[str, ...]]:
+    """A chat's payload with its pictures in the spool, and their sha256 names. Raises BadRequest and TooLarge."""
+    messages, blobs = await keep_pictures(chat, hub, limits)
     thinking = chat.thinking
     payload = ChatPayload(
         messages=messages,

@@ -20,6 +20,9 @@ Headers = MutableMapping[bytes, str]
 """By lower-case name; of a header that stands twice the last one."""
 
 PREFLIGHT_AGE_S = 600
+FILE_PATH = "/v1/files"
+FORM_BYTES = 2 << 20
+"""Room for what a form holds besides its file."""
 MAX_QUOTED_CHARS = 200
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]/@\s]+)(:\d{1,5})?")
@@ -32,11 +35,16 @@ _REQUEST_ID = re.compile(r"[!-~]{1,128}")
 class AccessControl:
     """ASGI middleware, outermost: checks who asks, bounds the body, and adds the headers that every answer has."""
 
-    def __init__(self, app: ASGIApp, *, limits: LimitSettings, refusal: Callable[[BatchError, str], ASGIApp]) -> None:
-        """`refusal`: the answer that reports an error to the clients of a path."""
+    def __init__(
+        self, app: ASGIApp, *, limits: LimitSettings, max_file_bytes: int, refusal: Callable[[BatchError, str], ASGIApp]
+    ) -> None:
+        """`max_file_bytes`: the largest file that may be uploaded. `refusal`: the answer that reports an error to the
+        clients of a path."""
         self._app = app
         self._refusal = refusal
         self._limits = limits
+        body_bytes = max(limits.body_bytes, max_file_bytes + FORM_BYTES)
+        self._file_limits = limits.model_copy(update={"body_bytes": body_bytes})
         self._hosts = _patterns(limits.hosts)
         self._origins = _patterns(origin.rstrip("/") for origin in limits.origins)
 
@@ -61,7 +69,7 @@ class AccessControl:
             if doubled:
                 raise BadRequest(f"The request has more than one {min(doubled).decode().title()} header.")
             self._check(scope["method"], headers)
-            body = BoundedBody(receive, headers, self._limits)
+            body = BoundedBody(receive, headers, self._limits_of(scope["path"]))
         except BatchError as error:
             await self._refusal(error, scope["path"])(scope, receive, answer)
             return
@@ -70,6 +78,10 @@ class AccessControl:
             await answer({"type": "http.response.body"})
             return
         await self._app(scope, body.receive, answer)
+
+    def _limits_of(self, path: str) -> LimitSettings:
+        """A file may be larger than other bodies."""
+        return self._file_limits if path == FILE_PATH else self._limits
 
     def _check(self, method: str, headers: Headers) -> None:
         host, origin = headers.get(b"host"), headers.get(b"origin")

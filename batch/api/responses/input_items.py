@@ -7,6 +7,7 @@ from typing import Any
 
 from batch.api.generation.conversation import (
     ContentPart,
+    FileSource,
     ImageSource,
     Turn,
     checked_id,
@@ -119,18 +120,12 @@ class _InputReader:
             case "input_image":
                 url = fields.get("image_url")
                 if not isinstance(url, str):
-                    raise BadRequest(
-                        f"Field '{path}.image_url': 'image_url' is required, as a data: URL; files are not stored here",
-                        param=f"{path}.image_url",
-                    )
+                    return _stored_file(fields.get("file_id"), path, "image_url")
                 return ImageSource(url)
             case "input_file":
                 data = fields.get("file_data")
                 if not isinstance(data, str):
-                    raise BadRequest(
-                        f"Field '{path}.file_data': 'file_data' is required, as a data: URL; files are not stored here",
-                        param=f"{path}.file_data",
-                    )
+                    return _stored_file(fields.get("file_id"), path, "file_data")
                 name = fields.get("filename")
                 return read_document(data, f"{path}.file_data", filename=name if isinstance(name, str) else "")
             case kind if strict:
@@ -140,6 +135,14 @@ class _InputReader:
                     return TextPart(text=text)
                 self._notes.append(left_out(kind))
                 return None
+
+
+def _stored_file(file_id: Any, path: str, other: str) -> FileSource:
+    """A file that was uploaded before. Raises BadRequest where neither it nor the `other` field is there."""
+    if not isinstance(file_id, str):
+        message = f"Field '{path}.{other}': '{other}' is required, as a data: URL, or 'file_id' of an uploaded file"
+        raise BadRequest(message, param=f"{path}.{other}")
+    return FileSource(checked_id(file_id, f"{path}.file_id"), f"{path}.file_id")
 
 
 def _thought(item: ItemBody) -> str:

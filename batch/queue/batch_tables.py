@@ -32,6 +32,7 @@ create table batch (
   metadata text, output_lifetime_s integer, priority integer not null, model text, errors text,
   read_bytes integer not null default 0, read_lines integer not null default 0,
   total integer not null default 0, completed integer not null default 0, failed integer not null default 0,
+  lost integer not null default 0,
   output_bytes integer not null default 0, error_bytes integer not null default 0, output_file text, error_file text,
   input_tokens integer not null default 0, cached_tokens integer not null default 0,
   output_tokens integer not null default 0, reasoning_tokens integer not null default 0);

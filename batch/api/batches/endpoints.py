@@ -1,0 +1,136 @@
+"""The endpoints that batches may be made of, each read and answered as its own route does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import msgspec
+
+from batch.api.chat_completions.request import read_chat
+from batch.api.chat_completions.response import to_openai as to_chat_completion
+from batch.api.completions.request import read_completion
+from batch.api.completions.response import to_openai as to_text_completion
+from batch.api.errors import to_anthropic_error, to_openai_error
+from batch.api.generation.conversation import ChatRequest
+from batch.api.generation.jobs import chat_job, model_name
+from batch.api.jobs.answer_ids import creation_time, follow_job
+from batch.api.messages.request import read_messages_request
+from batch.api.messages.response import to_message
+from batch.api.responses.request import read_response_request
+from batch.api.responses.response import to_response
+from batch.batches.line_endpoint import JsonObject, LineEndpoint, LineJob, LineResponse
+from batch.batches.rows import TokenCounts
+from batch.errors import BadRequest, BatchError
+from batch.payloads.chat import ChatResult, Usage
+from batch.payloads.job_payload import Result
+from batch.payloads.json_text import encode
+from batch.queue.hub import Hub
+from batch.settings import LimitSettings
+
+T = TypeVar("T")
+ErrorBody = Callable[[BatchError], dict[str, Any]]
+
+
+class _ChatEndpoint:
+    """A chat API: `read` checks a body, `answer` makes its response of a result."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        limits: LimitSettings,
+        read: Callable[[bytes], tuple[Any, ChatRequest]],
+        answer: Callable[[Any, ChatResult, str, int], msgspec.Struct],
+        error_body: ErrorBody = to_openai_error,
+    ) -> None:
+        self._hub, self._limits = hub, limits
+        self._read, self._answer, self._error_body = read, answer, error_body
+
+    def count_tasks(self, body: JsonObject) -> int:
+        return 1
+
+    async def create_job(self, body: JsonObject) -> LineJob:
+        refuse_streams(body)
+        _, chat = await asyncio.to_thread(self._read, encode(body))
+        payload, blobs = await chat_job(self._hub, self._limits, chat)
+        return LineJob(payload=payload, blobs=blobs)
+
+    def to_response(self, body: JsonObject, result: Result, job: str) -> LineResponse:
+        follow_job(job)
+        request, chat = self._read(encode(body))
+        chat_result = cast(ChatResult, result)
+        model = model_name(self._hub, chat.model)
+        answer = self._answer(request, chat_result, model, creation_time())
+        return LineResponse(body=to_object(answer), usage=token_counts(chat_result.usage), model=model)
+
+    def to_error(self, error: BatchError) -> JsonObject:
+        return self._error_body(error)
+
+
+class _CompletionEndpoint:
+    """/v1/completions, one prompt a line."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+
+    def count_tasks(self, body: JsonObject) -> int:
+        return 1
+
+    async def create_job(self, body: JsonObject) -> LineJob:
+        refuse_streams(body)
+        _, payloads = await asyncio.to_thread(read_completion, encode(body))
+        if len(payloads) != 1:
+            raise BadRequest(f"'prompt' holds {len(payloads)} prompts: a line takes one", param="prompt")
+        return LineJob(payload=payloads[0])
+
+    def to_response(self, body: JsonObject, result: Result, job: str) -> LineResponse:
+        follow_job(job)
+        request, _ = read_completion(encode(body))
+        completion = cast(ChatResult, result)
+        model = model_name(self._hub, request.model_name)
+        answer = to_text_completion([completion], model, creation_time())
+        return LineResponse(body=to_object(answer), usage=token_counts(completion.usage), model=model)
+
+    def to_error(self, error: BatchError) -> JsonObject:
+        return to_openai_error(error)
+
+
+def refuse_streams(body: JsonObject) -> None:
+    """Raise BadRequest for what a line cannot be."""
+    for field in ("stream", "background"):
+        if body.get(field):
+            raise BadRequest(f"'{field}' cannot be true in a line of a batch: leave it out", param=field)
+
+
+def token_counts(usage: Usage) -> TokenCounts:
+    """A result's usage in the words of batches."""
+    return TokenCounts(
+        input_tokens=usage.prompt_tokens,
+        cached_tokens=usage.prompt_tokens_details.cached_tokens,
+        output_tokens=usage.completion_tokens,
+        reasoning_tokens=usage.completion_tokens_details.reasoning_tokens,
+    )
+
+
+def to_object(answer: Any) -> JsonObject:
+    """A response struct as a JSON object."""
+    return cast(JsonObject, msgspec.to_builtins(answer))
+
+
+def line_endpoints(hub: Hub, limits: LimitSettings) -> dict[str, LineEndpoint]:
+    """Every endpoint that a batch may name, by path."""
+    return {
+        "/v1/chat/completions": _ChatEndpoint(
+            hub, limits, read_chat, lambda body, result, model, created: to_chat_completion(result, model, created)
+        ),
+        "/v1/completions": _CompletionEndpoint(hub),
+        "/v1/responses": _ChatEndpoint(hub, limits, read_response_request, to_response),
+        "/v1/messages": _ChatEndpoint(
+            hub,
+            limits,
+            read_messages_request,
+            lambda body, result, model, created: to_message(result, model),
+            to_anthropic_error,
+        ),
+    }

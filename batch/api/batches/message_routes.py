@@ -1,0 +1,137 @@
+"""Anthropic's Message Batches API: /v1/messages/batches, the same jobs in other words."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import msgspec
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response, StreamingResponse
+
+from batch.api.batches.request import message_lines, read_message_batch
+from batch.api.batches.response import MessageBatchObject, MessageCounts, to_anthropic, to_message_result
+from batch.api.json_body import json_response
+from batch.api.openapi_schemas import NOTHING
+from batch.batches.batch_store import BatchStore
+from batch.batches.file_store import FileStore
+from batch.batches.rows import Batch, Dialect
+from batch.batches.service import BatchService
+from batch.errors import BadRequest, NotFound
+from batch.payloads.json_text import encode
+from batch.queue.hub import Hub
+from batch.queue.jobs import Priority
+
+router = APIRouter()
+
+ENDPOINT = "/v1/messages"
+MAX_PAGE = 1000
+PIECE_LINES = 500
+
+
+@router.post("/v1/messages/batches", openapi_extra=NOTHING)
+async def create_message_batch(request: Request) -> Response:
+    """Accept a list of requests, each of which is checked when it runs."""
+    hub: Hub = request.app.state.hub
+    service: BatchService = request.app.state.batches
+    requests = await asyncio.to_thread(read_message_batch, await request.body())
+    sha256, size = await asyncio.to_thread(lambda: hub.spool.keep_chunks(message_lines(requests, ENDPOINT), durable=True))
+    batch = await hub.in_thread(
+        lambda: service.store.create(
+            dialect=Dialect.ANTHROPIC,
+            endpoint=ENDPOINT,
+            input_sha256=sha256,
+            input_bytes=size,
+            completion_window="24h",
+            priority=Priority.BATCH,
+        )
+    )
+    service.wake()
+    return json_response(msgspec.structs.replace(_view(request, batch), request_counts=MessageCounts(processing=len(requests))))
+
+
+@router.get("/v1/messages/batches")
+async def list_message_batches(
+    request: Request,
+    after_id: str | None = None,
+    before_id: str | None = None,
+    limit: int = Query(20, ge=1, le=MAX_PAGE),
+) -> Response:
+    """Batches, newest first."""
+    if after_id is not None and before_id is not None:
+        raise BadRequest("after_id and before_id exclude each other: send one of them", param="before_id")
+    hub: Hub = request.app.state.hub
+    store = BatchStore(hub.store)
+    page, has_more = await hub.in_thread(
+        lambda: store.batches(Dialect.ANTHROPIC, after=after_id, before=before_id, limit=limit)
+    )
+    views = [_view(request, batch) for batch in page]
+    first, last = (views[0].id, views[-1].id) if views else (None, None)
+    return json_response({"data": views, "has_more": has_more, "first_id": first, "last_id": last})
+
+
+@router.get("/v1/messages/batches/{batch_id}")
+async def get_message_batch(request: Request, batch_id: str) -> Response:
+    """How far a batch is."""
+    return json_response(_view(request, await _batch(request, batch_id)))
+
+
+@router.post("/v1/messages/batches/{batch_id}/cancel")
+async def cancel_message_batch(request: Request, batch_id: str) -> Response:
+    """Stop a batch; what has ended keeps its results."""
+    hub: Hub = request.app.state.hub
+    service: BatchService = request.app.state.batches
+    batch = await hub.in_thread(lambda: service.store.cancel(batch_id, Dialect.ANTHROPIC))
+    service.wake()
+    return json_response(_view(request, batch))
+
+
+@router.delete("/v1/messages/batches/{batch_id}")
+async def delete_message_batch(request: Request, batch_id: str) -> Response:
+    """Remove an ended batch and its results."""
+    hub: Hub = request.app.state.hub
+    batch = await _batch(request, batch_id)
+    await hub.in_thread(lambda: BatchStore(hub.store).delete(batch_id))
+    for file_id in filter(None, (batch.output_file, batch.error_file)):
+        await hub.in_thread(lambda file_id=file_id: FileStore(hub.store).delete_file(file_id))  # type: ignore[misc]
+    return json_response({"id": batch_id, "type": "message_batch_deleted"})
+
+
+@router.get("/v1/messages/batches/{batch_id}/results")
+async def message_batch_results(request: Request, batch_id: str) -> Response:
+    """The results of an ended batch, a line each."""
+    hub: Hub = request.app.state.hub
+    batch = await _batch(request, batch_id)
+    if not batch.status.is_ended:
+        raise NotFound(f"The batch {batch_id} has not ended: its results come when processing_status is ended.")
+    files = FileStore(hub.store)
+    ids = [id for id in (batch.output_file, batch.error_file) if id]
+    paths = [hub.path((await hub.in_thread(lambda id=id: files.file(id))).sha256) for id in ids]  # type: ignore[misc]
+
+    def pieces() -> Iterator[bytes]:
+        piece: list[bytes] = []
+        for path in paths:
+            with path.open("rb") as lines:
+                for line in lines:
+                    piece.append(encode(to_message_result(msgspec.json.decode(line))) + b"\n")
+                    if len(piece) >= PIECE_LINES:
+                        yield b"".join(piece)
+                        piece.clear()
+        yield b"".join(piece)
+
+    return StreamingResponse(_in_threads(pieces()), media_type="application/x-jsonl")
+
+
+async def _in_threads(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+    while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+        yield piece
+
+
+async def _batch(request: Request, batch_id: str) -> Batch:
+    hub: Hub = request.app.state.hub
+    return await hub.in_thread(lambda: BatchStore(hub.store).batch(batch_id, Dialect.ANTHROPIC))
+
+
+def _view(request: Request, batch: Batch) -> MessageBatchObject:
+    address = f"{request.url.scheme}://{request.headers.get('host') or request.url.netloc}"
+    return to_anthropic(batch, address)
