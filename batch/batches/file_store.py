@@ -26,7 +26,7 @@ def new_public_id(prefix: str) -> str:
 def insert_file(transaction: Transaction, file: StoredFile) -> None:
     """Write a file's row and hold its bytes in the spool."""
     transaction.execute(
-        "insert into file (id, purpose, filename, bytes, sha256, created_at, expires_at) values (?,?,?,?,?,?,?)",
+        "insert into stored_file (id, purpose, filename, bytes, sha256, created_at, expires_at) values (?,?,?,?,?,?,?)",
         (file.id, file.purpose, file.filename, file.bytes, file.sha256, file.created_at, file.expires_at),
     )
     transaction.execute("insert or ignore into blob values (?,?,'file')", (file.id, file.sha256))
@@ -58,7 +58,7 @@ class FileStore:
 
     def file(self, id: str) -> StoredFile:
         """One file that has not expired. Raises NotFound."""
-        rows = self._store.read(f"select {_FILE} from file where id=?", (id,))
+        rows = self._store.read(f"select {_FILE} from stored_file where id=?", (id,))
         if not rows or _is_over(rows[0][6]):
             raise NotFound(f"No such File object: {id}", param="id")
         return _file(rows[0])
@@ -71,14 +71,14 @@ class FileStore:
             where.append("purpose=?")
             conditions.append(purpose)
         if after is not None:
-            rows = self._store.read("select sequence from file where id=?", (after,))
+            rows = self._store.read("select sequence from stored_file where id=?", (after,))
             if not rows:
                 raise BadRequest(f"'after': no such File object: {after}", param="after")
             where.append("sequence > ?" if ascending else "sequence < ?")
             conditions.append(rows[0][0])
         order = "asc" if ascending else "desc"
         rows = self._store.read(
-            f"select {_FILE} from file where {' and '.join(where)} order by sequence {order} limit ?",
+            f"select {_FILE} from stored_file where {' and '.join(where)} order by sequence {order} limit ?",
             (*conditions, limit + 1),
         )
         return [_file(row) for row in rows[:limit]], len(rows) > limit
@@ -86,14 +86,14 @@ class FileStore:
     def delete_file(self, id: str) -> None:
         """Remove a file; its bytes go once nothing else holds them. Raises NotFound."""
         with self._store.transaction(durable=True) as transaction:
-            if not transaction.execute("delete from file where id=?", (id,)).rowcount:
+            if not transaction.execute("delete from stored_file where id=?", (id,)).rowcount:
                 raise NotFound(f"No such File object: {id}", param="id")
 
     def total_bytes(self) -> int:
         """Bytes of all files and of parts that are not yet one, shared content counted once."""
         rows = self._store.read(
             "select coalesce(sum(bytes), 0) from (select sha256, max(bytes) bytes from "
-            "(select sha256, bytes from file union all select sha256, bytes from upload_part) group by sha256)"
+            "(select sha256, bytes from stored_file union all select sha256, bytes from upload_part) group by sha256)"
         )
         return int(rows[0][0])
 
@@ -102,7 +102,7 @@ class FileStore:
         now = int(time.time())
         with self._store.transaction() as transaction:
             gone = transaction.execute(
-                "delete from file where id in (select id from file where expires_at <= ? limit ?)", (now, limit)
+                "delete from stored_file where id in (select id from stored_file where expires_at <= ? limit ?)", (now, limit)
             ).rowcount
             late = transaction.execute(
                 "select id from upload where status='pending' and expires_at <= ? limit ?", (now, limit)

@@ -25,7 +25,7 @@ class LineJob(msgspec.Struct, frozen=True, kw_only=True):
 class LineResponse(msgspec.Struct, frozen=True, kw_only=True):
     """What a line's job answered."""
 
-    body: JsonObject
+    body: JsonObject | msgspec.Raw
     usage: TokenCounts = TokenCounts()
     model: str = ""
 

@@ -15,6 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
+import msgspec
+
 from batch.batches.batch_store import MAX_REPORTED_PROBLEMS, BatchStore, EndedLine
 from batch.batches.file_store import new_public_id
 from batch.batches.line_endpoint import JsonObject, LineEndpoint
@@ -395,7 +397,7 @@ class _LineFailed(Exception):
         """Whether the line was not answered because its batch is over."""
 
 
-def _response_line(line: BatchLine, status: int, body: JsonObject) -> bytes:
+def _response_line(line: BatchLine, status: int, body: JsonObject | msgspec.Raw) -> bytes:
     response = {"status_code": status, "request_id": line.request_id, "body": body}
     return encode({"id": line.request_id, "custom_id": line.custom_id, "response": response, "error": None}) + b"\n"
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 FILES_AND_BATCHES = """
-create table file (
+create table stored_file (
   sequence integer primary key autoincrement, id text not null unique, purpose text not null, filename text not null,
   bytes integer not null, sha256 text not null, created_at integer not null, expires_at integer);
-create index file_purpose on file (purpose, sequence);
-create index file_expires on file (expires_at) where expires_at is not null;
-create trigger file_delete after delete on file begin
+create index stored_file_purpose on stored_file (purpose, sequence);
+create index stored_file_expires on stored_file (expires_at) where expires_at is not null;
+create trigger stored_file_delete after delete on stored_file begin
   delete from blob where job = old.id;
 end;
 
@@ -50,4 +50,4 @@ create unique index batch_line_custom_id on batch_line (batch, custom_id);
 create index batch_line_state on batch_line (batch, state, prefix, line);
 create index batch_line_job on batch_line (job) where job is not null;
 """
-"""`file`'s and parts' bytes lie in the spool; `blob` rows under their ids (and the batch's, for its input) keep them there."""
+"""`stored_file`'s and parts' bytes lie in the spool; `blob` rows under their ids (and the batch's, for its input) keep them there."""

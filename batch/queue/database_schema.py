@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batch.errors import BatchError
+from batch.queue.batch_tables import FILES_AND_BATCHES
 
 if TYPE_CHECKING:
     from sqlite_utils.db import Database

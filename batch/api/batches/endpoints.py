@@ -12,6 +12,9 @@ from batch.api.chat_completions.request import read_chat
 from batch.api.chat_completions.response import to_openai as to_chat_completion
 from batch.api.completions.request import read_completion
 from batch.api.completions.response import to_openai as to_text_completion
+from batch.api.embeddings.request import EmbeddingRequest
+from batch.api.embeddings.response import read_vectors
+from batch.api.embeddings.response import to_openai as to_embeddings
 from batch.api.errors import to_anthropic_error, to_openai_error
 from batch.api.generation.conversation import ChatRequest
 from batch.api.generation.jobs import chat_job, model_name
@@ -24,9 +27,11 @@ from batch.batches.line_endpoint import JsonObject, LineEndpoint, LineJob, LineR
 from batch.batches.rows import TokenCounts
 from batch.errors import BadRequest, BatchError
 from batch.payloads.chat import ChatResult, Usage
+from batch.payloads.embedding import EmbeddingPayload, EmbeddingResult
 from batch.payloads.job_payload import Result
 from batch.payloads.json_text import encode
 from batch.queue.hub import Hub
+from batch.queue.jobs import Kind
 from batch.settings import LimitSettings
 
 T = TypeVar("T")
@@ -96,6 +101,40 @@ class _CompletionEndpoint:
         return to_openai_error(error)
 
 
+class _EmbeddingEndpoint:
+    """/v1/embeddings; every input of a line counts as a task."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+
+    def count_tasks(self, body: JsonObject) -> int:
+        value = body.get("input")
+        is_texts = isinstance(value, list) and not any(isinstance(item, int) for item in value)
+        return max(1, len(value)) if is_texts and isinstance(value, list) else 1
+
+    async def create_job(self, body: JsonObject) -> LineJob:
+        request = await asyncio.to_thread(EmbeddingRequest.read, encode(body))
+        blob = None if request.input_json is None else await self._hub.keep(request.input_json, durable=True)
+        payload = EmbeddingPayload(
+            inputs=request.inputs,
+            blob=blob,
+            truncate=request.truncate,
+            dimensions=request.dimensions,
+            query=request.is_query,
+        )
+        return LineJob(payload=payload, blobs=() if blob is None else (blob,))
+
+    def to_response(self, body: JsonObject, result: Result, job: str) -> LineResponse:
+        request, embedded = EmbeddingRequest.read(encode(body)), cast(EmbeddingResult, result)
+        vectors = read_vectors(embedded, None if embedded.blob is None else self._hub.path(embedded.blob))
+        model, tokens = request.model or self._hub.model(Kind.EMBEDDING).name, sum(embedded.tokens)
+        answer = b"".join(to_embeddings(vectors, model, tokens, as_base64=request.as_base64))
+        return LineResponse(body=msgspec.Raw(answer), usage=TokenCounts(input_tokens=tokens), model=model)
+
+    def to_error(self, error: BatchError) -> JsonObject:
+        return to_openai_error(error)
+
+
 def refuse_streams(body: JsonObject) -> None:
     """Raise BadRequest for what a line cannot be."""
     for field in ("stream", "background"):
@@ -125,6 +164,7 @@ def line_endpoints(hub: Hub, limits: LimitSettings) -> dict[str, LineEndpoint]:
             hub, limits, read_chat, lambda body, result, model, created: to_chat_completion(result, model, created)
         ),
         "/v1/completions": _CompletionEndpoint(hub),
+        "/v1/embeddings": _EmbeddingEndpoint(hub),
         "/v1/responses": _ChatEndpoint(hub, limits, read_response_request, to_response),
         "/v1/messages": _ChatEndpoint(
             hub,
