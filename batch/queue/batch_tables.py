@@ -50,4 +50,4 @@ create unique index batch_line_custom_id on batch_line (batch, custom_id);
 create index batch_line_state on batch_line (batch, state, prefix, line);
 create index batch_line_job on batch_line (job) where job is not null;
 """
-"""`stored_file`'s and parts' bytes lie in the spool; `blob` rows under their ids (and the batch's, for its input) keep them there."""
+"""Bytes of files and parts lie in the spool, where rows of `blob` under their ids keep them, and under a batch's its input."""
