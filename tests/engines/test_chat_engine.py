@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,6 +43,13 @@ from vlm_setup import (
 )
 
 STORY = "Once there was a red circle. It met a blue square on a hill."
+PAINT = {
+    "type": "function",
+    "function": {
+        "name": "paint",
+        "parameters": {"type": "object", "properties": {"colour": {"enum": ["red", "blue"]}}, "required": ["colour"]},
+    },
+}
 GOLD = "There is one shape. Its colour is red. Its form is a circle.\n"
 
 
@@ -148,6 +157,59 @@ def test_stop_strings_never_show_even_when_split_over_tokens(engine: VlmEngine, 
     assert result.choices[0].stopping_word == "blue square"
 
 
+@pytest.mark.parametrize("stop", ["\n", "|", "channel", ">", "<", "thought", "red"])
+@pytest.mark.parametrize("reasoning_format", ["auto", "none"])
+def test_a_stop_string_is_not_looked_for_in_the_thinking(
+    engine: VlmEngine, tmp_path: Path, stop: str, reasoning_format: str
+) -> None:
+    parts = [picture(tmp_path), {"type": "text", "text": "Describe this image."}]
+    free, stopped = (
+        engine.run(chat(tmp_path, parts, enable_thinking=True, reasoning_format=reasoning_format, generation={"stop": stops}))
+        for stops in ([], [stop])
+    )
+    thinking = f"<|channel>thought\n{GOLD}<channel|>" if reasoning_format == "none" else ""
+    assert content(free) == f"{thinking}a red circle"
+    assert content(stopped) == f"{thinking}a " if stop == "red" else content(free)
+    assert stopped.choices[0].message.reasoning_content == free.choices[0].message.reasoning_content
+    assert stopped.choices[0].stopping_word == (stop if stop == "red" else "")
+
+
+@pytest.mark.parametrize("stop", ['"', "{", "call", "paint", "|"])
+def test_a_stop_string_is_not_looked_for_in_a_call(engine: VlmEngine, tmp_path: Path, stop: str) -> None:
+    work = chat(
+        tmp_path,
+        "Paint it.",
+        tools=[PAINT],
+        tool_choice="required",
+        enable_thinking=False,
+        parallel_tool_calls=False,
+        generation={"max_tokens": 400, "stop": [stop]},
+    )
+    choice = engine.run(work).choices[0]
+    assert choice.finish_reason == "tool_calls"
+    assert set(json.loads(choice.message.tool_calls[0].function.arguments)) == {"colour"}
+
+
+def test_a_call_that_max_tokens_cuts_ends_with_length(engine: VlmEngine, tmp_path: Path) -> None:
+    work = chat(
+        tmp_path,
+        "Paint it.",
+        tools=[PAINT],
+        tool_choice="required",
+        enable_thinking=False,
+        generation={"max_tokens": 8},
+    )
+    assert engine.run(work).choices[0].finish_reason == "length"
+
+
+def test_a_stop_string_may_come_in_pieces_and_a_false_start_is_shown(engine: VlmEngine, tmp_path: Path) -> None:
+    for stop in ("red circle. It met a blue square on a moon", "circle.Z", "hill.\nmore"):
+        work = chat(tmp_path, "Tell me a story.", enable_thinking=False, generation={"stop": [stop]})
+        result = engine.run(work)
+        assert content(result).startswith(STORY) and streamed(work) == content(result)
+        assert result.choices[0].stop_type == "eos"
+
+
 def test_max_tokens_cuts_and_says_length(engine: VlmEngine, tmp_path: Path) -> None:
     result = engine.run(chat(tmp_path, "Tell me a story.", enable_thinking=False, generation={"max_tokens": 5}))
     assert result.choices[0].finish_reason == "length"
@@ -198,6 +260,60 @@ def test_logprobs_cover_every_token(engine: VlmEngine, tmp_path: Path) -> None:
     assert [item for event in deltas(work) if event.logprobs for item in event.logprobs.content] == items
 
 
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("reasoning_format", ["auto", "none"])
+@pytest.mark.parametrize("schema", [None, True])
+def test_logprobs_joined_are_the_content(
+    engine: VlmEngine, tmp_path: Path, stream: bool, reasoning_format: str, schema: bool | None
+) -> None:
+    generation = {"logprobs": True, "n_probs": 2, "max_tokens": 300, "json_schema": schema}
+    work = chat(
+        tmp_path,
+        "Tell me a story.",
+        enable_thinking=True,
+        reasoning_format=reasoning_format,
+        watched=stream,
+        generation={key: value for key, value in generation.items() if value is not None},
+    )
+    result = engine.run(work)
+    items = result.choices[0].logprobs.content
+    assert content(result)
+    assert b"".join(bytes(item.bytes) for item in items).decode() == content(result)
+    assert "".join(item.token for item in items) == content(result)
+    emitted = [item for event in deltas(work) if event.logprobs for item in event.logprobs.content]
+    assert emitted == (items if stream else [])
+
+
+def test_logprobs_of_a_call_are_not_the_contents(engine: VlmEngine, tmp_path: Path) -> None:
+    work = chat(
+        tmp_path,
+        "Paint it.",
+        tools=[PAINT],
+        tool_choice="required",
+        enable_thinking=False,
+        generation={"max_tokens": 100, "logprobs": True},
+    )
+    assert engine.run(work).choices[0].logprobs.content == []
+
+
+def test_probabilities_after_sampling_are_those_of_what_was_left(engine: VlmEngine, tmp_path: Path) -> None:
+    sampling = {"temperature": 1.0, "seed": 3, "top_k": 2, "top_p": 1.0, "min_p": 0.0}
+    generation = {**sampling, "logprobs": True, "n_probs": 5, "max_tokens": 20}
+    after, plain = (
+        engine.run(
+            chat(tmp_path, "Tell me a story.", enable_thinking=False, generation={**generation, "post_sampling_probs": which})
+        ).choices[0]
+        for which in (True, False)
+    )
+    assert after.message == plain.message
+    assert after.logprobs.post_sampling and not plain.logprobs.post_sampling
+    for item in after.logprobs.content:
+        probabilities = [math.exp(top.logprob) for top in item.top_logprobs]
+        assert 1 <= len(probabilities) <= 2
+        assert sum(probabilities) == pytest.approx(1.0, abs=1e-4)
+        assert item.logprob in [top.logprob for top in item.top_logprobs]
+
+
 def test_log_probabilities_of_a_stop_string_are_not_told(engine: VlmEngine, tmp_path: Path) -> None:
     for stop, last in ((" blue square", " a"), ("e square", " blu"), ("a blue square", " ")):
         work = chat(tmp_path, "Tell me a story.", enable_thinking=False, generation={"stop": [stop], "logprobs": True})
@@ -238,6 +354,20 @@ def test_logit_bias_bans_and_forces_tokens(engine: VlmEngine, tmp_path: Path) ->
         chat(tmp_path, "ping", enable_thinking=False, generation={"logit_bias": [["red", 100.0]], "max_tokens": 4})
     )
     assert "red" in content(forced)
+
+
+def test_too_many_texts_in_a_logit_bias_are_refused_before_anything_runs(engine: VlmEngine, tmp_path: Path) -> None:
+    request = {
+        "messages": [{"role": "user", "content": "ping"}],
+        "generation": {"logit_bias": [[f"word {i}", 1.0] for i in range(100_000)]},
+    }
+    started = time.perf_counter()
+    for ask in (lambda: count(engine, request), lambda: engine.run(chat(tmp_path, "ping", generation=request["generation"]))):
+        with pytest.raises(BadRequest, match="logit_bias"):
+            ask()
+    assert time.perf_counter() - started < 5
+    ids = {"logit_bias": [[i % 300, -0.1] for i in range(100_000)], "max_tokens": 2}
+    assert engine.run(chat(tmp_path, "ping", generation=ids)).usage.completion_tokens > 0
 
 
 def test_ignore_eos_runs_to_the_limit_without_the_repetition_guard(engine: VlmEngine, tmp_path: Path) -> None:

@@ -53,6 +53,20 @@ def test_a_picture_of_any_size_costs_70_to_1120_tokens(engine: VlmEngine, tmp_pa
     assert 40 <= result.usage.prompt_tokens - alone <= 1130
 
 
+@pytest.mark.parametrize(
+    "size", [(40_000, 100), (100, 60_000), (24_000, 250), (30_000, 1), (1, 30_000), (65_000, 1500)], ids=str
+)
+def test_a_picture_that_is_very_long_is_squeezed_and_harms_nobody(
+    engine: VlmEngine, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    """Beyond the projector's positions llama.cpp would end the process."""
+    image = drawn(tmp_path, *size)
+    alone = count_tokens(engine, {"messages": [{"role": "user", "content": [ASK]}]})
+    result = engine.run(chat(tmp_path, [image, ASK], generation={"max_tokens": 3}))
+    assert 40 <= result.usage.prompt_tokens - alone <= 1130
+    assert content(engine.run(chat(tmp_path, [drawn(tmp_path, 256, 256), ASK], enable_thinking=False))) == "a red circle"
+
+
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF"])
 def test_a_picture_of_any_format_is_seen(engine: VlmEngine, tmp_path: Path, form: str) -> None:
     result = engine.run(chat(tmp_path, [drawn(tmp_path, 256, 256, form=form), ASK], enable_thinking=False))

@@ -10,7 +10,7 @@ import pytest
 
 import vlm_setup
 from batch.workers.chat.engine import VlmEngine
-from vlm_setup import chat, content, metrics, picture
+from vlm_setup import chat, content, count_tokens, metrics, picture
 
 
 @pytest.fixture
@@ -161,3 +161,63 @@ def test_a_cached_answer_is_the_answer_for_a_picture_beyond_the_window(engine: V
     again = engine.run(chat(tmp_path, parts))
     assert content(again) == content(fresh)
     assert cached(again) > 1000
+
+
+def asks(engine: VlmEngine, folder: Path, messages: list[dict[str, Any]]) -> Any:
+    return engine.run(chat(folder, None, messages=messages, generation={"max_tokens": 4}))
+
+
+def with_question(system: str, question: str) -> list[dict[str, Any]]:
+    return [{"role": "system", "content": system}, {"role": "user", "content": question}]
+
+
+def test_a_system_prompt_stays_cached_behind_a_strangers_request(engine: VlmEngine, tmp_path: Path) -> None:
+    system = "red circle " * 1150
+    common = count_tokens(engine, {"messages": with_question(system, "")}) - 10
+    asks(engine, tmp_path, with_question(system, "What is the first thing?"))
+    for question in ("And the second one?", "blue square " * 40, "Tell me more."):
+        stranger = asks(engine, tmp_path, [{"role": "user", "content": f"ping {question[:8]}"}])
+        assert stranger.usage.prompt_tokens < 40
+        result = asks(engine, tmp_path, with_question(system, question))
+        assert cached(result) >= 0.95 * common
+
+
+def test_two_long_prompts_that_take_turns_both_stay_cached(engine: VlmEngine, tmp_path: Path) -> None:
+    systems = ["black circle " * 2300, "blue square " * 2300]
+    for turn in range(3):
+        for system in systems:
+            result = asks(engine, tmp_path, with_question(system, f"Question {turn}: what is it?"))
+            assert turn == 0 or cached(result) >= 0.95 * result.usage.prompt_tokens
+
+
+def test_a_document_is_cached_though_the_question_stands_in_the_same_message(engine: VlmEngine, tmp_path: Path) -> None:
+    document = "orange triangle " * 1150
+    for turn, question in enumerate(("What is it?", "How many are there of them in all?", "Why?")):
+        result = asks(engine, tmp_path, [{"role": "user", "content": document + question}])
+        assert turn == 0 or cached(result) >= 0.95 * result.usage.prompt_tokens
+        asks(engine, tmp_path, [{"role": "user", "content": "ping"}])
+
+
+def test_an_answer_from_a_checkpoint_is_the_answer(engine: VlmEngine, tmp_path: Path) -> None:
+    system = "green square " * 800
+    for question in ("Tell me a story.", "ping"):
+        asks(engine, tmp_path, with_question(system, question))
+        asks(engine, tmp_path, [{"role": "user", "content": "ping"}])
+    again, fresh = (
+        engine.run(chat(tmp_path, None, messages=with_question(system, "Tell me a story."), generation={"cache_prompt": keep}))
+        for keep in (True, False)
+    )
+    assert cached(again) > 1500 and cached(fresh) == 0
+    assert again.choices == fresh.choices
+
+
+def test_checkpoints_count_as_host_memory_too(tmp_path: Path) -> None:
+    bound = 3_000_000
+    engine = vlm_setup.loaded(tmp_path, cache_bytes=bound)
+    try:
+        for i in range(4):
+            asks(engine, tmp_path, with_question(f"{i} circle " * 1000, "What is it?"))
+            asks(engine, tmp_path, [{"role": "user", "content": "ping"}])
+            assert metrics(engine).cache_bytes <= bound
+    finally:
+        engine.close()

@@ -50,6 +50,11 @@ class ImageSizeLimits:
         max_side = min(int(table.shape[1]) * position, _GEMMA4_MAX_TOKENS * align) // align * align
         return cls(align, max_side, _GEMMA4_MIN_TOKENS * align**2, _GEMMA4_MAX_TOKENS * align**2)
 
+    @property
+    def max_tokens(self) -> int:
+        """Most tokens of a picture; 0: not known."""
+        return self.max_area // self.align**2 if self.align else 0
+
     def fit(self, width: int, height: int) -> tuple[int, int]:
         """The size to give a picture before the preprocessor sees it: nearly always its own.
 

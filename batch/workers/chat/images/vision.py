@@ -27,6 +27,7 @@ Embedding = np.ndarray[Any, np.dtype[np.float32]]
 
 _PROBE_SIZES = tuple((side, side * ratio) for side in (64, 448, 896, 1344, 2048, 4096) for ratio in (1, 2, 4, 16))
 """Picture sizes whose token counts tell how many tokens a picture can have."""
+_TOKENS_GRAIN = 64
 
 
 @dataclass(slots=True, eq=False)
@@ -148,9 +149,11 @@ class Vision:
         return self._cut_into_chunks(sha256, *self._size_limits.fit(*read_size()), None).n_tokens
 
     def _probe_chunk_tokens(self) -> int:
-        sizes = {size for long, short in _PROBE_SIZES for size in ((long, short), (short, long))}
+        sizes = {size for a, b in _PROBE_SIZES for size in ((a, b), (b, a))}
         images = (self._cut_into_chunks("", *self._size_limits.fit(*size), None, bounded=False) for size in sizes)
-        return max((chunk.n_tokens for image in images for chunk in image.chunks), default=0)
+        longest = max((chunk.n_tokens for image in images for chunk in image.chunks), default=0)
+        # A size in between may need a few tokens more.
+        return -(-max(longest, self._size_limits.max_tokens) // _TOKENS_GRAIN) * _TOKENS_GRAIN
 
     def _cut_into_chunks(
         self, sha256: str, width: int, height: int, pixels: np.ndarray[Any, Any] | None, *, bounded: bool = True
