@@ -8,6 +8,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pillow_heif
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -19,6 +20,10 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "HEIF", "AVIF")
 _NAMES = "JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC and AVIF"
 _BAND = 1 << 20
 """Pixels that are laid on white at a time."""
+MAX_JPEG_SCANS = 100
+"""A progressive JPEG has about ten; each one makes the decoder go over all pixels again."""
+_SCAN_MARKER = b"\xff\xda"
+_READ_BYTES = 1 << 20
 _ORIENTATION = 0x0112
 
 pillow_heif.register_heif_opener()
@@ -65,6 +70,8 @@ def _opened(source: bytes | str | os.PathLike[str], max_pixels: int, max_bytes: 
         try:
             image = stack.enter_context(Image.open(file, formats=_FORMATS))
             _check(image.width, image.height, max_pixels)
+            if image.format in ("JPEG", "MPO"):
+                _check_scans(file)
             yield image
         except BatchError:
             raise
@@ -85,6 +92,19 @@ def _check(width: int, height: int, max_pixels: int) -> None:
         raise BadRequest(f"The image is damaged: it says it is {width} x {height} pixels.")
     if width * height > max_pixels:
         raise TooLarge(f"The image has {width} x {height} pixels; at most {max_pixels:,} are taken (limits.image_pixels).")
+
+
+def _check_scans(file: BinaryIO) -> None:
+    """Refuse a JPEG of thousands of scans; the file is left where it stood."""
+    stood, scans, last = file.tell(), 0, b""
+    file.seek(0)
+    # Inside compressed data the marker's first byte is always followed by another one than the marker's second.
+    while data := file.read(_READ_BYTES):
+        scans += (last + data).count(_SCAN_MARKER)
+        last = data[-1:]
+    file.seek(stood)
+    if scans > MAX_JPEG_SCANS:
+        raise BadRequest(f"The image is a JPEG of {scans:,} scans; at most {MAX_JPEG_SCANS} are decoded: save it anew.")
 
 
 def _reason(error: Exception) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import time
 import zlib
 from pathlib import Path
 
@@ -248,3 +249,49 @@ _SEEDS = [encoded(half_red(), f) for f in ("JPEG", "PNG", "WEBP", "GIF", "BMP", 
 )
 def test_a_file_is_what_its_content_says_then_what_its_name_says(head: bytes, name: str, kind: str) -> None:
     assert kind_of(head, name) == kind
+
+
+def progressive_jpeg(width: int, height: int, scans: int) -> bytes:
+    """A grey picture whose coefficients, all 0, come in ever more scans, each of which says so in a few bytes."""
+
+    def segment(marker: int, data: bytes) -> bytes:
+        return bytes([0xFF, marker]) + struct.pack(">H", len(data) + 2) + data
+
+    def packed(bits: str) -> bytes:
+        bits += "1" * (-len(bits) % 8)
+        return int(bits, 2).to_bytes(len(bits) // 8, "big").replace(b"\xff", b"\xff\0")
+
+    blocks = -(-width // 8) * -(-height // 8)
+    run = 1 << 14  # blocks without a coefficient, in one code: EOB14 and how many more
+    ends = packed(("0" + format(run - 1, "014b")) * -(-blocks // (2 * run - 1)))
+    one_code = bytes([1] + [0] * 15)
+    head = [
+        b"\xff\xd8",
+        segment(0xDB, b"\0" + b"\1" * 64),
+        segment(0xC2, struct.pack(">BHHB", 8, height, width, 1) + b"\1\x11\0"),
+        segment(0xC4, b"\0" + one_code + b"\0"),
+        segment(0xC4, b"\x10" + one_code + b"\xe0"),
+        segment(0xDA, b"\1\1\0\0\0\0") + packed("0" * blocks),
+    ]
+    more = [segment(0xDA, b"\1\1\0" + bytes([k, k, 0])) + ends for k in (1 + i % 63 for i in range(scans - 1))]
+    return b"".join([*head, *more, b"\xff\xd9"])
+
+
+def test_a_jpeg_of_thousands_of_scans_is_refused_at_once(tmp_path: Path) -> None:
+    """Each scan costs a pass over 99.8 million pixels, and takes 150 bytes: decoding would go on for minutes."""
+    data = progressive_jpeg(9990, 9990, 5000)
+    assert len(data) < 2_000_000
+    path = tmp_path / "x.jpg"
+    path.write_bytes(data)
+    started = time.process_time()
+    for source in (data, path):
+        for read in (image_header, lambda source: open_image(source, PIXELS, BYTES)):
+            with pytest.raises(BadRequest, match="5,000 scans"):
+                read(source)
+    assert time.process_time() - started < 1
+
+
+def test_an_ordinary_progressive_jpeg_is_read() -> None:
+    assert open_image(progressive_jpeg(64, 48, 60), PIXELS, BYTES).size == (64, 48)
+    progressive = encoded(half_red(64, 32), "JPEG", progressive=True)
+    assert near(open_image(progressive, PIXELS, BYTES).getpixel((5, 10)), RED)
