@@ -11,8 +11,9 @@ PYTHON ?= python3
 PYTEST ?= -n 2
 VENV := .venv
 BIN := $(VENV)/bin
-# another CMAKE_ARGS (a GPU build, say) installs again
-ARGS := $(shell printf '%s' "$(CMAKE_ARGS)" | cksum | cut -d' ' -f1)
+# another CMAKE_ARGS (a GPU build, say) installs again, and so does another processor: its build must be probed there
+PROCESSOR := $(shell grep -m1 -E '^(flags|Features)' /proc/cpuinfo 2>/dev/null | cksum | cut -d' ' -f1)
+ARGS := $(shell printf '%s' "$(CMAKE_ARGS) $(PROCESSOR)" | cksum | cut -d' ' -f1)
 LOCKS := requirements.lock requirements-dev.lock requirements-build.lock
 # what takes long or needs more than this package runs in CI
 CI_ONLY := drill or slow or peer or browser or postgres
