@@ -135,7 +135,7 @@ class ChatPayload(_Struct, tag="chat", tag_field="task", frozen=True, kw_only=Tr
     reasoning_format: Literal["none", "auto", "deepseek"] = "auto"
     """"none" leaves thinking inside content; the others split it into reasoning_content."""
     reasoning_budget: int = -1
-    """Most tokens of thinking; -1: no limit."""
+    """Most tokens of thinking; -1: the setting vlm.thinking_budget, no limit by default."""
     chat_template_kwargs: dict[str, Any] = {}
     n: int = 1
     """Choices."""

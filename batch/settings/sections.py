@@ -46,6 +46,10 @@ class VlmSettings(ModelSettings):
     """Tokens of context; 0: the model's own ("unlimited")."""
     cache_bytes: int = Field(1 << 30, ge=0, le=MAX_FILE_BYTES)
     """Host memory for the prompts of recent conversations."""
+    thinking: Literal["auto", "on", "off"] = "auto"
+    """Whether a model that can think does so where a request does not say; auto: as its chat template has it."""
+    thinking_budget: int = Field(-1, ge=-1, le=2**31 - 1)
+    """Most tokens of thinking where a request does not say; -1: no limit."""
 
 
 class EmbeddingSettings(ModelSettings):

@@ -198,6 +198,25 @@ def test_the_thinking_ends_at_its_budget_and_the_answer_follows(engine: VlmEngin
     assert answer == content(bound)
 
 
+def test_thinking_and_its_budget_can_be_set_for_all_requests(tmp_path: Path) -> None:
+    for setting, budget, asked, thinks in (
+        ("off", -1, None, False),
+        ("off", -1, True, True),
+        ("on", -1, None, True),
+        ("on", -1, False, False),
+        ("auto", 4, None, True),
+    ):
+        engine = vlm_setup.loaded(tmp_path, thinking=setting, thinking_budget=budget)
+        try:
+            request = {} if asked is None else {"enable_thinking": asked}
+            result = engine.run(chat(tmp_path, "Tell me a story.", **request))
+            n = result.usage.completion_tokens_details.reasoning_tokens
+            assert (n > 0) is thinks
+            assert budget < 0 or n <= 2 + budget + 1
+        finally:
+            engine.close()
+
+
 def test_no_budget_changes_nothing(engine: VlmEngine, tmp_path: Path) -> None:
     free = engine.run(chat(tmp_path, "Tell me a story.", enable_thinking=True))
     assert engine.run(chat(tmp_path, "Tell me a story.", enable_thinking=True, reasoning_budget=-1)).choices == (free.choices)

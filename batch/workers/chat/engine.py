@@ -107,7 +107,8 @@ class VlmEngine:
         bos, eos = model.token_text(model.bos), model.token_text(model.eos)
         template = ChatTemplate(source, bos, eos, control=control, user_defined=user_defined)
         dialect = dialects.for_template(source)
-        self._maker = PromptMaker(model, template, dialect)
+        thinks_by_default = {"auto": None, "on": True, "off": False}[vlm.thinking]
+        self._maker = PromptMaker(model, template, dialect, thinks_by_default=thinks_by_default)
         defaults = model_defaults(model, msgspec.convert(resolved.sampling, SamplingParams))
         self._planner = TaskPlanner(model, self._vision, self._maker, dialect, defaults, context.n_ctx, self._settings)
         self._warm_up(model, context)

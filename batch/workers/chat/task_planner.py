@@ -47,6 +47,7 @@ class TaskPlanner:
         self._dialect = dialect
         self._defaults = defaults
         self._n_ctx = n_ctx
+        self._thinking_budget = settings.vlm.thinking_budget
         self._limits = settings.limits
         self._spool = Spool(settings.state_dir / "spool")
         self._shown_tokens = self._find_shown_tokens()
@@ -95,7 +96,7 @@ class TaskPlanner:
         task.shown_tokens = self._shown_tokens
         task.is_thinking_in_content = payload.reasoning_format == "none"
         if self._dialect.thinking:
-            task.thinking_budget = payload.reasoning_budget
+            task.thinking_budget = payload.reasoning_budget if payload.reasoning_budget >= 0 else self._thinking_budget
             task.end_of_thinking = self._model.tokenize(self._dialect.thinking[1])
         task.parser = lambda: self._dialect.parser(
             reasoning_format=payload.reasoning_format,

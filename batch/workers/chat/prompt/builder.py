@@ -53,7 +53,11 @@ class PromptText:
 class PromptMaker:
     """Makes prompts for one model. May be used from any thread."""
 
-    def __init__(self, model: Model, template: ChatTemplate, dialect: Dialect) -> None:
+    def __init__(
+        self, model: Model, template: ChatTemplate, dialect: Dialect, *, thinks_by_default: bool | None = None
+    ) -> None:
+        """`thinks_by_default`: whether to think where a request does not say; None: as the dialect has it."""
+        self._thinks_by_default = dialect.enable_thinking if thinks_by_default is None else thinks_by_default
         self._model = model
         self._template = template
         self._dialect = dialect
@@ -70,7 +74,7 @@ class PromptMaker:
             messages.pop()
             thinking = bool(thinking)
         if thinking is None:
-            thinking = self._dialect.enable_thinking
+            thinking = self._thinks_by_default
         tools = request.get("tools") if request.get("tool_choice") != "none" else None
         segments = self._template.render_segments(messages, tools=tools or None, enable_thinking=thinking, kwargs=kwargs)
         if prefill:
