@@ -29,8 +29,9 @@ from batch.api.http.connection_limits import protocol
 from batch.batches.service import BatchService
 from batch.errors import AlreadyRunning, BatchError, DiskFull
 from batch.folder.service import FolderService, make_inbox_and_outbox
-from batch.queue.hub import Hub, ModelState
+from batch.queue.hub import Hub
 from batch.queue.jobs import Kind
+from batch.queue.model_state import ModelState
 from batch.queue.spool import Spool
 from batch.queue.store import Store
 from batch.retention import Retention
@@ -77,7 +78,7 @@ class Supervisor:
             make_inbox_and_outbox(settings)
         with self._only_one(), contextlib.ExitStack() as sockets:
             logs.to_file(settings)
-            listening = {kind: sockets.enter_context(_listen(kind, getattr(settings, kind.value).port)) for kind in Kind}
+            listening = {kind: sockets.enter_context(_listen(kind, settings.model_of(kind).port)) for kind in Kind}
             ports = {kind: int(sock.getsockname()[1]) for kind, sock in listening.items()}
             store = Store(settings.database)
             try:
@@ -91,7 +92,7 @@ class Supervisor:
         abandoned = store.abandon_waited()
         if abandoned:
             logger.info("%d requests whose callers went down with the last service are cancelled", abandoned)
-        hub = Hub(store, Spool(settings.state_dir / "spool"), settings.state_dir, most_waiting=settings.queue.waiting)
+        hub = Hub(store, Spool(settings.state_dir / "spool"), settings.state_dir, max_waiting=settings.queue.waiting)
         await hub.start()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, self._signalled)
@@ -129,7 +130,7 @@ class Supervisor:
                     "ports": {str(k): p for k, p in ports.items()},
                     "profile": settings.profile,
                     "version": __version__,
-                    "models": {str(k): getattr(settings, k.value).model for k in Kind},
+                    "models": {str(k): settings.model_of(k).model for k in Kind},
                 },
                 **{f"model:{kind}": _model_note(hub.model(kind)) for kind in Kind},
             }
@@ -199,7 +200,7 @@ class Supervisor:
                 # Hub knows why. A model may be fetched or mended meanwhile, so it is tried again, but not often.
                 state = hub.model(kind)
                 if state.status != "failed":
-                    hub.set_model(kind, status="failed", error=f"The {kind} worker could not start: see the log.")
+                    hub.models.update(kind, status="failed", error=f"The {kind} worker could not start: see the log.")
                 logger.error("%s: %s", kind, hub.model(kind).error)
                 await hub.turn_away(kind)
                 pause = min(60.0, max(5.0, pause * 2))
@@ -254,7 +255,7 @@ class Supervisor:
         written: dict[Kind, dict[str, Any]] = {}
         lost = False
         while True:
-            changed, told, lost = hub.model_change(), lost, False
+            changed, told, lost = hub.models.next_change(), lost, False
             for kind in Kind:
                 state = hub.model(kind)
                 note = _model_note(state)
@@ -263,7 +264,7 @@ class Supervisor:
                         written[kind] = note
                     else:
                         lost = True
-                hub.show(kind, state)
+                hub.models.mark_recorded(kind, state)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(changed.wait(), _NOTE_AGAIN if lost else None)
 

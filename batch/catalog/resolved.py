@@ -9,7 +9,8 @@ from pathlib import Path
 from batch.catalog.entry import Entry, Licence, entries, profile
 from batch.catalog.fetched import check, check_magic, look
 from batch.errors import ModelProblem
-from batch.settings import EmbeddingSettings, ModelSettings, Settings, VlmSettings
+from batch.model_kind import Kind
+from batch.settings import EmbeddingSettings, Settings, VlmSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,21 +36,21 @@ class Resolved:
     """What goes before a question to search with, for an embedding model."""
 
 
-def configured(settings: Settings, kind: str) -> Entry | None:
+def configured(settings: Settings, kind: Kind) -> Entry | None:
     """The catalogue's entry that the settings name for `kind`; None when they name a path."""
-    model = _section(settings, kind).model
+    model = settings.model_of(kind).model
     if not model:
         return profile(settings.profile)[kind]
     return next((found for found in entries() if found.name == model), None)
 
 
-def resolve(settings: Settings, kind: str) -> Resolved:
-    """Where the model of `kind` ("vlm", "embedding", "stt") lies.
+def resolve(settings: Settings, kind: Kind) -> Resolved:
+    """Where the model of `kind` lies.
 
     Raises ModelProblem: one sentence that says what is missing or damaged and the way to get it. Reads a file
     through only once after it was fetched or changed, so it is quick at every later start.
     """
-    section = _section(settings, kind)
+    section = settings.model_of(kind)
     chosen = configured(settings, kind)
     if chosen is None:
         found = _local(settings, kind, section.model)
@@ -80,13 +81,6 @@ def vad(settings: Settings) -> Path | None:
     return _fetched(settings, known).path
 
 
-def _section(settings: Settings, kind: str) -> ModelSettings:
-    section = getattr(settings, str(kind), None)
-    if not isinstance(section, ModelSettings):
-        raise ModelProblem(f'There is no kind of model "{kind}"; there are vlm, embedding and stt.')
-    return section
-
-
 def _fetched(settings: Settings, chosen: Entry) -> Resolved:
     state = look(chosen, settings.models_dir)
     if state.missing:
@@ -110,7 +104,7 @@ def _fetched(settings: Settings, chosen: Entry) -> Resolved:
     )
 
 
-def _local(settings: Settings, kind: str, text: str) -> Resolved:
+def _local(settings: Settings, kind: Kind, text: str) -> Resolved:
     path = _file(settings, f"{kind}.model", text)
     check_magic(path, kind)
     return Resolved(path.stem, kind, path)

@@ -21,6 +21,7 @@ import typer
 from batch.cli.app import Home, Json
 from batch.cli.models import Profile, effective, service
 from batch.errors import ModelProblem
+from batch.model_kind import Kind
 
 if TYPE_CHECKING:
     from batch.settings import Settings
@@ -60,9 +61,9 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield _sqlite()
     yield from _libraries()
     yield _graphics()
-    for kind in ("vlm", "embedding", "stt"):
+    for kind in Kind:
         yield _port(settings, kind)
-    for kind in ("vlm", "embedding", "stt"):
+    for kind in Kind:
         yield _model(settings, kind)
     yield _folder("home", settings.home)
     yield _folder("models folder", settings.models_dir)
@@ -129,8 +130,8 @@ def _ask(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
 
 
-def _port(settings: Settings, kind: str) -> Finding:
-    port = getattr(settings, kind).port
+def _port(settings: Settings, kind: Kind) -> Finding:
+    port = settings.model_of(kind).port
     what = f"port of {kind}"
     if port == 0:
         return Finding(what, "a free one is taken at start")
@@ -150,7 +151,7 @@ def _port(settings: Settings, kind: str) -> Finding:
     return Finding(what, f"{port} is free")
 
 
-def _model(settings: Settings, kind: str) -> Finding:
+def _model(settings: Settings, kind: Kind) -> Finding:
     from batch.catalog import resolve
 
     try:

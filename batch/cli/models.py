@@ -14,6 +14,7 @@ import typer
 from batch.cli.app import Home, Json
 from batch.cpu_sharing import alive
 from batch.errors import ModelProblem
+from batch.model_kind import Kind
 
 if TYPE_CHECKING:
     from batch.catalog import Entry
@@ -105,7 +106,7 @@ def table(settings: Settings) -> list[dict[str, Any]]:
 
     loaded = _loaded(settings)
     rows = []
-    for kind in ("vlm", "embedding", "stt"):
+    for kind in Kind:
         chosen = configured(settings, kind)
         try:
             found, problem = resolve(settings, kind), None
@@ -117,7 +118,7 @@ def table(settings: Settings) -> list[dict[str, Any]]:
         paths = [path for path in (found.path, found.mmproj) if path] if found else []
         rows.append(
             {
-                "name": found.name if found else getattr(settings, kind).model,
+                "name": found.name if found else settings.model_of(kind).model,
                 "kind": kind,
                 "in_use": True,
                 "fetched": found is not None,

@@ -57,7 +57,7 @@ def content_parameters(kind: MediaKind, settings: FolderSettings) -> ContentPara
 
 def content_key(sha256: str, kind: MediaKind, parameters: ContentParameters, settings: Settings) -> str:
     """Equal keys, equal results: the bytes, what is asked, and the models that are configured to answer."""
-    models = [settings.profile, *(getattr(settings, model).model for model in Kind)]
+    models = [settings.profile, *(settings.model_of(model).model for model in Kind)]
     question = json.dumps([kind, msgspec.to_builtins(parameters), models], sort_keys=True)
     return f"{sha256}:{hashlib.sha256(question.encode()).hexdigest()[:16]}"
 

@@ -11,20 +11,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from batch.errors import BatchError
+from batch.model_kind import Kind as Kind
 
 if TYPE_CHECKING:
     from batch.payloads.job_payload import Payload, Result
-
-
-class Kind(StrEnum):
-    """Which model a job needs; each has a queue and a worker process of its own."""
-
-    VLM = "vlm"
-    """Vision-language chat and completion (llama.cpp)."""
-    EMBEDDING = "embedding"
-    """Text embeddings (llama.cpp)."""
-    STT = "stt"
-    """Speech to text (whisper.cpp)."""
 
 
 class State(StrEnum):

@@ -13,7 +13,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -141,6 +141,8 @@ class Store:
                 self._disk_trouble(error)
                 raise
         self._lock = threading.RLock()
+        self.submitted: Callable[[set[Kind]], None] = lambda kinds: None
+        """Called after a commit that queued jobs; whoever owns the store may put a wake-up here."""
         uri = f"{path.absolute().as_uri()}?mode={'ro' if readonly else 'rw'}"
         self._conn = sqlite3.connect(uri, uri=True, timeout=30, isolation_level=None, check_same_thread=False)
         if not readonly:
@@ -205,9 +207,6 @@ class Store:
                 raise DiskFull() from error
             case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN:
                 raise DiskFull(f"{self.path} cannot be read or written ({error}): look after its disk.") from error
-
-    def submitted(self, kinds: set[Kind]) -> None:
-        """Called after a commit that queued jobs; whoever owns the store may put a wake-up here."""
 
     # -- the way of a job
 

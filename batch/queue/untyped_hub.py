@@ -14,8 +14,10 @@ from batch.payloads.questions import ApplyTemplate, CountTokens, Question
 from batch.payloads.speech import TranscriptionResult
 from batch.payloads.untyped import to_dict, to_payload
 from batch.queue.frames import End
-from batch.queue.hub import Hub, ModelState, Ticket
+from batch.queue.hub import Hub
 from batch.queue.jobs import Kind
+from batch.queue.model_state import ModelState
+from batch.queue.ticket import Ticket
 
 _RESULTS: dict[Kind, type[Result]] = {
     Kind.VLM: ChatResult,

@@ -13,6 +13,7 @@ from typing import Literal, Self
 from pydantic import Field, ValidationError
 
 from batch.errors import SettingsProblem
+from batch.model_kind import Kind
 from batch.settings.section import Section, UserPath, check_text
 from batch.settings.sections import (
     MAX_FILE_BYTES,
@@ -20,6 +21,7 @@ from batch.settings.sections import (
     FileSettings,
     FolderSettings,
     LimitSettings,
+    ModelSettings,
     OutboxSettings,
     QueueSettings,
     RetentionSettings,
@@ -85,6 +87,16 @@ class Settings(Section):
     retention: RetentionSettings = RetentionSettings()
     fail_at: str = Field("", max_length=1000)
     """For tests only: the point of batch/fail_points.py at which a process of the service is killed, once."""
+
+    def model_of(self, kind: Kind) -> ModelSettings:
+        """The settings of a kind's model."""
+        match kind:
+            case Kind.VLM:
+                return self.vlm
+            case Kind.EMBEDDING:
+                return self.embedding
+            case Kind.STT:
+                return self.stt
 
     @property
     def state_dir(self) -> Path:

@@ -29,12 +29,12 @@ class Work(Protocol):
         ...
 
     @property
-    def watched(self) -> bool:
+    def is_watched(self) -> bool:
         """True while somebody listens: deltas to nobody need not be made."""
         ...
 
-    def unit(self, done: float | None = None, total: float | None = None, name: ProgressUnit = "tokens") -> int:
-        """The one yield point: call between two steps (a prompt slice, a token, a 30 s window, a batch of texts).
+    def yield_point(self, done: float | None = None, total: float | None = None, unit: ProgressUnit = "tokens") -> int:
+        """The yield point: call between two steps (a prompt slice, a token, a 30 s window, a batch of texts).
 
         Raises Cancelled when the job is to stop (let it pass through). Runs whatever is more urgent on this same
         engine, by calling `engine.run` again from inside, before it returns. Returns how many threads the next
@@ -46,11 +46,11 @@ class Work(Protocol):
         """Send an event to whoever waits for the job; dropped when nobody does. The worker fills in `event.job`."""
         ...
 
-    def blob(self, sha256: str) -> Path:
+    def spool_path(self, sha256: str) -> Path:
         """Where the spool keeps these bytes."""
         ...
 
-    def keep(self, data: bytes) -> str:
+    def keep_result(self, data: bytes) -> str:
         """Put result bytes in the spool, tied to this job's row; returns their sha256."""
         ...
 
@@ -62,28 +62,28 @@ class Work(Protocol):
         """What earlier attempts wrote, in order of step."""
         ...
 
-    def mates(self, limit: int) -> list[Work]:
+    def claim_batch_mates(self, limit: int) -> list[Work]:
         """Take up to `limit` further jobs of the same task that wait in this queue, at this job's priority or above,
         to be done together with this one. Each must be ended with `finish` or `fail`."""
         ...
 
     def finish(self, result: Result) -> None:
-        """End a mate; the loop itself ends the job that `run` returned for."""
+        """End a batch mate; the worker itself ends the job that `run` returned for."""
         ...
 
     def fail(self, error: Exception) -> None:
-        """End a mate with an error."""
+        """End a batch mate with an error."""
         ...
 
     def put_back(self) -> None:
-        """Return a mate to its place in the line instead of ending it; the attempt is not counted."""
+        """Return a batch mate to its place in the line instead of ending it; the attempt is not counted."""
         ...
 
 
 class Engine(Protocol):
-    """One model, loaded once, one job at a time; `run` may be entered again from inside `Work.unit`."""
+    """One model, loaded once, one job at a time; `run` may be entered again from inside `Work.yield_point`."""
 
-    brief: bool
+    has_short_steps: bool
     """Whether its steps take milliseconds, so that a waiting client's job need not be told of when it starts."""
 
     def load(self, report: Callable[[float], None]) -> AnyModelInfo:
@@ -106,7 +106,7 @@ class Engine(Protocol):
         ...
 
     def interrupt(self) -> None:
-        """Called from another thread: stop the native call in flight as soon as it can be, then `Work.unit` or an
+        """Called from another thread: stop the native call in flight as soon as it can be, then `Work.yield_point` or an
         exception ends the job. Harmless when nothing runs."""
         ...
 

@@ -12,7 +12,7 @@ WEIGHTLESS = "weightless"
 
 
 def build(kind: Kind, settings: Settings) -> Engine:
-    if getattr(settings, kind.value).model == WEIGHTLESS:
+    if settings.model_of(kind).model == WEIGHTLESS:
         from batch.workers.fake_engine import WeightlessEngine
 
         return WeightlessEngine(kind)

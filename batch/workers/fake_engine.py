@@ -45,7 +45,7 @@ class WeightlessEngine:
 
     def __init__(self, kind: Kind) -> None:
         self._kind = kind
-        self.brief = kind is Kind.EMBEDDING
+        self.has_short_steps = kind is Kind.EMBEDDING
         self._stop = threading.Event()
 
     def load(self, report: Callable[[float], None]) -> AnyModelInfo:
@@ -70,7 +70,7 @@ class WeightlessEngine:
             case EmbeddingPayload() as payload:
                 return self._embed(work, payload)
             case TranscriptionPayload() as payload:
-                text = f" a file of {work.blob(payload.blob).stat().st_size} bytes\n"
+                text = f" a file of {work.spool_path(payload.blob).stat().st_size} bytes\n"
                 segment = TranscriptSegment(
                     id=0,
                     start=0.0,
@@ -98,9 +98,9 @@ class WeightlessEngine:
         pause, limit = (generation.seed or 0) / 1000, generation.max_tokens or 1 << 30
         started = time.monotonic()
         for done, word in enumerate(words[:limit]):
-            work.unit(done, len(words))
+            work.yield_point(done, len(words))
             if pause and self._stop.wait(pause):
-                work.unit()
+                work.yield_point()
             work.emit(Delta(delta=MessageDelta(content=f"{word} ")))
         text = "".join(f"{word} " for word in words[:limit])
         finish: FinishReason = "length" if len(words) > limit else "stop"
@@ -120,10 +120,10 @@ class WeightlessEngine:
     def _embed(self, work: Work, payload: EmbeddingPayload) -> EmbeddingResult:
         inputs = payload.inputs or []
         if payload.blob is not None:
-            inputs = json.loads(work.blob(payload.blob).read_bytes())
+            inputs = json.loads(work.spool_path(payload.blob).read_bytes())
         vectors = b""
         for done, text in enumerate(inputs):
-            work.unit(done, len(inputs), "texts")
+            work.yield_point(done, len(inputs), "texts")
             digest = hashlib.sha256(str(text).encode()).digest()[:8]
             norm = sum(b * b for b in digest) ** 0.5 or 1.0
             vectors += struct.pack("<8f", *(b / norm for b in digest))
@@ -157,5 +157,5 @@ def _last_words(work: Work, messages: Sequence[Message]) -> str:
         return content or ""
     for part in content:
         if isinstance(part, ImagePart):
-            work.blob(part.blob)
+            work.spool_path(part.blob)
     return " ".join("a picture" if isinstance(part, ImagePart) else part.text for part in content)

@@ -26,17 +26,17 @@ class UntypedWork:
         self.job: Job = work.job
         self.payload: Payload = work.payload
         self.request: Mapping[str, Any] = to_request(work.payload)
-        self.unit = work.unit
-        self.watched = work.watched
+        self.yield_point = work.yield_point
+        self.is_watched = work.is_watched
 
     def emit(self, event: Mapping[str, Any] | JobEvent) -> None:
         self.work.emit(to_event(event))
 
-    def blob(self, sha256: str) -> Path:
-        return self.work.blob(sha256)
+    def spool_path(self, sha256: str) -> Path:
+        return self.work.spool_path(sha256)
 
-    def keep(self, data: bytes) -> str:
-        return self.work.keep(data)
+    def keep_result(self, data: bytes) -> str:
+        return self.work.keep_result(data)
 
     def checkpoint(self, step: int, data: Any) -> None:
         self.work.checkpoint(step, data)
@@ -44,8 +44,8 @@ class UntypedWork:
     def checkpoints(self, type: type[Any] = dict) -> list[Any]:
         return self.work.checkpoints(type)
 
-    def mates(self, limit: int) -> list[UntypedWork]:
-        return [UntypedWork(mate) for mate in self.work.mates(limit)]
+    def claim_batch_mates(self, limit: int) -> list[UntypedWork]:
+        return [UntypedWork(mate) for mate in self.work.claim_batch_mates(limit)]
 
     def finish(self, result: Mapping[str, Any] | Result) -> None:
         self.work.finish(to_result(self.payload, result))
@@ -63,7 +63,7 @@ class UntypedEngine:
     def __init__(self, kind: Kind, engine: Any) -> None:
         self._kind = kind
         self._engine = engine
-        self.brief: bool = engine.brief
+        self.has_short_steps: bool = engine.has_short_steps
 
     def load(self, report: Callable[[float], None]) -> AnyModelInfo:
         facts = dict(self._engine.load(report))

@@ -15,6 +15,7 @@ import numpy as np
 
 from batch.catalog import named, resolve
 from batch.catalog.pull import pull
+from batch.model_kind import Kind
 from batch.settings import Settings
 from paths import DATA as TESTDATA
 
@@ -25,8 +26,9 @@ def test_the_converted_embedding_model_agrees_with_transformers() -> None:
 import json, sys, numpy as np
 from llama_cpp import Llama
 from batch.catalog import resolve
+from batch.model_kind import Kind
 from batch.settings import Settings
-path = resolve(Settings(embedding={"model": "all-minilm-l6-v2"}), "embedding").path
+path = resolve(Settings(embedding={"model": "all-minilm-l6-v2"}), Kind.EMBEDDING).path
 model = Llama(str(path), embedding=True, n_ctx=512, n_batch=512, n_ubatch=512, n_threads=1, n_threads_batch=1,
               verbose=False)
 texts = json.load(sys.stdin)
@@ -50,17 +52,17 @@ print(json.dumps([[model.tokenize(text.encode(), add_bos=True), model.embed(text
 
 def test_whisper_base_is_the_published_file() -> None:
     """Byte for byte what whisper.cpp publishes: its own list names this SHA-1."""
-    path = resolve(Settings(stt={"model": "whisper-base"}), "stt").path
+    path = resolve(Settings(stt={"model": "whisper-base"}), Kind.STT).path
     with path.open("rb") as file:
         assert hashlib.file_digest(file, "sha1").hexdigest() == "465707469ff3a37a2b9b8d8f89f2f99de7299dac"
 
 
 def test_a_copied_models_folder_works_without_its_records(tmp_path: Path) -> None:
-    source = resolve(Settings(stt={"model": "whisper-base"}), "stt").path
+    source = resolve(Settings(stt={"model": "whisper-base"}), Kind.STT).path
     (tmp_path / "models").mkdir()
     shutil.copyfile(source, tmp_path / "models" / source.name)
     assert (
-        resolve(Settings(home=tmp_path, models_dir=tmp_path / "models", profile="starter"), "stt").sha256
+        resolve(Settings(home=tmp_path, models_dir=tmp_path / "models", profile="starter"), Kind.STT).sha256
         == named("whisper-base").files[0].sha256
     )
 

@@ -52,8 +52,8 @@ def test_a_note_that_a_full_disk_did_not_take_is_written_once_there_is_space(
         store = Store(tmp_path / ".batch" / "batch.db")
         hub = Hub(store, Spool(tmp_path / "spool"), tmp_path / ".batch")
         noting = asyncio.create_task(Supervisor(Settings(home=tmp_path))._note_models(store, hub))
-        hub.set_model(Kind.VLM, status="ready", pid=4711)
-        await until(lambda: hub.shown(Kind.VLM).status == "ready")  # callers are told all the same
+        hub.models.update(Kind.VLM, status="ready", pid=4711)
+        await until(lambda: hub.recorded_model(Kind.VLM).status == "ready")  # callers are told all the same
         await until(lambda: refused[0] > 10)
         assert "model:vlm" not in store.notes()
         assert sum("misses some news" in record.message for record in caplog.records) <= len(Kind), "told once, not for ever"

@@ -94,8 +94,8 @@ def test_while_a_model_loads_health_and_models_are_503_with_llama_servers_body(t
                 assert answer.status_code == 503, path
                 said = {"message": "Loading model", "type": "unavailable_error", "code": 503}
                 assert said.items() <= answer.json()["error"].items(), path
-            hub.set_model(kind, status="ready", info=ChatModelInfo(model="m", n_ctx=512, size=1))
-            hub.show(kind, hub.model(kind))
+            hub.models.update(kind, status="ready", info=ChatModelInfo(model="m", n_ctx=512, size=1))
+            hub.models.mark_recorded(kind, hub.model(kind))
             for path in ("/health", "/v1/models"):
                 assert (await client.get(path)).status_code == 200, path
         await hub.close()

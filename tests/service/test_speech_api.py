@@ -30,8 +30,8 @@ from batch.payloads.events import SegmentEnded, Started
 from batch.payloads.model_info import SpeechModelInfo
 from batch.payloads.speech import TranscriptionResult, TranscriptSegment
 from batch.queue.frames import End, TicketEvent
-from batch.queue.hub import ModelState
 from batch.queue.jobs import Draft, Kind, Priority, State
+from batch.queue.model_state import ModelState
 from batch.settings import LimitSettings, Settings
 from payloads import as_dict
 from running_service import RunningService, wait_until
@@ -124,7 +124,7 @@ class SpeechHub:
     def model(self, kind: Kind) -> ModelState:
         return ModelState("ready", 1.0, SpeechModelInfo(model="whisper-base", path="/models/ggml-base.bin"))
 
-    def callers(self, kind: Kind) -> int:
+    def waiting_clients(self, kind: Kind) -> int:
         return 0
 
     def listen(self, callback: Any) -> None:

@@ -124,7 +124,7 @@ class Stage:
         self.spool = Spool(self.settings.state_dir / "spool")
         self.hub = Hub(self.store, self.spool, self.settings.state_dir)
         for kind, name in FACTS.items():
-            self.hub.set_model(kind, status="ready", info=INFO[kind](model=name))
+            self.hub.models.update(kind, status="ready", info=INFO[kind](model=name))
         self.folder = FolderService(self.settings, self.hub)
         self.ran: list[Job] = []
         self.deaf = False
@@ -145,7 +145,7 @@ class Stage:
                     state = State.FAILED
                     self.store.end(job.id, state, error=error.record())
                 if not self.deaf:
-                    self.hub._job_event(kind, End(job=job.id, state=state))
+                    self.hub.receive(kind, End(job=job.id, state=state))
         return count
 
     async def until(self, true: Callable[[], Any], seconds: float = 20.0, work: bool = True) -> None:

@@ -15,8 +15,8 @@ from batch.payloads.model_info import ChatModelInfo
 from batch.payloads.questions import ANSWER_TYPES, ApplyTemplate, CountTokens, Question
 from batch.payloads.untyped import to_event, to_request, to_result
 from batch.queue.frames import End, JobEnded, TicketEvent
-from batch.queue.hub import ModelState
 from batch.queue.jobs import Draft, Kind, State
+from batch.queue.model_state import ModelState
 
 R = TypeVar("R", bound=Result)
 
@@ -141,9 +141,9 @@ class ScriptedHub:
     def model(self, kind: Kind) -> ModelState:
         return self.state
 
-    shown = model
+    recorded_model = model
 
-    def callers(self, kind: Kind) -> int:
+    def waiting_clients(self, kind: Kind) -> int:
         return 0
 
     def listen(self, callback: Callable[[JobEnded], None]) -> None:

@@ -37,7 +37,7 @@ class ScriptedWork:
         self.job = Job(new_id(), kind, task, State.RUNNING, Origin.HTTP, priority, encode(self.payload).decode(), 0.0)
         self.request = {} if isinstance(request, msgspec.Struct) else request
         """For engines that have not adopted `payload` yet."""
-        self.watched = watched
+        self.is_watched = watched
         self.threads = threads
         self.at = dict(at or {})
         self.waiting = list(mates)
@@ -50,8 +50,8 @@ class ScriptedWork:
         self.returned = 0
         """How often it was put back."""
 
-    def unit(self, done: float | None = None, total: float | None = None, name: str = "tokens") -> int:
-        self.units.append((done, total, name))
+    def yield_point(self, done: float | None = None, total: float | None = None, unit: str = "tokens") -> int:
+        self.units.append((done, total, unit))
         if callback := self.at.get(len(self.units)):
             callback()
         return self.threads
@@ -59,10 +59,10 @@ class ScriptedWork:
     def emit(self, event: Any) -> None:
         self.events.append(event)
 
-    def blob(self, sha256: str) -> Path:
+    def spool_path(self, sha256: str) -> Path:
         return self.folder / sha256
 
-    def keep(self, data: bytes) -> str:
+    def keep_result(self, data: bytes) -> str:
         name = hashlib.sha256(data).hexdigest()
         (self.folder / name).write_bytes(data)
         return name
@@ -73,7 +73,7 @@ class ScriptedWork:
     def checkpoints(self, type: type[Any] = dict) -> list[Any]:
         return list(self.saved)
 
-    def mates(self, limit: int) -> list[ScriptedWork]:
+    def claim_batch_mates(self, limit: int) -> list[ScriptedWork]:
         taken, self.waiting = self.waiting[:limit], self.waiting[limit:]
         return taken
 

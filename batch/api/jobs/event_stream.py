@@ -18,7 +18,8 @@ from batch.errors import BatchError
 from batch.payloads.events import JobEvent, Started
 from batch.payloads.job_payload import Result
 from batch.queue.frames import End
-from batch.queue.hub import Hub, Ticket
+from batch.queue.hub import Hub
+from batch.queue.ticket import Ticket
 
 logger = logging.getLogger("batch.api")
 

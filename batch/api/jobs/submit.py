@@ -15,9 +15,10 @@ from fastapi import Request
 from batch.api.http.content_digest import digest
 from batch.api.jobs.answer_ids import follow_job
 from batch.errors import BadRequest
-from batch.queue.hub import Hub, Ticket
+from batch.queue.hub import Hub
 from batch.queue.idempotency import Key
 from batch.queue.jobs import Draft
+from batch.queue.ticket import Ticket
 
 KEY_HEADER = "idempotency-key"
 MAX_KEY_CHARS = 255

@@ -17,7 +17,7 @@ router = APIRouter()
 @router.get("/v1/health")
 async def health(request: Request) -> Response:
     """`{"status":"ok"}`, or llama-server's 503 while the model is not loaded."""
-    state = hub_of(request).shown(request.app.state.kind)
+    state = hub_of(request).recorded_model(request.app.state.kind)
     if state.status == "ready":
         return json_response({"status": "ok"})
     error = Unavailable(state.error if state.status == "failed" else "Loading model")

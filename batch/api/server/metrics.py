@@ -97,7 +97,7 @@ async def metrics(request: Request) -> Response:
     await counter.read()
     state = hub.model(kind)
     busy = 1 if state.busy else 0
-    waiting = max(0, hub.callers(kind) - busy)
+    waiting = max(0, hub.waiting_clients(kind) - busy)
     ready, engine = state.status == "ready", EngineMetrics()
     if ready and kind is Kind.VLM:
         with contextlib.suppress(BatchError):  # a page without the worker's own figures is better than none

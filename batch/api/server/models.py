@@ -13,8 +13,9 @@ from batch.api.generation.jobs import hub_of
 from batch.api.json_body import json_response
 from batch.errors import Unavailable
 from batch.payloads.model_info import AnyModelInfo, ChatModelInfo
-from batch.queue.hub import Hub, ModelState
+from batch.queue.hub import Hub
 from batch.queue.jobs import Kind
+from batch.queue.model_state import ModelState
 
 router = APIRouter()
 

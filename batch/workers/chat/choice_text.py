@@ -65,7 +65,7 @@ class ChoiceText:
         """The first token is about to come: the prompt's size goes out with a job's first delta."""
         if not self._index:
             self._prompt = PromptTokens(prompt_tokens, cached_tokens)
-        if self._task.echo and self._work.watched:
+        if self._task.echo and self._work.is_watched:
             self._emit(MessageDelta(text=self._task.echo), [], None)
 
     def add_logprob(self, logprob: TokenLogprob, piece: bytes) -> None:
@@ -86,7 +86,7 @@ class ChoiceText:
             self.was_thinking = was_thinking or parser.thinking
             self.thinking_n += self.was_thinking
             deltas = self._filter(parsed) if parsed else []
-        if deltas and self._work.watched:
+        if deltas and self._work.is_watched:
             for delta in deltas:
                 self._emit(delta, tokens, timings() if self._task.timings_per_token else None)
 
@@ -101,7 +101,7 @@ class ChoiceText:
             if held := self._shown(self._stops.finish()):
                 deltas.append(MessageDelta(content=held))
             finish_reason = _finish_reason(parser, finish_reason)
-        watched = self._work.watched
+        watched = self._work.is_watched
         for delta in deltas if watched else ():
             self._emit(delta, tokens, None)
         last_logprobs = self._take_logprobs(is_last=True)

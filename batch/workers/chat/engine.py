@@ -63,7 +63,7 @@ _GPU_CHECKPOINT_INTERVAL_TOKENS = 8192
 class VlmEngine:
     """One chat model with its projector, if it has one."""
 
-    brief = False
+    has_short_steps = False
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -188,9 +188,9 @@ class VlmEngine:
         payload = work.payload
         if not isinstance(payload, ChatPayload | CompletionPayload):
             raise NotSupported(f"The vlm queue has no task {work.job.task!r}.")
-        task = self._planner.plan(payload, work.blob)
+        task = self._planner.plan(payload, work.spool_path)
         describes = isinstance(payload, CompletionPayload) and payload.describe
-        if describes and work.watched:
+        if describes and work.is_watched:
             work.emit(PromptCounted(tokens=len(task.prompt)))
         is_bulk = work.job.priority < Priority.CALLER
         results = [

@@ -25,7 +25,7 @@ class StepRunner:
 
     def run(self, generation: Generation, work: Work) -> ChoiceResult:
         """Compute a generation to its end. Whatever exception ends it, its sequence is given back."""
-        context, unit = self._context, work.unit
+        context, unit = self._context, work.yield_point
         steps = generation.steps()
         try:
             step = next(steps)
@@ -60,7 +60,7 @@ class StepRunner:
                 self._context.clear_abort()
                 is_lost = self.undo(slot)
                 # If nobody wanted this job gone, it tries again.
-                self._context.set_threads(work.unit(generation.done, generation.total))
+                self._context.set_threads(work.yield_point(generation.done, generation.total))
                 if slot.parked is not None:
                     self._cache.unpark(slot)
                 if is_lost:

@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 class EmbeddingEngine:
     """One embedding model. Everything a run needs is local to it, so runs may nest at any yield point."""
 
-    brief = True
+    has_short_steps = True
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -78,9 +78,9 @@ class EmbeddingEngine:
         return info
 
     def run(self, work: Work) -> EmbeddingResult:
-        job = self._job(work, yield_point=work.unit)
+        job = self._job(work, yield_point=work.yield_point)
         while job.pending_rows:
-            threads = work.unit(job.computed, len(job.rows), "texts")
+            threads = work.yield_point(job.computed, len(job.rows), "texts")
             batch = TextBatch(MAX_SEQUENCES, self.model.batch_tokens)
             batch.add_next_rows(job)
             mates: list[EmbeddingJob] = []
@@ -103,7 +103,7 @@ class EmbeddingEngine:
         if not isinstance(payload, EmbeddingPayload):
             raise NotSupported(f'The embedding model does not know the task "{work.job.task}".')
         width = self._kept_width(payload.dimensions)
-        blob = work.blob(payload.blob) if payload.blob is not None else None
+        blob = work.spool_path(payload.blob) if payload.blob is not None else None
         return EmbeddingJob(work, self._parts[1].read(payload, blob, yield_point), width)
 
     def _kept_width(self, dimensions: int | None) -> int:
@@ -125,7 +125,7 @@ class EmbeddingEngine:
         mates: list[EmbeddingJob] = []
         while batch.free_rows and batch.free_tokens:
             limit = max(1, min(batch.free_rows, int(batch.free_tokens / self._usual_tokens)))
-            claimed = work.mates(limit)
+            claimed = work.claim_batch_mates(limit)
             for place, mate in enumerate(claimed):
                 payload = mate.payload
                 if not isinstance(payload, EmbeddingPayload) or payload.blob is None:
@@ -160,7 +160,7 @@ class EmbeddingEngine:
                 batch.set_vectors(self.model.embed(batch.rows, threads))
                 return
             except Interrupted:
-                threads = work.unit()
+                threads = work.yield_point()
 
     # -- questions, from another thread
 

@@ -52,7 +52,7 @@ class EmbeddingJob:
             count=len(self.rows),
             dimensions=self._width,
             vectors=None if is_large else base64.b64encode(data).decode(),
-            blob=self.work.keep(data) if is_large else None,
+            blob=self.work.keep_result(data) if is_large else None,
             tokens=[self.tokens] if is_large else [len(row) for row in self.rows],
             windows=self._windows,
             ms=round((time.perf_counter() - self._started_at) * 1000, 3),

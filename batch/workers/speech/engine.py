@@ -24,7 +24,7 @@ from batch.workers.untyped_engine import UntypedWork as Work
 class SpeechEngine:
     """One Whisper model. See batch.workers.engine.Engine."""
 
-    brief = False
+    has_short_steps = False
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -67,7 +67,7 @@ class SpeechEngine:
         if request.get("words") or options.get("token_timestamps"):
             how = replace(how, token_timestamps=True)
         job = Transcription(self._model, work, how, options, self._stop, self._vad, self._usual)
-        with Sound(work.blob(request["blob"]), request.get("filename") or "The file") as sound:
+        with Sound(work.spool_path(request["blob"]), request.get("filename") or "The file") as sound:
             job.run(sound)
             seconds = sound.decoded / RATE
             if job.cut_off:

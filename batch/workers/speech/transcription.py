@@ -275,7 +275,7 @@ class Transcription:
     def _yield(self, place: int) -> int:
         """The yield point. Reading runs ahead of decoding where nobody speaks, so progress is the farther of the two."""
         self._reached = max(self._reached, place, self._resume, self._skip)
-        return self._work.unit((self._reached - self._skip) / RATE, self._total, "seconds")
+        return self._work.yield_point((self._reached - self._skip) / RATE, self._total, "seconds")
 
     def _detector(self) -> Detector:
         return SileroDetector(self._vad) if self._vad is not None else EnergyDetector()

@@ -16,8 +16,8 @@ from PIL import Image
 from batch.api.app import create_app
 from batch.errors import BadRequest, BatchError, ContextExceeded, QueueFull
 from batch.payloads.model_info import ChatModelInfo
-from batch.queue.hub import ModelState
 from batch.queue.jobs import Kind
+from batch.queue.model_state import ModelState
 from batch.settings import LimitSettings, Settings
 from scripted_hub import TIMINGS, USAGE, ScriptedHub, answer, delta
 

@@ -15,6 +15,7 @@ from batch.catalog import configured, entries, look, named, profile, resolve, va
 from batch.catalog.entry import DATA
 from batch.catalog.fetched import read_record, write_record
 from batch.errors import ModelProblem
+from batch.model_kind import Kind
 from batch.settings import Settings
 
 
@@ -60,7 +61,7 @@ def test_the_packaged_model_is_the_published_one() -> None:
 
 
 def test_the_starter_vision_model_resolves_without_a_pull(tmp_path: Path) -> None:
-    found = resolve(settings(tmp_path, profile="starter"), "vlm")
+    found = resolve(settings(tmp_path, profile="starter"), Kind.VLM)
     assert found.name == "tiny-gemma4v"
     assert found.path.is_file() and found.mmproj and found.mmproj.is_file()
 
@@ -71,67 +72,67 @@ def test_gemma_4_is_sampled_as_its_makers_advise() -> None:
 
 def test_a_model_that_is_not_fetched_is_one_sentence_with_the_way_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(ModelProblem, match=r"bge-base-zh is not fetched .* run `batch models pull bge-base-zh`"):
-        resolve(settings(tmp_path), "embedding")
+        resolve(settings(tmp_path), Kind.EMBEDDING)
 
 
 def test_a_name_of_the_catalogue_overrides_the_profile(tmp_path: Path) -> None:
     chosen = settings(tmp_path, stt={"model": "whisper-tiny-en"})
-    entry = configured(chosen, "stt")
+    entry = configured(chosen, Kind.STT)
     assert entry is not None and entry.name == "whisper-tiny-en"
     with pytest.raises(ModelProblem, match=r"pull whisper-tiny-en"):
-        resolve(chosen, "stt")
+        resolve(chosen, Kind.STT)
 
 
 def test_a_model_of_another_kind_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelProblem, match=r"vlm\.model is \"whisper-base\", which is a model for stt"):
-        resolve(settings(tmp_path, vlm={"model": "whisper-base"}), "vlm")
+        resolve(settings(tmp_path, vlm={"model": "whisper-base"}), Kind.VLM)
 
 
 def test_a_local_path_is_taken_as_it_is_or_below_the_home(tmp_path: Path) -> None:
     path = toy(tmp_path / "mine", "my-model.gguf")
     for text in (str(path), "mine/my-model.gguf"):
-        found = resolve(settings(tmp_path, embedding={"model": text}), "embedding")
+        found = resolve(settings(tmp_path, embedding={"model": text}), Kind.EMBEDDING)
         assert (found.name, found.path, found.licence) == ("my-model", path, None)
 
 
 def test_an_mmproj_of_the_settings_joins_any_model(tmp_path: Path) -> None:
     eyes = toy(tmp_path, "eyes.gguf")
-    found = resolve(settings(tmp_path, profile="starter", vlm={"mmproj": "eyes.gguf"}), "vlm")
+    found = resolve(settings(tmp_path, profile="starter", vlm={"mmproj": "eyes.gguf"}), Kind.VLM)
     assert found.mmproj == eyes
     assert found.name == "tiny-gemma4v"
 
 
 def test_a_name_that_is_neither_model_nor_file_lists_the_models_of_its_kind(tmp_path: Path) -> None:
     with pytest.raises(ModelProblem, match=r"stt\.model is \"nix\".*whisper-large-v3-turbo, whisper-base") as problem:
-        resolve(settings(tmp_path, stt={"model": "nix"}), "stt")
+        resolve(settings(tmp_path, stt={"model": "nix"}), Kind.STT)
     assert "gemma" not in problem.value.message
 
 
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
     toy(tmp_path, "notes.gguf", b"Dear diary")
     with pytest.raises(ModelProblem, match=r"notes\.gguf is not a GGUF file"):
-        resolve(settings(tmp_path, vlm={"model": "notes.gguf"}), "vlm")
+        resolve(settings(tmp_path, vlm={"model": "notes.gguf"}), Kind.VLM)
     toy(tmp_path, "chat.bin", b"GGUF for another library")
     with pytest.raises(ModelProblem, match=r"chat\.bin is not a whisper\.cpp ggml file"):
-        resolve(settings(tmp_path, stt={"model": "chat.bin"}), "stt")
+        resolve(settings(tmp_path, stt={"model": "chat.bin"}), Kind.STT)
 
 
 def test_a_file_cut_short_is_refused(tmp_path: Path) -> None:
     chosen = settings(tmp_path, stt={"model": "whisper-tiny-en"})
     toy(chosen.models_dir, "ggml-tiny.en.bin", b"lmgg" + bytes(1000))
     with pytest.raises(ModelProblem, match=r"damaged \(1004 bytes instead of 77704715\).*pull whisper-tiny-en"):
-        resolve(chosen, "stt")
+        resolve(chosen, Kind.STT)
 
 
 def test_a_fetched_file_that_was_changed_is_refused(tmp_path: Path) -> None:
     chosen = settings(tmp_path, embedding={"model": "all-minilm-l6-v2"})
     path = toy(chosen.models_dir, "all-MiniLM-L6-v2-f16.gguf", b"GGUF good")
     write_record(path, {"sha256": hashlib.sha256(b"GGUF good").hexdigest()})
-    assert resolve(chosen, "embedding").sha256 == hashlib.sha256(b"GGUF good").hexdigest()
+    assert resolve(chosen, Kind.EMBEDDING).sha256 == hashlib.sha256(b"GGUF good").hexdigest()
     path.write_bytes(b"GGUF evil")  # as many bytes
     os.utime(path, ns=(1, 1))
     with pytest.raises(ModelProblem, match=r"damaged \(its sha256 is not"):
-        resolve(chosen, "embedding")
+        resolve(chosen, Kind.EMBEDDING)
 
 
 def test_a_file_is_read_through_only_once_after_a_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,17 +140,17 @@ def test_a_file_is_read_through_only_once_after_a_change(tmp_path: Path, monkeyp
     path = toy(chosen.models_dir, "all-MiniLM-L6-v2-f16.gguf")
     write_record(path, {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()})
     os.utime(path, ns=(5, 5))
-    resolve(chosen, "embedding")
+    resolve(chosen, Kind.EMBEDDING)
     assert read_record(path)["mtime_ns"] == 5
     monkeypatch.setattr("batch.catalog.fetched.sha256_of", lambda path: pytest.fail("read through again"))
-    resolve(chosen, "embedding")
+    resolve(chosen, Kind.EMBEDDING)
 
 
 def test_a_damaged_record_counts_as_none(tmp_path: Path) -> None:
     chosen = settings(tmp_path, embedding={"model": "all-minilm-l6-v2"})
     toy(chosen.models_dir, "all-MiniLM-L6-v2-f16.gguf")
     (chosen.models_dir / "all-MiniLM-L6-v2-f16.gguf.json").write_text("{ half")
-    assert resolve(chosen, "embedding").sha256 is None
+    assert resolve(chosen, Kind.EMBEDDING).sha256 is None
 
 
 def test_the_voice_activity_model_comes_along_and_is_optional(tmp_path: Path) -> None:

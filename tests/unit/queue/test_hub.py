@@ -20,9 +20,10 @@ from batch.payloads.questions import Detokenize, Detokenized
 from batch.payloads.speech import TranscriptionResult
 from batch.queue.channel import socket_path
 from batch.queue.frames import Answered, Hello, Ready, WorkerFrame
-from batch.queue.hub import Hub, Pace
+from batch.queue.hub import Hub
 from batch.queue.idempotency import Key
 from batch.queue.jobs import Draft, Kind, Origin, Priority, State
+from batch.queue.retry_after import ServiceTimeEstimate
 from batch.queue.spool import Spool
 from batch.queue.store import Store
 from batch.workers.fake_engine import WeightlessEngine
@@ -35,46 +36,46 @@ def test_refused_callers_are_called_back_one_job_after_another_and_within_two_mi
 ) -> None:
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    pace = Pace()
+    pace = ServiceTimeEstimate()
     for _ in range(50):
         now += 3
-        pace.ended(3.0)
+        pace.job_ended(3.0)
     assert [pace.refuse() for _ in range(4)] == [3, 6, 9, 12]
     now += 3
-    pace.ended(3.0)
+    pace.job_ended(3.0)
     assert pace.refuse() == 12, "a place became free, so one promise is kept"
     assert pace.refuse(1000) == 120
 
 
 def test_before_anything_is_measured_refused_callers_come_back_within_seconds() -> None:
-    pace = Pace()
+    pace = ServiceTimeEstimate()
     assert {pace.refuse(100) for _ in range(200)} == {1, 2, 3, 4, 5}
 
 
 def test_a_pack_of_jobs_that_ran_together_counts_its_time_once(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    pace = Pace()
+    pace = ServiceTimeEstimate()
     for _ in range(5):
         now += 10
         for _ in range(10):
-            pace.ended(10.0)
+            pace.job_ended(10.0)
     assert [pace.refuse() for _ in range(3)] == [1, 2, 3]
 
 
 def test_an_idle_spell_does_not_count_as_service_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    pace = Pace()
+    pace = ServiceTimeEstimate()
     for _ in range(10):
         now += 600
-        pace.ended(2.0)
+        pace.job_ended(2.0)
     assert pace.refuse() == 2
 
 
 def test_the_weightless_engine_reads_large_embedding_calls_from_the_spool(tmp_path: Path) -> None:
     work = ScriptedWork(tmp_path, Kind.EMBEDDING, "embed", {"inputs": ["one", "two words"]})
-    sha256 = work.keep(b'["one", "two words"]')
+    sha256 = work.keep_result(b'["one", "two words"]')
     spooled = ScriptedWork(tmp_path, Kind.EMBEDDING, "embed", {"blob": sha256})
     engine = WeightlessEngine(Kind.EMBEDDING)
     assert engine.run(work) == engine.run(spooled)
@@ -139,13 +140,13 @@ def test_a_question_waits_for_a_model_that_loads_however_long_that_takes(tmp_pat
         async with open_hub(tmp_path) as hub:
             hasty = asyncio.create_task(hub.ask(Kind.VLM, Detokenize(tokens=[]), timeout=0.01))
             assert not (await asyncio.wait({hasty}, timeout=0.3))[0], "it gave up while the model loads"
-            hub.set_model(Kind.VLM, status="failed", error="The file is broken.")
+            hub.models.update(Kind.VLM, status="failed", error="The file is broken.")
             with pytest.raises(Unavailable, match="The file is broken"):
                 await hasty
             with pytest.raises(Unavailable, match="The file is broken"):
                 await hub.ask(Kind.VLM, Detokenize(tokens=[]))
             async with PlayedWorker(tmp_path, Kind.VLM) as worker:  # it was started once more
-                hub.set_model(Kind.VLM, status="loading")
+                hub.models.update(Kind.VLM, status="loading")
                 patient = asyncio.create_task(hub.ask(Kind.VLM, Detokenize(tokens=[])))
                 worker.answer(await worker.asked())
                 assert await patient == Detokenized("vlm")
@@ -180,7 +181,7 @@ def test_callers_that_wait_when_their_model_fails_are_told_so(tmp_path: Path) ->
             first = await hub.submit(draft())
             (again,), _ = await hub.submit_once(key, [draft()])
             other = await hub.submit(replace(draft(), payload=payload("chat")))
-            hub.set_model(Kind.STT, status="failed", error="a.bin is cut short.")
+            hub.models.update(Kind.STT, status="failed", error="a.bin is cut short.")
             await hub.turn_away(Kind.STT)
             for ticket in (first, again):
                 with pytest.raises(Unavailable, match="cut short"):
@@ -191,10 +192,10 @@ def test_callers_that_wait_when_their_model_fails_are_told_so(tmp_path: Path) ->
                 await hub.submit(draft())
             with pytest.raises(Unavailable, match="cut short"):
                 await hub.submit_once(key, [draft()])
-            assert (hub.callers(Kind.STT), hub.callers(Kind.VLM), other.ended) == (0, 1, False)
+            assert (hub.waiting_clients(Kind.STT), hub.waiting_clients(Kind.VLM), other.ended) == (0, 1, False)
             assert store.ahead(other.id) == 0
             await hub.submit(replace(draft(), waited=False))  # nobody waits: it may take its time
-            hub.set_model(Kind.STT, status="loading")
+            hub.models.update(Kind.STT, status="loading")
             _, replayed = await hub.submit_once(key, [draft()])
             assert not replayed, "a request that was turned away can be sent again under its key"
         finally:

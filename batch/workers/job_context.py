@@ -1,0 +1,85 @@
+"""What the jobs that one worker runs share: the store, the stream to the supervisor, the cores, and when to stop."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from batch.cpu_sharing import CoreTable
+from batch.errors import DiskFull
+from batch.queue.channel import EventStream
+from batch.queue.frames import Beat
+from batch.queue.huey_storage import JobHuey
+from batch.queue.jobs import Kind, Priority
+from batch.queue.spool import Spool
+from batch.queue.store import Store
+
+if TYPE_CHECKING:
+    from batch.workers.running_job import RunningJob
+
+T = TypeVar("T")
+logger = logging.getLogger("batch.worker")
+
+DISK_RETRY_S = 1.0
+"""Between two tries of a write that must not be lost, while the disk is full."""
+_UNLIMITED_THREADS = 1 << 16
+
+
+class Stopping(BaseException):
+    """The service stops and the grace time is over: the job goes back. No engine may catch it as an Exception."""
+
+
+class JobContext:
+    """One a worker. `attention` and `deadline` are set from other threads, the rest belongs to the engine's thread."""
+
+    def __init__(self, kind: Kind, store: Store, spool: Spool, events: EventStream, max_threads: int) -> None:
+        """`max_threads`: most threads while computing; 0: as many as there are cores."""
+        self.kind = kind
+        self.store = store
+        self.spool = spool
+        self.events = events
+        self.huey: JobHuey | None = None
+        """Set by the worker, as the queue's task is one of its methods."""
+        self.running: list[RunningJob] = []
+        """Jobs under way, the innermost last: a more urgent one runs inside the yield point of the one before."""
+        self.attention = False
+        """Something was queued, cancelled or stopped: look at the next yield point."""
+        self.deadline: float | None = None
+        """time.monotonic() after which a running job is put back; None while the service runs."""
+        self._cores = CoreTable()
+        self._max_threads = max_threads or _UNLIMITED_THREADS
+
+    def run_more_urgent(self, priority: int) -> bool:
+        """Run one queued job above a priority inside the caller's; False when there is none."""
+        return self.huey is not None and self.huey.run_more_urgent(priority)
+
+    def threads(self) -> int:
+        """How many threads the next step may use."""
+        return min(self._cores.threads(), self._max_threads)
+
+    def mark_cores(self) -> None:
+        """Show the other workers how much this one computes: an interactive job weighs twice as much as bulk work."""
+        interactive = bool(self.running) and self.running[-1].job.priority >= Priority.CALLER
+        self._cores.busy(0.0 if not self.running else 2.0 if interactive else 1.0)
+
+    def persist(self, write: Callable[[], T]) -> T:
+        """Do a write that must not be lost, however long the disk is full; Stopping when the service ends first."""
+        logged = False
+        while True:
+            try:
+                return write()
+            except DiskFull as error:
+                if not logged:
+                    logger.error("The %s worker waits: %s", self.kind, error.message)
+                logged = True
+                if self.deadline is not None and time.monotonic() >= self.deadline:
+                    raise Stopping() from error
+                self.events.send(Beat())
+                time.sleep(DISK_RETRY_S)
+
+    def close(self) -> None:
+        """Give up the place among the workers that share the cores, and close the store."""
+        self._cores.close()
+        self.store.close()

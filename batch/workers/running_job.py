@@ -1,0 +1,223 @@
+"""One job in the engine's hands: its yield point, its events, its checkpoints and its end."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TypeVar
+
+from msgspec import Raw, Struct
+from msgspec.structs import replace
+
+from batch import fail_points
+from batch.errors import BatchError, Cancelled, DiskFull
+from batch.payloads.events import JobEvent, Progress, ProgressUnit, Started
+from batch.payloads.job_payload import Payload, Result
+from batch.payloads.json_text import decode, encode
+from batch.queue.frames import ABSENT, Beat, End
+from batch.queue.jobs import Job, JobProgress, Priority, State, UnreadableJob
+from batch.workers.engine import Work
+from batch.workers.job_context import JobContext, Stopping
+
+C = TypeVar("C", bound=Struct)
+logger = logging.getLogger("batch.worker")
+
+LOOK_INTERVAL_S = 0.25
+"""Between two looks into the database while a job runs, for wake-ups that were lost."""
+PROGRESS_EVENT_INTERVAL_S = 0.25
+PROGRESS_ROW_INTERVAL_S = 1.0
+MAX_INLINE_RESULT_BYTES = 256 << 10
+"""Results up to this size travel in the End event, which saves the waiting side a read."""
+
+
+class RunningJob:
+    """What workers/engine.py calls Work."""
+
+    def __init__(self, context: JobContext, job: Job, *, report_start_late: bool) -> None:
+        """`report_start_late`: nobody needs to hear of a short step at once, which would only take a core from it."""
+        self._context = context
+        self.job = job
+        now = time.monotonic()
+        self._started_at = now
+        self._next_look = now + LOOK_INTERVAL_S
+        self._next_progress_event = now + PROGRESS_EVENT_INTERVAL_S
+        self._next_progress_row = now + PROGRESS_ROW_INTERVAL_S
+        self._threads = context.threads()
+        self._first_done: float | None = None
+        """Progress that an earlier attempt had made."""
+        self._batch_mates: dict[str, RunningJob] = {}
+        self._has_emitted = False
+        self._report_start_late = report_start_late
+        self.is_ended = False
+
+    @property
+    def payload(self) -> Payload:
+        return self.job.payload
+
+    @cached_property
+    def is_watched(self) -> bool:
+        # Where a client waits for the result alone, nobody reads deltas.
+        return self.job.waited and getattr(self.payload, "stream", None) is not False
+
+    def report_started(self) -> None:
+        """Send the job's first event."""
+        events = self._context.events
+        send = events.hold if self.job.waited and self._report_start_late else events.send
+        send(Started(job=self.job.id))
+
+    # -- the yield point
+
+    def yield_point(self, done: float | None = None, total: float | None = None, unit: ProgressUnit = "tokens") -> int:
+        if self._first_done is None:
+            self._first_done = done
+        now = time.monotonic()
+        self._context.events.hurry(now)
+        if self._context.attention or now >= self._next_look:
+            self._look(now, done, total, unit)
+        return self._threads
+
+    def _look(self, now: float, done: float | None, total: float | None, unit: ProgressUnit) -> None:
+        context = self._context
+        context.attention = False
+        self._next_look = now + LOOK_INTERVAL_S
+        if context.deadline is not None and now >= context.deadline:
+            raise Stopping()
+        if context.deadline is not None:
+            context.attention = True  # look again at every yield point: the deadline is near
+        self._stop_if_cancelled()
+        if context.deadline is None:
+            while self.job.priority < Priority.CALLER and context.run_more_urgent(self.job.priority):
+                context.attention = False
+                self._stop_if_cancelled()
+        if now >= self._next_progress_event:
+            self._next_progress_event = now + PROGRESS_EVENT_INTERVAL_S
+            self._report_progress(now, done, total, unit)
+        context.mark_cores()
+        self._threads = context.threads()
+
+    def _stop_if_cancelled(self) -> None:
+        if self._context.store.cancelled(self.job.id):
+            raise Cancelled()
+
+    def _report_progress(self, now: float, done: float | None, total: float | None, unit: ProgressUnit) -> None:
+        context = self._context
+        if done is None:
+            context.events.send(Beat())
+            return
+        context.events.send(Progress(job=self.job.id, done=done, total=total, unit=unit))
+        if now >= self._next_progress_row:
+            self._next_progress_row = now + PROGRESS_ROW_INTERVAL_S
+            with contextlib.suppress(DiskFull):  # nobody loses anything
+                context.store.progress(self.job.id, JobProgress(done, total, unit, self._first_done))
+
+    # -- what an engine may use
+
+    def emit(self, event: JobEvent) -> None:
+        if self.is_watched:
+            events = self._context.events
+            # What a client waits for most comes at once, what follows it a few at a time.
+            send = events.post if self._has_emitted else events.send
+            self._has_emitted = True
+            send(replace(event, job=self.job.id))
+
+    def spool_path(self, sha256: str) -> Path:
+        path = self._context.spool.path(sha256)
+        if not path.exists():
+            raise BatchError("The spool no longer holds this job's payload: send the file or request again.")
+        return path
+
+    def keep_result(self, data: bytes) -> str:
+        def keep() -> str:
+            sha256 = self._context.spool.keep(data, durable=not self.job.waited)
+            self._context.store.refer(self.job.id, sha256)
+            return sha256
+
+        # A client is told that the disk is full; a file in the inbox has all the time in the world.
+        return keep() if self.job.waited else self._context.persist(keep)
+
+    def checkpoint(self, step: int, data: Struct) -> None:
+        try:
+            self._context.store.checkpoint(self.job.id, step, encode(data).decode())
+        except DiskFull as error:
+            logger.warning("job %s goes on without writing down how far it is: %s", self.job.id, error.message)
+
+    def checkpoints(self, type: type[C]) -> list[C]:
+        # Also on what counts as the first attempt: a job that was put back at shutdown has no attempt counted.
+        return [decode(text, type) for text in self._context.store.checkpoints(self.job.id)]
+
+    def claim_batch_mates(self, limit: int) -> list[Work]:
+        # What took a worker down before runs alone, so that its batch mates are not failed together with it.
+        if self._context.deadline is not None or self.job.attempts != 1:
+            return []
+        try:
+            jobs = self._context.store.take_mates(self.job, limit)
+        except DiskFull:
+            return []
+        claimed: list[Work] = []
+        for job in jobs:
+            mate = RunningJob(self._context, job, report_start_late=self._report_start_late)
+            self._batch_mates[job.id] = mate
+            mate.report_started()
+            try:
+                _ = mate.payload
+            except UnreadableJob as error:
+                mate.fail(error)
+            else:
+                claimed.append(mate)
+        return claimed
+
+    # -- the end
+
+    def finish(self, result: Result) -> None:
+        text = encode(result)
+        inline = Raw(text) if len(text) <= MAX_INLINE_RESULT_BYTES else ABSENT
+        seconds = time.monotonic() - self._started_at
+        self._end(State.DONE, End(job=self.job.id, state=State.DONE, seconds=seconds, result=inline), result=text.decode())
+
+    def fail(self, error: Exception) -> None:
+        if isinstance(error, Cancelled):
+            self._end(State.CANCELLED, End(job=self.job.id, state=State.CANCELLED))
+            return
+        if not isinstance(error, BatchError):
+            logger.error("job %s failed", self.job.id, exc_info=error)
+            error = BatchError(f"The {self._context.kind} worker could not do this job: {type(error).__name__}: {error}.")
+        event = End(job=self.job.id, state=State.FAILED, error=Raw(encode(error.record())))
+        self._end(State.FAILED, event, error=error)
+
+    def put_back(self) -> None:
+        """The service stops: this job and the batch mates claimed with it wait for the next start."""
+        for running in (self, *self._batch_mates.values()):
+            running.is_ended = True
+            job = running.job
+            try:
+                self._context.store.put_back(job.id, count=False, durable=not job.waited)
+            except DiskFull as error:  # its claim stays, which the next start finds
+                logger.error("job %s could not be put back: %s", job.id, error.message)
+
+    def _end(self, state: State, event: End, *, result: str | None = None, error: BatchError | None = None) -> None:
+        context, job = self._context, self.job
+        if context.running:
+            event = replace(event, resumes=context.running[-1].job.id)
+        record = None if error is None else error.record()
+
+        def write() -> bool:
+            # Results that nobody waits for on a socket must survive a power cut once they are called done.
+            return context.store.end(job.id, state, result=result, error=record, durable=not job.waited)
+
+        try:
+            ended = write()
+        except DiskFull:
+            if sent := job.waited and (event.result is not ABSENT or event.error is not ABSENT):
+                context.events.send(event)  # a client can have its answer, row or no row
+            ended = context.persist(write) and not sent
+        fail_points.reach("ended")
+        if ended:
+            context.events.send(event)
+        self.is_ended = True
+        for mate in self._batch_mates.values():
+            # An engine that ended without ending a batch mate has lost it: it goes back, its attempt counted.
+            if not mate.is_ended:
+                context.persist(partial(context.store.put_back, mate.job.id, count=True))
