@@ -85,6 +85,10 @@ SCHEMA = {
 """Rows of a table: what structured output is asked for most."""
 
 
+QUESTION_TOKENS = 32
+"""At most so many tokens a question behind a shared beginning has, template included."""
+
+
 @dataclass(frozen=True)
 class Subject:
     """A model, how it is asked, and how much of everything is enough to see its speed."""
@@ -96,6 +100,8 @@ class Subject:
     prompt_words: int
     answer_tokens: int
     bulk_tokens: int = 2000
+    shared_words: int = 1500
+    """Of a beginning that many requests share."""
 
     @property
     def route(self) -> str:
@@ -192,6 +198,18 @@ class ChatMeasures:
             first_token(peer.client(), self.subject.route, self.subject.ask(f"{before} and {WORDS[i]}", 4)) for i in range(5)
         ]
         return statistics.median(times)
+
+    def behind_a_stranger(self, peer: Peer, seed: int) -> float:
+        """First token of a new question behind a long shared beginning, after somebody else's short request."""
+        client, before = peer.client(), prose(seed, self.subject.shared_words)
+        first = client.post(self.subject.route, self.subject.ask(f"{before}\nWhat is the first word?", 1))
+        shared = first["usage"]["prompt_tokens"] - QUESTION_TOKENS
+        client.post(self.subject.route, self.subject.ask(prose(seed + 70_000, 10), 1))
+        taken = first_token(client, self.subject.route, self.subject.ask(f"{before}\nWhat is the last word?", 2))
+        client.post(self.subject.route, self.subject.ask(prose(seed + 80_000, 10), 1))
+        last = client.post(self.subject.route, self.subject.ask(f"{before}\nHow many are there?", 1))
+        peer.notes.setdefault("cached share", []).append(last["timings"]["cache_n"] / shared)
+        return taken
 
     def eight(self, peer: Peer, seed: int, callers: int = 8) -> float:
         """Tokens a second of eight callers that each ask at once, and then once more."""
@@ -361,12 +379,16 @@ def bench(subject: Subject, rounds: int, threads: int, only: str) -> Report:
             Measure("decode, one answer", "tokens/s", m.whole, bar=0.97),
             Measure("first token, cold", "ms", m.cold, "less"),
             Measure("first token, cached prefix", "ms", m.cached, "less", bar=1.2, slack=3.0),
+            Measure("first token behind a stranger", "ms", m.behind_a_stranger, "less", bar=1.2, slack=3.0),
             Measure("8 clients at once", "tokens/s", m.eight, rounds=min(rounds, 3)),
             Measure("decode within a JSON Schema", "tokens/s", m.constrained, bar=1.5),
         ]
         if subject.mmproj:
             measures.append(Measure("first token, second turn on an image", "ms", m.second_turn, "less"))
         report.take(measures, peers, rounds)
+        if shares := peers[0].notes.get("cached share"):
+            share = min(shares)
+            report.say(f"of a long beginning ours has cached behind a stranger: {share:.1%} (at least 95 %)", share >= 0.95)
         if "encoded again" in peers[0].notes:
             again = peers[0].notes["encoded again"]
             report.say(f"pictures that ours encoded again for a second turn: {again}", again == 0)
