@@ -26,10 +26,14 @@ MAX_VALUES = 1 << 22
 """Most values in a body."""
 OFF_LOOP_BYTES = 1 << 18
 """Size above which a body is parsed in a thread: below it, parsing takes less than a millisecond."""
+SLICE_BYTES = 1 << 20
+"""Looked through at a time, in a few milliseconds: other threads have their turn between."""
 MAX_QUOTED_CHARS = 60
 """Most characters of a client's own words that an error repeats."""
 
-_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\Z)', re.DOTALL)
+"""A string, or the beginning of one that has no end."""
+_WHOLE_STRINGS = re.compile(rb'(?:[^"]++|"[^"\\]*+(?:\\.[^"\\]*+)*+")*+', re.DOTALL)
 _HALF_PAIR = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 
 
@@ -112,14 +116,22 @@ def _check_counts(data: bytes) -> None:
         return
     # Some of those bytes may stand inside strings, where they are text.
     values = containers = start = 0
-    for string in _STRING.finditer(data):
-        between = data[start : string.start()]
-        values += between.count(b",")
-        containers += between.count(b"[") + between.count(b"{")
+    while start < len(data):
+        end = _whole_strings_end(data, start)
+        outside = _STRING.sub(b"", data[start:end])
+        values += outside.count(b",")
+        containers += outside.count(b"[") + outside.count(b"{")
         _refuse_counts(values, containers)
-        start = string.end()
-    rest = data[start:]
-    _refuse_counts(values + rest.count(b","), containers + rest.count(b"[") + rest.count(b"{"))
+        start = end
+
+
+def _whole_strings_end(data: bytes, start: int) -> int:
+    """Where to cut a document behind `start`, which is outside of strings: about SLICE_BYTES on, outside of strings."""
+    whole = _WHOLE_STRINGS.match(data, start, start + SLICE_BYTES)
+    if whole and whole.end() > start:
+        return whole.end()
+    string = _STRING.match(data, start)  # it is longer than a slice
+    return string.end() if string else len(data)
 
 
 def _refuse_counts(values: int, containers: int) -> None:

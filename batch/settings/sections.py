@@ -150,7 +150,7 @@ class LimitSettings(Section):
     images: int = Field(64, ge=1, le=100_000)
     """Most images in a request."""
     text_bytes: int = Field(16 << 20, ge=1, le=MAX_FILE_BYTES)
-    """Largest text file taken from the inbox."""
+    """Largest text file taken from the inbox, and the most text of a chat or completion request besides its pictures."""
     hosts: tuple[HostPattern, ...] = ()
     """Names besides localhost by which this machine may be asked, as "host.docker.internal"; a star stands for any part."""
     origins: tuple[OriginPattern, ...] = ()

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeVar
 
 import msgspec
 
 from batch.errors import BatchError, Cancelled
-from batch.payloads.job_payload import Result
+from batch.payloads.events import JobEvent
+from batch.payloads.job_payload import RESULT_TYPES, Payload, Result, task_of
 from batch.payloads.model_info import ChatModelInfo
 from batch.payloads.questions import ANSWER_TYPES, ApplyTemplate, CountTokens, Question
-from batch.payloads.untyped import to_event, to_request, to_result
 from batch.queue.frames import End, JobEnded, TicketEvent
 from batch.queue.jobs import Draft, Kind, State
 from batch.queue.model_state import ModelState
@@ -55,6 +56,23 @@ def delta(index: int = 0, finish: str | None = None, **fields: Any) -> dict[str,
     return {**event, "finish_reason": finish} if finish else event
 
 
+def payload_json(payload: Payload) -> dict[str, Any]:
+    """A payload as its row's JSON holds it, without its task: defaults are left out."""
+    found: dict[str, Any] = json.loads(msgspec.json.encode(payload))
+    del found["task"]
+    return found
+
+
+def as_event(event: Any) -> JobEvent:
+    """A struct, or a dict of its fields, as an event."""
+    return event if isinstance(event, msgspec.Struct) else msgspec.convert(event, JobEvent)
+
+
+def as_result(payload: Payload, result: Any) -> Result:
+    """A struct, or a dict of its fields, as the result of a job."""
+    return result if isinstance(result, msgspec.Struct) else msgspec.convert(result, RESULT_TYPES[task_of(payload)])
+
+
 class ScriptedTicket:
     def __init__(self, hub: ScriptedHub, draft: Draft) -> None:
         self._hub, self.draft, self.id, self.kind = hub, draft, draft.id, draft.kind
@@ -67,10 +85,10 @@ class ScriptedTicket:
             if isinstance(step, (int, float)):
                 await asyncio.sleep(step)
             else:
-                yield to_event(step)
+                yield as_event(step)
         self.ended = True
         failed = isinstance(last, BatchError)
-        self._hub.outcomes[self.id] = last if failed else to_result(self.draft.payload, last)
+        self._hub.outcomes[self.id] = last if failed else as_result(self.draft.payload, last)
         yield End(job=self.id, state=State.FAILED if failed else State.DONE)
 
     async def bursts(self) -> AsyncIterator[list[TicketEvent]]:
@@ -109,7 +127,7 @@ class ScriptedHub:
     @property
     def requests(self) -> list[dict[str, Any]]:
         """The drafts' payloads as dicts, defaults left out."""
-        return [to_request(draft.payload) for draft in self.drafts]
+        return [payload_json(draft.payload) for draft in self.drafts]
 
     async def submit(self, draft: Draft, *, durable: bool = False) -> ScriptedTicket:
         self.tickets.append(ScriptedTicket(self, draft))
@@ -126,7 +144,7 @@ class ScriptedHub:
         content = msgspec.to_builtins(question)
         name = content.pop("question")
         if isinstance(question, CountTokens | ApplyTemplate):
-            content = to_request(question.payload)
+            content = payload_json(question.payload)
         self.asked.append((name, content))
         found = self.answers[name]
         if isinstance(found, BatchError):

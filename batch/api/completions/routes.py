@@ -15,6 +15,7 @@ from batch.api.generation.defaults import Settings, generation_settings
 from batch.api.generation.jobs import (
     GenerationJobs,
     chat_info,
+    check_text_bytes,
     fits_context,
     hub_of,
     interactive_draft,
@@ -68,6 +69,7 @@ async def native_completion(
 
 async def submit_completions(request: Request, body: CompletionBody, payloads: list[CompletionPayload]) -> GenerationJobs:
     """Put one job a prompt into the queue."""
+    await check_text_bytes(request)
     hub = hub_of(request)
     name = model_name(hub, body.model_name)
     tickets = await submit(request, [interactive_draft(payload) for payload in payloads])

@@ -26,7 +26,7 @@ MAX_ID_CHARS = 512
 class ImageSource:
     """A picture as the request holds it."""
 
-    url: str
+    encoded: str
     """A data: URL, or bare base64."""
 
 
@@ -34,7 +34,8 @@ class ImageSource:
 class DocumentSource:
     """A PDF as the request holds it."""
 
-    base64: str
+    encoded: str
+    """Base64."""
     title: str = ""
 
 
@@ -92,6 +93,11 @@ class ChatRequest:
     """As the client names it."""
     notes: list[str] = field(default_factory=list)
     """What a person should know: what was left out of the history."""
+
+    @property
+    def encoded_bytes(self) -> int:
+        """Bytes of the body that are pictures and documents."""
+        return sum(len(source.encoded) for source in self.sources if not isinstance(source, FileSource))
 
     @property
     def sources(self) -> Iterator[ImageSource | DocumentSource | FileSource]:

@@ -62,9 +62,9 @@ class _Spooler:
                 case TextPart():
                     yield part
                 case ImageSource():
-                    yield await self._keep(await self._picture(part.url))
+                    yield await self._keep(await self._picture(part.encoded))
                 case DocumentSource():
-                    data = await asyncio.to_thread(_decode_base64, part.base64, "document", self._limits.image_bytes)
+                    data = await asyncio.to_thread(_decode_base64, part.encoded, "document", self._limits.image_bytes)
                     async for page in self._pages(data, part.title):
                         yield page
                 case FileSource():

@@ -18,7 +18,7 @@ from batch.api.jobs.answer_ids import creation_time
 from batch.api.jobs.disconnect import cancel_on_disconnect
 from batch.api.jobs.event_stream import EventSerializer, EventStreamResponse
 from batch.api.jobs.submit import submit
-from batch.errors import BatchError, ContextExceeded, Unavailable
+from batch.errors import BatchError, ContextExceeded, TooLarge, Unavailable
 from batch.payloads.chat import ChatPayload, ChatResult, CompletionPayload
 from batch.payloads.model_info import ChatModelInfo
 from batch.payloads.questions import CountTokens
@@ -115,6 +115,7 @@ def interactive_draft(payload: ChatPayload | CompletionPayload, blobs: tuple[str
 
 async def chat_payload(request: Request, chat: ChatRequest) -> tuple[ChatPayload, tuple[str, ...]]:
     """A chat's payload with its pictures in the spool, and their sha256 names. Raises BadRequest and TooLarge."""
+    await check_text_bytes(request, chat.encoded_bytes)
     return await chat_job(hub_of(request), request.app.state.settings.limits, chat)
 
 
@@ -136,6 +137,15 @@ async def chat_job(hub: Hub, limits: LimitSettings, chat: ChatRequest) -> tuple[
         stream=chat.stream,
     )
     return payload, blobs
+
+
+async def check_text_bytes(request: Request, picture_bytes: int = 0) -> None:
+    """Raise TooLarge for a body that holds more text than any context: it would stand in the job's row, and be tokenized."""
+    limit = request.app.state.settings.limits.text_bytes
+    if (size := len(await request.body()) - picture_bytes) > limit:
+        raise TooLarge(
+            f"The request holds {size} bytes besides its pictures; this service takes {limit} (limits.text_bytes in batch.toml)."
+        )
 
 
 async def submit_chat(request: Request, chat: ChatRequest) -> GenerationJobs:

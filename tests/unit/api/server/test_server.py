@@ -1,0 +1,59 @@
+"""Tokens, properties, models: what a port says of itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from chat_calls import (
+    HELLO,
+    call,
+    post,
+    says,
+    spoken,
+)
+from scripted_hub import answer
+
+
+def test_tokens_and_templates_are_asked_of_the_engine() -> None:
+    hub = says(answer(""))
+    hub.answers |= {"tokenize": {"tokens": [1]}, "detokenize": {"content": "x"}, "apply_template": {"prompt": "p"}}
+    assert post(hub, "/tokenize", {"content": "a", "add_special": True}).json() == {"tokens": [1]}
+    assert hub.asked[-1] == (
+        "tokenize",
+        {"content": "a", "add_special": True},
+    )
+    assert post(hub, "/detokenize", {"tokens": [1]}).json() == {"content": "x"}
+    assert post(hub, "/apply-template", {"messages": HELLO}).json() == {"prompt": "p"}
+    counted = post(hub, "/v1/chat/completions/input_tokens", {"messages": HELLO}).json()
+    assert counted == {"input_tokens": 7, "object": "response.input_tokens"}
+    assert post(hub, "/v1/messages/count_tokens", {"messages": HELLO}).json() == {"input_tokens": 7}
+    assert post(hub, "/tokenize", {}).json() == {"tokens": []}
+    assert post(hub, "/detokenize", {"tokens": ["x"]}).status_code == 400
+
+
+def test_routes_have_llama_servers_other_names() -> None:
+    chats, texts = says(answer("Hi")), says(spoken("x"))
+    assert post(chats, "/chat/completions", {"messages": HELLO}).json()["object"] == "chat.completion"
+    for path in ("/completions", "/completion"):  # llama-server's own shape; OpenAI's is below /v1
+        assert post(texts, path, {"prompt": "Hello"}).json()["content"] == "x"
+    assert (chats.drafts[0].task, texts.drafts[0].task) == ("chat", "completion")
+    assert call(chats, "GET", "/v1/health").json() == call(chats, "GET", "/health").json() == {"status": "ok"}
+
+
+def test_a_busy_slot_is_a_503_where_that_is_asked_for() -> None:
+    hub = says(answer(""))
+    assert call(hub, "GET", "/slots?fail_on_no_slot=1").status_code == 200
+    hub.state = replace(hub.state, busy="a-job")
+    assert call(hub, "GET", "/slots").json()[0]["is_processing"] is True
+    reply = call(hub, "GET", "/slots?fail_on_no_slot=1")
+    assert reply.status_code == 503 and reply.json()["error"]["type"] == "unavailable_error"
+
+
+def test_properties_are_not_changed_over_http() -> None:
+    reply = post(says(answer("")), "/props", {"default_generation_settings": {}})
+    assert reply.status_code == 501 and reply.json()["error"]["type"] == "not_supported_error"
+
+
+def test_an_unknown_route_is_llama_servers_404() -> None:
+    error = post(says(answer("")), "/v1/nope", {}).json()["error"]
+    assert error["code"] == 404 and error["message"] == "File Not Found" and error["type"] == "not_found_error"
