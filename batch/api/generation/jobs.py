@@ -144,7 +144,8 @@ async def check_text_bytes(request: Request, picture_bytes: int = 0) -> None:
     limit = request.app.state.settings.limits.text_bytes
     if (size := len(await request.body()) - picture_bytes) > limit:
         raise TooLarge(
-            f"The request holds {size} bytes besides its pictures; this service takes {limit} (limits.text_bytes in batch.toml)."
+            f"The request holds {size} bytes besides its pictures; this service takes {limit} (limits.text_bytes in "
+            "batch.toml)."
         )
 
 

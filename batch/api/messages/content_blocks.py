@@ -10,6 +10,7 @@ from typing import Any
 
 from batch.api.generation.conversation import (
     ContentPart,
+    FileSource,
     ImageSource,
     Role,
     Turn,
@@ -127,7 +128,7 @@ def content_parts(block: Block, path: str, notes: list[str]) -> list[ContentPart
             return []
 
 
-def _image(source: Any, path: str) -> ImageSource:
+def _image(source: Any, path: str) -> ImageSource | FileSource:
     fields: Block = source if isinstance(source, dict) else {}
     match fields.get("type"):
         case "base64":
@@ -136,6 +137,8 @@ def _image(source: Any, path: str) -> ImageSource:
             return ImageSource(f"data:{media_type if isinstance(media_type, str) else 'image/jpeg'};base64,{data}")
         case "url":
             return ImageSource(checked_text(fields.get("url"), f"{path}.source.url"))
+        case "file":
+            return FileSource(checked_id(fields.get("file_id"), f"{path}.source.file_id"), f"{path}.source.file_id")
     raise BadRequest(f"Field '{path}': should be a text block or an image block with a base64 source", param=path)
 
 
@@ -151,6 +154,8 @@ def _document(block: Block, path: str, notes: list[str]) -> list[ContentPart]:
             data = checked_text(fields.get("data"), f"{path}.source.data")
             kind = media_type if isinstance(media_type, str) else PDF
             return [read_document(data, f"{path}.source.data", media_type=kind, filename=title)]
+        case "file":
+            return [FileSource(checked_id(fields.get("file_id"), f"{path}.source.file_id"), f"{path}.source.file_id")]
         case "content":
             content = fields.get("content")
             blocks = [{"type": "text", "text": content}] if isinstance(content, str) else _blocks(content)
@@ -159,7 +164,7 @@ def _document(block: Block, path: str, notes: list[str]) -> list[ContentPart]:
                 parts += content_parts(inner, f"{path}.source.content[{at}]", notes)
             return parts
     raise BadRequest(
-        f"Field '{path}.source': should hold the document itself, as base64 or text; nothing is fetched or stored here",
+        f"Field '{path}.source': should hold the document itself, as base64 or text, or the id of a file; nothing is fetched",
         param=f"{path}.source",
     )
 

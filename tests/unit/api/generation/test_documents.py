@@ -109,10 +109,9 @@ def test_a_model_that_sees_nothing_reads_a_pdfs_text() -> None:
         (chat_file(file_data="data:application/zip;base64,UEs=", filename="a.zip"), 400, "should be a PDF or a text"),
         (chat_file(file_data="data:text/plain;base64,/////w=="), 400, "UTF-8"),
         (chat_file(file_data="https://example.org/a.pdf"), 400, "not fetched"),
-        (chat_file(file_id="file-1"), 400, "not stored"),
-        (response_file(file_id="file-1"), 400, "not stored"),
+        (chat_file(filename="a.pdf"), 400, "file_data"),
+        (response_file(filename="a.pdf"), 400, "file_data"),
         (anthropic_document({"type": "url", "url": "https://example.org/a.pdf"}), 400, "nothing is fetched"),
-        (anthropic_document({"type": "file", "file_id": "file_1"}), 400, "nothing is fetched or stored"),
         (chat_file(file_data=encoded(pdf(9)), filename="a.pdf"), 413, "9 pages"),
     ],
 )
