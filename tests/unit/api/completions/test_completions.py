@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from batch.queue.hub import ModelState
+from batch.queue.model_state import ModelState
 from chat_calls import (
     chunks,
     native_hub,

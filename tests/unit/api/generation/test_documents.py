@@ -12,7 +12,7 @@ from PIL import Image
 
 from batch.media import pdf_pages
 from batch.payloads.model_info import ChatModelInfo
-from batch.queue.hub import ModelState
+from batch.queue.model_state import ModelState
 from batch.settings import LimitSettings
 from chat_calls import post, says
 from scripted_hub import ScriptedHub, answer
