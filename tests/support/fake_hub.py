@@ -24,9 +24,16 @@ class FakeHub:
         *,
         break_after: int | None = None,
         claims: Mapping[str, str] | None = None,
+        sizes: Mapping[str, int] | None = None,
+        commit: str = COMMIT,
+        listing: bytes | None = None,
     ) -> None:
+        """`claims` and `sizes` are what it lists of its files' sha256 and sizes, where that is not the truth; `listing` is
+        sent in place of any list."""
         self.repo, self.files, self.break_after = repo, files, break_after
-        self.claims = claims or {}
+        self.claims, self.sizes, self.commit, self.listing = claims or {}, sizes or {}, commit, listing
+        self.sent = 0
+        """Bytes of files that went out."""
         self.ranges: list[str | None] = []
         self.tokens: set[str | None] = set()
         self.broken: set[str] = set()
@@ -77,14 +84,17 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, body: bool) -> None:
         hub, path = self.owner, unquote(self.path.split("?")[0])
         hub.tokens.add(self.headers.get("Authorization"))
-        resolve = f"/{hub.repo}/resolve/{COMMIT}/"
-        if path in (f"/api/models/{hub.repo}", f"/api/models/{hub.repo}/revision/main"):
+        resolve = f"/{hub.repo}/resolve/{hub.commit}/"
+        revisions = (f"/api/models/{hub.repo}/revision/{name}" for name in ("main", hub.commit))
+        if hub.listing is not None and path.startswith("/api/models/"):
+            self._send(200, hub.listing, body)
+        elif path in revisions:
             siblings = [
                 {
                     "rfilename": name,
-                    "size": len(data),
+                    "size": hub.sizes.get(name, len(data)),
                     "blobId": "b",
-                    "lfs": {"sha256": hub.sha256(name), "size": len(data), "pointerSize": 135},
+                    "lfs": {"sha256": hub.sha256(name), "size": hub.sizes.get(name, len(data)), "pointerSize": 135},
                 }
                 for name, data in hub.files.items()
             ]
@@ -93,7 +103,7 @@ class _Handler(BaseHTTPRequestHandler):
                 json.dumps(
                     {
                         "id": hub.repo,
-                        "sha": COMMIT,
+                        "sha": hub.commit,
                         "siblings": siblings,
                         "private": False,
                         "tags": [],
@@ -110,7 +120,7 @@ class _Handler(BaseHTTPRequestHandler):
                 body,
                 {
                     "Location": f"{hub.storage}/{name}",
-                    "X-Repo-Commit": COMMIT,
+                    "X-Repo-Commit": hub.commit,
                     "X-Linked-Size": str(len(hub.files[name])),
                     "X-Linked-Etag": f'"{hub.sha256(name)}"',
                     "ETag": f'"{hub.sha256(name)}"',
@@ -142,7 +152,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.shutdown(socket.SHUT_RDWR)
             self.close_connection = True
             return
-        self.wfile.write(data[start:])
+        for at in range(start, len(data), 1 << 16):
+            self.wfile.write(data[at : at + (1 << 16)])
+            hub.sent += len(data[at : at + (1 << 16)])
 
     def _send(self, status: int, data: bytes, body: bool, headers: Mapping[str, str] | None = None) -> None:
         self.send_response(status)

@@ -21,7 +21,7 @@ from batch.catalog.package_registry import take
 from batch.catalog.pull import pull
 from batch.errors import BatchError, DiskFull, ModelProblem
 from batch.settings import Settings
-from fake_hub import FakeHub
+from fake_hub import COMMIT, FakeHub
 from paths import TESTS
 
 WEIGHTS = b"lmgg" + bytes(range(256)) * 4000
@@ -62,7 +62,7 @@ def test_a_hub_model_is_fetched_checked_and_recorded(tmp_path: Path) -> None:
     assert (tmp_path / "toy.bin").read_bytes() == WEIGHTS
     record = read_record(tmp_path / "toy.bin")
     assert record["sha256"] == hashlib.sha256(WEIGHTS).hexdigest()
-    assert record["source"] == {"repo": "some/toy", "revision": "main"}
+    assert record["source"] == {"repo": "some/toy", "revision": COMMIT}
     assert [path.name for path in (tmp_path / ".partial").iterdir()] == ["toy.lock"]
 
 
@@ -85,7 +85,7 @@ def test_hf_endpoint_names_the_mirror(tmp_path: Path) -> None:
 from pathlib import Path
 from batch.catalog.hugging_face import fetch
 from test_pull import hub_source, toy
-print(fetch(toy(hub_source()), hub_source(), Path({str(tmp_path)!r}), "", lambda *_: None)["model"].stat().st_size)
+print(fetch(toy(hub_source()), hub_source(), Path({str(tmp_path)!r}), "", lambda *_: None)["model"].path.stat().st_size)
 """
     with FakeHub("some/toy", {"toy.bin": WEIGHTS}) as hub:
         done = subprocess.run(
@@ -140,9 +140,10 @@ def test_a_file_that_is_not_what_the_hub_says_is_removed(tmp_path: Path) -> None
 def test_a_file_that_is_not_what_the_catalogue_says_is_refused_though_the_hub_agrees(tmp_path: Path) -> None:
     with (
         FakeHub("some/toy", {"toy.bin": WEIGHTS}) as hub,
-        pytest.raises(ModelProblem, match=r"arrived damaged \(its sha256 is not 121212121212"),
+        pytest.raises(ModelProblem, match=r"lists another toy\.bin .* than the catalogue names \(sha256 121212121212"),
     ):
         fetch(toy(hub_source(), sha256="12" * 32), tmp_path, hub.address)
+    assert hub.sent == 0
     assert not (tmp_path / "toy.bin").exists()
 
 
