@@ -19,8 +19,12 @@ if TYPE_CHECKING:
 
 Name = Annotated[str, typer.Option(help="Name of the unit; another home on this machine needs another one.")]
 
-_MARGIN = 20
-"""Seconds beyond the grace time until the system kills: workers get 5 of their own, writing results needs some."""
+KILL_MARGIN_S = 20
+"""Beyond the grace time, until the system kills: workers get 5 seconds of their own, writing results needs some."""
+
+KEPT_VARIABLES = ("XDG_CACHE_HOME", "HF_ENDPOINT", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+KEPT_PREFIXES = ("CUDA_", "HIP_", "ROCR_", "GGML_", "LLAMA_", "OMP_")
+"""What decides where models, sockets, libraries and graphics cards are found; a service starts without the shell's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +96,7 @@ def _manager(name: str, settings: Settings | None, profile: str | None) -> Manag
     if not name or len(name) > 100 or not all(c.isascii() and (c.isalnum() or c in "-_") for c in name):
         raise BadRequest(f"--name may hold letters, digits, - and _ only, not {name!r}.")
     if sys.platform == "darwin":
-        file = Path.home() / "Library" / "LaunchAgents" / f"batch.{name}.plist"
+        file = _user_home() / "Library" / "LaunchAgents" / f"batch.{name}.plist"
         domain = f"gui/{os.getuid()}"
         return Manager(
             file,
@@ -100,7 +104,7 @@ def _manager(name: str, settings: Settings | None, profile: str | None) -> Manag
             (("launchctl", "bootstrap", domain, str(file)),),
             (("launchctl", "bootout", f"{domain}/batch.{name}"),),
         )
-    configuration = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    configuration = Path(os.environ.get("XDG_CONFIG_HOME") or _user_home() / ".config")
     control = ("systemctl", "--user")
     unit = f"{name}.service"
     return Manager(
@@ -110,6 +114,14 @@ def _manager(name: str, settings: Settings | None, profile: str | None) -> Manag
         ((*control, "disable", "--now", unit),),
         ((*control, "daemon-reload"),),
     )
+
+
+def _user_home() -> Path:
+    """Where this user's unit files lie; raises BadRequest where that is not known."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        raise BadRequest("This user has no home folder for a service's file: set HOME.") from None
 
 
 def systemd(settings: Settings, profile: str | None = None) -> str:
@@ -138,7 +150,7 @@ RestartSec=10
 # The service itself tells its workers to end: jobs get queue.grace to end before they are put back.
 KillMode=mixed
 KillSignal=SIGTERM
-TimeoutStopSec={round(settings.queue.grace) + _MARGIN}
+TimeoutStopSec={round(settings.queue.grace) + KILL_MARGIN_S}
 # A worker that takes too much memory is started again by the service.
 OOMPolicy=continue
 
@@ -161,7 +173,7 @@ def launchd(name: str, settings: Settings, profile: str | None = None) -> str:
             # A breakdown exits with status 70, which is no crash to launchd. It cannot tell that from what a person must mend.
             "KeepAlive": {"SuccessfulExit": False},
             "ThrottleInterval": 10,
-            "ExitTimeOut": round(settings.queue.grace) + _MARGIN,
+            "ExitTimeOut": round(settings.queue.grace) + KILL_MARGIN_S,
             "Umask": 0o077,
             "ProcessType": "Interactive",
         }
@@ -175,11 +187,12 @@ def _command(settings: Settings, profile: str | None) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """For the service's own processes: no module out of the home, and batch found where it is now."""
+    """For the service's own processes: no module out of the home, batch found where it is now, and of this shell what
+    decides where things lie."""
     import batch
 
-    found = {"PYTHONSAFEPATH": "1"}
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    environment = {"PYTHONSAFEPATH": "1"}
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     looked = subprocess.run(
         [sys.executable, "-P", "-c", "import batch; print(batch.__file__)"],
         env=clean,
@@ -189,13 +202,29 @@ def _environment() -> dict[str, str]:
         check=False,
     )
     if looked.stdout.strip() != str(batch.__file__):
-        found["PYTHONPATH"] = _plain(str(Path(batch.__file__).parent.parent))
-    return found
+        environment["PYTHONPATH"] = _plain(str(Path(batch.__file__).parent.parent))
+    for name, value in sorted(os.environ.items()):
+        if value and (name in KEPT_VARIABLES or name.startswith(KEPT_PREFIXES)):
+            environment[name] = _plain(value)
+    home = os.environ.get("HOME")
+    if home and home != _home_of_user():  # the system would set it to the user's own
+        environment["HOME"] = _plain(home)
+    return environment
+
+
+def _home_of_user() -> str | None:
+    """The home folder that the system's list of users names."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:
+        return None
 
 
 def _plain(text: str) -> str:
     if not text.isprintable():  # newlines and other control characters, bytes that are no UTF-8
-        raise BadRequest(f"The path {text!r} has characters that a service's file cannot hold: use another home.")
+        raise BadRequest(f"{text!r} has characters that a service's file cannot hold: use another home or value.")
     return text
 
 

@@ -147,6 +147,28 @@ def test_a_unit_of_another_home_is_not_overwritten(machine: dict[str, str], tmp_
     assert run_batch(machine, "install-service", "--name", "../evil").returncode == 1
 
 
+def test_what_decides_where_things_lie_is_kept_from_the_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = {
+        "XDG_CACHE_HOME": "/data/my caches",
+        "HF_ENDPOINT": "https://mirror.example/100%",
+        "TMPDIR": str(tmp_path),
+        "LD_LIBRARY_PATH": "/opt/cuda/lib64:/opt/x",
+        "CUDA_VISIBLE_DEVICES": "1",
+        "HOME": str(tmp_path),
+    }
+    for name, value in {**kept, "EDITOR": "vi", "GGML_DEBUG": ""}.items():
+        monkeypatch.setenv(name, value)
+    settings = Settings.load(tmp_path)
+    unit = unit_values(systemd(settings))
+    environment = dict(pair.split("=", 1) for pair in command_words(":" + unit["Environment"]))
+    agent = plistlib.loads(launchd("batch", settings).encode())["EnvironmentVariables"]
+    for variables in (environment, agent):
+        assert kept.items() <= variables.items() and not {"EDITOR", "GGML_DEBUG"} & set(variables)
+    monkeypatch.setenv("HF_ENDPOINT", "two\nlines")
+    with pytest.raises(BatchError, match="another home or value"):
+        systemd(settings)
+
+
 def test_variables_of_the_shell_that_the_service_will_not_know_are_named(machine: dict[str, str]) -> None:
     done = run_batch({**machine, "BATCH_VLM__PORT": "9000"}, "install-service")
     assert done.returncode == 0 and "BATCH_VLM__PORT" in done.stderr and "batch.toml" in done.stderr
