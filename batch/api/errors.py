@@ -9,7 +9,17 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from batch.errors import BadRequest, BatchError, Cancelled, Conflict, DiskFull, NotFound, QueueFull, Unavailable
+from batch.errors import (
+    BadRequest,
+    BatchError,
+    Cancelled,
+    Conflict,
+    ContextExceeded,
+    DiskFull,
+    NotFound,
+    QueueFull,
+    Unavailable,
+)
 
 LOADING_RETRY_S = 5
 """Retry-After of a 503: a model that loads, or a service that stops, takes about as long."""
@@ -32,7 +42,11 @@ def to_openai_error(error: BatchError) -> dict[str, Any]:
 def to_anthropic_error(error: BatchError) -> dict[str, Any]:
     """An error's body as Anthropic's clients read it."""
     kind = _ANTHROPIC_TYPES.get(error.status, "api_error" if error.status >= 500 else "invalid_request_error")
-    return {"type": "error", "error": {"type": kind, "message": error.message}}
+    message = error.message
+    if isinstance(error, ContextExceeded) and {"n_prompt_tokens", "n_ctx"} <= error.details.keys():
+        # The words by which its clients know that they have to shorten a conversation.
+        message = f"prompt is too long: {error.details['n_prompt_tokens']} tokens > {error.details['n_ctx']} maximum"
+    return {"type": "error", "error": {"type": kind, "message": message}}
 
 
 def to_whisper_server_error(error: BatchError) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from batch.errors import BadRequest
+from batch.errors import BadRequest, ContextExceeded
 from chat_calls import (
     HELLO,
     chunks,
@@ -14,7 +14,7 @@ from chat_calls import (
     post,
     says,
 )
-from scripted_hub import answer, delta
+from scripted_hub import ScriptedHub, answer, delta
 
 
 def test_anthropic_blocks_become_chat_messages() -> None:
@@ -161,3 +161,55 @@ def test_n_means_nothing_where_it_is_unknown(path: str, body: dict[str, Any], n:
     hub = says(answer("Hi"))
     assert post(hub, path, {**body, "n": n}).status_code == 200
     assert "n" not in hub.requests[0]
+
+
+# -- prefill, thinking, too long
+
+
+def anthropic(hub: ScriptedHub, **body: Any) -> dict[str, Any]:
+    reply = post(hub, "/v1/messages", {"max_tokens": 9, "messages": HELLO, **body})
+    assert reply.status_code == 200, reply.text
+    told: dict[str, Any] = reply.json()
+    return told
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_prefill_is_not_repeated_in_the_answer_streamed_or_whole(stream: bool) -> None:
+    result = answer("The answer is 4")
+    result["choices"][0]["prefill"] = {"content": len("The answer is")}
+    turns = [*HELLO, {"role": "assistant", "content": "The answer is"}]
+    body = {"max_tokens": 9, "messages": turns, "stream": stream}
+    reply = post(says(delta(content=" 4"), result), "/v1/messages", body)
+    if stream:
+        text = "".join(event["delta"]["text"] for event in chunks(reply) if event["type"] == "content_block_delta")
+    else:
+        (block,) = reply.json()["content"]
+        text = block["text"]
+    assert text == " 4"
+
+
+@pytest.mark.parametrize(
+    ("body", "enabled", "budget"),
+    [
+        ({}, False, None),
+        ({"thinking": {"type": "disabled"}}, False, None),
+        ({"thinking": {"type": "enabled", "budget_tokens": 2048}}, True, 2048),
+        ({"thinking": {"type": "enabled"}}, True, 10_000),
+        ({"thinking": {"type": "adaptive"}}, True, None),
+        ({"enable_thinking": True}, True, None),
+        ({"chat_template_kwargs": {"enable_thinking": True}}, True, None),
+    ],
+)
+def test_there_is_no_thinking_unless_it_is_asked_for(body: dict[str, Any], enabled: bool, budget: int | None) -> None:
+    hub = says(answer("Hi"))
+    anthropic(hub, **body)
+    request = hub.requests[0]
+    assert request["enable_thinking"] is enabled and request.get("reasoning_budget") == budget
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_prompt_that_is_too_long_is_told_in_anthropics_words(stream: bool) -> None:
+    error = ContextExceeded("request (9 tokens) exceeds …", n_prompt_tokens=9, n_ctx=4)
+    reply = post(says(error), "/v1/messages", {"max_tokens": 9, "messages": HELLO, "stream": stream})
+    assert reply.status_code == 400
+    assert reply.json()["error"] == {"type": "invalid_request_error", "message": "prompt is too long: 9 tokens > 4 maximum"}
