@@ -37,7 +37,10 @@ def main() -> int:
     logging.getLogger("huey").setLevel(logging.WARNING)
     lock = _only_one(settings, kind)
 
-    from batch.workers.engine_factory import build
+    from batch.workers.engine_factory import build, load_native_library
+
+    load_native_library(kind, settings)  # before anything else that is compiled
+
     from batch.workers.worker import Worker
 
     try:

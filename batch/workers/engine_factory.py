@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 from batch.queue.jobs import Kind
 from batch.settings import Settings
 from batch.workers.engine import Engine
@@ -9,6 +11,19 @@ from batch.workers.untyped_engine import UntypedEngine
 
 WEIGHTLESS = "weightless"
 """A model "name" that asks for the engine without weights, for tests of the path."""
+
+
+NATIVE_LIBRARIES = {Kind.VLM: "llama_cpp.llama_cpp", Kind.EMBEDDING: "llama_cpp.llama_cpp", Kind.STT: "_pywhispercpp"}
+"""The module that loads the library with which a kind's engine computes."""
+
+
+def load_native_library(kind: Kind, settings: Settings) -> None:
+    """Load the library that the engine of `kind` computes with, before any other compiled module.
+
+    A CUDA build of ggml can carry a C++ runtime of its own, and crashes where numpy, PyAV or pillow-heif loaded theirs first.
+    """
+    if settings.model_of(kind).model != WEIGHTLESS:
+        importlib.import_module(NATIVE_LIBRARIES[kind])
 
 
 def build(kind: Kind, settings: Settings) -> Engine:
