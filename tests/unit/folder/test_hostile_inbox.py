@@ -140,8 +140,9 @@ def test_a_done_folder_inside_the_inbox_feeds_nothing_back_whatever_the_settings
             stage.drop("a.txt", "one")
             stage.drop("deep/b.txt", "two")
             await stage.until(lambda: files_below(tmp_path / done) == ["sub/a.txt", "sub/deep/b.txt"])
+            await stage.until(lambda: count_files(stage.store).done == 2)
             assert not await stage.folder.scan()
-            assert stage.tree() == ["a.txt.json", "deep/b.txt.json"] and count_files(stage.store).done == 2
+            assert stage.tree() == ["a.txt.json", "deep/b.txt.json"]
 
     asyncio.run(play())
 
