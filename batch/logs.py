@@ -16,7 +16,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from io import TextIOWrapper
 from pathlib import Path
 from typing import BinaryIO
@@ -223,11 +223,13 @@ def parts(path: Path) -> list[Path]:
     return [p for p in (path, *(p for _, p in sorted(older))) if p.exists()]
 
 
-def follow(path: Path, file: BinaryIO | None, pause: float = 0.2) -> Generator[str, None, None]:
-    """Lines as they are written behind where `file` stands, through every rotation, until the caller stops asking."""
+def follow(
+    path: Path, file: BinaryIO | None, pause: float = 0.2, *, is_wanted: Callable[[], bool] = lambda: True
+) -> Generator[str, None, None]:
+    """Lines as they are written behind where `file` stands, through every rotation, until no longer `is_wanted`."""
     rest = b""
     try:
-        while True:
+        while is_wanted():
             if file is None:
                 file = _opened(path)
                 if file is None:

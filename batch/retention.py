@@ -10,7 +10,6 @@ from collections.abc import Iterator
 
 from batch.batches.file_store import FileStore
 from batch.errors import DiskFull
-from batch.folder.ledger import Ledger
 from batch.folder.ledger_retention import LedgerRetention
 from batch.queue.hub import Hub
 from batch.queue.jobs import Origin
@@ -66,7 +65,6 @@ class Retention:
         before = deadlines(self._settings).get(Origin.INBOX)
         if before is None:
             return
-        await self._hub.in_thread(lambda: Ledger(self._hub.store))  # its tables are there then
         slices = forget(LedgerRetention(self._hub.store), before)
         while await self._hub.in_thread(lambda: next(slices, None)) is not None:
             await asyncio.sleep(0.01)

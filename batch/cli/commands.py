@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from batch.cli import config, jobs, logs, serve, service, status, submit  # noqa: F401
+from batch.cli import config, files, gc, logs, serve, service, submit  # noqa: F401
 from batch.cli.app import app
 from batch.cli.doctor import doctor
+from batch.cli.jobs import actions, listing, waiting  # noqa: F401
 from batch.cli.models import app as models
+from batch.cli.status import command  # noqa: F401
 
 app.add_typer(models, name="models")
 app.command("doctor")(doctor)

@@ -1,4 +1,4 @@
-"""`batch config` and `batch gc`."""
+"""`batch config`: the effective settings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from batch.cli.app import Home, Json, app
-from batch.cli.jobs import opened
+from batch.cli.output import print_json, print_line
 from batch.errors import NotFound
 
 
@@ -34,43 +34,14 @@ def config(
     if key is not None:
         if key not in leaves:
             raise NotFound(f"There is no setting {key}: see `batch config`.")
-        print(json.dumps(leaves[key]) if as_json or not isinstance(leaves[key], str) else leaves[key])
+        value = leaves[key]
+        print_line(value if isinstance(value, str) and not as_json else json.dumps(value))
         return
     values = {name: {"value": value, "from": sources.get(name, "default")} for name, value in leaves.items()}
     if as_json:
-        print(json.dumps(values, indent=1))
+        print_json(values)
         return
     width = max(len(name) for name in values)
     for name, entry in values.items():
         origin = "" if entry["from"] == "default" else f"   # {entry['from']}"
-        print(f"{name:{width}} = {json.dumps(entry['value'], ensure_ascii=False)}{origin}")
-
-
-@app.command()
-def gc(home: Home = None) -> None:
-    """Delete what is past its days (settings `retention`), unused payloads, and give the space back."""
-    from batch.folder.ledger import Ledger
-    from batch.folder.ledger_retention import LedgerRetention
-    from batch.queue.jobs import Origin
-    from batch.queue.spool import Spool
-    from batch.retention import deadlines, forget, sweep_lost, sweep_orphans
-    from batch.settings import Settings
-
-    settings = Settings.load(home)
-    with opened(home) as store:
-        spool = Spool(settings.state_dir / "spool")
-        rows = 0
-        due = deadlines(settings)
-        for origin, before in due.items():
-            while found := store.expire(origin, before):
-                rows += found
-        if Origin.INBOX in due:
-            Ledger(store)  # its tables are there then
-            for _ in forget(LedgerRetention(store), due[Origin.INBOX]):
-                pass
-        files = 0
-        while found := sweep_orphans(store, spool):
-            files += found
-        files += sweep_lost(store, spool)
-        store.vacuum(1 << 30)
-    print(f"{rows} ended jobs and {files} unused files are gone.")
+        print_line(f"{name:{width}} = {json.dumps(entry['value'], ensure_ascii=False)}{origin}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import platform
 import shutil
@@ -20,6 +19,7 @@ import typer
 
 from batch.cli.app import Home, Json
 from batch.cli.models import Profile, effective, service
+from batch.cli.output import print_json, safe_line, terminal
 from batch.errors import ModelProblem
 from batch.model_kind import Kind
 
@@ -41,16 +41,14 @@ def doctor(home: Home = None, profile: Profile = None, as_json: Json = False) ->
     """Check Python, libraries, ports, models, disk and graphics; say how to mend what is wrong."""
     findings = list(examine(effective(home, profile)))
     if as_json:
-        print(json.dumps([{**asdict(finding), "ok": not finding.mend} for finding in findings], indent=1))
+        print_json([{**asdict(finding), "ok": not finding.mend} for finding in findings])
     else:
-        from rich.console import Console
-
-        console = Console(soft_wrap=True, highlight=False, markup=False)
+        console = terminal()
         for finding in findings:
             console.print("ok   " if not finding.mend else "MEND ", style="red" if finding.mend else "green", end="")
-            console.print(f"{finding.what}: {finding.found}")
+            console.print(safe_line(f"{finding.what}: {finding.found}"))
             if finding.mend:
-                console.print(f"       {finding.mend}")
+                console.print(safe_line(f"       {finding.mend}"))
     if any(finding.mend for finding in findings):
         raise typer.Exit(1)
 

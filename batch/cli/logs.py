@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from batch.cli.app import Home, app
-from batch.cli.status_data import database
+from batch.cli.app import app
+from batch.cli.home import Home, database_of
+from batch.cli.output import is_output_read, print_line
 from batch.errors import NotFound
 
 
@@ -20,19 +21,19 @@ def logs(
     """Show the service's log."""
     from batch import logs as log
 
-    folder = database(home).parent.parent
+    folder = database_of(home).parent.parent
     path = log.file_of(folder)
     found, newest = log.tail(path, lines)
     if newest is None and not follow:
         raise NotFound(f"{folder} has no log yet: start `batch serve` there, or name the home with --home.")
     for line in found:
-        print(line, flush=follow)
+        print_line(line, flush=follow)
     if not follow:
         if newest is not None:
             newest.close()
         return
     try:
-        for line in log.follow(path, newest):
-            print(line, flush=True)
+        for line in log.follow(path, newest, is_wanted=is_output_read):
+            print_line(line, flush=True)
     except KeyboardInterrupt:
         return

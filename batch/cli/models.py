@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from batch.cli.app import Home, Json
+from batch.cli.output import print_json, safe_line, terminal
 from batch.cpu_sharing import alive
 from batch.errors import ModelProblem
 from batch.model_kind import Kind
@@ -33,12 +33,11 @@ def list_models(context: typer.Context, home: Home = None, profile: Profile = No
         return
     rows = table(effective(home, profile))
     if as_json:
-        print(json.dumps(rows, indent=1, ensure_ascii=False))
+        print_json(rows)
         return
-    from rich.console import Console
     from rich.markup import escape
 
-    console = Console(soft_wrap=True, highlight=False)
+    console = terminal(markup=True)
     for in_use, heading in ((True, "In use"), (False, "\nCan be fetched by name, or named in batch.toml")):
         shown = [row for row in rows if row["in_use"] == in_use]
         if shown:
@@ -50,10 +49,10 @@ def list_models(context: typer.Context, home: Home = None, profile: Profile = No
             licence = row["licence"] or "licence unknown"
             name = escape(f"{row['kind']:9}  {row['name']}")
             console.print(f"  [bold]{name}[/bold]  {state}, {size}, {sha256}, {licence}")
-            console.print(f"             {escape(row['notes'])}")
+            console.print(f"             {escape(safe_line(row['notes']))}")
             if row["problem"]:
-                console.print(f"             [red]{escape(row['problem'])}[/red]")
-            console.print(f"             [dim]{escape(', '.join(row['paths']))}[/dim]")
+                console.print(f"             [red]{escape(safe_line(row['problem']))}[/red]")
+            console.print(f"             [dim]{escape(safe_line(', '.join(row['paths'])))}[/dim]")
 
 
 @app.command("pull")
@@ -99,7 +98,7 @@ def pull_command(
             }
         )
     if as_json:
-        print(json.dumps(done, indent=1))
+        print_json(done)
 
 
 def table(settings: Settings) -> list[dict[str, Any]]:
@@ -212,10 +211,9 @@ def _agree(entry: Entry) -> bool:
 @contextmanager
 def _progress() -> Iterator[Report]:
     """A bar on standard error while a pull goes on; in a log, a line whenever its text changes."""
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
+    console = terminal(stderr=True)
     if not console.is_terminal:
         said: list[str] = []
 

@@ -2,158 +2,191 @@
 
 from __future__ import annotations
 
-import json
+import os
+import stat
 import sys
-import time
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
-from batch.cli.app import Home, Json, app
-from batch.errors import BadRequest, BatchError, Cancelled, UnsupportedMedia
+from batch.cli.app import Json, app
+from batch.cli.exit_status import ExitStatus
+from batch.cli.home import Home, NoHome, database_of, no_home_sentence, service_note
+from batch.cli.jobs.description import full_result
+from batch.cli.jobs.waiting import require_service, wait_for_jobs
+from batch.cli.output import print_error, print_json, print_line, print_text, safe_line
+from batch.errors import BadRequest, BatchError, Cancelled, TooLarge, UnsupportedMedia
 from batch.queue.jobs import Draft, Job, Origin, Priority, State
 
 if TYPE_CHECKING:
     from batch.queue.spool import Spool
-    from batch.queue.store import Store
     from batch.settings import Settings
+
+_MAX_FILES = 100_000
+_STDIN = Path("-")
 
 
 @app.command()
 def submit(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Images, sound, video or texts.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE|FOLDER|-...", help="Images, sound, video or texts; - is standard input."),
+    ],
     home: Home = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the results and print them.")] = False,
     prompt: Annotated[str | None, typer.Option(help="What to ask about images.")] = None,
     language: Annotated[str | None, typer.Option(help="Language of the sound; auto detects.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Queue files as jobs: captions of images, transcripts of sound, embeddings of texts."""
+    """Queue files as jobs: captions of images, transcripts of sound, embeddings of texts.
+
+    Of a folder, everything in it that can be read is taken, hidden files left out.
+    """
     from batch.queue.channel import Waker
     from batch.queue.spool import Spool
     from batch.queue.store import Store
     from batch.settings import Settings
 
-    settings = Settings.load(home)
-    store, spool = Store(settings.database), Spool(settings.state_dir / "spool")
-    waker = Waker(settings.state_dir)
-    try:
-        submitted: list[tuple[Path, str]] = []
+    if home is None:
+        raise NoHome(no_home_sentence(database_of(None).parent.parent))
+    settings = Settings.load(home, _flags(prompt, language))
+    with closing(Store(settings.database)) as store:
+        if wait:
+            require_service(store, os.fspath(settings.home), "Nothing was queued.")
+        spool = Spool(settings.state_dir / "spool")
         # All or none: a wrong name among the files must not leave the others half submitted.
-        drafts = [(file, _draft(file, settings, spool, prompt, language)) for file in files]
+        drafts = list(_drafts(files, settings, spool))
+        if not drafts:
+            raise BadRequest("There is no image, sound, video or text in what was named: nothing was queued.")
         with store.transaction(durable=True) as transaction:
             for _, draft in drafts:
                 transaction.submit(draft)
-        for file, draft in drafts:
-            waker.wake(draft.kind)
-            submitted.append((file, draft.id))
-        if not wait:
-            if as_json:
-                print(json.dumps([{"file": str(file), "id": job} for file, job in submitted], indent=1))
-            else:
-                for file, job in submitted:
-                    print(f"{job}  {file}")
-            return
-        ended = _wait(store, submitted)
-    finally:
+        waker = Waker(settings.state_dir)
+        for kind in {draft.kind for _, draft in drafts}:
+            waker.wake(kind)
         waker.close()
-        store.close()
-    _print(ended, as_json)
-    if any(job.state is not State.DONE for _, job in ended):
-        raise typer.Exit(1)
-
-
-def _draft(file: Path, settings: Settings, spool: Spool, prompt: str | None, language: str | None) -> Draft:
-    from batch.folder import pipeline
-    from batch.folder.ledger_rows import CaptionParameters, TranscriptParameters
-    from batch.media.kind import HEAD, MediaKind, kind_of
-    from batch.media.text import read_text
-
-    try:
-        with file.open("rb") as opened:
-            kind = kind_of(opened.read(HEAD), file.name)
-            if kind is MediaKind.UNKNOWN:
-                raise UnsupportedMedia(f"{file} is no image, sound, video or text that batch can read.")
-            if kind is MediaKind.TEXT:
-                draft = pipeline.embedding_draft(
-                    read_text(file, settings.limits.text_bytes), lambda data: spool.keep(data, durable=True), str(file)
+        if not wait:
+            _print_queued([(name, draft.id) for name, draft in drafts], as_json)
+            if service_note(store) is None:
+                print_error(
+                    f"The service is not running in {settings.home}: the jobs wait until `batch serve` is started there."
                 )
-            else:
-                changes: dict[str, Any] = {}
-                if prompt is not None:
-                    changes["caption_prompt"] = prompt
-                if language is not None:
-                    changes["language"] = language
-                rules = settings.folder.model_copy(update=changes)
-                opened.seek(0)
-                blob, _ = spool.keep_file(opened)
-                match pipeline.content_parameters(kind, rules):
-                    case CaptionParameters() as parameters:
-                        draft = pipeline.caption_draft(blob, parameters, str(file))
-                    case TranscriptParameters() as parameters:
-                        draft = pipeline.transcript_draft(blob, parameters, str(file))
+            return
+        ended = wait_for_jobs(store, [(draft.id, name) for name, draft in drafts])
+    _print_results([(name, job) for (name, _), job in zip(drafts, ended, strict=True)], as_json)
+    if any(job.state is not State.DONE for job in ended):
+        raise typer.Exit(ExitStatus.FAILED)
+
+
+def _flags(prompt: str | None, language: str | None) -> dict[str, Any]:
+    folder = {"caption_prompt": prompt, "language": language}
+    return {"folder": {key: value for key, value in folder.items() if value is not None}}
+
+
+def _drafts(files: list[Path], settings: Settings, spool: Spool) -> Iterator[tuple[str, Draft]]:
+    """(name, job) of each file that was named or lies in a folder that was."""
+    for file in files:
+        if file == _STDIN:
+            yield "-", _draft("-", sys.stdin.buffer, settings, spool)
+        elif file.is_dir():
+            for number, inner in enumerate(_files_below(file)):
+                if number >= _MAX_FILES:
+                    raise TooLarge(f"{_shown(file)} holds more than {_MAX_FILES:,} files: drop them into the inbox instead.")
+                try:
+                    yield _shown(inner), _draft_of_file(inner, settings, spool)
+                except BatchError as error:  # in a folder there may be anything; the rest of it was meant all the same
+                    print_error(error.message)
+        else:
+            yield _shown(file), _draft_of_file(file, settings, spool)
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    from batch.folder.file_names import is_ignored
+
+    for path, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(path, name) for name in sorted(names) if not is_ignored(name))
+
+
+def _draft_of_file(file: Path, settings: Settings, spool: Spool) -> Draft:
+    try:
+        # Without waiting: a FIFO would have to be written to first.
+        with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:
+            if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+                raise UnsupportedMedia(f"{_shown(file)} is not a file.")
+            return _draft(os.fspath(file), opened, settings, spool)
     except OSError as error:
-        raise BadRequest(f"{file} cannot be read: {error.strerror}.") from None
+        raise BadRequest(f"{_shown(file)} cannot be read: {error.strerror}.") from None
+
+
+def _draft(path: str, opened: BinaryIO, settings: Settings, spool: Spool) -> Draft:
+    """The job for an open file, whose bytes are kept in the spool."""
+    from batch.folder.ledger_rows import CaptionParameters, TranscriptParameters
+    from batch.folder.pipeline import caption_draft, content_parameters, embedding_draft, transcript_draft
+    from batch.media.kind import HEAD, MediaKind, kind_of
+    from batch.media.text import decode_text
+
+    name = safe_line(path)
+    head = opened.read(HEAD)
+    kind = kind_of(head, path)
+    if kind is MediaKind.UNKNOWN:
+        raise UnsupportedMedia(f"{name} is no image, sound, video or text that batch can read.")
+    if kind is MediaKind.TEXT:
+        limit = settings.limits.text_bytes
+        data = head + opened.read(limit + 1)
+        if len(data) > limit:
+            raise TooLarge(f"{name} is larger than the {limit:,} bytes that a text may have (limits.text_bytes).")
+        draft = embedding_draft(decode_text(data, name), lambda data: spool.keep(data, durable=True), name)
+    else:
+        blob, _ = spool.keep_chunks(_chunks(head, opened), durable=True)
+        match content_parameters(kind, settings.folder):
+            case CaptionParameters() as parameters:
+                draft = caption_draft(blob, parameters, name)
+            case TranscriptParameters() as parameters:
+                draft = transcript_draft(blob, parameters, name)
     return replace(draft, origin=Origin.CLI, priority=Priority.BATCH)
 
 
-def _wait(store: Store, submitted: list[tuple[Path, str]]) -> list[tuple[Path, Job]]:
-    """Follow the jobs in the database, with a bar for people on standard error."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    ended: dict[str, Job] = {}
-    bars = Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn("{task.fields[state]}"),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        disable=not sys.stderr.isatty(),
-    )
-    with bars:
-        shown = {job: bars.add_task(file.name, total=1.0, state="queued") for file, job in submitted}
-        while len(ended) < len(submitted):
-            for _, job in submitted:
-                row = store.job(job) if job not in ended else None
-                if row is None:
-                    continue
-                done = row.progress
-                share = done.done / done.total if done and done.total else 0.0
-                bars.update(shown[job], completed=1.0 if row.state.ended else share, state=str(row.state))
-                if row.state.ended:
-                    ended[job] = row
-            time.sleep(0.1)
-    return [(file, ended[job]) for file, job in submitted]
+def _chunks(head: bytes, opened: BinaryIO) -> Iterator[bytes]:
+    yield head
+    while chunk := opened.read(1 << 20):
+        yield chunk
 
 
-def _print(ended: list[tuple[Path, Job]], as_json: bool) -> None:
-    from batch.folder import pipeline
+def _shown(file: Path) -> str:
+    return safe_line(os.fspath(file))
+
+
+def _print_queued(queued: list[tuple[str, str]], as_json: bool) -> None:
+    if as_json:
+        print_json([{"file": name, "id": job} for name, job in queued])
+        return
+    for name, job in queued:
+        print_line(f"{job}  {name}")
+
+
+def _print_results(ended: list[tuple[str, Job]], as_json: bool) -> None:
     from batch.payloads.embedding import EmbeddingResult
 
     rows = []
-    for file, job in ended:
-        row: dict[str, Any] = {"file": str(file), "id": job.id, "state": str(job.state)}
+    for name, job in ended:
+        row: dict[str, Any] = {"file": name, "id": job.id, "state": str(job.state)}
         if job.state is State.DONE:
+            row["text"] = full_result(job) or ""
             if isinstance(job.result, EmbeddingResult):
                 row |= {"vectors": job.result.count, "dimensions": job.result.dimensions}
-                row["text"] = f"{row['vectors']} vectors of {row['dimensions']} dimensions; batch show {job.id} --json"
-            else:
-                try:
-                    row["text"] = pipeline.text_of(pipeline.result_of(job))
-                except BatchError as error:
-                    row["text"], row["error"] = "", error.message
         else:
             row["error"] = job.error["message"] if job.error else Cancelled().message
         rows.append(row)
     if as_json:
-        print(json.dumps(rows, indent=1, ensure_ascii=False))
+        print_json(rows)
         return
     for row in rows:
-        start = f"{row['file']}: " if len(rows) > 1 else ""
-        if row.get("error"):
-            print(f"batch: {row['file']}: {row['error']}", file=sys.stderr)
+        if "error" in row:
+            print_error(f"{row['file']}: {row['error']}")
         else:
-            print(f"{start}{row['text']}")
+            print_text(f"{row['file']}: {row['text']}" if len(rows) > 1 else row["text"])

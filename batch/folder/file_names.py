@@ -14,14 +14,38 @@ RESULT_ENDINGS = (".json", ".txt", ".srt", ".vtt")
 """What results are called behind their source's name; .json means done."""
 ERROR_ENDING = ".error.json"
 NAME_BYTES = 255
-_PARTIAL_ENDINGS = (".part", ".crdownload", ".download", ".tmp", ".partial", "~")
-_DESKTOP_FILES = frozenset({"thumbs.db", "desktop.ini", ".ds_store"})
+_UNFINISHED_ENDINGS = (
+    *(".part", ".partial", ".filepart", ".crdownload", ".download", ".opdownload", ".unfinished", ".aria2", ".tmp", ".swp"),
+    *(".!qb", ".!ut", "~"),
+)
+"""Downloads and copies under way, and editors' own files, in lower case."""
+_SIDECAR_ENDINGS = (".xmp", ".aae", ".thm", ".lnk", ".url")
+"""What cameras, photo programs and desktops put beside the files that people mean."""
+_DESKTOP_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"})
+_DESKTOP_FOLDERS = frozenset(
+    {"@eadir", "#recycle", "#snapshot", "$recycle.bin", "system volume information", "__macosx", "lost+found"}
+)
+"""Folders of storage boxes, archives and desktops."""
 _HASH_ENDING = re.compile(r"~[0-9a-f]{12}\Z")
 
 
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is never taken: it begins with "." or "~"."""
+    return name.startswith((".", "~"))
+
+
 def is_ignored(name: str) -> bool:
-    """Whether a file of this name was not dropped by anybody: hidden, half-downloaded, an editor's or a desktop's own."""
-    return name.startswith((".", "~")) or name.lower().endswith(_PARTIAL_ENDINGS) or name.lower() in _DESKTOP_FILES
+    """Whether a file of this name was not dropped by anybody: hidden, unfinished, an editor's or a desktop's own.
+
+    All but hidden names can be taken all the same, by a pattern in `folder.ignore`.
+    """
+    lower = name.lower()
+    return is_hidden(name) or lower.endswith((*_UNFINISHED_ENDINGS, *_SIDECAR_ENDINGS)) or lower in _DESKTOP_FILES
+
+
+def is_default_folder(name: str) -> bool:
+    """Whether a folder of this name is a storage box's, an archive's or a desktop's own."""
+    return name.lower() in _DESKTOP_FOLDERS
 
 
 def result_stem(path: str) -> str:

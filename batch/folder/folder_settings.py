@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from batch.errors import SettingsProblem
 from batch.folder.file_names import SETTINGS_FILE, one_line
+from batch.folder.inbox.ignore import IgnoreRules
 from batch.folder.safe_open import FileStamp, open_below
 from batch.media.language import normalise
 from batch.settings import FolderSettings
@@ -32,6 +33,7 @@ class EffectiveSettings(msgspec.Struct, frozen=True):
     folder: FolderSettings
     done_folder: str = ""
     """Where `source = "move"` puts files, below the home's own done folder."""
+    ignore: IgnoreRules = IgnoreRules()
 
 
 class SettingsChange(msgspec.Struct, frozen=True):
@@ -58,6 +60,7 @@ class FolderSettingsReader:
         """`base` are the home's own settings."""
         self.base = base
         self._root = root
+        self._outermost = EffectiveSettings(base, ignore=IgnoreRules().with_layer("", base.ignore))
         self._read_files: dict[str, _ReadFile] = {}
         self._changes: list[SettingsChange] = []
         self._look = 0
@@ -74,7 +77,7 @@ class FolderSettingsReader:
             if not folder:
                 break
             folder = folder.rpartition("/")[0]
-        settings = before.effective if before and before.look == self._look else EffectiveSettings(self.base)
+        settings = before.effective if before and before.look == self._look else self._outermost
         for folder in reversed(unread):
             settings = self._read(folder, settings)
         return settings
@@ -109,7 +112,9 @@ class FolderSettingsReader:
             except SettingsProblem as error:
                 # Somebody meant something else than the outer settings: until it can be read, nothing is taken away.
                 problem = error
-                effective = EffectiveSettings(outer.folder.model_copy(update={"source": "keep"}), outer.done_folder)
+                effective = EffectiveSettings(
+                    outer.folder.model_copy(update={"source": "keep"}), outer.done_folder, outer.ignore
+                )
             self._changes.append(SettingsChange(path, stamp, problem))
         self._read_files[folder] = _ReadFile(self._look, stamp, outer, effective)
         return effective
@@ -138,7 +143,8 @@ class FolderSettingsReader:
         if "done" in values:
             done_folder = _below_done(name, values["done"])
             folder = folder.model_copy(update={"done": outer.folder.done})
-        return EffectiveSettings(folder, done_folder)
+        ignore = outer.ignore.with_layer(path.rpartition("/")[0], folder.ignore) if "ignore" in values else outer.ignore
+        return EffectiveSettings(folder, done_folder, ignore)
 
     def _read_bytes(self, path: str) -> tuple[bytes, os.stat_result]:
         name = one_line(path)

@@ -79,7 +79,7 @@ _BY_NAME: dict[MediaKind, tuple[str, ...]] = {
         "ogv",
         "vob",
     ),
-    MediaKind.TEXT: ("txt", "text", "md", "markdown"),
+    MediaKind.TEXT: ("txt", "text", "md", "markdown", "csv", "tsv", "html", "htm", "json", "srt", "vtt", "log"),
 }
 _KINDS = {suffix: kind for kind, suffixes in _BY_NAME.items() for suffix in suffixes}
 _IMAGE_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis"})
@@ -96,6 +96,8 @@ def kind_of(head: bytes, name: str) -> MediaKind:
     found = _by_content(head, named)
     if found is not MediaKind.UNKNOWN:
         return found
+    if head and "." not in name.rpartition("/")[2].lstrip(".") and looks_like_text(head):
+        return MediaKind.TEXT  # README, notes: who gives a file no ending mostly writes text
     # A name alone makes no text: what holds control characters is something else under a wrong name.
     return MediaKind.UNKNOWN if named is MediaKind.TEXT else named
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -68,6 +69,27 @@ class SttSettings(ModelSettings):
     """A path to a Silero VAD model in ggml format; empty: the one that comes with batch; none: cut at low energy."""
 
 
+MAX_PATTERN_STARS = 2
+"""Stars between two slashes of a pattern, and double stars in it: more would cost minutes on a name made for that."""
+
+
+def check_ignore_pattern(pattern: str) -> str:
+    """The pattern; ValueError where it is none, or may take too long to match."""
+    from pathspec import GitIgnoreSpec
+
+    parts = pattern.split("/")
+    stars = max(part.count("*") for part in parts if part != "**") if any(part != "**" for part in parts) else 0
+    if stars > MAX_PATTERN_STARS or parts.count("**") > MAX_PATTERN_STARS:
+        raise ValueError(f"the pattern {pattern!r} has more than {MAX_PATTERN_STARS} stars between two slashes")
+    try:
+        GitIgnoreSpec.from_lines([pattern])
+    except (ValueError, re.error) as error:
+        raise ValueError(f"the pattern {pattern!r} is none ({error})") from None
+    return pattern
+
+
+IgnorePattern = Annotated[str, Field(max_length=200), AfterValidator(check_ignore_pattern)]
+
 SourceFate = Literal["keep", "move", "delete"]
 
 
@@ -85,6 +107,9 @@ class FolderSettings(Section):
     macOS."""
     scan: float = Field(5.0, ge=0.01, le=86400)
     """Seconds between two full scans; events only wake it earlier."""
+    ignore: tuple[IgnorePattern, ...] = Field((), max_length=100)
+    """Files to pass over, as in a .gitignore: "*.tmp.jpg", "raw/", "!raw/keep/"; on top of what nobody drops (downloads under
+    way, thumbnails, recycle bins). The patterns nearest to a file decide."""
     caption_prompt: Text = "Describe this image."
     """What the model is asked about each picture."""
     caption_max_tokens: int = Field(1024, ge=1, le=1_000_000)

@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from batch.api.jobs.event_stream import MAX_PIECE_BYTES, EventStreamResponse
-from batch.cli.status_data import gather
+from batch.cli.status.data import gather
 from batch.folder.ledger import Ledger
 from batch.folder.ledger_retention import LedgerRetention
 from batch.payloads.chat import ChatResult, MessageDelta, Usage

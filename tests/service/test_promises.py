@@ -129,7 +129,7 @@ def test_batch_status_loads_no_model_library_no_web_framework_and_no_settings(tm
         timeout=60,
         cwd=ROOT,
     )
-    assert found.returncode == 0 and "not running" in found.stdout, found.stderr
+    assert found.returncode == 3 and "not running" in found.stdout, found.stderr
     loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in found.stderr.splitlines() if "|" in line}
     assert {"batch", "typer", "sqlite3"} <= loaded
     assert not loaded & {

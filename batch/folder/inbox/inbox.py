@@ -13,7 +13,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from batch.errors import BadRequest, DiskFull
-from batch.folder.file_names import SETTINGS_FILE, is_ignored, one_line
+from batch.folder.file_names import SETTINGS_FILE, one_line
 from batch.folder.folder_settings import FolderSettingsReader
 from batch.folder.inbox.entry import inspect
 from batch.folder.inbox.intake import Intake, NotSettled, StillChanging
@@ -69,7 +69,7 @@ class Inbox:
         self._intake = Intake(settings, spool, is_going)
         self._copies = LargeCopies(self._intake, report_copied)
         self._settling = Settling(self.root, lambda path: self._settings.for_file(path).folder)
-        self._walk = InboxWalk(settings, is_going)
+        self._walk = InboxWalk(settings, lambda folder: self._settings.for_folder(folder).ignore, is_going)
         self._is_disk_full = False
         self._unrecorded: list[Arrival] = []
         """Files that were read, and could not be written into the ledger."""
@@ -113,16 +113,20 @@ class Inbox:
         self._settings.refresh()
         for sighting in sightings:
             path = sighting.path
-            if any(is_ignored(part) for part in path.split("/")):
-                if path.rpartition("/")[2] == SETTINGS_FILE:
-                    self._settings.for_file(path)
+            folder, _, name = path.rpartition("/")
+            if name == SETTINGS_FILE:
+                self._settings.for_folder(folder)
                 continue
             if self._walk.is_out_of_bounds(path):
                 continue
+            ignore = self._settings.for_folder(folder).ignore
             absolute = os.path.join(self.root, path)
-            if os.path.isdir(absolute) and not os.path.islink(absolute):
-                for folder, inner in self._walk.folders(path):
-                    self._settings.for_folder(folder)
+            is_folder = os.path.isdir(absolute) and not os.path.islink(absolute)
+            if path and not (ignore.is_folder_entered(path) if is_folder else not ignore.is_file_ignored(path)):
+                continue
+            if is_folder:
+                for below, inner in self._walk.folders(path):
+                    self._settings.for_folder(below)
                     for some in _slices(inner, _COMPARED_FILES):
                         self._compare(some)
             elif os.path.lexists(absolute):

@@ -6,7 +6,7 @@ import errno
 import os
 from collections.abc import Callable, Iterable, Iterator
 
-from batch.folder.file_names import is_ignored
+from batch.folder.inbox.ignore import IgnoreRules
 from batch.folder.safe_open import open_folder_below
 from batch.settings import Settings
 
@@ -19,8 +19,9 @@ _Identity = tuple[int, int]
 class InboxWalk:
     """Remembers which folders could not be looked into. Use from one thread at a time."""
 
-    def __init__(self, settings: Settings, is_going: Callable[[], bool]) -> None:
-        """Walks end early when no longer `is_going`."""
+    def __init__(self, settings: Settings, ignore_of: Callable[[str], IgnoreRules], is_going: Callable[[], bool]) -> None:
+        """`ignore_of` gives the rules that hold in a folder. Walks end early when no longer `is_going`."""
+        self._ignore_of = ignore_of
         self._root = os.fspath(settings.inbox_dir)
         self._own_paths = [os.fspath(path) for path in (settings.done_dir, settings.outbox_dir, settings.state_dir)]
         self._is_going = is_going
@@ -65,6 +66,7 @@ class InboxWalk:
         self._is_first_walk = self._is_first_walk and bool(start)
 
     def _files(self, folder: str, entries: Iterable[os.DirEntry[str]], inner: list[str]) -> Iterator[str]:
+        ignore = self._ignore_of(folder)
         for entry in entries:
             path = f"{folder}/{entry.name}" if folder else entry.name
             try:
@@ -72,9 +74,9 @@ class InboxWalk:
             except OSError:
                 continue
             if is_folder:
-                if not entry.name.startswith("."):
+                if ignore.is_folder_entered(path):
                     inner.append(path)
-            elif not is_ignored(entry.name):
+            elif not ignore.is_file_ignored(path):
                 yield path
 
     def is_out_of_bounds(self, path: str) -> bool:

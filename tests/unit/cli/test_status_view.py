@@ -1,4 +1,4 @@
-"""batch/cli/status_data.py: how long what runs and waits will take, by the best of what is known."""
+"""batch.cli.status.data.py: how long what runs and waits will take, by the best of what is known."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from batch.cli.status_data import _left
+from batch.cli.status.data import _left
 from batch.queue.jobs import JobProgress
 
 

@@ -8,27 +8,23 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from batch.cli.home import database_of
 from batch.cpu_sharing import alive
 from batch.folder.file_counts import FileCounts, count_files
 from batch.queue.jobs import Job, Kind, Priority, State
 from batch.queue.store import Store
 
 _CLASSES = {
-    int(Priority.CALLER): "callers",
-    int(Priority.LARGE_CALL): "callers",
+    int(Priority.CALLER): "interactive",
+    int(Priority.LARGE_CALL): "interactive",
     int(Priority.BATCH): "batch",
     int(Priority.INBOX): "inbox",
 }
 
 
-def database(home: Path | None) -> Path:
-    """A home's database, without reading its settings: those cost more time than all the rest of `batch status`."""
-    return Path(home or ".").expanduser().absolute() / ".batch" / "batch.db"
-
-
 def gather(home: Path | None) -> dict[str, Any]:
     """{"running", "pid", "uptime", "ports", "profile", "models": {kind: …}, "inbox": {…}}; all zero for a new home."""
-    path = database(home)
+    path = database_of(home)
     if not path.exists():
         return _shape({}, {}, [], [], {}, FileCounts(), path)
     store = Store(path, readonly=True)

@@ -1,0 +1,38 @@
+"""`batch gc`: garbage collection by hand."""
+
+from __future__ import annotations
+
+from batch.cli.app import Json, app
+from batch.cli.home import Home, open_store
+from batch.cli.output import print_json, print_line
+
+
+@app.command()
+def gc(home: Home = None, as_json: Json = False) -> None:
+    """Delete what is past its days (settings `retention`), unused payloads, and give the space back."""
+    from batch.folder.ledger_retention import LedgerRetention
+    from batch.queue.jobs import Origin
+    from batch.queue.spool import Spool
+    from batch.retention import deadlines, forget, sweep_lost, sweep_orphans
+    from batch.settings import Settings
+
+    settings = Settings.load(home)
+    with open_store(home) as store:
+        spool = Spool(settings.state_dir / "spool")
+        rows = 0
+        due = deadlines(settings)
+        for origin, before in due.items():
+            while found := store.expire(origin, before):
+                rows += found
+        if Origin.INBOX in due:
+            for _ in forget(LedgerRetention(store), due[Origin.INBOX]):
+                pass
+        files = 0
+        while found := sweep_orphans(store, spool):
+            files += found
+        files += sweep_lost(store, spool)
+        store.vacuum(1 << 30)
+    if as_json:
+        print_json({"jobs": rows, "files": files})
+    else:
+        print_line(f"{rows} ended jobs and {files} unused files are gone.")

@@ -1,0 +1,86 @@
+"""`batch jobs` and `batch show`: the queue, seen with the service up or down."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from batch.cli.app import Json, app
+from batch.cli.home import Home, open_store
+from batch.cli.jobs.description import describe_payload, describe_result, job_document, job_summary
+from batch.cli.jobs.filters import ErrorText, Folder, Kinds, Origins, Since, States, job_filter
+from batch.cli.output import duration, moment, print_json, print_line, print_table, safe_text, short_moment
+from batch.queue.job_filter import newest_jobs
+from batch.queue.jobs import Job
+
+
+@app.command()
+def jobs(
+    home: Home = None,
+    state: States = None,
+    kind: Kinds = None,
+    origin: Origins = None,
+    folder: Folder = None,
+    error: ErrorText = None,
+    since: Since = None,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many, the newest first.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """List jobs, the newest first."""
+    wanted = job_filter(state, kind, origin, folder, error, since)
+    with open_store(home, readonly=True) as store:
+        listed = newest_jobs(store, wanted, limit)
+    if as_json:
+        print_json([job_summary(job) for job in listed])
+        return
+    print_table(("id", "model", "state", "from", "created", "took", "what"), [_row(job) for job in listed])
+
+
+def _row(job: Job) -> tuple[str, ...]:
+    took = duration(job.finished_at - job.started_at) if job.finished_at and job.started_at else "-"
+    what = job.source or job.task
+    if job.error:
+        what = f"{what}: {job.error['message']}"
+    return job.id, job.kind, job.state, job.origin, short_moment(job.created_at), took, what
+
+
+@app.command()
+def show(
+    job: Annotated[str, typer.Argument(metavar="ID", help="A job's id, or its beginning or end.")],
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Show one job: what was sent, what came out, or why it failed."""
+    with open_store(home, readonly=True) as store:
+        shown = store.find(job)
+    if as_json:
+        print_json(job_document(shown))
+        return
+    for name, value in _lines(shown):
+        if value:
+            first, *rest = safe_text(value).split("\n")
+            print_line(f"{name:10} {first}")
+            for line in rest:
+                print(f"{'':10} {line}")
+
+
+def _lines(job: Job) -> list[tuple[str, str | None]]:
+    started, ended = job.started_at, job.finished_at
+    progress = job.progress if not job.state.ended else None
+    share = f"{100 * progress.done / progress.total:.0f} %" if progress and progress.total else ""
+    return [
+        ("id", job.id),
+        ("model", f"{job.kind} ({job.task})"),
+        ("state", " ".join(part for part in (str(job.state), share) if part)),
+        ("from", ": ".join(part for part in (str(job.origin), job.source) if part)),
+        ("parent", job.parent),
+        ("created", moment(job.created_at)),
+        ("waited", duration(max(0.0, started - job.created_at)) if started else None),
+        ("ended", moment(ended) if ended else None),
+        ("took", duration(max(0.0, ended - started)) if started and ended else None),
+        ("attempts", str(job.attempts) if job.attempts > 1 else None),
+        ("request", describe_payload(job)),
+        ("result", describe_result(job)),
+        ("error", job.error["message"] if job.error else None),
+    ]

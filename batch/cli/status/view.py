@@ -1,0 +1,70 @@
+"""The parts of what `batch status` shows, for people."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from batch.cli.output import duration, safe_line
+
+
+def title(state: dict[str, Any]) -> str:
+    """Whether the service runs, and where."""
+    if not state["running"]:
+        return f"batch is not running in {state['home']}: start it with `batch serve`."
+    return (
+        f"batch {state['version']} is running (pid {state['pid']}, up {duration(state['uptime'])}, "
+        f"profile {state['profile']}) in {state['home']}"
+    )
+
+
+def status_table(state: dict[str, Any]) -> Table:
+    """A line for each model: what it does now, what waits, how fast it is, how long that takes."""
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    for heading in ("", "model", "state", "now", "queued", "today", "speed", "left"):
+        table.add_column(heading, overflow="fold" if heading in ("now", "queued") else "ellipsis", no_wrap=heading == "")
+    for kind, model in state["models"].items():
+        queued = ", ".join(f"{n} {name}" for name, n in model["queued"].items() if n) or "-"
+        today = f"{model['done_today']} done" + (f", {model['failed_today']} failed" if model["failed_today"] else "")
+        cells = (
+            f"{kind} :{model['port']}" if model["port"] else kind,
+            model["model"] or "-",
+            model["status"],
+            running_text(model["running"]),
+            queued,
+            today,
+            f"{model['seconds_a_job']:.2f} s each" if model["seconds_a_job"] is not None else "-",
+            duration(model["eta_seconds"]) if model["eta_seconds"] is not None else "-",
+        )
+        table.add_row(*(Text(safe_line(cell)) for cell in cells))
+    return table
+
+
+def running_text(running: dict[str, Any] | None) -> str:
+    """The job that a model works on: what, how far, for how long."""
+    if running is None:
+        return "idle"
+    progress = running["progress"] or {}
+    share = f" {100 * progress['done'] / progress['total']:.0f} %" if progress.get("total") else ""
+    return f"{running['source'] or running['task']}{share}, {duration(max(0.0, time.time() - running['since']))}"
+
+
+def problem_lines(state: dict[str, Any]) -> Iterator[str]:
+    """What is wrong with a model, a sentence each."""
+    for kind, model in state["models"].items():
+        if model["error"]:
+            yield f"{kind}: {model['error']}"
+
+
+def inbox_line(state: dict[str, Any]) -> str:
+    """How many files of the inbox are in which state."""
+    inbox = state["inbox"]
+    hint = ": `batch files --state failed` says why" if inbox["failed"] else ""
+    return (
+        f"inbox: {inbox['waiting']} waiting, {inbox['done']} done, {inbox['linked']} the same as another, "
+        f"{inbox['failed']} failed{hint}"
+    )

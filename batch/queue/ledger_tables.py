@@ -1,0 +1,50 @@
+"""The tables of the folder's ledger, in the queue's database: a file and its first job are one transaction."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sqlite_utils.db import Database
+
+# Homes of before the numbered migrations have these tables already, but for what `NEW_COLUMNS` adds.
+TABLES = """
+create table if not exists content (
+  id integer primary key, key text not null unique, sha256 text not null, size integer not null, kind text not null,
+  parameters text not null, state text not null, step text not null, job text not null, jobs text not null,
+  models text not null default '{}', error text, owner integer, created_at real not null, finished_at real);
+create index if not exists content_job on content (job);
+create index if not exists content_state on content (state, id) where state <> 'done';
+create table if not exists file (
+  id integer primary key, path blob not null unique, folder blob not null, size integer not null,
+  mtime_ns integer not null, inode integer not null, ctime_ns integer not null, state text not null,
+  content integer, error text, rules text not null default '{}', gone integer not null default 0,
+  accepted_at real not null, finished_at real);
+create index if not exists file_folder on file (folder) where gone = 0;
+create index if not exists file_content on file (content);
+create index if not exists file_writing on file (id) where state = 'writing';
+create index if not exists file_state_id on file (state, id);
+create table if not exists file_tally (state text primary key, n integer not null) without rowid;
+create trigger if not exists file_insert after insert on file begin
+  insert into file_tally values (new.state, 1) on conflict do update set n = n + 1;
+end;
+create trigger if not exists file_state after update of state on file when old.state <> new.state begin
+  update file_tally set n = n - 1 where state = old.state;
+  insert into file_tally values (new.state, 1) on conflict do update set n = n + 1;
+end;
+create trigger if not exists file_delete after delete on file begin
+  update file_tally set n = n - 1 where state = old.state;
+end;
+"""
+
+NEW_COLUMNS = (
+    # What `batch redo` asks for: JSON of the settings that are different this time.
+    ("file", "redo", "text"),
+)
+
+
+def add_columns(db: Database) -> None:
+    """Add to the ledger's tables the columns that a home of before lacks."""
+    for table, column, kind in NEW_COLUMNS:
+        if column not in {row[1] for row in db.execute(f"pragma table_info({table})").fetchall()}:
+            db.execute(f"alter table {table} add column {column} {kind}")

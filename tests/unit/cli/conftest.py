@@ -1,0 +1,38 @@
+"""Running `batch …` in this process, in a home without a service."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from batch.cli import app
+from batch.queue.store import Store
+from run_batch import Outcome, RunBatch
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home in which a service has run, and which is the current folder."""
+    home = tmp_path / "home"
+    (home / "inbox").mkdir(parents=True)
+    Store(home / ".batch" / "batch.db").close()
+    monkeypatch.chdir(home)
+    monkeypatch.delenv("BATCH_HOME", raising=False)
+    return home
+
+
+@pytest.fixture
+def run_batch(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> RunBatch:
+    """Runs a command as the console script does."""
+
+    def run(*arguments: str) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["batch", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            app.main()
+        printed = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return Outcome(ended.value.code, printed.out, printed.err)
+
+    return run
