@@ -21,7 +21,8 @@ from batch.queue.hub import Hub
 from batch.queue.jobs import Kind
 from batch.settings import LimitSettings
 
-_URL_SAFE = str.maketrans("-_", "+/")
+_URL_SAFE = bytes.maketrans(b"-_", b"+/")
+_WHITESPACE = b" \t\r\n\f\v"
 
 
 async def keep_pictures(chat: ChatRequest, hub: Hub, limits: LimitSettings) -> tuple[list[Message], tuple[str, ...]]:
@@ -169,7 +170,7 @@ def _decode_base64(text: str, field: str, max_bytes: int) -> bytes:
     except (binascii.Error, ValueError):
         pass
     try:
-        text = "".join(text.split()).rstrip("=").translate(_URL_SAFE)
-        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+        data = text.encode("ascii").translate(_URL_SAFE, _WHITESPACE).rstrip(b"=")
+        return base64.b64decode(data + b"=" * (-len(data) % 4), validate=True)
     except (binascii.Error, ValueError):
         raise BadRequest(f"{field}: Invalid base64 value") from None

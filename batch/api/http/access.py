@@ -118,7 +118,7 @@ class AccessControl:
 
     def _cors(self, headers: Headers) -> list[tuple[bytes, bytes]]:
         origin = headers.get(b"origin")
-        if origin is None:
+        if origin is None or not self._is_allowed_origin(origin):
             return []
         requested = headers.get(b"access-control-request-headers", "Content-Type, Authorization")
         cors = [
@@ -160,7 +160,7 @@ def _comes_from_foreign_page(method: str, headers: Headers) -> bool:
 
 def _patterns(names: Iterable[str]) -> tuple[re.Pattern[str], ...]:
     """Names in which a star stands for what may come there, but for no slash."""
-    return tuple(re.compile(re.escape(name.lower()).replace(r"\*", "[^/]*")) for name in names if name)
+    return tuple(re.compile(re.escape(name.lower()).replace(r"\*", "[^/?#@]*")) for name in names if name)
 
 
 def _matches(name: str, patterns: tuple[re.Pattern[str], ...]) -> bool:
