@@ -186,6 +186,8 @@ def test_a_budget_that_thinking_eats_is_told_in_a_header(client: openai.OpenAI) 
 
 def test_a_request_longer_than_the_context_is_a_400_streamed_or_not(client: openai.OpenAI) -> None:
     long: list[Any] = [{"role": "user", "content": "ping " * 9000}]
+    shortened = client.responses.create(model="m", input=[*long, *HELLO], truncation="auto", temperature=0)
+    assert shortened.output_text == GREETING and shortened.truncation == "auto"
     for stream in (False, True):
         with pytest.raises(openai.BadRequestError) as caught:
             client.chat.completions.create(model="m", messages=long, stream=stream)
@@ -272,9 +274,19 @@ def test_responses_are_not_stored(client: openai.OpenAI) -> None:
         client.responses.retrieve("resp_1")
 
 
-def test_the_port_has_one_model(client: openai.OpenAI) -> None:
-    (model,) = client.models.list().data
-    assert client.models.retrieve(model.id).id == model.id
+def test_the_ports_list_all_models_their_own_first(service: RunningService, client: openai.OpenAI) -> None:
+    models = client.models.list().data
+    assert len({model.id for model in models}) == 3
+    assert models[0].id == service.get("vlm", "/props")[1]["model_alias"]
+    for name in (*(model.id for model in models), "gpt-4o"):
+        assert client.models.retrieve(name).id == name
+
+
+def test_one_address_answers_for_all_three_models(client: openai.OpenAI) -> None:
+    assert len(client.embeddings.create(model="m", input="Text").data[0].embedding) == 384
+    with (DATA / "jfk.wav").open("rb") as sound:
+        said = client.audio.transcriptions.create(model="whisper-1", file=sound, language="en").text
+    assert "what you can do for your country" in said
 
 
 # -- anthropic
@@ -292,6 +304,18 @@ def test_messages_answer_with_thinking_apart(claude: anthropic.Anthropic) -> Non
     assert message.stop_reason == "end_turn" and message.usage.output_tokens > 0
     plain = claude.messages.create(model="m", max_tokens=99, messages=HELLO, thinking={"type": "disabled"})
     assert [block.type for block in plain.content] == ["text"]
+
+
+def test_messages_think_only_when_asked_and_repeat_no_prefill(claude: anthropic.Anthropic) -> None:
+    message = claude.messages.create(model="m", max_tokens=99, messages=HELLO)
+    assert [block.type for block in message.content] == ["text"] and words(message) == GREETING
+    turns: Any = [*HELLO, {"role": "assistant", "content": GREETING[:6]}]
+    rest = words(claude.messages.create(model="m", max_tokens=99, messages=turns))
+    with claude.messages.stream(model="m", max_tokens=99, messages=turns) as stream:
+        assert "".join(stream.text_stream) == rest
+    assert not rest.startswith(GREETING[:6])
+    with pytest.raises(anthropic.BadRequestError, match="prompt is too long: "):
+        claude.messages.create(model="m", max_tokens=9, messages=[{"role": "user", "content": "ping " * 9000}])
 
 
 def test_messages_see_pictures(claude: anthropic.Anthropic) -> None:

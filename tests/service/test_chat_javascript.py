@@ -111,3 +111,54 @@ def test_the_embedding_and_speech_ports_through_the_javascript_package(service: 
     for said in (found["text"], found["streamed"], found["fetched"]):
         assert "what you can do for your country" in said
     assert found["last"] == "transcript.text.done"
+
+
+# -- stream helpers, the Vercel AI SDK, Anthropic's package, one address for everything
+
+
+@pytest.fixture(scope="module")
+def helped(service: RunningService, packages: Path) -> dict[str, Any]:
+    """What tests/js/helpers.mjs saw."""
+    script = packages / f"helpers-{os.getpid()}.mjs"
+    shutil.copy(SCRIPTS / "helpers.mjs", script)
+    environment = {**os.environ, "BASE_URL": service.url("vlm"), "SOUND": str(DATA / "jfk.wav")}
+    ran = subprocess.run(["node", str(script)], env=environment, capture_output=True, text=True, timeout=200)
+    script.unlink()
+    assert ran.returncode == 0, ran.stderr
+    found: dict[str, Any] = json.loads(ran.stdout)
+    return found
+
+
+GREETING = "Hello! Send me a picture."
+
+
+def test_openai_nodes_helper_follows_a_stream_of_thinking_text_and_calls(helped: dict[str, Any]) -> None:
+    assert helped["plain"]["text"] == helped["thinking"]["text"] == helped["summarized"]["text"] == GREETING
+    assert helped["thinking"]["items"] == [["reasoning", "completed"], ["message", "completed"]]
+    assert helped["thinking"]["thought"] and helped["summarized"]["summary"] == helped["thinking"]["thought"]
+    assert helped["thinking"]["events"][-1] == helped["plain"]["events"][-1] == "response.completed"
+    assert helped["cut"]["status"] == "incomplete" and helped["cut"]["events"][-1] == "response.incomplete"
+    assert isinstance(json.loads(helped["called"]["call"])["deep"], bool)
+
+
+@pytest.mark.parametrize("api", ["responses", "chat"])
+def test_the_vercel_ai_sdk_generates_streams_and_calls(helped: dict[str, Any], api: str) -> None:
+    told = helped[f"ai-{api}"]
+    assert told["whole"] == told["text"] == GREETING and told["finish"] == "stop" and told["tokens"] > 0
+    assert told["parts"][0] == "start" and told["parts"][-1] == "finish" and "error" not in told["parts"]
+    ((name, arguments),) = told["calls"]
+    assert name == "look" and isinstance(arguments["deep"], bool)
+
+
+def test_the_vercel_ai_sdk_shows_the_reasoning_as_a_summary(helped: dict[str, Any]) -> None:
+    assert helped["ai-reasoning"]["text"] and helped["ai-reasoning"]["reasoning"]
+
+
+def test_anthropics_package_gets_text_first_and_thinking_when_it_asks(helped: dict[str, Any]) -> None:
+    assert helped["claude"] == {"first": GREETING, "kinds": ["thinking", "text"]}
+
+
+def test_one_address_serves_vectors_and_speech_too(helped: dict[str, Any]) -> None:
+    told = helped["everything"]
+    assert told["lengths"] == told["many"] == [384, 384] and told["any"] == "gpt-4o" and len(told["models"]) == 3
+    assert "what you can do for your country" in told["said"]
