@@ -2,43 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from batch.api.completions.probabilities import Probabilities, to_probabilities
 from batch.api.errors import to_openai_error
 from batch.api.generation.defaults import Settings
 from batch.api.generation.jobs import note_comment
 from batch.api.generation.progress import PromptProgress
 from batch.api.jobs.server_sent_events import sse_event
 from batch.errors import BatchError
-from batch.payloads.chat import ChatChoice, ChatResult, Logprobs, StopType, Timings, TokenLogprob, TopLogprob
+from batch.payloads.chat import ChatChoice, ChatResult, StopType, Timings
 from batch.payloads.events import Delta, JobEvent, Progress, PromptCounted
-
-
-class TopProbability(msgspec.Struct):
-    """One likely token and its probability after the samplers."""
-
-    id: int
-    token: str
-    bytes: list[int]
-    prob: float
-
-
-class TokenProbability(msgspec.Struct):
-    """A drawn token's probability after the samplers."""
-
-    id: int
-    token: str
-    bytes: list[int]
-    prob: float
-    top_probs: list[TopProbability]
-
-
-Probabilities = list[TokenLogprob] | list[TokenProbability]
 
 
 class NativeCompletion(msgspec.Struct, kw_only=True):
@@ -109,7 +87,7 @@ def to_native(
         timings=result.timings or {},
     )
     if not streamed and choice.logprobs and choice.logprobs.content:
-        answer.completion_probabilities = probabilities(choice.logprobs, settings)
+        answer.completion_probabilities = to_probabilities(choice.logprobs)
     return answer
 
 
@@ -119,22 +97,6 @@ def _stop_type(choice: ChatChoice) -> StopType:
     if choice.finish_reason == "length":
         return "limit"
     return "word" if choice.stopping_word else "eos"
-
-
-def probabilities(logprobs: Logprobs, settings: Settings) -> Probabilities:
-    """Log probabilities, or probabilities after the samplers where the request asks for those."""
-    if not settings.get("post_sampling_probs"):
-        return logprobs.content
-    return [
-        TokenProbability(
-            token.id, token.token, token.bytes, math.exp(token.logprob), [_probability(top) for top in token.top_logprobs]
-        )
-        for token in logprobs.content
-    ]
-
-
-def _probability(top: TopLogprob) -> TopProbability:
-    return TopProbability(top.id, top.token, top.bytes, math.exp(top.logprob))
 
 
 def selected_fields(answer: NativeCompletion, fields: Sequence[str]) -> NativeCompletion | dict[str, Any]:
@@ -194,7 +156,7 @@ class NativeLines:
         if event.timings and event.finish_reason is None:
             line.timings = event.timings
         if event.logprobs:
-            line.completion_probabilities = probabilities(event.logprobs, self._settings())
+            line.completion_probabilities = to_probabilities(event.logprobs)
         return sse_event(line)
 
     def finish(self, job: int, result: ChatResult) -> bytes:

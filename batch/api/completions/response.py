@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from batch.api.completions.probabilities import ProbabilityContent, to_probabilities
 from batch.api.errors import to_openai_error
 from batch.api.generation.jobs import FINGERPRINT, note_comment
 from batch.api.generation.progress import PromptProgress
@@ -31,7 +32,7 @@ class TextChoice(msgspec.Struct, kw_only=True):
 
     text: str
     index: int
-    logprobs: Logprobs | None = None
+    logprobs: ProbabilityContent | None = None
     finish_reason: FinishReason | None = None
 
 
@@ -67,7 +68,7 @@ def to_openai(results: Sequence[ChatResult], model: str, created: int) -> TextCo
     choices = [choice for result in results for choice in result.choices]
     return TextCompletion(
         choices=[
-            TextChoice(text=choice.text or "", index=at, logprobs=choice.logprobs, finish_reason=choice.finish_reason)
+            TextChoice(text=choice.text or "", index=at, logprobs=_content(choice.logprobs), finish_reason=choice.finish_reason)
             for at, choice in enumerate(choices)
         ],
         created=created,
@@ -76,6 +77,10 @@ def to_openai(results: Sequence[ChatResult], model: str, created: int) -> TextCo
         id=random_id("chatcmpl-"),
         timings=results[-1].timings or UNSET,
     )
+
+
+def _content(logprobs: Logprobs | None) -> ProbabilityContent | None:
+    return ProbabilityContent(to_probabilities(logprobs)) if logprobs else None
 
 
 class TextChunks:
@@ -129,5 +134,5 @@ class TextChunks:
         return sse_event(to_openai_error(error))
 
     def _chunk(self, job: int, index: int, text: str, logprobs: Logprobs | None = None) -> TextCompletion:
-        choice = TextChoice(text=text, index=job * self._choices + index, logprobs=logprobs)
+        choice = TextChoice(text=text, index=job * self._choices + index, logprobs=_content(logprobs))
         return TextCompletion(choices=[choice], created=self._created, model=self._model, id=self._id)

@@ -18,6 +18,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from batch.errors import BadRequest, NotSupported
 from batch.workers.chat.dialects import gemma4_messages as gemma4_turns
+from batch.workers.chat.prompt.call_arguments import read_arguments
 from batch.workers.chat.prompt.markup_escape import Media, Segment, Shadow, Specials, strings
 
 __all__ = ["ChatTemplate", "Media", "Segment"]
@@ -173,10 +174,7 @@ class ChatTemplate:
             raise BadRequest(f"{where}.function must be an object with a name.")
         arguments = function.get("arguments")
         if isinstance(arguments, str) and self.takes_objects:
-            try:
-                arguments = json.loads(arguments) if arguments.strip() else {}
-            except (ValueError, RecursionError):
-                raise BadRequest(f"{where}.function.arguments is not JSON.") from None
+            arguments = read_arguments(arguments)
         elif not isinstance(arguments, str) and not self.takes_objects:
             arguments = json.dumps({} if arguments is None else arguments, ensure_ascii=False)
         made = {**function, "arguments": {} if arguments is None else arguments}

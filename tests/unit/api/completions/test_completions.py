@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -132,3 +133,53 @@ def test_a_native_stream_waits_for_a_model_that_loads() -> None:
     hub.state = ModelState("loading")
     reply = post(hub, "/completion", {"prompt": "Hello", "stream": True})
     assert reply.status_code == 200 and ": queued 0 ahead" in reply.text and not hub.asked
+
+
+PROBABILITY = {
+    "id": 5,
+    "token": "x",
+    "bytes": [120],
+    "logprob": math.log(0.5),
+    "top_logprobs": [{"id": 5, "token": "x", "bytes": [120], "logprob": math.log(0.5)}],
+}
+AFTER_SAMPLING = {
+    "id": 5,
+    "token": "x",
+    "bytes": [120],
+    "prob": pytest.approx(0.5),
+    "top_probs": [{"id": 5, "token": "x", "bytes": [120], "prob": pytest.approx(0.5)}],
+}
+
+
+@pytest.mark.parametrize(("asked", "told"), [(False, PROBABILITY), (True, AFTER_SAMPLING)])
+@pytest.mark.parametrize("path", ["/completion", "/completions"])
+def test_probabilities_are_the_models_or_those_after_the_samplers(path: str, asked: bool, told: dict[str, Any]) -> None:
+    logprobs = {"content": [PROBABILITY], "post_sampling": asked}
+    body = {"prompt": "Hello", "n_probs": 1, "post_sampling_probs": asked}
+    hub = native_hub(spoken("x", logprobs=logprobs))
+    assert post(hub, path, body).json()["completion_probabilities"] == [told]
+    assert hub.requests[0]["generation"].get("post_sampling_probs", False) is asked
+    event = {**delta(text="x"), "logprobs": logprobs, "tokens": [5]}
+    line, _ = chunks(post(native_hub(event, spoken("x")), path, {**body, "stream": True}))
+    assert line["completion_probabilities"] == [told]
+
+
+def test_probabilities_in_openais_shape_stand_under_logprobs() -> None:
+    for asked, told in ((False, PROBABILITY), (True, AFTER_SAMPLING)):
+        hub = says(spoken("x", logprobs={"content": [PROBABILITY], "post_sampling": asked}))
+        reply = post(hub, "/v1/completions", {"prompt": "Hello", "logprobs": 1, "post_sampling_probs": asked})
+        assert reply.json()["choices"][0]["logprobs"] == {"content": [told]}
+
+
+def test_progress_of_several_steps_is_reported_until_the_first_word() -> None:
+    steps = [{"type": "progress", "done": done, "total": 9, "cache": 0, "time_ms": done} for done in (3, 6, 9)]
+    for path, frame in (("/completion", "tokens_evaluated"), ("/v1/completions", "choices")):
+        told = chunks(
+            post(
+                native_hub(*steps, {**delta(text="a"), "tokens": [1]}, steps[2], spoken("a")),
+                path,
+                {"prompt": "x", "stream": True, "return_progress": True},
+            )
+        )
+        progress = [line["prompt_progress"] for line in told if "prompt_progress" in line]
+        assert [step["processed"] for step in progress] == [3, 6, 9] and frame in told[0]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
+from batch.payloads.model_info import ChatModelInfo
+from batch.queue.model_state import ModelState
 from chat_calls import (
     HELLO,
     call,
@@ -57,3 +60,29 @@ def test_properties_are_not_changed_over_http() -> None:
 def test_an_unknown_route_is_llama_servers_404() -> None:
     error = post(says(answer("")), "/v1/nope", {}).json()["error"]
     assert error["code"] == 404 and error["message"] == "File Not Found" and error["type"] == "not_found_error"
+
+
+def test_metrics_say_when_the_process_began() -> None:
+    hub = says(answer(""))
+    hub.answers["metrics"] = {}
+    reply = call(hub, "GET", "/metrics")
+    assert reply.status_code == 200 and abs(int(reply.headers["process-start-time-unix"]) - time.time()) < 60
+
+
+def test_properties_hold_what_the_engine_knows_and_nothing_else() -> None:
+    hub = says(answer(""))
+    info = ChatModelInfo(model="tiny", n_ctx=4096, vision=True, chat_template="{{ x }}", bos_token="<s>", eos_token="</s>")
+    hub.state = ModelState("ready", 1.0, info)
+    told = call(hub, "GET", "/props").json()
+    assert "chat_template_caps" not in told
+    assert (told["chat_template"], told["bos_token"], told["eos_token"]) == ("{{ x }}", "<s>", "</s>")
+    assert told["default_generation_settings"]["params"]["samplers"][0] == "penalties"
+
+
+def test_every_model_is_listed_and_any_name_is_one() -> None:
+    hub = says(answer(""))
+    told = call(hub, "GET", "/v1/models").json()
+    assert {model["id"] for model in told["data"]} == {"tiny"} and len(told["data"]) == len(told["models"]) == 3
+    assert call(hub, "GET", "/v1/models/gpt-4o").json()["id"] == "gpt-4o"
+    hub.state = ModelState("loading")
+    assert call(hub, "GET", "/v1/models").status_code == 503

@@ -153,8 +153,7 @@ def test_arguments_arrive_as_the_template_wants_them() -> None:
     assert as_object.render(turns).endswith('{"x": "<é>"}')
     assert as_text.render(turns).endswith('{"x": "<é>"}')
     assert as_object.render([*user("a"), call("")]).endswith("{}")
-    with pytest.raises(BadRequest, match=r"messages\[1\].tool_calls\[0\].function.arguments"):
-        as_object.render([*user("a"), call("{")])
+    assert as_object.render([*user("a"), call('{"x": "cu')]).endswith('{"x": "cu"}')
     with pytest.raises(BadRequest, match=r"messages\[1\].tool_calls\[0\].function"):
         as_object.render([*user("a"), {"role": "assistant", "tool_calls": [{"function": 3}]}])
 
