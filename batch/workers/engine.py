@@ -68,7 +68,7 @@ class Work(Protocol):
         ...
 
     def finish(self, result: Result) -> None:
-        """End a batch mate; the worker itself ends the job that `run` returned for."""
+        """End a batch mate; the worker itself ends the job that `run` returned a result for."""
         ...
 
     def fail(self, error: Exception) -> None:
@@ -93,8 +93,11 @@ class Engine(Protocol):
         """
         ...
 
-    def run(self, work: Work) -> Result:
-        """Do the job and return its result. A BatchError fails the job with that error."""
+    def run(self, work: Work) -> Result | None:
+        """Do the job and return its result; None when the engine has ended the job itself, as it does batch mates.
+
+        A BatchError fails the job with that error.
+        """
         ...
 
     def ask(self, question: Question) -> Answer:

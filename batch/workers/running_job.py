@@ -157,6 +157,7 @@ class RunningJob:
         except DiskFull:
             return []
         claimed: list[Work] = []
+        self._batch_mates = {mate.job.id: mate for mate in self._batch_mates.values() if not mate.is_ended}
         for job in jobs:
             mate = RunningJob(self._context, job, report_start_late=self._report_start_late)
             self._batch_mates[job.id] = mate
@@ -189,7 +190,7 @@ class RunningJob:
 
     def put_back(self) -> None:
         """The service stops: this job and the batch mates claimed with it wait for the next start."""
-        for running in (self, *self._batch_mates.values()):
+        for running in self.unended_jobs():
             running.is_ended = True
             job = running.job
             try:
@@ -199,8 +200,8 @@ class RunningJob:
 
     def _end(self, state: State, event: End, *, result: str | None = None, error: BatchError | None = None) -> None:
         context, job = self._context, self.job
-        if context.running:
-            event = replace(event, resumes=context.running[-1].job.id)
+        active = (other for lead in reversed(context.running) for other in lead.unended_jobs() if other is not self)
+        event = replace(event, resumes=next((other.job.id for other in active), None))
         record = None if error is None else error.record()
 
         def write() -> bool:
@@ -213,11 +214,18 @@ class RunningJob:
             if sent := job.waited and (event.result is not ABSENT or event.error is not ABSENT):
                 context.events.send(event)  # a client can have its answer, row or no row
             ended = context.persist(write) and not sent
+        self.is_ended = True
         fail_points.reach("ended")
         if ended:
             context.events.send(event)
-        self.is_ended = True
+
+    def unended_jobs(self) -> list[RunningJob]:
+        """This job and its batch mates, those that have not ended: an engine may end the job before its mates."""
+        return [running for running in (self, *self._batch_mates.values()) if not running.is_ended]
+
+    def return_lost_mates(self) -> None:
+        """The engine is done: a batch mate that it has not ended is lost, and goes back with its attempt counted."""
         for mate in self._batch_mates.values():
-            # An engine that ended without ending a batch mate has lost it: it goes back, its attempt counted.
             if not mate.is_ended:
-                context.persist(partial(context.store.put_back, mate.job.id, count=True))
+                mate.is_ended = True
+                self._context.persist(partial(self._context.store.put_back, mate.job.id, count=True))

@@ -180,16 +180,22 @@ class Worker:
             try:
                 if job.cancel:
                     raise Cancelled()
-                result: Result | Exception = self._engine.run(running)
+                result: Result | Exception | None = self._engine.run(running)
             except Exception as error:
                 result = error
             finally:
                 context.running.pop()
             fail_points.reach("computed")
-            if isinstance(result, Exception):
+            if running.is_ended:
+                if isinstance(result, Exception):
+                    logger.error("the batch of job %s broke off", job.id, exc_info=result)
+            elif isinstance(result, Exception):
                 running.fail(result)
+            elif result is None:
+                running.fail(BatchError(f"The {self.kind} worker returned nothing for this job."))
             else:
                 running.finish(result)
+            running.return_lost_mates()
         except Stopping:
             running.put_back()
             if context.running:
