@@ -69,6 +69,7 @@ class SttSettings(ModelSettings):
     """A path to a Silero VAD model in ggml format; empty: the one that comes with batch; none: cut at low energy."""
 
 
+MAX_PATTERN_CHARS = 200
 MAX_PATTERN_STARS = 2
 """Stars between two slashes of a pattern, and double stars in it: more would cost minutes on a name made for that."""
 
@@ -77,6 +78,8 @@ def check_ignore_pattern(pattern: str) -> str:
     """The pattern; ValueError where it is none, or may take too long to match."""
     from pathspec import GitIgnoreSpec
 
+    if len(pattern) > MAX_PATTERN_CHARS:
+        raise ValueError(f"the pattern {pattern[:20]!r}… has more than {MAX_PATTERN_CHARS} characters")
     parts = pattern.split("/")
     stars = max(part.count("*") for part in parts if part != "**") if any(part != "**" for part in parts) else 0
     if stars > MAX_PATTERN_STARS or parts.count("**") > MAX_PATTERN_STARS:
@@ -88,7 +91,7 @@ def check_ignore_pattern(pattern: str) -> str:
     return pattern
 
 
-IgnorePattern = Annotated[str, Field(max_length=200), AfterValidator(check_ignore_pattern)]
+IgnorePattern = Annotated[str, AfterValidator(check_ignore_pattern)]
 
 SourceFate = Literal["keep", "move", "delete"]
 
