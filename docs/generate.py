@@ -6,16 +6,25 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from batch.cli import manual
 from batch.settings import reference
 
-PAGES: dict[str, Callable[[], str]] = {"settings.md": reference.page}
+PAGES: dict[str, Callable[[], str]] = {
+    "settings.md": reference.page,
+    "commands.md": manual.reference_page,
+}
 """What makes each page, by its name below docs/."""
+
+MAN_PAGE = Path(__file__).parent.parent / "batch" / "data" / "batch.1"
+"""Installed with the package."""
 
 
 def main() -> None:
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent
     for name, make in PAGES.items():
         (folder / name).write_text(make(), "utf-8")
+    if folder == Path(__file__).parent:
+        MAN_PAGE.write_text(manual.man_page(), "utf-8")
 
 
 if __name__ == "__main__":

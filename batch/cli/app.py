@@ -17,13 +17,22 @@ from batch.cli.home import Home
 from batch.cli.output import discard_output, finish_output, prepare_streams, print_error
 from batch.errors import BatchError
 
+_ORDER = (
+    *("serve", "status", "submit", "files", "jobs", "show", "wait", "retry", "cancel", "redo", "pause", "resume"),
+    *("logs", "models", "config", "doctor", "gc", "install-service", "uninstall-service"),
+)
+
 
 class _ReaderGone(Exception):
     """Whoever read the output has seen enough: `batch jobs | head`."""
 
 
 class _Commands(TyperGroup):
-    """typer would make a closed pipe a failure."""
+    """Lists the commands in the order in which people need them; typer would make a closed pipe a failure."""
+
+    def list_commands(self, context: Any) -> list[str]:
+        names = super().list_commands(context)
+        return sorted(names, key=lambda name: (_ORDER.index(name) if name in _ORDER else len(_ORDER), name))
 
     def make_context(self, *arguments: Any, **options: Any) -> Any:
         try:

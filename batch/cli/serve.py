@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Annotated, Any
 
 import typer
 
-from batch.cli.app import Home, app
+from batch.cli.app import Json, app
+from batch.cli.home import Home
+from batch.cli.output import print_json, print_line
 
 Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")]
 
@@ -19,6 +23,7 @@ def serve_command(
     embedding_port: Port = None,
     stt_port: Port = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Run the service: three ports, the inbox and the workers. Ctrl-C ends it cleanly."""
     from batch.queue.jobs import Kind
@@ -34,12 +39,19 @@ def serve_command(
         if port is not None:
             flags[kind.value] = {"port": port}
     settings = Settings.load(home, flags)
+    if not settings.state_dir.exists():
+        print_line(f"{settings.home} becomes a new home: its queue, inbox and outbox are made there.", file=sys.stderr)
 
     def announce(ports: dict[Kind, int]) -> None:
-        urls = "  ".join(f"{kind} http://127.0.0.1:{port}" for kind, port in ports.items())
-        print(
-            f"batch is up: {urls}\nDrop files into {settings.inbox_dir}; results appear in {settings.outbox_dir}.",
-            flush=True,
-        )
+        folders = {"home": settings.home, "inbox": settings.inbox_dir, "outbox": settings.outbox_dir}
+        if as_json:
+            print_json(
+                {"ports": {str(kind): port for kind, port in ports.items()}}
+                | {name: os.fspath(path) for name, path in folders.items()}
+            )
+            sys.stdout.flush()
+            return
+        print_line("batch is up: " + "  ".join(f"{kind} http://127.0.0.1:{port}" for kind, port in ports.items()))
+        print_line(f"Drop files into {settings.inbox_dir}; results appear in {settings.outbox_dir}.", flush=True)
 
     serve(settings, announce)

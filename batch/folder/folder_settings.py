@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from batch.errors import SettingsProblem
 from batch.folder.file_names import SETTINGS_FILE, one_line
 from batch.folder.inbox.ignore import IgnoreRules
+from batch.folder.ledger_rows import RedoRequest
 from batch.folder.safe_open import FileStamp, open_below
 from batch.media.language import normalise
 from batch.settings import FolderSettings
@@ -34,6 +35,15 @@ class EffectiveSettings(msgspec.Struct, frozen=True):
     done_folder: str = ""
     """Where `source = "move"` puts files, below the home's own done folder."""
     ignore: IgnoreRules = IgnoreRules()
+    is_redo: bool = False
+
+    def for_redo(self, request: RedoRequest | None) -> EffectiveSettings:
+        """The settings with what a request to do a file again changes; the same where there is none."""
+        if request is None:
+            return self
+        changes = {"caption_prompt": request.prompt, "language": request.language}
+        update = {key: value for key, value in changes.items() if value is not None}
+        return msgspec.structs.replace(self, folder=self.folder.model_copy(update=update), is_redo=True)
 
 
 class SettingsChange(msgspec.Struct, frozen=True):

@@ -24,6 +24,7 @@ from batch.folder.ledger_rows import (
     ErrorRecord,
     FileState,
     RecordedFile,
+    RedoRequest,
     StepOutcome,
     Work,
 )
@@ -47,12 +48,14 @@ class Ledger:
         """Those of the paths that were taken before, with what was recorded of them."""
         marks = ",".join("?" * len(paths))
         rows = self.store.read(
-            f"select path, size, mtime_ns, inode, ctime_ns, state, gone from file where path in ({marks})",
+            f"select path, size, mtime_ns, inode, ctime_ns, state, gone, redo from file where path in ({marks})",
             [os.fsencode(path) for path in paths],
         )
         return {
-            os.fsdecode(path): RecordedFile(FileStamp(size, mtime, inode, ctime), FileState(state), bool(gone))
-            for path, size, mtime, inode, ctime, state, gone in rows
+            os.fsdecode(path): RecordedFile(
+                FileStamp(size, mtime, inode, ctime), FileState(state), bool(gone), _redo_request(redo)
+            )
+            for path, size, mtime, inode, ctime, state, gone, redo in rows
         }
 
     def count_present(self, folder: str) -> int:
@@ -97,13 +100,15 @@ class Ledger:
         else:
             state = self._accept_work(transaction, arrival, arrival.work, now)
         superseded = self._drop_unwanted(transaction, before[0], now) if before else ""
-        return AcceptedFile(arrival.path, state, superseded)
+        return AcceptedFile(arrival.path, state, arrival.is_redo, superseded)
 
     def _accept_work(self, transaction: Transaction, arrival: Arrival, work: Work, now: float) -> FileState:
         row = transaction.execute(f"select {_CONTENT} from content c where key=?", (work.key,)).fetchone()
         content = _content(row) if row else None
         is_working = content is not None and content.state is ContentState.WORKING
-        has_results = content is not None and content.state is ContentState.DONE and self._has_results(content)
+        has_results = (
+            content is not None and content.state is ContentState.DONE and not arrival.is_redo and self._has_results(content)
+        )
         state = FileState.WRITING if has_results else FileState.WAITING
         if content is not None and (is_working or has_results):
             for sha256 in work.draft.blobs:  # this copy is not needed, unless the first file's job needs it
@@ -158,10 +163,10 @@ class Ledger:
         stamp, path = arrival.stamp, os.fsencode(arrival.path)
         row = transaction.execute(
             "insert into file (path, folder, size, mtime_ns, inode, ctime_ns, state, content, error, rules, "
-            "accepted_at) values (?,?,?,?,?,?,?,?,?,?,?) on conflict (path) do update set size=excluded.size, "
+            "accepted_at, redo) values (?,?,?,?,?,?,?,?,?,?,?,?) on conflict (path) do update set size=excluded.size, "
             "mtime_ns=excluded.mtime_ns, inode=excluded.inode, ctime_ns=excluded.ctime_ns, state=excluded.state, "
             "content=excluded.content, error=excluded.error, rules=excluded.rules, gone=0, "
-            "accepted_at=excluded.accepted_at, finished_at=null returning id",
+            "accepted_at=excluded.accepted_at, redo=excluded.redo, finished_at=null returning id",
             (
                 path,
                 path.rpartition(b"/")[0],
@@ -174,9 +179,23 @@ class Ledger:
                 None if arrival.error is None else _json(arrival.error),
                 _json(arrival.rules),
                 now,
+                _REDO_RUNNING if arrival.is_redo else None,
             ),
         ).fetchone()
         return int(row[0])
+
+    def request_redo(self, paths: Iterable[str], request: RedoRequest) -> list[str]:
+        """Have files done again that have their outcome and lie in the inbox; returns those of the paths."""
+        marked = []
+        with self.store.transaction(durable=True) as transaction:
+            for path in paths:
+                cursor = transaction.execute(
+                    "update file set redo=? where path=? and gone=0 and state in ('done', 'linked', 'failed')",
+                    (_json(request), os.fsencode(path)),
+                )
+                if cursor.rowcount:
+                    marked.append(path)
+        return marked
 
     def forget_error(self, path: str) -> bool:
         """Forget what is no longer wrong and was never work, as a mended settings file; whether there was anything."""
@@ -240,6 +259,7 @@ class Ledger:
         """Files whose outcome is known and not yet in the outbox, by id."""
         rows = self.store.read(
             "select f.id, f.path, f.size, f.mtime_ns, f.inode, f.ctime_ns, f.rules, f.error, f.accepted_at, c.owner, "
+            "f.redo, "
             f"{_CONTENT} from file f left join content c on c.id = f.content "
             "where f.state='writing' and f.id > ? order by f.id limit ?",
             (after, limit),
@@ -251,9 +271,10 @@ class Ledger:
                 stamp=FileStamp(*row[2:6]),
                 rules=msgspec.json.decode(row[6], type=DeliveryRules),
                 error=_load_error(row[7]),
-                content=None if row[10] is None else _content(row[10:]),
+                content=None if row[11] is None else _content(row[11:]),
                 linked=row[9] is not None and row[9] != row[0],
                 accepted_at=row[8],
+                is_redo=row[10] == _REDO_RUNNING,
             )
             for row in rows
         ]
@@ -265,7 +286,7 @@ class Ledger:
                 stamp = delivery.stamp
                 # The stamp: a file that was dropped anew meanwhile has a new outcome to wait for.
                 transaction.execute(
-                    "update file set state=?, gone=max(gone, ?), finished_at=? "
+                    "update file set state=?, gone=max(gone, ?), finished_at=?, redo=null "
                     "where id=? and state='writing' and mtime_ns=? and inode=? and size=?",
                     (state, gone, time.time(), delivery.id, stamp.mtime_ns, stamp.inode, stamp.size),
                 )
@@ -283,6 +304,14 @@ class Ledger:
         with self.store.transaction() as transaction:
             for file in files:
                 transaction.execute("update file set state='writing' where id=? and state in ('done', 'linked')", (file,))
+
+
+_REDO_RUNNING = "running"
+"""What stands in `redo` between the request, which is JSON, and the delivery."""
+
+
+def _redo_request(text: str | None) -> RedoRequest | None:
+    return None if text is None or text == _REDO_RUNNING else msgspec.json.decode(text, type=RedoRequest)
 
 
 def _content(row: Sequence[Any]) -> Content:

@@ -97,6 +97,13 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     """Spool files among the draft's blobs that are needed again when the results are written."""
 
 
+class RedoRequest(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What `batch redo` asks for: the settings that are different this time."""
+
+    prompt: str | None = None
+    language: str | None = None
+
+
 class Arrival(msgspec.Struct, frozen=True, kw_only=True):
     """A file as it was taken from the inbox: a piece of work, or an error where nothing can be made of it."""
 
@@ -105,6 +112,8 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True):
     rules: DeliveryRules = DeliveryRules()
     work: Work | None = None
     error: ErrorRecord | None = None
+    is_redo: bool = False
+    """Its old result stays until there is a new one, which is made anew whatever is known of the content."""
 
 
 class AcceptedFile(msgspec.Struct, frozen=True):
@@ -113,6 +122,7 @@ class AcceptedFile(msgspec.Struct, frozen=True):
     path: str
     state: FileState
     """Waiting or writing."""
+    is_redo: bool = False
     superseded_job: str = ""
     """The job of what the path held before, when nobody wants that any more: it is to be cancelled."""
 
@@ -149,6 +159,8 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     content: Content | None
     linked: bool
     accepted_at: float
+    is_redo: bool = False
+    """The old result stays where there is no new one."""
 
 
 class StepOutcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -170,3 +182,5 @@ class RecordedFile(msgspec.Struct, frozen=True):
     state: FileState
     gone: bool
     """It had left the inbox when last looked at."""
+    redo: RedoRequest | None = None
+    """It is to be done again."""

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batch.errors import BatchError
-from batch.queue import ledger_tables
+from batch.queue import ledger_tables, pauses
 from batch.queue.batch_tables import FILES_AND_BATCHES
 
 if TYPE_CHECKING:
     from sqlite_utils.db import Database
 
-VERSION = 5
+VERSION = 6
 
 # `task` is huey's own table, with AUTOINCREMENT (huey's strict_fifo): ids are never reused, so a message put back under
 # its old id keeps its place in the line.
@@ -151,6 +151,10 @@ def migrate(path: Path) -> None:
     def fifth(db: Database) -> None:
         _script(db, ledger_tables.TABLES)
         ledger_tables.add_columns(db)
+
+    @migrations(name="0006 pauses")
+    def sixth(db: Database) -> None:
+        _script(db, pauses.TABLE)
 
     conn = sqlite3.connect(path, timeout=30, isolation_level=None)
     # Page size and vacuum mode can only be chosen before the first table is written.

@@ -13,7 +13,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from typing import Any
 from batch import fail_points
 from batch.errors import BatchError, Conflict, DiskFull, NotFound, WorkerDied
 from batch.queue import database_schema as schema
-from batch.queue.jobs import TRANSITIONS, Draft, Job, JobProgress, Kind, Origin, State
+from batch.queue.jobs import TRANSITIONS, Draft, Job, JobProgress, Kind, Origin, Priority, State
+from batch.queue.pauses import Pause, open_ranges
 
 logger = logging.getLogger("batch.queue")
 
@@ -87,11 +88,17 @@ class Transaction:
             )
 
     def next_messages(self, kind: Kind, floor: float, limit: int) -> list[Any]:
-        """(id, data, priority) of a queue's first messages above a priority."""
-        return self._conn.execute(
-            "select id, data, priority from task where queue=? and priority>? order by priority desc, id limit ?",
-            (kind, floor, limit),
-        ).fetchall()
+        """(id, data, priority) of a queue's first messages above a priority, but for classes that are paused."""
+        messages: list[Any] = []
+        for above, below in open_ranges(floor, _paused_priorities(self._conn, kind)):
+            messages += self._conn.execute(
+                "select id, data, priority from task where queue=? and priority>? and priority<? "
+                "order by priority desc, id limit ?",
+                (kind, above, below, limit - len(messages)),
+            ).fetchall()
+            if len(messages) >= limit:
+                break
+        return messages
 
     def claim(self, kind: Kind, message: int, data: bytes, priority: float, mate_of: Job | None = None) -> Job | None:
         """Turn a message into a claim, and its job into a running one; None, and nothing done, when it names no queued
@@ -249,12 +256,37 @@ class Store:
         return found
 
     def waiting(self, kind: Kind, above: float = -1.0) -> bool:
-        """Whether a message of a higher priority than `above` waits."""
+        """Whether a message of a higher priority than `above` waits, in a class that is not paused."""
         with self._lock:
-            return (
-                self._conn.execute("select 1 from task where queue=? and priority>? limit 1", (kind, above)).fetchone()
-                is not None
+            return any(
+                self._conn.execute(
+                    "select 1 from task where queue=? and priority>? and priority<? limit 1", (kind, *bounds)
+                ).fetchone()
+                for bounds in open_ranges(above, _paused_priorities(self._conn, kind))
             )
+
+    # -- holding classes back
+
+    def pause(self, pauses: Iterable[Pause]) -> None:
+        """Begin no more jobs of these classes, until they are resumed; what runs goes on."""
+        with self.transaction(durable=True) as transaction:
+            for kind, priority in pauses:
+                transaction.execute("insert or ignore into pause values (?,?)", (kind, int(priority)))
+
+    def resume(self, pauses: Iterable[Pause]) -> None:
+        """Let jobs of these classes go on; their workers are woken."""
+        with self.transaction(durable=True) as transaction:
+            for kind, priority in pauses:
+                transaction.execute("delete from pause where kind=? and priority=?", (kind, int(priority)))
+                transaction.wakes.add(kind)
+
+    def paused(self) -> set[Pause]:
+        """The classes that are held back."""
+        try:
+            rows = self.read("select kind, priority from pause")
+        except sqlite3.OperationalError:  # opened read-only, and not migrated yet
+            return set()
+        return {Pause(Kind(kind), Priority(priority)) for kind, priority in rows}
 
     def end(
         self,
@@ -528,6 +560,10 @@ class Store:
             if free > 0:
                 self._conn.execute(f"pragma incremental_vacuum({min(pages, free)})").fetchall()
             return free > pages
+
+
+def _paused_priorities(conn: sqlite3.Connection, kind: Kind) -> list[float]:
+    return [row[0] for row in conn.execute("select priority from pause where kind=?", (kind,)).fetchall()]
 
 
 def _dump(value: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from batch.cli.home import database_of
 from batch.cpu_sharing import alive
 from batch.folder.file_counts import FileCounts, count_files
 from batch.queue.jobs import Job, Kind, Priority, State
+from batch.queue.pauses import Pause
 from batch.queue.store import Store
 
 _CLASSES = {
@@ -36,7 +38,7 @@ def gather(home: Path | None) -> dict[str, Any]:
             jobs = store.jobs(kind=kind, state=State.RUNNING, limit=4)
             # The innermost of nested jobs is the one that computes; it began last.
             running[kind] = max(jobs, key=lambda job: job.started_at or 0.0) if jobs else None
-        return _shape(notes, service, store.tally(), store.today(), running, count_files(store), path)
+        return _shape(notes, service, store.tally(), store.today(), running, count_files(store), path, store.paused())
     except sqlite3.OperationalError as error:
         if "no such table" not in str(error):
             raise
@@ -53,6 +55,7 @@ def _shape(
     running: dict[Kind, Job | None],
     files: FileCounts,
     path: Path,
+    pauses: Iterable[Pause] = (),
 ) -> dict[str, Any]:
     up = bool(service) and alive(service["pid"])
     models: dict[str, Any] = {}
@@ -90,6 +93,7 @@ def _shape(
                 "attempts": job.attempts,
             },
             "queued": queued,
+            "paused": sorted({_CLASSES[pause.priority] for pause in pauses if pause.kind == kind}),
             "done_today": done,
             "failed_today": ended.get("failed", (0, 0.0))[0],
             "failed": states[State.FAILED],

@@ -28,7 +28,7 @@ def status_table(state: dict[str, Any]) -> Table:
     for heading in ("", "model", "state", "now", "queued", "today", "speed", "left"):
         table.add_column(heading, overflow="fold" if heading in ("now", "queued") else "ellipsis", no_wrap=heading == "")
     for kind, model in state["models"].items():
-        queued = ", ".join(f"{n} {name}" for name, n in model["queued"].items() if n) or "-"
+        queued = queued_text(model)
         today = f"{model['done_today']} done" + (f", {model['failed_today']} failed" if model["failed_today"] else "")
         cells = (
             f"{kind} :{model['port']}" if model["port"] else kind,
@@ -42,6 +42,14 @@ def status_table(state: dict[str, Any]) -> Table:
         )
         table.add_row(*(Text(safe_line(cell)) for cell in cells))
     return table
+
+
+def queued_text(model: dict[str, Any]) -> str:
+    """What waits for a model, by class, and which classes are held back."""
+    paused = model["paused"]
+    waiting = [f"{n} {name}{' (paused)' if name in paused else ''}" for name, n in model["queued"].items() if n]
+    idle = [f"{name} paused" for name in paused if not model["queued"].get(name)]
+    return ", ".join(waiting + idle) or "-"
 
 
 def running_text(running: dict[str, Any] | None) -> str:

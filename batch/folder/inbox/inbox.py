@@ -21,7 +21,7 @@ from batch.folder.inbox.large_copies import LARGE_BYTES, LargeCopies
 from batch.folder.inbox.settling import Settling
 from batch.folder.inbox.walk import InboxWalk
 from batch.folder.ledger import Ledger
-from batch.folder.ledger_rows import Arrival, FileState
+from batch.folder.ledger_rows import Arrival, FileState, RedoRequest
 from batch.folder.safe_open import FileStamp
 from batch.queue.spool import Spool
 from batch.settings import Settings
@@ -71,6 +71,8 @@ class Inbox:
         self._settling = Settling(self.root, lambda path: self._settings.for_file(path).folder)
         self._walk = InboxWalk(settings, lambda folder: self._settings.for_folder(folder).ignore, is_going)
         self._is_disk_full = False
+        self._redos: dict[str, RedoRequest] = {}
+        """What is to be done again, and how."""
         self._unrecorded: list[Arrival] = []
         """Files that were read, and could not be written into the ledger."""
 
@@ -159,7 +161,9 @@ class Inbox:
                 is_changed = not entry.stamp.has_same_content(file.stamp) or (
                     file.state is FileState.FAILED and file.stamp != entry.stamp
                 )
-                if not is_changed and not file.gone:
+                if file.redo is not None:
+                    self._redos[path] = file.redo
+                elif not is_changed and not file.gone:
                     continue
             if not self._copies.is_copying(path):
                 self._settling.watch(path, entry, is_closed=path in closed)
@@ -218,7 +222,8 @@ class Inbox:
         self._settings.refresh()
         size, until = 0, time.monotonic() + _MAX_CHUNK_S
         for candidate in list(islice(self._settling.ready(), MAX_CHUNK_FILES)):
-            path, settings = candidate.path, self._settings.for_file(candidate.path)
+            path = candidate.path
+            settings = self._settings.for_file(path).for_redo(self._redos.get(path))
             if candidate.entry.stamp.size > LARGE_BYTES:
                 self._settling.remove(path)
                 self._copies.start(candidate, settings)
@@ -263,7 +268,8 @@ class Inbox:
         accepted_files = self._ledger.accept(self._unrecorded)
         self._unrecorded = []
         for accepted in accepted_files:
-            if accepted.state is FileState.WAITING:
+            self._redos.pop(accepted.path, None)
+            if accepted.state is FileState.WAITING and not accepted.is_redo:
                 self._clear_results(accepted.path)
             if accepted.superseded_job:
                 self._cancel_job(accepted.superseded_job)

@@ -76,6 +76,7 @@ class Intake:
         path, entry = candidate.path, candidate.entry
         folder = settings.folder
         rules = DeliveryRules(formats=tuple(folder.formats), source=folder.source, done_folder=settings.done_folder)
+        is_redo = settings.is_redo
         try:
             if entry.problem is not None:
                 raise UnsupportedMedia(f"{one_line(path)} {entry.problem}.")
@@ -85,19 +86,19 @@ class Intake:
         except OSError as error:
             if error.errno in _PASSING:
                 raise StillChanging from None
-            return Arrival(path=path, stamp=entry.stamp, rules=rules, error=_unreadable(path, error).record())
+            return Arrival(path=path, stamp=entry.stamp, rules=rules, error=_unreadable(path, error).record(), is_redo=is_redo)
         except BatchError as error:
-            return Arrival(path=path, stamp=entry.stamp, rules=rules, error=error.record())
+            return Arrival(path=path, stamp=entry.stamp, rules=rules, error=error.record(), is_redo=is_redo)
         try:
             with _SourceFile(descriptor, candidate, self._is_going) as source:
                 source.require_closed()
                 work = self._read(source, settings)
                 source.require_closed()
-                return Arrival(path=path, stamp=entry.stamp, rules=rules, work=work)
+                return Arrival(path=path, stamp=entry.stamp, rules=rules, work=work, is_redo=is_redo)
         except DiskFull:
             raise
         except BatchError as error:
-            return Arrival(path=path, stamp=entry.stamp, rules=rules, error=error.record())
+            return Arrival(path=path, stamp=entry.stamp, rules=rules, error=error.record(), is_redo=is_redo)
         except OSError as error:  # reading has its own errors: this is the spool's trouble, which will pass
             where = self._spool.folder
             raise DiskFull(f"{one_line(path)} cannot be copied into {where}: {error.strerror}.") from None

@@ -129,7 +129,7 @@ def _failure(delivery: Delivery, error: ErrorRecord) -> ResultFiles:
         FileState.FAILED,
         result_stem(delivery.path),
         [(ERROR_ENDING, partial(render, document))],
-        RESULT_ENDINGS,
+        () if delivery.is_redo else RESULT_ENDINGS,
         mark=line_of(document, "job") + b"\n" if document.job else b"",
     )
 

@@ -421,3 +421,40 @@ def test_version_and_completion(run_batch: RunBatch, home: Path) -> None:
     assert run_batch("--version").out == f"batch {__version__}\n"
     ended = run_process(home, "BATCH --show-completion bash", _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
     assert (ended.returncode == 0 and "_BATCH_COMPLETE" in ended.stdout + ended.stderr) or "complete" in ended.stdout
+
+
+# -- holding work back, and doing it again
+
+
+def test_pause_and_resume_say_what_is_held_back(home: Path, run_batch: RunBatch) -> None:
+    assert json.loads(run_batch("pause", "vlm", "--class", "inbox", "--json").out) == {
+        "vlm": ["inbox"],
+        "embedding": [],
+        "stt": [],
+    }
+    assert run_batch("pause").out.count("inbox and batch paused") == 3
+    assert json.loads(run_batch("status", "--json").out)["models"]["stt"]["paused"] == ["batch", "inbox"]
+    assert "inbox paused" in run_batch("status").out
+    assert run_batch("resume", "stt").out.count("paused") == 2
+    assert run_batch("resume").out.count("goes on") == 3
+    assert run_batch("pause", "nothing").status == ExitStatus.USAGE
+
+
+def test_redo_marks_files_by_path_or_folder_and_says_what_cannot_be_done_again(home: Path, run_batch: RunBatch) -> None:
+    with store_closed(home) as store:
+        error = BadRequest("no").record()
+        paths = ["trip/a.jpg", "trip/b.jpg", "other/c.jpg", "gone.jpg"]
+        stamps = [FileStamp(number, 1, 1, 1) for number in range(4)]
+        Ledger(store).accept([Arrival(path=path, stamp=stamp, error=error) for path, stamp in zip(paths, stamps, strict=True)])
+        with store.transaction() as transaction:
+            transaction.execute("update file set state='done'")
+            transaction.execute("update file set gone=1 where path=?", (b"gone.jpg",))
+    assert run_batch("redo", "--folder", "trip", "--dry-run").out == "2 files would be done again.\n"
+    assert "2 files will be done again, once `batch serve` is started" in run_batch("redo", "--folder", "trip").out
+    assert run_batch("redo", "inbox/other/c.jpg", "--prompt", "What colour?").status == ExitStatus.DONE
+    ended = run_batch("redo", "gone.jpg", "nothing.jpg", "--json")
+    assert ended.status == ExitStatus.FAILED and len(json.loads(ended.out)["problems"]) == 2
+    assert run_batch("redo", "trip/a.jpg", "--language", "klingon").status == ExitStatus.USAGE
+    assert run_batch("redo").status == ExitStatus.USAGE
+    with store_closed(home) as store:
+        assert Ledger(store).recorded_files(["other/c.jpg"])["other/c.jpg"].redo is not None
