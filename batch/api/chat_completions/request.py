@@ -40,7 +40,7 @@ class ImageUrl(Body, frozen=True, kw_only=True):
     url: str | None = None
 
 
-class FileObject(Body, frozen=True, kw_only=True):
+class InlineFile(Body, frozen=True, kw_only=True):
     """The object of a file part."""
 
     file_data: str | None = None
@@ -55,7 +55,7 @@ class PartBody(Body, frozen=True, kw_only=True):
     text: Any = None
     refusal: Any = None
     image_url: ImageUrl | str | None = None
-    file: FileObject | None = None
+    file: InlineFile | None = None
 
 
 class CallFunction(Body, frozen=True, kw_only=True):
@@ -80,7 +80,7 @@ class CallBody(Body, frozen=True, kw_only=True):
     custom: CustomCall | None = None
 
 
-class MessageBody(Body, frozen=True, kw_only=True):
+class ChatMessageBody(Body, frozen=True, kw_only=True):
     """One message."""
 
     role: Any = None
@@ -110,7 +110,7 @@ class ToolBody(Body, frozen=True, kw_only=True):
 class ChatBody(ChatGenerationBody, frozen=True, kw_only=True):
     """What a chat request may hold."""
 
-    messages: Annotated[list[MessageBody], Meta(extra_json_schema=openapi_schemas.CHAT_MESSAGES)]
+    messages: Annotated[list[ChatMessageBody], Meta(extra_json_schema=openapi_schemas.CHAT_MESSAGES)]
     tools: Annotated[list[ToolBody], Meta(extra_json_schema=openapi_schemas.CHAT_TOOLS)] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
@@ -192,7 +192,7 @@ def _function(tool: ToolBody, path: str) -> FunctionTool:
     return FunctionTool(function.name, function.description, function.parameters, function.strict, path=f"{path}.function")
 
 
-def _turn(message: MessageBody, path: str, notes: list[str]) -> Turn:
+def _turn(message: ChatMessageBody, path: str, notes: list[str]) -> Turn:
     role = checked_role(message.role, f"{path}.role")
     if message.content is UNSET and role != "assistant":
         raise BadRequest(f"Field '{path}': All non-assistant messages must contain 'content'", param=f"{path}.content")
@@ -228,7 +228,7 @@ def _part(part: PartBody, path: str, strict: bool, notes: list[str]) -> ContentP
                 raise BadRequest(f"Field '{path}.image_url.url': should be a data: URL", param=f"{path}.image_url.url")
             return ImageSource(url)
         case "file":
-            return _file(part.file or FileObject(), f"{path}.file")
+            return _file(part.file or InlineFile(), f"{path}.file")
         case "input_audio" | "input_video" | "video_url" if strict:
             raise BadRequest(
                 f"Field '{path}': this model hears no sound and sees no video; sound goes to /v1/audio/transcriptions",
@@ -244,7 +244,7 @@ def _part(part: PartBody, path: str, strict: bool, notes: list[str]) -> ContentP
     return None
 
 
-def _file(file: FileObject, path: str) -> ContentPart:
+def _file(file: InlineFile, path: str) -> ContentPart:
     if file.file_data is None:
         if file.file_id is not None:
             return FileSource(checked_id(file.file_id, f"{path}.file_id"), f"{path}.file_id")

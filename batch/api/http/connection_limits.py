@@ -1,4 +1,4 @@
-"""HTTP on a socket: uvicorn's protocol, made patient with no one for ever and bounded in what it keeps.
+"""HTTP on a socket: uvicorn's protocol, which waits for nobody for ever and keeps no more than its limits.
 
 A connection that sends its headers slowly, never ends them, or goes on sending a body that nobody wants any more holds
 nothing but itself, and not for long. What uvicorn's documented interface leaves open is answered here too: Upgrade is
@@ -148,7 +148,7 @@ class BoundedProtocol(HttpToolsProtocol):
             return  # it is read again without
         super().on_headers_complete()
         if old_version:
-            self.cycle.send = CloseDelimited(self.cycle).send  # type: ignore[method-assign]  # its task has not begun yet
+            self.cycle.send = CloseDelimited(self.cycle).send  # type: ignore[method-assign]  # its task starts later
 
     def on_body(self, body: bytes) -> None:
         self._unparsed_bytes = 0
@@ -197,7 +197,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _refuse(self, error: BatchError) -> None:
-        """Answer in place of a route and hang up; says nothing when an answer is under way already."""
+        """Answer in place of a route and hang up; does nothing when an answer is under way already."""
         if self.transport.is_closing():
             return
         waiting = self.cycle is not None and not self.cycle.response_complete
@@ -251,7 +251,7 @@ class CloseDelimited:
         self._delimited = False
 
     async def send(self, message: Any) -> None:
-        """uvicorn's `send`, told that there are no chunks."""
+        """uvicorn's `send`, without chunks."""
         if message["type"] == "http.response.start":
             self._delimited = not any(name.lower() == b"content-length" for name, _ in message.get("headers", ()))
             if self._delimited:

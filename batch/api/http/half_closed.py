@@ -19,7 +19,7 @@ def still_listens(client: tuple[str, int], server: tuple[str, int]) -> bool:
     """Whether the client's program still holds its end of a connection; False where that cannot be known."""
     if not sys.platform.startswith("linux"):
         return False
-    wanted = {(_address(client[0], mapped), client[1]) for mapped in (False, True)}
+    theirs = {(_address(client[0], mapped), client[1]) for mapped in (False, True)}
     ours = {(_address(server[0], mapped), server[1]) for mapped in (False, True)}
     for table in _TABLES:
         try:
@@ -28,7 +28,7 @@ def still_listens(client: tuple[str, int], server: tuple[str, int]) -> bool:
             continue
         for line in lines:
             fields = line.split()
-            if _endpoint(fields[_LOCAL]) in wanted and _endpoint(fields[_REMOTE]) in ours:
+            if _endpoint(fields[_LOCAL]) in theirs and _endpoint(fields[_REMOTE]) in ours:
                 return fields[_INODE] != "0"
     return False
 

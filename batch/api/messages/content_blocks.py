@@ -29,14 +29,14 @@ Block = dict[str, Any]
 _RESULT_SUFFIX = "_tool_result"
 
 
-class MessageBody(Body, frozen=True, kw_only=True):
+class AnthropicMessageBody(Body, frozen=True, kw_only=True):
     """One message."""
 
     role: Any = None
     content: Any = None
 
 
-def message_turns(messages: list[MessageBody], notes: list[str]) -> list[Turn]:
+def message_turns(messages: list[AnthropicMessageBody], notes: list[str]) -> list[Turn]:
     """The turns of Anthropic's messages. Raises BadRequest naming the message.
 
     A turn's tool results become turns of their own, before its text.

@@ -14,7 +14,7 @@ from batch.api.generation.conversation import ChatRequest, Thinking, Turn, check
 from batch.api.generation.structured_output import OutputConstraint, response_format_constraints
 from batch.api.generation.tools import FunctionTool, ToolOffer, offer_tools, read_functions
 from batch.api.json_body import Body, parse_json, quoted, read_body
-from batch.api.messages.content_blocks import MessageBody, message_turns
+from batch.api.messages.content_blocks import AnthropicMessageBody, message_turns
 from batch.errors import BadRequest
 
 DEFAULT_MAX_TOKENS = 4096
@@ -34,7 +34,7 @@ class ThinkingBody(Body, frozen=True, kw_only=True):
 class MessagesBody(ChatGenerationBody, frozen=True, kw_only=True):
     """What a messages request may hold."""
 
-    messages: Annotated[list[MessageBody], Meta(min_length=1, extra_json_schema=openapi_schemas.MESSAGES)]
+    messages: Annotated[list[AnthropicMessageBody], Meta(min_length=1, extra_json_schema=openapi_schemas.MESSAGES)]
     system: str | list[dict[str, Any]] | None = None
     stop_sequences: list[str] | None = None
     tools: Annotated[list[dict[str, Any]], Meta(extra_json_schema=openapi_schemas.MESSAGES_TOOLS)] | None = None
@@ -70,9 +70,9 @@ class MessagesBody(ChatGenerationBody, frozen=True, kw_only=True):
         )
 
     def _output_format(self) -> Iterator[OutputConstraint]:
-        wanted = self.output_format or (self.output_config or {}).get("format")
-        if isinstance(wanted, dict) and wanted.get("type") == "json_schema":
-            wrapped = {"type": "json_schema", "json_schema": {"schema": wanted.get("schema")}}
+        output_format = self.output_format or (self.output_config or {}).get("format")
+        if isinstance(output_format, dict) and output_format.get("type") == "json_schema":
+            wrapped = {"type": "json_schema", "json_schema": {"schema": output_format.get("schema")}}
             yield from response_format_constraints(wrapped, "output_format")
 
     def _chat_thinking(self) -> Thinking:

@@ -124,10 +124,11 @@ class ResponsesBody(ChatGenerationBody, frozen=True, kw_only=True):
         return self.top_logprobs or 0
 
     def _text_format(self) -> Iterator[OutputConstraint]:
-        given = self.text.format if self.text else None
-        if given and given.get("type") == "json_schema":  # the chat form has the schema one level deeper
-            given = {"type": "json_schema", "json_schema": {key: value for key, value in given.items() if key != "type"}}
-        return response_format_constraints(given, "text.format")
+        text_format = self.text.format if self.text else None
+        if text_format and text_format.get("type") == "json_schema":  # the chat form has the schema one level deeper
+            schema = {key: value for key, value in text_format.items() if key != "type"}
+            text_format = {"type": "json_schema", "json_schema": schema}
+        return response_format_constraints(text_format, "text.format")
 
     def _offer(self) -> ToolOffer:
         tools = read_functions(_function(tool, f"tools[{at}]") for at, tool in enumerate(self.tools or []))
