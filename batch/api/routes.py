@@ -17,12 +17,12 @@ from batch.api.server import health, metrics, models, props, tokens
 from batch.api.speech import openai_routes, whisper_server_routes
 
 ROUTERS: tuple[APIRouter, ...] = (
-    health.router,
+    embeddings.router,
     chat_completions.router,
     completions.router,
     responses.router,
     messages.router,
-    embeddings.router,
+    health.router,
     files.router,
     uploads.router,
     batches.router,
@@ -34,4 +34,5 @@ ROUTERS: tuple[APIRouter, ...] = (
     props.router,
     metrics.router,
 )
-"""In the order in which their paths are matched; what depends on the port (health, props, tokens) reads its own kind."""
+"""In the order in which their paths are matched, so what is called most often comes first; what depends on the port (health,
+props, tokens) reads its own kind."""

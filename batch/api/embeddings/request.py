@@ -148,6 +148,8 @@ def _is_present(raw: msgspec.Raw | memoryview) -> bool:
 
 def _value(raw: msgspec.Raw, type: Any, name: str, sentence: str) -> Any:
     """The value of a field; None where it is absent."""
+    if raw is _NULL:
+        return None
     try:
         return msgspec.json.decode(raw, type=type | None)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

@@ -15,6 +15,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from batch.api.http.half_closed import still_listens
+from batch.api.http.response_head import HeadWithBody
 from batch.errors import BadRequest, BatchError, HeadersTooLarge, TooSlow
 from batch.settings import LimitSettings
 
@@ -147,6 +148,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade():
             return  # it is read again without
         super().on_headers_complete()
+        self.cycle.transport = HeadWithBody(self.transport, self.loop)  # type: ignore[assignment]  # all that a cycle uses
         if old_version:
             self.cycle.send = CloseDelimited(self.cycle).send  # type: ignore[method-assign]  # its task starts later
 
