@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 
 from batch.batches.file_store import FileStore
+from batch.conversations.response_store import ResponseStore
 from batch.errors import DiskFull
 from batch.folder.ledger_retention import LedgerRetention
 from batch.queue.hub import Hub
@@ -82,8 +83,9 @@ class Retention:
             while await hub.in_thread(lambda origin=origin, before=before: hub.store.expire(origin, before)):  # type: ignore[misc]
                 await asyncio.sleep(0.01)
         files = FileStore(hub.store)
-        while await hub.in_thread(files.delete_expired):
-            await asyncio.sleep(0.01)
+        for delete_expired in (files.delete_expired, ResponseStore(hub.store).delete_expired):
+            while await hub.in_thread(delete_expired):
+                await asyncio.sleep(0.01)
         while await hub.in_thread(lambda: sweep_orphans(hub.store, hub.spool)):
             await asyncio.sleep(0.01)
         while await hub.in_thread(lambda: hub.store.vacuum(keep=SPARE)):

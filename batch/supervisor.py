@@ -23,9 +23,10 @@ import uvicorn
 
 import batch
 from batch import __version__, fail_points, logs
-from batch.api.app import create_app
+from batch.api.app import AppServices, create_app
 from batch.api.batches.endpoints import line_endpoints
 from batch.api.http.connection_limits import protocol
+from batch.api.responses.background import BackgroundResponses
 from batch.batches.service import BatchService
 from batch.errors import AlreadyRunning, BatchError, DiskFull
 from batch.folder.service import FolderService, make_inbox_and_outbox
@@ -103,10 +104,11 @@ class Supervisor:
             settings.state_dir / "batches",
             max_line_bytes=settings.limits.body_bytes,
         )
+        services = AppServices(batches, BackgroundResponses(hub))
         servers = {
             kind: Server(
                 uvicorn.Config(
-                    create_app(kind, hub, settings, batches),
+                    create_app(kind, hub, settings, services),
                     log_config=None,
                     access_log=False,
                     lifespan="off",
@@ -142,6 +144,7 @@ class Supervisor:
             asyncio.create_task(Retention(settings, hub).run()),
             asyncio.create_task(batches.run()),
         ]
+        await services.background.start()
         await folder.start()
         self._announce(ports)
         stopping = asyncio.create_task(self._stopping.wait())
@@ -150,6 +153,7 @@ class Supervisor:
         await hub.in_thread(lambda: _note(store, "stopping", True))
         # No new work from the folder, then the workers end or put back what they hold, then callers are told.
         await folder.stop()
+        await services.background.stop()
         ended = await asyncio.gather(*tending, return_exceptions=True)
         for lines in self._lines.values():
             await asyncio.to_thread(lines.end)

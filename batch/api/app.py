@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -17,6 +19,7 @@ from batch.api.errors import (
     handle_invalid_parameter,
 )
 from batch.api.http.access import AccessControl
+from batch.api.responses.background import BackgroundResponses
 from batch.api.routes import ROUTERS
 from batch.api.server.metrics import count_ended_jobs
 from batch.batches.service import BatchService
@@ -26,11 +29,20 @@ from batch.queue.jobs import Kind
 from batch.settings import Settings
 
 
-def create_app(kind: Kind, hub: Hub, settings: Settings, batches: BatchService | None = None) -> FastAPI:
-    """The app of one port. `app.state` holds kind, hub, settings and batches for its routers."""
+@dataclass(frozen=True, slots=True)
+class AppServices:
+    """What runs beside the ports, and is the same for all three."""
+
+    batches: BatchService
+    background: BackgroundResponses
+
+
+def create_app(kind: Kind, hub: Hub, settings: Settings, services: AppServices | None = None) -> FastAPI:
+    """The app of one port. `app.state` holds kind, hub, settings and the services for its routers."""
     app = FastAPI(title=f"batch {kind}", version=__version__, docs_url=None, redoc_url=None)
     app.state.kind, app.state.hub, app.state.settings = kind, hub, settings
-    app.state.batches = batches
+    if services is not None:
+        app.state.batches, app.state.background = services.batches, services.background
     app.router.redirect_slashes = False
     for router in ROUTERS:
         app.include_router(router)

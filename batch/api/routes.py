@@ -8,11 +8,13 @@ from batch.api.batches import message_routes as message_batches
 from batch.api.batches import routes as batches
 from batch.api.chat_completions import routes as chat_completions
 from batch.api.completions import routes as completions
+from batch.api.conversations import routes as conversations
 from batch.api.embeddings import routes as embeddings
 from batch.api.files import routes as files
 from batch.api.files import upload_routes as uploads
 from batch.api.messages import routes as messages
 from batch.api.responses import routes as responses
+from batch.api.responses import stored_routes as stored_responses
 from batch.api.server import health, metrics, models, props, tokens
 from batch.api.speech import openai_routes, whisper_server_routes
 
@@ -21,6 +23,8 @@ ROUTERS: tuple[APIRouter, ...] = (
     chat_completions.router,
     completions.router,
     responses.router,
+    stored_responses.router,
+    conversations.router,
     messages.router,
     health.router,
     files.router,

@@ -80,6 +80,8 @@ class Hub:
         self._spool_threads = concurrent.futures.ThreadPoolExecutor(4, thread_name_prefix="spool")
         self._tickets: dict[str, Ticket] = {}
         self._waiting = dict.fromkeys(Kind, 0)
+        self._followed: set[str] = set()
+        """Jobs with a ticket for which no client waits on a socket."""
         self._started_jobs: dict[Kind, set[str]] = {kind: set() for kind in Kind}
         """Jobs whose start was heard and whose end was not."""
         self._service_times = {kind: ServiceTimeEstimate() for kind in Kind}
@@ -175,9 +177,17 @@ class Hub:
 
     def _forget(self, job: str) -> Ticket | None:
         ticket = self._tickets.pop(job, None)
-        if ticket is not None:
+        if ticket is not None and job not in self._followed:
             self._waiting[ticket.kind] -= 1
+        self._followed.discard(job)
         return ticket
+
+    async def follow(self, job: str, kind: Kind) -> Ticket:
+        """A ticket for a job that was submitted before, by this service or an earlier one; no client counts as waiting."""
+        if job not in self._tickets:
+            self._followed.add(job)
+            self._waiting[kind] -= 1
+        return await self._join(Held(job, State.QUEUED), kind)
 
     async def _join(self, held: Held, kind: Kind) -> Ticket:
         first = self._tickets.get(held.job)

@@ -215,3 +215,5 @@ class RetentionSettings(Section):
     """Days that dropped files' jobs are kept."""
     cli: float = Field(30.0, ge=0, le=MAX_KEPT_DAYS)
     """Days that jobs of `batch submit` are kept."""
+    responses: float = Field(30.0, ge=0, le=MAX_KEPT_DAYS)
+    """Days that stored responses and chat completions are kept after their last use."""

@@ -13,7 +13,6 @@ from batch.api.json_body import Body, field_error, quoted
 from batch.errors import BadRequest
 from batch.payloads.json_text import encode
 
-MAX_METADATA_PAIRS, MAX_METADATA_KEY_CHARS, MAX_METADATA_VALUE_CHARS = 16, 64, 512
 MIN_LIFETIME_S, MAX_LIFETIME_S = 3600, 2_592_000
 MAX_MESSAGE_REQUESTS = 100_000
 MAX_WINDOW_DAYS = 3650
@@ -48,23 +47,6 @@ def read_window(text: str) -> int:
             f"'completion_window' should be hours or days such as 24h or 7d, not {quoted(text)}", param="completion_window"
         )
     return seconds
-
-
-def read_metadata(metadata: dict[str, Any] | None) -> dict[str, str] | None:
-    """Up to 16 pairs of short strings. Raises BadRequest."""
-    if metadata is None:
-        return None
-    if len(metadata) > MAX_METADATA_PAIRS:
-        raise BadRequest(f"'metadata' holds {len(metadata)} pairs; {MAX_METADATA_PAIRS} are taken at most", param="metadata")
-    for key, value in metadata.items():
-        fits = isinstance(value, str) and len(value) <= MAX_METADATA_VALUE_CHARS
-        if not fits or not 0 < len(key) <= MAX_METADATA_KEY_CHARS:
-            raise BadRequest(
-                f"'metadata.{key[:MAX_METADATA_KEY_CHARS]}' should be a string of at most {MAX_METADATA_VALUE_CHARS} "
-                f"characters under a name of at most {MAX_METADATA_KEY_CHARS}",
-                param="metadata",
-            )
-    return {key: str(value) for key, value in metadata.items()}
 
 
 class MessageRequest(Body, frozen=True, kw_only=True):

@@ -7,9 +7,10 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
-from batch.api.batches.request import BatchBody, read_metadata, read_window
+from batch.api.batches.request import BatchBody, read_window
 from batch.api.batches.response import to_openai
 from batch.api.files.response import to_page
+from batch.api.generation.metadata import read_metadata
 from batch.api.json_body import documented, json_body, json_response, quoted, reader
 from batch.batches.batch_store import BatchStore
 from batch.batches.file_store import FileStore

@@ -48,7 +48,15 @@ class FileSource:
     """The field that names it."""
 
 
-ContentPart = TextPart | ImageSource | DocumentSource | FileSource
+@dataclass(frozen=True, slots=True)
+class SpooledSource:
+    """A picture of a stored item."""
+
+    sha256: str
+    """Of its bytes in the spool."""
+
+
+ContentPart = TextPart | ImageSource | DocumentSource | FileSource | SpooledSource
 
 
 @dataclass(slots=True)
@@ -97,10 +105,10 @@ class ChatRequest:
     @property
     def encoded_bytes(self) -> int:
         """Bytes of the body that are pictures and documents."""
-        return sum(len(source.encoded) for source in self.sources if not isinstance(source, FileSource))
+        return sum(len(source.encoded) for source in self.sources if isinstance(source, (ImageSource, DocumentSource)))
 
     @property
-    def sources(self) -> Iterator[ImageSource | DocumentSource | FileSource]:
+    def sources(self) -> Iterator[ImageSource | DocumentSource | FileSource | SpooledSource]:
         """Every picture and document, in order."""
         for turn in self.turns:
             for part in turn.parts:

@@ -10,7 +10,7 @@ import base64
 import binascii
 from collections.abc import AsyncIterator
 
-from batch.api.generation.conversation import ChatRequest, DocumentSource, FileSource, ImageSource, Turn
+from batch.api.generation.conversation import ChatRequest, DocumentSource, FileSource, ImageSource, SpooledSource, Turn
 from batch.api.generation.documents import text_document
 from batch.batches.file_store import FileStore
 from batch.errors import BadRequest, NotFound, TooLarge, UnsupportedMedia
@@ -30,7 +30,7 @@ async def keep_pictures(chat: ChatRequest, hub: Hub, limits: LimitSettings) -> t
 
     Raises BadRequest for what is no picture, TooLarge for too many, too big or too many pixels.
     """
-    pictures = sum(isinstance(source, (ImageSource, FileSource)) for source in chat.sources)
+    pictures = sum(isinstance(source, (ImageSource, FileSource, SpooledSource)) for source in chat.sources)
     if pictures > limits.images:
         raise TooLarge(f"The request holds {pictures} images; this service takes {limits.images} at most.")
     spooler = _Spooler(hub, limits, pictures)
@@ -68,6 +68,8 @@ class _Spooler:
                     data = await asyncio.to_thread(_decode_base64, part.encoded, "document", self._limits.image_bytes)
                     async for page in self._pages(data, part.title):
                         yield page
+                case SpooledSource():
+                    yield self._refer(part.sha256)
                 case FileSource():
                     async for piece in self._stored(part):
                         yield piece
@@ -81,6 +83,14 @@ class _Spooler:
             if self._pictures == 1:
                 raise
             raise type(error)(f"Image {self._seen} of {self._pictures}: {error.message}") from None
+
+    def _refer(self, sha256: str) -> ImagePart:
+        """A picture that is in the spool already. Raises BadRequest where it is not, or the model sees nothing."""
+        self._check_vision()
+        if not self._hub.path(sha256).is_file():
+            raise BadRequest("A picture of the conversation is gone from the spool: send it again.")
+        self.blobs.append(sha256)
+        return ImagePart(blob=sha256)
 
     async def _stored(self, source: FileSource) -> AsyncIterator[Part]:
         """An uploaded file as parts of a message. Raises NotFound, and BadRequest for what no model here reads."""
@@ -107,9 +117,7 @@ class _Spooler:
                 message = f"Field '{source.path}': {file.filename} is neither a picture, a PDF nor a text in UTF-8"
                 raise BadRequest(message, param=source.path) from None
             return
-        self._check_vision()
-        self.blobs.append(file.sha256)
-        yield ImagePart(blob=file.sha256)
+        yield self._refer(file.sha256)
 
     async def _pages(self, data: bytes, title: str) -> AsyncIterator[Part]:
         """A document's pages as pictures, or as text where the model sees nothing."""

@@ -73,8 +73,9 @@ class GenerationJobs:
         serializer: EventSerializer[ChatResult],
         ping_interval_s: float,
         error_body: Callable[[BatchError], dict[str, Any]] = to_openai_error,
+        record: Callable[[], Awaitable[None]] | None = None,
     ) -> Response:
-        """The jobs as a stream of server-sent events."""
+        """The jobs as a stream of server-sent events; `record` is awaited before the last one is sent."""
         return EventStreamResponse(
             self.hub,
             self.tickets,
@@ -84,6 +85,7 @@ class GenerationJobs:
             ping_interval_s=ping_interval_s,
             headers=self.headers,
             error_body=error_body,
+            record=record,
         )
 
     def result_headers(self, results: Sequence[ChatResult]) -> dict[str, str]:

@@ -78,11 +78,15 @@ class EventStreamResponse(Response, Generic[R]):
         ping_interval_s: float = 30.0,
         headers: Mapping[str, str] | None = None,
         error_body: Callable[[BatchError], dict[str, Any]] = to_openai_error,
+        record: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        """`record` is awaited before the last event is sent, and when the client hangs up: what the stream came to can be
+        stored by then."""
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **(headers or {})})
         del self.headers["content-length"]
         self._hub, self._tickets, self._result_type, self._serializer = hub, tickets, result_type, serializer
         self._check, self._ping_interval_s, self._error_body = check, ping_interval_s, error_body
+        self._record = record
         self._current = 0
         """Which ticket's job comes next or runs."""
         self._running = False
@@ -99,6 +103,12 @@ class EventStreamResponse(Response, Generic[R]):
             with anyio.CancelScope(shield=True):
                 for ticket in self._tickets:
                     await ticket.cancel()
+                await self._record_once()
+
+    async def _record_once(self) -> None:
+        record, self._record = self._record, None
+        if record is not None:
+            await record()
 
     async def _feed(self) -> AsyncIterator[bytes]:
         """The stream's bytes, empty for events that say nothing to a client; raises a job's error."""
@@ -117,6 +127,8 @@ class EventStreamResponse(Response, Generic[R]):
                         result = await self._hub.outcome(ticket.id, self._result_type, event)
                         missing = (self._serializer.event(at, delta) for delta in resume.missing(result))
                         piece = b"".join(missing) + self._serializer.finish(at, result)
+                        if at == len(self._tickets) - 1:
+                            await self._record_once()
                         break
                     if isinstance(event, Started):
                         resume.restart()
@@ -149,7 +161,9 @@ class EventStreamResponse(Response, Generic[R]):
                     await _send_body(send, first)
                 await self._pump(send, feed, step, disconnect)
             except BatchError as error:
-                await _send_body(send, self._serializer.error(error))
+                last = self._serializer.error(error)
+                await self._record_once()
+                await _send_body(send, last)
             except (OSError, asyncio.CancelledError):
                 raise
             except Exception:

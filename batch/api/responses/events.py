@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Literal
 
@@ -13,19 +12,22 @@ from batch.api.jobs.answer_ids import random_id
 from batch.api.jobs.server_sent_events import named_sse_event, sse_comment
 from batch.api.responses.request import ResponsesBody
 from batch.api.responses.response import (
+    FunctionCallItem,
     ItemStatus,
     MessageItem,
     OutputItem,
     OutputText,
     ReasoningItem,
     ReasoningText,
+    ResponseObject,
     SummaryText,
     call_item,
+    failed_response,
     finished_response,
     reasoning_item,
     started_response,
 )
-from batch.errors import BatchError, Cancelled
+from batch.errors import BatchError
 from batch.payloads.chat import ChatResult, TokenLogprob, ToolCallDelta
 from batch.payloads.events import Delta, JobEvent, Progress
 
@@ -36,8 +38,19 @@ OpenItem = Literal["reasoning", "message"] | int
 class ResponseEvents:
     """The event serializer of /v1/responses."""
 
-    def __init__(self, body: ResponsesBody, model: str, created: int, notes: Sequence[str] = ()) -> None:
-        self._response = started_response(body, model, created)
+    def __init__(
+        self,
+        body: ResponsesBody,
+        model: str,
+        created: int,
+        notes: Sequence[str] = (),
+        *,
+        response: ResponseObject | None = None,
+    ) -> None:
+        """`response`: the object as it stands before the first token; None: made from the body."""
+        self._response = response or started_response(body, model, created)
+        self.log: list[tuple[int, bytes]] | None = None
+        """Where every event goes with its sequence number, for streams that can be taken up again; None: nowhere."""
         self._summarized = body.summarizes_reasoning
         self._notes = notes
         self._output: list[OutputItem] = []
@@ -49,6 +62,7 @@ class ResponseEvents:
         self._number = 0
         """The next event's sequence number."""
         self._started = False
+        self._announced = False
 
     # -- the serializer
 
@@ -64,32 +78,66 @@ class ResponseEvents:
     def finish(self, job: int, result: ChatResult) -> bytes:
         cut = result.choices[0].finish_reason == "length"
         piece = self._start() + self._close_item("incomplete" if cut else "completed") + note_comment(result.note)
-        response = finished_response(self._response, result, self._output)
+        self._response = finished_response(self._response, result, self._output)
         timings = {"timings": result.timings} if result.timings else {}
-        return piece + self._event("response.incomplete" if cut else "response.completed", response=response, **timings)
+        return piece + self._event("response.incomplete" if cut else "response.completed", response=self._response, **timings)
 
     def close(self) -> bytes:
         return b""
 
     def error(self, error: BatchError) -> bytes:
         """The last event of a stream that broke: clients take an `error` event only where no response has begun."""
-        if not self._started:
+        if not self._announced:
+            self._response = failed_response(self._response, error, self._output)
             return self._event("error", code=str(error.status), message=error.message, param=error.details.get("param"))
         piece = self._close_item("incomplete")
-        cancelled = isinstance(error, Cancelled)
-        response = msgspec.structs.replace(
-            self._response,
-            status="cancelled" if cancelled else "failed",
-            completed_at=int(time.time()) if cancelled else None,
-            output=self._output,
-            error=None if cancelled else {"code": "server_error", "message": error.message},
-        )
-        return piece + self._event("response.failed", response=response)
+        self._response = failed_response(self._response, error, self._output)
+        return piece + self._event("response.failed", response=self._response)
+
+    def replay(self, response: ResponseObject) -> bytes:
+        """Every event of a response that has ended, each text as one delta."""
+        piece = self._start()
+        for item in response.output:
+            piece += self._close_item("completed")
+            self._open, self._text, self._logprobs = "message", [], []
+            match item:
+                case MessageItem():
+                    self._item = MessageItem(id=item.id, status="in_progress")
+                    self._logprobs = [logprob for part in item.content for logprob in part.logprobs]
+                    text = "".join(part.text for part in item.content)
+                case ReasoningItem():
+                    self._item = ReasoningItem(id=item.id, status="in_progress")
+                    self._summarized = bool(item.summary)
+                    text = "".join(part.text for part in item.summary) + "".join(part.text for part in item.content)
+                case FunctionCallItem():
+                    self._item = msgspec.structs.replace(item, arguments="", status="in_progress")
+                    text = item.arguments
+            piece += self._event("response.output_item.added", output_index=len(self._output), item=self._item)
+            piece += self._part_added() + self._whole_text(text)
+            piece += self._close_item(item.status)
+        self._response = response
+        last = response.status if response.status in ("completed", "incomplete") else "failed"
+        return piece + self._event(f"response.{last}", response=response)
+
+    def _whole_text(self, text: str) -> bytes:
+        match self._item:
+            case _ if not text:
+                return b""
+            case ReasoningItem():
+                return self._reasoning_delta(text)
+            case MessageItem():
+                self._text.append(text)
+                return self._item_event("response.output_text.delta", content_index=0, delta=text, logprobs=self._logprobs)
+            case _:
+                self._text.append(text)
+                return self._item_event("response.function_call_arguments.delta", delta=text)
 
     # -- its parts
 
     def _event(self, event_type: str, **fields: object) -> bytes:
         piece = named_sse_event(event_type, {"type": event_type, "sequence_number": self._number, **fields})
+        if self.log is not None:
+            self.log.append((self._number, piece))
         self._number += 1
         return piece
 
@@ -99,10 +147,24 @@ class ResponseEvents:
     def _start(self) -> bytes:
         if self._started:
             return b""
+        piece = b"".join(sse_comment(f"note: {note}") for note in self._notes) + self.announce()
+        if self._response.status == "queued":
+            self._response = msgspec.structs.replace(self._response, status="in_progress")
         self._started = True
-        notes = b"".join(sse_comment(f"note: {note}") for note in self._notes)
-        created = self._event("response.created", response=self._response)
-        return notes + created + self._event("response.in_progress", response=self._response)
+        return piece + self._event("response.in_progress", response=self._response)
+
+    def announce(self) -> bytes:
+        """The first events: the response is created, and a background one queued. Nothing where they were sent."""
+        if self._announced:
+            return b""
+        self._announced = True
+        piece = self._event("response.created", response=self._response)
+        return piece + (self._event("response.queued", response=self._response) if self._response.background else b"")
+
+    @property
+    def response(self) -> ResponseObject:
+        """The response as far as it is known; final once `finish` or `error` was called."""
+        return self._response
 
     def _delta(self, event: Delta) -> bytes:
         delta, piece = event.delta, b""

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
+
 from batch.api.generation.conversation import (
     ContentPart,
     FileSource,
     ImageSource,
+    SpooledSource,
     Turn,
     checked_id,
     checked_role,
@@ -18,6 +21,7 @@ from batch.api.generation.conversation import (
 )
 from batch.api.generation.documents import read_document
 from batch.api.json_body import Body
+from batch.conversations.item_store import SPOOLED
 from batch.errors import BadRequest
 from batch.payloads.chat import TextPart, ToolCall
 
@@ -36,7 +40,7 @@ class ItemBody(Body, frozen=True, kw_only=True):
     summary: Any = None
 
 
-def input_turns(value: str | list[ItemBody], notes: list[str]) -> list[Turn]:
+def input_turns(value: str | list[dict[str, Any]], notes: list[str]) -> list[Turn]:
     """The turns of an input. Raises BadRequest naming the item.
 
     Items of types that mean nothing to the model, such as calls of tools that run elsewhere, are left out with a note.
@@ -45,7 +49,7 @@ def input_turns(value: str | list[ItemBody], notes: list[str]) -> list[Turn]:
         return [Turn("user", value)]
     reader = _InputReader(notes)
     for at, item in enumerate(value):
-        reader.read(item, f"input[{at}]")
+        reader.read(msgspec.convert(item, ItemBody), f"input[{at}]")
     return reader.turns
 
 
@@ -76,10 +80,7 @@ class _InputReader:
             case "reasoning":
                 self._assistant(fresh=True).reasoning_content = _thought(item)
             case "item_reference":
-                raise BadRequest(
-                    f"Field '{path}': responses are not stored here, so items cannot be referred to; send them whole",
-                    param=path,
-                )
+                raise BadRequest(f"Field '{path}': items cannot be referred to here; send them whole", param=path)
             case kind:
                 self._notes.append(left_out(kind))
 
@@ -121,6 +122,8 @@ class _InputReader:
                 url = fields.get("image_url")
                 if not isinstance(url, str):
                     return _stored_file(fields.get("file_id"), path, "image_url")
+                if url.startswith(SPOOLED):
+                    return SpooledSource(url.rpartition(",")[2])
                 return ImageSource(url)
             case "input_file":
                 data = fields.get("file_data")

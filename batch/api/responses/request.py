@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
 from batch.api import openapi_schemas
 from batch.api.generation.chat_body import ChatGenerationBody
 from batch.api.generation.conversation import ChatRequest, Turn, check_sizes
+from batch.api.generation.metadata import read_metadata
 from batch.api.generation.request import LogprobCount, TokenLimit
 from batch.api.generation.structured_output import OutputConstraint, response_format_constraints
 from batch.api.generation.tools import FunctionTool, ToolOffer, read_functions, read_openai_choice
 from batch.api.json_body import Body, parse_json, quoted, read_body
-from batch.api.responses.input_items import ItemBody, input_turns
+from batch.api.responses.input_items import input_turns
+from batch.conversations.rows import Item
 from batch.errors import BadRequest
 
-MAX_METADATA_PAIRS = 16
-MAX_METADATA_KEY_CHARS = 64
-MAX_METADATA_VALUE_CHARS = 512
 MAX_USER_CHARS = 512
 
 _HOSTED_TOOLS_SENTENCE = "tools of type {} run on a provider's servers; only function tools work here"
@@ -39,10 +38,22 @@ class TextOptions(Body, frozen=True, kw_only=True):
     verbosity: str | None = None
 
 
+class ConversationName(Body, frozen=True, kw_only=True):
+    """A conversation by its id."""
+
+    id: str
+
+
+class BackgroundOptions(Body, frozen=True, kw_only=True):
+    """How soon a background response is wanted."""
+
+    completion_window: Literal["2h", "8h"] | None = None
+
+
 class ResponsesBody(ChatGenerationBody, frozen=True, kw_only=True):
     """What a Responses request may hold."""
 
-    input: Annotated[str | list[ItemBody], Meta(extra_json_schema=openapi_schemas.RESPONSES_INPUT)]
+    input: Annotated[str | list[dict[str, Any]], Meta(extra_json_schema=openapi_schemas.RESPONSES_INPUT)] = ""
     instructions: str | None = None
     max_output_tokens: TokenLimit | None = None
     tools: Annotated[list[dict[str, Any]], Meta(extra_json_schema=openapi_schemas.RESPONSES_TOOLS)] | None = None
@@ -51,9 +62,11 @@ class ResponsesBody(ChatGenerationBody, frozen=True, kw_only=True):
     text: TextOptions | None = None
     reasoning: ReasoningOptions | None = None
     truncation: str | None = None
-    previous_response_id: Any = None
-    conversation: Any = None
+    previous_response_id: str | None = None
+    conversation: str | ConversationName | None = None
     background: bool | None = None
+    background_options: BackgroundOptions | None = None
+    service_tier: str | None = None
     prompt: Any = None
     context_management: Any = None
     include: list[str] | None = None
@@ -62,13 +75,16 @@ class ResponsesBody(ChatGenerationBody, frozen=True, kw_only=True):
     store: bool | None = None
     user: str | None = None
 
-    def chat_request(self) -> ChatRequest:
-        """The request in the form that all chat APIs share. Raises BadRequest naming the field."""
+    def chat_request(self, items: list[Item] | None = None) -> ChatRequest:
+        """The request in the form that all chat APIs share. Raises BadRequest naming the field.
+
+        `items`: the whole context with the input; None: the input alone.
+        """
         self._refuse_unsupported()
         self._check_echoed()
         notes: list[str] = []
         turns = [Turn("system", self.instructions)] if self.instructions else []
-        turns += input_turns(self.input, notes)
+        turns += input_turns(self.input if items is None else items, notes)
         check_sizes(turns, "input")
         return ChatRequest(
             turns=turns,
@@ -83,20 +99,26 @@ class ResponsesBody(ChatGenerationBody, frozen=True, kw_only=True):
         )
 
     @property
+    def conversation_id(self) -> str | None:
+        """The conversation that the response goes on from."""
+        return self.conversation.id if isinstance(self.conversation, ConversationName) else self.conversation
+
+    @property
+    def is_bulk(self) -> bool:
+        """Whether a background response lets everything else go first."""
+        options = self.background_options
+        return self.service_tier == "flex" or (options is not None and options.completion_window is not None)
+
+    @property
     def summarizes_reasoning(self) -> bool:
         """Whether reasoning is to come as a summary."""
         return bool(self.reasoning and self.reasoning.summary not in (None, "", "none"))
 
     def _refuse_unsupported(self) -> None:
-        for field in ("previous_response_id", "conversation"):
-            if getattr(self, field):
-                raise BadRequest(
-                    f"Field '{field}': responses are not stored here; send the whole conversation as 'input'", param=field
-                )
-        if self.background:
-            raise BadRequest(
-                "Field 'background': a response is answered while its client waits; leave it out", param="background"
-            )
+        if self.previous_response_id is not None and self.conversation is not None:
+            raise BadRequest("Field 'conversation': excludes previous_response_id; send one of them", param="conversation")
+        if self.background and self.background_options and self.background_options.completion_window and self.stream:
+            raise BadRequest("Field 'stream': cannot be true with background_options.completion_window", param="stream")
         for field in ("prompt", "context_management"):
             if getattr(self, field) is not None:
                 raise BadRequest(f"Field '{field}': is not supported here", param=field)
@@ -105,16 +127,7 @@ class ResponsesBody(ChatGenerationBody, frozen=True, kw_only=True):
 
     def _check_echoed(self) -> None:
         """Bound what the answer repeats."""
-        metadata = self.metadata or {}
-        if len(metadata) > MAX_METADATA_PAIRS:
-            raise BadRequest(f"Field 'metadata': should hold at most {MAX_METADATA_PAIRS} pairs", param="metadata")
-        for key, value in metadata.items():
-            if len(key) > MAX_METADATA_KEY_CHARS or len(str(value)) > MAX_METADATA_VALUE_CHARS:
-                raise BadRequest(
-                    f"Field 'metadata': should hold keys of at most {MAX_METADATA_KEY_CHARS} characters and values of at "
-                    f"most {MAX_METADATA_VALUE_CHARS}",
-                    param="metadata",
-                )
+        read_metadata(self.metadata)
         if self.user is not None and len(self.user) > MAX_USER_CHARS:
             raise BadRequest(f"Field 'user': should hold at most {MAX_USER_CHARS} characters", param="user")
 
@@ -135,9 +148,19 @@ class ResponsesBody(ChatGenerationBody, frozen=True, kw_only=True):
         return read_openai_choice(tools, self.tool_choice, self.parallel_tool_calls)
 
 
+def read_responses_body(data: bytes) -> ResponsesBody:
+    """A request's bytes as its checked body; its input is read once what it refers to is known. Raises BadRequest."""
+    document = parse_json(data)
+    body = read_body(ResponsesBody, document)
+    continues = body.previous_response_id is not None or body.conversation is not None
+    if document.get("input") is None and not continues:
+        raise BadRequest("'input' is required", param="input")
+    return body
+
+
 def read_response_request(data: bytes) -> tuple[ResponsesBody, ChatRequest]:
-    """A request's bytes as its checked body and the chat that it asks for. Raises BadRequest naming the field."""
-    body = read_body(ResponsesBody, parse_json(data))
+    """A request that refers to nothing stored, as its checked body and the chat that it asks for. Raises BadRequest."""
+    body = read_responses_body(data)
     return body, body.chat_request()
 
 

@@ -9,6 +9,7 @@ import msgspec
 
 from batch.api.jobs.answer_ids import random_id
 from batch.api.responses.request import ResponsesBody
+from batch.errors import BatchError, Cancelled
 from batch.payloads.chat import ChatResult, TokenLogprob, ToolCall
 
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
@@ -101,7 +102,7 @@ class ResponseObject(msgspec.Struct, kw_only=True):
     id: str
     object: Literal["response"] = "response"
     created_at: int
-    status: Literal["in_progress", "completed", "incomplete", "failed", "cancelled"] = "in_progress"
+    status: Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"] = "in_progress"
     background: bool = False
     completed_at: int | None = None
     error: dict[str, str] | None = None
@@ -113,6 +114,7 @@ class ResponseObject(msgspec.Struct, kw_only=True):
     output: list[OutputItem] = []
     parallel_tool_calls: bool
     previous_response_id: str | None = None
+    conversation: dict[str, str] | None = None
     reasoning: dict[str, str | None]
     service_tier: str = "default"
     store: bool = False
@@ -143,6 +145,11 @@ def started_response(body: ResponsesBody, model: str, created: int) -> ResponseO
             "summary": reasoning.summary if reasoning else None,
         },
         temperature=body.temperature,
+        background=bool(body.background),
+        previous_response_id=body.previous_response_id,
+        conversation=None if body.conversation_id is None else {"id": body.conversation_id},
+        service_tier="flex" if body.service_tier == "flex" else "default",
+        store=body.store is not False,
         text={"format": (text.format if text else None) or {"type": "text"}},
         tool_choice="auto" if body.tool_choice is None else body.tool_choice,
         tools=body.tools or [],
@@ -172,6 +179,17 @@ def finished_response(started: ResponseObject, result: ChatResult, output: list[
     )
 
 
+def failed_response(started: ResponseObject, error: BatchError, output: list[OutputItem]) -> ResponseObject:
+    """The response once its job has failed or was cancelled, with what it had said by then."""
+    is_cancelled = isinstance(error, Cancelled)
+    return msgspec.structs.replace(
+        started,
+        status="cancelled" if is_cancelled else "failed",
+        output=output,
+        error=None if is_cancelled else {"code": "server_error", "message": error.message},
+    )
+
+
 def reasoning_item(text: str, item_id: str, *, summarized: bool, status: ItemStatus = "completed") -> ReasoningItem:
     """A reasoning item that holds its text as content, or as a summary for clients that ask for one."""
     if summarized:
@@ -189,8 +207,11 @@ def _tool_call_item(call: ToolCall, status: ItemStatus) -> FunctionCallItem:
     return call_item(call.id, call.function.name, call.function.arguments, status)
 
 
-def to_response(body: ResponsesBody, result: ChatResult, model: str, created: int) -> ResponseObject:
-    """The whole answer of a Responses request."""
+def to_response(
+    body: ResponsesBody, result: ChatResult, model: str, created: int, started: ResponseObject | None = None
+) -> ResponseObject:
+    """The whole answer of a Responses request; `started`: the object as it stood before the first token."""
+    started = started or started_response(body, model, created)
     choice = result.choices[0]
     message = choice.message
     output: list[OutputItem] = []
@@ -203,4 +224,4 @@ def to_response(body: ResponsesBody, result: ChatResult, model: str, created: in
     output += [_tool_call_item(call, "completed") for call in (message.tool_calls if message else [])]
     if choice.finish_reason == "length" and output:
         output[-1].status = "incomplete"
-    return finished_response(started_response(body, model, created), result, output)
+    return finished_response(started, result, output)

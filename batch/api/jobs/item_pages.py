@@ -1,0 +1,51 @@
+"""Pages of stored items, with or without their pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from fastapi import Request
+
+from batch.conversations.item_store import ItemStore, without_pictures
+from batch.errors import BadRequest
+from batch.queue.hub import Hub
+
+PICTURES = "message.input_image.image_url"
+"""What `include` names to have the pictures of items."""
+
+
+async def item_page(
+    hub: Hub,
+    items: ItemStore,
+    ids: Sequence[str],
+    request: Request,
+    *,
+    after: str | None,
+    limit: int,
+    order: Literal["asc", "desc"],
+) -> dict[str, object]:
+    """A page of the items with these ids, which are in order from the oldest. Raises BadRequest for an unknown `after`."""
+    ordered = list(ids) if order == "asc" else list(ids)[::-1]
+    if after is not None:
+        if after not in ordered:
+            raise BadRequest(f"'after': no such item here: {after[:100]}", param="after")
+        ordered = ordered[ordered.index(after) + 1 :]
+    page = await hub.in_thread(lambda: items.items(ordered[:limit]))
+    if wants_pictures(request):
+        page = [await hub.in_thread(lambda item=item: items.with_pictures(item)) for item in page]  # type: ignore[misc]
+    else:
+        page = [without_pictures(item) for item in page]
+    return {
+        "object": "list",
+        "data": page,
+        "first_id": page[0]["id"] if page else None,
+        "last_id": page[-1]["id"] if page else None,
+        "has_more": len(ordered) > limit,
+    }
+
+
+def wants_pictures(request: Request) -> bool:
+    """Whether a client asks to include the pictures of items."""
+    query = request.query_params
+    return PICTURES in [*query.getlist("include"), *query.getlist("include[]")]

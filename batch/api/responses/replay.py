@@ -1,0 +1,61 @@
+"""Logged or stored responses as streams again: what a log says was sent, and events for a response that was never streamed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from batch.api.responses.events import ResponseEvents
+from batch.api.responses.request import ResponsesBody
+from batch.api.responses.response import ResponseObject
+from batch.payloads.chat import FunctionDelta, MessageDelta, ToolCallDelta
+
+_TEXT_EVENTS = {
+    "response.output_text.delta": "content",
+    "response.reasoning_text.delta": "reasoning_content",
+    "response.reasoning_summary_text.delta": "reasoning_content",
+}
+"""The field of a message that an event's text belongs to."""
+
+
+class LoggedDeltas:
+    """Reads a log's events, page by page, as the deltas that they were made of."""
+
+    def __init__(self) -> None:
+        self._calls: dict[int, int] = {}
+        """Which of the answer's calls an output item is, by its index in the output."""
+
+    def read(self, events: Sequence[tuple[int, bytes]]) -> Iterator[MessageDelta]:
+        """What of the answer the next events have brought, in order."""
+        for _, piece in events:
+            fields = event_fields(piece)
+            kind = fields["type"]
+            if field := _TEXT_EVENTS.get(kind):
+                yield MessageDelta(**{field: fields["delta"]})
+            elif kind == "response.output_item.added" and fields["item"]["type"] == "function_call":
+                item, index = fields["item"], len(self._calls)
+                self._calls[fields["output_index"]] = index
+                name = FunctionDelta(name=item["name"])
+                yield MessageDelta(tool_calls=[ToolCallDelta(index=index, id=item["call_id"], type="function", function=name)])
+            elif kind == "response.function_call_arguments.delta":
+                index = self._calls[fields["output_index"]]
+                arguments = FunctionDelta(arguments=fields["delta"])
+                yield MessageDelta(tool_calls=[ToolCallDelta(index=index, function=arguments)])
+
+
+def event_fields(piece: bytes) -> dict[str, Any]:
+    """The JSON of a server-sent event."""
+    fields: dict[str, Any] = msgspec.json.decode(piece.partition(b"data: ")[2])
+    return fields
+
+
+def events_of_response(body: ResponsesBody, response: ResponseObject) -> list[tuple[int, bytes]]:
+    """Events, with their sequence numbers, of a response that has ended and whose stream was not logged."""
+    begun = msgspec.structs.replace(response, status="in_progress", output=[], usage=None, completed_at=None)
+    serializer = ResponseEvents(body, response.model, response.created_at, response=begun)
+    log: list[tuple[int, bytes]] = []
+    serializer.log = log
+    serializer.replay(response)
+    return log

@@ -1,0 +1,75 @@
+"""One response that is stored: its row before its first byte, its final state before its last."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import msgspec
+
+from batch.api.responses.request import ResponsesBody
+from batch.api.responses.response import ResponseObject
+from batch.conversations.response_store import ResponseStore
+from batch.conversations.rows import Item
+from batch.errors import Conflict
+from batch.payloads.json_text import encode
+from batch.queue.hub import Hub
+from batch.queue.jobs import Draft
+
+
+class ConversationLocked(Conflict):
+    """Another response runs on the conversation: clients try again."""
+
+    sentence = "Another response runs on this conversation: try again once it has ended."
+    status = 400
+
+
+class StoredRun:
+    """Writes the states of one response."""
+
+    def __init__(self, hub: Hub, body: ResponsesBody, response: ResponseObject, items: Sequence[Item]) -> None:
+        """`response`: as it stands before the first token; `items`: its whole context and input."""
+        self._hub = hub
+        self._store = ResponseStore(hub.store)
+        self._body = body
+        self._items = items
+        self.response = response
+
+    async def create(self, job: str, lifetime_s: int | None, draft: Draft | None = None) -> None:
+        """Write the row; with a `draft`, its job in the same transaction. Raises ConversationLocked."""
+        body, response = self._body, self.response
+        request = encode(msgspec.structs.replace(body, input=""))
+        created = await self._hub.in_thread(
+            lambda: self._store.create(
+                id=response.id,
+                status=response.status,
+                data=encode(response),
+                request=request,
+                items=self._items,
+                created_at=response.created_at,
+                kept=response.store,
+                background=response.background,
+                streamed=bool(body.stream),
+                conversation=body.conversation_id,
+                job=job,
+                draft=draft,
+                lifetime_s=lifetime_s if response.store else None,
+            )
+        )
+        if not created:
+            raise ConversationLocked(param="conversation", code="conversation_locked")
+
+    async def end(self, response: ResponseObject, events: Sequence[tuple[int, bytes]] = ()) -> bool:
+        """Write the final state; False when the response had ended before."""
+        self.response = response
+        output = output_items(response)
+        return await self._hub.in_thread(
+            lambda: self._store.end(
+                response.id, response.status, encode(response), output, events=events, durable=response.background
+            )
+        )
+
+
+def output_items(response: ResponseObject) -> list[Item]:
+    """A response's output as items."""
+    return [cast(Item, msgspec.to_builtins(item)) for item in response.output]

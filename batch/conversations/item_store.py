@@ -1,0 +1,118 @@
+"""Items in the database, and their pictures in the spool: the same bytes once, however often a conversation repeats them."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import msgspec
+
+from batch.conversations.rows import Item
+from batch.errors import NotFound
+from batch.payloads.json_text import encode
+from batch.queue.spool import Spool
+from batch.queue.store import Store, Transaction
+
+SPOOLED = "batch-spool:"
+"""What a stored picture's image_url begins with; its media type, a comma and the sha256 follow."""
+MAX_SQL_PARAMETERS = 500
+
+
+class ItemStore:
+    """Named queries on items. Blocking; methods may be called from any thread."""
+
+    def __init__(self, store: Store, spool: Spool) -> None:
+        self._store = store
+        self._spool = spool
+
+    def item(self, id: str) -> Item:
+        """One item. Raises NotFound."""
+        rows = self._store.read("select data from item where id=?", (id,))
+        if not rows:
+            raise NotFound(f"Item with id '{id}' not found.", param="input")
+        return _decode(rows[0][0])
+
+    def items(self, ids: Sequence[str]) -> list[Item]:
+        """The items with these ids, in order; ids of no item are passed over."""
+        known: dict[str, Item] = {}
+        for start in range(0, len(ids), MAX_SQL_PARAMETERS):
+            some = ids[start : start + MAX_SQL_PARAMETERS]
+            marks = ",".join("?" * len(some))
+            for id, data in self._store.read(f"select id, data from item where id in ({marks})", tuple(some)):
+                known[id] = _decode(data)
+        return [known[id] for id in ids if id in known]
+
+    def spool_pictures(self, items: Iterable[Item]) -> list[Item]:
+        """The items with the pictures of their data: URLs put into the spool and named by hash."""
+        return [{**item, "content": self._spooled(item["content"])} if "content" in item else item for item in items]
+
+    def _spooled(self, content: object) -> object:
+        if not isinstance(content, list):
+            return content
+        return [self._spooled_part(part) for part in content]
+
+    def _spooled_part(self, part: object) -> object:
+        if not isinstance(part, dict) or not isinstance(url := part.get("image_url"), str) or not url.startswith("data:"):
+            return part
+        head, _, text = url.partition(",")
+        try:
+            data = base64.b64decode(text, validate=True)
+        except (binascii.Error, ValueError):
+            return part
+        media_type = head[5:].partition(";")[0] or "image/jpeg"
+        return {**part, "image_url": f"{SPOOLED}{media_type},{self._spool.keep(data, durable=True)}"}
+
+    def with_pictures(self, item: Item) -> Item:
+        """The item with its pictures as data: URLs again; one whose bytes are gone keeps none."""
+        return _map_images(item, self._data_url)
+
+    def _data_url(self, url: str) -> str | None:
+        if not url.startswith(SPOOLED):
+            return url
+        media_type, _, sha256 = url.removeprefix(SPOOLED).partition(",")
+        try:
+            data = self._spool.read(sha256)
+        except (OSError, ValueError):
+            return None
+        return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
+
+
+def without_pictures(item: Item) -> Item:
+    """The item without image_url, as lists show it unless they are asked to include it."""
+    return _map_images(item, lambda url: None)
+
+
+def _map_images(item: Item, change: Callable[[str], str | None]) -> Item:
+    content = item.get("content")
+    if not isinstance(content, list):
+        return item
+    parts = []
+    for part in content:
+        if isinstance(part, dict) and isinstance(url := part.get("image_url"), str):
+            changed = change(url)
+            part = {key: value for key, value in part.items() if key != "image_url"}
+            if changed is not None:
+                part["image_url"] = changed
+        parts.append(part)
+    return {**item, "content": parts}
+
+
+def insert_items(transaction: Transaction, items: Iterable[Item]) -> None:
+    """Write items that are not there yet, and hold their pictures in the spool."""
+    for item in items:
+        id = str(item["id"])
+        if transaction.execute("insert or ignore into item values (?,?)", (id, encode(item).decode())).rowcount:
+            for sha256 in _blobs(item):
+                transaction.execute("insert or ignore into blob values (?,?,'item')", (id, sha256))
+
+
+def _blobs(item: Item) -> Iterator[str]:
+    content = item.get("content")
+    for part in content if isinstance(content, list) else ():
+        if isinstance(part, dict) and isinstance(url := part.get("image_url"), str) and url.startswith(SPOOLED):
+            yield url.rpartition(",")[2]
+
+
+def _decode(data: str) -> Item:
+    return msgspec.json.decode(data, type=Item)
