@@ -127,7 +127,9 @@ def test_pictures_of_a_chain_are_kept_once_and_shown_on_request(client: openai.O
     first = client.responses.create(model="any", input=[{"role": "user", "content": content}])
     second = client.responses.create(model="any", input="and now?", previous_response_id=first.id)
     assert second.status == "completed"
-    shown: Any = next(iter(client.responses.input_items.list(second.id, order="asc", include=["message.input_image.image_url"])))
+    shown: Any = next(
+        iter(client.responses.input_items.list(second.id, order="asc", include=["message.input_image.image_url"]))
+    )
     assert shown.content[1].image_url == url
     hidden: Any = next(iter(client.responses.input_items.list(second.id, order="asc")))
     assert not getattr(hidden.content[1], "image_url", None)
