@@ -33,7 +33,7 @@ def client(service: RunningService) -> openai.OpenAI:
 
 
 def client_of(service: RunningService) -> openai.OpenAI:
-    return openai.OpenAI(base_url=service.url("vlm", "/v1"), api_key="none", max_retries=0)
+    return openai.OpenAI(base_url=service.url("vlm", "/v1"), api_key="none", max_retries=0, timeout=30)
 
 
 def slow(pause_ms: int) -> dict[str, Any]:
@@ -164,7 +164,7 @@ def test_a_second_response_on_a_conversation_that_runs_is_refused(client: openai
 
 
 def test_a_background_response_is_answered_while_nobody_waits(client: openai.OpenAI) -> None:
-    response = client.responses.create(model="any", input="one two", background=True)
+    response = client.responses.create(model="any", input="one two", background=True, **slow(1))
     assert response.status == "queued" and response.background and response.output == []
     done = ended(client, response.id)
     assert done.status == "completed" and done.output_text == "one two " and done.completed_at

@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import tempfile
+import weakref
 from collections.abc import AsyncIterator, Callable
+from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -18,8 +22,11 @@ from batch.payloads.questions import ANSWER_TYPES, ApplyTemplate, CountTokens, Q
 from batch.queue.frames import End, JobEnded, TicketEvent
 from batch.queue.jobs import Draft, Kind, State
 from batch.queue.model_state import ModelState
+from batch.queue.spool import Spool
+from batch.queue.store import Store
 
 R = TypeVar("R", bound=Result)
+T = TypeVar("T")
 
 USAGE = {
     "prompt_tokens": 7,
@@ -119,6 +126,26 @@ class ScriptedHub:
         self.answers: dict[str, Any] = {"count": {"tokens": 7, "n_ctx": 4096}}
         self.places = [0]
         self.state = ModelState("ready", 1.0, ChatModelInfo(model="tiny", n_ctx=4096, vision=True))
+
+    @cached_property
+    def store(self) -> Store:
+        """A database of its own, for routes that store what they answer."""
+        folder = tempfile.TemporaryDirectory()
+        store = Store(Path(folder.name) / "batch.db")
+        weakref.finalize(self, store.close)
+        weakref.finalize(self, folder.cleanup)
+        return store
+
+    @cached_property
+    def spool(self) -> Spool:
+        """A spool beside its database."""
+        return Spool(self.store.path.parent / "spool")
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        return work()
+
+    def path(self, sha256: str) -> Path:
+        return self.spool.path(sha256)
 
     @property
     def drafts(self) -> list[Draft]:

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from batch.api.conversations.request import ConversationBody, ItemsBody, MetadataBody
 from batch.api.generation.jobs import hub_of
 from batch.api.generation.metadata import read_metadata
-from batch.api.jobs.item_pages import item_page, wants_pictures
+from batch.api.jobs.item_pages import item_page, to_openai, wants_pictures
 from batch.api.json_body import documented, json_body, json_response, reader
 from batch.api.responses.context import input_items
 from batch.conversations.conversation_store import ConversationStore
@@ -76,7 +76,7 @@ async def add_items(
         store.add_items(conversation_id, items)
         return items
 
-    added = [without_pictures(item) for item in await hub.in_thread(add)]
+    added = [to_openai(without_pictures(item)) for item in await hub.in_thread(add)]
     ids = {"first_id": added[0]["id"], "last_id": added[-1]["id"]}
     return json_response({"object": "list", "data": added, **ids, "has_more": False})
 
@@ -106,7 +106,7 @@ async def get_item(request: Request, conversation_id: str, item_id: str) -> Resp
         if item_id not in ConversationStore(hub.store).item_ids(conversation_id):
             raise NotFound(f"Item with id '{item_id}' not found.")
         item = items.item(item_id)
-        return items.with_pictures(item) if wants_pictures(request) else without_pictures(item)
+        return to_openai(items.with_pictures(item) if wants_pictures(request) else without_pictures(item))
 
     return json_response(await hub.in_thread(read))
 

@@ -69,7 +69,7 @@ class _Spooler:
                     async for page in self._pages(data, part.title):
                         yield page
                 case SpooledSource():
-                    yield self._refer(part.sha256)
+                    yield await self._spooled(part.sha256)
                 case FileSource():
                     async for piece in self._stored(part):
                         yield piece
@@ -83,6 +83,19 @@ class _Spooler:
             if self._pictures == 1:
                 raise
             raise type(error)(f"Image {self._seen} of {self._pictures}: {error.message}") from None
+
+    async def _spooled(self, sha256: str) -> ImagePart:
+        """A picture of a stored item, checked as one that is sent is."""
+        limits = self._limits
+        try:
+            await asyncio.to_thread(
+                lambda: image_header(self._hub.path(sha256), max_pixels=limits.image_pixels, max_bytes=limits.image_bytes)
+            )
+        except UnsupportedMedia as error:
+            raise BadRequest(f"image_url: {error.message}") from None
+        except OSError:
+            pass  # said below
+        return self._refer(sha256)
 
     def _refer(self, sha256: str) -> ImagePart:
         """A picture that is in the spool already. Raises BadRequest where it is not, or the model sees nothing."""

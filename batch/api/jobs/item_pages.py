@@ -8,6 +8,7 @@ from typing import Literal
 from fastapi import Request
 
 from batch.conversations.item_store import ItemStore, without_pictures
+from batch.conversations.rows import Item
 from batch.errors import BadRequest
 from batch.queue.hub import Hub
 
@@ -33,9 +34,10 @@ async def item_page(
         ordered = ordered[ordered.index(after) + 1 :]
     page = await hub.in_thread(lambda: items.items(ordered[:limit]))
     if wants_pictures(request):
-        page = [await hub.in_thread(lambda item=item: items.with_pictures(item)) for item in page]  # type: ignore[misc]
+        page = await hub.in_thread(lambda: [items.with_pictures(item) for item in page])
     else:
         page = [without_pictures(item) for item in page]
+    page = [to_openai(item) for item in page]
     return {
         "object": "list",
         "data": page,
@@ -43,6 +45,15 @@ async def item_page(
         "last_id": page[-1]["id"] if page else None,
         "has_more": len(ordered) > limit,
     }
+
+
+def to_openai(item: Item) -> Item:
+    """An item as lists show it: the text of a message always stands in a part."""
+    content = item.get("content")
+    if not isinstance(content, str):
+        return item
+    kind = "output_text" if item.get("role") == "assistant" else "input_text"
+    return {**item, "content": [{"type": kind, "text": content}]}
 
 
 def wants_pictures(request: Request) -> bool:

@@ -17,8 +17,6 @@ from batch.errors import BadRequest, NotFound
 from batch.queue.hub import Hub
 
 _PREFIXES = {"message": "msg_", "function_call": "fc_", "function_call_output": "fco_", "reasoning": "rs_"}
-_TEXT_TYPES = {"assistant": "output_text"}
-"""The type of a text part by role; all others send input_text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +99,6 @@ def _normalized(item: dict[str, Any], path: str) -> Item:
     if kind != "message":
         return made
     content = item.get("content")
-    if isinstance(content, str):
-        made["content"] = [{"type": _TEXT_TYPES.get(str(item.get("role")), "input_text"), "text": content}]
     for part in content if isinstance(content, list) else ():
         url = part.get("image_url") if isinstance(part, dict) else None
         if isinstance(url, str) and url.startswith(SPOOLED):

@@ -80,8 +80,6 @@ class ResponsesBody(ChatGenerationBody, frozen=True, kw_only=True):
 
         `items`: the whole context with the input; None: the input alone.
         """
-        self._refuse_unsupported()
-        self._check_echoed()
         notes: list[str] = []
         turns = [Turn("system", self.instructions)] if self.instructions else []
         turns += input_turns(self.input if items is None else items, notes)
@@ -113,6 +111,11 @@ class ResponsesBody(ChatGenerationBody, frozen=True, kw_only=True):
     def summarizes_reasoning(self) -> bool:
         """Whether reasoning is to come as a summary."""
         return bool(self.reasoning and self.reasoning.summary not in (None, "", "none"))
+
+    def check(self) -> None:
+        """Raise BadRequest for what is not supported, contradicts itself, or is too long to be repeated in an answer."""
+        self._refuse_unsupported()
+        self._check_echoed()
 
     def _refuse_unsupported(self) -> None:
         if self.previous_response_id is not None and self.conversation is not None:
@@ -155,6 +158,7 @@ def read_responses_body(data: bytes) -> ResponsesBody:
     continues = body.previous_response_id is not None or body.conversation is not None
     if document.get("input") is None and not continues:
         raise BadRequest("'input' is required", param="input")
+    body.check()
     return body
 
 

@@ -38,32 +38,29 @@ class SummaryText(msgspec.Struct, kw_only=True):
     text: str
 
 
-class ReasoningItem(msgspec.Struct, kw_only=True):
+class ReasoningItem(msgspec.Struct, kw_only=True, tag="reasoning", tag_field="type"):
     """What the model thought."""
 
     id: str
-    type: Literal["reasoning"] = "reasoning"
     summary: list[SummaryText] = []
     content: list[ReasoningText] = []
     encrypted_content: str = ""
     status: ItemStatus = "completed"
 
 
-class MessageItem(msgspec.Struct, kw_only=True):
+class MessageItem(msgspec.Struct, kw_only=True, tag="message", tag_field="type"):
     """What the model says."""
 
     id: str
-    type: Literal["message"] = "message"
     role: Literal["assistant"] = "assistant"
     status: ItemStatus = "completed"
     content: list[OutputText] = []
 
 
-class FunctionCallItem(msgspec.Struct, kw_only=True):
+class FunctionCallItem(msgspec.Struct, kw_only=True, tag="function_call", tag_field="type"):
     """A function call; its output is matched by call_id."""
 
     id: str
-    type: Literal["function_call"] = "function_call"
     status: ItemStatus = "completed"
     arguments: str
     call_id: str

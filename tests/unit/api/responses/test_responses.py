@@ -37,7 +37,7 @@ def test_responses_input_items_become_chat_messages() -> None:
     }
     reply = post(hub, "/v1/responses", body)
     assert reply.status_code == 200, reply.text
-    (sha,) = hub.blobs
+    (sha,) = hub.spool.names()
     job = hub.requests[0]
     assert job["messages"] == [
         {"role": "system", "content": "Be brief."},
@@ -55,9 +55,11 @@ def test_responses_input_items_become_chat_messages() -> None:
     assert job["tool_choice"] == {"name": "f"} and job["enable_thinking"] is False
 
 
-def test_a_previous_response_is_refused_in_a_sentence() -> None:
+def test_a_previous_response_that_is_not_there_is_refused_in_a_sentence() -> None:
     reply = post(says(answer("")), "/v1/responses", {"input": "x", "previous_response_id": "resp_1"})
-    assert reply.status_code == 400 and "not stored" in reply.json()["error"]["message"]
+    error = reply.json()["error"]
+    assert reply.status_code == 400 and error["code"] == "previous_response_not_found"
+    assert error["message"] == "Previous response with id 'resp_1' not found."
 
 
 def test_a_response_cut_by_length_is_incomplete() -> None:
