@@ -193,7 +193,7 @@ def _function(tool: ToolBody, path: str) -> FunctionTool:
 
 
 def _turn(message: ChatMessageBody, path: str, notes: list[str]) -> Turn:
-    role = checked_role(message.role, f"{path}.role")
+    role = checked_role(message.role, path, "role")
     if message.content is UNSET and role != "assistant":
         raise BadRequest(f"Field '{path}': All non-assistant messages must contain 'content'", param=f"{path}.content")
     if message.content is UNSET and message.tool_calls is None and message.reasoning_content is None:
@@ -201,17 +201,17 @@ def _turn(message: ChatMessageBody, path: str, notes: list[str]) -> Turn:
             f"Field '{path}': Assistant message must contain either 'content' or 'tool_calls'!", param=f"{path}.content"
         )
     content = None if isinstance(message.content, UnsetType) else message.content
-    turn = Turn(role, name=message.name, reasoning_content=message.reasoning_content)
-    for field in ("name", "tool_call_id"):
-        if (value := getattr(message, field)) is not None:
-            setattr(turn, field, checked_id(value, f"{path}.{field}"))
+    turn = Turn(role, content=content if isinstance(content, str) else None, reasoning_content=message.reasoning_content)
+    if message.name is not None:
+        turn.name = checked_id(message.name, path, "name")
+    if message.tool_call_id is not None:
+        turn.tool_call_id = checked_id(message.tool_call_id, path, "tool_call_id")
     if isinstance(content, list):
         strict = role not in ("assistant", "tool")
         parts = [_part(part, f"{path}.content[{at}]", strict, notes) for at, part in enumerate(content)]
         turn.content = [part for part in parts if part is not None]
-    else:
-        turn.content = content
-    turn.tool_calls = [_call(call, f"{path}.tool_calls[{at}]") for at, call in enumerate(message.tool_calls or [])]
+    if message.tool_calls:
+        turn.tool_calls = [_call(call, f"{path}.tool_calls[{at}]") for at, call in enumerate(message.tool_calls)]
     return turn
 
 
@@ -219,9 +219,9 @@ def _part(part: PartBody, path: str, strict: bool, notes: list[str]) -> ContentP
     """A part of content; None for history of an unknown type, which a note then tells."""
     match part.type:
         case "text":
-            return TextPart(text=checked_text(part.text, f"{path}.text"))
+            return TextPart(text=checked_text(part.text, path, "text"))
         case "refusal":
-            return TextPart(text=checked_text(part.refusal, f"{path}.refusal"))
+            return TextPart(text=checked_text(part.refusal, path, "refusal"))
         case "image_url":
             url = part.image_url.url if isinstance(part.image_url, ImageUrl) else part.image_url
             if url is None:
@@ -247,14 +247,14 @@ def _part(part: PartBody, path: str, strict: bool, notes: list[str]) -> ContentP
 def _file(file: InlineFile, path: str) -> ContentPart:
     if file.file_data is None:
         if file.file_id is not None:
-            return FileSource(checked_id(file.file_id, f"{path}.file_id"), f"{path}.file_id")
+            return FileSource(checked_id(file.file_id, path, "file_id"), f"{path}.file_id")
         message = f"Field '{path}.file_data': is required, as a data: URL, or 'file_id' of an uploaded file"
         raise BadRequest(message, param=f"{path}.file_data")
     return read_document(file.file_data, f"{path}.file_data", filename=file.filename or "")
 
 
 def _call(call: CallBody, path: str) -> ToolCall:
-    call_id = None if call.id is None else checked_id(call.id, f"{path}.id")
+    call_id = None if call.id is None else checked_id(call.id, path, "id")
     if call.custom is not None:
         return history_call(call_id, call.custom.name, json.dumps({"input": call.custom.input or ""}, ensure_ascii=False))
     if call.function is None:
@@ -262,4 +262,4 @@ def _call(call: CallBody, path: str) -> ToolCall:
     arguments = call.function.arguments
     if isinstance(arguments, dict):  # some clients send the object itself
         arguments = json.dumps(arguments, ensure_ascii=False)
-    return history_call(call_id, checked_id(call.function.name, f"{path}.function.name"), arguments or "{}")
+    return history_call(call_id, checked_id(call.function.name, path, "function.name"), arguments or "{}")

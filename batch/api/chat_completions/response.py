@@ -66,6 +66,9 @@ class ChatCompletion(msgspec.Struct, kw_only=True):
     timings: Timings | UnsetType = UNSET
 
 
+_NOTHING_NEW = MessageDelta()
+
+
 class RoleDelta(msgspec.Struct):
     """The first delta of a choice."""
 
@@ -139,18 +142,18 @@ class ChatChunks:
 
     def event(self, job: int, event: JobEvent) -> bytes:
         match event:
+            case Delta():
+                return self._delta(event)
             case Progress(cache=int()) if self._with_progress and not self._started:
                 chunk = self._chunk(0, RoleDelta())
                 chunk.prompt_progress = PromptProgress.of(event)
                 return sse_event(chunk)
-            case Delta():
-                return self._delta(event)
             case _:
                 return b""
 
     def _delta(self, event: Delta) -> bytes:
         piece = self._release() + self._start(event.index)
-        if event.delta != MessageDelta() or event.logprobs:
+        if event.delta != _NOTHING_NEW or event.logprobs:
             chunk = self._chunk(event.index, event.delta)
             if event.logprobs:
                 chunk.choices[0].logprobs = event.logprobs
@@ -205,7 +208,7 @@ class ChatChunks:
         if self._held is None:
             return None
         index, reason = self._held
-        return self._frame([ChunkChoice(finish_reason=reason, index=index, delta=MessageDelta())])
+        return self._frame([ChunkChoice(finish_reason=reason, index=index, delta=_NOTHING_NEW)])
 
     def _release(self) -> bytes:
         chunk, self._held = self._held_chunk(), None

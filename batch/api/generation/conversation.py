@@ -121,27 +121,31 @@ def is_role(word: object) -> TypeGuard[Role]:
     return word in ROLES
 
 
-def checked_role(word: object, path: str) -> Role:
-    """A message's role. Raises BadRequest naming it."""
+def checked_role(word: object, path: str, field: str) -> Role:
+    """A message's role. Raises BadRequest naming `path`.`field`."""
     if not is_role(word):
-        raise BadRequest(f"Field '{path}': should be one of {', '.join(ROLES)}", param=path)
+        raise _wrong(path, field, f"should be one of {', '.join(ROLES)}")
     return word
 
 
-def checked_id(value: object, path: str) -> str:
-    """A name or id. Raises BadRequest where it is no string or too long to be one."""
+def checked_id(value: object, path: str, field: str) -> str:
+    """A name or id. Raises BadRequest naming `path`.`field` where it is no string or too long to be one."""
     if not isinstance(value, str):
-        raise BadRequest(f"Field '{path}': should be a string", param=path)
+        raise _wrong(path, field, "should be a string")
     if len(value) > MAX_ID_CHARS:
-        raise BadRequest(f"Field '{path}': should hold at most {MAX_ID_CHARS} characters", param=path)
+        raise _wrong(path, field, f"should hold at most {MAX_ID_CHARS} characters")
     return value
 
 
-def checked_text(value: object, path: str) -> str:
-    """A text of any length. Raises BadRequest where it is no string."""
+def checked_text(value: object, path: str, field: str) -> str:
+    """A text of any length. Raises BadRequest naming `path`.`field` where it is no string."""
     if not isinstance(value, str):
-        raise BadRequest(f"Field '{path}': should be a string", param=path)
+        raise _wrong(path, field, "should be a string")
     return value
+
+
+def _wrong(path: str, field: str, sentence: str) -> BadRequest:
+    return BadRequest(f"Field '{path}.{field}': {sentence}", param=f"{path}.{field}")
 
 
 def history_call(call_id: str | None, name: str, arguments: str) -> ToolCall:

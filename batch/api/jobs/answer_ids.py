@@ -5,12 +5,9 @@ from __future__ import annotations
 import contextvars
 import random
 import secrets
-import string
 import time
 
-ID_CHARS = 32
-
-_LETTERS = string.ascii_letters + string.digits
+ID_BITS = 128
 
 
 class _KeyedJob:
@@ -18,7 +15,7 @@ class _KeyedJob:
 
     def __init__(self, job: str) -> None:
         self.created = int(job[:12], 16) // 1000
-        self.draw = random.Random(job).choice
+        self.draw_bits = random.Random(job).getrandbits
 
 
 _keyed_job: contextvars.ContextVar[_KeyedJob | None] = contextvars.ContextVar("keyed_job", default=None)
@@ -30,10 +27,9 @@ def follow_job(job: str) -> None:
 
 
 def random_id(prefix: str) -> str:
-    """An id for an answer, or a part of one."""
+    """An id for an answer, or a part of one: the prefix and 32 hexadecimal digits."""
     job = _keyed_job.get()
-    draw = job.draw if job else secrets.choice
-    return prefix + "".join(draw(_LETTERS) for _ in range(ID_CHARS))
+    return f"{prefix}{job.draw_bits(ID_BITS) if job else secrets.randbits(ID_BITS):032x}"
 
 
 def creation_time() -> int:

@@ -34,13 +34,16 @@ class StreamResume:
         self._sent: dict[_Text, list[str]] = {}
         """In pieces: adding to one long text would copy it at every token."""
         self._length: dict[_Text, int] = {}
+        """Of each text: how much of it was sent before the job ran again."""
         self._seen: dict[_Text, int] = {}
+        """Of each text: how much of it came since."""
         self._segments: set[int] = set()
         self._runs_again = False
 
     def restart(self) -> None:
         """A worker has taken the job, for the first time or once more."""
         self._runs_again = bool(self._sent)
+        self._length = {key: len(self._text(key)) for key in self._sent}
         self._seen = {}
 
     def unsent(self, event: JobEvent) -> JobEvent | None:
@@ -54,10 +57,22 @@ class StreamResume:
                     return None
                 self._segments.add(segment.id)
                 return event
-            case Delta():
+            case Delta() if self._runs_again:
                 return self._unsent_delta(event)
-            case _:
-                return event
+            case Delta():
+                self._record(event)
+        return event
+
+    def _record(self, event: Delta) -> None:
+        index, delta = event.index, event.delta
+        for field in _MESSAGE_FIELDS:
+            if text := getattr(delta, field):
+                self._sent.setdefault(_Text(index, field), []).append(text)
+        for call in delta.tool_calls:
+            if call.function.name:
+                self._sent.setdefault(_Text(index, "name", call.index), []).append(call.function.name)
+            if call.function.arguments:
+                self._sent.setdefault(_Text(index, "arguments", call.index), []).append(call.function.arguments)
 
     def _unsent_delta(self, event: Delta) -> Delta | None:
         index, delta = event.index, event.delta
@@ -67,7 +82,7 @@ class StreamResume:
             if (text := getattr(delta, field)) is not None
         }
         calls = [call for whole in delta.tool_calls if (call := self._unsent_call(index, whole))]
-        if self._runs_again and not calls and not any(rests.values()) and event.finish_reason is None:
+        if not calls and not any(rests.values()) and event.finish_reason is None:
             return None
         return msgspec.structs.replace(event, delta=MessageDelta(**rests, tool_calls=calls))
 
@@ -75,10 +90,8 @@ class StreamResume:
         function = call.function
         name = self._rest(_Text(index, "name", call.index), function.name) if function.name else ""
         arguments = self._rest(_Text(index, "arguments", call.index), function.arguments) if function.arguments else ""
-        if self._runs_again and not name and not arguments:
+        if not name and not arguments:
             return None
-        if not self._runs_again:
-            return call
         spelled = FunctionDelta(name=name or None, arguments=arguments or ("" if name else None))
         if name:
             return msgspec.structs.replace(call, function=spelled)

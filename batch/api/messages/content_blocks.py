@@ -75,14 +75,14 @@ class _TurnReader:
         kind = block.get("type")
         match kind:
             case "thinking":
-                thought = checked_text(block.get("thinking"), f"{path}.thinking")
+                thought = checked_text(block.get("thinking"), path, "thinking")
                 self._current.reasoning_content = (self._current.reasoning_content or "") + thought
             case "redacted_thinking":
                 pass
             case "tool_use" | "server_tool_use" | "mcp_tool_use":
                 arguments = json.dumps(block.get("input") or {}, ensure_ascii=False)
-                name = checked_id(block.get("name"), f"{path}.name")
-                self._current.tool_calls.append(history_call(checked_id(block.get("id"), f"{path}.id"), name, arguments))
+                name = checked_id(block.get("name"), path, "name")
+                self._current.tool_calls.append(history_call(checked_id(block.get("id"), path, "id"), name, arguments))
             case "tool_result":
                 self._result(block, _result_content(block.get("content"), f"{path}.content", self._notes), path)
             case str() if kind.endswith(_RESULT_SUFFIX):
@@ -93,7 +93,7 @@ class _TurnReader:
                 self._parts += content_parts(block, path, self._notes)
 
     def _result(self, block: Block, content: str | list[ContentPart], path: str) -> None:
-        call_id = checked_id(block.get("tool_use_id"), f"{path}.tool_use_id")
+        call_id = checked_id(block.get("tool_use_id"), path, "tool_use_id")
         self._turns.append(Turn("tool", content, tool_call_id=call_id))
 
     def _end_turn(self, *, last: bool = False) -> None:
@@ -109,7 +109,7 @@ def content_parts(block: Block, path: str, notes: list[str]) -> list[ContentPart
     """What a block of content says. Raises BadRequest where a text, picture or document is not as it should be."""
     match block.get("type"):
         case "text":
-            return [TextPart(text=checked_text(block.get("text"), f"{path}.text"))]
+            return [TextPart(text=checked_text(block.get("text"), path, "text"))]
         case "image":
             return [_image(block.get("source"), path)]
         case "document":
@@ -133,12 +133,12 @@ def _image(source: Any, path: str) -> ImageSource | FileSource:
     match fields.get("type"):
         case "base64":
             media_type = fields.get("media_type")
-            data = checked_text(fields.get("data"), f"{path}.source.data")
+            data = checked_text(fields.get("data"), path, "source.data")
             return ImageSource(f"data:{media_type if isinstance(media_type, str) else 'image/jpeg'};base64,{data}")
         case "url":
-            return ImageSource(checked_text(fields.get("url"), f"{path}.source.url"))
+            return ImageSource(checked_text(fields.get("url"), path, "source.url"))
         case "file":
-            return FileSource(checked_id(fields.get("file_id"), f"{path}.source.file_id"), f"{path}.source.file_id")
+            return FileSource(checked_id(fields.get("file_id"), path, "source.file_id"), f"{path}.source.file_id")
     raise BadRequest(f"Field '{path}': should be a text block or an image block with a base64 source", param=path)
 
 
@@ -148,14 +148,14 @@ def _document(block: Block, path: str, notes: list[str]) -> list[ContentPart]:
     title = "\n".join(text for key in ("title", "context") if isinstance(text := block.get(key), str))
     match fields.get("type"):
         case "text":
-            return [text_document(checked_text(fields.get("data"), f"{path}.source.data"), title)]
+            return [text_document(checked_text(fields.get("data"), path, "source.data"), title)]
         case "base64":
             media_type = fields.get("media_type")
-            data = checked_text(fields.get("data"), f"{path}.source.data")
+            data = checked_text(fields.get("data"), path, "source.data")
             kind = media_type if isinstance(media_type, str) else PDF
             return [read_document(data, f"{path}.source.data", media_type=kind, filename=title)]
         case "file":
-            return [FileSource(checked_id(fields.get("file_id"), f"{path}.source.file_id"), f"{path}.source.file_id")]
+            return [FileSource(checked_id(fields.get("file_id"), path, "source.file_id"), f"{path}.source.file_id")]
         case "content":
             content = fields.get("content")
             blocks = [{"type": "text", "text": content}] if isinstance(content, str) else _blocks(content)

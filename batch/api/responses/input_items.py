@@ -64,18 +64,18 @@ class _InputReader:
                 turn = self._assistant()
                 turn.content = [*turn.parts, *self._parts(item.content, f"{path}.content", strict=False)]
             case "message":
-                role = checked_role(item.role, f"{path}.role")
+                role = checked_role(item.role, path, "role")
                 content = item.content
                 self.turns.append(Turn(role, content if isinstance(content, str) else self._parts(content, f"{path}.content")))
             case "function_call":
                 arguments = item.arguments
                 if isinstance(arguments, dict):  # some clients send the object itself
                     arguments = json.dumps(arguments, ensure_ascii=False)
-                self._call(item, checked_text(arguments, f"{path}.arguments"), path)
+                self._call(item, checked_text(arguments, path, "arguments"), path)
             case "custom_tool_call":
                 self._call(item, json.dumps({"input": item.input}, ensure_ascii=False), path)
             case "function_call_output" | "custom_tool_call_output":
-                call_id = checked_id(item.call_id, f"{path}.call_id")
+                call_id = checked_id(item.call_id, path, "call_id")
                 self.turns.append(Turn("tool", self._output(item.output, f"{path}.output"), tool_call_id=call_id))
             case "reasoning":
                 self._assistant(fresh=True).reasoning_content = _thought(item)
@@ -93,7 +93,7 @@ class _InputReader:
 
     def _call(self, item: ItemBody, arguments: str, path: str) -> None:
         call: ToolCall = history_call(
-            checked_id(item.call_id, f"{path}.call_id"), checked_id(item.name, f"{path}.name"), arguments
+            checked_id(item.call_id, path, "call_id"), checked_id(item.name, path, "name"), arguments
         )
         self._assistant().tool_calls.append(call)
 
@@ -115,9 +115,9 @@ class _InputReader:
         fields: dict[str, Any] = part if isinstance(part, dict) else {}
         match fields.get("type"):
             case "input_text" | "output_text" | "text":
-                return TextPart(text=checked_text(fields.get("text"), f"{path}.text"))
+                return TextPart(text=checked_text(fields.get("text"), path, "text"))
             case "refusal":
-                return TextPart(text=checked_text(fields.get("refusal"), f"{path}.refusal"))
+                return TextPart(text=checked_text(fields.get("refusal"), path, "refusal"))
             case "input_image":
                 url = fields.get("image_url")
                 if not isinstance(url, str):
@@ -145,7 +145,7 @@ def _stored_file(file_id: Any, path: str, other: str) -> FileSource:
     if not isinstance(file_id, str):
         message = f"Field '{path}.{other}': '{other}' is required, as a data: URL, or 'file_id' of an uploaded file"
         raise BadRequest(message, param=f"{path}.{other}")
-    return FileSource(checked_id(file_id, f"{path}.file_id"), f"{path}.file_id")
+    return FileSource(checked_id(file_id, path, "file_id"), f"{path}.file_id")
 
 
 def _thought(item: ItemBody) -> str:
