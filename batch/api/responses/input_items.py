@@ -92,9 +92,7 @@ class _InputReader:
         return self.turns[-1]
 
     def _call(self, item: ItemBody, arguments: str, path: str) -> None:
-        call: ToolCall = history_call(
-            checked_id(item.call_id, path, "call_id"), checked_id(item.name, path, "name"), arguments
-        )
+        call: ToolCall = history_call(checked_id(item.call_id, path, "call_id"), checked_id(item.name, path, "name"), arguments)
         self._assistant().tool_calls.append(call)
 
     def _output(self, output: Any, path: str) -> str | list[ContentPart]:
