@@ -20,10 +20,10 @@ from batch.payloads.json_text import encode
 
 MAX_DEPTH = 100
 """Deepest nesting taken: far above any real schema, far below what makes a parser recurse too deep."""
-MAX_CONTAINERS = 1 << 18
+MAX_CONTAINERS = 1 << 17
 """Most arrays and objects in a body: each costs about a hundred bytes of memory, and three of the body."""
-MAX_VALUES = 1 << 22
-"""Most values in a body."""
+MAX_VALUES = 1 << 19
+"""Most values in a body: as many are built in a fifth of a second, in which no other thread runs."""
 OFF_LOOP_BYTES = 1 << 18
 """Size above which a body is parsed in a thread: below it, parsing takes less than a millisecond."""
 SLICE_BYTES = 1 << 20
@@ -31,9 +31,11 @@ SLICE_BYTES = 1 << 20
 MAX_QUOTED_CHARS = 60
 """Most characters of a client's own words that an error repeats."""
 
-_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\Z)', re.DOTALL)
-"""A string, or the beginning of one that has no end."""
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _WHOLE_STRINGS = re.compile(rb'(?:[^"]++|"[^"\\]*+(?:\\.[^"\\]*+)*+")*+', re.DOTALL)
+"""As much of a document as ends outside of strings."""
+_CHARACTERS = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
+"""What may stand inside a string."""
 _HALF_PAIR = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 
 
@@ -117,21 +119,27 @@ def _check_counts(data: bytes) -> None:
     # Some of those bytes may stand inside strings, where they are text.
     values = containers = start = 0
     while start < len(data):
-        end = _whole_strings_end(data, start)
-        outside = _STRING.sub(b"", data[start:end])
+        whole = _WHOLE_STRINGS.match(data, start, start + SLICE_BYTES)
+        if whole is None or whole.end() == start:  # a string begins here that is longer than a slice
+            start = _string_end(data, start)
+            continue
+        outside = _STRING.sub(b"", whole[0])
         values += outside.count(b",")
         containers += outside.count(b"[") + outside.count(b"{")
         _refuse_counts(values, containers)
-        start = end
+        start = whole.end()
 
 
-def _whole_strings_end(data: bytes, start: int) -> int:
-    """Where to cut a document behind `start`, which is outside of strings: about SLICE_BYTES on, outside of strings."""
-    whole = _WHOLE_STRINGS.match(data, start, start + SLICE_BYTES)
-    if whole and whole.end() > start:
-        return whole.end()
-    string = _STRING.match(data, start)  # it is longer than a slice
-    return string.end() if string else len(data)
+def _string_end(data: bytes, start: int) -> int:
+    """One past the quotation mark that ends the string at `start`; the document's end where none does."""
+    at = start + 1
+    while at < len(data):
+        characters = _CHARACTERS.match(data, at, at + SLICE_BYTES)
+        end = characters.end() if characters else at
+        if data[end : end + 1] == b'"':
+            return end + 1
+        at = end if end > at else at + 2  # a backslash that a slice ends with, and what it escapes
+    return len(data)
 
 
 def _refuse_counts(values: int, containers: int) -> None:

@@ -38,45 +38,45 @@ MANY = 64 * MEGABYTES
 HELLO = b'"messages":[{"role":"user","content":"hi"}]'
 
 BODIES = {
-    "empty arrays to embed": (EMBED, lambda: b'{"input":[' + b"[]," * (MANY // 3) + b"[]]}", (400, 413)),
-    "empty arrays to chat": (CHAT, lambda: b'{"messages":[' + b"[]," * (MANY // 3) + b"[]]}", (413,)),
-    "empty texts as a prompt": ("/completion", lambda: b'{"prompt":[' + b'"",' * (MANY // 3) + b'""]}', (413,)),
+    "empty arrays to embed": (EMBED, lambda: b'{"input":[' + b"[]," * (MANY // 3) + b"[]]}", 400),
+    "empty arrays to chat": (CHAT, lambda: b'{"messages":[' + b"[]," * (MANY // 3) + b"[]]}", 413),
+    "empty texts as a prompt": ("/completion", lambda: b'{"prompt":[' + b'"",' * (MANY // 3) + b'""]}', 413),
     "objects in a schema": (
         CHAT,
         lambda: b"{" + HELLO + b',"json_schema":{"a":[' + b"{}," * (MANY // 3) + b"{}]}}",
-        (413,),
+        413,
     ),
-    "objects in an unknown field": (CHAT, lambda: b"{" + HELLO + b',"x":[' + b"{}," * (MANY // 3) + b"{}]}", (413,)),
+    "objects in an unknown field": (CHAT, lambda: b"{" + HELLO + b',"x":[' + b"{}," * (MANY // 3) + b"{}]}", 413),
     "messages": (
         CHAT,
-        lambda: b'{"messages":[' + b'{"role":"user","content":"x"},' * 200_000 + b'{"role":"user","content":"x"}]}',
-        (400,),
+        lambda: b'{"messages":[' + b'{"role":"user","content":"x"},' * 100_000 + b'{"role":"user","content":"x"}]}',
+        400,
     ),
     "blocks": (
         MESSAGE,
         lambda: (
             b'{"max_tokens":1,"messages":[{"role":"user","content":['
-            + b'{"type":"text","text":"x"},' * 200_000
+            + b'{"type":"text","text":"x"},' * 100_000
             + b'{"type":"text","text":"x"}]}]}'
         ),
-        (400,),
+        400,
     ),
-    "items": (RESPOND, lambda: b'{"input":[' + b'{"role":"user","content":"x"},' * 200_000 + b'{"role":"user"}]}', (400,)),
-    "one text": (CHAT, lambda: b'{"messages":[{"role":"user","content":"' + b"x" * MANY + b'"}]}', (413,)),
-    "one text without an end": (CHAT, lambda: b'{"messages":[{"role":"user","content":"' + b"[," * (MANY // 2), (400, 413)),
-    "escapes": (CHAT, lambda: b'{"messages":[{"role":"user","content":"' + b"\\u00e9" * (MANY // 6) + b'"}]}', (413,)),
-    "numbers": ("/detokenize", lambda: b'{"tokens":[' + b"1," * (MANY // 2) + b"1]}", (413,)),
+    "items": (RESPOND, lambda: b'{"input":[' + b'{"role":"user","content":"x"},' * 100_000 + b'{"role":"user"}]}', 400),
+    "one text": (CHAT, lambda: b'{"messages":[{"role":"user","content":"' + b"x" * MANY + b'"}]}', 413),
+    "one text without an end": (CHAT, lambda: b'{"messages":[{"role":"user","content":"' + b"[," * (MANY // 2), 400),
+    "escapes": (CHAT, lambda: b'{"messages":[{"role":"user","content":"' + b"\\u00e9" * (MANY // 6) + b'"}]}', 413),
+    "numbers": ("/detokenize", lambda: b'{"tokens":[' + b"1," * (MANY // 2) + b"1]}", 413),
     "tools": (
         CHAT,
-        lambda: b"{" + HELLO + b',"tools":[' + b'{"function":{"name":"f"}},' * 100_000 + b'{"function":{"name":"f"}}]}',
-        (400,),
+        lambda: b"{" + HELLO + b',"tools":[' + b'{"function":{"name":"f"}},' * 60_000 + b'{"function":{"name":"f"}}]}',
+        400,
     ),
     "biases": (
         CHAT,
-        lambda: json.dumps({"messages": [], "logit_bias": {f"word {n}": 1 for n in range(1_000_000)}}).encode(),
-        (400,),
+        lambda: json.dumps({"messages": [], "logit_bias": {f"word {n}": 1 for n in range(500_000)}}).encode(),
+        400,
     ),
-    "depth": (CHAT, lambda: b'{"messages":' + b"[" * (MANY // 2) + b"]" * (MANY // 2) + b"}", (400, 413)),
+    "depth": (CHAT, lambda: b'{"messages":' + b"[" * (MANY // 2) + b"]" * (MANY // 2) + b"}", 413),
     "a picture": (
         CHAT,
         lambda: (
@@ -84,7 +84,7 @@ BODIES = {
             + b"A" * MANY
             + b'"}}]}]}'
         ),
-        (400, 413),
+        400,
     ),
     "a picture in lines": (
         CHAT,
@@ -93,14 +93,14 @@ BODIES = {
             + b"AAAA\\n" * (MANY // 6)
             + b'"}}]}]}'
         ),
-        (400, 413),
+        400,
     ),
 }
 
 
 @pytest.mark.parametrize("case", BODIES)
 def test_a_large_body_of_any_kind_holds_up_nobody_and_takes_bounded_memory(served: RunningService, case: str) -> None:
-    path, make, statuses = BODIES[case]
+    path, make, status = BODIES[case]
     body = make()
     before = resident_bytes(served)
     answers: list[int] = []
@@ -113,7 +113,7 @@ def test_a_large_body_of_any_kind_holds_up_nobody_and_takes_bounded_memory(serve
         slowest = max(slowest, time.monotonic() - started)
         peak = max(peak, resident_bytes(served) - before)
         sender.join(0.02)
-    assert answers and answers[0] in statuses
+    assert answers == [status]
     assert slowest < LATEST_S, f"/health of another port took {slowest:.1f} s"
     assert peak < 8 * len(body) + 200 * MEGABYTES, f"{peak / MEGABYTES:.0f} MB for {len(body) / MEGABYTES:.0f} MB"
 

@@ -18,12 +18,12 @@ Bias = tuple[int | str, float | Literal[False]]
 
 def read_logit_bias(value: dict[str, Any] | list[Any]) -> list[Bias]:
     """Pairs of a token (id or text) and its bias; False forbids the token. Raises BadRequest naming the entry."""
+    if len(value) > MAX_BIASES:
+        raise BadRequest(f"Field 'logit_bias': should hold at most {MAX_BIASES} entries", param="logit_bias")
     if isinstance(value, dict):
         biases = [_bias(_token(key), bias, f"logit_bias.{key[:60]}") for key, bias in value.items()]
     else:
         biases = [_pair(pair, f"logit_bias[{at}]") for at, pair in enumerate(value)]
-    if len(biases) > MAX_BIASES:
-        raise BadRequest(f"Field 'logit_bias': should hold at most {MAX_BIASES} entries", param="logit_bias")
     if sum(isinstance(token, str) for token, _ in biases) > MAX_BIASED_TEXTS:
         raise BadRequest(
             f"Field 'logit_bias': should name at most {MAX_BIASED_TEXTS} tokens by their text, the others by their id",

@@ -9,7 +9,7 @@ from msgspec import Meta
 from starlette.responses import Response
 
 from batch.api import openapi_schemas
-from batch.api.generation.jobs import hub_of
+from batch.api.generation.jobs import check_text_bytes, hub_of
 from batch.api.json_body import Body, documented, json_body, json_response, reader
 from batch.errors import BadRequest, NotFound
 from batch.payloads.questions import Detokenize, Tokenize
@@ -45,6 +45,7 @@ def _text_kind(request: Request) -> Kind:
 async def tokenize(request: Request, body: Annotated[TokenizeBody, Depends(json_body(reader(TokenizeBody)))]) -> Response:
     """Tokens of a text, or of a mix of texts and tokens."""
     kind = _text_kind(request)
+    await check_text_bytes(request)
     if body.content is None:
         return json_response({"tokens": []})
     if isinstance(body.content, list):
@@ -63,5 +64,6 @@ async def tokenize(request: Request, body: Annotated[TokenizeBody, Depends(json_
 @router.post("/detokenize", openapi_extra=documented(DetokenizeBody))
 async def detokenize(request: Request, body: Annotated[DetokenizeBody, Depends(json_body(reader(DetokenizeBody)))]) -> Response:
     """The text of tokens."""
+    await check_text_bytes(request)
     tokens: list[int | str] = list(body.tokens or [])
     return json_response(await hub_of(request).ask(_text_kind(request), Detokenize(tokens=tokens)))
