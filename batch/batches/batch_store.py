@@ -11,9 +11,9 @@ import msgspec
 from batch.batches.file_store import insert_file, new_public_id
 from batch.batches.rows import (
     Batch,
+    BatchApi,
     BatchLine,
     BatchStatus,
-    Dialect,
     LineProblem,
     LineState,
     StoredFile,
@@ -21,12 +21,12 @@ from batch.batches.rows import (
 )
 from batch.errors import BadRequest, Conflict, NotFound
 from batch.queue.jobs import Draft, State
-from batch.queue.store import Store, Transaction
+from batch.queue.store import Store
 
 MAX_REPORTED_PROBLEMS = 100
 
 _COLUMNS = (
-    "sequence, id, dialect, endpoint, input_file, input_sha256, input_bytes, completion_window, status, created_at, priority, "
+    "sequence, id, api, endpoint, input_file, input_sha256, input_bytes, completion_window, status, created_at, priority, "
     "in_progress_at, expires_at, finalizing_at, completed_at, failed_at, expired_at, cancelling_at, cancelled_at, metadata, "
     "output_lifetime_s, model, errors, read_bytes, read_lines, total, completed, failed, lost, output_bytes, error_bytes, "
     "output_file, error_file, input_tokens, cached_tokens, output_tokens, reasoning_tokens"
@@ -54,7 +54,7 @@ class BatchStore:
     def create(
         self,
         *,
-        dialect: Dialect,
+        api: BatchApi,
         endpoint: str,
         input_sha256: str,
         input_bytes: int,
@@ -70,14 +70,14 @@ class BatchStore:
         `lifetime_s`: seconds after which what has not ended expires; None: never.
         """
         now = int(time.time())
-        id = new_public_id("batch_" if dialect is Dialect.OPENAI else "msgbatch_")
+        id = new_public_id("batch_" if api is BatchApi.OPENAI else "msgbatch_")
         with self._store.transaction(durable=True) as transaction:
             transaction.execute(
-                "insert into batch (id, dialect, endpoint, input_file, input_sha256, input_bytes, completion_window, status, "
+                "insert into batch (id, api, endpoint, input_file, input_sha256, input_bytes, completion_window, status, "
                 "created_at, expires_at, metadata, output_lifetime_s, priority) values (?,?,?,?,?,?,?,?,?,?,?,?,?)",
                 (
                     id,
-                    dialect,
+                    api,
                     endpoint,
                     input_file,
                     input_sha256,
@@ -94,24 +94,24 @@ class BatchStore:
             transaction.execute("insert into blob values (?,?,'input')", (id, input_sha256))
         return self.batch(id)
 
-    def batch(self, id: str, dialect: Dialect | None = None) -> Batch:
-        """One batch, of any dialect unless one is named. Raises NotFound."""
+    def batch(self, id: str, api: BatchApi | None = None) -> Batch:
+        """One batch, of any api unless one is named. Raises NotFound."""
         rows = self._store.read(f"select {_COLUMNS} from batch where id=?", (id,))
-        if not rows or (dialect is not None and rows[0][2] != dialect):
+        if not rows or (api is not None and rows[0][2] != api):
             raise NotFound(f"No such Batch object: {id}", param="batch_id")
         return _batch(rows[0])
 
     def batches(
-        self, dialect: Dialect | None, *, after: str | None = None, before: str | None = None, limit: int = 20
+        self, api: BatchApi | None, *, after: str | None = None, before: str | None = None, limit: int = 20
     ) -> tuple[list[Batch], bool]:
         """A page of batches, newest first, and whether more follow in the direction of paging.
 
         `after` names the batch before the page; `before` the one behind it. Raises BadRequest for an unknown one.
         """
         where, conditions = ["1"], list[Any]()
-        if dialect is not None:
-            where.append("dialect=?")
-            conditions.append(dialect)
+        if api is not None:
+            where.append("api=?")
+            conditions.append(api)
         for name, id, sign in (("after", after, "<"), ("before", before, ">")):
             if id is not None:
                 rows = self._store.read("select sequence from batch where id=?", (id,))
@@ -133,11 +133,11 @@ class BatchStore:
             _batch(row) for row in self._store.read(f"select {_COLUMNS} from batch where status in {_LIVE} order by sequence")
         ]
 
-    def cancel(self, id: str, dialect: Dialect) -> Batch:
+    def cancel(self, id: str, api: BatchApi) -> Batch:
         """Mark a batch for cancelling; one that is being cancelled or was stays as it is. Raises NotFound, Conflict."""
         now = int(time.time())
         with self._store.transaction(durable=True) as transaction:
-            row = transaction.execute("select status from batch where id=? and dialect=?", (id, dialect)).fetchone()
+            row = transaction.execute("select status from batch where id=? and api=?", (id, api)).fetchone()
             if row is None:
                 raise NotFound(f"No such Batch object: {id}", param="batch_id")
             status = BatchStatus(row[0])
@@ -324,12 +324,7 @@ class BatchStore:
             )
             # Lines are needed no more: their results stand in the files.
             transaction.execute("delete from batch_line where batch=?", (batch.sequence,))
-            release_input(transaction, batch)
-
-
-def release_input(transaction: Transaction, batch: Batch) -> None:
-    """Let go of an ended batch's input bytes."""
-    transaction.execute("delete from blob where job=? and role='input'", (batch.id,))
+            transaction.execute("delete from blob where job=? and role='input'", (batch.id,))
 
 
 def _line(row: Sequence[Any]) -> BatchLine:
@@ -344,7 +339,7 @@ def _batch(row: Sequence[Any]) -> Batch:
     return Batch(
         **values
         | {
-            "dialect": Dialect(values["dialect"]),
+            "api": BatchApi(values["api"]),
             "status": BatchStatus(values["status"]),
             "metadata": None if metadata is None else msgspec.json.decode(metadata, type=dict[str, str]),
             "errors": None if errors is None else msgspec.json.decode(errors, type=list[LineProblem]),

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from batch.batches.rows import Purpose, StoredFile, Upload, UploadPart, UploadStatus
+from batch.batches.rows import Purpose, StoredFile, UploadPart, UploadSession, UploadStatus
 from batch.errors import BadRequest, NotFound
 from batch.queue.store import Store, Transaction
 
@@ -113,10 +113,12 @@ class FileStore:
 
     # -- uploads
 
-    def create_upload(self, filename: str, size: int, purpose: Purpose, mime_type: str, file_lifetime_s: int | None) -> Upload:
+    def create_upload(
+        self, filename: str, size: int, purpose: Purpose, mime_type: str, file_lifetime_s: int | None
+    ) -> UploadSession:
         """Begin a file in parts."""
         now = int(time.time())
-        upload = Upload(
+        upload = UploadSession(
             id=new_public_id("upload_"),
             filename=filename,
             bytes=size,
@@ -130,11 +132,11 @@ class FileStore:
         with self._store.transaction(durable=True) as transaction:
             transaction.execute(
                 f"insert into upload ({_UPLOAD}) values (?,?,?,?,?,?,?,?,?,?)",
-                tuple(getattr(upload, name) for name in Upload.__struct_fields__),
+                tuple(getattr(upload, name) for name in UploadSession.__struct_fields__),
             )
         return upload
 
-    def upload(self, id: str) -> Upload:
+    def upload(self, id: str) -> UploadSession:
         """One upload. Raises NotFound."""
         rows = self._store.read(f"select {_UPLOAD} from upload where id=?", (id,))
         if not rows:
@@ -161,7 +163,7 @@ class FileStore:
             raise BadRequest("'part_ids' names a part twice", param="part_ids")
         return [known[id] for id in ids]
 
-    def complete_upload(self, upload: Upload, sha256: str) -> StoredFile:
+    def complete_upload(self, upload: UploadSession, sha256: str) -> StoredFile:
         """Turn an upload into a file whose whole bytes are in the spool. Raises BadRequest when it has ended meanwhile."""
         now = int(time.time())
         file = StoredFile(
@@ -179,7 +181,7 @@ class FileStore:
             _end_upload(transaction, upload.id, UploadStatus.COMPLETED, file.id)
         return file
 
-    def cancel_upload(self, id: str) -> Upload:
+    def cancel_upload(self, id: str) -> UploadSession:
         """End an upload without a file. Raises NotFound, and BadRequest when it has ended."""
         self.upload(id)
         with self._store.transaction(durable=True) as transaction:
@@ -219,6 +221,6 @@ def _file(row: Sequence[Any]) -> StoredFile:
     )
 
 
-def _upload(row: Sequence[Any]) -> Upload:
-    values = dict(zip(Upload.__struct_fields__, row, strict=True))
-    return Upload(**values | {"purpose": Purpose(values["purpose"]), "status": UploadStatus(values["status"])})
+def _upload(row: Sequence[Any]) -> UploadSession:
+    values = dict(zip(UploadSession.__struct_fields__, row, strict=True))
+    return UploadSession(**values | {"purpose": Purpose(values["purpose"]), "status": UploadStatus(values["status"])})

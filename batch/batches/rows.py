@@ -41,7 +41,7 @@ class UploadStatus(StrEnum):
     EXPIRED = "expired"
 
 
-class Upload(msgspec.Struct, frozen=True, kw_only=True):
+class UploadSession(msgspec.Struct, frozen=True, kw_only=True):
     """A file on its way in parts."""
 
     id: str
@@ -68,7 +68,7 @@ class UploadPart(msgspec.Struct, frozen=True, kw_only=True):
     created_at: int
 
 
-class Dialect(StrEnum):
+class BatchApi(StrEnum):
     """Whose API a batch was created through: the same jobs in other words."""
 
     OPENAI = "openai"
@@ -133,7 +133,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
 
     sequence: int
     id: str
-    dialect: Dialect
+    api: BatchApi
     endpoint: str
     input_file: str | None
     input_sha256: str

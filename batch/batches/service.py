@@ -15,25 +15,23 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-import msgspec
-
-from batch.batches.batch_store import MAX_REPORTED_PROBLEMS, BatchStore, EndedLine
+from batch.batches.batch_store import BatchStore, EndedLine
 from batch.batches.file_store import new_public_id
 from batch.batches.line_endpoint import JsonObject, LineEndpoint
-from batch.batches.line_reader import parse_body, read_lines
+from batch.batches.line_reader import parse_body
 from batch.batches.result_file import ResultFile
+from batch.batches.result_lines import LineFailed, lost_line, response_line
 from batch.batches.rows import (
     Batch,
     BatchLine,
     BatchStatus,
-    LineProblem,
     LineState,
     Purpose,
     StoredFile,
     TokenCounts,
 )
+from batch.batches.validation import BatchValidation
 from batch.errors import BatchError, DiskFull
-from batch.payloads.json_text import encode
 from batch.queue.frames import JobEnded
 from batch.queue.hub import Hub
 from batch.queue.jobs import Draft, Origin, Priority, State
@@ -41,16 +39,14 @@ from batch.queue.jobs import Draft, Origin, Priority, State
 T = TypeVar("T")
 logger = logging.getLogger("batch.batches")
 
-MAX_LINES = 50_000
-"""Tasks of a batch."""
 QUEUED_LINES = 64
 """Lines of one batch that are jobs at a time: enough to decode together, few enough that batches take turns."""
 WRITTEN_TOGETHER = 100
 """Most results that share a flush to the disk."""
-READ_TOGETHER = 200
-"""Lines that are checked before others have their turn."""
-IDLE_S = 5.0
-"""Seconds between two looks when nothing wakes it: a batch may expire, a wake-up may be lost."""
+IDLE_S = 1.0
+"""Seconds between two looks when nothing wakes it: another process may create a batch, one may expire."""
+GATHER_S = 0.02
+"""Seconds over which ends of jobs are looked at together: what is written costs a flush each time."""
 DISK_RETRY_S = 2.0
 
 
@@ -72,11 +68,9 @@ class BatchService:
         self.store = BatchStore(hub.store)
         self._endpoints = endpoints
         self._folder = folder
-        self._max_line_bytes = max_line_bytes
+        self._validation = BatchValidation(hub, self.store, endpoints, max_line_bytes)
         self._on_end = on_end
         self._wake = asyncio.Event()
-        self._tasks: dict[str, int] = {}
-        """Tasks counted so far in a batch that is being read, by its id."""
         hub.listen(self._job_ended)
 
     @property
@@ -110,6 +104,7 @@ class BatchService:
             else:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), IDLE_S)
+                    await asyncio.sleep(GATHER_S)
 
     async def _look(self) -> bool:
         """One turn for every live batch; whether more can be done at once."""
@@ -117,7 +112,10 @@ class BatchService:
         for batch in await self._in_thread(self.store.live):
             match batch.status:
                 case BatchStatus.VALIDATING:
-                    busy |= await self._validate(batch)
+                    batch = await self._validation.read_slice(batch)
+                    if batch.status.is_ended:
+                        self._ended(batch)
+                    busy = True
                 case BatchStatus.IN_PROGRESS | BatchStatus.CANCELLING | BatchStatus.FINALIZING:
                     busy |= await self._advance(batch)
                 case _:
@@ -126,57 +124,6 @@ class BatchService:
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await self._hub.in_thread(work)
-
-    # -- validation
-
-    async def _validate(self, batch: Batch) -> bool:
-        endpoint = self._endpoints[batch.endpoint]
-        lines: list[BatchLine] = []
-        problems: list[LineProblem] = []
-        counted = 0
-
-        def read() -> tuple[int, int, bool]:
-            nonlocal counted
-            at, number = batch.read_bytes, batch.read_lines
-            with self._open_input(batch) as file:
-                for read in read_lines(file, batch.endpoint, self._max_line_bytes, start=at, line=number):
-                    at, number = read.end, read.line
-                    if read.problem is not None:
-                        problems.append(read.problem)
-                    elif read.body is not None:
-                        counted += endpoint.count_tasks(read.body)
-                        lines.append(
-                            BatchLine(
-                                batch=batch.sequence,
-                                line=read.line,
-                                custom_id=read.custom_id,
-                                start=read.start,
-                                length=read.length,
-                                request_id=new_public_id("batch_req_"),
-                                prefix=read.prefix,
-                            )
-                        )
-                    if len(lines) + len(problems) >= READ_TOGETHER:
-                        return at, number, False
-            return at, number, True
-
-        read_bytes, read_count, is_whole = await asyncio.to_thread(read)
-        tasks = self._tasks[batch.id] = self._tasks.get(batch.id, batch.total) + counted
-        batch = await self._in_thread(lambda: self.store.add_lines(batch, lines, problems, read_bytes, read_count))
-        errors = batch.errors or []
-        if tasks > MAX_LINES:
-            errors = [
-                LineProblem(code="too_many_tasks", message=f"The batch has more than {MAX_LINES} tasks: split it."),
-                *errors,
-            ]
-        elif is_whole and not batch.total and not errors:
-            errors = [LineProblem(code="empty_file", message="The file holds no requests.")]
-        if tasks > MAX_LINES or (errors and (is_whole or len(errors) >= MAX_REPORTED_PROBLEMS)):
-            await self._in_thread(lambda: self.store.fail(batch, errors[:MAX_REPORTED_PROBLEMS]))
-            self._ended(await self._in_thread(lambda: self.store.batch(batch.id)))
-        elif is_whole:
-            await self._in_thread(lambda: self.store.begin(batch))
-        return True
 
     def _open_input(self, batch: Batch) -> BinaryIO:
         return self._hub.path(batch.input_sha256).open("rb")
@@ -219,7 +166,7 @@ class BatchService:
             except DiskFull:
                 raise
             except BatchError as error:
-                refused.append((line, _error_line(line, error.status, endpoint.to_error(error))))
+                refused.append((line, response_line(line, error.status, endpoint.to_error(error))))
             else:
                 draft = Draft(
                     payload=job.payload,
@@ -257,7 +204,7 @@ class BatchService:
         for one, body in zip(ended, bodies, strict=True):
             try:
                 text, counts, name = await self._answer(batch, one, body)
-            except _LineFailed as error:
+            except LineFailed as error:
                 failed.append((one.line, error.text))
                 lost += error.is_lost
             else:
@@ -267,24 +214,24 @@ class BatchService:
         return True
 
     async def _answer(self, batch: Batch, ended: EndedLine, body: JsonObject) -> tuple[bytes, TokenCounts, str]:
-        """A line of the output file. Raises _LineFailed with the line of the error file instead."""
+        """A line of the output file. Raises LineFailed with the line of the error file instead."""
         line, endpoint = ended.line, self._endpoints[batch.endpoint]
         if ended.state is State.CANCELLED or ended.state is None:
             if batch.expired_at is not None:
-                raise _LineFailed(
-                    _lost_line(line, "batch_expired", "The batch's time was over before this line had ended."), is_lost=True
+                raise LineFailed(
+                    lost_line(line, "batch_expired", "The batch's time was over before this line had ended."), is_lost=True
                 )
             if batch.status is BatchStatus.CANCELLING:
-                raise _LineFailed(
-                    _lost_line(line, "batch_cancelled", "The batch was cancelled before this line had ended."), is_lost=True
+                raise LineFailed(
+                    lost_line(line, "batch_cancelled", "The batch was cancelled before this line had ended."), is_lost=True
                 )
             message = (
                 "The line's job was cancelled." if ended.state else "The line's job was removed before its result was read."
             )
-            raise _LineFailed(_lost_line(line, "request_cancelled", message))
+            raise LineFailed(lost_line(line, "request_cancelled", message))
         job = await self._in_thread(lambda: self._hub.store.job(line.job or ""))
         if job is None:
-            raise _LineFailed(_lost_line(line, "server_error", "The line's job was removed before its result was read."))
+            raise LineFailed(lost_line(line, "server_error", "The line's job was removed before its result was read."))
         try:
             if job.state is State.FAILED:
                 raise BatchError.from_record(dict(job.error or {}))
@@ -293,8 +240,8 @@ class BatchService:
                 raise BatchError("The line's job has no result.")
             response = await asyncio.to_thread(partial(endpoint.to_response, body, result, job.id))
         except BatchError as error:
-            raise _LineFailed(_error_line(line, error.status, endpoint.to_error(error))) from error
-        text = _response_line(line, 200, response.body)
+            raise LineFailed(response_line(line, error.status, endpoint.to_error(error))) from error
+        text = response_line(line, 200, response.body)
         return text, response.usage, response.model
 
     async def _write_unstarted(self, batch: Batch) -> bool:
@@ -305,7 +252,7 @@ class BatchService:
         expired = batch.expired_at is not None or batch.status is not BatchStatus.CANCELLING
         code = "batch_expired" if expired else "batch_cancelled"
         message = "The batch's time was over" if expired else "The batch was cancelled"
-        entries = [(line, _lost_line(line, code, f"{message} before this line ran.")) for line in lines]
+        entries = [(line, lost_line(line, code, f"{message} before this line ran.")) for line in lines]
         await self._record(batch, [], entries, lost=len(entries))
         return True
 
@@ -384,33 +331,8 @@ class BatchService:
         return ResultFile(self._folder / f"{batch.id}.errors.jsonl")
 
     def _ended(self, batch: Batch) -> None:
-        self._tasks.pop(batch.id, None)
         logger.info("batch %s is %s: %d lines, %d failed", batch.id, batch.status, batch.total, batch.failed)
         self._on_end(batch)
-
-
-class _LineFailed(Exception):
-    def __init__(self, text: bytes, *, is_lost: bool = False) -> None:
-        super().__init__()
-        self.text = text
-        self.is_lost = is_lost
-        """Whether the line was not answered because its batch is over."""
-
-
-def _response_line(line: BatchLine, status: int, body: JsonObject | msgspec.Raw) -> bytes:
-    response = {"status_code": status, "request_id": line.request_id, "body": body}
-    return encode({"id": line.request_id, "custom_id": line.custom_id, "response": response, "error": None}) + b"\n"
-
-
-def _error_line(line: BatchLine, status: int, body: JsonObject) -> bytes:
-    """A line that was answered by an HTTP error."""
-    return _response_line(line, status, body)
-
-
-def _lost_line(line: BatchLine, code: str, message: str) -> bytes:
-    """A line that was not answered at all."""
-    error = {"code": code, "message": message}
-    return encode({"id": line.request_id, "custom_id": line.custom_id, "response": None, "error": error}) + b"\n"
 
 
 def _sum(one: TokenCounts, other: TokenCounts) -> TokenCounts:

@@ -16,11 +16,7 @@ class TranscriptionOptions(msgspec.Struct, frozen=True, omit_defaults=True, kw_o
     """whisper-server's fields by their names. None: whisper.cpp's own default."""
 
     language: str | None = None
-    """A code such as "en", a Chinese tag such as "zh-Hans" or "zh-TW", or "auto"."""
-    candidate_languages: list[str] = []
-    """With "auto": codes among which the language is detected; empty: all that the model knows."""
-    audio_track: str | None = None
-    """Of a file with several sound tracks: a number, from 1, or a language. None: the file's default."""
+    """A code such as "en" or "zh", or "auto"."""
     translate: bool = False
     detect_language: bool = False
     prompt: str | None = None
@@ -67,8 +63,6 @@ class TranscriptionPayload(msgspec.Struct, frozen=True, omit_defaults=True, kw_o
     options: TranscriptionOptions = TranscriptionOptions()
     words: bool = False
     """Segments hold the times of whole words."""
-    logprobs: bool = False
-    """Segments hold the log probability of each token."""
 
 
 class Word(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -79,15 +73,6 @@ class Word(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     end: float
     probability: float | None = None
     t_dtw: float | None = None
-
-
-class TranscriptLogprob(msgspec.Struct, frozen=True, kw_only=True):
-    """A token and its log probability, in OpenAI's shape."""
-
-    token: str
-    bytes: list[int]
-    """Of its text, which may be a part of a character."""
-    logprob: float
 
 
 class TranscriptSegment(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -105,8 +90,6 @@ class TranscriptSegment(msgspec.Struct, frozen=True, omit_defaults=True, kw_only
     compression_ratio: float
     no_speech_prob: float
     words: list[Word] | None = None
-    logprobs: list[TranscriptLogprob] | None = None
-    """With TranscriptionPayload.logprobs, one a token."""
     speaker_turn_next: bool | None = None
 
 
@@ -116,9 +99,9 @@ class TranscriptionResult(msgspec.Struct, frozen=True, omit_defaults=True, kw_on
     text: str
     """Every segment's text with a line feed, as whisper-server's json has it."""
     language: str
-    """Whisper's code; empty where it was to be detected and nobody speaks."""
+    """Two-letter code."""
     language_name: str
-    """Lower-case English name, or empty."""
+    """Lower-case English name."""
     duration: float
     """Seconds of sound."""
     segments: list[TranscriptSegment]

@@ -25,7 +25,7 @@ create trigger upload_part_delete after delete on upload_part begin
 end;
 
 create table batch (
-  sequence integer primary key autoincrement, id text not null unique, dialect text not null, endpoint text not null,
+  sequence integer primary key autoincrement, id text not null unique, api text not null, endpoint text not null,
   input_file text, input_sha256 text not null, input_bytes integer not null, completion_window text not null,
   status text not null, created_at integer not null, in_progress_at integer, expires_at integer, finalizing_at integer,
   completed_at integer, failed_at integer, expired_at integer, cancelling_at integer, cancelled_at integer,

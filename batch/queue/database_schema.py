@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batch.errors import BatchError
-from batch.queue import ledger_tables, pauses
+from batch.queue import ledger_tables, pauses, search_tables
 from batch.queue.batch_tables import FILES_AND_BATCHES
 from batch.queue.response_tables import STORED_RESPONSES
 
 if TYPE_CHECKING:
     from sqlite_utils.db import Database
 
-VERSION = 7
+VERSION = 8
 
 # `task` is huey's own table, with AUTOINCREMENT (huey's strict_fifo): ids are never reused, so a message put back under
 # its old id keeps its place in the line.
@@ -160,6 +160,10 @@ def migrate(path: Path) -> None:
     @migrations(name="0007 responses, conversations")
     def seventh(db: Database) -> None:
         _script(db, STORED_RESPONSES)
+
+    @migrations(name="0008 search index")
+    def eighth(db: Database) -> None:
+        _script(db, search_tables.TABLES)
 
     conn = sqlite3.connect(path, timeout=30, isolation_level=None)
     # Page size and vacuum mode can only be chosen before the first table is written.

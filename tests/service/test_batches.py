@@ -296,3 +296,56 @@ def test_anthropics_message_batches_are_the_same_jobs(service: RunningService) -
     assert client.messages.batches.delete(created.id).type == "message_batch_deleted"
     with pytest.raises(anthropic.NotFoundError):
         client.messages.batches.retrieve(created.id)
+
+
+def test_the_command_line_runs_a_file_of_requests(service: RunningService, tmp_path: Path) -> None:
+    requests = tmp_path / "my.jsonl"
+    requests.write_bytes(jsonl([chat_line(f"n{n}", f"w{n}") for n in range(30)]))
+    done = service.command("run", str(requests), "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["status"] == "completed" and told["request_counts"] == {"total": 30, "completed": 30, "failed": 0}
+    output = tmp_path / "my.output.jsonl"
+    assert told["files"] == [str(output)] and len(output.read_text().splitlines()) == 30
+    listed = json.loads(service.command("batches", "list", "--json").stdout)
+    assert listed[0]["id"] == told["id"] and listed[0]["status"] == "completed"
+    assert "30 answered" in service.command("batches", "show", told["id"]).stdout
+
+
+def test_the_command_line_says_which_lines_failed_and_ends_so(service: RunningService, tmp_path: Path) -> None:
+    requests = tmp_path / "my.jsonl"
+    requests.write_bytes(jsonl([chat_line("good"), chat_line("bad", stream=True)]))
+    done = service.command("run", str(requests), "-o", str(tmp_path / "out.jsonl"))
+    assert done.returncode == 1 and "1 of 2 lines failed" in done.stderr
+    assert (tmp_path / "out.errors.jsonl").exists()
+    requests.write_bytes(b"not json\n")
+    done = service.command("run", str(requests))
+    assert done.returncode == 1 and "its first line is to be" in done.stderr and "Traceback" not in done.stderr
+    requests.write_bytes(jsonl([chat_line("a"), chat_line("a")]))
+    done = service.command("run", str(requests))
+    assert done.returncode == 1 and "line 2: The custom_id 'a' stands in an earlier line too." in done.stderr
+
+
+def test_the_command_line_comes_back_to_a_batch_that_it_left(service: RunningService, tmp_path: Path) -> None:
+    requests = tmp_path / "my.jsonl"
+    requests.write_bytes(jsonl([chat_line("one", "a b c", seed=50)]))
+    id = service.command("run", str(requests), "--detach").stdout.strip()
+    done = service.command("wait", id)
+    assert done.returncode == 0 and "1 of 1 lines answered" in done.stdout
+    slow = tmp_path / "slow.jsonl"
+    slow.write_bytes(jsonl([chat_line(f"n{n}", "a b c d", seed=500) for n in range(50)]))
+    id = service.command("run", str(slow), "--detach").stdout.strip()
+    assert service.command("batches", "cancel", id).returncode == 0
+    done = service.command("wait", id)
+    assert done.returncode == 1 and "is cancelled" in done.stderr
+
+
+def test_the_command_line_keeps_files_for_the_api(client: openai.OpenAI, service: RunningService, tmp_path: Path) -> None:
+    path = tmp_path / "note.txt"
+    path.write_text("text")
+    (added,) = json.loads(service.command("uploads", "add", str(path), "--json").stdout)
+    assert client.files.content(added["id"]).text == "text"
+    assert added["id"] in service.command("uploads", "list").stdout
+    assert service.command("uploads", "remove", added["id"]).returncode == 0
+    with pytest.raises(openai.NotFoundError):
+        client.files.retrieve(added["id"])

@@ -21,8 +21,10 @@ from batch.api.generation.jobs import chat_job, model_name
 from batch.api.jobs.answer_ids import creation_time, follow_job
 from batch.api.messages.request import read_messages_request
 from batch.api.messages.response import to_message
-from batch.api.responses.request import read_response_request
+from batch.api.responses.context import resolve_context
+from batch.api.responses.request import read_responses_body
 from batch.api.responses.response import to_response
+from batch.api.responses.stored_run import store_response
 from batch.batches.line_endpoint import JsonObject, LineEndpoint, LineJob, LineResponse
 from batch.batches.rows import TokenCounts
 from batch.errors import BadRequest, BatchError
@@ -71,6 +73,36 @@ class _ChatEndpoint:
 
     def to_error(self, error: BatchError) -> JsonObject:
         return self._error_body(error)
+
+
+class _ResponsesEndpoint:
+    """/v1/responses; a line is stored only where it says so."""
+
+    def __init__(self, hub: Hub, limits: LimitSettings) -> None:
+        self._hub, self._limits = hub, limits
+
+    def count_tasks(self, body: JsonObject) -> int:
+        return 1
+
+    async def create_job(self, body: JsonObject) -> LineJob:
+        refuse_streams(body)
+        request = await asyncio.to_thread(read_responses_body, encode(body))
+        context = await self._hub.in_thread(lambda: resolve_context(self._hub, request, None))
+        payload, blobs = await chat_job(self._hub, self._limits, request.chat_request(context.items))
+        return LineJob(payload=payload, blobs=blobs)
+
+    def to_response(self, body: JsonObject, result: Result, job: str) -> LineResponse:
+        follow_job(job)
+        request, chat_result = read_responses_body(encode({"store": False, **body})), cast(ChatResult, result)
+        model = model_name(self._hub, request.model_name)
+        response = to_response(request, chat_result, model, creation_time())
+        if request.store:
+            context = resolve_context(self._hub, request, None)
+            store_response(self._hub, request, response, context.items, job)
+        return LineResponse(body=to_object(response), usage=token_counts(chat_result.usage), model=model)
+
+    def to_error(self, error: BatchError) -> JsonObject:
+        return to_openai_error(error)
 
 
 class _CompletionEndpoint:
@@ -165,7 +197,7 @@ def line_endpoints(hub: Hub, limits: LimitSettings) -> dict[str, LineEndpoint]:
         ),
         "/v1/completions": _CompletionEndpoint(hub),
         "/v1/embeddings": _EmbeddingEndpoint(hub),
-        "/v1/responses": _ChatEndpoint(hub, limits, read_response_request, to_response),
+        "/v1/responses": _ResponsesEndpoint(hub, limits),
         "/v1/messages": _ChatEndpoint(
             hub,
             limits,

@@ -15,7 +15,7 @@ from batch.api.json_body import json_response
 from batch.api.openapi_schemas import NOTHING
 from batch.batches.batch_store import BatchStore
 from batch.batches.file_store import FileStore
-from batch.batches.rows import Batch, Dialect
+from batch.batches.rows import Batch, BatchApi
 from batch.batches.service import BatchService
 from batch.errors import BadRequest, NotFound
 from batch.payloads.json_text import encode
@@ -38,7 +38,7 @@ async def create_message_batch(request: Request) -> Response:
     sha256, size = await asyncio.to_thread(lambda: hub.spool.keep_chunks(message_lines(requests, ENDPOINT), durable=True))
     batch = await hub.in_thread(
         lambda: service.store.create(
-            dialect=Dialect.ANTHROPIC,
+            api=BatchApi.ANTHROPIC,
             endpoint=ENDPOINT,
             input_sha256=sha256,
             input_bytes=size,
@@ -63,7 +63,7 @@ async def list_message_batches(
     hub: Hub = request.app.state.hub
     store = BatchStore(hub.store)
     page, has_more = await hub.in_thread(
-        lambda: store.batches(Dialect.ANTHROPIC, after=after_id, before=before_id, limit=limit)
+        lambda: store.batches(BatchApi.ANTHROPIC, after=after_id, before=before_id, limit=limit)
     )
     views = [_view(request, batch) for batch in page]
     first, last = (views[0].id, views[-1].id) if views else (None, None)
@@ -81,7 +81,7 @@ async def cancel_message_batch(request: Request, batch_id: str) -> Response:
     """Stop a batch; what has ended keeps its results."""
     hub: Hub = request.app.state.hub
     service: BatchService = request.app.state.batches
-    batch = await hub.in_thread(lambda: service.store.cancel(batch_id, Dialect.ANTHROPIC))
+    batch = await hub.in_thread(lambda: service.store.cancel(batch_id, BatchApi.ANTHROPIC))
     service.wake()
     return json_response(_view(request, batch))
 
@@ -129,7 +129,7 @@ async def _in_threads(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
 
 async def _batch(request: Request, batch_id: str) -> Batch:
     hub: Hub = request.app.state.hub
-    return await hub.in_thread(lambda: BatchStore(hub.store).batch(batch_id, Dialect.ANTHROPIC))
+    return await hub.in_thread(lambda: BatchStore(hub.store).batch(batch_id, BatchApi.ANTHROPIC))
 
 
 def _view(request: Request, batch: Batch) -> MessageBatchObject:

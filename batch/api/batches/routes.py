@@ -14,7 +14,7 @@ from batch.api.generation.metadata import read_metadata
 from batch.api.json_body import documented, json_body, json_response, quoted, reader
 from batch.batches.batch_store import BatchStore
 from batch.batches.file_store import FileStore
-from batch.batches.rows import Batch, Dialect, Purpose
+from batch.batches.rows import Batch, BatchApi, Purpose
 from batch.batches.service import BatchService
 from batch.errors import BadRequest, NotFound
 from batch.queue.hub import Hub
@@ -45,7 +45,7 @@ async def create_batch(request: Request, body: Annotated[BatchBody, Depends(json
                 f"The file {file.id} was uploaded for {file.purpose}; a batch needs one of purpose batch", param="input_file_id"
             )
         return service.store.create(
-            dialect=Dialect.OPENAI,
+            api=BatchApi.OPENAI,
             endpoint=body.endpoint,
             input_file=file.id,
             input_sha256=file.sha256,
@@ -67,7 +67,7 @@ async def list_batches(request: Request, after: str | None = None, limit: int = 
     """Batches, newest first."""
     hub: Hub = request.app.state.hub
     store = BatchStore(hub.store)
-    page, has_more = await hub.in_thread(lambda: store.batches(Dialect.OPENAI, after=after, limit=limit))
+    page, has_more = await hub.in_thread(lambda: store.batches(BatchApi.OPENAI, after=after, limit=limit))
     return json_response(to_page([to_openai(batch) for batch in page], has_more))
 
 
@@ -75,7 +75,7 @@ async def list_batches(request: Request, after: str | None = None, limit: int = 
 async def get_batch(request: Request, batch_id: str) -> Response:
     """How far a batch is."""
     hub: Hub = request.app.state.hub
-    batch = await hub.in_thread(lambda: BatchStore(hub.store).batch(batch_id, Dialect.OPENAI))
+    batch = await hub.in_thread(lambda: BatchStore(hub.store).batch(batch_id, BatchApi.OPENAI))
     return json_response(to_openai(batch))
 
 
@@ -84,6 +84,6 @@ async def cancel_batch(request: Request, batch_id: str) -> Response:
     """Stop a batch: what runs is aborted, what has ended stays in its files."""
     hub: Hub = request.app.state.hub
     service: BatchService = request.app.state.batches
-    batch = await hub.in_thread(lambda: service.store.cancel(batch_id, Dialect.OPENAI))
+    batch = await hub.in_thread(lambda: service.store.cancel(batch_id, BatchApi.OPENAI))
     service.wake()
     return json_response(to_openai(batch))

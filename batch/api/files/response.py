@@ -1,4 +1,4 @@
-"""OpenAI's File, Upload and Part objects, and the pages of lists."""
+"""OpenAI's File, UploadSession and Part objects, and the pages of lists."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from batch.batches.rows import StoredFile, Upload, UploadPart
+from batch.batches.rows import StoredFile, UploadPart, UploadSession
 
 
 class FileObject(msgspec.Struct, kw_only=True):
@@ -59,7 +59,7 @@ def to_file(file: StoredFile) -> FileObject:
     )
 
 
-def to_upload(upload: Upload, file: StoredFile | None = None) -> UploadObject:
+def to_upload(upload: UploadSession, file: StoredFile | None = None) -> UploadObject:
     """An upload as OpenAI's clients read it; `file` is what it became."""
     return UploadObject(
         id=upload.id,

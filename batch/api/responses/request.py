@@ -162,12 +162,6 @@ def read_responses_body(data: bytes) -> ResponsesBody:
     return body
 
 
-def read_response_request(data: bytes) -> tuple[ResponsesBody, ChatRequest]:
-    """A request that refers to nothing stored, as its checked body and the chat that it asks for. Raises BadRequest."""
-    body = read_responses_body(data)
-    return body, body.chat_request()
-
-
 def _function(tool: dict[str, Any], path: str) -> FunctionTool:
     if (kind := tool.get("type")) != "function":
         raise BadRequest(f"Field '{path}.type': {_HOSTED_TOOLS_SENTENCE.format(quoted(str(kind)))}", param=f"{path}.type")

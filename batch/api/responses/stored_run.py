@@ -70,6 +70,25 @@ class StoredRun:
         )
 
 
+def store_response(hub: Hub, body: ResponsesBody, response: ResponseObject, items: Sequence[Item], job: str) -> None:
+    """Store a response that has ended. Blocking."""
+    store = ResponseStore(hub.store)
+    store.create(
+        id=response.id,
+        status="in_progress",
+        data=encode(response),
+        request=encode(msgspec.structs.replace(body, input="")),
+        items=items,
+        created_at=response.created_at,
+        kept=True,
+        background=False,
+        streamed=False,
+        conversation=body.conversation_id,
+        job=job,
+    )
+    store.end(response.id, response.status, encode(response), output_items(response))
+
+
 def output_items(response: ResponseObject) -> list[Item]:
     """A response's output as items."""
     return [cast(Item, msgspec.to_builtins(item)) for item in response.output]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,7 +14,7 @@ from batch.cli.app import Json, app
 from batch.cli.exit_status import ExitStatus
 from batch.cli.home import Home, open_store, service_note
 from batch.cli.jobs.description import full_result, job_summary
-from batch.cli.output import print_error, print_json, print_text, safe_line, terminal
+from batch.cli.output import print_error, print_json, print_line, print_text, safe_line, terminal
 from batch.queue.jobs import Job, State
 from batch.queue.store import Store
 
@@ -28,7 +29,13 @@ def wait_command(
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Wait for jobs and print their results. Ctrl-C leaves the jobs running."""
+    """Wait for jobs and print their results, or for batches. Ctrl-C leaves them running."""
+    batches = [id for id in ids if id.startswith(("batch_", "msgbatch_"))]
+    if batches:
+        wait_for_batches(home, batches, as_json)
+    ids = [id for id in ids if id not in batches]
+    if not ids:
+        return
     with open_store(home) as store:
         ended = wait_for_jobs(store, [(job.id, job.source or job.id) for job in map(store.find, ids)])
     if as_json:
@@ -43,6 +50,24 @@ def wait_command(
                 print_text(result if len(ended) == 1 else f"{job.id}: {result}")
     if any(job.state is not State.DONE for job in ended):
         raise typer.Exit(ExitStatus.FAILED)
+
+
+def wait_for_batches(home: Path | None, ids: Sequence[str], as_json: bool) -> None:
+    """Wait for batches and print where their results are; ends the command where a line failed."""
+    from batch.cli.batches.following import exit_status, follow_batches, report
+    from batch.cli.batches.listing import summary
+
+    with open_store(home) as store:
+        ended = follow_batches(store, ids)
+    for batch in ended:
+        report(batch)
+    if as_json:
+        print_json([summary(batch) for batch in ended])
+    else:
+        for batch in ended:
+            print_line(f"{batch.id}  {batch.status}  {batch.completed} of {batch.total} lines answered")
+    if (status := exit_status(ended)) is not None:
+        raise typer.Exit(status)
 
 
 def require_service(store: Store, home: str, consequence: str) -> None:

@@ -1,0 +1,94 @@
+"""Reads and checks the lines of a batch's input, a slice at a time, so that others have their turn."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from batch.batches.batch_store import MAX_REPORTED_PROBLEMS, BatchStore
+from batch.batches.file_store import new_public_id
+from batch.batches.line_endpoint import LineEndpoint
+from batch.batches.line_reader import ReadLine, read_lines
+from batch.batches.rows import Batch, BatchApi, BatchLine, LineProblem
+from batch.queue.hub import Hub
+
+MAX_TASKS = {BatchApi.OPENAI: 50_000, BatchApi.ANTHROPIC: 100_000}
+"""Requests of a batch; of embeddings, inputs."""
+READ_TOGETHER = 200
+"""Lines that are checked before others have their turn."""
+
+
+class _Slice(msgspec.Struct):
+    """Some lines of an input."""
+
+    read_bytes: int
+    read_lines: int
+    lines: list[BatchLine] = []
+    problems: list[LineProblem] = []
+    tasks: int = 0
+    is_last: bool = True
+
+
+class BatchValidation:
+    """Takes batches from validating to in_progress or failed."""
+
+    def __init__(self, hub: Hub, store: BatchStore, endpoints: Mapping[str, LineEndpoint], max_line_bytes: int) -> None:
+        self._hub, self._store = hub, store
+        self._endpoints, self._max_line_bytes = endpoints, max_line_bytes
+        self._tasks: dict[str, int] = {}
+        """Tasks counted so far, by a batch's id."""
+
+    async def read_slice(self, batch: Batch) -> Batch:
+        """Read a batch's next lines; the batch after it, which runs or has failed once all were read."""
+        path = self._hub.path(batch.input_sha256)
+        part = await asyncio.to_thread(self._read, batch, path)
+        tasks = self._tasks[batch.id] = self._tasks.get(batch.id, batch.total) + part.tasks
+        batch = await self._hub.in_thread(
+            lambda: self._store.add_lines(batch, part.lines, part.problems, part.read_bytes, part.read_lines)
+        )
+        errors = batch.errors or []
+        if tasks > (limit := MAX_TASKS[batch.api]):
+            message = f"The batch has more than {limit} tasks: split it."
+            errors = [LineProblem(code="too_many_tasks", message=message), *errors]
+        elif part.is_last and not batch.total and not errors:
+            errors = [LineProblem(code="empty_file", message="The file holds no requests.")]
+        if tasks > limit or (errors and (part.is_last or len(errors) >= MAX_REPORTED_PROBLEMS)):
+            await self._hub.in_thread(lambda: self._store.fail(batch, errors[:MAX_REPORTED_PROBLEMS]))
+        elif part.is_last:
+            await self._hub.in_thread(lambda: self._store.begin(batch))
+        else:
+            return batch
+        del self._tasks[batch.id]
+        return await self._hub.in_thread(lambda: self._store.batch(batch.id))
+
+    def _read(self, batch: Batch, path: Path) -> _Slice:
+        endpoint = self._endpoints[batch.endpoint]
+        part = _Slice(batch.read_bytes, batch.read_lines)
+        with path.open("rb") as file:
+            lines = read_lines(file, batch.endpoint, self._max_line_bytes, start=batch.read_bytes, line=batch.read_lines)
+            for line in lines:
+                part.read_bytes, part.read_lines = line.end, line.line
+                if line.problem is not None:
+                    part.problems.append(line.problem)
+                elif line.body is not None:
+                    part.tasks += endpoint.count_tasks(line.body)
+                    part.lines.append(_row(batch, line))
+                if len(part.lines) + len(part.problems) >= READ_TOGETHER:
+                    part.is_last = False
+                    break
+        return part
+
+
+def _row(batch: Batch, line: ReadLine) -> BatchLine:
+    return BatchLine(
+        batch=batch.sequence,
+        line=line.line,
+        custom_id=line.custom_id,
+        start=line.start,
+        length=line.length,
+        request_id=new_public_id("batch_req_"),
+        prefix=line.prefix,
+    )

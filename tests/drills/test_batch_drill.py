@@ -1,0 +1,77 @@
+"""Batches whose worker and service are killed at random: every line stands in one of the result files, once."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from running_service import WEIGHTLESS, RunningService, wait_until
+
+LINES = int(os.environ.get("DRILL_LINES", "400"))
+KILLS = int(os.environ.get("DRILL_KILLS", "25"))
+CHAT = "/v1/chat/completions"
+
+
+def write_requests(path: Path, count: int) -> None:
+    with path.open("w") as file:
+        for number in range(count):
+            text = "refuse" if number % 40 == 7 else f"line {number} says a few words"
+            body = {"messages": [{"role": "user", "content": text}], "seed": 4}
+            file.write(json.dumps({"custom_id": f"n{number}", "method": "POST", "url": CHAT, "body": body}) + "\n")
+
+
+def result_lines(service: RunningService, id: str | None) -> list[dict[str, Any]]:
+    if id is None:
+        return []
+    import urllib.request
+
+    with urllib.request.urlopen(service.url("vlm", f"/v1/files/{id}/content"), timeout=60) as answer:
+        return [json.loads(line) for line in answer.read().splitlines()]
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_whatever_is_killed_every_line_of_a_batch_stands_once_in_output_or_errors(tmp_path: Path, seed: int) -> None:
+    draw = random.Random(seed)
+    requests = tmp_path / "requests.jsonl"
+    write_requests(requests, LINES)
+    home = tmp_path / "home"
+    home.mkdir()
+    service = RunningService(home, {**WEIGHTLESS, "BATCH_QUEUE__ATTEMPTS": "1000"}).start()
+    try:
+        ids = [service.command("run", str(requests), "--detach").stdout.strip() for _ in range(2)]
+        for _ in range(KILLS):
+            time.sleep(draw.uniform(0.0, 0.6))  # the moment is what is drawn
+            if draw.random() < 0.4:
+                service.kill()
+                service.start()
+            else:
+                with contextlib.suppress(ProcessLookupError, AssertionError):
+                    os.kill(service.worker_pid("vlm"), signal.SIGKILL)
+        service.ready("vlm")
+        batches = [wait_until(lambda id=id: _ended(service, id), f"{id} ended\n{service.output[-2000:]}", 240) for id in ids]
+        for batch in batches:
+            assert batch["status"] == "completed"
+            output = result_lines(service, batch["output_file_id"])
+            errors = result_lines(service, batch["error_file_id"])
+            assert Counter(line["custom_id"] for line in output + errors) == Counter(f"n{n}" for n in range(LINES))
+            assert {line["custom_id"] for line in errors} == {f"n{n}" for n in range(LINES) if n % 40 == 7}
+            assert batch["request_counts"] == {"total": LINES, "completed": len(output), "failed": len(errors)}
+    finally:
+        service.close()
+    assert list((home / ".batch" / "batches").glob("*")) == [], "no growing file is left"
+
+
+def _ended(service: RunningService, id: str) -> dict[str, Any] | None:
+    status, batch = service.get("vlm", f"/v1/batches/{id}")
+    assert status == 200, batch
+    return batch if batch["status"] in ("completed", "failed", "cancelled", "expired") else None
