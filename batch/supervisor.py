@@ -33,6 +33,7 @@ from batch.folder.service import FolderService, make_inbox_and_outbox
 from batch.queue.hub import Hub
 from batch.queue.jobs import Kind
 from batch.queue.model_state import ModelState
+from batch.queue.open_store import open_store
 from batch.queue.spool import Spool
 from batch.queue.store import Store
 from batch.retention import Retention
@@ -81,7 +82,7 @@ class Supervisor:
             logs.to_file(settings)
             listening = {kind: sockets.enter_context(_listen(kind, settings.model_of(kind).port)) for kind in Kind}
             ports = {kind: int(sock.getsockname()[1]) for kind, sock in listening.items()}
-            store = Store(settings.database)
+            store = open_store(settings.database)
             try:
                 await self._serve(store, listening, ports)
             finally:
@@ -123,7 +124,7 @@ class Supervisor:
             for kind in Kind
         }
         # A service that was killed left notes of ready models and of its workers' pids: all are replaced at once.
-        store.note_all(
+        store.note(
             {
                 "stopping": False,
                 "service": {
@@ -307,7 +308,7 @@ def _writing(home: Path) -> Generator[None]:
 def _note(store: Store, name: str, value: Any, *, tell: bool = True) -> bool:
     """A note for `batch status`, for which a full disk must not bring the service down; whether it was written."""
     try:
-        store.note(name, value)
+        store.note({name: value})
     except DiskFull as error:
         if tell:
             logger.warning("`batch status` misses some news: %s", error.message)

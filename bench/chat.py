@@ -34,7 +34,7 @@ from PIL import Image, ImageDraw
 from batch.payloads.job_payload import PAYLOAD_TYPES
 from batch.queue.channel import Waker
 from batch.queue.jobs import Draft, Kind, Origin, Priority
-from batch.queue.store import Store
+from batch.queue.open_store import open_store
 from batch.settings import Settings, default_models_dir
 
 TINY = ROOT / "batch" / "data" / "tiny-gemma4v"
@@ -291,7 +291,7 @@ def bulk_job(peer: Peer, subject: Subject) -> Iterator[None]:
     """A long generation that is under way: a job that nobody waits for with ours, a request with theirs."""
     if peer.home is not None:
         settings = Settings.load(peer.home)
-        store, waker = Store(settings.database), Waker(settings.state_dir)
+        store, waker = open_store(settings.database), Waker(settings.state_dir)
         task, request = subject.bulk(prose(7, 12))
         draft = Draft(msgspec.convert(request, PAYLOAD_TYPES[task]), Origin.BATCH, Priority.BATCH)
         with store.transaction(durable=True) as transaction:

@@ -28,8 +28,8 @@ from peer import ROOT, Client, Peer, ours
 from batch.payloads.speech import TranscriptionPayload
 from batch.queue.channel import Waker
 from batch.queue.jobs import Draft, Kind, Origin, Priority
+from batch.queue.open_store import open_store
 from batch.queue.spool import Spool
-from batch.queue.store import Store
 from batch.settings import Settings, default_models_dir
 
 RATE = 16000
@@ -124,7 +124,7 @@ def long_file(peer: Peer, sound: bytes) -> Iterator[None]:
     """A long file that is being transcribed: a job that nobody waits for with ours, a request with theirs."""
     if peer.home is not None:
         settings = Settings.load(peer.home)
-        store, waker = Store(settings.database), Waker(settings.state_dir)
+        store, waker = open_store(settings.database), Waker(settings.state_dir)
         sha256 = Spool(settings.state_dir / "spool").keep(sound, durable=True)
         request = {"blob": sha256, "filename": "long.wav", "options": {"language": "en"}}
         draft = Draft(msgspec.convert(request, TranscriptionPayload), Origin.BATCH, Priority.BATCH, blobs=(sha256,))

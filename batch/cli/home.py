@@ -12,6 +12,7 @@ import typer
 
 from batch.cpu_sharing import alive
 from batch.errors import NotFound
+from batch.queue.open_store import open_store as open_database
 from batch.queue.store import Store
 
 
@@ -68,7 +69,7 @@ def open_store(home: Path | None, *, readonly: bool = False) -> Iterator[Store]:
     path = database_of(home)
     if not path.exists():
         raise NoHome(no_home_sentence(path.parent.parent))
-    store = Store(path, readonly=readonly)
+    store = open_database(path, readonly=readonly)
     try:
         yield store
     finally:

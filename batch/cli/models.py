@@ -167,9 +167,9 @@ def service(settings: Settings) -> dict[str, Any] | None:
 def _notes(settings: Settings) -> dict[str, Any]:
     if not settings.database.exists():
         return {}
-    from batch.queue.store import Store
+    from batch.queue.open_store import open_store
 
-    store = Store(settings.database, readonly=True)
+    store = open_store(settings.database, readonly=True)
     try:
         return store.notes()
     finally:

@@ -47,14 +47,14 @@ def submit(
     Of a folder, everything in it that can be read is taken, hidden files left out.
     """
     from batch.queue.channel import Waker
+    from batch.queue.open_store import open_store
     from batch.queue.spool import Spool
-    from batch.queue.store import Store
     from batch.settings import Settings
 
     if home is None:
         raise NoHome(no_home_sentence(database_of(None).parent.parent))
     settings = Settings.load(home, _flags(prompt, language))
-    with closing(Store(settings.database)) as store:
+    with closing(open_store(settings.database)) as store:
         if wait:
             require_service(store, os.fspath(settings.home), "Nothing was queued.")
         spool = Spool(settings.state_dir / "spool")
@@ -62,9 +62,7 @@ def submit(
         drafts = list(_drafts(files, settings, spool))
         if not drafts:
             raise BadRequest("There is no image, sound, video or text in what was named: nothing was queued.")
-        with store.transaction(durable=True) as transaction:
-            for _, draft in drafts:
-                transaction.submit(draft)
+        store.submit(*(draft for _, draft in drafts), durable=True)
         waker = Waker(settings.state_dir)
         for kind in {draft.kind for _, draft in drafts}:
             waker.wake(kind)

@@ -46,12 +46,11 @@ from batch.queue.frames import (
     TicketEvent,
     WorkerFrame,
 )
-from batch.queue.idempotency import Held, Key, submit_once
 from batch.queue.jobs import Draft, Job, Kind, State, UnreadableJob
 from batch.queue.model_state import ModelState, ModelStates
 from batch.queue.retry_after import ServiceTimeEstimate
 from batch.queue.spool import Spool
-from batch.queue.store import Store
+from batch.queue.store import Held, Key, Store
 from batch.queue.ticket import Ticket
 from batch.queue.worker_links import WorkerLinks
 
@@ -144,7 +143,7 @@ class Hub:
         tickets = [self._register(draft.id, draft.kind) for draft in drafts]
         held: list[Held] = []
         try:
-            held = await self.in_thread(lambda: submit_once(self.store, key, drafts))
+            held = await self.in_thread(lambda: self.store.submit_once(key, drafts))
         except BaseException:
             for ticket in tickets:
                 self._forget(ticket.id)

@@ -14,13 +14,13 @@ from huey.serializer import Serializer
 from huey.storage import BlackHoleStorage
 
 from batch.errors import DiskFull
-from batch.queue.jobs import Job, Kind
-from batch.queue.store import Store, message_for
+from batch.queue.jobs import Kind
+from batch.queue.store import Lease, Store, message_for
 
-IDLE = 2.0
-"""Seconds until an idle worker looks by itself: what a lost wake-up costs at most."""
-_DISK = 1.0
-"""Seconds between two tries to take a job while the disk is full: taking one writes its claim."""
+IDLE_LOOK_S = 2.0
+"""After so long an idle worker looks by itself: what a lost wake-up costs at most."""
+_DISK_RETRY_S = 1.0
+"""Between two tries to take a job while the disk is full: taking one writes its claim."""
 
 logger = logging.getLogger("batch.queue")
 
@@ -42,21 +42,23 @@ class ClaimStorage(BlackHoleStorage):  # type: ignore[misc]
     blocking = True
     priority = True
 
-    def __init__(self, name: str, store: Store) -> None:
+    def __init__(self, name: str, store: Store, worker: str) -> None:
+        """`worker`: the id under which jobs are leased."""
         super().__init__(name)
         self.kind = Kind(name)
         self.store = store
+        self.worker = worker
         self.woken = threading.Event()
         self.stopping = threading.Event()
-        self.taken: Job | None = None
+        self.taken: Lease | None = None
         """The job that the last message stands for: saves the task a second look-up."""
-        self._told = False
+        self._has_logged = False
 
     def enqueue(self, data: bytes, priority: float | None = None) -> None:
         raise NotImplementedError("jobs are queued by Store.submit, together with their row")
 
     def dequeue(self) -> bytes | None:
-        """The next message, claimed; None after `IDLE` seconds without one, or when the worker stops."""
+        """The next message, claimed; None after `IDLE_LOOK_S` without one, or when the worker stops."""
         if self.stopping.is_set():
             return None
         # Cleared before the look: a job queued between look and wait has set it again.
@@ -64,32 +66,40 @@ class ClaimStorage(BlackHoleStorage):  # type: ignore[misc]
         try:
             data = self.claim()
         except DiskFull as error:
-            if not self._told:
+            if not self._has_logged:
                 logger.error("The %s queue waits: %s", self.kind, error.message)
-            self._told = True
-            self.stopping.wait(_DISK)
+            self._has_logged = True
+            self.stopping.wait(_DISK_RETRY_S)
             return None
-        self._told = False
+        self._has_logged = False
         if data is None and not self.stopping.is_set():
-            self.woken.wait(IDLE)
+            self.woken.wait(IDLE_LOOK_S)
         return data
 
     def claim(self, above: float | None = None) -> bytes | None:
-        self.taken = self.store.take(self.kind, above=above)
-        return None if self.taken is None else message_for(self.taken.id)
+        """Lease the next job; its message, or None when there is none (above a priority)."""
+        leases = self.store.take(self.kind, self.worker, above=above)
+        self.taken = leases[0] if leases else None
+        return message_for(leases[0].job.id) if leases else None
 
     def queue_size(self) -> int:
-        return int(self.store.read("select count(*) from task where queue=?", (self.kind,))[0][0])
+        return self.store.queue_size(self.kind)
 
 
 class JobHuey(Huey):  # type: ignore[misc]
     """A huey queue of jobs: one task, `batch.run`, that gets the job's id."""
 
-    def __init__(self, kind: Kind, store: Store, run: Callable[[str], None]) -> None:
-        super().__init__(kind.value, results=False, serializer=JobSerializer(), storage_class=ClaimStorage, store=store)
-        wrapper = self.task(name="run")(run)
-        # huey names tasks by module; the message's name must not change when code moves.
-        self._registry._registry["batch.run"] = wrapper.task_class
+    def __init__(self, kind: Kind, store: Store, worker: str, run: Callable[[str], None]) -> None:
+        super().__init__(
+            kind.value, results=False, serializer=JobSerializer(), storage_class=ClaimStorage, store=store, worker=worker
+        )
+
+        def run_job(job_id: str) -> None:
+            run(job_id)
+
+        # huey names a task by its function's module, and the messages' name, batch.run, must not change when code moves.
+        run_job.__module__ = "batch"
+        self.task(name="run")(run_job)
 
     def is_revoked(self, task: Any, timestamp: Any = None, peek: bool = True) -> bool:
         """Cancelling stands in the job's row, so huey's two look-ups a task are saved."""

@@ -8,10 +8,6 @@ from typing import NamedTuple
 
 from batch.queue.jobs import Kind, Priority
 
-TABLE = """
-create table pause (kind text not null, priority integer not null, primary key (kind, priority)) without rowid;
-"""
-
 PAUSABLE = (Priority.BATCH, Priority.INBOX)
 """Interactive requests always go on."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
@@ -40,6 +41,8 @@ class JobContext:
         self.store = store
         self.spool = spool
         self.events = events
+        self.worker_id = secrets.token_hex(8)
+        """Random at each start: under this name jobs are leased."""
         self.huey: JobHuey | None = None
         """Set by the worker, as the queue's task is one of its methods."""
         self.running: list[RunningJob] = []

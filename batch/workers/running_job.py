@@ -19,6 +19,7 @@ from batch.payloads.job_payload import Payload, Result
 from batch.payloads.json_text import decode, encode
 from batch.queue.frames import ABSENT, Beat, End
 from batch.queue.jobs import Job, JobProgress, Priority, State, UnreadableJob
+from batch.queue.store import Ending, Lease
 from batch.workers.engine import Work
 from batch.workers.job_context import JobContext, Stopping
 
@@ -36,10 +37,11 @@ MAX_INLINE_RESULT_BYTES = 256 << 10
 class RunningJob:
     """What workers/engine.py calls Work."""
 
-    def __init__(self, context: JobContext, job: Job, *, report_start_late: bool) -> None:
+    def __init__(self, context: JobContext, lease: Lease, *, report_start_late: bool) -> None:
         """`report_start_late`: nobody needs to hear of a short step at once, which would only take a core from it."""
         self._context = context
-        self.job = job
+        self.lease = lease
+        self.job: Job = lease.job
         now = time.monotonic()
         self._started_at = now
         self._next_look = now + LOOK_INTERVAL_S
@@ -111,7 +113,7 @@ class RunningJob:
         if now >= self._next_progress_row:
             self._next_progress_row = now + PROGRESS_ROW_INTERVAL_S
             with contextlib.suppress(DiskFull):  # nobody loses anything
-                context.store.progress(self.job.id, JobProgress(done, total, unit, self._first_done))
+                context.store.progress(self.lease, JobProgress(done, total, unit, self._first_done))
 
     # -- what an engine may use
 
@@ -132,7 +134,7 @@ class RunningJob:
     def keep_result(self, data: bytes) -> str:
         def keep() -> str:
             sha256 = self._context.spool.keep(data, durable=not self.job.waited)
-            self._context.store.refer(self.job.id, sha256)
+            self._context.store.refer(self.lease, sha256)
             return sha256
 
         # A client is told that the disk is full; a file in the inbox has all the time in the world.
@@ -140,7 +142,7 @@ class RunningJob:
 
     def checkpoint(self, step: int, data: Struct) -> None:
         try:
-            self._context.store.checkpoint(self.job.id, step, encode(data).decode())
+            self._context.store.checkpoint(self.lease, step, encode(data).decode())
         except DiskFull as error:
             logger.warning("job %s goes on without writing down how far it is: %s", self.job.id, error.message)
 
@@ -153,14 +155,15 @@ class RunningJob:
         if self._context.deadline is not None or self.job.attempts != 1:
             return []
         try:
-            jobs = self._context.store.take_mates(self.job, limit)
+            store = self._context.store
+            leases = store.take(self.job.kind, self._context.worker_id, mates=self.lease, limit=limit)
         except DiskFull:
             return []
         claimed: list[Work] = []
         self._batch_mates = {mate.job.id: mate for mate in self._batch_mates.values() if not mate.is_ended}
-        for job in jobs:
-            mate = RunningJob(self._context, job, report_start_late=self._report_start_late)
-            self._batch_mates[job.id] = mate
+        for lease in leases:
+            mate = RunningJob(self._context, lease, report_start_late=self._report_start_late)
+            self._batch_mates[lease.job.id] = mate
             mate.report_started()
             try:
                 _ = mate.payload
@@ -194,7 +197,7 @@ class RunningJob:
             running.is_ended = True
             job = running.job
             try:
-                self._context.store.put_back(job.id, count=False, durable=not job.waited)
+                self._context.store.put_back(running.lease, count=False, durable=not job.waited)
             except DiskFull as error:  # its claim stays, which the next start finds
                 logger.error("job %s could not be put back: %s", job.id, error.message)
 
@@ -206,7 +209,7 @@ class RunningJob:
 
         def write() -> bool:
             # Results that nobody waits for on a socket must survive a power cut once they are called done.
-            return context.store.end(job.id, state, result=result, error=record, durable=not job.waited)
+            return context.store.end([Ending(self.lease, state, result, record)], durable=not job.waited)[0]
 
         try:
             ended = write()
@@ -228,4 +231,4 @@ class RunningJob:
         for mate in self._batch_mates.values():
             if not mate.is_ended:
                 mate.is_ended = True
-                self._context.persist(partial(self._context.store.put_back, mate.job.id, count=True))
+                self._context.persist(partial(self._context.store.put_back, mate.lease, count=True))

@@ -18,8 +18,8 @@ from batch.queue.channel import EventStream, WakeListener
 from batch.queue.frames import Answered, Broken, End, Hello, Loading, Ready
 from batch.queue.huey_storage import JobHuey
 from batch.queue.jobs import Kind
+from batch.queue.open_store import open_store
 from batch.queue.spool import Spool
-from batch.queue.store import Store
 from batch.settings import Settings
 from batch.workers.engine import Engine
 from batch.workers.job_context import JobContext, Stopping
@@ -48,12 +48,12 @@ class Worker:
         self.loaded = threading.Event()
         self._settings = settings
         self._engine = engine
-        self._store = Store(settings.database)
+        self._store = open_store(settings.database)
         self._events = EventStream(settings.state_dir)
         self._context = JobContext(
             kind, self._store, Spool(settings.state_dir / "spool"), self._events, settings.model_of(kind).threads
         )
-        self._huey = self._context.huey = JobHuey(kind, self._store, self._run_job)
+        self._huey = self._context.huey = JobHuey(kind, self._store, self._context.worker_id, self._run_job)
         self._storage = self._huey.storage
         self._consumer: JobConsumer | None = None
 
@@ -62,8 +62,8 @@ class Worker:
     def run(self) -> None:
         """Load the model and take jobs until `stop` is called or the model cannot be loaded."""
         self._events.send(Hello(kind=self.kind, pid=os.getpid()))
-        attempts = self._settings.queue.attempts
-        for job, state in self._context.persist(lambda: self._store.recover(self.kind, attempts)):
+        context, attempts = self._context, self._settings.queue.attempts
+        for job, state in context.persist(lambda: self._store.recover(self.kind, context.worker_id, attempts)):
             logger.warning("job %s was left by a worker that died: %s", job, state)
             if state.ended:
                 self._events.send(End(job=job, state=state))
@@ -168,17 +168,17 @@ class Worker:
 
     def _run_job(self, job_id: str) -> None:
         """huey's task: `storage.taken` is the job just claimed."""
-        job = self._storage.taken
-        assert job is not None and job.id == job_id
+        lease = self._storage.taken
+        assert lease is not None and lease.job.id == job_id
         context = self._context
-        running = RunningJob(context, job, report_start_late=self._engine.has_short_steps)
+        running = RunningJob(context, lease, report_start_late=self._engine.has_short_steps)
         context.running.append(running)
         context.mark_cores()
         running.report_started()
         fail_points.reach("claimed")
         try:
             try:
-                if job.cancel:
+                if lease.job.cancel:
                     raise Cancelled()
                 result: Result | Exception | None = self._engine.run(running)
             except Exception as error:
@@ -188,7 +188,7 @@ class Worker:
             fail_points.reach("computed")
             if running.is_ended:
                 if isinstance(result, Exception):
-                    logger.error("the batch of job %s broke off", job.id, exc_info=result)
+                    logger.error("the batch of job %s broke off", job_id, exc_info=result)
             elif isinstance(result, Exception):
                 running.fail(result)
             elif result is None:

@@ -28,7 +28,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from batch.payloads.chat import ChatPayload, Message
 from batch.queue.jobs import Draft, Kind, Origin, Priority, State
-from batch.queue.store import Store, message_for
+from batch.queue.open_store import open_store
+from batch.queue.store import Ending, Store, message_for
 
 KINDS = [str(kind) for kind in Kind]
 BARS = {
@@ -47,7 +48,7 @@ BARS = {
 def fill(home: Path, count: int) -> float:
     """A home with this many queued inbox jobs; returns the seconds that took, in one transaction."""
     begun = time.perf_counter()
-    store = Store(home / ".batch" / "batch.db")
+    store = open_store(home / ".batch" / "batch.db")
     request = '{"messages":[{"role":"user","content":"hello"}]}'
     first = time.time_ns() // 1_000_000 - 10 * count
     ids = [f"{first + number:012x}{number:08x}" for number in range(count)]
@@ -56,11 +57,11 @@ def fill(home: Path, count: int) -> float:
         triggers = transaction.execute("select name, sql from sqlite_master where type='trigger' and tbl_name='job'").fetchall()
         for name, _ in triggers:
             transaction.execute(f"drop trigger {name}")
-        transaction._conn.executemany(
+        transaction.execute_many(
             "insert into task (id, queue, data, priority) values (?,?,?,0.0)",
             ((number + 1, KINDS[number % 3], message_for(id)) for number, id in enumerate(ids)),
         )
-        transaction._conn.executemany(
+        transaction.execute_many(
             "insert into job (id, kind, task, state, origin, priority, request, message, created_at) "
             "values (?,?,'chat','queued','inbox',0,?,?,?)",
             ((id, KINDS[number % 3], request, number + 1, time.time()) for number, id in enumerate(ids)),
@@ -81,10 +82,10 @@ def costs(store: Store, count: int = 300) -> dict[str, float]:
     for draft in drafts:
         store.submit(draft)
     marks.append(time.process_time())
-    taken = [job.id for _ in drafts if (job := store.take(Kind.VLM))]
+    taken = [lease for _ in drafts for lease in store.take(Kind.VLM, "w1")]
     marks.append(time.process_time())
-    for id in taken:
-        store.end(id, State.DONE, result="{}")
+    for lease in taken:
+        store.end([Ending(lease, State.DONE, "{}")])
     marks.append(time.process_time())
     return {name: 1000 * (marks[at + 1] - marks[at]) / count for at, name in enumerate(("submit", "take", "end"))}
 
@@ -216,7 +217,7 @@ def measure(jobs: int, rounds: int) -> dict[str, float]:
         for count, home in homes.items():
             home.mkdir()
             figures[f"filling {count:,}, seconds"] = fill(home, count)
-        stores = {count: Store(home / ".batch" / "batch.db") for count, home in homes.items()}
+        stores = {count: open_store(home / ".batch" / "batch.db") for count, home in homes.items()}
         found: dict[tuple[int, str], list[float]] = {}
         for _ in range(rounds):
             for count, store in stores.items():

@@ -23,7 +23,7 @@ import pytest
 from batch import retention
 from batch.queue.channel import socket_path
 from batch.queue.jobs import Draft, Kind, Origin, Priority, State, new_id
-from batch.queue.store import Store
+from batch.queue.open_store import open_store
 from drill_home import (
     Outbox,
     alive,
@@ -39,6 +39,7 @@ from drill_home import (
     worker_pid,
     worker_pids,
 )
+from one_worker import OneWorker
 from payloads import payload
 from running_service import STARTER, RunningService, wait_until
 
@@ -409,7 +410,7 @@ def test_a_stream_of_the_real_model_at_a_fixed_seed_goes_on_where_it_stood(start
 
 
 def test_a_clock_that_jumps_neither_reorders_a_class_nor_loses_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = Store(tmp_path / "batch.db")
+    store = OneWorker(open_store(tmp_path / "batch.db"))
     clock = time.time()
     order = []
     for jump in (0, -86400 * 400, 86400 * 400, -5, 3600, 0):

@@ -28,13 +28,15 @@ from batch.folder.ledger import Ledger
 from batch.folder.ledger_retention import LedgerRetention
 from batch.payloads.chat import ChatResult, MessageDelta, Usage
 from batch.payloads.events import Delta, JobEvent
-from batch.queue import store as store_module
 from batch.queue.frames import End, TicketEvent
 from batch.queue.jobs import Draft, JobProgress, Kind, Origin, Priority, State
+from batch.queue.open_store import open_store
 from batch.queue.spool import Spool
+from batch.queue.sqlite import database
 from batch.queue.store import Store, message_for
 from batch.retention import sweep_lost, sweep_orphans
 from drill_home import opened
+from one_worker import OneWorker
 from payloads import payload
 from running_service import KINDS, RunningService, wait_until
 
@@ -113,9 +115,9 @@ def test_no_statement_walks_through_all_jobs_messages_or_files(tmp_path: Path, m
         return made[-1]
 
     path = tmp_path / ".batch" / "batch.db"
-    Store(path).close()
-    monkeypatch.setattr(store_module.sqlite3, "connect", connect)
-    store = Store(path)
+    OneWorker(open_store(path)).close()
+    monkeypatch.setattr(database.sqlite3, "connect", connect)
+    store = OneWorker(open_store(path))
     ledger = Ledger(store)
     spool = Spool(tmp_path / "spool")
     for waited in (True, False):
@@ -123,7 +125,7 @@ def test_no_statement_walks_through_all_jobs_messages_or_files(tmp_path: Path, m
     job = store.take(Kind.VLM)
     assert job is not None
     store.take_mates(job, 8)
-    store.waiting(Kind.VLM)
+    store.is_waiting(Kind.VLM, -1.0)
     store.checkpoint(job.id, 1, "{}")
     store.checkpoints(job.id)
     store.progress(job.id, JobProgress(1))
@@ -143,7 +145,7 @@ def test_no_statement_walks_through_all_jobs_messages_or_files(tmp_path: Path, m
     store.find(other.id[:19])
     for filters in ({}, {"kind": Kind.STT}, {"state": State.QUEUED}, {"origin": Origin.CLI}):
         store.jobs(**filters)  # type: ignore[arg-type]
-    store.tally(), store.today(), store.queued(Kind.VLM, 0), store.notes()
+    store.tally(), store.today(), store.notes()
     store.expire(Origin.HTTP, time.time())
     sweep_orphans(store, spool), sweep_lost(store, spool)
     store.vacuum()
@@ -187,7 +189,7 @@ def _is_slice(sql: str, detail: str) -> bool:
 
 
 def test_a_full_queue_costs_a_caller_no_more_than_a_short_one(tmp_path: Path) -> None:
-    few, many = Store(tmp_path / "few.db"), Store(tmp_path / "many.db")
+    few, many = OneWorker(open_store(tmp_path / "few.db")), OneWorker(open_store(tmp_path / "many.db"))
     fill(few, 1000)
     fill(many, JOBS)
     spent: dict[Store, list[float]] = {few: [], many: []}
@@ -204,7 +206,7 @@ def test_a_full_queue_costs_a_caller_no_more_than_a_short_one(tmp_path: Path) ->
 def test_status_and_jobs_read_no_more_of_a_full_queue_than_of_a_short_one(tmp_path: Path) -> None:
     figures = []
     for home, count in ((tmp_path / "few", 1000), (tmp_path / "many", JOBS)):
-        store = Store(home / ".batch" / "batch.db")
+        store = OneWorker(open_store(home / ".batch" / "batch.db"))
         fill(store, count)
         ended(store, 3)
 
@@ -220,7 +222,7 @@ def test_status_and_jobs_read_no_more_of_a_full_queue_than_of_a_short_one(tmp_pa
 
 
 def test_rows_kept_for_ever_do_not_slow_the_status(tmp_path: Path) -> None:
-    store = Store(tmp_path / ".batch" / "batch.db")
+    store = OneWorker(open_store(tmp_path / ".batch" / "batch.db"))
     fill(store, JOBS)
     with store.transaction() as transaction:
         transaction.execute("delete from task")
@@ -236,7 +238,7 @@ def test_rows_kept_for_ever_do_not_slow_the_status(tmp_path: Path) -> None:
 
 def test_retention_gives_back_rows_payloads_and_the_space_in_the_database_file(tmp_path: Path) -> None:
     path = tmp_path / "batch.db"
-    store, spool = Store(path), Spool(tmp_path / "spool")
+    store, spool = OneWorker(open_store(path)), Spool(tmp_path / "spool")
     for number in range(400):
         sha256 = spool.keep(f"payload {number}".encode())
         store.submit(draft(waited=True, blobs=(sha256,)))
@@ -261,19 +263,19 @@ def test_retention_gives_back_rows_payloads_and_the_space_in_the_database_file(t
 
 def test_a_long_reader_makes_the_write_ahead_log_grow_only_while_it_reads(tmp_path: Path) -> None:
     path, log = tmp_path / "batch.db", tmp_path / "batch.db-wal"
-    store = Store(path)
+    store = OneWorker(open_store(path))
     big = json.dumps("r" * 100_000)
     ended(store, 10)
     with contextlib.closing(sqlite3.connect(path)) as reader:
         reader.execute("begin")
         reader.execute("select count(*) from job").fetchone()
         ended(store, 600, result=big)
-        assert log.stat().st_size > 1.5 * store_module._WAL_BYTES, "the reader keeps the log from being taken over"
+        assert log.stat().st_size > 1.5 * database.MAX_KEPT_WAL_BYTES, "the reader keeps the log from being taken over"
         reader.execute("rollback")
     # It is cut once a checkpoint got to its end and the next write begins it anew.
     ended(store, 200, result=big)
     ended(store, 50)
-    assert log.stat().st_size <= 1.1 * store_module._WAL_BYTES
+    assert log.stat().st_size <= 1.1 * database.MAX_KEPT_WAL_BYTES
     store.close()
 
 

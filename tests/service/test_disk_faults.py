@@ -19,8 +19,8 @@ import pytest
 
 from batch.errors import DiskFull
 from batch.queue.jobs import Kind, State
+from batch.queue.open_store import open_store
 from batch.queue.spool import Spool
-from batch.queue.store import Store
 from drill_disk import SmallDisk, allow_writes, mounting, refuse_writes
 from drill_home import Outbox, chat_draft, content, drop, embed_draft, opened, sound, state, submit, worker_pid
 from running_service import RunningService, wait_until
@@ -52,9 +52,9 @@ def bulk_job(service: SmallDisk, words: int) -> str:
     """Queue a chat of `words` words, 50 ms each, from a process that sees the service's disk; wait until it runs."""
     script = (
         "import sys; from pathlib import Path\n"
-        "from batch.queue.store import Store; from batch.queue.channel import Waker\n"
+        "from batch.queue.open_store import open_store; from batch.queue.channel import Waker\n"
         "from batch.queue.jobs import *; from batch.payloads.chat import *\n"
-        "state = Path(sys.argv[1]) / '.batch'; store = Store(state / 'batch.db')\n"
+        "state = Path(sys.argv[1]) / '.batch'; store = open_store(state / 'batch.db')\n"
         "words = [Message(role='user', content='word ' * int(sys.argv[2]))]\n"
         "asked = ChatPayload(messages=words, generation=GenerationParams(seed=50))\n"
         "draft = Draft(asked, Origin.BATCH, Priority.BATCH)\n"
@@ -124,8 +124,8 @@ def test_a_stop_signal_with_the_disk_full_still_ends_the_service_and_loses_nothi
         shutil.copytree(kept, copy, ignore=lambda _, names: [n for n in names if n in ("run", "spool")])
     finally:
         os.close(held)
-    store = Store(copy / "batch.db")
-    store.recover(Kind.VLM, 3)
+    store = open_store(copy / "batch.db")
+    store.recover(Kind.VLM, "w2", 3)
     job = store.job(bulk)
     store.close()
     assert job is not None and job.state is State.QUEUED
@@ -343,7 +343,7 @@ def test_what_the_source_of_a_payload_raises_is_not_the_disks_fault(tmp_path: Pa
 
 
 def test_a_database_that_may_not_grow_says_disk_full_and_keeps_what_it_has(tmp_path: Path) -> None:
-    store = Store(tmp_path / "batch.db")
+    store = open_store(tmp_path / "batch.db")
     store.submit(embed_draft("accepted"))
     pages = store.read("pragma page_count")[0][0]
     store.read(f"pragma max_page_count={pages}")
@@ -354,12 +354,12 @@ def test_a_database_that_may_not_grow_says_disk_full_and_keeps_what_it_has(tmp_p
     assert held == store.read("select count(*) from task")[0][0], "row and message, or neither"
     store.read("pragma max_page_count=1000000")
     store.submit(embed_draft("there is space again"))
-    assert store.take(Kind.EMBEDDING) is not None
+    assert store.take(Kind.EMBEDDING, "w1")
     store.close()
 
 
 def test_a_database_on_a_read_only_disk_says_so(tmp_path: Path) -> None:
-    store = Store(tmp_path / "batch.db")
+    store = open_store(tmp_path / "batch.db")
     store._conn.execute("pragma query_only=on")
     with pytest.raises(DiskFull, match=r"batch\.db cannot be read or written"):
         store.submit(embed_draft("x"))
@@ -367,7 +367,7 @@ def test_a_database_on_a_read_only_disk_says_so(tmp_path: Path) -> None:
 
 
 def test_other_errors_of_the_database_stay_what_they_are(tmp_path: Path) -> None:
-    store = Store(tmp_path / "batch.db")
+    store = open_store(tmp_path / "batch.db")
     with pytest.raises(sqlite3.OperationalError, match="no such table"), store.transaction() as transaction:
         transaction.execute("select * from nowhere")
     store.close()

@@ -15,10 +15,11 @@ import pytest
 from batch import supervisor
 from batch.cli import app
 from batch.errors import DiskFull
-from batch.queue.database_schema import VERSION
 from batch.queue.hub import Hub
 from batch.queue.jobs import Draft, Kind, Origin, Priority
+from batch.queue.open_store import open_store
 from batch.queue.spool import Spool
+from batch.queue.sqlite.schema import VERSION
 from batch.queue.store import Store
 from batch.settings import Settings
 from batch.supervisor import Supervisor
@@ -49,7 +50,7 @@ def test_a_note_that_a_full_disk_did_not_take_is_written_once_there_is_space(
                 await asyncio.sleep(0.01)
 
     async def play() -> None:
-        store = Store(tmp_path / ".batch" / "batch.db")
+        store = open_store(tmp_path / ".batch" / "batch.db")
         hub = Hub(store, Spool(tmp_path / "spool"), tmp_path / ".batch")
         noting = asyncio.create_task(Supervisor(Settings(home=tmp_path))._note_models(store, hub))
         hub.models.update(Kind.VLM, status="ready", pid=4711)
@@ -109,7 +110,7 @@ COMMANDS = [
 def newer(home: Path) -> str:
     """A home whose database this batch is too old for; returns the id of a job in it."""
     path = home / ".batch" / "batch.db"
-    store = Store(path)
+    store = open_store(path)
     draft = Draft(payload("chat"), Origin.CLI, Priority.BATCH)
     store.submit(draft)
     store.close()

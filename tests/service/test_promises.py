@@ -21,8 +21,8 @@ from batch.api.app import create_app
 from batch.payloads.model_info import ChatModelInfo
 from batch.queue.hub import Hub
 from batch.queue.jobs import Draft, Kind, Origin, Priority, State
+from batch.queue.open_store import open_store
 from batch.queue.spool import Spool
-from batch.queue.store import Store
 from batch.settings import Settings
 from drill_home import opened, state, submit
 from paths import DATA, ROOT
@@ -85,7 +85,7 @@ def test_a_photo_s_jpeg_in_a_data_url_is_seen(service: RunningService) -> None:
 @pytest.mark.parametrize("kind", list(Kind))
 def test_while_a_model_loads_health_and_models_are_503_with_llama_servers_body(tmp_path: Path, kind: Kind) -> None:
     async def play() -> None:
-        store = Store(tmp_path / ".batch" / "batch.db")
+        store = open_store(tmp_path / ".batch" / "batch.db")
         hub = Hub(store, Spool(tmp_path / "spool"), tmp_path / ".batch")
         transport = httpx.ASGITransport(create_app(kind, hub, Settings(home=tmp_path)))
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
@@ -121,7 +121,7 @@ def test_a_job_that_waits_for_a_missing_model_is_done_once_its_file_is_put_there
 
 
 def test_batch_status_loads_no_model_library_no_web_framework_and_no_settings(tmp_path: Path) -> None:
-    Store(tmp_path / ".batch" / "batch.db").close()
+    open_store(tmp_path / ".batch" / "batch.db").close()
     found = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "batch", "status", "--home", str(tmp_path)],
         capture_output=True,

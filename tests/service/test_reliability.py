@@ -185,7 +185,7 @@ def test_a_cancelled_running_job_stops_and_is_kept_as_cancelled(start_service: S
     service = start_service().ready()
     job = submit(service, "w " * 500, pause_ms=200)
     wait_until(lambda: running(service), "it runs")
-    assert "stops at its next unit" in service.command("cancel", job).stdout
+    assert "stopping at its next yield point" in service.command("cancel", job).stdout
     wait_until(lambda: jobs(service)[0]["state"] == "cancelled", "cancelled")
 
 
@@ -292,9 +292,9 @@ def submit(service: RunningService, text: str, *, pause_ms: int = 0) -> str:
     """A bulk chat, put into the queue from another process, as the folder and `batch submit` do."""
     script = (
         "import sys; from pathlib import Path\n"
-        "from batch.queue.store import Store; from batch.queue.channel import Waker\n"
+        "from batch.queue.open_store import open_store; from batch.queue.channel import Waker\n"
         "from batch.queue.jobs import *; from batch.payloads.job_payload import decode_payload\n"
-        "state = Path(sys.argv[1]) / '.batch'; store = Store(state / 'batch.db')\n"
+        "state = Path(sys.argv[1]) / '.batch'; store = open_store(state / 'batch.db')\n"
         "d = Draft(decode_payload('chat', sys.argv[2]), Origin.CLI, Priority.BATCH)\n"
         "store.submit(d, durable=True); Waker(state).wake(Kind.VLM); print(d.id)\n"
     )

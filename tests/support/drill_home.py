@@ -15,6 +15,7 @@ from PIL import Image
 
 from batch.queue.channel import Waker
 from batch.queue.jobs import Draft, Kind, Origin, Priority, State
+from batch.queue.open_store import open_store
 from batch.queue.spool import Spool
 from batch.queue.store import Store
 from batch.retention import sweep_lost, sweep_orphans
@@ -63,7 +64,7 @@ def drop(service: RunningService, name: str, data: bytes) -> None:
 @contextlib.contextmanager
 def opened(service: RunningService) -> Iterator[Store]:
     """The service's database, from this process."""
-    store = Store(service.home / ".batch" / "batch.db")
+    store = open_store(service.home / ".batch" / "batch.db")
     try:
         yield store
     finally:

@@ -27,9 +27,10 @@ from batch.payloads.speech import TranscriptionResult, TranscriptSegment
 from batch.queue.frames import End
 from batch.queue.hub import Hub
 from batch.queue.jobs import Job, Kind, State
+from batch.queue.open_store import open_store
 from batch.queue.spool import Spool
-from batch.queue.store import Store
 from batch.settings import Settings
+from one_worker import OneWorker
 
 INFO = {Kind.VLM: ChatModelInfo, Kind.EMBEDDING: EmbeddingModelInfo, Kind.STT: SpeechModelInfo}
 FACTS = {Kind.VLM: "eyes-1", Kind.EMBEDDING: "vectors-1", Kind.STT: "ears-1"}
@@ -120,7 +121,7 @@ class Stage:
             outbox=outbox,  # type: ignore[arg-type]
         )
         self.inbox, self.outbox = self.settings.inbox_dir, self.settings.outbox_dir
-        self.store = Store(self.settings.database)
+        self.reopen_store()
         self.spool = Spool(self.settings.state_dir / "spool")
         self.hub = Hub(self.store, self.spool, self.settings.state_dir)
         for kind, name in FACTS.items():
@@ -130,20 +131,25 @@ class Stage:
         self.deaf = False
         """Workers end jobs without telling the hub."""
 
+    def reopen_store(self) -> None:
+        """As the next start does."""
+        self.store = open_store(self.settings.database)
+        self.worker = OneWorker(self.store)
+
     def work(self, most: int = 1_000_000) -> int:
         """Run what is queued, as the three workers would; returns how many jobs ran."""
         count = 0
         for kind in Kind:
-            while count < most and (job := self.store.take(kind)):
+            while count < most and (job := self.worker.take(kind)):
                 count += 1
                 self.ran.append(job)
                 try:
                     result = msgspec.json.encode(answer(job, self.spool)).decode()
                     state = State.DONE
-                    self.store.end(job.id, state, result=result)
+                    self.worker.end(job.id, state, result=result)
                 except BatchError as error:
                     state = State.FAILED
-                    self.store.end(job.id, state, error=error.record())
+                    self.worker.end(job.id, state, error=error.record())
                 if not self.deaf:
                     self.hub.receive(kind, End(job=job.id, state=state))
         return count

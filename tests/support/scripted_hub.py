@@ -22,6 +22,7 @@ from batch.payloads.questions import ANSWER_TYPES, ApplyTemplate, CountTokens, Q
 from batch.queue.frames import End, JobEnded, TicketEvent
 from batch.queue.jobs import Draft, Kind, State
 from batch.queue.model_state import ModelState
+from batch.queue.open_store import open_store
 from batch.queue.spool import Spool
 from batch.queue.store import Store
 
@@ -131,7 +132,7 @@ class ScriptedHub:
     def store(self) -> Store:
         """A database of its own, for routes that store what they answer."""
         folder = tempfile.TemporaryDirectory()
-        store = Store(Path(folder.name) / "batch.db")
+        store = open_store(Path(folder.name) / "batch.db")
         weakref.finalize(self, store.close)
         weakref.finalize(self, folder.cleanup)
         return store

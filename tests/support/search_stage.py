@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from batch.media.kind import MediaKind
-from batch.queue.store import Store
+from batch.queue.open_store import open_store
 from batch.search.documents import IndexedContent, Moment
 from batch.search.index_reader import IndexReader
 from batch.search.index_writer import IndexWriter, PreparedContent
@@ -35,7 +35,7 @@ class SearchStage:
     """An index, and searches in it."""
 
     def __init__(self, folder: Path) -> None:
-        self.store = Store(folder / "batch.db")
+        self.store = open_store(folder / "batch.db")
         self.reader = IndexReader(self.store)
         self.writer = IndexWriter()
         self.searcher = Searcher()

@@ -13,7 +13,7 @@ from batch.errors import BadRequest, BatchError, NotFound, WorkerDied
 
 def test_every_error_has_a_sentence_of_its_own_also_without_docstrings() -> None:
     code = (
-        "import json; from batch import errors; from batch.queue import database_schema\n"
+        "import json; from batch import errors; from batch.queue.sqlite import schema\n"
         "classes = [errors.BatchError]\n"
         "for c in classes: classes += c.__subclasses__()\n"
         "print(json.dumps({c.__name__: c().message for c in classes}))"

@@ -13,11 +13,13 @@ from batch.folder.ledger import Ledger
 from batch.folder.ledger_retention import LedgerRetention
 from batch.queue.hub import Hub
 from batch.queue.jobs import Draft, Kind, Origin, Priority, State
+from batch.queue.open_store import open_store
 from batch.queue.spool import Spool
 from batch.queue.store import Store
 from batch.retention import Retention, deadlines, forget
 from batch.settings import Settings
 from folder_stage import staged
+from one_worker import OneWorker
 from payloads import payload
 
 DAYS = {Origin.HTTP: 1.0, Origin.BATCH: 2.0, Origin.INBOX: 4.0, Origin.CLI: 8.0}
@@ -45,7 +47,7 @@ def test_each_door_s_jobs_are_kept_for_its_own_days(tmp_path: Path) -> None:
     assert {origin: round((now - at) / 86400, 3) for origin, at in found.items()} == DAYS
     assert Origin.INBOX not in deadlines(settings_of(tmp_path, {**DAYS, Origin.INBOX: 0.0})), "0 is for ever"
 
-    store = Store(tmp_path / ".batch" / "batch.db")
+    store = OneWorker(open_store(tmp_path / ".batch" / "batch.db"))
     kept = {ended(store, origin, days - 0.5) for origin, days in DAYS.items()}
     for origin, days in DAYS.items():
         ended(store, origin, days + 0.5)
@@ -115,7 +117,7 @@ def test_a_file_that_left_the_inbox_is_forgotten_with_its_job_and_one_that_lies_
 
 
 def test_the_service_forgets_files_by_the_inbox_s_days_only(tmp_path: Path) -> None:
-    store = Store(tmp_path / ".batch" / "batch.db")
+    store = OneWorker(open_store(tmp_path / ".batch" / "batch.db"))
     Ledger(store)
 
     def put(count: int) -> None:

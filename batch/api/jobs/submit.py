@@ -16,8 +16,8 @@ from batch.api.http.content_digest import digest
 from batch.api.jobs.answer_ids import follow_job
 from batch.errors import BadRequest
 from batch.queue.hub import Hub
-from batch.queue.idempotency import Key
 from batch.queue.jobs import Draft
+from batch.queue.store import Key
 from batch.queue.ticket import Ticket
 
 KEY_HEADER = "idempotency-key"

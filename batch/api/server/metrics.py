@@ -19,7 +19,6 @@ from batch.payloads.questions import EngineMetrics, ReadEngineMetrics
 from batch.queue.frames import JobEnded
 from batch.queue.hub import Hub
 from batch.queue.jobs import Job, Kind, UnreadableJob
-from batch.queue.store import Store
 
 router = APIRouter()
 logger = logging.getLogger("batch.api")
@@ -70,7 +69,7 @@ class EndedJobCounter:
                 self.metrics.ended(row.state, row.origin, wait=wait, latency=latency, result=_result(row))
 
     def _rows(self, jobs: list[str]) -> list[Job]:
-        with contextlib.closing(Store(self._hub.store.path, create=False, readonly=True)) as store:
+        with contextlib.closing(self._hub.store.open_reader()) as store:
             return [row for job in jobs if (row := store.job(job)) is not None]
 
 

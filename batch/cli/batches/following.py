@@ -24,7 +24,7 @@ def follow_batches(store: Store, ids: Sequence[str]) -> list[Batch]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     batches = BatchStore(store)
-    home = str(store.path.parent.parent)
+    home = str(store.home)
     again = f"The batch goes on once it runs: `batch wait {' '.join(ids[:3])}{' …' if len(ids) > 3 else ''}` shows it."
     ended: dict[str, Batch] = {}
     next_check = 0.0

@@ -53,7 +53,7 @@ def add_command(
         raise BadRequest(f"--purpose should be one of {', '.join(known)}, not {purpose}.")
     added = []
     with open_store(home) as store:
-        spool = Spool(store.path.parent / "spool")
+        spool = Spool(store.home / ".batch" / "spool")
         for path in files:
             with path.open("rb") as source:
                 sha256, size = spool.keep_file(source, durable=True)

@@ -15,7 +15,7 @@ from batch.cli.jobs.filters import ErrorText, Folder, Kinds, Origins, Since, Sta
 from batch.cli.output import print_error, print_json, print_line
 from batch.errors import BatchError, Conflict
 from batch.queue.channel import Waker, give_notice
-from batch.queue.job_filter import JobFilter, count_jobs, matching_ids
+from batch.queue.job_filter import JobFilter
 from batch.queue.jobs import Job, State
 from batch.queue.store import Store
 
@@ -118,7 +118,7 @@ def _outcomes(
 ) -> Iterator[tuple[str, str, bool]]:
     """(job, what was done or why not, whether it was done), one after the other."""
     with _Notices(home) as notices:
-        for id in ids if ids else matching_ids(store, wanted):
+        for id in ids if ids else store.ids_matching(wanted):
             try:
                 job = store.find(id)
                 outcome = act(store, job)
@@ -134,7 +134,7 @@ def _outcomes(
 
 
 def _report_plan(store: Store, ids: list[str] | None, wanted: JobFilter, word: str, as_json: bool) -> None:
-    number = len([store.find(id) for id in ids]) if ids else count_jobs(store, wanted)
+    number = len([store.find(id) for id in ids]) if ids else store.count_matching(wanted)
     if as_json:
         print_json({"matching": number})
     else:

@@ -11,7 +11,6 @@ from batch.cli.home import Home, open_store
 from batch.cli.jobs.description import describe_payload, describe_result, job_document, job_summary
 from batch.cli.jobs.filters import ErrorText, Folder, Kinds, Origins, Since, States, job_filter
 from batch.cli.output import duration, moment, print_json, print_line, print_table, safe_text, short_moment
-from batch.queue.job_filter import newest_jobs
 from batch.queue.jobs import Job
 
 
@@ -30,7 +29,7 @@ def jobs(
     """List jobs, the newest first."""
     wanted = job_filter(state, kind, origin, folder, error, since)
     with open_store(home, readonly=True) as store:
-        listed = newest_jobs(store, wanted, limit)
+        listed = store.newest_matching(wanted, limit)
     if as_json:
         print_json([job_summary(job) for job in listed])
         return

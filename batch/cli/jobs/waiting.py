@@ -15,6 +15,7 @@ from batch.cli.exit_status import ExitStatus
 from batch.cli.home import Home, open_store, service_note
 from batch.cli.jobs.description import full_result, job_summary
 from batch.cli.output import print_error, print_json, print_line, print_text, safe_line, terminal
+from batch.errors import NotFound
 from batch.queue.jobs import Job, State
 from batch.queue.store import Store
 
@@ -84,7 +85,7 @@ def wait_for_jobs(store: Store, jobs: Sequence[tuple[str, str]]) -> list[Job]:
     """
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    home = str(store.path.parent.parent)
+    home = str(store.home)
     again = f"The jobs are queued: `batch wait {' '.join(id for id, _ in jobs[:3])}{' …' if len(jobs) > 3 else ''}` goes on."
     ended: dict[str, Job] = {}
     bars = Progress(
@@ -100,9 +101,11 @@ def wait_for_jobs(store: Store, jobs: Sequence[tuple[str, str]]) -> list[Job]:
         tasks = {id: bars.add_task(safe_line(label)[-40:], total=1.0, state="queued") for id, label in jobs}
         while True:
             for id in tasks:
-                job = store.job(id) if id not in ended else None
-                if job is None:
+                if id in ended:
                     continue
+                job = store.job(id)
+                if job is None:
+                    raise NotFound(f"Job {id} is gone: it ended, and its time to be kept is over (retention.*).")
                 progress = job.progress
                 share = progress.done / progress.total if progress and progress.total else 0.0
                 bars.update(tasks[id], completed=1.0 if job.state.ended else share, state=str(job.state))

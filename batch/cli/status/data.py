@@ -13,8 +13,8 @@ from batch.cli.home import database_of
 from batch.cpu_sharing import alive
 from batch.folder.file_counts import FileCounts, count_files
 from batch.queue.jobs import Job, Kind, Priority, State
+from batch.queue.open_store import open_store
 from batch.queue.pauses import Pause
-from batch.queue.store import Store
 
 _CLASSES = {
     int(Priority.CALLER): "interactive",
@@ -29,7 +29,7 @@ def gather(home: Path | None) -> dict[str, Any]:
     path = database_of(home)
     if not path.exists():
         return _shape({}, {}, [], [], {}, FileCounts(), path)
-    store = Store(path, readonly=True)
+    store = open_store(path, readonly=True)
     try:
         notes = store.notes()
         service = notes.get("service") or {}

@@ -15,6 +15,7 @@ from batch.cli.home import database_of
 from batch.cli.output import print_line, safe_line, short_moment, terminal
 from batch.cli.status.data import gather
 from batch.cli.status.view import inbox_line, problem_lines, running_text, status_table, title
+from batch.queue.open_store import open_store
 from batch.queue.store import Store
 
 _MAX_FAILURES = 5
@@ -93,7 +94,7 @@ def _last_failures(home: Path | None) -> list[str]:
         return []
     rows: list[tuple[float, str, str | None]] = []
     try:
-        with closing(Store(path, readonly=True)) as store:
+        with closing(open_store(path, readonly=True)) as store:
             for kind in {row[0] for row in store.tally()}:
                 rows += store.read(_FAILED_JOBS, (kind, _MAX_FAILURES))
             rows += [(when, path.decode("utf-8", "replace"), why) for when, path, why in _failed_files(store)]

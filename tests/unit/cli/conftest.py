@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from batch.cli import app
-from batch.queue.store import Store
+from batch.queue.open_store import open_store
 from run_batch import Outcome, RunBatch
 
 
@@ -17,7 +17,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home in which a service has run, and which is the current folder."""
     home = tmp_path / "home"
     (home / "inbox").mkdir(parents=True)
-    Store(home / ".batch" / "batch.db").close()
+    open_store(home / ".batch" / "batch.db").close()
     monkeypatch.chdir(home)
     monkeypatch.delenv("BATCH_HOME", raising=False)
     return home

@@ -24,18 +24,19 @@ from batch.payloads.embedding import EmbeddingPayload
 from batch.payloads.json_text import encode
 from batch.payloads.speech import TranscriptionPayload
 from batch.queue.jobs import Draft, Kind, Origin, Priority, State
-from batch.queue.store import Store
+from batch.queue.open_store import open_store
+from one_worker import OneWorker
 from run_batch import RunBatch
 
 STEERING = "a\x1b[2Jb\x9b31mc\u202etxt.exe\u2066\u200b"
 """Control sequences, C1 and turned text, as a file may be called and a model may say."""
 
 
-def store_of(home: Path) -> Store:
-    return Store(home / ".batch" / "batch.db")
+def store_of(home: Path) -> OneWorker:
+    return OneWorker(open_store(home / ".batch" / "batch.db"))
 
 
-def caption_job(store: Store, source: str = "trip/a.jpg", *, state: State | None = None, text: str = "a red circle") -> str:
+def caption_job(store: OneWorker, source: str = "trip/a.jpg", *, state: State | None = None, text: str = "a red circle") -> str:
     draft = Draft(
         ChatPayload(
             messages=[Message(role="user", content=[ImagePart(blob="ab" * 32), TextPart(text="Describe this image.")])]

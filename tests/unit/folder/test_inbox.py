@@ -23,7 +23,7 @@ from batch.folder.ledger import Ledger
 from batch.payloads.chat import ChatResult
 from batch.queue.frames import End
 from batch.queue.jobs import Kind, State
-from batch.queue.store import Store
+from batch.queue.open_store import open_store
 from folder_stage import Stage, answer, caption, picture, sound, staged
 from payloads import as_dict
 
@@ -470,7 +470,7 @@ def test_ten_thousand_files_at_once_are_accepted_in_chunks_without_freezing_the_
             Ledger.accept = real  # type: ignore[method-assign]
             await stage.folder.stop()
             await stage.hub.close()
-        assert count_files(stage.store).waiting == 10_000 == stage.store.queued(Kind.EMBEDDING, 0)
+        assert count_files(stage.store).waiting == 10_000 == stage.store.queue_size(Kind.EMBEDDING)
         stage.store.close()
         assert max(chunks) <= inbox_module.MAX_CHUNK_FILES and len(chunks) >= 50
         assert worst < 5.0, worst  # a busy machine's; in one go it would be several times that
@@ -502,7 +502,7 @@ def test_with_the_disk_full_the_inbox_waits_and_goes_on_later(tmp_path: Path, mo
 
 
 def test_a_million_rows_are_counted_at_no_cost(tmp_path: Path) -> None:
-    store = Store(tmp_path / "db" / "batch.db")
+    store = open_store(tmp_path / "db" / "batch.db")
     assert count_files(store) == FileCounts(waiting=0, done=0, failed=0, linked=0)
     Ledger(store)
     with store.transaction() as transaction:

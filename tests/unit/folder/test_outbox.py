@@ -24,7 +24,6 @@ from batch.folder.outbox.outbox import Outbox
 from batch.folder.outbox.result_document import json_text
 from batch.queue.frames import End
 from batch.queue.jobs import Kind, State
-from batch.queue.store import Store
 from folder_stage import Stage, picture, sound, staged
 
 SCHEMA = json.loads((Path(batch.__file__).parent / "data" / "outbox.schema.json").read_text())
@@ -149,7 +148,7 @@ def settle(stage: Stage, drops: dict[str, bytes]) -> Ledger:
 
     asyncio.run(play())
     stage.store.close()
-    stage.store = Store(stage.settings.database)
+    stage.reopen_store()
     while stage.work():
         pass
     return Ledger(stage.store)

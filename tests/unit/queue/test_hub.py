@@ -21,11 +21,11 @@ from batch.payloads.speech import TranscriptionResult
 from batch.queue.channel import socket_path
 from batch.queue.frames import Answered, Hello, Ready, WorkerFrame
 from batch.queue.hub import Hub
-from batch.queue.idempotency import Key
 from batch.queue.jobs import Draft, Kind, Origin, Priority, State
+from batch.queue.open_store import open_store
 from batch.queue.retry_after import ServiceTimeEstimate
 from batch.queue.spool import Spool
-from batch.queue.store import Store
+from batch.queue.store import Key
 from batch.workers.fake_engine import WeightlessEngine
 from payloads import payload
 from scripted_work import ScriptedWork
@@ -83,7 +83,7 @@ def test_the_weightless_engine_reads_large_embedding_calls_from_the_spool(tmp_pa
 
 @contextlib.asynccontextmanager
 async def open_hub(folder: Path) -> AsyncIterator[Hub]:
-    store = Store(folder / "batch.db")
+    store = open_store(folder / "batch.db")
     hub = Hub(store, Spool(folder / "spool"), folder)
     await hub.start()
     try:
@@ -173,7 +173,7 @@ def test_callers_that_wait_when_their_model_fails_are_told_so(tmp_path: Path) ->
         return Draft(payload("transcribe"), Origin.HTTP, Priority.CALLER, waited=True)
 
     async def play() -> None:
-        store = Store(tmp_path / "state.db")
+        store = open_store(tmp_path / "state.db")
         hub = Hub(store, Spool(tmp_path / "spool"), tmp_path)
         await hub.start()
         try:

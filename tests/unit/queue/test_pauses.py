@@ -10,20 +10,21 @@ import pytest
 
 from batch.payloads.embedding import EmbeddingPayload
 from batch.queue.jobs import Draft, Kind, Origin, Priority
+from batch.queue.open_store import open_store
 from batch.queue.pauses import Pause, open_ranges
-from batch.queue.store import Store
+from one_worker import OneWorker
 
 INBOX = Pause(Kind.EMBEDDING, Priority.INBOX)
 BATCH = Pause(Kind.EMBEDDING, Priority.BATCH)
 
 
-def submit(store: Store, priority: Priority) -> str:
+def submit(store: OneWorker, priority: Priority) -> str:
     draft = Draft(EmbeddingPayload(inputs=["x"]), Origin.CLI, priority)
     store.submit(draft)
     return draft.id
 
 
-def taken(store: Store) -> list[str]:
+def taken(store: OneWorker) -> list[str]:
     jobs = []
     while job := store.take(Kind.EMBEDDING):
         jobs.append(job.id)
@@ -46,12 +47,12 @@ def test_the_open_ranges_leave_out_what_is_paused(floor: float, paused: list[flo
 
 
 def test_paused_classes_wait_and_interactive_requests_go_on(tmp_path: Path) -> None:
-    store = Store(tmp_path / ".batch" / "batch.db")
+    store = OneWorker(open_store(tmp_path / ".batch" / "batch.db"))
     inbox, batch, call = (submit(store, priority) for priority in (Priority.INBOX, Priority.BATCH, Priority.CALLER))
     store.pause([INBOX, BATCH])
-    assert store.waiting(Kind.EMBEDDING) and taken(store) == [call] and not store.waiting(Kind.EMBEDDING)
+    assert store.is_waiting(Kind.EMBEDDING) and taken(store) == [call] and not store.is_waiting(Kind.EMBEDDING)
     store.close()
-    store = Store(tmp_path / ".batch" / "batch.db")  # after a restart
+    store = OneWorker(open_store(tmp_path / ".batch" / "batch.db"))  # after a restart
     assert store.paused() == {INBOX, BATCH} and taken(store) == []
     store.resume([INBOX])
     assert taken(store) == [inbox]
@@ -61,7 +62,7 @@ def test_paused_classes_wait_and_interactive_requests_go_on(tmp_path: Path) -> N
 
 
 def test_other_models_are_not_paused(tmp_path: Path) -> None:
-    store = Store(tmp_path / ".batch" / "batch.db")
+    store = OneWorker(open_store(tmp_path / ".batch" / "batch.db"))
     job = submit(store, Priority.INBOX)
     store.pause([Pause(Kind.VLM, Priority.INBOX)])
     assert taken(store) == [job]
@@ -69,7 +70,7 @@ def test_other_models_are_not_paused(tmp_path: Path) -> None:
 
 
 def test_batch_mates_of_a_paused_class_are_not_claimed(tmp_path: Path) -> None:
-    store = Store(tmp_path / ".batch" / "batch.db")
+    store = OneWorker(open_store(tmp_path / ".batch" / "batch.db"))
     for _ in range(3):
         submit(store, Priority.INBOX)
     first = store.take(Kind.EMBEDDING)
@@ -82,7 +83,7 @@ def test_batch_mates_of_a_paused_class_are_not_claimed(tmp_path: Path) -> None:
 
 
 def test_a_look_past_a_million_paused_messages_costs_nothing(tmp_path: Path) -> None:
-    store = Store(tmp_path / ".batch" / "batch.db")
+    store = OneWorker(open_store(tmp_path / ".batch" / "batch.db"))
     with store.transaction() as transaction:
         transaction.execute(
             "with recursive n(i) as (select 1 union all select i + 1 from n where i < 300000) "
@@ -92,7 +93,7 @@ def test_a_look_past_a_million_paused_messages_costs_nothing(tmp_path: Path) -> 
     store.pause([BATCH])
     started = time.process_time()
     for _ in range(100):
-        assert store.waiting(Kind.EMBEDDING)
+        assert store.is_waiting(Kind.EMBEDDING)
     assert time.process_time() - started < 0.2
     assert taken(store) == [inbox]
     store.close()

@@ -17,7 +17,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from batch.errors import Conflict, NotFound
 from batch.queue.jobs import TRANSITIONS, Draft, Kind, Origin, Priority, State
-from batch.queue.store import Store
+from batch.queue.open_store import open_store
+from one_worker import OneWorker
 from payloads import payload
 
 SCALE = int(os.environ.get("FUZZ_SCALE", "1"))
@@ -44,7 +45,7 @@ class Lives(RuleBasedStateMachine):
     @initialize()
     def open(self) -> None:
         self.folder = Path(tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
-        self.store = Store(self.folder / "batch.db")
+        self.store = OneWorker(open_store(self.folder / "batch.db"))
         self.model: dict[str, Expected] = {}
         self.claims: dict[Kind, list[str]] = {kind: [] for kind in Kind}
         self.places = 0
@@ -158,7 +159,7 @@ class Lives(RuleBasedStateMachine):
     @rule()
     def service_restarts(self) -> None:
         self.store.close()
-        self.store = Store(self.folder / "batch.db")
+        self.store.store = open_store(self.folder / "batch.db")
         gone = [e for e in self.model.values() if e.waited and e.state is State.QUEUED]
         assert self.store.abandon_waited() == len(gone)
         for mine in self.model.values():
@@ -256,9 +257,9 @@ def test_a_message_that_is_a_pickle_is_set_aside_and_never_loaded(tmp_path: Path
         def __reduce__(self) -> object:
             return os.mkdir, (str(tmp_path / "executed"),)
 
-    store = Store(tmp_path / "batch.db")
+    store = OneWorker(open_store(tmp_path / "batch.db"))
     ran: list[str] = []
-    huey = JobHuey(Kind.VLM, store, ran.append)
+    huey = JobHuey(Kind.VLM, store.store, "w1", ran.append)
     with sqlite3.connect(tmp_path / "batch.db") as stranger:
         for data in (pickle.dumps(Bomb()), pickle.dumps(Bomb(), 0), b"\x80", b'{"id":["x"]}'):
             stranger.execute("insert into task (queue, data, priority) values ('vlm', ?, 99)", (data,))
@@ -276,7 +277,7 @@ def test_a_message_that_is_a_pickle_is_set_aside_and_never_loaded(tmp_path: Path
 
 
 def test_unknown_jobs_are_not_found(tmp_path: Path) -> None:
-    store = Store(tmp_path / "batch.db")
+    store = OneWorker(open_store(tmp_path / "batch.db"))
     for act in (store.cancel, store.retry, store.find):
         with pytest.raises(NotFound):
             act("nobody")

@@ -11,15 +11,16 @@ from pathlib import Path
 import pytest
 
 from batch.errors import Conflict, NotFound
-from batch.queue.database_schema import VERSION, NewerDatabase
 from batch.queue.jobs import TRANSITIONS, Draft, Kind, Origin, Priority, State
-from batch.queue.store import Store
+from batch.queue.open_store import open_store
+from batch.queue.sqlite.schema import VERSION, NewerDatabase
+from one_worker import OneWorker
 from payloads import payload
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(tmp_path / "batch.db")
+def store(tmp_path: Path) -> Iterator[OneWorker]:
+    store = OneWorker(open_store(tmp_path / "batch.db"))
     yield store
     store.close()
 
@@ -34,21 +35,21 @@ def draft(
     return Draft(payload(task), Origin.HTTP if waited else Origin.INBOX, priority, blobs, waited=waited)
 
 
-def submitted(store: Store, *drafts: Draft) -> list[str]:
+def submitted(store: OneWorker, *drafts: Draft) -> list[str]:
     for one in drafts:
         store.submit(one)
     return [one.id for one in drafts]
 
 
-def messages(store: Store) -> int:
+def messages(store: OneWorker) -> int:
     return int(store.read("select count(*) from task")[0][0])
 
 
-def claims(store: Store) -> int:
+def claims(store: OneWorker) -> int:
     return int(store.read("select count(*) from claim")[0][0])
 
 
-def test_callers_go_before_batch_lines_before_the_inbox_and_each_class_is_first_in_first_out(store: Store) -> None:
+def test_callers_go_before_batch_lines_before_the_inbox_and_each_class_is_first_in_first_out(store: OneWorker) -> None:
     inbox = submitted(store, draft(), draft())
     batch = submitted(store, draft(Priority.BATCH), draft(Priority.BATCH))
     caller = submitted(store, draft(Priority.CALLER), draft(Priority.CALLER))
@@ -57,7 +58,7 @@ def test_callers_go_before_batch_lines_before_the_inbox_and_each_class_is_first_
     assert store.take(Kind.VLM) is None
 
 
-def test_a_taken_message_becomes_a_claim_and_ending_the_job_removes_it(store: Store) -> None:
+def test_a_taken_message_becomes_a_claim_and_ending_the_job_removes_it(store: OneWorker) -> None:
     (job,) = submitted(store, draft())
     taken = store.take(Kind.VLM)
     assert taken is not None and taken.state is State.RUNNING and taken.attempts == 1
@@ -69,7 +70,7 @@ def test_a_taken_message_becomes_a_claim_and_ending_the_job_removes_it(store: St
     assert not store.end(job, State.FAILED, error={"message": "late"}), "an ended job ends once"
 
 
-def test_a_job_left_by_a_dead_worker_returns_to_its_old_place_and_counts_an_attempt(store: Store) -> None:
+def test_a_job_left_by_a_dead_worker_returns_to_its_old_place_and_counts_an_attempt(store: OneWorker) -> None:
     first, second = submitted(store, draft(), draft())
     store.take(Kind.VLM)
     assert store.recover(Kind.VLM, limit=3) == [(first, State.QUEUED)]
@@ -78,7 +79,7 @@ def test_a_job_left_by_a_dead_worker_returns_to_its_old_place_and_counts_an_atte
     assert row is not None and row.attempts == 2
 
 
-def test_the_same_job_that_kills_its_worker_three_times_is_failed_and_kept_and_can_be_retried(store: Store) -> None:
+def test_the_same_job_that_kills_its_worker_three_times_is_failed_and_kept_and_can_be_retried(store: OneWorker) -> None:
     (job,) = submitted(store, draft())
     for _ in range(2):
         store.take(Kind.VLM)
@@ -92,7 +93,7 @@ def test_the_same_job_that_kills_its_worker_three_times_is_failed_and_kept_and_c
     assert again is not None and again.id == job and again.attempts == 1
 
 
-def test_putting_a_job_back_at_shutdown_counts_no_attempt(store: Store) -> None:
+def test_putting_a_job_back_at_shutdown_counts_no_attempt(store: OneWorker) -> None:
     (job,) = submitted(store, draft())
     store.take(Kind.VLM)
     store.put_back(job, count=False)
@@ -102,7 +103,7 @@ def test_putting_a_job_back_at_shutdown_counts_no_attempt(store: Store) -> None:
     assert messages(store) == 1, "putting back what is not claimed changes nothing"
 
 
-def test_cancelling_a_queued_job_removes_its_message_and_a_running_one_is_marked(store: Store) -> None:
+def test_cancelling_a_queued_job_removes_its_message_and_a_running_one_is_marked(store: OneWorker) -> None:
     queued, running = submitted(store, draft(), draft(Priority.CALLER))
     store.take(Kind.VLM)
     assert store.cancel(queued) is State.CANCELLED and messages(store) == 0
@@ -112,7 +113,7 @@ def test_cancelling_a_queued_job_removes_its_message_and_a_running_one_is_marked
         store.cancel("no such job")
 
 
-def test_only_failed_and_cancelled_jobs_can_be_retried(store: Store) -> None:
+def test_only_failed_and_cancelled_jobs_can_be_retried(store: OneWorker) -> None:
     (job,) = submitted(store, draft())
     for state in State:
         allowed = State.QUEUED in TRANSITIONS[state] and state is not State.RUNNING
@@ -121,14 +122,14 @@ def test_only_failed_and_cancelled_jobs_can_be_retried(store: Store) -> None:
         store.retry(job)
 
 
-def test_requests_whose_callers_went_down_with_the_service_are_cancelled_and_bulk_jobs_stay(store: Store) -> None:
+def test_requests_whose_callers_went_down_with_the_service_are_cancelled_and_bulk_jobs_stay(store: OneWorker) -> None:
     waited, bulk = submitted(store, draft(Priority.CALLER, waited=True), draft())
     assert store.abandon_waited() == 1
     states = {job: row.state for job in (waited, bulk) if (row := store.job(job))}
     assert states == {waited: State.CANCELLED, bulk: State.QUEUED}
 
 
-def test_mates_are_of_the_same_task_and_at_least_as_urgent(store: Store) -> None:
+def test_mates_are_of_the_same_task_and_at_least_as_urgent(store: OneWorker) -> None:
     embed = submitted(store, draft(Priority.BATCH, task="completion"), draft(Priority.BATCH, task="completion"))
     other = submitted(store, draft(Priority.BATCH, task="chat"))
     first = store.take(Kind.VLM)
@@ -141,7 +142,7 @@ def test_mates_are_of_the_same_task_and_at_least_as_urgent(store: Store) -> None
     assert last is not None and last.id == other[0], "a job of another task stays in the line"
 
 
-def test_mates_of_a_dead_worker_are_all_blamed_but_run_alone_from_then_on(store: Store) -> None:
+def test_mates_of_a_dead_worker_are_all_blamed_but_run_alone_from_then_on(store: OneWorker) -> None:
     submitted(store, draft(Priority.BATCH, task="completion"), draft(Priority.BATCH, task="completion"))
     first = store.take(Kind.VLM)
     assert first and len(store.take_mates(first, 9)) == 1
@@ -151,7 +152,7 @@ def test_mates_of_a_dead_worker_are_all_blamed_but_run_alone_from_then_on(store:
     assert store.take_mates(again, 9) == [], "a suspect takes no mates, and is none"
 
 
-def test_a_job_that_waited_for_an_inner_one_is_not_blamed_for_its_crash(store: Store) -> None:
+def test_a_job_that_waited_for_an_inner_one_is_not_blamed_for_its_crash(store: OneWorker) -> None:
     bulk, mate = submitted(store, draft(task="completion"), draft(task="completion"))
     outer = store.take(Kind.VLM)
     assert outer and outer.id == bulk
@@ -164,7 +165,7 @@ def test_a_job_that_waited_for_an_inner_one_is_not_blamed_for_its_crash(store: S
     assert attempts == {bulk: 0, mate: 0, caller: 1}
 
 
-def test_a_job_put_back_while_it_ends_keeps_its_payload_and_is_not_ended(store: Store) -> None:
+def test_a_job_put_back_while_it_ends_keeps_its_payload_and_is_not_ended(store: OneWorker) -> None:
     (job,) = submitted(store, draft(blobs=("ab" * 32,)))
     assert store.take(Kind.VLM)
     store.put_back(job, count=False)
@@ -175,11 +176,11 @@ def test_a_job_put_back_while_it_ends_keeps_its_payload_and_is_not_ended(store: 
 
 
 def test_two_takers_never_get_the_same_job(tmp_path: Path) -> None:
-    stores = [Store(tmp_path / "batch.db") for _ in range(2)]
+    stores = [OneWorker(open_store(tmp_path / "batch.db")) for _ in range(2)]
     ids = submitted(stores[0], *(draft() for _ in range(60)))
     taken: list[str] = []
 
-    def take(store: Store) -> None:
+    def take(store: OneWorker) -> None:
         while job := store.take(Kind.VLM):
             taken.append(job.id)
 
@@ -193,7 +194,7 @@ def test_two_takers_never_get_the_same_job(tmp_path: Path) -> None:
         store.close()
 
 
-def test_counters_follow_every_state_and_survive_deletion(store: Store) -> None:
+def test_counters_follow_every_state_and_survive_deletion(store: OneWorker) -> None:
     done, failed, queued = submitted(store, draft(Priority.CALLER), draft(Priority.BATCH), draft())
     store.take(Kind.VLM)
     store.end(done, State.DONE, result="{}")
@@ -208,7 +209,7 @@ def test_counters_follow_every_state_and_survive_deletion(store: Store) -> None:
     assert store.ahead(queued) == 0
 
 
-def test_a_done_job_lets_go_of_its_payload_and_a_failed_one_keeps_it_for_a_retry(store: Store) -> None:
+def test_a_done_job_lets_go_of_its_payload_and_a_failed_one_keeps_it_for_a_retry(store: OneWorker) -> None:
     a, b = "a" * 64, "b" * 64
     done, failed = submitted(store, draft(blobs=(a,)), draft(blobs=(b,)))
     store.take(Kind.VLM)
@@ -219,7 +220,7 @@ def test_a_done_job_lets_go_of_its_payload_and_a_failed_one_keeps_it_for_a_retry
     assert store.referred(b) and not store.referred(a)
 
 
-def test_checkpoints_come_back_in_order_and_go_when_the_job_is_done(store: Store) -> None:
+def test_checkpoints_come_back_in_order_and_go_when_the_job_is_done(store: OneWorker) -> None:
     (job,) = submitted(store, draft())
     store.take(Kind.VLM)
     for step in (2, 0, 1):
@@ -229,7 +230,7 @@ def test_checkpoints_come_back_in_order_and_go_when_the_job_is_done(store: Store
     assert store.checkpoints(job) == []
 
 
-def test_jobs_are_listed_newest_first_and_filtered(store: Store) -> None:
+def test_jobs_are_listed_newest_first_and_filtered(store: OneWorker) -> None:
     ids = submitted(store, *(draft() for _ in range(5)), draft(task="transcribe"))
     assert [job.id for job in store.jobs(limit=2)] == sorted(ids, reverse=True)[:2]
     assert {job.id for job in store.jobs(kind=Kind.STT)} == {ids[5]}
@@ -239,7 +240,7 @@ def test_jobs_are_listed_newest_first_and_filtered(store: Store) -> None:
         store.find("zzz")
 
 
-def test_expired_jobs_go_and_the_young_stay(store: Store) -> None:
+def test_expired_jobs_go_and_the_young_stay(store: OneWorker) -> None:
     old, young = submitted(store, draft(), draft())
     for job in (old, young):
         store.take(Kind.VLM)
@@ -252,16 +253,16 @@ def test_expired_jobs_go_and_the_young_stay(store: Store) -> None:
 
 def test_a_database_of_a_newer_batch_is_refused_with_one_sentence(tmp_path: Path) -> None:
     path = tmp_path / "batch.db"
-    Store(path).close()
+    open_store(path).close()
     with sqlite3.connect(path) as conn:
         conn.execute(f"pragma user_version={VERSION + 1}")
     conn.close()
     with pytest.raises(NewerDatabase, match="newer batch"):
-        Store(path)
+        open_store(path)
 
 
 def test_database_and_folders_are_for_their_owner_only(tmp_path: Path) -> None:
-    store = Store(tmp_path / "state" / "batch.db")
+    store = open_store(tmp_path / "state" / "batch.db")
     store.submit(draft())
     assert (tmp_path / "state").stat().st_mode & 0o077 == 0
     for file in (tmp_path / "state").iterdir():

@@ -1,8 +1,4 @@
-"""The tables of files, uploads and batches, as a migration makes them."""
-
-from __future__ import annotations
-
-FILES_AND_BATCHES = """
+-- Bytes of files and parts lie in the spool, where rows of `blob` under their ids keep them, and under a batch's its input.
 create table stored_file (
   sequence integer primary key autoincrement, id text not null unique, purpose text not null, filename text not null,
   bytes integer not null, sha256 text not null, created_at integer not null, expires_at integer);
@@ -49,5 +45,3 @@ create table batch_line (
 create unique index batch_line_custom_id on batch_line (batch, custom_id);
 create index batch_line_state on batch_line (batch, state, prefix, line);
 create index batch_line_job on batch_line (job) where job is not null;
-"""
-"""Bytes of files and parts lie in the spool, where rows of `blob` under their ids keep them, and under a batch's its input."""

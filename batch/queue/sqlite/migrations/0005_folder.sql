@@ -1,14 +1,5 @@
-"""The tables of the folder's ledger, in the queue's database: a file and its first job are one transaction."""
-
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from sqlite_utils.db import Database
-
-# Homes of before the numbered migrations have these tables already, but for what `NEW_COLUMNS` adds.
-TABLES = """
+-- The folder's ledger, in the queue's database: a file and its first job are one transaction. Homes of version 0.1 have these
+-- tables already, made outside the migrations.
 create table if not exists content (
   id integer primary key, key text not null unique, sha256 text not null, size integer not null, kind text not null,
   parameters text not null, state text not null, step text not null, job text not null, jobs text not null,
@@ -35,16 +26,6 @@ end;
 create trigger if not exists file_delete after delete on file begin
   update file_tally set n = n - 1 where state = old.state;
 end;
-"""
 
-NEW_COLUMNS = (
-    # What `batch redo` asks for: JSON of the settings that are different this time.
-    ("file", "redo", "text"),
-)
-
-
-def add_columns(db: Database) -> None:
-    """Add to the ledger's tables the columns that a home of before lacks."""
-    for table, column, kind in NEW_COLUMNS:
-        if column not in {row[1] for row in db.execute(f"pragma table_info({table})").fetchall()}:
-            db.execute(f"alter table {table} add column {column} {kind}")
+-- What `batch redo` asks for: JSON of the settings that are different this time.
+alter table file add column redo text;

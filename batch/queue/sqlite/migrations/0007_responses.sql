@@ -1,8 +1,3 @@
-"""The tables of stored responses, conversations and chat completions, as a migration makes them."""
-
-from __future__ import annotations
-
-STORED_RESPONSES = """
 create table item (id text primary key, data text not null) without rowid;
 create trigger item_delete after delete on item begin
   delete from blob where job = old.id;
@@ -49,5 +44,3 @@ create table chat_completion (
   data text not null, messages text not null, created_at integer not null, expires_at integer);
 create index chat_completion_model on chat_completion (model, sequence);
 create index chat_completion_expires on chat_completion (expires_at) where expires_at is not null;
-"""
-"""An item lives as long as a response or a conversation names it; its pictures lie in the spool, held by `blob` rows."""

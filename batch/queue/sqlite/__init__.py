@@ -1,0 +1,1 @@
+"""The store in one SQLite file (WAL), with nothing to install or run beside it."""

@@ -1,0 +1,130 @@
+"""One connection to the SQLite file: transactions, their durability, and what goes wrong with disks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from batch import fail_points
+from batch.errors import BatchError, DiskFull
+from batch.queue.jobs import Kind
+from batch.queue.sqlite import schema
+from batch.queue.sqlite.job_writer import JobTransaction
+
+MAX_KEPT_WAL_BYTES = 32 << 20
+"""To this size the write-ahead log is cut once all of it is in the database."""
+_CHECKPOINT_PAGES = 4000
+_CACHE_KIB = 8000
+
+
+class DamagedDatabase(BatchError):
+    """SQLite cannot read the file."""
+
+    sentence = "The database is damaged: run `batch repair`."
+
+
+class Database:
+    """Methods may be called from any thread, one at a time."""
+
+    def __init__(self, path: Path, *, create: bool = True, readonly: bool = False, front: str = "") -> None:
+        """`front`: the service that this connection accepts jobs for."""
+        self.path = path
+        self._front = front
+        self.submitted: Callable[[set[Kind]], None] = lambda kinds: None
+        self._lock = threading.RLock()
+        try:
+            if create and not readonly:
+                self._create()
+            uri = f"{path.absolute().as_uri()}?mode={'ro' if readonly else 'rw'}"
+            self._conn = sqlite3.connect(
+                uri, uri=True, timeout=schema.OPEN_TIMEOUT_S, isolation_level=None, check_same_thread=False
+            )
+        except sqlite3.DatabaseError as error:
+            raise self._sentence(error) from error
+        try:
+            if not readonly:
+                self._conn.execute("pragma synchronous=normal")
+                self._conn.execute(f"pragma wal_autocheckpoint={_CHECKPOINT_PAGES}")
+                # One huge commit, or a reader that kept checkpoints from ending, must not leave its size behind.
+                self._conn.execute(f"pragma journal_size_limit={MAX_KEPT_WAL_BYTES}")
+            self._conn.execute(f"pragma cache_size=-{_CACHE_KIB}")
+            # Nothing is migrated here, but what cannot be understood is not guessed at.
+            schema.refuse_newer(path, self._conn.execute("pragma user_version").fetchone()[0])
+        except sqlite3.DatabaseError as error:
+            self._conn.close()
+            raise self._sentence(error) from error
+        except BaseException:
+            self._conn.close()
+            raise
+
+    def _create(self) -> None:
+        path = self.path
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
+        except OSError as error:
+            raise DiskFull(f"{path} cannot be made ({error.strerror}): look after its disk.") from error
+        if schema.read_version(path) != schema.VERSION:
+            schema.migrate(path)
+
+    @property
+    def home(self) -> Path:
+        """The home folder that the file belongs to."""
+        return self.path.parent.parent
+
+    def close(self) -> None:
+        with self._lock:
+            self._conn.close()
+
+    def read(self, sql: str, params: Sequence[Any] | Mapping[str, Any] = ()) -> list[Any]:
+        """Rows of a query. Raises DiskFull, DamagedDatabase."""
+        with self._lock:
+            try:
+                return self._conn.execute(sql, params).fetchall()
+            except sqlite3.DatabaseError as error:
+                raise self._sentence(error) from error
+
+    @contextlib.contextmanager
+    def transaction(self, *, durable: bool = False) -> Iterator[JobTransaction]:
+        """One write transaction. `durable`: on disk (fsync) before it returns, not only safe from a killed process.
+
+        Raises DiskFull when the disk takes no more, for whatever reason, and DamagedDatabase; nothing is kept then.
+        """
+        with self._lock:
+            if durable:
+                self._conn.execute("pragma synchronous=full")
+            try:
+                self._conn.execute("begin immediate")
+                try:
+                    yield (transaction := JobTransaction(self._conn, self._front))
+                    self._conn.execute("commit")
+                except BaseException:
+                    if self._conn.in_transaction:
+                        with contextlib.suppress(sqlite3.OperationalError):  # the first error says more
+                            self._conn.execute("rollback")
+                    raise
+            except sqlite3.DatabaseError as error:
+                raise self._sentence(error) from error
+            finally:
+                if durable:
+                    self._conn.execute("pragma synchronous=normal")
+        if transaction.queued_kinds:
+            fail_points.reach("committed")
+            self.submitted(transaction.queued_kinds)
+
+    def _sentence(self, error: sqlite3.DatabaseError) -> Exception:
+        """What SQLite says of a broken disk or file as an error that says what to do; anything else as it is."""
+        match getattr(error, "sqlite_errorcode", 0) & 0xFF:
+            case sqlite3.SQLITE_FULL:
+                return DiskFull()
+            case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN:
+                return DiskFull(f"{self.path} cannot be read or written ({error}): look after its disk.")
+            case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+                return DamagedDatabase(f"{self.path} is damaged ({error}): stop the service and run `batch repair`.")
+        return error

@@ -1,0 +1,165 @@
+"""Looking at jobs without changing them."""
+
+from __future__ import annotations
+
+import heapq
+import json
+import sqlite3
+from collections.abc import Iterator
+from typing import Any
+
+from batch.errors import NotFound
+from batch.queue.job_filter import JobFilter
+from batch.queue.jobs import Job, Kind, Origin, Priority, State
+from batch.queue.pauses import Pause, open_ranges
+from batch.queue.sqlite.database import Database
+from batch.queue.sqlite.filter_sql import Walk, walks
+from batch.queue.sqlite.job_rows import COLUMNS, to_job
+
+MAX_COUNTED_AHEAD = 10_000
+"""Messages before a job's are counted up to here: what a client is shown need not be exact beyond."""
+
+_SLICE = 500
+"""Ids read at once."""
+
+
+class JobReader(Database):
+    """A database and the questions that are put to it."""
+
+    def job(self, job: str) -> Job | None:
+        """One job's row."""
+        rows = self.read(f"select {COLUMNS} from job where id=?", (job,))
+        return to_job(rows[0]) if rows else None
+
+    def find(self, part: str) -> Job:
+        """The one job whose id begins or ends with `part`, as people type it; raises NotFound."""
+        exact = self.job(part)
+        if exact:
+            return exact
+        # An index finds beginnings, and no index finds ends: those cost a walk through all ids.
+        rows = self.read("select id from job where id >= ? and id < ? limit 2", (part, part + "\U0010ffff"))
+        where = "begins"
+        if not rows:
+            rows = self.read("select id from job where substr(id, -length(?)) = ? limit 2", (part, part))
+            where = "begins or ends" if not rows else "ends"
+        if len(rows) != 1:
+            raise NotFound(f"{'More than one job' if rows else 'No job'} {where} with {part}.")
+        found = self.job(rows[0][0])
+        if found is None:
+            raise NotFound(f"There is no job {part} any more.")
+        return found
+
+    def jobs(
+        self,
+        *,
+        state: State | None = None,
+        kind: Kind | None = None,
+        origin: Origin | None = None,
+        parent: str | None = None,
+        limit: int = 50,
+    ) -> list[Job]:
+        """The newest jobs that match."""
+        return self.newest_matching(
+            JobFilter(
+                states=(state,) if state else (),
+                kinds=(kind,) if kind else (),
+                origins=(origin,) if origin else (),
+                parent=parent,
+            ),
+            limit,
+        )
+
+    def newest_matching(self, wanted: JobFilter, limit: int) -> list[Job]:
+        """The newest jobs that match a filter."""
+        ids: list[str] = []
+        for where, params in self._walks(wanted):
+            rows = self.read(f"select id from job where {where} order by id desc limit ?", [*params, limit])
+            ids += [row[0] for row in rows]
+        # Payloads and results are read of those alone that are shown: each may be large.
+        jobs = (self.job(id) for id in sorted(ids, reverse=True)[:limit])
+        return [job for job in jobs if job is not None]
+
+    def count_matching(self, wanted: JobFilter) -> int:
+        """How many jobs match a filter."""
+        return sum(
+            int(self.read(f"select count(*) from job where {where}", params)[0][0]) for where, params in self._walks(wanted)
+        )
+
+    def ids_matching(self, wanted: JobFilter) -> Iterator[str]:
+        """Ids of all jobs that match a filter, the oldest first; read slice by slice, so that what is done to them may
+        change them."""
+        return heapq.merge(*(self._ids(where, params) for where, params in list(self._walks(wanted))))
+
+    def _ids(self, where: str, params: list[str | float]) -> Iterator[str]:
+        after = ""
+        query = f"select id from job where {where} and id > ? order by id limit {_SLICE}"
+        while rows := self.read(query, [*params, after]):
+            yield from (row[0] for row in rows)
+            after = rows[-1][0]
+
+    def _walks(self, wanted: JobFilter) -> Iterator[Walk]:
+        return walks(wanted, ((Kind(kind), State(state), Origin(origin)) for kind, origin, _, state, _ in self.tally()))
+
+    def ahead(self, job: str) -> int:
+        """How many messages are before this job's in its line; 0 when it is next, running or ended."""
+        rows = self.read(
+            "select t.queue, t.priority, t.id from job j join task t on t.id = j.message where j.id=? and j.state='queued'",
+            (job,),
+        )
+        if not rows:
+            return 0
+        queue, priority, message = rows[0]
+        limit = MAX_COUNTED_AHEAD
+        return int(
+            self.read(
+                "select (select count(*) from (select 1 from task where queue=:queue and priority>:priority limit :limit)) + "
+                "(select count(*) from "
+                "(select 1 from task where queue=:queue and priority=:priority and id<:message limit :limit))",
+                {"queue": queue, "priority": priority, "message": message, "limit": limit},
+            )[0][0]
+        )
+
+    def is_waiting(self, kind: Kind, above: float = -1.0) -> bool:
+        """Whether a message of a higher priority than `above` waits, in a class that is not paused."""
+        paused = [row[0] for row in self.read("select priority from pause where kind=?", (kind,))]
+        return any(
+            self.read("select 1 from task where queue=? and priority>? and priority<? limit 1", (kind, *bounds))
+            for bounds in open_ranges(above, paused)
+        )
+
+    def paused(self) -> set[Pause]:
+        """The classes that are held back."""
+        try:
+            rows = self.read("select kind, priority from pause")
+        except sqlite3.OperationalError:  # opened read-only, and not migrated yet
+            return set()
+        return {Pause(Kind(kind), Priority(priority)) for kind, priority in rows}
+
+    def queue_size(self, kind: Kind) -> int:
+        """Messages of a queue."""
+        return int(self.read("select count(*) from task where queue=?", (kind,))[0][0])
+
+    def cancelled(self, job: str) -> bool:
+        """Whether somebody wants a job stopped."""
+        rows = self.read("select cancel from job where id=?", (job,))
+        return bool(rows and rows[0][0])
+
+    def checkpoints(self, job: str) -> list[str]:
+        """The finished steps of a job in order, as JSON texts."""
+        return [row[0] for row in self.read("select data from checkpoint where job=? order by step", (job,))]
+
+    def tally(self) -> list[tuple[str, str, int, str, int]]:
+        """(kind, origin, priority, state, count) of all jobs, from counters kept by triggers."""
+        return self.read("select kind, origin, priority, state, n from tally where n > 0")
+
+    def today(self) -> list[tuple[str, str, int, float, float]]:
+        """(kind, state, count, seconds of work, seconds of waiting) of the jobs that ended today, local time."""
+        return self.read("select kind, state, n, seconds, waited from daily where day = date('now', 'localtime')")
+
+    def referred(self, sha256: str) -> bool:
+        """Whether anything refers to a spool file."""
+        return bool(self.read("select 1 from blob where sha256=? limit 1", (sha256,)))
+
+    def notes(self) -> dict[str, Any]:
+        """What the running service wrote for `batch status`, by name."""
+        return {name: json.loads(value) for name, value in self.read("select name, value from service")}

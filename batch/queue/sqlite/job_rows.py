@@ -1,0 +1,67 @@
+"""A job's columns, and the job in a row of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from batch.queue.jobs import Job, JobProgress, Kind, Origin, State
+
+COLUMNS = (
+    "id, kind, task, state, origin, priority, request, created_at, attempts, started_at, finished_at, result, error, "
+    "progress, source, parent, cancel, waited"
+)
+
+
+def to_job(row: Sequence[Any]) -> Job:
+    """The job in a row of `COLUMNS`."""
+    (
+        id,
+        kind,
+        task,
+        state,
+        origin,
+        priority,
+        payload,
+        created,
+        attempts,
+        started,
+        finished,
+        result,
+        error,
+        progress,
+        source,
+        parent,
+        cancel,
+        waited,
+    ) = row
+    return Job(
+        id=id,
+        kind=Kind(kind),
+        task=task,
+        state=State(state),
+        origin=Origin(origin),
+        priority=priority,
+        payload_json=payload,
+        created_at=created,
+        attempts=attempts,
+        started_at=started,
+        finished_at=finished,
+        result_json=result,
+        error=None if error is None else json.loads(error),
+        progress=None if progress is None else _progress(json.loads(progress)),
+        source=source,
+        parent=parent,
+        cancel=bool(cancel),
+        waited=bool(waited),
+    )
+
+
+def _progress(value: Mapping[str, Any]) -> JobProgress:
+    return JobProgress(value.get("done", 0.0), value.get("total"), value.get("unit", "tokens"), value.get("start"))
+
+
+def to_json(value: Any) -> str:
+    """JSON as it stands in rows: compact, ASCII alone."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=True)

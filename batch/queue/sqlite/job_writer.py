@@ -1,0 +1,170 @@
+"""What a write transaction does with jobs, messages and claims."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from batch import fail_points
+from batch.queue.jobs import Draft, Kind, State
+from batch.queue.pauses import open_ranges
+from batch.queue.sqlite.job_rows import COLUMNS, to_job, to_json
+from batch.queue.store import Ending, Lease, LeaseLost, job_named_in, message_for
+
+
+class JobTransaction:
+    """Statements that commit together; made by `Database.transaction`."""
+
+    def __init__(self, conn: sqlite3.Connection, front: str) -> None:
+        self._conn = conn
+        self._front = front
+        self.queued_kinds: set[Kind] = set()
+        """Queues that got a message, whose workers are woken after the commit."""
+
+    def execute(self, sql: str, params: Sequence[Any] | Mapping[str, Any] = ()) -> sqlite3.Cursor:
+        """Run a statement."""
+        return self._conn.execute(sql, params)
+
+    def execute_many(self, sql: str, params: Iterable[Sequence[Any]]) -> None:
+        """Run a statement once for every row of parameters."""
+        self._conn.executemany(sql, params)
+
+    def submit(self, draft: Draft) -> None:
+        """Job row and message, together."""
+        from batch.payloads.json_text import encode  # here, as `batch status` submits nothing
+
+        fail_points.reach("spooled")
+        kind = draft.kind
+        message = self.enqueue(kind, draft.id, draft.priority)
+        self._conn.execute(
+            "insert into job (id, kind, task, state, origin, priority, request, source, parent, waited, message, "
+            "created_at, front) values (?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            (
+                draft.id,
+                kind,
+                draft.task,
+                State.QUEUED,
+                draft.origin,
+                int(draft.priority),
+                encode(draft.payload).decode(),
+                draft.source,
+                draft.parent,
+                draft.waited,
+                message,
+                time.time(),
+                self._front,
+            ),
+        )
+        if draft.blobs:
+            self.execute_many("insert or ignore into blob values (?,?,'request')", [(draft.id, sha) for sha in draft.blobs])
+
+    def enqueue(self, kind: Kind, job: str, priority: float, message: int | None = None) -> int:
+        """Put a job's message into a queue, at its old place when that is known; returns the message's id."""
+        self.queued_kinds.add(kind)
+        cursor = self._conn.execute(
+            "insert into task (id, queue, data, priority) values (?,?,?,?)", (message, kind, message_for(job), priority)
+        )
+        return int(cursor.lastrowid or 0)
+
+    def next_messages(self, kind: Kind, above: float, limit: int) -> list[tuple[int, Any, float]]:
+        """(id, data, priority) of a queue's first messages above a priority, but for classes that are paused."""
+        paused = [row[0] for row in self._conn.execute("select priority from pause where kind=?", (kind,)).fetchall()]
+        messages: list[tuple[int, Any, float]] = []
+        for bounds in open_ranges(above, paused):
+            messages += self._conn.execute(
+                "select id, data, priority from task where queue=? and priority>? and priority<? "
+                "order by priority desc, id limit ?",
+                (kind, *bounds, limit - len(messages)),
+            ).fetchall()
+            if len(messages) >= limit:
+                break
+        return messages
+
+    def lease(self, kind: Kind, worker: str, message: tuple[int, Any, float], mates: Lease | None = None) -> Lease | None:
+        """Turn a message into a claim, and its job into a running one; None, and nothing done, when it names no queued
+        job (with `mates`: none of that job's task that is tried for the first time)."""
+        id, data, priority = message
+        token = time.time_ns()
+        condition, params = "", []
+        if mates is not None:
+            condition, params = " and task=? and attempts=0", [mates.job.task]
+        # Never before it was created: the clock may have been set back.
+        row = self._conn.execute(
+            "update job set state='running', attempts=attempts+1, started_at=max(?, created_at), progress=null, token=? "
+            f"where id=? and message=? and state='queued'{condition} returning {COLUMNS}",
+            (token / 1e9, token, job_named_in(data), id, *params),
+        ).fetchone()
+        if row is None:
+            return None
+        job = to_job(row)
+        self._conn.execute("delete from task where id=?", (id,))
+        # The claims of batch mates share their time, by which `recover` tells them from jobs that wait for inner ones.
+        taken_at = mates.job.started_at if mates else job.started_at
+        self._conn.execute(
+            "insert or replace into claim (job, queue, data, priority, message, taken_at, worker, token) "
+            "values (?,?,?,?,?,?,?,?)",
+            (job.id, kind, data, priority, id, taken_at, worker, token),
+        )
+        return Lease(job, token)
+
+    def end(self, ending: Ending) -> bool:
+        """End a leased job and drop its claim; False, and nothing done, when it was not running under this lease any more."""
+        lease, state = ending.lease, ending.state
+        changed = self._conn.execute(
+            "update job set state=?, result=?, error=?, finished_at=max(?, started_at), message=null "
+            "where id=? and token=? and state='running'",
+            (
+                state,
+                ending.result,
+                None if ending.error is None else to_json(ending.error),
+                time.time(),
+                lease.job.id,
+                lease.token,
+            ),
+        ).rowcount
+        if changed:
+            self.release(lease.job.id, state)
+        return bool(changed)
+
+    def release(self, job: str, state: State) -> None:
+        """Drop the claim on a job that has ended, and what only its run needed."""
+        self._conn.execute("delete from claim where job=?", (job,))
+        if state is State.DONE:
+            # A failed or cancelled job keeps its payload and its checkpoints, as it may be retried.
+            self._conn.execute("delete from blob where job=? and role='request'", (job,))
+            self._conn.execute("delete from checkpoint where job=?", (job,))
+
+    def end_claimed(self, job: str, state: State, error: Mapping[str, Any] | None = None) -> None:
+        """End a running job whose worker is gone."""
+        self._conn.execute(
+            "update job set state=?, error=?, finished_at=max(?, started_at), message=null where id=? and state='running'",
+            (state, None if error is None else to_json(error), time.time(), job),
+        )
+        self.release(job, state)
+
+    def put_back(self, job: str, *, count: bool) -> None:
+        """A claimed job returns to its old place in the line; `count=False` takes the attempt back too."""
+        row = self._conn.execute("select queue, priority, message from claim where job=?", (job,)).fetchone()
+        if row is None:
+            return
+        queue, priority, message = row
+        self._conn.execute("delete from claim where job=?", (job,))
+        self.enqueue(Kind(queue), job, priority, message)
+        self._conn.execute(
+            "update job set state='queued', started_at=null, attempts=attempts-? where id=?", (0 if count else 1, job)
+        )
+
+    def require(self, lease: Lease) -> None:
+        """Raise LeaseLost unless a job is still in this lease's hands."""
+        row = self._conn.execute("select 1 from claim where job=? and token=?", (lease.job.id, lease.token)).fetchone()
+        if row is None:
+            raise LeaseLost(f"Job {lease.job.id} was given to another worker meanwhile.")
+
+    def cancel_queued(self, job: str, message: int | None) -> None:
+        """Take a queued job out of its queue."""
+        self._conn.execute("delete from task where id=?", (message,))
+        self._conn.execute(
+            "update job set state='cancelled', cancel=1, finished_at=?, message=null where id=?", (time.time(), job)
+        )
