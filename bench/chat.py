@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import e4b_shape
 import llama_server
 import msgspec
 from measure import Measure, Report, finish, machine, options
@@ -126,6 +127,7 @@ class Subject:
 
 SUBJECTS = {
     "tiny": Subject("tiny Gemma 4", TINY / "tiny-gemma4v-text-f16.gguf", TINY / "tiny-gemma4v-mmproj-f16.gguf", True, 900, 512),
+    "e4b-shape": Subject("E4B's shape", e4b_shape.TEXT, e4b_shape.PROJECTOR, True, 900, 128, 500),
     "gemma-270m": Subject("Gemma 3 270M", default_models_dir() / "gemma-3-270m-q4_k_m.gguf", None, False, 768, 96),
 }
 
@@ -403,7 +405,9 @@ def main() -> int:
     given = parser.parse_args()
     if llama_server.binary() is None:
         print(f"Only ours is measured: {llama_server.MISSING}.", file=sys.stderr)
-    chosen = [given.model] if given.model else list(SUBJECTS)
+    chosen = [given.model] if given.model else [name for name in SUBJECTS if name != "e4b-shape"]
+    if given.model == "e4b-shape":
+        e4b_shape.paths()
     absent = [name for name in chosen if not SUBJECTS[name].path.is_file()]
     for name in absent:
         print(f"{name} is left out: {SUBJECTS[name].path} is not there.", file=sys.stderr)
