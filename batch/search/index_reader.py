@@ -104,9 +104,9 @@ class IndexReader:
 
     # -- the text list
 
-    def text_matches(self, query: TextQuery, wanted: SearchFilter) -> TextMatches:
+    def text_matches(self, query: TextQuery, filter: SearchFilter) -> TextMatches:
         """Passages that hold all words of a query, of contents that hold none of its excluded words."""
-        where, params = _condition(wanted)
+        where, params = _condition(filter)
         if exclusion := query.exclusion():
             where += " and p.entry not in (select x.entry from passage x where x.id in "
             where += "(select rowid from passage_fts where passage_fts match ?))"
@@ -149,17 +149,17 @@ class IndexReader:
         rows = self._rows.read(
             "select id, kind, language, model, created from entry where id in (select value from json_each(?))", [marks]
         )
-        found = {}
+        entries = {}
         for row in rows:
             low, high = _folder_bounds(folder) if folder else (b"", b"")
             sources = self._rows.read(
                 "select path from entry_source where entry=? order by not (path >= ? and path < ?), path limit ?",
                 [row[0], low, high, MAX_ALSO + 1],
             )
-            found[int(row[0])] = EntryRow(
+            entries[int(row[0])] = EntryRow(
                 row[0], row[1], row[2], row[3], row[4], [os.fsdecode(source[0]) for source in sources]
             )
-        return found
+        return entries
 
     def passages(self, ids: Iterable[int]) -> dict[int, PassageRow]:
         """Passages by id."""
@@ -220,24 +220,24 @@ class IndexReader:
         return [(row[0], row[1]) for row in rows]
 
 
-def _condition(wanted: SearchFilter) -> tuple[str, list[Any]]:
+def _condition(filter: SearchFilter) -> tuple[str, list[Any]]:
     conditions, params = ["1"], list[Any]()
-    if wanted.kinds:
-        conditions.append(f"e.kind in ({','.join('?' * len(wanted.kinds))})")
-        params += wanted.kinds
-    for column, value in (("language", wanted.language), ("model", wanted.model)):
+    if filter.kinds:
+        conditions.append(f"e.kind in ({','.join('?' * len(filter.kinds))})")
+        params += filter.kinds
+    for column, value in (("language", filter.language), ("model", filter.model)):
         if value is not None:
             conditions.append(f"e.{column} = ?")
             params.append(value)
-    if wanted.since is not None:
+    if filter.since is not None:
         conditions.append("e.created >= ?")
-        params.append(wanted.since)
-    if wanted.until is not None:
+        params.append(filter.since)
+    if filter.until is not None:
         conditions.append("e.created <= ?")
-        params.append(wanted.until)
-    if wanted.folder is not None:
+        params.append(filter.until)
+    if filter.folder is not None:
         conditions.append("e.id in (select entry from entry_source where path >= ? and path < ?)")
-        params += _folder_bounds(wanted.folder)
+        params += _folder_bounds(filter.folder)
     return " and ".join(conditions), params
 
 

@@ -40,26 +40,26 @@ class TextQuery(msgspec.Struct, frozen=True):
     terms: tuple[Term, ...]
 
     @property
-    def wanted(self) -> tuple[Term, ...]:
+    def required_terms(self) -> tuple[Term, ...]:
         """Terms that a passage must hold."""
         return tuple(term for term in self.terms if not term.is_excluded)
 
     @property
-    def excluded(self) -> tuple[Term, ...]:
+    def excluded_terms(self) -> tuple[Term, ...]:
         """Terms that no passage of a content may hold."""
         return tuple(term for term in self.terms if term.is_excluded)
 
     def match(self) -> str:
         """The expression for what must be there."""
-        return " AND ".join(term.expression() for term in self.wanted)
+        return " AND ".join(term.expression() for term in self.required_terms)
 
     def exclusion(self) -> str:
         """The expression for what must not be there; empty where everything may."""
-        return " OR ".join(term.expression() for term in self.excluded)
+        return " OR ".join(term.expression() for term in self.excluded_terms)
 
     def meaning(self) -> str:
         """The query as a sentence to embed: without signs, and without what is not wanted."""
-        return " ".join(term.text for term in self.wanted)
+        return " ".join(term.text for term in self.required_terms)
 
 
 def parse_query(text: str) -> TextQuery:

@@ -38,20 +38,20 @@ def join_lists(matches: TextMatches | None, nearest: Sequence[VectorHit]) -> dic
     entries: dict[int, RankedEntry] = {}
     rank = 0
     for passage, entry in matches.passages if matches else ():
-        known = entries.get(entry)
-        if known is None:
+        ranked_entry = entries.get(entry)
+        if ranked_entry is None:
             if rank == LIST_LENGTH:
                 continue
             rank += 1
-            known = entries[entry] = RankedEntry(entry, text_rank=rank)
-        known.text_passages.append(passage)
+            ranked_entry = entries[entry] = RankedEntry(entry, text_rank=rank)
+        ranked_entry.text_passages.append(passage)
     rank = 0
     for hit in nearest:
-        known = entries.setdefault(hit.entry, RankedEntry(hit.entry))
-        if known.vector_rank is None:
+        ranked_entry = entries.setdefault(hit.entry, RankedEntry(hit.entry))
+        if ranked_entry.vector_rank is None:
             rank += 1
-            known.vector_rank, known.similarity = rank, hit.similarity
-        known.vector_passages.append(hit.passage)
+            ranked_entry.vector_rank, ranked_entry.similarity = rank, hit.similarity
+        ranked_entry.vector_passages.append(hit.passage)
     return entries
 
 

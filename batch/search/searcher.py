@@ -13,7 +13,7 @@ import numpy as np
 from batch.errors import BadRequest, NotFound, Unavailable
 from batch.media.kind import MediaKind
 from batch.search.documents import Moment, moment_at
-from batch.search.highlights import MAX_SHOWN_CHARS, Excerpt, FoldedText, excerpt
+from batch.search.highlights import MAX_SHOWN_CHARS, FoldedText, excerpt
 from batch.search.index_reader import EntryRow, IndexReader, IndexState, PassageRow, TextMatches
 from batch.search.query_language import Term
 from batch.search.ranking import FOREIGN_SCRIPT_WEIGHT, LIST_LENGTH, RankedEntry, best_first, join_lists
@@ -79,7 +79,7 @@ class Searcher:
         weight = FOREIGN_SCRIPT_WEIGHT if query is not None and query.is_foreign else 1.0
         ranked = best_first(joined.values(), {id: row.created for id, row in rows.items()}, weight)
         page = ranked[request.offset : request.offset + request.limit]
-        terms = request.query.wanted if request.query else ()
+        terms = request.query.required_terms if request.query else ()
         return SearchResult(
             mode=request.mode,
             degraded=degraded,
@@ -155,14 +155,14 @@ def _hits(
     rows: dict[int, EntryRow],
     terms: Sequence[Term],
 ) -> list[SearchHit]:
-    wanted = [passage for _, entry in page for passage in _shown_passages(entry)]
-    passages = reader.passages(wanted)
+    shown_passages = [passage for _, entry in page for passage in _shown_passages(entry)]
+    passages = reader.passages(shown_passages)
     hits = []
     for score, entry in page:
-        found = [passages[passage] for passage in _shown_passages(entry) if passage in passages]
+        entry_passages = [passages[passage] for passage in _shown_passages(entry) if passage in passages]
         row = rows[entry.entry]
-        if found and row.sources:
-            hits.append(_hit(score, entry, row, found, terms))
+        if entry_passages and row.sources:
+            hits.append(_hit(score, entry, row, entry_passages, terms))
     return hits
 
 
@@ -173,8 +173,8 @@ def _shown_passages(entry: RankedEntry) -> list[int]:
 
 def _hit(score: float, entry: RankedEntry, row: EntryRow, passages: Sequence[PassageRow], terms: Sequence[Term]) -> SearchHit:
     first = passages[0]
-    shown = excerpt(first.text, terms)
-    moment = moment_at(first.moments, shown.char) if shown.highlights else None
+    main_excerpt = excerpt(first.text, terms)
+    moment = moment_at(first.moments, main_excerpt.char) if main_excerpt.highlights else None
     start, end = (moment.start, moment.end) if moment else (first.start, first.end)
     return SearchHit(
         source=row.sources[0],
@@ -183,26 +183,24 @@ def _hit(score: float, entry: RankedEntry, row: EntryRow, passages: Sequence[Pas
         score=round(score, 6),
         rank=Ranks(entry.text_rank, entry.vector_rank),
         similarity=None if entry.similarity is None else round(entry.similarity, 4),
-        text=shown.text,
-        highlights=shown.highlights,
+        text=main_excerpt.text,
+        highlights=main_excerpt.highlights,
         start=start,
         end=end,
-        moments=_moments(passages, terms, shown, start),
+        moments=_moments(passages, terms, start),
         language=row.language,
         model=row.model,
         created=datetime.fromtimestamp(row.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
     )
 
 
-def _moments(
-    passages: Sequence[PassageRow], terms: Sequence[Term], shown: Excerpt, shown_start: float | None
-) -> list[HitMoment]:
+def _moments(passages: Sequence[PassageRow], terms: Sequence[Term], shown_start: float | None) -> list[HitMoment]:
     """What else of a content matches: the other places of a recording in which the words are said, or other passages."""
     moments: list[HitMoment] = []
     seen = {shown_start}
     for passage in passages:
         if passage.moments:
-            for moment, text in _spoken(passage, terms):
+            for moment, text in _spoken_moments(passage, terms):
                 if moment.start not in seen:
                     seen.add(moment.start)
                     moments.append(HitMoment(moment.start, moment.end, text))
@@ -211,17 +209,17 @@ def _moments(
     return moments[:MAX_MOMENTS]
 
 
-def _spoken(passage: PassageRow, terms: Sequence[Term]) -> list[tuple[Moment, str]]:
+def _spoken_moments(passage: PassageRow, terms: Sequence[Term]) -> list[tuple[Moment, str]]:
     """The moments of a passage in which a query's words are said; where none is, the passage as one."""
     spans = FoldedText(passage.text).find(terms)
     if not spans:
         whole = Moment(0, passage.start or 0.0, passage.end or 0.0)
         return [(whole, excerpt(passage.text, ()).text)]
-    spoken: dict[int, tuple[Moment, str]] = {}
+    moments: dict[int, tuple[Moment, str]] = {}
     for span_start, _ in spans:
         moment = moment_at(passage.moments, span_start)
-        if moment is not None and moment.char not in spoken:
+        if moment is not None and moment.char not in moments:
             following = next((other.char for other in passage.moments if other.char > moment.char), len(passage.text))
             text = passage.text[moment.char : following].strip()
-            spoken[moment.char] = (moment, text if len(text) <= MAX_SHOWN_CHARS else excerpt(text, terms).text)
-    return list(spoken.values())
+            moments[moment.char] = (moment, text if len(text) <= MAX_SHOWN_CHARS else excerpt(text, terms).text)
+    return list(moments.values())

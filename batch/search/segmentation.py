@@ -93,8 +93,8 @@ def is_run(character: str) -> bool:
 
 
 def _pairs(run: str) -> list[str]:
-    known = _private_run(run)
-    return [known[i : i + 2] for i in range(len(known) - 1)]
+    letters = _private_run(run)
+    return [letters[i : i + 2] for i in range(len(letters) - 1)]
 
 
 def _private_run(run: str) -> str:

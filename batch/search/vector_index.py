@@ -142,10 +142,10 @@ class VectorIndex:
         self._view = room.first(end)
 
     def _drop(self, passages: list[int]) -> None:
-        known = self._view.passage
-        places = np.searchsorted(known, passages)
+        passages_here = self._view.passage
+        places = np.searchsorted(passages_here, passages)
         for passage, place in zip(passages, places, strict=True):
-            if place < len(known) and known[place] == passage:
+            if place < len(passages_here) and passages_here[place] == passage:
                 self._view.is_there[place] = False
 
     def _code(self, text: str | None) -> int:
@@ -157,7 +157,7 @@ class VectorIndex:
         self,
         reader: IndexReader,
         query: Matrix,
-        wanted: SearchFilter,
+        filter: SearchFilter,
         *,
         entries: Iterable[int] | None,
         without: Iterable[int],
@@ -168,7 +168,7 @@ class VectorIndex:
         Only of contents that match the filter, that are among `entries` where that is given, and not among `without`.
         """
         view = self._view
-        places = np.flatnonzero(self._mask(view, wanted, entries, without))
+        places = np.flatnonzero(self._mask(view, filter, entries, without))
         if not len(places):
             return []
         if view.exact is None and len(places) > CANDIDATES:
@@ -186,17 +186,17 @@ class VectorIndex:
             hits.append(VectorHit(int(view.passage[places[place]]), entry, float(scores[place])))
         return hits
 
-    def _mask(self, view: _View, wanted: SearchFilter, entries: Iterable[int] | None, without: Iterable[int]) -> Mask:
+    def _mask(self, view: _View, filter: SearchFilter, entries: Iterable[int] | None, without: Iterable[int]) -> Mask:
         mask = view.is_there.copy()
-        if wanted.kinds:
-            mask &= np.isin(view.kind, [self._codes.get(kind, -1) for kind in wanted.kinds])
-        for column, value in ((view.language, wanted.language), (view.model, wanted.model)):
+        if filter.kinds:
+            mask &= np.isin(view.kind, [self._codes.get(kind, -1) for kind in filter.kinds])
+        for column, value in ((view.language, filter.language), (view.model, filter.model)):
             if value is not None:
                 mask &= column == self._codes.get(value, -1)
-        if wanted.since is not None:
-            mask &= view.created >= wanted.since
-        if wanted.until is not None:
-            mask &= view.created <= wanted.until
+        if filter.since is not None:
+            mask &= view.created >= filter.since
+        if filter.until is not None:
+            mask &= view.created <= filter.until
         if entries is not None:
             mask &= np.isin(view.entry, np.fromiter(entries, np.int64))
         if len(left_out := np.fromiter(without, np.int64)):

@@ -128,9 +128,9 @@ def _read_fields(data: bytes) -> _Fields:
 def _add_members(fields: _Fields, part: memoryview) -> None:
     """Take over the fields in a part of a large body: several members, or one that is large."""
     if len(part) <= SLICE_BYTES:
-        found = _FIELDS.decode(b"".join((b"{", part, b"}")))
+        members = _FIELDS.decode(b"".join((b"{", part, b"}")))
         for name in _Fields.__struct_fields__:
-            if (value := getattr(found, name)) is not _NULL:
+            if (value := getattr(members, name)) is not _NULL:
                 setattr(fields, name, value)
         return
     member = _LARGE_MEMBER.match(part)

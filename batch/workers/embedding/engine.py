@@ -173,7 +173,7 @@ class EmbeddingEngine:
                     content, 0, add_special=question.add_special, parse_special=question.parse_special
                 ).tolist()
                 if question.with_pieces:
-                    return Tokenized([TokenPiece(i, _shown(model.weights.piece(i, special=True))) for i in ids])
+                    return Tokenized([TokenPiece(i, _printable_piece(model.weights.piece(i, special=True))) for i in ids])
                 return Tokenized([*ids])
             case Detokenize():
                 ids = reader.token_row(question.tokens, 0).tolist()
@@ -201,7 +201,7 @@ def _finish(mate: EmbeddingJob) -> None:
         mate.work.finish(result)
 
 
-def _shown(piece: bytes) -> str | list[int]:
+def _printable_piece(piece: bytes) -> str | list[int]:
     """A token's text, or its bytes when they are only part of a character, as llama-server has it."""
     try:
         return piece.decode()

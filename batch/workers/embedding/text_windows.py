@@ -99,9 +99,9 @@ def _word_borders(text: str, max_tokens: int, counted: Callable[[str], int]) -> 
 
 def _without_leading_space(text: str, windows: list[Window]) -> list[Window]:
     """Windows after the first begin at their first visible character."""
-    shown = []
+    visible_windows = []
     for i, (start, end) in enumerate(windows):
         piece = text[start:end]
         shift = len(piece) - len(piece.lstrip()) if i else 0
-        shown.append(Window(start + (shift if shift < len(piece) else 0), end))
-    return shown
+        visible_windows.append(Window(start + (shift if shift < len(piece) else 0), end))
+    return visible_windows

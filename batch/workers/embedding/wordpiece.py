@@ -97,8 +97,8 @@ class WordPieceTokenizer:
     def _append_words(self, ids: list[int], words: Sequence[str]) -> None:
         cache = self._cache
         for word in words:
-            known = cache.get(word)
-            ids += self._encode_word(word) if known is None else known
+            word_ids = cache.get(word)
+            ids += self._encode_word(word) if word_ids is None else word_ids
 
     def _encode_word(self, word: str) -> Sequence[int]:
         ids: Sequence[int] = self._words.encode(word, add_special_tokens=False).ids
