@@ -25,7 +25,8 @@ MIGRATIONS = {
     "0005 the folder's ledger": "0005_folder.sql",
     "0006 pauses": "0006_pauses.sql",
     "0007 responses, conversations": "0007_responses.sql",
-    "0008 leases": "0008_leases.sql",
+    "0008 search index": "0008_search.sql",
+    "0009 leases": "0009_leases.sql",
 }
 """Files in migrations/ by the name that databases remember. A released one never changes; a new one goes to the end."""
 VERSION = len(MIGRATIONS)
