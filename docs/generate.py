@@ -7,11 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from batch.cli import manual
+from batch.media import format_page
 from batch.settings import reference
 
 PAGES: dict[str, Callable[[], str]] = {
     "settings.md": reference.page,
     "commands.md": manual.reference_page,
+    "formats.md": format_page.page,
 }
 """What makes each page, by its name below docs/."""
 

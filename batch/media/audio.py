@@ -5,119 +5,85 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import av
 import numpy as np
-from numpy.typing import NDArray
+from av.audio.resampler import AudioResampler
+from av.container import InputContainer
+from av.stream import Disposition
 
 from batch.errors import BadRequest, UnsupportedMedia
+from batch.media.audio_track import choose_track
+from batch.media.downmix import Downmix
+from batch.media.formats import SOUND_DEMUXERS
 from batch.media.length import wav_seconds
+from batch.media.samples import MAX_HOURS, SAMPLE_RATE, Samples
 
-RATE = 16_000
-"""Samples a second of everything that comes out of here."""
-
-MAX_HOURS = 48
-"""Longest sound taken; more is a mistake or a bomb."""
-
-MIN_RATE = 1000
+MIN_SAMPLE_RATE = 1000
 """Samples a second below which a file is refused: a frame of it would become minutes, and hours fit into a few bytes."""
 
-EXTENSIONS = frozenset(
-    {
-        ".wav",
-        ".w64",
-        ".mp3",
-        ".mp2",
-        ".m4a",
-        ".m4b",
-        ".aac",
-        ".ac3",
-        ".eac3",
-        ".ogg",
-        ".oga",
-        ".opus",
-        ".flac",
-        ".wma",
-        ".aif",
-        ".aiff",
-        ".aifc",
-        ".caf",
-        ".amr",
-        ".au",
-        ".wv",
-        ".ape",
-        ".tta",
-        ".mpc",
-        ".mka",
-        ".webm",
-        ".mp4",
-        ".m4v",
-        ".mov",
-        ".mkv",
-        ".avi",
-        ".wmv",
-        ".asf",
-        ".3gp",
-        ".3g2",
-        ".mpg",
-        ".mpeg",
-        ".ts",
-        ".m2ts",
-        ".flv",
-    }
-)
-"""File names that the inbox takes for sound or for video with sound."""
+MAX_SAMPLE_RATE = 1_536_000
+"""Samples a second above which a file is refused: the filter that brings them down takes memory by their ratio."""
 
-Samples = NDArray[np.float32]
+MAX_CHANNELS = 64
 
-# Demuxers that read one self-contained file. Playlists (hls, concat, dash, sdp) are left out: they make FFmpeg open
-# other files and addresses that a caller names.
-_FORMATS = (
-    "wav,w64,mp3,aac,flac,ogg,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,asf,aiff,caf,amr,amrnb,amrwb,mpeg,mpegts,"
-    "mpegvideo,flv,au,ac3,eac3,wv,ape,tta,mpc,mpc8,adts,loas,dts,spdif,live_flv,oma,dsf,iff,rm,nut,gxf,mxf,voc,tak"
-)
+MAX_BAD_PACKETS = 1000
+"""Packets that break the decoder, not only themselves, after which the rest of a file counts as missing."""
 
-_MISSING = 1.0  # seconds that may be missing at the end before a file counts as truncated
+MIN_GAP_S, MAX_GAP_S = 0.3, 3600.0
+"""A clock that jumps ahead by so many seconds in the middle of a file tells of a gap, which is heard as silence, so that
+times stay a player's. Smaller steps are a container's rounding, and larger ones are no gap but another clock."""
+
+MAX_LEAD_S = 3600
+"""Seconds of silence that may stand for sound that starts after its film."""
+
+_MISSING_S = 1.0
+"""Seconds that may be missing at the end before a file counts as truncated."""
 
 
 class Sound:
     """One opened file. Use as a context manager, from one thread; `blocks` may be called once.
 
-    Opening raises UnsupportedMedia (not sound) or BadRequest (empty), with a sentence that names the file.
+    Opening raises UnsupportedMedia (not sound) or BadRequest (empty, too long, no such track), with a sentence that
+    names the file.
     """
 
-    def __init__(self, path: Path, name: str | None = None) -> None:
+    def __init__(self, path: Path, name: str | None = None, track: str | None = None) -> None:
+        """`track`: a number, from 1, or a language; None: the file's default."""
         self.name = name or path.name
         self._path = path
         self.truncated: str | None = None
         """One sentence when the file broke off before its end; known once `blocks` has ended."""
         self.decoded = 0
         """Samples decoded so far, skipped ones too."""
+        self._bad_packets = 0
+        self._is_broken = False
+        self._clock: float | None = None
+        """Seconds by the container's timestamps at which the next frame is due."""
         if path.stat().st_size == 0:
             raise BadRequest(f"{self.name} is empty: it holds no sound.")
         try:
-            options = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
-            self._container = av.open(str(path), options=options, metadata_errors="replace")
+            options = {"protocol_whitelist": "file", "format_whitelist": ",".join(SOUND_DEMUXERS)}
+            self._container: InputContainer = av.open(str(path), options=options, metadata_errors="replace")
         except (av.FFmpegError, ValueError, OSError) as problem:
             raise UnsupportedMedia(_why_unread(path, self.name)) from problem
-        streams = self._container.streams.audio
-        if not streams:
+        try:
+            stream = choose_track(self._container, self.name, track)
+            if stream is None:
+                raise UnsupportedMedia(f"{self.name} holds no sound.")
+            if stream.codec_context is None:
+                raise UnsupportedMedia(f"{self.name} has sound in a coding that cannot be read.")
+            self._stream = stream
+            if stream.codec_context.sample_rate:
+                self._check_shape(stream.codec_context.sample_rate, stream.codec_context.channels or 1)
+            self.seconds: float | None = _length(self._container, stream, path)
+            """Seconds the file says it has; None when it does not say."""
+            self._is_counted = _is_counted(self._container.format.name, path)
+            if self.seconds is not None and self.seconds > MAX_HOURS * 3600:
+                raise self._too_long()
+        except BaseException:
             self._container.close()
-            raise UnsupportedMedia(f"{self.name} holds no sound.")
-        self._stream = streams[0]
-        if self._stream.codec_context is None:
-            self._container.close()
-            raise UnsupportedMedia(f"{self.name} has sound in a coding that cannot be read.")
-        if 0 < (self._stream.codec_context.sample_rate or 0) < MIN_RATE:
-            self._container.close()
-            raise self._too_slow(self._stream.codec_context.sample_rate)
-        self.seconds: float | None = _length(self._container, self._stream, path)
-        """Seconds the file says it has; None when it does not say."""
-        self._counted = _counted(self._container.format.name, path)
-        if self.seconds is not None and self.seconds > MAX_HOURS * 3600:
-            self._container.close()
-            raise BadRequest(f"{self.name} is longer than {MAX_HOURS} hours: split it.")
+            raise
 
     def __enter__(self) -> Sound:
         return self
@@ -130,53 +96,81 @@ class Sound:
 
         A broken packet is left out; a broken end sets `truncated`. Raises UnsupportedMedia when nothing decodes.
         """
-        heard = False
-        for block in self._decode():
-            heard = True
+        has_sound = False
+        for block in self._decoded_blocks():
+            has_sound = True
             start = self.decoded
             self.decoded += len(block)
-            if self.decoded > MAX_HOURS * 3600 * RATE:
-                raise BadRequest(f"{self.name} is longer than {MAX_HOURS} hours: split it.")
+            if self.decoded > MAX_HOURS * 3600 * SAMPLE_RATE:
+                raise self._too_long()
             yield block[max(0, skip - start) :]
-        got = self.decoded / RATE
-        if not heard and (self._bad or self.seconds):
+        decoded_s = self.decoded / SAMPLE_RATE
+        reached_s = max(decoded_s, (self._clock or 0.0) - (self._container.start_time or 0) / av.time_base)
+        if not has_sound and (self._bad_packets or self.seconds):
             raise UnsupportedMedia(f"{self.name} holds no sound that can be decoded.")
-        if self.seconds is not None and self._counted and got + max(_MISSING, 0.01 * self.seconds) < self.seconds:
-            self.truncated = f"{self.name} breaks off after {got:.1f} of {self.seconds:.1f} seconds."
-        elif self._broken or (self._container.format.name == "ogg" and _ogg_goes_on(self._path)):
-            self.truncated = f"{self.name} breaks off after {got:.1f} seconds."
+        missing = self.seconds is not None and reached_s + max(_MISSING_S, 0.01 * self.seconds) < self.seconds
+        if missing and self._is_counted:
+            self.truncated = f"{self.name} breaks off after {decoded_s:.1f} of {self.seconds:.1f} seconds."
+        elif self._is_broken or (self._container.format.name == "ogg" and _ogg_goes_on(self._path)):
+            self.truncated = f"{self.name} breaks off after {decoded_s:.1f} seconds."
 
-    def _too_slow(self, rate: int) -> UnsupportedMedia:
-        return UnsupportedMedia(f"{self.name} has {rate} samples a second, too few for speech: at least {MIN_RATE} are taken.")
+    def _too_long(self) -> BadRequest:
+        return BadRequest(f"{self.name} is longer than {MAX_HOURS} hours: split it.")
 
-    _bad = 0
-    _broken = False
+    def _check_shape(self, rate: int, channels: int) -> None:
+        if rate < MIN_SAMPLE_RATE:
+            raise UnsupportedMedia(
+                f"{self.name} has {rate} samples a second, too few for speech: at least {MIN_SAMPLE_RATE} are taken."
+            )
+        if rate > MAX_SAMPLE_RATE:
+            raise UnsupportedMedia(f"{self.name} has {rate} samples a second: at most {MAX_SAMPLE_RATE} are taken.")
+        if channels > MAX_CHANNELS:
+            raise UnsupportedMedia(f"{self.name} has {channels} channels: at most {MAX_CHANNELS} are taken.")
 
-    def _decode(self) -> Iterator[Samples]:
-        resampler: Any = None
-        shape: tuple[Any, ...] = ()
-        first = True
+    def _decoded_blocks(self) -> Iterator[Samples]:
+        resampler: AudioResampler | None = None
+        shape: tuple[str, str, int] | None = None
+        downmix = Downmix()
+        is_first = True
         for frame in self._frames():
-            if first:
-                first = False
+            if is_first:
+                is_first = False
                 lead = _lead(self._container, self._stream, frame)
-                while lead > 0:  # sound that starts after the picture keeps its distance
-                    yield np.zeros(min(lead, RATE), np.float32)
-                    lead -= RATE
+                yield from _silence(lead)  # sound that starts after the picture keeps its distance
+            gap = self._gap_before(frame)
+            if gap and resampler is not None:
+                yield from _mono_blocks(resampler.resample(None), downmix)
+                resampler, shape = None, None
+                yield from _silence(gap)
             here = (frame.format.name, frame.layout.name, frame.sample_rate)
-            if frame.sample_rate < MIN_RATE:
-                raise self._too_slow(frame.sample_rate)
             if here != shape:  # some streams change in mid-flow
+                self._check_shape(frame.sample_rate, frame.layout.nb_channels)
                 if resampler is not None:
-                    yield from _samples(resampler.resample(None))
-                # s16, not flt: swresample's float downmix to mono comes out 3 dB louder
-                resampler, shape = av.AudioResampler(format="s16", layout="mono", rate=RATE), here
+                    yield from _mono_blocks(resampler.resample(None), downmix)
+                resampler, shape = _resampler(frame), here
             frame.pts = None  # gaps and jumps in the clock must not stop the resampler
-            yield from _samples(resampler.resample(frame))
+            assert resampler is not None
+            try:
+                frames = resampler.resample(frame)
+            except (av.FFmpegError, ValueError):  # an arrangement of channels that FFmpeg cannot mix
+                resampler = AudioResampler(format="s16", layout=frame.layout, rate=SAMPLE_RATE)
+                frames = resampler.resample(frame)
+            yield from _mono_blocks(frames, downmix)
         if resampler is not None:
-            yield from _samples(resampler.resample(None))
+            yield from _mono_blocks(resampler.resample(None), downmix)
 
-    def _frames(self) -> Iterator[Any]:
+    def _gap_before(self, frame: av.AudioFrame) -> int:
+        """Samples that are missing before a frame by the container's clock."""
+        due, length_s = self._clock, frame.samples / max(1, frame.sample_rate)
+        if frame.pts is None or frame.time_base is None:
+            self._clock = None if due is None else due + length_s
+            return 0
+        time_s = float(frame.pts * frame.time_base)
+        self._clock = time_s + length_s
+        gap_s = 0.0 if due is None else time_s - due
+        return round(gap_s * SAMPLE_RATE) if MIN_GAP_S <= gap_s <= MAX_GAP_S else 0
+
+    def _frames(self) -> Iterator[av.AudioFrame]:
         packets = self._container.demux(self._stream)
         while True:
             try:
@@ -184,20 +178,22 @@ class Sound:
             except StopIteration:
                 return
             except (av.FFmpegError, OSError):
-                self._broken = True  # the container ends in the middle
+                self._is_broken = True  # the container ends in the middle
                 return
             try:
                 frames = packet.decode()
             except av.InvalidDataError:
-                self._bad += 1
+                self._bad_packets += 1
                 continue
             except (av.FFmpegError, ValueError):
-                self._bad += 1
-                if self._bad > 1000:
-                    self._broken = True
+                self._bad_packets += 1
+                if self._bad_packets > MAX_BAD_PACKETS:
+                    self._is_broken = True
                     return
                 continue
-            yield from frames
+            for frame in frames:
+                if isinstance(frame, av.AudioFrame):
+                    yield frame
 
 
 def load(path: Path, name: str | None = None) -> Samples:
@@ -207,23 +203,36 @@ def load(path: Path, name: str | None = None) -> Samples:
     return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
 
-def _samples(frames: Any) -> Iterator[Samples]:
+def _resampler(frame: av.AudioFrame) -> AudioResampler:
+    """What brings frames of this shape to 16 kHz. As s16, not flt: swresample's float downmix comes out 3 dB louder."""
+    layout = "mono" if frame.layout.nb_channels == 1 else "stereo"
+    return AudioResampler(format="s16", layout=layout, rate=SAMPLE_RATE)
+
+
+def _mono_blocks(frames: list[av.AudioFrame], downmix: Downmix) -> Iterator[Samples]:
     for frame in frames:
-        pcm = frame.to_ndarray().reshape(-1)
-        for start in range(0, len(pcm), RATE):
-            yield pcm[start : start + RATE].astype(np.float32) / np.float32(32768)
+        pcm = frame.to_ndarray().reshape(-1, frame.layout.nb_channels)
+        for start in range(0, len(pcm), SAMPLE_RATE):
+            block = pcm[start : start + SAMPLE_RATE].astype(np.float32) / np.float32(32768)
+            yield downmix.mono(block) if block.shape[1] == 2 else block.mean(axis=1)
 
 
-def _lead(container: Any, stream: Any, frame: Any) -> int:
-    """Samples by which the sound starts after the file's start; encoder delays (under 0.2 s) count as none."""
-    if frame.pts is None or frame.time_base is None or not container.streams.video:
+def _silence(length: int) -> Iterator[Samples]:
+    for start in range(0, length, SAMPLE_RATE):
+        yield np.zeros(min(SAMPLE_RATE, length - start), np.float32)
+
+
+def _lead(container: InputContainer, stream: av.AudioStream, frame: av.AudioFrame) -> int:
+    """Samples by which the sound starts after its film; encoder delays (under 0.2 s) count as none."""
+    films = [video for video in container.streams.video if not video.disposition & Disposition.attached_pic]
+    if frame.pts is None or frame.time_base is None or not films:
         return 0
     start = (container.start_time or 0) / av.time_base
     lead = float(frame.pts * frame.time_base) - start
-    return round(lead * RATE) if 0.2 <= lead <= 3600 else 0
+    return round(lead * SAMPLE_RATE) if 0.2 <= lead <= MAX_LEAD_S else 0
 
 
-def _length(container: Any, stream: Any, path: Path) -> float | None:
+def _length(container: InputContainer, stream: av.AudioStream, path: Path) -> float | None:
     """Seconds by the file's own account. FFmpeg cuts a WAV's to what is there, so its header is read again."""
     promised = wav_seconds(path) if container.format.name == "wav" else None
     if promised is not None:
@@ -233,7 +242,7 @@ def _length(container: Any, stream: Any, path: Path) -> float | None:
     return container.duration / av.time_base if container.duration else None
 
 
-def _counted(format_name: str, path: Path) -> bool:
+def _is_counted(format_name: str, path: Path) -> bool:
     """Whether the length stands in the file; for the others FFmpeg guesses it from the bit rate."""
     if format_name == "mp3":
         with path.open("rb") as file:

@@ -14,9 +14,8 @@ import pillow_heif
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from batch.errors import BadRequest, BatchError, TooLarge, UnsupportedMedia
+from batch.media.formats import PICTURE_PLUGINS
 
-# Only what is promised: among Pillow's other readers are some that start programs (EPS) or are hardly ever looked at.
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "HEIF", "AVIF")
 _NAMES = "JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC and AVIF"
 _BAND = 1 << 20
 """Pixels that are laid on white at a time."""
@@ -68,7 +67,7 @@ def _opened(source: bytes | str | os.PathLike[str], max_pixels: int, max_bytes: 
         if canvas is not None:  # Pillow allocates it before anybody can look
             _check(*canvas, max_pixels)
         try:
-            image = stack.enter_context(Image.open(file, formats=_FORMATS))
+            image = stack.enter_context(Image.open(file, formats=PICTURE_PLUGINS))
             _check(image.width, image.height, max_pixels)
             if image.format in ("JPEG", "MPO"):
                 _check_scans(file)

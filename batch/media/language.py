@@ -111,9 +111,6 @@ NAMES: dict[str, str] = {
 
 CODES: tuple[str, ...] = tuple(NAMES)
 
-UNSPACED = frozenset({"zh", "ja", "th", "lo", "my", "yue", "km", "bo"})
-"""Languages written without spaces between words: their "words" are characters."""
-
 AUTO = "auto"
 
 _BY_NAME = {name: code for code, name in NAMES.items()} | {
@@ -168,6 +165,50 @@ _ALIASES = {
 }
 
 
+_CHINESE_VARIANTS = {
+    "hans": "Hans",
+    "cn": "Hans",
+    "sg": "Hans",
+    "my": "Hans",
+    "hant": "Hant",
+    "tw": "TW",
+    "hk": "HK",
+    "mo": "HK",
+}
+"""What a tag's later parts say of the characters that Chinese is to be written with; HK and TW are traditional."""
+
+_CHINESE_NAMES = {
+    "simplified chinese": "zh-Hans",
+    "chinese simplified": "zh-Hans",
+    "chinese (simplified)": "zh-Hans",
+    "traditional chinese": "zh-Hant",
+    "chinese traditional": "zh-Hant",
+    "chinese (traditional)": "zh-Hant",
+}
+
+
+def tag_of(value: str) -> str | None:
+    """As `normalise`, but Chinese keeps what its tag says of its characters: zh-Hans, zh-Hant, zh-TW or zh-HK."""
+    wanted = value.strip().lower()
+    if wanted in _CHINESE_NAMES:
+        return _CHINESE_NAMES[wanted]
+    code = normalise(value)
+    variant = chinese_variant(value) if code in ("zh", "yue") else None
+    return f"{code}-{variant}" if variant else code
+
+
+def chinese_variant(tag: str) -> str | None:
+    """ "Hans", "Hant", "TW" or "HK" of a Chinese tag; None where it says nothing, or for another language."""
+    stem, *parts = re.split(r"[-_.@]", tag.strip().lower())
+    if _ALIASES.get(stem, stem) not in ("zh", "yue"):
+        return None
+    script = next((part for part in parts if part in ("hans", "hant")), None)
+    if script == "hant":  # zh-Hant-HK has the forms of Hong Kong
+        return _CHINESE_VARIANTS[next((part for part in parts if part in ("tw", "hk", "mo")), script)]
+    found = script or next((part for part in parts if part in _CHINESE_VARIANTS), None)
+    return _CHINESE_VARIANTS[found] if found else None
+
+
 def normalise(value: str) -> str | None:
     """Whisper's code for a code, a tag (`zh-CN`, `pt_BR`) or an English name in any case; "auto" for auto or
     nothing; None when no language matches."""
@@ -178,6 +219,8 @@ def normalise(value: str) -> str | None:
         return wanted
     if wanted in _BY_NAME:
         return _BY_NAME[wanted]
+    if wanted in _CHINESE_NAMES:
+        return "zh"
     stem = re.split(r"[-_.@]", wanted, maxsplit=1)[0]
     if stem in NAMES:
         return stem

@@ -16,7 +16,11 @@ class TranscriptionOptions(msgspec.Struct, frozen=True, omit_defaults=True, kw_o
     """whisper-server's fields by their names. None: whisper.cpp's own default."""
 
     language: str | None = None
-    """A code such as "en" or "zh", or "auto"."""
+    """A code such as "en", a Chinese tag such as "zh-Hans" or "zh-TW", or "auto"."""
+    candidate_languages: list[str] = []
+    """With "auto": codes among which the language is detected; empty: all that the model knows."""
+    audio_track: str | None = None
+    """Of a file with several sound tracks: a number, from 1, or a language. None: the file's default."""
     translate: bool = False
     detect_language: bool = False
     prompt: str | None = None
@@ -63,6 +67,8 @@ class TranscriptionPayload(msgspec.Struct, frozen=True, omit_defaults=True, kw_o
     options: TranscriptionOptions = TranscriptionOptions()
     words: bool = False
     """Segments hold the times of whole words."""
+    logprobs: bool = False
+    """Segments hold the log probability of each token."""
 
 
 class Word(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -73,6 +79,15 @@ class Word(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     end: float
     probability: float | None = None
     t_dtw: float | None = None
+
+
+class TranscriptLogprob(msgspec.Struct, frozen=True, kw_only=True):
+    """A token and its log probability, in OpenAI's shape."""
+
+    token: str
+    bytes: list[int]
+    """Of its text, which may be a part of a character."""
+    logprob: float
 
 
 class TranscriptSegment(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -90,6 +105,8 @@ class TranscriptSegment(msgspec.Struct, frozen=True, omit_defaults=True, kw_only
     compression_ratio: float
     no_speech_prob: float
     words: list[Word] | None = None
+    logprobs: list[TranscriptLogprob] | None = None
+    """With TranscriptionPayload.logprobs, one a token."""
     speaker_turn_next: bool | None = None
 
 
@@ -99,9 +116,9 @@ class TranscriptionResult(msgspec.Struct, frozen=True, omit_defaults=True, kw_on
     text: str
     """Every segment's text with a line feed, as whisper-server's json has it."""
     language: str
-    """Two-letter code."""
+    """Whisper's code; empty where it was to be detected and nobody speaks."""
     language_name: str
-    """Lower-case English name."""
+    """Lower-case English name, or empty."""
     duration: float
     """Seconds of sound."""
     segments: list[TranscriptSegment]

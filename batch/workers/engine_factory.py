@@ -7,7 +7,6 @@ import importlib
 from batch.queue.jobs import Kind
 from batch.settings import Settings
 from batch.workers.engine import Engine
-from batch.workers.untyped_engine import UntypedEngine
 
 WEIGHTLESS = "weightless"
 """A model "name" that asks for the engine without weights, for tests of the path."""
@@ -43,4 +42,4 @@ def build(kind: Kind, settings: Settings) -> Engine:
         case Kind.STT:
             from batch.workers.speech.engine import SpeechEngine
 
-            return UntypedEngine(kind, SpeechEngine(settings))
+            return SpeechEngine(settings)

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from batch.payloads.job_payload import PAYLOAD_TYPES, RESULT_TYPES, Payload, Result
+from batch.payloads.speech import TranscriptSegment, Word
 
 _SMALLEST: Mapping[str, Mapping[str, Any]] = {
     "chat": {"messages": []},
@@ -35,3 +36,11 @@ def as_dict(struct: Any) -> dict[str, Any]:
     if tag := type(struct).__struct_config__.tag_field:
         del found[tag]
     return found
+
+
+def segment(start: float, end: float, text: str, words: list[tuple[str, float, float]] | None = None) -> TranscriptSegment:
+    """A segment of a transcript; `words` with their starts and ends."""
+    timed = [Word(word=word, start=first, end=last) for word, first, last in words] if words is not None else None
+    return TranscriptSegment(
+        id=0, start=start, end=end, text=text, temperature=0, avg_logprob=0, compression_ratio=1, no_speech_prob=0, words=timed
+    )

@@ -2,182 +2,168 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
 from typing import Any
 
+import msgspec
 from fastapi import APIRouter, Request
-from fastapi.responses import PlainTextResponse, Response
+from fastapi.responses import Response
 
 from batch.api.http.multipart import Upload, read_upload
 from batch.api.jobs.event_stream import EventStreamResponse
-from batch.api.jobs.server_sent_events import sse_event
-from batch.api.jobs.submit import submit
-from batch.api.speech.whisper_server_routes import (
-    FORMATS,
-    draft,
+from batch.api.speech.job import check_file, submit_upload, transcribe
+from batch.api.speech.request import (
+    RESPONSE_FORMATS,
+    form_schema,
     is_true,
-    json_response,
-    one_of,
+    option_properties,
+    read_choice,
+    read_language,
     read_options,
-    transcribe,
 )
-from batch.errors import BadRequest, BatchError
-from batch.media.subtitles import to_srt, to_vtt
-from batch.payloads.events import JobEvent, SegmentEnded
-from batch.payloads.speech import TranscriptionResult
-from batch.payloads.untyped import to_dict
+from batch.api.speech.response import to_openai, write_off_loop
+from batch.api.speech.transcript_events import TranscriptEvents
+from batch.errors import BadRequest, NotSupported
+from batch.media import language as languages
+from batch.payloads.speech import TranscriptionOptions, TranscriptionResult
 
 router = APIRouter()
 
-_SEGMENT = (
-    "id",
-    "seek",
-    "start",
-    "end",
-    "text",
-    "tokens",
-    "temperature",
-    "avg_logprob",
-    "compression_ratio",
-    "no_speech_prob",
-)
-_GRAINS = "timestamp_granularities"
+_GRANULARITIES = "timestamp_granularities"
+_SPEAKER_FIELDS = ("known_speaker_names", "known_speaker_references")
 _TEXT_FIELD = {"type": "string"}
-_PROPERTIES: dict[str, Any] = {
-    "file": {"type": "string", "format": "binary"},
-    "model": _TEXT_FIELD,
-    "prompt": _TEXT_FIELD,
-    "language": _TEXT_FIELD,
-    "response_format": {"type": "string", "enum": list(FORMATS)},
-    "temperature": {"type": "number", "minimum": 0, "maximum": 1},
-    "stream": {"type": "boolean"},
-    f"{_GRAINS}[]": {"type": "array", "items": {"type": "string", "enum": ["word", "segment"]}},
-}
-DOCUMENTED: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    "properties": _PROPERTIES,
-                }
-            }
-        },
-    }
-}
+_KEYWORDS_CHARS = 4096
+"""Characters of all keywords together; of a prompt's end only some hundred count."""
+
+FORM = form_schema(
+    {
+        "file": {"type": "string", "format": "binary"},
+        "model": _TEXT_FIELD,
+        "prompt": _TEXT_FIELD,
+        "keywords[]": {"type": "array", "items": _TEXT_FIELD},
+        "language": _TEXT_FIELD,
+        "languages[]": {"type": "array", "items": _TEXT_FIELD},
+        "audio_track": _TEXT_FIELD,
+        "response_format": {"type": "string", "enum": list(RESPONSE_FORMATS)},
+        "temperature": option_properties()["temperature"],
+        "stream": {"type": "boolean"},
+        "chunking_strategy": _TEXT_FIELD,
+        "include[]": {"type": "array", "items": {"type": "string", "enum": ["logprobs"]}},
+        f"{_GRANULARITIES}[]": {"type": "array", "items": {"type": "string", "enum": ["word", "segment"]}},
+    },
+    required=("file",),
+)
 
 
-@router.post("/v1/audio/transcriptions", openapi_extra=DOCUMENTED)
+@router.post("/v1/audio/transcriptions", openapi_extra=FORM)
 async def transcriptions(request: Request) -> Response:
     """Text in the language that was spoken."""
     return await _answer(request, await read_upload(request), translate=False)
 
 
-@router.post("/v1/audio/translations", openapi_extra=DOCUMENTED)
+@router.post("/v1/audio/translations", openapi_extra=FORM)
 async def translations(request: Request) -> Response:
     """Text in English, whatever was spoken."""
     return await _answer(request, await read_upload(request), translate=True)
 
 
 async def _answer(request: Request, upload: Upload, *, translate: bool) -> Response:
-    shape = one_of(upload, "response_format", FORMATS, "json")
-    given = read_options(upload)
-    options: dict[str, Any] = {key: given[key] for key in ("language", "prompt", "temperature") if key in given}
-    options |= {"translate": translate, "no_language_probabilities": True}
-    options.setdefault("language", "auto")
-    grains = _grains(upload, shape)
-    if upload.sha256 is None:
-        raise BadRequest('The field "file" is missing: send the sound in it.', param="file")
+    form = read_choice(upload, "response_format", RESPONSE_FORMATS, "json")
+    options = _options(upload, translate=translate)
+    granularities = _granularities(upload, form)
+    logprobs = _wants_logprobs(upload, form)
+    for name in _SPEAKER_FIELDS:
+        if _values(upload, name):
+            raise NotSupported(f'Speakers are not told apart here: leave "{name}" out.', param=name)
+    check_file(upload)
     if is_true(upload.last("stream") or ""):
-        tickets = await submit(request, [await draft(request, upload, options)], upload.fingerprint)
-        return EventStreamResponse(request.app.state.hub, tickets, TranscriptionResult, _Deltas())
-    result = await transcribe(request, upload, options, words="word" in grains or shape in ("srt", "vtt"))
-    match shape:
-        case "text":
-            return PlainTextResponse(whole_text(result) + "\n")
-        case "srt":
-            return PlainTextResponse(to_srt(result["segments"]))
-        case "vtt":
-            return PlainTextResponse(to_vtt(result["segments"]), media_type="text/vtt")
-        case "verbose_json":
-            return json_response(_verbose(result, grains, translate))
-    return json_response(_noted({"text": whole_text(result), "usage": _usage(result)}, result))
+        ticket = await submit_upload(request, upload, options, logprobs=logprobs)
+        return EventStreamResponse(request.app.state.hub, [ticket], TranscriptionResult, TranscriptEvents())
+    words = "word" in granularities or form in ("srt", "vtt")
+    result = await transcribe(request, upload, options, words=words, logprobs=logprobs)
+    return await write_off_loop(result, lambda: to_openai(form, result, granularities, translate=translate))
 
 
-def whole_text(result: Mapping[str, Any]) -> str:
-    return "".join(str(segment["text"]) for segment in result["segments"]).strip()
+def _options(upload: Upload, *, translate: bool) -> TranscriptionOptions:
+    """OpenAI's fields as options; whisper-server's further ones play no part on these routes."""
+    fields = read_options(upload)
+    candidates = [read_language(value) for value in _values(upload, "languages") if value.strip()]
+    options = TranscriptionOptions(
+        language=fields.language or (candidates[0] if len(candidates) == 1 else "auto"),
+        candidate_languages=[] if len(candidates) == 1 else [languages.normalise(tag) or tag for tag in candidates],
+        audio_track=fields.audio_track,
+        prompt=_prompt(upload, fields.prompt),
+        temperature=fields.temperature,
+        translate=translate,
+        no_language_probabilities=True,
+    )
+    return _with_chunking(upload, options)
 
 
-def _grains(upload: Upload, shape: str) -> set[str]:
-    grains = {grain.strip() for name in (_GRAINS, f"{_GRAINS}[]") for grain in upload.fields.get(name, [])} - {""}
-    if unknown := grains - {"word", "segment"}:
-        raise BadRequest(f'"{_GRAINS}" may hold word and segment, not "{min(unknown)[:40]}".', param=_GRAINS)
-    if "word" in grains and shape != "verbose_json":
-        raise BadRequest(f'"{_GRAINS}" with word needs "response_format": "verbose_json".', param=_GRAINS)
-    return grains or {"segment"}
+def _prompt(upload: Upload, prompt: str | None) -> str | None:
+    """The prompt behind the keywords, which lean the decoder to their spelling as a prompt does."""
+    keywords = ", ".join(word.strip() for word in _values(upload, "keywords") if word.strip())[:_KEYWORDS_CHARS]
+    if "\0" in keywords:
+        raise BadRequest('"keywords" must not hold a zero character.', param="keywords")
+    return f"{keywords}. {prompt or ''}".strip() if keywords else prompt
 
 
-def _usage(result: Mapping[str, Any]) -> dict[str, Any]:
-    return {"type": "duration", "seconds": result["duration"]}
-
-
-def _noted(body: dict[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
-    return body | {"truncated": result["truncated"]} if result.get("truncated") else body
-
-
-def _verbose(result: Mapping[str, Any], grains: set[str], translate: bool) -> dict[str, Any]:
-    body: dict[str, Any] = {
-        "task": "translate" if translate else "transcribe",
-        "language": "english" if translate else result["language_name"],
-        "duration": result["duration"],
-        "text": whole_text(result),
+def _with_chunking(upload: Upload, options: TranscriptionOptions) -> TranscriptionOptions:
+    """`chunking_strategy` as voice activity detection: auto, or an object of type server_vad."""
+    name = "chunking_strategy"
+    text = (upload.last(name) or "").strip()
+    given: dict[str, Any] = {
+        field[len(name) + 1 : -1]: values[-1]
+        for field, values in upload.fields.items()
+        if field.startswith(f"{name}[") and field.endswith("]")
     }
-    if "segment" in grains:
-        body["segments"] = [{key: segment[key] for key in _SEGMENT} for segment in result["segments"]]
-    if "word" in grains:
-        body["words"] = [word for segment in result["segments"] for word in segment.get("words", [])]
-    return _noted(body | {"usage": _usage(result)}, result)
+    if text and text != "auto":
+        try:
+            given = json.loads(text)
+        except (ValueError, RecursionError):
+            given = {}
+    elif not text and not given:
+        return options
+    if text != "auto" and (not isinstance(given, dict) or given.get("type") != "server_vad"):
+        raise BadRequest(f'"{name}" must be "auto" or an object of type "server_vad".', param=name)
+    spellings = {
+        "threshold": "vad_threshold",
+        "silence_duration_ms": "vad_min_silence_duration_ms",
+        "prefix_padding_ms": "vad_speech_pad_ms",
+    }
+    # Through the form's own reader, so that each number meets the same bounds.
+    sent = Upload({spelled: [str(given[field])] for field, spelled in spellings.items() if field in given})
+    try:
+        tuned = read_options(sent)
+    except BadRequest as error:
+        raise BadRequest(f'"{name}" is not valid: {error.message}', param=name) from None
+    return msgspec.structs.replace(
+        options,
+        vad=True,
+        vad_threshold=tuned.vad_threshold,
+        vad_min_silence_duration_ms=tuned.vad_min_silence_duration_ms,
+        vad_speech_pad_ms=tuned.vad_speech_pad_ms,
+    )
 
 
-class _Deltas:
-    """The event serializer of a transcript: a delta a segment, then the whole text."""
+def _granularities(upload: Upload, form: str) -> set[str]:
+    granularities = {value.strip() for value in _values(upload, _GRANULARITIES)} - {""}
+    if unknown := granularities - {"word", "segment"}:
+        raise BadRequest(f'"{_GRANULARITIES}" may hold word and segment, not "{min(unknown)[:40]}".', param=_GRANULARITIES)
+    if "word" in granularities and form != "verbose_json":
+        raise BadRequest(f'"{_GRANULARITIES}" with word needs "response_format": "verbose_json".', param=_GRANULARITIES)
+    return granularities or {"segment"}
 
-    def __init__(self) -> None:
-        self._sent = 0
-        self._said = ""
 
-    def event(self, job: int, event: JobEvent) -> bytes:
-        # a job that was taken up again after a crash repeats segments; their ids tell
-        if not isinstance(event, SegmentEnded) or event.segment.id != self._sent:
-            return b""
-        return self._delta(event.segment.text)
+def _wants_logprobs(upload: Upload, form: str) -> bool:
+    included = {value.strip() for value in _values(upload, "include")} - {""}
+    if unknown := included - {"logprobs"}:
+        raise BadRequest(f'"include" may hold logprobs, not "{min(unknown)[:40]}".', param="include")
+    if included and form != "json":
+        raise BadRequest('"include" with logprobs needs "response_format": "json".', param="include")
+    return bool(included)
 
-    def finish(self, job: int, outcome: TranscriptionResult) -> bytes:
-        result: Mapping[str, Any] = to_dict(outcome)
-        rest = b"".join(self._delta(str(segment["text"])) for segment in result["segments"][self._sent :])
-        text = whole_text(result)
-        heard = round(float(result["duration"]) * 50)  # Whisper's encoder makes 50 positions a second
-        spoken = sum(len(segment["tokens"]) for segment in result["segments"])
-        usage = {
-            "type": "tokens",
-            "input_tokens": heard,
-            "output_tokens": spoken,
-            "total_tokens": heard + spoken,
-            "input_token_details": {"audio_tokens": heard, "text_tokens": 0},
-            "seconds": result["duration"],
-        }
-        return rest + sse_event(_noted({"type": "transcript.text.done", "text": text, "usage": usage}, result))
 
-    def close(self) -> bytes:
-        return b""
-
-    def error(self, error: BatchError) -> bytes:
-        return sse_event({"error": error.body()})
-
-    def _delta(self, text: str) -> bytes:
-        self._sent += 1
-        delta = text if self._said else text.lstrip()
-        self._said += delta
-        return sse_event({"type": "transcript.text.delta", "delta": delta}) if delta else b""
+def _values(upload: Upload, name: str) -> list[str]:
+    """All values of a field that may stand more than once, with or without brackets behind its name."""
+    return [*upload.fields.get(name, []), *upload.fields.get(f"{name}[]", [])]

@@ -6,9 +6,6 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
-
-import msgspec
 
 from batch.errors import BatchError
 from batch.folder.file_names import ERROR_ENDING, RESULT_ENDINGS, one_line, result_stem
@@ -138,5 +135,5 @@ def _encoded(text: str) -> list[bytes]:
     return [text.encode("utf-8", "replace")]
 
 
-def _subtitles(write: Callable[[list[dict[str, Any]]], str], segments: Sequence[TranscriptSegment]) -> list[bytes]:
-    return _encoded(write(msgspec.to_builtins(segments)))
+def _subtitles(write: Callable[[Sequence[TranscriptSegment]], str], segments: Sequence[TranscriptSegment]) -> list[bytes]:
+    return _encoded(write(segments))

@@ -4,248 +4,274 @@ from __future__ import annotations
 
 import itertools
 import threading
-import zlib
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from typing import Protocol
 
+import msgspec
 import numpy as np
 
 from batch.media import language as languages
-from batch.media.audio import Sound
-from batch.workers.speech.hallucinations import is_noise, looped, without_loops
-from batch.workers.speech.voice_activity import (
-    Chunk,
-    Chunks,
-    Detector,
-    EnergyDetector,
-    Piece,
-    Regions,
-    SileroDetector,
-    heard,
-)
-from batch.workers.speech.whisper import RATE, WINDOW, Aborted, Decoding, Samples, Segment, WhisperModel
-from batch.workers.speech.word_timestamps import apart, words
-from batch.workers.untyped_engine import UntypedWork as Work
+from batch.media.decoder_process import SoundStream
+from batch.media.samples import SAMPLE_RATE, Samples
+from batch.payloads.events import SegmentEnded
+from batch.payloads.speech import TranscriptionPayload, TranscriptSegment
+from batch.workers.engine import Work
+from batch.workers.speech.chunking import Chunk, ChunkingRule, Chunks, Piece
+from batch.workers.speech.decoding import Decoding, Segment
+from batch.workers.speech.hallucinations import may_loop, without_loops, without_noises
+from batch.workers.speech.speech_activity import SpeechActivity, longest_pause
+from batch.workers.speech.transcript_segments import SegmentWriter
+from batch.workers.speech.voice_activity import Detector, EnergyDetector, frames_of, may_hold_speech
+from batch.workers.speech.whisper import WINDOW_SAMPLES, Aborted, WhisperModel
+from batch.workers.speech.word_timestamps import TimedSegment, split_at_pauses, time_words
 
 LOOP_ENTROPY = 2.8
-"""Entropy threshold with which a chunk of a long file is heard again when Whisper looped in it, unless the request names
-one. At once it would be too strict: plain speech that repeats itself falls below it, and each fall costs two decodes."""
+"""Entropy threshold with which a chunk is heard again when Whisper may have looped in it, unless the request names one.
+At once it would be too strict: plain speech that repeats itself falls below it, and each fall costs two decodes."""
 
-LONG_CONTEXT = 64
+LONG_FILE_CONTEXT_TOKENS = 64
 """Most tokens of a chunk's earlier text that its later text is conditioned on in a long file, against loops too."""
 
-SURE = 0.5
+SURE_PROBABILITY = 0.5
 """Probability from which a detected language holds for the rest of the file."""
+
+PAUSE_S = 2.0
+"""Seconds of silence that no segment runs on over."""
+
+EDGE_SLACK_S = 0.5
+"""Seconds of silence at its edges that Whisper's own time stamps may give a segment."""
+
+SKIPPED_STEP_S = 60
+"""Seconds of sound that is only read, or not even that, between two yield points."""
+
+WAIT_STEP_S = 1.0
+"""Seconds of waiting for the decoder between two yield points."""
+
+
+class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """What a chunk gave, and where the next one begins."""
+
+    segments: list[TranscriptSegment]
+    language: str
+    sure: bool
+    """Whether the language is that of the whole file."""
+    shares: dict[str, float]
+    resume: int
+    """Sample behind what was transcribed."""
+
+
+class DetectorFactory(Protocol):
+    """Gives a new voice activity detector for a job."""
+
+    def __call__(self) -> Detector: ...
 
 
 class Transcription:
-    """The state of one job. The model is this job's alone only between two calls of `Work.unit`: another job may run
+    """The state of one job. The model is this job's alone only between two calls of `Work.yield_point`: another job may run
     inside that call, so nothing is left in the model across it."""
 
     def __init__(
         self,
         model: WhisperModel,
         work: Work,
-        how: Decoding,
-        options: Mapping[str, Any],
+        payload: TranscriptionPayload,
+        decoding: Decoding,
         stop: threading.Event,
-        vad: Path | None,
+        new_detector: DetectorFactory,
         guess: str | None,
     ) -> None:
-        self._model, self._work, self._how, self._options = model, work, how, options
-        self._stop, self._vad, self._guess = stop, vad, guess
-        self._skip = max(0, int(options.get("offset_t", 0))) * RATE // 1000
-        self._limit = max(0, int(options.get("duration", 0))) * RATE // 1000
-        self._total: float | None = None
+        """`guess`: the language that the last file was in; it costs time when it is wrong, and nothing else."""
+        self._model, self._work, self._decoding, self._options = model, work, decoding, payload.options
+        self._stop, self._new_detector, self._guess = stop, new_detector, guess
+        self._wants_times = payload.words or bool(self._options.token_timestamps) or bool(self._options.max_len)
+        self._skip = (self._options.offset_t or 0) * SAMPLE_RATE // 1000
+        self._limit = (self._options.duration or 0) * SAMPLE_RATE // 1000
+        self._total_s: float | None = None
         self._step = 0
         self._resume = self._reached = 0
-        self._sure = how.language != languages.AUTO
-        self.segments: list[dict[str, Any]] = []
-        self.language = "" if how.language == languages.AUTO else how.language
+        self._yielded_at = time.monotonic()
+        self._is_sure = decoding.language != languages.AUTO
+        self._candidates = [code for code in self._options.candidate_languages if code in model.codes]
+        self._writer = SegmentWriter(payload, decoding.temperature)
+        self.segments: list[TranscriptSegment] = []
+        self.language = "" if decoding.language == languages.AUTO else decoding.language
+        """Whisper's code; empty while nobody has spoken."""
         self.shares: dict[str, float] = {}
+        """Probability of each language, when the request wants them."""
         self.detected: str | None = None
         """The language, when it was detected and is sure."""
-        self._fresh: list[dict[str, Any]] = []  # what the chunk in hand gave
-        self.cut_off = False
+        self.is_cut_off = False
         """Whether reading stopped before the file's end, as enough was heard."""
 
-    def run(self, sound: Sound) -> None:
-        for kept in self._work.checkpoints():
-            self._take_up(kept)
-        start = max(self._skip, self._resume)
+    @property
+    def start(self) -> int:
+        """The sample at which reading has to begin, once `resume` was called."""
+        return max(self._skip, self._resume)
+
+    def resume(self) -> None:
+        """Take up what earlier attempts have finished."""
+        for kept in self._work.checkpoints(Checkpoint):
+            self.segments += kept.segments
+            self.language, self._is_sure, self.shares = kept.language, kept.sure, dict(kept.shares)
+            self._resume = kept.resume
+            self._step += 1
+
+    def run(self, sound: SoundStream) -> None:
+        """Transcribe the sound, which skips what is before `start`."""
+        start = self.start
         if sound.seconds is not None:
-            left = max(0.0, sound.seconds - self._skip / RATE)
-            self._total = min(left, self._limit / RATE) if self._limit else left
-        blocks = self._scanned(self._bounded(sound.blocks(start), start), sound, start)
+            left = max(0.0, sound.seconds - self._skip / SAMPLE_RATE)
+            self._total_s = min(left, self._limit / SAMPLE_RATE) if self._limit else left
+        blocks = self._with_yield_points(self._bounded(sound.blocks(), start), sound, start)
         first: list[Samples] = []
         length = 0
         for block in blocks:
             first.append(block)
             length += len(block)
-            if length > WINDOW:
+            if length > WINDOW_SAMPLES:
                 break
-        if length <= WINDOW and start == self._skip and not self._options.get("vad"):
-            self._short(np.concatenate(first) if first else np.zeros(0, np.float32))
+        if length <= WINDOW_SAMPLES and start == self._skip and not self._options.vad:
+            self._transcribe_clip(np.concatenate(first) if first else np.zeros(0, np.float32))
         else:
             # the first half minute goes in as one block, so that the noise floor is known from the start
-            self._long(itertools.chain([np.concatenate(first)] if first else [], blocks), start)
-        self.language = self.language or "en"
+            self._transcribe_long(itertools.chain([np.concatenate(first)] if first else [], blocks), start)
 
-    def _short(self, samples: Samples) -> None:
+    def _transcribe_clip(self, samples: Samples) -> None:
         """A clip that fits one window goes to Whisper as it is, so that the answer is whisper.cpp's own."""
-        detector = self._detector()
+        if len(samples) == 0:
+            self._yield(self._skip)
+            return
+        detector = self._new_detector()
         try:
-            worth = heard(samples, detector)
+            scores = detector.scores(frames_of(samples))
         finally:
             detector.close()
-        if worth:
-            self._chunk(Chunk((Piece(self._skip, samples),), 0), self._how)
+        if may_hold_speech(samples, scores, isinstance(detector, EnergyDetector)):
+            self._transcribe_chunk(Chunk((Piece(self._skip, samples, scores),), 0), self._decoding)
         else:
             self._yield(self._skip)
 
-    def _long(self, blocks: Iterable[Samples], start: int) -> None:
-        how = self._how
-        if "max_context" not in self._options and not how.prompt:
-            how = replace(how, max_context=LONG_CONTEXT)
-        detector = self._detector()
+    def _transcribe_long(self, blocks: Iterable[Samples], start: int) -> None:
+        decoding = self._decoding
+        if self._options.max_context is None and not decoding.prompt:
+            decoding = replace(decoding, max_context=LONG_FILE_CONTEXT_TOKENS)
+        detector = self._new_detector()
         try:
-            chunks = Chunks(blocks, detector, start, self._rule())
+            chunks = Chunks(blocks, detector, start, self._chunking_rule(isinstance(detector, EnergyDetector)))
             for chunk in chunks:
-                chunks.give_back(self._chunk(chunk, how, once=True))
-                self._checkpoint()
-                if self._options.get("detect_language"):
-                    self.cut_off = True
+                rest, fresh = self._transcribe_chunk(chunk, decoding, once=True)
+                chunks.give_back(rest)
+                self._save(fresh)
+                if self._options.detect_language:
+                    self.is_cut_off = True
                     return
         finally:
             detector.close()
 
-    def _chunk(self, chunk: Chunk, how: Decoding, *, once: bool = False) -> tuple[Piece, ...]:
-        """Transcribe a chunk; gives the end of it that is to be heard again together with what follows (`once`)."""
-        self._fresh = []
-        joints = [] if how.no_timestamps else chunk.joints  # without times nothing tells what stands at one
-        if joints:
-            how = replace(how, token_timestamps=True)  # they tell on which side of a joint a word stands
-        found, rest = self._decode(chunk, how, once)
-        said = [part for segment in found for part in apart(segment, joints) if not is_noise(part.text)]
-        for segment in without_loops(said, [s["text"] for s in self.segments[-2:]]):
-            item = self._segment(segment, chunk)
-            self._fresh.append(item)
-            self.segments.append(item)
+    def _transcribe_chunk(
+        self, chunk: Chunk, decoding: Decoding, *, once: bool = False
+    ) -> tuple[tuple[Piece, ...], list[TranscriptSegment]]:
+        """Transcribe a chunk. Returns the end of it that is to be heard again together with what follows (`once`), and
+        its segments."""
+        activity = SpeechActivity(chunk.samples, np.concatenate([piece.scores for piece in chunk.pieces]))
+        has_pause = bool(chunk.joints) or longest_pause(activity.regions) >= PAUSE_S
+        if (self._wants_times or has_pause) and not decoding.no_timestamps:
+            decoding = replace(decoding, align=True)
+        segments, rest = self._decode(chunk, decoding, once)
+        segments = without_noises(segments, activity)
+        segments = without_loops(segments, activity, [segment.text for segment in self.segments[-2:]])
+        fresh = [
+            self._writer.write(placed, chunk, len(self.segments) + i)
+            for i, placed in enumerate(self._placed(segments, chunk, activity, decoding))
+        ]
+        self.segments += fresh
         self._resume = rest[0].start if rest else chunk.end
-        for item in self._fresh:
-            self._work.emit({"type": "segment", "segment": item})
-        return rest
+        for segment in fresh:
+            self._work.emit(SegmentEnded(segment=segment))
+        return rest, fresh
 
-    def _decode(self, chunk: Chunk, how: Decoding, once: bool) -> tuple[list[Segment], tuple[Piece, ...]]:
+    def _placed(
+        self, segments: list[Segment], chunk: Chunk, activity: SpeechActivity, decoding: Decoding
+    ) -> list[TimedSegment]:
+        """The segments where speech is: by their words' times, or by Whisper's own brought to the speech they cover."""
+        if not decoding.align:
+            placed = []
+            for segment in segments:
+                start, end = segment.start, segment.end
+                if not decoding.no_timestamps:
+                    start, end = activity.trimmed(start, end, EDGE_SLACK_S)
+                placed.append(TimedSegment(replace(segment, start=start, end=end), (), ()))
+            return placed
+        lags_s = self._model.heads.lags_s if self._model.heads is not None else (0.0,)
+        timed = time_words(segments, activity, chunk.joints, lags_s)
+        parts = [part for one in timed for part in split_at_pauses(one, PAUSE_S, chunk.joints)]
+        return [part for one in parts for part in self._writer.wrapped(one)]
+
+    def _decode(self, chunk: Chunk, decoding: Decoding, once: bool) -> tuple[list[Segment], tuple[Piece, ...]]:
         samples = chunk.samples
-        again = once and "entropy_thold" not in self._options
+        may_hear_again = self._options.entropy_thold is None and not decoding.no_timestamps
         while True:
             self._stop.clear()  # before the yield point: a cancel that comes later is not lost
             threads = self._yield(chunk.start)
             try:
-                if not self._sure:
-                    found = self._decode_unknown(samples, how, threads, once)
-                elif not self._options.get("detect_language"):
-                    how = replace(how, language=self.language)
-                    found = self._model.transcribe(samples, how, threads, self._stop.is_set, once=once)
+                if not self._is_sure:
+                    segments = self._decode_in_unknown_language(samples, decoding, threads, once)
+                elif not self._options.detect_language:
+                    decoding = replace(decoding, language=self.language)
+                    segments = self._model.transcribe(samples, decoding, threads, self._stop.is_set, once=once)
                     if self._step == 0 and not self.shares:
-                        self._note(self._model.detected(threads) if self._wants_shares else {})
-                if self._options.get("detect_language"):
+                        self._note(self._model.transcribed_language(threads) if self._wants_shares else {})
+                if self._options.detect_language:
                     return [], ()  # nothing was transcribed, so the model's `left_off` is of another call
-                if again and looped(found):
-                    how, again = replace(how, entropy_thold=LOOP_ENTROPY), False
+                if may_hear_again and may_loop(segments):
+                    decoding = replace(decoding, entropy_thold=LOOP_ENTROPY, align=True)
+                    may_hear_again = False
                     continue
-                left = self._model.left_off
-                return found, chunk.behind(left) if left is not None else ()
+                left_off = self._model.left_off
+                return segments, chunk.behind(left_off) if left_off is not None else ()
             except Aborted:
-                continue  # `unit` ends the job if that was why; else the chunk is done again
+                continue  # the yield point ends the job if that was why; else the chunk is done again
 
-    def _decode_unknown(self, samples: Samples, how: Decoding, threads: int, once: bool) -> list[Segment]:
+    def _decode_in_unknown_language(self, samples: Samples, decoding: Decoding, threads: int, once: bool) -> list[Segment]:
         """Detect, then decode. Files mostly come in one language, so the last one is tried first: Whisper's look at the
         sound then serves both. A wrong guess is decoded again, so the answer is the same."""
-        found: list[Segment] | None = None
+
+        def transcribe(language: str) -> list[Segment]:
+            said_in = replace(decoding, language=language)
+            return self._model.transcribe(samples, said_in, threads, self._stop.is_set, once=once)
+
+        segments: list[Segment] | None = None
         tried = None
-        if self._guess in self._model.codes and not self._options.get("detect_language"):
-            tried = self._guess
-            found = self._model.transcribe(samples, replace(how, language=str(tried)), threads, self._stop.is_set, once=once)
-            shares = self._model.detected(threads)
+        if self._guess in self._model.codes and not self._options.detect_language:
+            tried = str(self._guess)
+            segments = transcribe(tried)
+            shares = self._model.transcribed_language(threads)
         else:
-            shares = self._model.detect(samples, threads)
-        code, share = next(iter(shares.items()))
+            shares = self._model.detect_language(samples, threads)
+        code = next(code for code in shares if not self._candidates or code in self._candidates)
         self._note(shares)
         self.language = self._guess = code
-        if share >= SURE:
-            self._sure, self.detected = True, code
-        if self._options.get("detect_language"):
+        if shares[code] >= SURE_PROBABILITY or len(self._candidates) == 1:
+            self._is_sure, self.detected = True, code
+        if self._options.detect_language:
             return []
-        if found is None or tried != code:
-            found = self._model.transcribe(samples, replace(how, language=code), threads, self._stop.is_set, once=once)
-        return found
+        return segments if segments is not None and tried == code else transcribe(code)
 
     @property
     def _wants_shares(self) -> bool:
-        return not self._options.get("no_language_probabilities", False)
+        return not self._options.no_language_probabilities
 
     def _note(self, shares: Mapping[str, float]) -> None:
         if self._wants_shares:
             self.shares = {code: round(share, 6) for code, share in shares.items() if share > 0.001}
 
-    def _segment(self, segment: Segment, chunk: Chunk) -> dict[str, Any]:
-        start, end = chunk.times(segment.start, segment.end)
-        raw = segment.text.encode()
-        item: dict[str, Any] = {
-            "id": len(self.segments),
-            "seek": chunk.start * 100 // RATE,
-            "start": round(start, 3),
-            "end": round(end, 3),
-            "text": segment.text,
-            "tokens": [token.id for token in segment.tokens],
-            "temperature": self._how.temperature,
-            "avg_logprob": segment.avg_logprob,
-            "compression_ratio": len(raw) / len(zlib.compress(raw)) if raw else 0.0,
-            "no_speech_prob": segment.no_speech_prob,
-        }
-        if self._work.request.get("words"):
-            item["words"] = []
-            for word in words(segment.tokens):
-                begins, ends = chunk.times(word.start, word.end)
-                item["words"].append({"word": word.text, "start": round(begins, 3), "end": round(ends, 3)})
-        elif self._options.get("token_timestamps"):
-            item["words"] = []
-            for token in segment.tokens:
-                begins, ends = chunk.times(token.start, token.end)
-                item["words"].append(
-                    {
-                        "word": token.text.decode("utf-8", "replace"),
-                        "start": round(begins, 3),
-                        "end": round(ends, 3),
-                        "t_dtw": token.t_dtw,
-                        "probability": token.p,
-                    }
-                )
-        if segment.turn_next:
-            item["speaker_turn_next"] = True
-        return item
-
-    def _checkpoint(self) -> None:
-        self._work.checkpoint(
-            self._step,
-            {
-                "segments": self._fresh,
-                "language": self.language,
-                "sure": self._sure,
-                "shares": self.shares,
-                "resume": self._resume,
-            },
+    def _save(self, fresh: list[TranscriptSegment]) -> None:
+        checkpoint = Checkpoint(
+            segments=fresh, language=self.language, sure=self._is_sure, shares=self.shares, resume=self._resume
         )
-        self._step += 1
-
-    def _take_up(self, kept: Mapping[str, Any]) -> None:
-        self.segments += kept["segments"]
-        self.language, self._sure, self.shares = kept["language"], kept["sure"], dict(kept["shares"])
-        self._resume = int(kept["resume"])
+        self._work.checkpoint(self._step, checkpoint)
         self._step += 1
 
     def _bounded(self, blocks: Iterator[Samples], start: int) -> Iterator[Samples]:
@@ -258,41 +284,42 @@ class Transcription:
             yield block[:left]
             left -= len(block)
             if left <= 0:
-                self.cut_off = True
+                self.is_cut_off = True
                 return
 
-    def _scanned(self, blocks: Iterator[Samples], sound: Sound, start: int) -> Iterator[Samples]:
-        """The blocks, with a yield point every minute: what is skipped and hours of silence never reach the model."""
+    def _with_yield_points(self, blocks: Iterator[Samples], sound: SoundStream, start: int) -> Iterator[Samples]:
+        """The blocks, with yield points where reading takes long: what is skipped, hours of silence, and files that are
+        slow to decode never reach the model."""
         place, reached = start, 0
         for block in blocks:
             if len(block):
                 yield block
             place += len(block)
-            if sound.decoded - reached >= 60 * RATE:
+            is_waiting = len(block) == 0 and time.monotonic() - self._yielded_at >= WAIT_STEP_S
+            if is_waiting or sound.decoded - reached >= SKIPPED_STEP_S * SAMPLE_RATE:
                 reached = sound.decoded
                 self._yield(place)
 
     def _yield(self, place: int) -> int:
         """The yield point. Reading runs ahead of decoding where nobody speaks, so progress is the farther of the two."""
         self._reached = max(self._reached, place, self._resume, self._skip)
-        return self._work.yield_point((self._reached - self._skip) / RATE, self._total, "seconds")
+        threads = self._work.yield_point((self._reached - self._skip) / SAMPLE_RATE, self._total_s, "seconds")
+        self._yielded_at = time.monotonic()
+        return threads
 
-    def _detector(self) -> Detector:
-        return SileroDetector(self._vad) if self._vad is not None else EnergyDetector()
-
-    def _rule(self) -> Regions:
-        given = self._options
-        rule = Regions() if self._vad is not None else Regions(min_speech=RATE // 10)
-        longest = float(given.get("vad_max_speech_duration_s") or WINDOW / RATE)
+    def _chunking_rule(self, is_energy: bool) -> ChunkingRule:
+        options = self._options
+        rule = ChunkingRule(min_speech=SAMPLE_RATE // 10) if is_energy else ChunkingRule()
+        longest = options.vad_max_speech_duration_s or WINDOW_SAMPLES / SAMPLE_RATE
         return replace(
             rule,
-            threshold=float(given.get("vad_threshold", rule.threshold)),
-            min_speech=_samples(given, "vad_min_speech_duration_ms", rule.min_speech),
-            min_silence=_samples(given, "vad_min_silence_duration_ms", rule.min_silence),
-            pad=_samples(given, "vad_speech_pad_ms", rule.pad),
-            longest=int(min(WINDOW, max(1.0, longest) * RATE)),
+            threshold=rule.threshold if options.vad_threshold is None else options.vad_threshold,
+            min_speech=_samples(options.vad_min_speech_duration_ms, rule.min_speech),
+            min_silence=_samples(options.vad_min_silence_duration_ms, rule.min_silence),
+            pad=_samples(options.vad_speech_pad_ms, rule.pad),
+            longest=int(min(WINDOW_SAMPLES, max(1.0, longest) * SAMPLE_RATE)),
         )
 
 
-def _samples(options: Mapping[str, Any], name: str, otherwise: int) -> int:
-    return int(options[name]) * RATE // 1000 if name in options else otherwise
+def _samples(milliseconds: int | None, otherwise: int) -> int:
+    return otherwise if milliseconds is None else milliseconds * SAMPLE_RATE // 1000

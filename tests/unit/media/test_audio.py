@@ -6,14 +6,18 @@ import tracemalloc
 import wave
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 
 from batch.errors import BadRequest, UnsupportedMedia
 from batch.media import audio
-from batch.media.audio import RATE, Sound, load
+from batch.media.audio import Sound, load
 from batch.media.length import likely_seconds
-from speech_setup import JFK, encode, jfk, silence, write_wav
+from batch.media.samples import SAMPLE_RATE as RATE
+from hostile_media import png_bomb, with_cover
+from sounds import JFK, encode, jfk, silence, write_wav
 
 
 def test_a_wav_of_whispers_own_kind_comes_out_sample_for_sample() -> None:
@@ -65,8 +69,6 @@ def test_the_sound_of_a_video_is_heard(tmp_path: Path) -> None:
 
 
 def test_a_video_without_sound_is_refused_in_one_sentence(tmp_path: Path) -> None:
-    import av
-
     path = tmp_path / "mute.mp4"
     with av.open(str(path), "w") as file:
         video = file.add_stream("mpeg4", rate=5)
@@ -218,8 +220,6 @@ def test_a_file_longer_than_the_limit_is_refused(tmp_path: Path, monkeypatch: py
 
 
 def test_sound_that_starts_after_its_picture_keeps_its_distance(tmp_path: Path) -> None:
-    import av
-
     path = tmp_path / "late.mkv"
     with av.open(str(path), "w") as file:
         video = file.add_stream("mpeg4", rate=5)
@@ -243,3 +243,128 @@ def test_sound_that_starts_after_its_picture_keeps_its_distance(tmp_path: Path) 
 
 def test_write_and_load_agree(tmp_path: Path) -> None:
     assert np.allclose(load(write_wav(tmp_path / "a.wav", jfk())), jfk(), atol=1e-4)
+
+
+# -- several tracks, two channels, odd clocks
+
+
+def _film(path: Path, *tracks: tuple[np.ndarray, str, Disposition]) -> Path:
+    """A file with these sound tracks: samples, language, disposition."""
+    with av.open(str(path), "w") as file:
+        streams = []
+        for _, language, disposition in tracks:
+            stream = file.add_stream("pcm_s16le", rate=RATE, layout="mono")
+            stream.metadata["language"] = language
+            stream.disposition = disposition
+            streams.append(stream)
+        for stream, (samples, _, _) in zip(streams, tracks, strict=True):
+            frame = av.AudioFrame.from_ndarray((samples * 32767).astype(np.int16)[None], format="s16", layout="mono")
+            frame.sample_rate, frame.pts = RATE, 0
+            file.mux(stream.encode(frame))
+            file.mux(stream.encode(None))
+    return path
+
+
+def _tone(amplitude: float) -> np.ndarray:
+    return (amplitude * np.sin(np.arange(RATE) / 5)).astype(np.float32)
+
+
+def _peak(path: Path, track: str | None = None) -> float:
+    with Sound(path, "film.mkv", track) as sound:
+        return float(max(np.abs(block).max(initial=0) for block in sound.blocks()))
+
+
+def test_the_default_track_of_a_container_is_heard_and_another_when_it_is_named(tmp_path: Path) -> None:
+    plain, default = Disposition(0), Disposition.default
+    path = _film(tmp_path / "a.mkv", (_tone(0.2), "ger", plain), (_tone(0.4), "eng", default), (_tone(0.6), "jpn", plain))
+    assert _peak(path) == pytest.approx(0.4, abs=0.02)
+    for wanted, amplitude in (("1", 0.2), ("de", 0.2), ("German", 0.2), ("deu", 0.2), ("3", 0.6), ("ja", 0.6), ("en-US", 0.4)):
+        assert _peak(path, wanted) == pytest.approx(amplitude, abs=0.02), wanted
+    for wanted in ("0", "4", "fr", "auto", "klingon", "-1", "9" * 400, "²"):
+        with pytest.raises(BadRequest, match=r"film\.mkv has no sound track .*: there are 1 \(ger\), 2 \(eng\), 3 \(jpn\)\.$"):
+            _peak(path, wanted)
+
+
+def test_a_commentary_is_not_heard_where_there_is_another_track(tmp_path: Path) -> None:
+    aside = Disposition.comment
+    assert _peak(_film(tmp_path / "a.mkv", (_tone(0.2), "eng", aside), (_tone(0.4), "eng", Disposition(0)))) > 0.3
+    assert _peak(_film(tmp_path / "b.mkv", (_tone(0.2), "eng", aside))) > 0.1
+
+
+@pytest.mark.parametrize(("left", "right", "level"), [(1, -1, 1.0), (1, 1, 1.0), (1, 0, 0.5), (0, 1, 0.5), (0.5, -0.45, 0.475)])
+def test_stereo_out_of_phase_is_heard(tmp_path: Path, left: float, right: float, level: float) -> None:
+    path = tmp_path / "stereo.wav"
+    speech = jfk() * np.float32(0.9)
+    pcm = np.stack([speech * left, speech * right], axis=1)
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(2)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes((pcm * 32767).astype("<i2").tobytes())
+    heard = load(path)
+    assert len(heard) == len(speech)
+    assert np.sqrt(np.mean(heard**2)) == pytest.approx(level * float(np.sqrt(np.mean(speech**2))), rel=0.03)
+
+
+def test_many_channels_are_mixed_or_refused_in_one_sentence(tmp_path: Path) -> None:
+    for channels in (1, 2, 3, 4, 5, 6, 7, 8, 11, 16, 24, 64, 65, 200, 512):
+        path = tmp_path / f"{channels}.wav"
+        with wave.open(str(path), "wb") as file:
+            file.setnchannels(channels)
+            file.setsampwidth(2)
+            file.setframerate(RATE)
+            file.writeframes(np.repeat((_tone(0.3) * 32767).astype("<i2"), channels).tobytes())
+        if channels <= 64:
+            heard = load(path)
+            assert abs(len(heard) - RATE) < 100 and float(np.abs(heard).max()) > 0.02, channels
+        else:
+            with pytest.raises(UnsupportedMedia, match=r"channels: at most 64"):
+                load(path)
+
+
+def test_a_gap_in_a_container_s_clock_is_silence_and_a_jump_to_another_clock_is_none(tmp_path: Path) -> None:
+    def recording(name: str, starts: tuple[float, ...]) -> tuple[int, str | None]:
+        path = tmp_path / name
+        with av.open(str(path), "w") as file:
+            stream = file.add_stream("pcm_s16le", rate=RATE, layout="mono")
+            for start in starts:
+                frame = av.AudioFrame.from_ndarray((_tone(0.3) * 32767).astype(np.int16)[None], format="s16", layout="mono")
+                frame.sample_rate, frame.pts = RATE, round(start * RATE)
+                file.mux(stream.encode(frame))
+            file.mux(stream.encode(None))
+        with Sound(path) as sound:
+            return sum(len(block) for block in sound.blocks()), sound.truncated
+
+    assert recording("whole.mkv", (0, 1, 2)) == (3 * RATE, None)
+    assert recording("gap.mkv", (0, 1, 11)) == (12 * RATE, None), "ten seconds that nobody recorded"
+    assert recording("rounding.mkv", (0, 1.1, 2.05)) == (3 * RATE, None)
+    assert recording("jump.mkv", (0, 1, 100_000)) == (3 * RATE, None), "not 28 hours"
+
+
+def test_a_container_with_a_thousand_tracks_opens_at_once(tmp_path: Path) -> None:
+    path = _film(tmp_path / "many.mkv", *[(_tone(0.3), "eng", Disposition.default)] * 400)
+    assert _peak(path, "400") > 0.2
+    with pytest.raises(BadRequest) as refused:
+        _peak(path, "401")
+    assert len(refused.value.message) < 500
+
+
+@pytest.mark.parametrize("rate", [1, 999, 2_000_000, 2**31 - 1])
+def test_a_sample_rate_that_no_recording_has_is_refused(tmp_path: Path, rate: int) -> None:
+    path = tmp_path / "odd.wav"
+    data = bytearray(JFK.read_bytes())
+    data[24:32] = rate.to_bytes(4, "little") + (rate * 2 & 0xFFFFFFFF).to_bytes(4, "little")
+    path.write_bytes(data)
+    with pytest.raises(UnsupportedMedia, match=rf"odd\.wav has {rate} samples a second"):
+        load(path)
+
+
+def test_a_cover_that_would_fill_the_memory_is_not_opened(tmp_path: Path) -> None:
+    music = encode(tmp_path / "music.mp3", jfk(), "libmp3lame", 44100).read_bytes()
+    path = tmp_path / "cover.mp3"
+    path.write_bytes(with_cover(music, png_bomb(20_000, 20_000)))
+    tracemalloc.start()
+    heard = load(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert abs(len(heard) / RATE - 11) < 0.2 and peak < 64 << 20

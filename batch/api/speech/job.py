@@ -1,0 +1,55 @@
+"""An uploaded file as a transcription job, and its result."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import Request
+
+from batch.api.http.multipart import Upload
+from batch.api.jobs.disconnect import cancel_on_disconnect
+from batch.api.jobs.submit import submit
+from batch.errors import BadRequest
+from batch.media.length import likely_seconds
+from batch.payloads.speech import TranscriptionOptions, TranscriptionPayload, TranscriptionResult
+from batch.queue.jobs import Draft, Origin, Priority
+from batch.queue.ticket import Ticket
+
+LARGE_CALL_S = 60.0
+"""Seconds of sound above which short clips go first."""
+
+
+def check_file(upload: Upload) -> None:
+    """Raises BadRequest for a form without a file."""
+    if upload.sha256 is None:
+        raise BadRequest('The field "file" is missing: send the sound in it.', param="file")
+
+
+async def transcribe(
+    request: Request, upload: Upload, options: TranscriptionOptions, *, words: bool = False, logprobs: bool = False
+) -> TranscriptionResult:
+    """Queue the uploaded file for a client that waits, and wait for its result."""
+    ticket = await submit_upload(request, upload, options, words=words, logprobs=logprobs)
+    async with cancel_on_disconnect(request, ticket):
+        return await ticket.result(TranscriptionResult)
+
+
+async def submit_upload(
+    request: Request, upload: Upload, options: TranscriptionOptions, *, words: bool = False, logprobs: bool = False
+) -> Ticket:
+    """Queue the uploaded file for a client that waits; whoever gets the ticket sees to its end."""
+    assert upload.sha256 is not None
+    seconds = await asyncio.to_thread(likely_seconds, request.app.state.hub.path(upload.sha256))
+    payload = TranscriptionPayload(
+        blob=upload.sha256, filename=upload.filename or None, options=options, words=words, logprobs=logprobs
+    )
+    draft = Draft(
+        payload,
+        Origin.HTTP,
+        Priority.LARGE_CALL if seconds > LARGE_CALL_S else Priority.CALLER,
+        blobs=(upload.sha256,),
+        waited=True,
+        source=upload.filename or None,
+    )
+    (ticket,) = await submit(request, [draft], upload.fingerprint)
+    return ticket
