@@ -20,7 +20,7 @@ CI_ONLY := drill or slow or peer or browser or postgres
 COMPILE = uv pip compile --quiet --no-config --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-annotate --no-header --custom-compile-command 'make lock'
 
-.PHONY: run test test-unit check format lint setup dev models test-models docs docs-pages lock clean
+.PHONY: run test path test-unit check format lint setup dev models test-models docs docs-pages lock clean
 
 run: models
 	$(BIN)/batch serve --profile starter
@@ -48,6 +48,12 @@ test-slow: MORE = and not (drill or peer or browser or postgres)
 test-%: test-models
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest $(PYTEST) -m "$* $(MORE)" || [ $$? -eq 5 ]
 
+# the whole path on real input, with the libraries that are installed: CI runs it under every Python and with every end of
+# the versions that are allowed (INSTALLED=yes: not those of the lock file)
+path: $(if $(INSTALLED),,dev)
+	$(BIN)/batch models pull --profile starter
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest tests/service/test_end_to_end.py -q
+
 setup: $(VENV)/installed-$(ARGS)
 
 dev: $(VENV)/installed-dev-$(ARGS)
@@ -62,7 +68,8 @@ test-models: dev
 docs-pages: dev
 	$(BIN)/python docs/generate.py
 
-# a developer's command: needs uv
+# uv comes with `make dev`, but its own version is locked too: the first time, have one of your own on the path
+lock: export PATH := $(abspath $(BIN)):$(PATH)
 lock:
 	$(COMPILE) -o requirements.lock pyproject.toml
 	$(COMPILE) --group dev -c requirements.lock -o requirements-dev.lock pyproject.toml
