@@ -34,6 +34,7 @@ from batch.queue.hub import Hub
 from batch.queue.jobs import Kind
 from batch.queue.model_state import ModelState
 from batch.queue.open_store import open_store
+from batch.queue.periodic import PeriodicTasks
 from batch.queue.spool import Spool
 from batch.queue.store import Store
 from batch.retention import Retention
@@ -70,6 +71,7 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._workers: dict[Kind, asyncio.subprocess.Process] = {}
         self._lines: dict[Kind, logs.Lines] = {}
+        self._periodic = PeriodicTasks()
 
     async def run(self) -> None:
         settings = self.settings
@@ -138,15 +140,19 @@ class Supervisor:
                 **{f"model:{kind}": _model_note(hub.model(kind)) for kind in Kind},
             }
         )
+        retention = Retention(settings, store, hub.spool, self._periodic.pause)
+        self._periodic.add("delete expired", retention.delete_expired, at_start=True)
+        # A request may be refused after its upload, or only counted: its payload has no job.
+        self._periodic.add("walk", retention.walk, minute="17", at_start=True)
         serving = [asyncio.create_task(servers[kind].serve([listening[kind]])) for kind in Kind]
         tending = [asyncio.create_task(self._tend(kind, hub)) for kind in Kind]
         others = [
             asyncio.create_task(self._note_models(store, hub)),
-            asyncio.create_task(Retention(settings, hub).run()),
             asyncio.create_task(batches.run()),
         ]
         await services.background.start()
         await folder.start()
+        self._periodic.start()
         self._announce(ports)
         stopping = asyncio.create_task(self._stopping.wait())
         await asyncio.wait([stopping, *serving, *tending, *others], return_when=asyncio.FIRST_COMPLETED)
@@ -154,6 +160,7 @@ class Supervisor:
         await hub.in_thread(lambda: _note(store, "stopping", True))
         # No new work from the folder, then the workers end or put back what they hold, then callers are told.
         await folder.stop()
+        await asyncio.to_thread(self._periodic.stop)
         await services.background.stop()
         ended = await asyncio.gather(*tending, return_exceptions=True)
         for lines in self._lines.values():

@@ -13,24 +13,24 @@ def gc(home: Home = None, as_json: Json = False) -> None:
     from batch.folder.ledger_retention import LedgerRetention
     from batch.queue.jobs import Origin
     from batch.queue.spool import Spool
-    from batch.retention import deadlines, forget, sweep_lost, sweep_orphans
+    from batch.retention import delete_orphans, delete_unreferenced, expiry_times, forget_left_files
     from batch.settings import Settings
 
     settings = Settings.load(home)
     with open_store(home) as store:
         spool = Spool(settings.state_dir / "spool")
         rows = 0
-        due = deadlines(settings)
+        due = expiry_times(settings)
         for origin, before in due.items():
             while found := store.expire(origin, before):
                 rows += found
         if Origin.INBOX in due:
-            for _ in forget(LedgerRetention(store), due[Origin.INBOX]):
+            for _ in forget_left_files(LedgerRetention(store), due[Origin.INBOX]):
                 pass
         files = 0
-        while found := sweep_orphans(store, spool):
+        while found := delete_orphans(store, spool):
             files += found
-        files += sweep_lost(store, spool)
+        files += delete_unreferenced(store, spool)
         store.vacuum(1 << 30)
     if as_json:
         print_json({"jobs": rows, "files": files})

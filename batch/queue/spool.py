@@ -132,7 +132,7 @@ class Spool:
                     if _NAME.fullmatch(entry.name):
                         yield entry.name
 
-    def sweep_temporary(self, *, older_than: float) -> None:
+    def delete_temporary(self, *, older_than: float) -> None:
         """Remove what a killed process left half-written."""
         for entry in os.scandir(self.folder / "tmp"):
             with contextlib.suppress(FileNotFoundError):

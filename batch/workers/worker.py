@@ -7,7 +7,6 @@ import os
 import threading
 import time
 
-from huey.consumer import Consumer
 from msgspec import Raw
 
 from batch import fail_points
@@ -19,6 +18,7 @@ from batch.queue.frames import Answered, Broken, End, Hello, Loading, Ready
 from batch.queue.huey_storage import JobHuey
 from batch.queue.jobs import Kind
 from batch.queue.open_store import open_store
+from batch.queue.periodic import QuietConsumer
 from batch.queue.spool import Spool
 from batch.settings import Settings
 from batch.workers.engine import Engine
@@ -31,13 +31,6 @@ LOADING_EVENT_INTERVAL_S = 0.1
 _STUCK_AFTER_GRACE_S = 2.0
 """Beyond the grace time: a job that reaches no yield point is put back over its engine's head."""
 _THREAD_CHECK_INTERVAL_S = 1.0
-
-
-class JobConsumer(Consumer):  # type: ignore[misc]
-    """huey's consumer without its signal handlers (the supervisor speaks to us) and without a ticking scheduler."""
-
-    def _set_signal_handlers(self) -> None:
-        pass
 
 
 class Worker:
@@ -55,7 +48,7 @@ class Worker:
         )
         self._huey = self._context.huey = JobHuey(kind, self._store, self._context.worker_id, self._run_job)
         self._storage = self._huey.storage
-        self._consumer: JobConsumer | None = None
+        self._consumer: QuietConsumer | None = None
 
     # -- life
 
@@ -72,7 +65,7 @@ class Worker:
         # The model is loaded, used and freed in the consumer's thread, so the libraries see one thread only.
         self._huey.on_startup("load")(self._load)
         self._huey.on_shutdown("close")(self._engine.close)
-        consumer = JobConsumer(
+        consumer = QuietConsumer(
             self._huey, workers=1, worker_type="thread", periodic=False, scheduler_interval=60, check_worker_health=False
         )
         self._consumer = consumer

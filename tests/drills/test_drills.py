@@ -433,14 +433,14 @@ def test_a_clock_that_jumps_neither_reorders_a_class_nor_loses_a_job(tmp_path: P
 
 
 def test_nothing_is_deleted_for_its_age_in_the_hour_after_the_clock_was_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = retention.Clock()
-    assert clock.trusted()
-    wall, running = time.time, retention._running
+    clock = retention.WallClock()
+    assert clock.is_trusted()
+    wall, running = time.time, retention._machine_uptime_s
     monkeypatch.setattr(retention.time, "time", lambda: wall() + 86400 * 365)
-    assert not clock.trusted(), "a year went by in no time"
-    monkeypatch.setattr(retention, "_running", lambda: running() + 1800)
+    assert not clock.is_trusted(), "a year went by in no time"
+    monkeypatch.setattr(retention, "_machine_uptime_s", lambda: running() + 1800)
     monkeypatch.setattr(retention.time, "time", lambda: wall() + 86400 * 365 + 1800)
-    assert not clock.trusted()
-    monkeypatch.setattr(retention, "_running", lambda: running() + 3700)
+    assert not clock.is_trusted()
+    monkeypatch.setattr(retention, "_machine_uptime_s", lambda: running() + 3700)
     monkeypatch.setattr(retention.time, "time", lambda: wall() + 86400 * 365 + 3700)
-    assert clock.trusted(), "nobody set it back, so it is right"
+    assert clock.is_trusted(), "nobody set it back, so it is right"

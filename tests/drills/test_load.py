@@ -34,7 +34,7 @@ from batch.queue.open_store import open_store
 from batch.queue.spool import Spool
 from batch.queue.sqlite import database
 from batch.queue.store import Store, message_for
-from batch.retention import sweep_lost, sweep_orphans
+from batch.retention import delete_orphans, delete_unreferenced
 from drill_home import opened
 from one_worker import OneWorker
 from payloads import payload
@@ -147,7 +147,7 @@ def test_no_statement_walks_through_all_jobs_messages_or_files(tmp_path: Path, m
         store.jobs(**filters)  # type: ignore[arg-type]
     store.tally(), store.today(), store.notes()
     store.expire(Origin.HTTP, time.time())
-    sweep_orphans(store, spool), sweep_lost(store, spool)
+    delete_orphans(store, spool), delete_unreferenced(store, spool)
     store.vacuum()
     gather(tmp_path)
     ledger.recorded_files(["a", "b"]), ledger.count_present("a"), ledger.present_paths("a"), ledger.present_folders()
@@ -251,7 +251,7 @@ def test_retention_gives_back_rows_payloads_and_the_space_in_the_database_file(t
     assert full > 400 * 20_000 and len(list(spool.names())) == 400
     while store.expire(Origin.HTTP, time.time() + 1):
         pass
-    while sweep_orphans(store, spool, fresh=0.0):
+    while delete_orphans(store, spool, fresh=0.0):
         pass
     assert list(spool.names()) == [] and store.jobs() == []
     while store.vacuum(pages=100):

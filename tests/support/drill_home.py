@@ -18,7 +18,7 @@ from batch.queue.jobs import Draft, Kind, Origin, Priority, State
 from batch.queue.open_store import open_store
 from batch.queue.spool import Spool
 from batch.queue.store import Store
-from batch.retention import sweep_lost, sweep_orphans
+from batch.retention import delete_orphans, delete_unreferenced
 from payloads import payload
 from running_service import KINDS, RunningService, alive, wait_until
 
@@ -193,9 +193,9 @@ def assert_tidy(service: RunningService, files: list[str]) -> dict[tuple[str, st
 
 def _assert_no_leak(store: Store, spool: Spool) -> None:
     def swept() -> set[str]:
-        while sweep_orphans(store, spool, fresh=-AGES):
+        while delete_orphans(store, spool, fresh=-AGES):
             pass
-        sweep_lost(store, spool, older_than=-AGES)
+        delete_unreferenced(store, spool, older_than=-AGES)
         return set(spool.names())
 
     assert swept() == {row[0] for row in store.read("select distinct sha256 from blob")}

@@ -11,12 +11,11 @@ import pytest
 from batch.folder.file_counts import count_files
 from batch.folder.ledger import Ledger
 from batch.folder.ledger_retention import LedgerRetention
-from batch.queue.hub import Hub
 from batch.queue.jobs import Draft, Kind, Origin, Priority, State
 from batch.queue.open_store import open_store
 from batch.queue.spool import Spool
 from batch.queue.store import Store
-from batch.retention import Retention, deadlines, forget
+from batch.retention import Retention, expiry_times, forget_left_files
 from batch.settings import Settings
 from folder_stage import staged
 from one_worker import OneWorker
@@ -43,21 +42,15 @@ def ended(store: Store, origin: Origin, days_ago: float) -> str:
 
 def test_each_door_s_jobs_are_kept_for_its_own_days(tmp_path: Path) -> None:
     now = time.time()
-    found = deadlines(settings_of(tmp_path, DAYS))
+    found = expiry_times(settings_of(tmp_path, DAYS))
     assert {origin: round((now - at) / 86400, 3) for origin, at in found.items()} == DAYS
-    assert Origin.INBOX not in deadlines(settings_of(tmp_path, {**DAYS, Origin.INBOX: 0.0})), "0 is for ever"
+    assert Origin.INBOX not in expiry_times(settings_of(tmp_path, {**DAYS, Origin.INBOX: 0.0})), "0 is for ever"
 
     store = OneWorker(open_store(tmp_path / ".batch" / "batch.db"))
     kept = {ended(store, origin, days - 0.5) for origin, days in DAYS.items()}
     for origin, days in DAYS.items():
         ended(store, origin, days + 0.5)
-
-    async def sweep() -> None:
-        hub = Hub(store, Spool(tmp_path / "spool"), tmp_path / ".batch")
-        await Retention(settings_of(tmp_path, DAYS), hub)._sweep()
-        await hub.close()
-
-    asyncio.run(sweep())
+    Retention(settings_of(tmp_path, DAYS), store, Spool(tmp_path / "spool")).delete_expired()
     assert {job.id for job in store.jobs()} == kept
     store.close()
 
@@ -88,12 +81,12 @@ def test_a_file_that_left_the_inbox_is_forgotten_with_its_job_and_one_that_lies_
             await stage.until(lambda: stage.store.read("select count(*) from file where gone=1") == [(2,)])
             ledger, everything = LedgerRetention(stage.store), sorted([*texts, "newest.txt"])
 
-            assert sum(forget(ledger, time.time() - 1e6)) == 0, "their days are not over"
-            assert sum(forget(ledger, long_after)) == 1, "the job of the other one is there still"
+            assert sum(forget_left_files(ledger, time.time() - 1e6)) == 0, "their days are not over"
+            assert sum(forget_left_files(ledger, long_after)) == 1, "the job of the other one is there still"
             assert _known(stage.store) == [name for name in everything if name != "empty.txt"]
             with stage.store.transaction() as transaction:
                 transaction.execute("delete from job")  # their days are over as well
-            assert sum(forget(ledger, long_after)) == 1
+            assert sum(forget_left_files(ledger, long_after)) == 1
             here = [name for name in everything if name not in ("gone.txt", "empty.txt")]
             assert _known(stage.store) == here
             assert len(stage.store.read("select id from content")) == 3, "the twin's is shared no more, and needed"
@@ -105,7 +98,7 @@ def test_a_file_that_left_the_inbox_is_forgotten_with_its_job_and_one_that_lies_
 
             (stage.inbox / "twin.txt").unlink()
             await stage.until(lambda: stage.store.read("select count(*) from file where gone=1") == [(1,)])
-            assert sum(forget(ledger, long_after)) == 1 and len(stage.store.read("select id from content")) == 2
+            assert sum(forget_left_files(ledger, long_after)) == 1 and len(stage.store.read("select id from content")) == 2
             assert dict(stage.store.read("select state, n from file_tally where n > 0")) == dict(
                 stage.store.read("select state, count(*) from file group by 1")
             )
@@ -129,15 +122,13 @@ def test_the_service_forgets_files_by_the_inbox_s_days_only(tmp_path: Path) -> N
                     (f"{number}".encode(), time.time() - 3 * 86400),
                 )
 
-    async def walk(days: dict[Origin, float]) -> int:
-        hub = Hub(store, Spool(tmp_path / "spool"), tmp_path / ".batch")
-        await Retention(settings_of(tmp_path, days), hub)._forget()
-        await hub.close()
+    def walk(days: dict[Origin, float]) -> int:
+        Retention(settings_of(tmp_path, days), store, Spool(tmp_path / "spool")).walk()
         return len(_known(store))
 
     put(1200)
-    assert asyncio.run(walk({**DAYS, Origin.INBOX: 0.0})) == 1200
-    assert asyncio.run(walk(DAYS)) == 1200
-    assert asyncio.run(walk({**DAYS, Origin.INBOX: 2.0})) == 1, "but for the newest"
+    assert (walk({**DAYS, Origin.INBOX: 0.0})) == 1200
+    assert (walk(DAYS)) == 1200
+    assert (walk({**DAYS, Origin.INBOX: 2.0})) == 1, "but for the newest"
     assert LedgerRetention(store).forget_files(0, time.time()) == (1200, 0)
     store.close()
