@@ -21,6 +21,9 @@ from batch.errors import (
     Unavailable,
 )
 
+ErrorBody = dict[str, Any]
+"""An error as JSON, in some API's shape."""
+
 LOADING_RETRY_S = 5
 """Retry-After of a 503: a model that loads, or a service that stops, takes about as long."""
 
@@ -34,12 +37,12 @@ _ANTHROPIC_TYPES = {
 }
 
 
-def to_openai_error(error: BatchError) -> dict[str, Any]:
+def to_openai_error(error: BatchError) -> ErrorBody:
     """An error's body as OpenAI's and llama-server's clients read it."""
     return {"error": error.body()}
 
 
-def to_anthropic_error(error: BatchError) -> dict[str, Any]:
+def to_anthropic_error(error: BatchError) -> ErrorBody:
     """An error's body as Anthropic's clients read it."""
     kind = _ANTHROPIC_TYPES.get(error.status, "api_error" if error.status >= 500 else "invalid_request_error")
     message = error.message
@@ -49,7 +52,7 @@ def to_anthropic_error(error: BatchError) -> dict[str, Any]:
     return {"type": "error", "error": {"type": kind, "message": message}}
 
 
-def to_whisper_server_error(error: BatchError) -> dict[str, Any]:
+def to_whisper_server_error(error: BatchError) -> ErrorBody:
     """An error's body as whisper-server's clients read it."""
     return {"error": error.message}
 

@@ -43,6 +43,9 @@ class Body(msgspec.Struct, frozen=True, kw_only=True):
     """Base of request bodies: a field without a default is required, None stands for absent."""
 
 
+JsonObject = dict[str, Any]
+"""An object of a client's JSON whose fields are not declared."""
+
 B = TypeVar("B", bound=msgspec.Struct)
 T = TypeVar("T")
 
@@ -166,7 +169,7 @@ def _too_deep() -> BadRequest:
     return BadRequest(f"The request body nests deeper than {MAX_DEPTH} levels.")
 
 
-def _whole_numbers(document: dict[str, Any]) -> dict[str, Any]:
+def _whole_numbers(document: JsonObject) -> JsonObject:
     """The document with 5.0 as 5 everywhere, changed in place: JSON knows no integers, and some clients write none."""
     nodes: list[Any] = [document]
     while nodes:
@@ -235,7 +238,7 @@ def quoted(text: str) -> str:
 # -- /openapi.json
 
 
-def documented(body_type: type[msgspec.Struct]) -> dict[str, Any]:
+def documented(body_type: type[msgspec.Struct]) -> JsonObject:
     """`openapi_extra` of a route that reads its body with `json_body`."""
     schema = msgspec.json.schema(body_type)
     shared = schema.pop("$defs", {})

@@ -26,7 +26,7 @@ from batch.api.generation.documents import read_document
 from batch.api.generation.request import Choices, LogprobCount
 from batch.api.generation.structured_output import response_format_constraints
 from batch.api.generation.tools import FunctionTool, ToolOffer, read_functions, read_openai_choice
-from batch.api.json_body import Body, parse_json, quoted, read_body
+from batch.api.json_body import Body, JsonObject, parse_json, quoted, read_body
 from batch.errors import BadRequest
 from batch.payloads.chat import TextPart, ToolCall
 
@@ -62,7 +62,7 @@ class CallFunction(Body, frozen=True, kw_only=True):
     """The function of a call in the history."""
 
     name: str
-    arguments: str | dict[str, Any] | None = None
+    arguments: str | JsonObject | None = None
 
 
 class CustomCall(Body, frozen=True, kw_only=True):
@@ -112,10 +112,10 @@ class ChatBody(ChatGenerationBody, frozen=True, kw_only=True):
 
     messages: Annotated[list[ChatMessageBody], Meta(extra_json_schema=openapi_schemas.CHAT_MESSAGES)]
     tools: Annotated[list[ToolBody], Meta(extra_json_schema=openapi_schemas.CHAT_TOOLS)] | None = None
-    tool_choice: str | dict[str, Any] | None = None
+    tool_choice: str | JsonObject | None = None
     parallel_tool_calls: bool | None = None
     n: Choices | None = None
-    response_format: dict[str, Any] | None = None
+    response_format: JsonObject | None = None
     logprobs: bool | None = None
     top_logprobs: LogprobCount | None = None
     reasoning_effort: str | None = None

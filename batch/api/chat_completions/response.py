@@ -137,7 +137,7 @@ class ChatChunks:
         self._with_usage, self._with_progress = usage, progress
         self._started: set[int] = set()
         self._finished: set[int] = set()
-        self._held: tuple[int, FinishReason] | None = None
+        self._closing: tuple[int, FinishReason] | None = None
         """The last choice's closing chunk: timings belong on the stream's last chunk, and come with the result."""
 
     def event(self, job: int, event: JobEvent) -> bytes:
@@ -176,8 +176,8 @@ class ChatChunks:
             last = usage_chunk = self._frame([])
             usage_chunk.usage = result.usage
         else:
-            last = self._held_chunk()
-        self._held = None
+            last = self._closing_chunk()
+        self._closing = None
         if last and result.timings:
             last.timings = result.timings
         return piece + note_comment(result.note) + (sse_event(last) if last else b"")
@@ -202,14 +202,14 @@ class ChatChunks:
 
     def _finish(self, index: int, reason: FinishReason) -> None:
         self._finished.add(index)
-        self._held = index, reason
+        self._closing = index, reason
 
-    def _held_chunk(self) -> ChatCompletionChunk | None:
-        if self._held is None:
+    def _closing_chunk(self) -> ChatCompletionChunk | None:
+        if self._closing is None:
             return None
-        index, reason = self._held
+        index, reason = self._closing
         return self._frame([ChunkChoice(finish_reason=reason, index=index, delta=_NOTHING_NEW)])
 
     def _release(self) -> bytes:
-        chunk, self._held = self._held_chunk(), None
+        chunk, self._closing = self._closing_chunk(), None
         return sse_event(chunk) if chunk else b""

@@ -14,6 +14,7 @@ from batch.api.generation.defaults import Settings
 from batch.api.generation.jobs import note_comment
 from batch.api.generation.progress import PromptProgress
 from batch.api.jobs.server_sent_events import sse_event
+from batch.api.json_body import JsonObject
 from batch.errors import BatchError
 from batch.payloads.chat import ChatChoice, ChatResult, StopType, Timings
 from batch.payloads.events import Delta, JobEvent, Progress, PromptCounted
@@ -99,12 +100,12 @@ def _stop_type(choice: ChatChoice) -> StopType:
     return "word" if choice.stopping_word else "eos"
 
 
-def selected_fields(answer: NativeCompletion, fields: Sequence[str]) -> NativeCompletion | dict[str, Any]:
+def selected_fields(answer: NativeCompletion, fields: Sequence[str]) -> NativeCompletion | JsonObject:
     """Only these fields, where a client names some; "generation_settings/top_k" reaches into an object."""
     if not fields:
         return answer
     whole = msgspec.to_builtins(answer)
-    selected: dict[str, Any] = {}
+    selected: JsonObject = {}
     for path in fields:
         value: Any = whole
         for key in path.split("/"):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from batch.api.http.multipart import Upload
+from batch.api.http.multipart import FormUpload
 from batch.api.json_body import Body, quoted
 from batch.batches.rows import Purpose
 from batch.errors import BadRequest, TooLarge
@@ -50,7 +50,7 @@ def read_purpose(word: str | None) -> Purpose:
     return Purpose(word)
 
 
-def read_form_lifetime(form: Upload, purpose: Purpose, files: FileSettings) -> int | None:
+def read_form_lifetime(form: FormUpload, purpose: Purpose, files: FileSettings) -> int | None:
     """Seconds that an uploaded file is kept; None: until it is deleted. Raises BadRequest."""
     anchor, seconds = form.last("expires_after[anchor]"), form.last("expires_after[seconds]")
     if anchor is None and seconds is None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from batch.api.generation.conversation import Thinking
 from batch.api.generation.request import GenerationBody, TokenLimit
-from batch.api.json_body import quoted
+from batch.api.json_body import JsonObject, quoted
 from batch.errors import BadRequest
 
 
@@ -14,7 +12,7 @@ class ChatGenerationBody(GenerationBody, frozen=True, kw_only=True):
     """Fields of llama-server and vLLM that every chat API here takes."""
 
     enable_thinking: bool | None = None
-    chat_template_kwargs: dict[str, Any] | None = None
+    chat_template_kwargs: JsonObject | None = None
     reasoning_format: str | None = None
     reasoning_budget_tokens: TokenLimit | None = None
     thinking_budget_tokens: TokenLimit | None = None

@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from fastapi import Request
 from fastapi.responses import Response
 
 from batch import __version__
-from batch.api.errors import to_openai_error
+from batch.api.errors import ErrorBody, to_openai_error
 from batch.api.generation.conversation import ChatRequest
 from batch.api.generation.images import keep_pictures
 from batch.api.jobs.answer_ids import creation_time
@@ -72,7 +71,7 @@ class GenerationJobs:
         self,
         serializer: EventSerializer[ChatResult],
         ping_interval_s: float,
-        error_body: Callable[[BatchError], dict[str, Any]] = to_openai_error,
+        error_body: Callable[[BatchError], ErrorBody] = to_openai_error,
         record: Callable[[], Awaitable[None]] | None = None,
     ) -> Response:
         """The jobs as a stream of server-sent events; `record` is awaited before the last one is sent."""

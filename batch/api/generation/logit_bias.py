@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
+from batch.api.json_body import JsonObject
 from batch.errors import BadRequest
 
 MAX_BIASES = 1 << 18
@@ -16,7 +17,7 @@ MAX_TOKEN_DIGITS = 20
 Bias = tuple[int | str, float | Literal[False]]
 
 
-def read_logit_bias(value: dict[str, Any] | list[Any]) -> list[Bias]:
+def read_logit_bias(value: JsonObject | list[Any]) -> list[Bias]:
     """Pairs of a token (id or text) and its bias; False forbids the token. Raises BadRequest naming the entry."""
     if len(value) > MAX_BIASES:
         raise BadRequest(f"Field 'logit_bias': should hold at most {MAX_BIASES} entries", param="logit_bias")

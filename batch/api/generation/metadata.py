@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from batch.api.json_body import JsonObject
 from batch.errors import BadRequest
 
 MAX_METADATA_PAIRS = 16
@@ -11,7 +10,7 @@ MAX_METADATA_KEY_CHARS = 64
 MAX_METADATA_VALUE_CHARS = 512
 
 
-def read_metadata(metadata: dict[str, Any] | None) -> dict[str, str] | None:
+def read_metadata(metadata: JsonObject | None) -> dict[str, str] | None:
     """Up to 16 pairs of short strings. Raises BadRequest."""
     if metadata is None:
         return None

@@ -15,7 +15,7 @@ from batch.api.generation.structured_output import (
     single_constraint,
     vllm_constraints,
 )
-from batch.api.json_body import Body
+from batch.api.json_body import Body, JsonObject
 from batch.errors import BadRequest
 from batch.payloads.chat import GenerationParams
 from batch.payloads.sampling import INT32_MAX, SamplingParams, sampler_names
@@ -60,11 +60,11 @@ class GenerationBody(SamplingParams, frozen=True, kw_only=True):
     samplers: str | list[str] | None = None  # type: ignore[assignment]  # the table holds the names that this becomes
     repetition_penalty: Annotated[float, Meta(gt=0.0)] | None = None
     """vLLM's name of repeat_penalty."""
-    logit_bias: dict[str, Any] | list[Any] | None = None
+    logit_bias: JsonObject | list[Any] | None = None
     grammar: str | None = None
-    json_schema: dict[str, Any] | bool | None = None
+    json_schema: JsonObject | bool | None = None
     structured_outputs: StructuredOutputs | None = None
-    guided_json: dict[str, Any] | str | bool | None = None
+    guided_json: JsonObject | str | bool | None = None
     guided_regex: str | None = None
     guided_choice: list[str] | None = None
     guided_grammar: str | None = None
@@ -133,18 +133,18 @@ class GenerationBody(SamplingParams, frozen=True, kw_only=True):
             return_progress=bool(self.return_progress),
         )
 
-    def _sampling(self) -> dict[str, Any]:
-        drawn = {name: getattr(self, name) for name in SamplingParams.__struct_fields__}
+    def _sampling(self) -> JsonObject:
+        sampling = {name: getattr(self, name) for name in SamplingParams.__struct_fields__}
         if self.samplers is not None:
-            drawn["samplers"] = sampler_names(self.samplers)
+            sampling["samplers"] = sampler_names(self.samplers)
         if self.seed is not None:
             seed = self.seed & 0xFFFFFFFF
-            drawn["seed"] = None if seed == RANDOM_SEED else seed
+            sampling["seed"] = None if seed == RANDOM_SEED else seed
         if self.top_k is not None:
-            drawn["top_k"] = max(0, self.top_k)
+            sampling["top_k"] = max(0, self.top_k)
         if self.repetition_penalty is not None and self.repeat_penalty is None:
-            drawn["repeat_penalty"] = self.repetition_penalty
-        return drawn
+            sampling["repeat_penalty"] = self.repetition_penalty
+        return sampling
 
     def _stops(self) -> list[str]:
         return checked_stops([self.stop] if isinstance(self.stop, str) else self.stop or [], "stop")

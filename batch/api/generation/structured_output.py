@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from batch.api.json_body import MAX_DEPTH, parse_json, quoted
+from batch.api.json_body import MAX_DEPTH, JsonObject, parse_json, quoted
 from batch.errors import BadRequest
 from batch.payloads.chat import JsonSchema
 
@@ -35,12 +35,12 @@ class OutputConstraint:
 class StructuredOutputs(msgspec.Struct, frozen=True, kw_only=True):
     """vLLM's `structured_outputs`."""
 
-    json: dict[str, Any] | str | bool | None = None
+    json: JsonObject | str | bool | None = None
     regex: str | None = None
     choice: list[str] | None = None
     grammar: str | None = None
     json_object: bool | None = None
-    structural_tag: str | dict[str, Any] | None = None
+    structural_tag: str | JsonObject | None = None
 
 
 def single_constraint(constraints: Iterable[OutputConstraint]) -> OutputConstraint | None:
@@ -54,7 +54,7 @@ def single_constraint(constraints: Iterable[OutputConstraint]) -> OutputConstrai
     return first
 
 
-def response_format_constraints(response_format: dict[str, Any] | None, field: str) -> Iterator[OutputConstraint]:
+def response_format_constraints(response_format: JsonObject | None, field: str) -> Iterator[OutputConstraint]:
     """The constraint of an OpenAI response_format in the chat form, whose schema stands in an object "json_schema"."""
     kind = (response_format or {}).get("type")
     if response_format is None or kind in (None, "", "text"):
@@ -100,7 +100,7 @@ def _schema(schema: Any, path: str) -> JsonSchema | bool:
     return schema
 
 
-def _vllm_schema(schema: dict[str, Any] | str | bool, path: str) -> JsonSchema | bool:
+def _vllm_schema(schema: JsonObject | str | bool, path: str) -> JsonSchema | bool:
     if not isinstance(schema, str):
         return schema
     try:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from batch.api.json_body import quoted
+from batch.api.json_body import JsonObject, quoted
 from batch.errors import BadRequest
 from batch.payloads.chat import Function, JsonSchema, NamedToolChoice, Tool, ToolChoice
 
@@ -100,22 +100,22 @@ def offer_tools(
     tools: Sequence[Tool],
     mode: Literal["auto", "none", "required"] = "auto",
     *,
-    named: str | None = None,
+    required_name: str | None = None,
     allowed: Sequence[str] | None = None,
     parallel: bool | None = None,
 ) -> ToolOffer:
-    """Tools and the choice among them: `named` is the one that must be called, `allowed` the ones that may be.
+    """Tools and the choice among them: `required_name` is the one that must be called, `allowed` the ones that may be.
 
     Raises BadRequest naming tool_choice.
     """
     names = {tool.function.name for tool in tools}
-    for name in (*([named] if named is not None else ()), *(allowed or ())):
+    for name in (*([required_name] if required_name is not None else ()), *(allowed or ())):
         if name not in names:
             raise BadRequest(f"Field 'tool_choice': no tool is named {quoted(name)}", param="tool_choice")
     offered = [tool for tool in tools if allowed is None or tool.function.name in allowed]
     if mode == "required" and not offered:
         raise BadRequest("Field 'tool_choice': a call is required, but there are no tools to call", param="tool_choice")
-    choice: ToolChoice = NamedToolChoice(name=named) if named is not None else mode
+    choice: ToolChoice = NamedToolChoice(name=required_name) if required_name is not None else mode
     return ToolOffer(offered, choice, parallel is not False)
 
 
@@ -135,7 +135,7 @@ def read_openai_choice(tools: Sequence[Tool], choice: object, parallel: bool | N
                 f"Field 'tool_choice.type': only functions can be called here, not {quoted(str(choice['type']))}",
                 param="tool_choice.type",
             )
-        return offer_tools(tools, named=_chosen_name(choice), parallel=parallel)
+        return offer_tools(tools, required_name=_chosen_name(choice), parallel=parallel)
     if choice == "auto" or choice == "none" or choice == "required":
         return offer_tools(tools, choice, parallel=parallel)
     raise BadRequest(
@@ -143,7 +143,7 @@ def read_openai_choice(tools: Sequence[Tool], choice: object, parallel: bool | N
     )
 
 
-def _allowed_tools(choice: dict[str, Any]) -> tuple[Literal["auto", "required"], list[str]]:
+def _allowed_tools(choice: JsonObject) -> tuple[Literal["auto", "required"], list[str]]:
     allowed = choice.get("allowed_tools", choice)
     listed = allowed.get("tools") if isinstance(allowed, dict) else None
     if not isinstance(listed, list):

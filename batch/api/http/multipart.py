@@ -33,7 +33,7 @@ MAX_WAITING_BLOCKS = 4
 
 
 @dataclass(slots=True)
-class Upload:
+class FormUpload:
     """A form that was read whole."""
 
     fields: dict[str, list[str]] = field(default_factory=dict)
@@ -56,7 +56,7 @@ class Upload:
         return self.fields[name][-1] if name in self.fields else None
 
 
-async def read_upload(request: Request, file_field: str = "file") -> Upload:
+async def read_upload(request: Request, file_field: str = "file") -> FormUpload:
     """Read the whole form. Raises BadRequest for what is no multipart form, TooLarge for fields that are too long."""
     form = _Form(request.app.state.hub, file_field)
     parser = _PartParser(_boundary(request, file_field))
@@ -160,7 +160,7 @@ class _Form:
     """Puts the parts of a form where they belong."""
 
     def __init__(self, hub: Hub, file_field: str) -> None:
-        self.upload = Upload()
+        self.upload = FormUpload()
         self._hub, self._file_field = hub, file_field
         self._parts = 0
         self._field_bytes = 0
@@ -225,8 +225,8 @@ def _disposition(header: str) -> tuple[str, str]:
     except (ValueError, LookupError):  # it is in a coding that no text is in, or its bytes are not
         filename = None
     last = (filename or "").replace("\\", "/").rsplit("/", 1)[-1]
-    shown = "".join(char if char.isprintable() else "\ufffd" for char in last)[:MAX_FILE_NAME_CHARS]
-    return name if isinstance(name, str) else "", shown
+    printable = "".join(char if char.isprintable() else "\ufffd" for char in last)[:MAX_FILE_NAME_CHARS]
+    return name if isinstance(name, str) else "", printable
 
 
 class _FileSink:

@@ -11,7 +11,7 @@ import anyio
 from starlette.responses import JSONResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
-from batch.api.errors import retry_headers, to_openai_error
+from batch.api.errors import ErrorBody, retry_headers, to_openai_error
 from batch.api.jobs.server_sent_events import KEEP_ALIVE
 from batch.api.jobs.stream_resume import StreamResume
 from batch.errors import BatchError
@@ -77,7 +77,7 @@ class EventStreamResponse(Response, Generic[R]):
         check: Callable[[], Awaitable[None]] | None = None,
         ping_interval_s: float = 30.0,
         headers: Mapping[str, str] | None = None,
-        error_body: Callable[[BatchError], dict[str, Any]] = to_openai_error,
+        error_body: Callable[[BatchError], ErrorBody] = to_openai_error,
         record: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """`record` is awaited before the last event is sent, and when the client hangs up: what the stream came to can be

@@ -20,11 +20,12 @@ from batch.api.generation.conversation import (
     left_out,
 )
 from batch.api.generation.documents import PDF, read_document, text_document
-from batch.api.json_body import Body
+from batch.api.json_body import Body, JsonObject
 from batch.errors import BadRequest
 from batch.payloads.chat import TextPart
 
-Block = dict[str, Any]
+Block = JsonObject
+"""A content block as the client wrote it."""
 
 _RESULT_SUFFIX = "_tool_result"
 

@@ -31,17 +31,54 @@ class ThinkingBody(Body, frozen=True, kw_only=True):
     budget_tokens: int | None = None
 
 
+class SystemBlockBody(Body, frozen=True, kw_only=True):
+    """A block of the system prompt."""
+
+    type: Any = None
+    text: Any = None
+
+
+class MessagesToolBody(Body, frozen=True, kw_only=True):
+    """A tool."""
+
+    type: Any = None
+    name: Any = None
+    description: Any = None
+    input_schema: Any = None
+
+
+class MessagesToolChoice(Body, frozen=True, kw_only=True):
+    """Anthropic's tool_choice."""
+
+    type: Any = None
+    name: Any = None
+    disable_parallel_tool_use: Any = None
+
+
+class OutputFormat(Body, frozen=True, kw_only=True):
+    """Anthropic's output_format."""
+
+    type: Any = None
+    schema: Any = None
+
+
+class OutputConfig(Body, frozen=True, kw_only=True):
+    """Anthropic's output_config."""
+
+    format: OutputFormat | None = None
+
+
 class MessagesBody(ChatGenerationBody, frozen=True, kw_only=True):
     """What a messages request may hold."""
 
     messages: Annotated[list[AnthropicMessageBody], Meta(min_length=1, extra_json_schema=openapi_schemas.MESSAGES)]
-    system: str | list[dict[str, Any]] | None = None
+    system: str | list[SystemBlockBody] | None = None
     stop_sequences: list[str] | None = None
-    tools: Annotated[list[dict[str, Any]], Meta(extra_json_schema=openapi_schemas.MESSAGES_TOOLS)] | None = None
-    tool_choice: dict[str, Any] | None = None
+    tools: Annotated[list[MessagesToolBody], Meta(extra_json_schema=openapi_schemas.MESSAGES_TOOLS)] | None = None
+    tool_choice: MessagesToolChoice | None = None
     thinking: ThinkingBody | None = None
-    output_config: dict[str, Any] | None = None
-    output_format: dict[str, Any] | None = None
+    output_config: OutputConfig | None = None
+    output_format: OutputFormat | None = None
     mcp_servers: list[Any] | None = None
     context_management: Any = None
 
@@ -70,9 +107,9 @@ class MessagesBody(ChatGenerationBody, frozen=True, kw_only=True):
         )
 
     def _output_format(self) -> Iterator[OutputConstraint]:
-        output_format = self.output_format or (self.output_config or {}).get("format")
-        if isinstance(output_format, dict) and output_format.get("type") == "json_schema":
-            wrapped = {"type": "json_schema", "json_schema": {"schema": output_format.get("schema")}}
+        output_format = self.output_format or (self.output_config.format if self.output_config else None)
+        if output_format is not None and output_format.type == "json_schema":
+            wrapped = {"type": "json_schema", "json_schema": {"schema": output_format.schema}}
             yield from response_format_constraints(wrapped, "output_format")
 
     def _chat_thinking(self) -> Thinking:
@@ -88,9 +125,9 @@ class MessagesBody(ChatGenerationBody, frozen=True, kw_only=True):
 
     def _offer(self) -> ToolOffer:
         tools = read_functions(_function(tool, f"tools[{at}]") for at, tool in enumerate(self.tools or []))
-        choice = self.tool_choice or {}
-        parallel = choice.get("disable_parallel_tool_use") is not True
-        match choice.get("type"):
+        choice = self.tool_choice or MessagesToolChoice()
+        parallel = choice.disable_parallel_tool_use is not True
+        match choice.type:
             case None | "auto":
                 return offer_tools(tools, parallel=parallel)
             case "any":
@@ -98,7 +135,7 @@ class MessagesBody(ChatGenerationBody, frozen=True, kw_only=True):
             case "none":
                 return offer_tools(tools, "none", parallel=parallel)
             case "tool":
-                return offer_tools(tools, named=str(choice.get("name")), parallel=parallel)
+                return offer_tools(tools, required_name=str(choice.name), parallel=parallel)
         raise BadRequest("Field 'tool_choice.type': should be auto, any, tool or none", param="tool_choice.type")
 
 
@@ -108,28 +145,28 @@ def read_messages_request(data: bytes) -> tuple[MessagesBody, ChatRequest]:
     return body, body.chat_request()
 
 
-def _function(tool: dict[str, Any], path: str) -> FunctionTool:
-    if (kind := tool.get("type")) not in (None, "custom"):
+def _function(tool: MessagesToolBody, path: str) -> FunctionTool:
+    if tool.type not in (None, "custom"):
         raise BadRequest(
-            f"Field '{path}.type': tools of type {quoted(str(kind))} are Anthropic's own; only those with an input_schema "
+            f"Field '{path}.type': tools of type {quoted(str(tool.type))} are Anthropic's own; only those with an input_schema "
             "work here",
             param=f"{path}.type",
         )
     return FunctionTool(
-        tool.get("name"),
-        tool.get("description") or "",
-        tool.get("input_schema") or {},
+        tool.name,
+        tool.description or "",
+        tool.input_schema or {},
         path=path,
         parameters_field="input_schema",
     )
 
 
-def _system_turns(system: str | list[dict[str, Any]] | None) -> list[Turn]:
+def _system_turns(system: str | list[SystemBlockBody] | None) -> list[Turn]:
     if system is None:
         return []
     if isinstance(system, str):
         return [Turn("system", _without_stamp(system))]
-    texts = [block.get("text") for block in system if block.get("type") == "text"]
+    texts = [block.text for block in system if block.type == "text"]
     return [Turn("system", "".join(_without_stamp(text) for text in texts if isinstance(text, str)))]
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
 from batch.api.jobs.answer_ids import random_id
+from batch.api.json_body import JsonObject
 from batch.payloads.chat import ChatChoice, ChatResult, ToolCall
 
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]
@@ -34,7 +35,7 @@ class ToolUseBlock(msgspec.Struct, kw_only=True):
     type: Literal["tool_use"] = "tool_use"
     id: str
     name: str
-    input: dict[str, Any]
+    input: JsonObject
 
 
 Block = ThinkingBlock | TextBlock | ToolUseBlock
@@ -115,7 +116,7 @@ def _tool_use(call: ToolCall) -> ToolUseBlock:
     return ToolUseBlock(id=tool_use_id(call.id), name=call.function.name, input=_input(call.function.arguments))
 
 
-def _input(arguments: str) -> dict[str, Any]:
+def _input(arguments: str) -> JsonObject:
     try:
         value = json.loads(arguments or "{}")
     except ValueError:  # cut by max_tokens

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from batch.api.generation.conversation import MAX_ID_CHARS, MAX_TURNS
 from batch.api.jobs.answer_ids import random_id
+from batch.api.json_body import JsonObject
 from batch.api.responses.request import ResponsesBody
 from batch.conversations.conversation_store import ConversationStore
 from batch.conversations.item_store import SPOOLED, ItemStore
@@ -68,7 +68,7 @@ def _inherited_ids(hub: Hub, body: ResponsesBody, response_lifetime_s: int | Non
     return store.item_ids(id)
 
 
-def input_items(value: str | Sequence[dict[str, Any]], items: ItemStore, field: str = "input") -> list[Item]:
+def input_items(value: str | Sequence[JsonObject], items: ItemStore, field: str = "input") -> list[Item]:
     """A request's input as items with ids, references replaced by what they refer to, pictures in the spool. Blocking.
 
     Raises BadRequest and NotFound, naming the item.
@@ -88,31 +88,31 @@ def input_items(value: str | Sequence[dict[str, Any]], items: ItemStore, field: 
     return items.spool_pictures(own)
 
 
-def _is_reference(item: dict[str, Any]) -> bool:
+def _is_reference(item: JsonObject) -> bool:
     kind = item.get("type")
     return kind == "item_reference" or (kind is None and "role" not in item and "content" not in item)
 
 
-def _normalized(item: dict[str, Any], path: str) -> Item:
+def _normalized(item: JsonObject, path: str) -> Item:
     kind = item.get("type") or "message"
-    made: Item = {**item, "type": kind}
+    normalized: Item = {**item, "type": kind}
     if kind != "message":
-        return made
+        return normalized
     content = item.get("content")
     for part in content if isinstance(content, list) else ():
         url = part.get("image_url") if isinstance(part, dict) else None
         if isinstance(url, str) and url.startswith(SPOOLED):
             raise BadRequest(f"Field '{path}.content': image_url should be a data: URL", param=f"{path}.content")
-    made.setdefault("status", "completed")
-    return made
+    normalized.setdefault("status", "completed")
+    return normalized
 
 
 def _with_id(item: Item, items: ItemStore) -> Item:
     """The item under its own id, or a new one where it has none or that id is another item's."""
     id = item.get("id")
     if isinstance(id, str) and 0 < len(id) <= MAX_ID_CHARS:
-        known = items.items([id])
-        if not known or known[0] == item:
+        same_id = items.items([id])
+        if not same_id or same_id[0] == item:
             return item
     return {**item, "id": random_id(_PREFIXES.get(str(item["type"]), "item_"))}
 

@@ -20,7 +20,7 @@ from batch.api.generation.conversation import (
     left_out,
 )
 from batch.api.generation.documents import read_document
-from batch.api.json_body import Body
+from batch.api.json_body import Body, JsonObject
 from batch.conversations.item_store import SPOOLED
 from batch.errors import BadRequest
 from batch.payloads.chat import TextPart, ToolCall
@@ -40,7 +40,7 @@ class ItemBody(Body, frozen=True, kw_only=True):
     summary: Any = None
 
 
-def input_turns(value: str | list[dict[str, Any]], notes: list[str]) -> list[Turn]:
+def input_turns(value: str | list[JsonObject], notes: list[str]) -> list[Turn]:
     """The turns of an input. Raises BadRequest naming the item.
 
     Items of types that mean nothing to the model, such as calls of tools that run elsewhere, are left out with a note.
@@ -110,7 +110,7 @@ class _InputReader:
         return [part for part in parts if part is not None]
 
     def _part(self, part: Any, path: str, strict: bool) -> ContentPart | None:
-        fields: dict[str, Any] = part if isinstance(part, dict) else {}
+        fields: JsonObject = part if isinstance(part, dict) else {}
         match fields.get("type"):
             case "input_text" | "output_text" | "text":
                 return TextPart(text=checked_text(fields.get("text"), path, "text"))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import msgspec
 
+from batch.api.json_body import JsonObject
 from batch.api.responses.events import ResponseEvents
 from batch.api.responses.request import ResponsesBody
 from batch.api.responses.response import ResponseObject
@@ -45,16 +45,16 @@ class LoggedDeltas:
                 yield MessageDelta(tool_calls=[ToolCallDelta(index=index, function=arguments)])
 
 
-def event_fields(piece: bytes) -> dict[str, Any]:
+def event_fields(piece: bytes) -> JsonObject:
     """The JSON of a server-sent event."""
-    fields: dict[str, Any] = msgspec.json.decode(piece.partition(b"data: ")[2])
+    fields: JsonObject = msgspec.json.decode(piece.partition(b"data: ")[2])
     return fields
 
 
 def events_of_response(body: ResponsesBody, response: ResponseObject) -> list[tuple[int, bytes]]:
     """Events, with their sequence numbers, of a response that has ended and whose stream was not logged."""
-    begun = msgspec.structs.replace(response, status="in_progress", output=[], usage=None, completed_at=None)
-    serializer = ResponseEvents(body, response.model, response.created_at, response=begun)
+    started = msgspec.structs.replace(response, status="in_progress", output=[], usage=None, completed_at=None)
+    serializer = ResponseEvents(body, response.model, response.created_at, response=started)
     log: list[tuple[int, bytes]] = []
     serializer.log = log
     serializer.replay(response)

@@ -14,7 +14,7 @@ from batch.api.generation.metadata import read_metadata
 from batch.api.generation.request import LogprobCount, TokenLimit
 from batch.api.generation.structured_output import OutputConstraint, response_format_constraints
 from batch.api.generation.tools import FunctionTool, ToolOffer, read_functions, read_openai_choice
-from batch.api.json_body import Body, parse_json, quoted, read_body
+from batch.api.json_body import Body, JsonObject, parse_json, quoted, read_body
 from batch.api.responses.input_items import input_turns
 from batch.conversations.rows import Item
 from batch.errors import BadRequest
@@ -34,7 +34,7 @@ class ReasoningOptions(Body, frozen=True, kw_only=True):
 class TextOptions(Body, frozen=True, kw_only=True):
     """OpenAI's `text`."""
 
-    format: dict[str, Any] | None = None
+    format: JsonObject | None = None
     verbosity: str | None = None
 
 
@@ -53,11 +53,11 @@ class BackgroundOptions(Body, frozen=True, kw_only=True):
 class ResponsesBody(ChatGenerationBody, frozen=True, kw_only=True):
     """What a Responses request may hold."""
 
-    input: Annotated[str | list[dict[str, Any]], Meta(extra_json_schema=openapi_schemas.RESPONSES_INPUT)] = ""
+    input: Annotated[str | list[JsonObject], Meta(extra_json_schema=openapi_schemas.RESPONSES_INPUT)] = ""
     instructions: str | None = None
     max_output_tokens: TokenLimit | None = None
-    tools: Annotated[list[dict[str, Any]], Meta(extra_json_schema=openapi_schemas.RESPONSES_TOOLS)] | None = None
-    tool_choice: str | dict[str, Any] | None = None
+    tools: Annotated[list[JsonObject], Meta(extra_json_schema=openapi_schemas.RESPONSES_TOOLS)] | None = None
+    tool_choice: str | JsonObject | None = None
     parallel_tool_calls: bool | None = None
     text: TextOptions | None = None
     reasoning: ReasoningOptions | None = None
@@ -71,7 +71,7 @@ class ResponsesBody(ChatGenerationBody, frozen=True, kw_only=True):
     context_management: Any = None
     include: list[str] | None = None
     top_logprobs: LogprobCount | None = None
-    metadata: dict[str, Any] | None = None
+    metadata: JsonObject | None = None
     store: bool | None = None
     user: str | None = None
 
@@ -162,7 +162,7 @@ def read_responses_body(data: bytes) -> ResponsesBody:
     return body
 
 
-def _function(tool: dict[str, Any], path: str) -> FunctionTool:
+def _function(tool: JsonObject, path: str) -> FunctionTool:
     if (kind := tool.get("type")) != "function":
         raise BadRequest(f"Field '{path}.type': {_HOSTED_TOOLS_SENTENCE.format(quoted(str(kind)))}", param=f"{path}.type")
     return FunctionTool(tool.get("name"), tool.get("description"), tool.get("parameters"), tool.get("strict"), path=path)

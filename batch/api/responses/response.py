@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
 from batch.api.jobs.answer_ids import random_id
+from batch.api.json_body import JsonObject
 from batch.api.responses.request import ResponsesBody
 from batch.errors import BatchError, Cancelled
 from batch.payloads.chat import ChatResult, TokenLogprob, ToolCall
@@ -106,7 +107,7 @@ class ResponseObject(msgspec.Struct, kw_only=True):
     incomplete_details: dict[str, str] | None = None
     instructions: str | None
     max_output_tokens: int | None
-    metadata: dict[str, Any]
+    metadata: JsonObject
     model: str
     output: list[OutputItem] = []
     parallel_tool_calls: bool
@@ -116,9 +117,9 @@ class ResponseObject(msgspec.Struct, kw_only=True):
     service_tier: str = "default"
     store: bool = False
     temperature: float | None
-    text: dict[str, Any]
-    tool_choice: str | dict[str, Any]
-    tools: list[dict[str, Any]]
+    text: JsonObject
+    tool_choice: str | JsonObject
+    tools: list[JsonObject]
     top_logprobs: int
     top_p: float | None
     truncation: str

@@ -42,8 +42,8 @@ async def _fits(hub: Hub, payload: ChatPayload) -> bool:
 
 def _without(payload: ChatPayload, groups: list[list[int]]) -> ChatPayload:
     dropped = {at for group in groups for at in group}
-    kept = [message for at, message in enumerate(payload.messages) if at not in dropped]
-    return msgspec.structs.replace(payload, messages=kept)
+    messages = [message for at, message in enumerate(payload.messages) if at not in dropped]
+    return msgspec.structs.replace(payload, messages=messages)
 
 
 def _droppable(messages: list[Message]) -> list[list[int]]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import msgspec
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from batch.api.generation.jobs import hub_of
-from batch.api.json_body import json_response
+from batch.api.json_body import JsonObject, json_response
 from batch.errors import Unavailable
 from batch.payloads.model_info import AnyModelInfo, ChatModelInfo
 from batch.queue.hub import Hub
@@ -33,7 +32,7 @@ class OpenAIModel(msgspec.Struct, kw_only=True):
     object: str = "model"
     created: int
     owned_by: str = "batch"
-    meta: dict[str, Any]
+    meta: JsonObject
 
 
 class OllamaDetails(msgspec.Struct, kw_only=True):
@@ -103,7 +102,7 @@ def _loaded_models(hub: Hub, own: Kind) -> list[tuple[Kind, AnyModelInfo]]:
 
 
 def _to_openai(name: str, info: AnyModelInfo) -> OpenAIModel:
-    meta: dict[str, Any] = {
+    meta: JsonObject = {
         "n_vocab": info.n_vocab,
         "n_ctx": info.n_ctx,
         "n_ctx_train": info.n_ctx_train,

@@ -6,7 +6,7 @@ import asyncio
 
 from fastapi import Request
 
-from batch.api.http.multipart import Upload
+from batch.api.http.multipart import FormUpload
 from batch.api.jobs.disconnect import cancel_on_disconnect
 from batch.api.jobs.submit import submit
 from batch.errors import BadRequest
@@ -19,14 +19,14 @@ LARGE_CALL_S = 60.0
 """Seconds of sound above which short clips go first."""
 
 
-def check_file(upload: Upload) -> None:
+def check_file(upload: FormUpload) -> None:
     """Raises BadRequest for a form without a file."""
     if upload.sha256 is None:
         raise BadRequest('The field "file" is missing: send the sound in it.', param="file")
 
 
 async def transcribe(
-    request: Request, upload: Upload, options: TranscriptionOptions, *, words: bool = False, logprobs: bool = False
+    request: Request, upload: FormUpload, options: TranscriptionOptions, *, words: bool = False, logprobs: bool = False
 ) -> TranscriptionResult:
     """Queue the uploaded file for a client that waits, and wait for its result."""
     ticket = await submit_upload(request, upload, options, words=words, logprobs=logprobs)
@@ -35,7 +35,7 @@ async def transcribe(
 
 
 async def submit_upload(
-    request: Request, upload: Upload, options: TranscriptionOptions, *, words: bool = False, logprobs: bool = False
+    request: Request, upload: FormUpload, options: TranscriptionOptions, *, words: bool = False, logprobs: bool = False
 ) -> Ticket:
     """Queue the uploaded file for a client that waits; whoever gets the ticket sees to its end."""
     assert upload.sha256 is not None

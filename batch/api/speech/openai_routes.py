@@ -9,7 +9,7 @@ import msgspec
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from batch.api.http.multipart import Upload, read_upload
+from batch.api.http.multipart import FormUpload, read_upload
 from batch.api.jobs.event_stream import EventStreamResponse
 from batch.api.speech.job import check_file, submit_upload, transcribe
 from batch.api.speech.request import (
@@ -67,7 +67,7 @@ async def translations(request: Request) -> Response:
     return await _answer(request, await read_upload(request), translate=True)
 
 
-async def _answer(request: Request, upload: Upload, *, translate: bool) -> Response:
+async def _answer(request: Request, upload: FormUpload, *, translate: bool) -> Response:
     form = read_choice(upload, "response_format", RESPONSE_FORMATS, "json")
     options = _options(upload, translate=translate)
     granularities = _granularities(upload, form)
@@ -84,7 +84,7 @@ async def _answer(request: Request, upload: Upload, *, translate: bool) -> Respo
     return await write_off_loop(result, lambda: to_openai(form, result, granularities, translate=translate))
 
 
-def _options(upload: Upload, *, translate: bool) -> TranscriptionOptions:
+def _options(upload: FormUpload, *, translate: bool) -> TranscriptionOptions:
     """OpenAI's fields as options; whisper-server's further ones play no part on these routes."""
     fields = read_options(upload)
     candidates = [read_language(value) for value in _values(upload, "languages") if value.strip()]
@@ -100,7 +100,7 @@ def _options(upload: Upload, *, translate: bool) -> TranscriptionOptions:
     return _with_chunking(upload, options)
 
 
-def _prompt(upload: Upload, prompt: str | None) -> str | None:
+def _prompt(upload: FormUpload, prompt: str | None) -> str | None:
     """The prompt behind the keywords, which lean the decoder to their spelling as a prompt does."""
     keywords = ", ".join(word.strip() for word in _values(upload, "keywords") if word.strip())[:_KEYWORDS_CHARS]
     if "\0" in keywords:
@@ -108,7 +108,7 @@ def _prompt(upload: Upload, prompt: str | None) -> str | None:
     return f"{keywords}. {prompt or ''}".strip() if keywords else prompt
 
 
-def _with_chunking(upload: Upload, options: TranscriptionOptions) -> TranscriptionOptions:
+def _with_chunking(upload: FormUpload, options: TranscriptionOptions) -> TranscriptionOptions:
     """`chunking_strategy` as voice activity detection: auto, or an object of type server_vad."""
     name = "chunking_strategy"
     text = (upload.last(name) or "").strip()
@@ -132,7 +132,7 @@ def _with_chunking(upload: Upload, options: TranscriptionOptions) -> Transcripti
         "prefix_padding_ms": "vad_speech_pad_ms",
     }
     # Through the form's own reader, so that each number meets the same bounds.
-    sent = Upload({spelled: [str(given[field])] for field, spelled in spellings.items() if field in given})
+    sent = FormUpload({spelled: [str(given[field])] for field, spelled in spellings.items() if field in given})
     try:
         tuned = read_options(sent)
     except BadRequest as error:
@@ -146,7 +146,7 @@ def _with_chunking(upload: Upload, options: TranscriptionOptions) -> Transcripti
     )
 
 
-def _granularities(upload: Upload, form: str) -> set[str]:
+def _granularities(upload: FormUpload, form: str) -> set[str]:
     granularities = {value.strip() for value in _values(upload, _GRANULARITIES)} - {""}
     if unknown := granularities - {"word", "segment"}:
         raise BadRequest(f'"{_GRANULARITIES}" may hold word and segment, not "{min(unknown)[:40]}".', param=_GRANULARITIES)
@@ -155,7 +155,7 @@ def _granularities(upload: Upload, form: str) -> set[str]:
     return granularities or {"segment"}
 
 
-def _wants_logprobs(upload: Upload, form: str) -> bool:
+def _wants_logprobs(upload: FormUpload, form: str) -> bool:
     included = {value.strip() for value in _values(upload, "include")} - {""}
     if unknown := included - {"logprobs"}:
         raise BadRequest(f'"include" may hold logprobs, not "{min(unknown)[:40]}".', param="include")
@@ -164,6 +164,6 @@ def _wants_logprobs(upload: Upload, form: str) -> bool:
     return bool(included)
 
 
-def _values(upload: Upload, name: str) -> list[str]:
+def _values(upload: FormUpload, name: str) -> list[str]:
     """All values of a field that may stand more than once, with or without brackets behind its name."""
     return [*upload.fields.get(name, []), *upload.fields.get(f"{name}[]", [])]

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from batch.api.http.multipart import Upload
+from batch.api.http.multipart import FormUpload
 from batch.errors import BadRequest
 from batch.media import language as languages
 from batch.payloads.speech import TranscriptionOptions
@@ -55,7 +55,7 @@ def _fields() -> tuple[dict[str, NumberField], tuple[str, ...]]:
 NUMBERS, BOOLEANS = _fields()
 
 
-def read_options(upload: Upload) -> TranscriptionOptions:
+def read_options(upload: FormUpload) -> TranscriptionOptions:
     """The fields that were sent, typed and checked. Raises BadRequest that names the field."""
     found: dict[str, Any] = {}
     for name, rule in NUMBERS.items():
@@ -88,7 +88,7 @@ def read_language(text: str) -> str:
     return tag
 
 
-def read_choice(upload: Upload, name: str, allowed: tuple[str, ...], otherwise: str) -> str:
+def read_choice(upload: FormUpload, name: str, allowed: tuple[str, ...], otherwise: str) -> str:
     """A field that may be one of a few words. Raises BadRequest that names them."""
     text = (upload.last(name) or "").strip() or otherwise
     if text not in allowed:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from batch.api.http.multipart import MAX_FIELD_BYTES, MAX_PARTS, Upload, read_upload
+from batch.api.http.multipart import MAX_FIELD_BYTES, MAX_PARTS, FormUpload, read_upload
 from batch.errors import BadRequest, BatchError, TooLarge
 
 KIND = "multipart/form-data; boundary=b"
@@ -27,7 +27,7 @@ class Spool:
         return "ab" * 32, len(self.kept)
 
 
-def read(body: bytes, kind: str = KIND, block: int = 1 << 16) -> tuple[Upload, Spool]:
+def read(body: bytes, kind: str = KIND, block: int = 1 << 16) -> tuple[FormUpload, Spool]:
     hub = Spool()
 
     async def stream() -> AsyncIterator[bytes]:
