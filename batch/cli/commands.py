@@ -7,7 +7,7 @@ from batch.cli.app import app
 from batch.cli.batches import run  # noqa: F401
 from batch.cli.batches.listing import app as batches
 from batch.cli.batches.uploads import app as uploads
-from batch.cli.doctor import doctor
+from batch.cli.doctor.command import doctor
 from batch.cli.jobs import actions, listing, pausing, redo, waiting  # noqa: F401
 from batch.cli.models import app as models
 from batch.cli.status import command  # noqa: F401

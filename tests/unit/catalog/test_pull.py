@@ -382,32 +382,3 @@ def test_the_command_pulls_and_lists_as_json(tmp_path: Path) -> None:
     assert refused.returncode == 1
     assert "ai.google.dev/gemma/terms" in refused.stderr and "--yes" in refused.stderr
     assert batch("models", "pull", "nix").stderr.startswith('batch: The catalogue has no model "nix"')
-
-
-def test_doctor_names_each_problem_with_its_mend(tmp_path: Path) -> None:
-    environment = {**os.environ, "BATCH_MODELS_DIR": str(tmp_path / "models"), "OMP_WAIT_POLICY": "passive"}
-    done = subprocess.run(
-        [sys.executable, "-c", "from batch.cli.app import main; main()", "doctor", "--json"],
-        capture_output=True,
-        text=True,
-        env=environment,
-        cwd=tmp_path,
-        check=False,
-    )
-    assert done.returncode == 1, done.stderr
-    findings = {finding["what"]: finding for finding in json.loads(done.stdout)}
-    assert {
-        "Python",
-        "SQLite",
-        "libraries",
-        "llama.cpp",
-        "whisper.cpp",
-        "graphics",
-        "port of vlm",
-        "model for stt",
-        "home",
-        "models folder",
-    } <= set(findings)
-    assert findings["llama.cpp"]["ok"] and findings["whisper.cpp"]["ok"]
-    assert "batch models pull whisper-large-v3-turbo" in findings["model for stt"]["mend"]
-    assert all(finding["ok"] == (not finding["mend"]) for finding in findings.values())

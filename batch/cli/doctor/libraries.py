@@ -1,0 +1,120 @@
+"""Whether the libraries are there in versions that fit, import as the code imports them, and compute on this processor."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from batch.cli.doctor.finding import Finding
+
+CHECK_TIMEOUT_S = 120
+BUILD_NOTE = Path(sys.prefix) / "batch-build.json"
+"""What setup/install.py leaves: which variant of llama.cpp it built, and why not one before it."""
+
+IMPORTS = {
+    "the service": (
+        "batch.supervisor batch.cli.commands batch.queue.open_store batch.catalog.pull sqlite_utils.migrations "
+        "huggingface_hub.file_download gguf av pillow_heif charset_normalizer"
+    ),
+    "chat and embeddings": "llama_cpp.llama_cpp batch.workers.worker batch.workers.chat.engine batch.workers.embedding.engine",
+    "speech": "_pywhispercpp batch.workers.worker batch.workers.speech.engine",
+}
+"""The modules of each part, with those that it imports only when they are needed; one process each, as in the service."""
+
+COMPUTE_SPEECH = """
+import numpy
+from pathlib import Path
+import batch.workers.speech.voice_activity as voice_activity
+import batch
+detector = voice_activity.SileroDetector(Path(batch.__file__).parent / "data/silero-vad/ggml-silero-v6.2.0.bin")
+detector.scores(numpy.zeros((8, 512), numpy.float32))
+"""
+
+
+def check_libraries() -> Iterator[Finding]:
+    """Every check in turn, each that loads compiled code in a process of its own."""
+    yield _versions()
+    yield from (_imports(part, modules.split()) for part, modules in IMPORTS.items())
+    yield _llama()
+    yield _computes("whisper.cpp", ["-c", COMPUTE_SPEECH], "")
+    yield _graphics()
+
+
+def _versions() -> Finding:
+    from packaging.requirements import Requirement
+
+    try:
+        requirements = importlib.metadata.requires("batch-engine") or []
+    except importlib.metadata.PackageNotFoundError:
+        return Finding("libraries", "batch is not installed, but run from its folder", "Run `make setup`.")
+    problems = []
+    for line in requirements:
+        requirement = Requirement(line)
+        if requirement.marker and not requirement.marker.evaluate():
+            continue
+        try:
+            version = importlib.metadata.version(requirement.name)
+        except importlib.metadata.PackageNotFoundError:
+            problems.append(f"{requirement.name} is missing")
+            continue
+        if version not in requirement.specifier:
+            problems.append(f"{requirement.name} is {version}, not {requirement.specifier}")
+    return Finding("libraries", "; ".join(problems) or "all there", "Run `make setup` again." if problems else "")
+
+
+def _imports(part: str, modules: list[str]) -> Finding:
+    problem = _run(["-c", f"import importlib\nfor name in {modules!r}: importlib.import_module(name)"])
+    subject = f"modules of {part}"
+    return Finding(subject, problem, "Run `make clean setup`.") if problem else Finding(subject, "import")
+
+
+def _llama() -> Finding:
+    try:
+        note = json.loads(BUILD_NOTE.read_text("utf-8"))["llama-cpp-python"]
+        reasons = f", because of {'; '.join(note['failures'])}" if note["failures"] else ""
+        variant = f" (compiled {note['variant']}{reasons})"
+    except (OSError, ValueError, LookupError, TypeError):
+        variant = ""
+    return _computes("llama.cpp", ["-m", "batch.workers.llama.probe"], variant)
+
+
+def _computes(library: str, arguments: list[str], variant: str) -> Finding:
+    problem = _run(arguments)
+    if problem is None:
+        return Finding(library, f"computes here{variant}")
+    return Finding(library, f"{problem}{variant}", "Run `make clean setup`, which builds one that runs on this processor.")
+
+
+def _graphics() -> Finding:
+    """A GPU that llama.cpp was not built for is a loss, not a fault."""
+    code = "import sys, llama_cpp; sys.exit(0 if llama_cpp.llama_supports_gpu_offload() else 1)"
+    if _run(["-c", code]) is None:
+        return Finding("graphics", "llama.cpp is built for the GPU")
+    if shutil.which("nvidia-smi") is None:
+        return Finding("graphics", "llama.cpp is built for the CPU, and no NVIDIA GPU is seen here")
+    return Finding(
+        "graphics",
+        "llama.cpp is built for the CPU, but this machine has an NVIDIA GPU",
+        'To use it: CMAKE_ARGS="-DGGML_CUDA=on" make setup (needs the CUDA toolkit).',
+    )
+
+
+def _run(arguments: list[str]) -> str | None:
+    """Why another Python process failed, in a few words; None when it did not."""
+    command = [sys.executable, *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=CHECK_TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired:
+        return f"not done after {CHECK_TIMEOUT_S} seconds"
+    if done.returncode < 0:
+        name = signal.strsignal(-done.returncode) or f"signal {-done.returncode}"
+        return f"stopped with {name.lower()}"
+    if done.returncode:
+        return (done.stderr.strip().splitlines() or [f"ended with status {done.returncode}"])[-1]
+    return None
