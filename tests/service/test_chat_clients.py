@@ -142,19 +142,11 @@ def test_parse_gives_an_object(client: openai.OpenAI) -> None:
     assert isinstance(resp.choices[0].message.parsed, Look)
 
 
-def test_json_object_is_json(service: RunningService, client: openai.OpenAI) -> None:
-    closing = service.call("vlm", "/tokenize", {"content": "}"})[1]["tokens"][-1]
+def test_json_object_is_json(client: openai.OpenAI) -> None:
     resp = client.chat.completions.create(
-        model="m",
-        messages=HELLO,
-        response_format={"type": "json_object"},
-        max_tokens=300,
-        temperature=0,
-        reasoning_effort="none",
-        logit_bias={str(closing): 50},  # an untrained model would write for ever
+        model="m", messages=HELLO, response_format={"type": "json_object"}, max_tokens=2000, temperature=0
     )
-    assert resp.choices[0].finish_reason == "stop"
-    assert isinstance(json.loads(resp.choices[0].message.content or ""), dict)
+    assert resp.choices[0].finish_reason == "stop" and isinstance(json.loads(resp.choices[0].message.content or ""), dict)
 
 
 def test_several_choices_and_their_log_probabilities(client: openai.OpenAI) -> None:
@@ -267,8 +259,8 @@ def test_responses_see_pictures_call_tools_and_parse(client: openai.OpenAI) -> N
     assert isinstance(client.responses.parse(model="m", input="Hello", text_format=Look).output_parsed, Look)
 
 
-def test_responses_are_not_stored(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError, match="not stored"):
+def test_a_response_that_nobody_knows_is_told_so(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="'resp_1' not found"):
         client.responses.create(model="m", input="Hello", previous_response_id="resp_1")
     with pytest.raises(openai.NotFoundError):
         client.responses.retrieve("resp_1")
