@@ -10,7 +10,6 @@ from batch.queue.hub import Hub
 from batch.queue.ticket import Ticket
 from scripted_hub import ScriptedHub, ScriptedTicket
 
-
 PAIRS = [(ScriptedHub, Hub), (ScriptedTicket, Ticket)]
 
 
