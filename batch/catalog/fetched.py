@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+import msgspec
+from msgspec import structs
 
 from batch.catalog.entry import Entry, File
 from batch.errors import ModelProblem
@@ -41,12 +41,12 @@ def look(entry: Entry, models: Path) -> Fetched:
     paths = {file.role: entry.path(file, models) for file in entry.files}
     there = {role: path for role, path in paths.items() if path.is_file()}
     weights = entry.files[0]
-    known = weights.sha256 or (read_record(paths["model"]).get("sha256") if "model" in there else None)
+    sha256 = weights.sha256 or (read_record(paths["model"]).sha256 if "model" in there else None)
     return Fetched(
         paths,
         tuple(p for role, p in paths.items() if role not in there),
         sum(path.stat().st_size for path in there.values()),
-        known,
+        sha256,
     )
 
 
@@ -70,17 +70,17 @@ def check(entry: Entry, file: File, path: Path) -> str | None:
     again = f"remove it and run `batch models pull {entry.name}`"
     record = read_record(path)
     stat = path.stat()
-    size = file.size or record.get("size")
+    size = file.size or record.size
     if size is not None and stat.st_size != size:
         raise ModelProblem(f"{path} is damaged ({stat.st_size} bytes instead of {size}): {again}.")
     check_magic(path, entry.kind)
-    sha256: str | None = file.sha256 or record.get("sha256")
+    sha256 = file.sha256 or record.sha256
     if sha256 is None or entry.packaged:
         return sha256
-    if record.get("sha256") != sha256 or record.get("mtime_ns") != stat.st_mtime_ns:
+    if record.sha256 != sha256 or record.mtime_ns != stat.st_mtime_ns:
         if sha256_of(path) != sha256:
             raise ModelProblem(f"{path} is damaged (its sha256 is not {sha256[:12]}…): {again}.")
-        write_record(path, {**record, "model": entry.name, "sha256": sha256})
+        write_record(path, structs.replace(record, model=entry.name, sha256=sha256))
     return sha256
 
 
@@ -94,20 +94,32 @@ def record_path(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
-def read_record(path: Path) -> dict[str, Any]:
-    """{} where there is none or it cannot be read."""
+class Record(msgspec.Struct, frozen=True):
+    """What is known of a file from its last check: as long as its size and time stand, it is not read through again."""
+
+    model: str | None = None
+    sha256: str | None = None
+    source: dict[str, str | dict[str, str]] | None = None
+    """Where it came from: wheels, or a repository and its commit."""
+    licence: str | None = None
+    size: int | None = None
+    mtime_ns: int | None = None
+    checked_at: int = 0
+
+
+def read_record(path: Path) -> Record:
+    """The record beside a file; an empty one where there is none or it cannot be read."""
     try:
-        found = json.loads(record_path(path).read_text("utf-8"))
+        return msgspec.json.decode(record_path(path).read_bytes(), type=Record)
     except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        return Record()
 
 
-def write_record(path: Path, facts: Mapping[str, object]) -> None:
-    """Leave size, time and `facts` (model, sha256, source…) beside `path`; a read-only folder goes without."""
+def write_record(path: Path, record: Record) -> None:
+    """Leave `record`, with the file's size and time now, beside `path`; a read-only folder goes without."""
     stat = path.stat()
-    text = json.dumps({**facts, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "checked_at": int(time.time())}, indent=1)
+    checked = structs.replace(record, size=stat.st_size, mtime_ns=stat.st_mtime_ns, checked_at=int(time.time()))
     with contextlib.suppress(OSError):
         draft = record_path(path).with_suffix(f".json.{os.getpid()}")
-        draft.write_text(text + "\n", "utf-8")
+        draft.write_bytes(msgspec.json.format(msgspec.json.encode(checked)) + b"\n")
         os.replace(draft, record_path(path))

@@ -73,10 +73,10 @@ def convert(folder: Path, out: Path, name: str = "all-MiniLM-L6-v2") -> None:
 def _target(source: str) -> str:
     """GGUF's name of a Hugging Face tensor."""
     stem, _, ending = source.removeprefix("bert.").rpartition(".")
-    if found := _TENSORS.get(f"{stem}.{ending}"):
-        return found
-    if found := _TENSORS.get(stem):
-        return f"{found}.{ending}"
+    if target := _TENSORS.get(f"{stem}.{ending}"):
+        return target
+    if target := _TENSORS.get(stem):
+        return f"{target}.{ending}"
     parts = stem.split(".", 3)
     if len(parts) == 4 and parts[:2] == ["encoder", "layer"] and parts[3] in _LAYER:
         return f"blk.{parts[2]}.{_LAYER[parts[3]]}.{ending}"
@@ -140,5 +140,5 @@ def _safetensors(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    return found
+    value: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return value

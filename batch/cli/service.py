@@ -266,6 +266,6 @@ def _run(orders: tuple[tuple[str, ...], ...]) -> str:
         except (OSError, subprocess.TimeoutExpired) as error:
             return str(error)
         if done.returncode:
-            said = (done.stderr or done.stdout).strip().splitlines()
-            return said[0] if said else f"{order[0]} ended with status {done.returncode}"
+            lines = (done.stderr or done.stdout).strip().splitlines()
+            return lines[0] if lines else f"{order[0]} ended with status {done.returncode}"
     return ""

@@ -155,17 +155,17 @@ def _sources() -> dict[str, dict[str, str]]:
 
 
 def _sentences(module: types.ModuleType) -> dict[str, dict[str, str]]:
-    found: dict[str, dict[str, str]] = {}
+    sentences: dict[str, dict[str, str]] = {}
     for node in ast.parse(inspect.getsource(module)).body:
         if not isinstance(node, ast.ClassDef):
             continue
-        fields = found.setdefault(node.name, {})
+        fields = sentences.setdefault(node.name, {})
         for field, after in zip(node.body, node.body[1:], strict=False):
             is_field = isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
             if is_field and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
                 assert isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
                 fields[field.target.id] = " ".join(str(after.value.value).split())
-    return found
+    return sentences
 
 
 def _meanings(owner: type[Section]) -> dict[str, str]:

@@ -48,12 +48,12 @@ class Section(BaseModel):
     def _check_given(cls, value: Any, info: ValidationInfo) -> Any:
         """Split `a,b` for a list; refuse `true` for a number, and text that is not UTF-8 or holds control characters."""
         assert info.field_name is not None
-        wanted = cls.model_fields[info.field_name].annotation
-        if isinstance(value, bool) and wanted in (int, float):
+        annotation = cls.model_fields[info.field_name].annotation
+        if isinstance(value, bool) and annotation in (int, float):
             raise ValueError("it is true or false")
         if isinstance(value, str):
             check_text(value)
-            if get_origin(wanted) is tuple:
+            if get_origin(annotation) is tuple:
                 value = [part for part in (piece.strip() for piece in value.split(",")) if part]
         if isinstance(value, (list, tuple)) and len(value) > MAX_LIST_ENTRIES:
             raise ValueError(f"it has more than {MAX_LIST_ENTRIES} entries")

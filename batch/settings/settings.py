@@ -171,8 +171,8 @@ def _home_folder(text: object) -> Path:
     except FileNotFoundError:
         raise SettingsProblem("The current folder is gone: change into another, or name a home with --home.") from None
     except (RuntimeError, ValueError) as error:
-        shown = str(text).encode("utf-8", "backslashreplace").decode()
-        raise SettingsProblem(f"The home folder {shown!r} cannot be used ({error}): name another with --home.") from None
+        printable = str(text).encode("utf-8", "backslashreplace").decode()
+        raise SettingsProblem(f"The home folder {printable!r} cannot be used ({error}): name another with --home.") from None
     try:
         mode = where.stat().st_mode
     except OSError as error:
@@ -192,11 +192,11 @@ def _problem(error: ValidationError, sources: dict[str, str], file: str) -> Sett
     origin = next((s for k, s in sources.items() if k == key or k.startswith(key + ".") or key.startswith(k + ".")), file)
     if first["type"] == "extra_forbidden":
         return SettingsProblem(f"There is no setting {key} ({origin}): see `batch config`.")
-    reason = str(first["ctx"]["error"]) if first["type"] == "value_error" else f"it is {_shown(first['input'])}"
+    reason = str(first["ctx"]["error"]) if first["type"] == "value_error" else f"it is {_describe(first['input'])}"
     return SettingsProblem(f"The setting {key} ({origin}) is not valid: {reason}, and must be {describe_values(key)}.")
 
 
-def _shown(value: object) -> str:
+def _describe(value: object) -> str:
     """A value as people may see it in a sentence: short, and without control characters."""
     try:
         text = str(value) if isinstance(value, (int, float, str)) else type(value).__name__

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from batch.catalog import named, resolve
+from batch.catalog import find_entry, resolve
 from batch.catalog.pull import pull
 from batch.model_kind import Kind
 from batch.settings import Settings
@@ -63,7 +63,7 @@ def test_a_copied_models_folder_works_without_its_records(tmp_path: Path) -> Non
     shutil.copyfile(source, tmp_path / "models" / source.name)
     assert (
         resolve(Settings(home=tmp_path, models_dir=tmp_path / "models", profile="starter"), Kind.STT).sha256
-        == named("whisper-base").files[0].sha256
+        == find_entry("whisper-base").files[0].sha256
     )
 
 
@@ -72,4 +72,4 @@ def test_the_starter_models_are_what_a_pull_leaves() -> None:
     settings = Settings(profile="starter")
     for kind in ("vlm", "embedding", "stt"):
         name = resolve(settings, kind).name
-        assert pull(named(name), settings, lambda *_: None, lambda entry: False) is False
+        assert pull(find_entry(name), settings, lambda *_: None, lambda entry: False) is False

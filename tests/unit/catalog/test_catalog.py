@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from batch.catalog import configured, entries, look, named, profile, resolve, vad
+from batch.catalog import configured, entries, find_entry, look, profile, resolve, vad
 from batch.catalog.entry import DATA
-from batch.catalog.fetched import read_record, write_record
+from batch.catalog.fetched import Record, read_record, write_record
 from batch.errors import ModelProblem
 from batch.model_kind import Kind
 from batch.settings import Settings
@@ -40,7 +40,7 @@ def test_every_model_says_its_licence_and_what_it_can_do() -> None:
     for entry in entries():
         assert entry.licence.name and entry.licence.url.startswith("https://")
         assert len(entry.notes) > 20
-    assert "coloured shapes only" in named("tiny-gemma4v").notes
+    assert "coloured shapes only" in find_entry("tiny-gemma4v").notes
 
 
 def test_every_wheel_is_pinned_by_sha256() -> None:
@@ -50,14 +50,14 @@ def test_every_wheel_is_pinned_by_sha256() -> None:
 
 
 def test_gemma_terms_are_asked_for() -> None:
-    assert named("gemma-3-270m").licence.ask
+    assert find_entry("gemma-3-270m").licence.ask
 
 
 def test_the_packaged_model_is_the_published_one() -> None:
     for line in (DATA / "tiny-gemma4v" / "SHA256SUMS").read_text().splitlines():
         sha256, name = line.split()
         assert hashlib.sha256((DATA / "tiny-gemma4v" / name).read_bytes()).hexdigest() == sha256
-        assert sha256 in {file.sha256 for file in named("tiny-gemma4v").files}
+        assert sha256 in {file.sha256 for file in find_entry("tiny-gemma4v").files}
 
 
 def test_the_starter_vision_model_resolves_without_a_pull(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_the_starter_vision_model_resolves_without_a_pull(tmp_path: Path) -> Non
 
 
 def test_gemma_4_is_sampled_as_its_makers_advise() -> None:
-    assert named("gemma-4-e4b").sampling == {"temperature": 1.0, "top_p": 0.95, "top_k": 64}
+    assert find_entry("gemma-4-e4b").sampling == {"temperature": 1.0, "top_p": 0.95, "top_k": 64}
 
 
 def test_a_model_that_is_not_fetched_is_one_sentence_with_the_way_to_get_it(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_a_file_cut_short_is_refused(tmp_path: Path) -> None:
 def test_a_fetched_file_that_was_changed_is_refused(tmp_path: Path) -> None:
     chosen = settings(tmp_path, embedding={"model": "all-minilm-l6-v2"})
     path = toy(chosen.models_dir, "all-MiniLM-L6-v2-f16.gguf", b"GGUF good")
-    write_record(path, {"sha256": hashlib.sha256(b"GGUF good").hexdigest()})
+    write_record(path, Record(sha256=hashlib.sha256(b"GGUF good").hexdigest()))
     assert resolve(chosen, Kind.EMBEDDING).sha256 == hashlib.sha256(b"GGUF good").hexdigest()
     path.write_bytes(b"GGUF evil")  # as many bytes
     os.utime(path, ns=(1, 1))
@@ -138,10 +138,10 @@ def test_a_fetched_file_that_was_changed_is_refused(tmp_path: Path) -> None:
 def test_a_file_is_read_through_only_once_after_a_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = settings(tmp_path, embedding={"model": "all-minilm-l6-v2"})
     path = toy(chosen.models_dir, "all-MiniLM-L6-v2-f16.gguf")
-    write_record(path, {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()})
+    write_record(path, Record(sha256=hashlib.sha256(path.read_bytes()).hexdigest()))
     os.utime(path, ns=(5, 5))
     resolve(chosen, Kind.EMBEDDING)
-    assert read_record(path)["mtime_ns"] == 5
+    assert read_record(path).mtime_ns == 5
     monkeypatch.setattr("batch.catalog.fetched.sha256_of", lambda path: pytest.fail("read through again"))
     resolve(chosen, Kind.EMBEDDING)
 
@@ -165,7 +165,7 @@ def test_the_voice_activity_model_comes_along_and_is_optional(tmp_path: Path) ->
 
 def test_looking_tells_what_is_missing(tmp_path: Path) -> None:
     toy(tmp_path, "gemma-4-E4B-it-Q4_K_M.gguf")
-    found = look(named("gemma-4-e4b"), tmp_path)
+    found = look(find_entry("gemma-4-e4b"), tmp_path)
     assert not found.complete
     assert [path.name for path in found.missing] == ["mmproj-gemma-4-E4B-it.gguf"]
 

