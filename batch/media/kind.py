@@ -17,17 +17,17 @@ _SIGNATURES = tuple((signature, row.kind) for row in FORMATS for signature in ro
 
 def kind_of(head: bytes, name: str) -> MediaKind:
     """What a file is, from its first `HEAD` bytes and its name (any path; only what follows the last dot counts)."""
-    named = KIND_BY_SUFFIX.get(name.rpartition(".")[2].lower(), MediaKind.UNKNOWN)
+    kind_by_name = KIND_BY_SUFFIX.get(name.rpartition(".")[2].lower(), MediaKind.UNKNOWN)
     # Prose may begin with "BM", "ID3" or "MAC ": a text by name and by look is a text.
-    if named is MediaKind.TEXT and looks_like_text(head):
+    if kind_by_name is MediaKind.TEXT and looks_like_text(head):
         return MediaKind.TEXT
-    kind = _kind_by_content(head, named)
+    kind = _kind_by_content(head, kind_by_name)
     if kind is not MediaKind.UNKNOWN:
         return kind
     if head and "." not in name.rpartition("/")[2].lstrip(".") and looks_like_text(head):
         return MediaKind.TEXT  # README, notes: who gives a file no ending mostly writes text
     # A name alone makes no text: what holds control characters is something else under a wrong name.
-    return MediaKind.UNKNOWN if named is MediaKind.TEXT else named
+    return MediaKind.UNKNOWN if kind_by_name is MediaKind.TEXT else kind_by_name
 
 
 def looks_like_text(head: bytes) -> bool:
@@ -37,7 +37,7 @@ def looks_like_text(head: bytes) -> bool:
     return not _CONTROLS.intersection(head)
 
 
-def _kind_by_content(head: bytes, named: MediaKind) -> MediaKind:
+def _kind_by_content(head: bytes, kind_by_name: MediaKind) -> MediaKind:
     for signature, kind in _SIGNATURES:
         if all(head[offset : offset + len(part)] == part for offset, part in signature):
             return kind
@@ -53,7 +53,7 @@ def _kind_by_content(head: bytes, named: MediaKind) -> MediaKind:
         return MediaKind.VIDEO if b"\x80theora" in head[:512] else MediaKind.AUDIO
     if head.startswith((b"\x1aE\xdf\xa3", b"0&\xb2u\x8ef\xcf\x11")):
         # Matroska, WebM and Windows Media tell sound from film only in their tracks
-        return MediaKind.AUDIO if named is MediaKind.AUDIO else MediaKind.VIDEO
+        return MediaKind.AUDIO if kind_by_name is MediaKind.AUDIO else MediaKind.VIDEO
     if head.startswith(b"ID3") and len(head) > 9 and head[3] < 5 and not any(byte & 0x80 for byte in head[6:10]):
         return MediaKind.AUDIO
     if _is_mpeg_audio(head):

@@ -189,9 +189,9 @@ _CHINESE_NAMES = {
 
 def tag_of(value: str) -> str | None:
     """As `normalise`, but Chinese keeps what its tag says of its characters: zh-Hans, zh-Hant, zh-TW or zh-HK."""
-    wanted = value.strip().lower()
-    if wanted in _CHINESE_NAMES:
-        return _CHINESE_NAMES[wanted]
+    text = value.strip().lower()
+    if text in _CHINESE_NAMES:
+        return _CHINESE_NAMES[text]
     code = normalise(value)
     variant = chinese_variant(value) if code in ("zh", "yue") else None
     return f"{code}-{variant}" if variant else code
@@ -205,23 +205,23 @@ def chinese_variant(tag: str) -> str | None:
     script = next((part for part in parts if part in ("hans", "hant")), None)
     if script == "hant":  # zh-Hant-HK has the forms of Hong Kong
         return _CHINESE_VARIANTS[next((part for part in parts if part in ("tw", "hk", "mo")), script)]
-    found = script or next((part for part in parts if part in _CHINESE_VARIANTS), None)
-    return _CHINESE_VARIANTS[found] if found else None
+    part = script or next((part for part in parts if part in _CHINESE_VARIANTS), None)
+    return _CHINESE_VARIANTS[part] if part else None
 
 
 def normalise(value: str) -> str | None:
     """Whisper's code for a code, a tag (`zh-CN`, `pt_BR`) or an English name in any case; "auto" for auto or
     nothing; None when no language matches."""
-    wanted = value.strip().lower()
-    if wanted in ("", AUTO):
+    text = value.strip().lower()
+    if text in ("", AUTO):
         return AUTO
-    if wanted in NAMES:
-        return wanted
-    if wanted in _BY_NAME:
-        return _BY_NAME[wanted]
-    if wanted in _CHINESE_NAMES:
+    if text in NAMES:
+        return text
+    if text in _BY_NAME:
+        return _BY_NAME[text]
+    if text in _CHINESE_NAMES:
         return "zh"
-    stem = re.split(r"[-_.@]", wanted, maxsplit=1)[0]
+    stem = re.split(r"[-_.@]", text, maxsplit=1)[0]
     if stem in NAMES:
         return stem
     return _ALIASES.get(stem)

@@ -87,7 +87,7 @@ def _cues_of_segment(segment: TranscriptSegment) -> list[Cue]:
         return []
     start, end = segment.start, max(segment.start, segment.end)
     span, whole = end - start, max(1, columns(text))
-    found: list[Cue] = []
+    untimed: list[Cue] = []
     place = passed = 0  # in the text: characters, columns
     for lines in break_lines(text):
         # the characters of the lines, with the one space that stood between two of them
@@ -98,20 +98,20 @@ def _cues_of_segment(segment: TranscriptSegment) -> list[Cue]:
             behind = text.index(line, place) + len(line)
             passed += columns(text[place:behind])
             place = behind
-        found.append(Cue(start + span * first / whole, start + span * passed / whole, tuple(lines)))
-    return _timed_by_words(found, text, segment.words or [], start, end)
+        untimed.append(Cue(start + span * first / whole, start + span * passed / whole, tuple(lines)))
+    return _timed_by_words(untimed, text, segment.words or [], start, end)
 
 
-def _timed_by_words(found: list[Cue], text: str, words: Sequence[Word], start: float, end: float) -> list[Cue]:
+def _timed_by_words(untimed: list[Cue], text: str, words: Sequence[Word], start: float, end: float) -> list[Cue]:
     """The cues with their words' times, when the segment's words are exactly its text; else by their share of it."""
     joined = "".join(word.word for word in words)
-    if len(found) < 2 or "".join(joined.split()) != "".join(text.split()):
-        return found
+    if len(untimed) < 2 or "".join(joined.split()) != "".join(text.split()):
+        return untimed
     times: list[tuple[float, float]] = []  # of every character that is no space
     for word in words:
         times += [(word.start, word.end)] * len("".join(word.word.split()))
     timed, at = [], 0
-    for cue in found:
+    for cue in untimed:
         length = len("".join("".join(cue.lines).split()))
         first, last = times[at][0], times[at + length - 1][1]
         at += length

@@ -21,9 +21,9 @@ from PIL import Image
 from batch.api.json_body import parse_json
 from batch.errors import BatchError, SettingsProblem
 from batch.folder.folder_settings import FolderSettingsReader
-from batch.media.audio import Sound
 from batch.media.image import image_header, open_image
 from batch.media.kind import HEAD, MediaKind, kind_of
+from batch.media.sound.audio import Sound
 from batch.media.text import decode_text
 from batch.settings import FolderSettings, Settings
 from paths import DATA

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 from batch.errors import BadRequest, Cancelled, ModelProblem, NotSupported, UnsupportedMedia
-from batch.media.samples import SAMPLE_RATE as RATE
+from batch.media.sound.samples import SAMPLE_RATE as RATE
 from batch.payloads.questions import Tokenize
 from batch.payloads.speech import TranscriptionResult
 from batch.settings import Settings, SttSettings
 from batch.workers.speech.engine import SpeechEngine
-from batch.workers.speech.transcription import Checkpoint
+from batch.workers.speech.transcription import TranscriptCheckpoint
 from batch.workers.speech.voice_activity import SileroDetector
-from batch.workers.speech.whisper import WhisperModel
+from batch.workers.speech.whisper.model import WhisperModel
 from scripted_work import ScriptedWork
 from segments import segment_of
 from sounds import JFK, JFK_SAYS, encode, jfk, music, silence
@@ -417,7 +417,7 @@ def test_hours_of_silence_cost_no_model_call_but_yield(english: SpeechEngine, tm
 def test_sound_that_is_skipped_yields_all_the_same(english: SpeechEngine, tmp_path: Path, resumed: bool) -> None:
     place = 238 * RATE
     sound = np.concatenate([silence(238), jfk()[: 3 * RATE]])
-    kept = Checkpoint(segments=[], language="en", sure=True, shares={}, resume=place)
+    kept = TranscriptCheckpoint(segments=[], language="en", sure=True, shares={}, resume=place)
     given: dict[str, Any] = {"checkpoints": [kept]} if resumed else {"offset_t": place * 1000 // RATE}
     job = work(tmp_path, sound, **given)
     (segment,) = transcribe(english, job).segments

@@ -665,7 +665,7 @@ def sounding(path: Path, tmp_path: Path, megabytes: int = 400) -> tuple[list[str
     code = (
         "import resource, sys, time\n"
         "from pathlib import Path\n"
-        "from batch.media.audio import Sound\n"
+        "from batch.media.sound.audio import Sound\n"
         "from batch.errors import BatchError\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "try:\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from batch.workers.speech.decoding import Segment, Token
+from batch.workers.speech.whisper.decoding import DecodedSegment, Token
 
 
 def token_of(text: str | bytes, end: float | None = None, hint: float | None = None, id: int = 0) -> Token:
@@ -15,14 +15,14 @@ def token_of(text: str | bytes, end: float | None = None, hint: float | None = N
 
 def segment_of(
     text: str, tokens: Sequence[Token] | None = None, start: float = 0.0, end: float = 1.0, ids: Sequence[int] = ()
-) -> Segment:
+) -> DecodedSegment:
     """A segment of these tokens; without them one of tokens with these ids, or one token."""
     if tokens is None:
         tokens = [token_of(f" w{id}", id=id) for id in ids] or [token_of(text)]
-    return Segment(start, end, text, tuple(tokens), -0.1, 0.0, False)
+    return DecodedSegment(start, end, text, tuple(tokens), -0.1, 0.0, False)
 
 
-def said(*words: tuple[str, float]) -> Segment:
+def said(*words: tuple[str, float]) -> DecodedSegment:
     """A segment of words, each a token with the second at which attention leaves it."""
     tokens = [token_of(word, end) for word, end in words]
     return segment_of("".join(word for word, _ in words), tokens, 0.0, words[-1][1])

@@ -9,8 +9,8 @@ from typing import Any
 import av
 import numpy as np
 
-from batch.media.audio import load
-from batch.media.samples import SAMPLE_RATE as RATE
+from batch.media.sound.audio import load
+from batch.media.sound.samples import SAMPLE_RATE as RATE
 from paths import DATA
 
 JFK = DATA / "jfk.wav"

@@ -12,7 +12,7 @@ from batch.payloads.speech import TranscriptionOptions, TranscriptionPayload, Tr
 from batch.queue.jobs import Kind
 from batch.settings import Settings, SttSettings, default_models_dir
 from batch.workers.speech.engine import SpeechEngine
-from batch.workers.speech.transcription import Checkpoint
+from batch.workers.speech.transcription import TranscriptCheckpoint
 from paths import DATA
 from scripted_work import ScriptedWork
 from sounds import Samples, write_wav
@@ -38,7 +38,7 @@ def work(
     logprobs: bool = False,
     filename: str = "sound.wav",
     at: Mapping[int, Callable[[], object]] | None = None,
-    checkpoints: Sequence[Checkpoint] = (),
+    checkpoints: Sequence[TranscriptCheckpoint] = (),
     **options: Any,
 ) -> ScriptedWork:
     """A transcribe job whose sound lies in `folder`."""

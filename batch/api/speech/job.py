@@ -10,7 +10,7 @@ from batch.api.http.multipart import FormUpload
 from batch.api.jobs.disconnect import cancel_on_disconnect
 from batch.api.jobs.submit import submit
 from batch.errors import BadRequest
-from batch.media.length import likely_seconds
+from batch.media.sound.length import likely_seconds
 from batch.payloads.speech import TranscriptionOptions, TranscriptionPayload, TranscriptionResult
 from batch.queue.jobs import Draft, Origin, Priority
 from batch.queue.ticket import Ticket

@@ -112,19 +112,19 @@ def _with_chunking(upload: FormUpload, options: TranscriptionOptions) -> Transcr
     """`chunking_strategy` as voice activity detection: auto, or an object of type server_vad."""
     name = "chunking_strategy"
     text = (upload.last(name) or "").strip()
-    given: dict[str, Any] = {
+    strategy: dict[str, Any] = {
         field[len(name) + 1 : -1]: values[-1]
         for field, values in upload.fields.items()
         if field.startswith(f"{name}[") and field.endswith("]")
     }
     if text and text != "auto":
         try:
-            given = json.loads(text)
+            strategy = json.loads(text)
         except (ValueError, RecursionError):
-            given = {}
-    elif not text and not given:
+            strategy = {}
+    elif not text and not strategy:
         return options
-    if text != "auto" and (not isinstance(given, dict) or given.get("type") != "server_vad"):
+    if text != "auto" and (not isinstance(strategy, dict) or strategy.get("type") != "server_vad"):
         raise BadRequest(f'"{name}" must be "auto" or an object of type "server_vad".', param=name)
     spellings = {
         "threshold": "vad_threshold",
@@ -132,7 +132,7 @@ def _with_chunking(upload: FormUpload, options: TranscriptionOptions) -> Transcr
         "prefix_padding_ms": "vad_speech_pad_ms",
     }
     # Through the form's own reader, so that each number meets the same bounds.
-    sent = FormUpload({spelled: [str(given[field])] for field, spelled in spellings.items() if field in given})
+    sent = FormUpload({spelled: [str(strategy[field])] for field, spelled in spellings.items() if field in strategy})
     try:
         tuned = read_options(sent)
     except BadRequest as error:

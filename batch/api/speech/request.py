@@ -57,24 +57,24 @@ NUMBERS, BOOLEANS = _fields()
 
 def read_options(upload: FormUpload) -> TranscriptionOptions:
     """The fields that were sent, typed and checked. Raises BadRequest that names the field."""
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for name, rule in NUMBERS.items():
         if text := (upload.last(name) or "").strip():
-            found[name] = _number(name, text, rule)
+            fields[name] = _number(name, text, rule)
     for name in BOOLEANS:
         if (ticked := upload.last(name)) is not None:
-            found[name] = is_true(ticked)
-    if "suppress_nst" not in found and (ticked := upload.last("suppress_non_speech")) is not None:
-        found["suppress_nst"] = is_true(ticked)
+            fields[name] = is_true(ticked)
+    if "suppress_nst" not in fields and (ticked := upload.last("suppress_non_speech")) is not None:
+        fields["suppress_nst"] = is_true(ticked)
     if (prompt := upload.last("prompt")) is not None:
         if "\0" in prompt:
             raise BadRequest('"prompt" must not hold a zero character.', param="prompt")
-        found["prompt"] = prompt
+        fields["prompt"] = prompt
     if (language := upload.last("language")) is not None:
-        found["language"] = read_language(language)
+        fields["language"] = read_language(language)
     if track := (upload.last("audio_track") or "").strip()[:MAX_TRACK_CHARS]:
-        found["audio_track"] = track
-    return TranscriptionOptions(**found)
+        fields["audio_track"] = track
+    return TranscriptionOptions(**fields)
 
 
 def read_language(text: str) -> str:
@@ -109,14 +109,14 @@ def form_schema(properties: Mapping[str, Any], required: tuple[str, ...]) -> dic
 
 def option_properties() -> dict[str, Any]:
     """How OpenAPI describes the numeric and boolean fields."""
-    found: dict[str, Any] = {name: {"type": "boolean"} for name in BOOLEANS}
+    fields: dict[str, Any] = {name: {"type": "boolean"} for name in BOOLEANS}
     for name, rule in NUMBERS.items():
-        found[name] = {"type": "integer" if rule.is_whole else "number"}
+        fields[name] = {"type": "integer" if rule.is_whole else "number"}
         if math.isfinite(rule.low):
-            found[name]["minimum"] = rule.low
+            fields[name]["minimum"] = rule.low
         if math.isfinite(rule.high):
-            found[name]["maximum"] = rule.high
-    return found
+            fields[name]["maximum"] = rule.high
+    return fields
 
 
 def _number(name: str, text: str, rule: NumberField) -> int | float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Literal
 
 import msgspec
 from fastapi.responses import PlainTextResponse, Response
@@ -12,35 +12,94 @@ from fastapi.responses import PlainTextResponse, Response
 from batch.api.json_body import json_response
 from batch.media import language as languages
 from batch.media.subtitles import segments_to_srt, segments_to_vtt, to_srt, to_vtt
-from batch.payloads.speech import TranscriptionOptions, TranscriptionResult, TranscriptSegment
+from batch.payloads.speech import TranscriptionOptions, TranscriptionResult, TranscriptLogprob, Word
 
 OFF_LOOP_SEGMENTS = 100
 """Segments above which a response is written off the event loop: ten minutes of speech take some milliseconds."""
 
-_WHISPER_SERVER_FIELDS = (
-    "id",
-    "text",
-    "start",
-    "end",
-    "tokens",
-    "words",
-    "temperature",
-    "avg_logprob",
-    "no_speech_prob",
-    "speaker_turn_next",
-)
-_OPENAI_FIELDS = (
-    "id",
-    "seek",
-    "start",
-    "end",
-    "text",
-    "tokens",
-    "temperature",
-    "avg_logprob",
-    "compression_ratio",
-    "no_speech_prob",
-)
+
+class _Body(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """Base of the JSON bodies: what a transcript lacks is left out."""
+
+
+class DurationUsage(msgspec.Struct, frozen=True, kw_only=True):
+    """OpenAI's usage of a model that counts seconds."""
+
+    seconds: float
+    type: Literal["duration"] = "duration"
+
+
+class WhisperServerText(_Body, frozen=True, kw_only=True):
+    """whisper-server's json."""
+
+    text: str
+    truncated: str | None = None
+
+
+class WhisperServerSegment(_Body, frozen=True, kw_only=True):
+    """A segment of whisper-server's verbose_json."""
+
+    id: int
+    text: str
+    start: float | None = None
+    end: float | None = None
+    tokens: list[int]
+    words: list[Word] | None = None
+    temperature: float
+    avg_logprob: float
+    no_speech_prob: float
+    speaker_turn_next: bool | None = None
+
+
+class WhisperServerVerbose(_Body, frozen=True, kw_only=True):
+    """whisper-server's verbose_json."""
+
+    task: Literal["transcribe", "translate"]
+    language: str
+    duration: float
+    text: str
+    segments: list[WhisperServerSegment]
+    detected_language: str | None = None
+    detected_language_probability: float | None = None
+    language_probabilities: dict[str, float] | None = None
+    truncated: str | None = None
+
+
+class Transcription(_Body, frozen=True, kw_only=True):
+    """OpenAI's json."""
+
+    text: str
+    logprobs: list[TranscriptLogprob] | None = None
+    usage: DurationUsage
+    truncated: str | None = None
+
+
+class TranscriptionSegment(msgspec.Struct, frozen=True, kw_only=True):
+    """A segment of OpenAI's verbose_json."""
+
+    id: int
+    seek: int
+    start: float
+    end: float
+    text: str
+    tokens: list[int]
+    temperature: float
+    avg_logprob: float
+    compression_ratio: float
+    no_speech_prob: float
+
+
+class VerboseTranscription(_Body, frozen=True, kw_only=True):
+    """OpenAI's verbose_json."""
+
+    task: Literal["transcribe", "translate"]
+    language: str
+    duration: float
+    text: str
+    segments: list[TranscriptionSegment] | None = None
+    words: list[Word] | None = None
+    usage: DurationUsage
+    truncated: str | None = None
 
 
 async def write_off_loop(result: TranscriptionResult, write: Callable[[], Response]) -> Response:
@@ -60,7 +119,7 @@ def to_whisper_server(form: str, result: TranscriptionResult, options: Transcrip
             return Response(segments_to_vtt(result.segments).encode(), media_type="text/vtt")
         case "verbose_json":
             return json_response(_whisper_server_verbose(result, options))
-    return json_response(_with_note({"text": result.text}, result))
+    return json_response(WhisperServerText(text=result.text, truncated=result.truncated))
 
 
 def to_openai(form: str, result: TranscriptionResult, granularities: set[str], *, translate: bool) -> Response:
@@ -74,10 +133,14 @@ def to_openai(form: str, result: TranscriptionResult, granularities: set[str], *
             return PlainTextResponse(to_vtt(result.segments), media_type="text/vtt")
         case "verbose_json":
             return json_response(_openai_verbose(result, granularities, translate=translate))
-    body: dict[str, Any] = {"text": whole_text(result)}
-    if (logprobs := all_logprobs(result)) is not None:
-        body["logprobs"] = logprobs
-    return json_response(_with_note(body | {"usage": usage_by_duration(result)}, result))
+    return json_response(
+        Transcription(
+            text=whole_text(result),
+            logprobs=all_logprobs(result),
+            usage=DurationUsage(seconds=result.duration),
+            truncated=result.truncated,
+        )
+    )
 
 
 def whole_text(result: TranscriptionResult) -> str:
@@ -85,57 +148,57 @@ def whole_text(result: TranscriptionResult) -> str:
     return "".join(segment.text for segment in result.segments).strip()
 
 
-def all_logprobs(result: TranscriptionResult) -> list[Any] | None:
-    """The log probabilities of all tokens, in OpenAI's shape; None where none were asked for."""
+def all_logprobs(result: TranscriptionResult) -> list[TranscriptLogprob] | None:
+    """The log probabilities of all tokens; None where none were asked for."""
     if not any(segment.logprobs is not None for segment in result.segments):
         return None
-    return msgspec.to_builtins([token for segment in result.segments for token in segment.logprobs or ()])  # type: ignore[no-any-return]
+    return [token for segment in result.segments for token in segment.logprobs or ()]
 
 
-def usage_by_duration(result: TranscriptionResult) -> dict[str, Any]:
-    """OpenAI's usage of a model that counts seconds."""
-    return {"type": "duration", "seconds": result.duration}
+def _whisper_server_verbose(result: TranscriptionResult, options: TranscriptionOptions) -> WhisperServerVerbose:
+    has_times = not options.no_timestamps
+    shares = None if options.no_language_probabilities else result.language_probabilities
+    code = max(shares, key=lambda c: shares[c]) if shares else None
+    return WhisperServerVerbose(
+        task="translate" if options.translate else "transcribe",
+        language=result.language_name,
+        duration=result.duration,
+        text=result.text,
+        segments=[
+            WhisperServerSegment(
+                id=segment.id,
+                text=segment.text,
+                start=segment.start if has_times else None,
+                end=segment.end if has_times else None,
+                tokens=segment.tokens,
+                words=segment.words,
+                temperature=segment.temperature,
+                avg_logprob=segment.avg_logprob,
+                no_speech_prob=segment.no_speech_prob,
+                speaker_turn_next=segment.speaker_turn_next,
+            )
+            for segment in result.segments
+        ],
+        detected_language=languages.name(code) if code else None,
+        detected_language_probability=shares[code] if shares and code else None,
+        language_probabilities=shares or None,
+        truncated=result.truncated,
+    )
 
 
-def _with_note(body: dict[str, Any], result: TranscriptionResult) -> dict[str, Any]:
-    return body | {"truncated": result.truncated} if result.truncated else body
-
-
-def _entries(segments: list[TranscriptSegment], fields: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Segments as JSON objects with these fields, in this order; those that a segment lacks are left out."""
-    return [
-        {name: msgspec.to_builtins(value) for name in fields if (value := getattr(segment, name)) is not None}
-        for segment in segments
-    ]
-
-
-def _whisper_server_verbose(result: TranscriptionResult, options: TranscriptionOptions) -> dict[str, Any]:
-    fields = tuple(name for name in _WHISPER_SERVER_FIELDS if not options.no_timestamps or name not in ("start", "end"))
-    body: dict[str, Any] = {
-        "task": "translate" if options.translate else "transcribe",
-        "language": result.language_name,
-        "duration": result.duration,
-        "text": result.text,
-        "segments": _entries(result.segments, fields),
-    }
-    shares = result.language_probabilities
-    if shares and not options.no_language_probabilities:
-        code = max(shares, key=lambda c: shares[c])
-        body["detected_language"] = languages.name(code)
-        body["detected_language_probability"] = shares[code]
-        body["language_probabilities"] = shares
-    return _with_note(body, result)
-
-
-def _openai_verbose(result: TranscriptionResult, granularities: set[str], *, translate: bool) -> dict[str, Any]:
-    body: dict[str, Any] = {
-        "task": "translate" if translate else "transcribe",
-        "language": "english" if translate else result.language_name,
-        "duration": result.duration,
-        "text": whole_text(result),
-    }
+def _openai_verbose(result: TranscriptionResult, granularities: set[str], *, translate: bool) -> VerboseTranscription:
+    segments, words = None, None
     if "segment" in granularities:
-        body["segments"] = _entries(result.segments, _OPENAI_FIELDS)
+        segments = [msgspec.convert(segment, TranscriptionSegment, from_attributes=True) for segment in result.segments]
     if "word" in granularities:
-        body["words"] = msgspec.to_builtins([word for segment in result.segments for word in segment.words or ()])
-    return _with_note(body | {"usage": usage_by_duration(result)}, result)
+        words = [word for segment in result.segments for word in segment.words or ()]
+    return VerboseTranscription(
+        task="translate" if translate else "transcribe",
+        language="english" if translate else result.language_name,
+        duration=result.duration,
+        text=whole_text(result),
+        segments=segments,
+        words=words,
+        usage=DurationUsage(seconds=result.duration),
+        truncated=result.truncated,
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal
 
 import msgspec
 
@@ -10,10 +10,44 @@ from batch.api.jobs.server_sent_events import sse_event
 from batch.api.speech.response import all_logprobs, whole_text
 from batch.errors import BatchError
 from batch.payloads.events import JobEvent, SegmentEnded
-from batch.payloads.speech import TranscriptionResult, TranscriptSegment
+from batch.payloads.speech import TranscriptionResult, TranscriptLogprob, TranscriptSegment
 
 ENCODER_POSITIONS_PER_S = 50
 """What Whisper's encoder makes of a second of sound: its audio tokens."""
+
+
+class _TokenDetails(msgspec.Struct, frozen=True, kw_only=True):
+    """What of the input was sound."""
+
+    audio_tokens: int
+    text_tokens: int = 0
+
+
+class _TokenUsage(msgspec.Struct, frozen=True, kw_only=True):
+    """OpenAI's usage of a model that counts tokens."""
+
+    type: Literal["tokens"] = "tokens"
+    input_tokens: int
+    output_tokens: int
+    total_tokens: int
+    input_token_details: _TokenDetails
+    seconds: float
+
+
+class _TextDelta(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag_field="type", tag="transcript.text.delta"):
+    """A segment that is final."""
+
+    delta: str
+    logprobs: list[TranscriptLogprob] | None = None
+
+
+class _TextDone(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag_field="type", tag="transcript.text.done"):
+    """The whole text."""
+
+    text: str
+    usage: _TokenUsage
+    logprobs: list[TranscriptLogprob] | None = None
+    truncated: str | None = None
 
 
 class TranscriptEvents:
@@ -33,21 +67,16 @@ class TranscriptEvents:
     def finish(self, job: int, result: TranscriptionResult) -> bytes:
         """Deltas that nobody heard, and the whole text with its usage."""
         rest = b"".join(self._delta(segment) for segment in result.segments[self._sent_segments :])
-        heard = round(result.duration * ENCODER_POSITIONS_PER_S)
-        spoken = sum(len(segment.tokens) for segment in result.segments)
-        usage = {
-            "type": "tokens",
-            "input_tokens": heard,
-            "output_tokens": spoken,
-            "total_tokens": heard + spoken,
-            "input_token_details": {"audio_tokens": heard, "text_tokens": 0},
-            "seconds": result.duration,
-        }
-        done: dict[str, Any] = {"type": "transcript.text.done", "text": whole_text(result), "usage": usage}
-        if (logprobs := all_logprobs(result)) is not None:
-            done["logprobs"] = logprobs
-        if result.truncated:
-            done["truncated"] = result.truncated
+        audio_tokens = round(result.duration * ENCODER_POSITIONS_PER_S)
+        text_tokens = sum(len(segment.tokens) for segment in result.segments)
+        usage = _TokenUsage(
+            input_tokens=audio_tokens,
+            output_tokens=text_tokens,
+            total_tokens=audio_tokens + text_tokens,
+            input_token_details=_TokenDetails(audio_tokens=audio_tokens),
+            seconds=result.duration,
+        )
+        done = _TextDone(text=whole_text(result), usage=usage, logprobs=all_logprobs(result), truncated=result.truncated)
         return rest + sse_event(done)
 
     def close(self) -> bytes:
@@ -64,7 +93,4 @@ class TranscriptEvents:
         if not delta:
             return b""
         self._has_text = True
-        event: dict[str, Any] = {"type": "transcript.text.delta", "delta": delta}
-        if segment.logprobs is not None:
-            event["logprobs"] = msgspec.to_builtins(segment.logprobs)
-        return sse_event(event)
+        return sse_event(_TextDelta(delta=delta, logprobs=segment.logprobs))

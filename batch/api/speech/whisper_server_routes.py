@@ -52,14 +52,14 @@ async def inference(request: Request) -> Response:
 async def load(request: Request) -> Response:
     """whisper-server swaps its model here. Ours is a setting, so only the model that is loaded is confirmed."""
     upload = await read_upload(request)
-    wanted = (upload.last("model") or "").strip()
-    if not wanted:
+    name = (upload.last("model") or "").strip()
+    if not name:
         raise BadRequest('The field "model" is missing.')
     state = request.app.state.hub.model(Kind.STT)
     if state.status != "ready" or state.info is None:
         raise Unavailable(state.error)
     names = {state.info.model, state.info.path, Path(state.info.path).name}
-    if wanted in names or Path(wanted).name in names:
+    if name in names or Path(name).name in names:
         return PlainTextResponse("Load was successful!")
     raise NotSupported(f"The speech model is {state.info.model}; to use another, set stt.model in batch.toml and restart.")
 

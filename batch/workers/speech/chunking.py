@@ -8,9 +8,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from batch.media.samples import SAMPLE_RATE, Samples
+from batch.media.sound.samples import SAMPLE_RATE, Samples
 from batch.workers.speech.voice_activity import FLOOR_DB, FRAME_SAMPLES, Detector, Scores, decibels, is_steady
-from batch.workers.speech.whisper import WINDOW_SAMPLES
+from batch.workers.speech.whisper.model import WINDOW_SAMPLES
 
 PAUSE_SAMPLES = SAMPLE_RATE
 """Samples left out between two pieces from which on no sentence runs on over them."""
@@ -69,12 +69,12 @@ class Chunk:
 
     def behind(self, seconds: float) -> tuple[Piece, ...]:
         """What stands behind so many seconds of the chunk."""
-        left, kept = round(seconds * SAMPLE_RATE), []
+        left, rest = round(seconds * SAMPLE_RATE), []
         for piece in self.pieces:
             if left < len(piece.samples):
-                kept.append(piece.behind(left))
+                rest.append(piece.behind(left))
             left = max(0, left - len(piece.samples))
-        return tuple(kept)
+        return tuple(rest)
 
     def file_start(self, seconds: float) -> float:
         """A time in the chunk at which something starts, as seconds in the file: at a joint it is behind the pause."""
@@ -145,7 +145,7 @@ class Chunks:
         self._scores: list[float] = []  # of each
         self._place = origin  # of the first frame in _sound
         self._is_open = False
-        self._spoken = 0  # frames of speech in the open region
+        self._speech_frames = 0  # frames of speech in the open region
         self._quiet = 0  # frames since the last of them
         self._pieces: list[Piece] = []
         self._filled = 0
@@ -189,7 +189,7 @@ class Chunks:
             bar = rule.threshold - OPEN_BONUS if self._is_open else rule.threshold
             if score >= bar:
                 self._is_open = True
-                self._spoken += 1
+                self._speech_frames += 1
                 self._quiet = 0
             elif self._is_open:
                 self._quiet += 1
@@ -197,21 +197,21 @@ class Chunks:
                     yield from self._close()
             elif len(self._sound) > pad:
                 self._drop(1)
-            kept = len(self._sound) - max(0, self._quiet - pad)
-            if self._is_open and self._filled + kept * FRAME_SAMPLES > rule.longest:
+            rest = len(self._sound) - max(0, self._quiet - pad)
+            if self._is_open and self._filled + rest * FRAME_SAMPLES > rule.longest:
                 yield from self._cut()
 
     def _close(self) -> Iterator[Chunk]:
         """The open region has ended: it becomes a piece, without the silence behind it."""
         pad = -(-self._rule.pad // FRAME_SAMPLES)
         keep = len(self._sound) - max(0, self._quiet - pad)
-        if self._spoken * FRAME_SAMPLES >= self._rule.min_speech:
+        if self._speech_frames * FRAME_SAMPLES >= self._rule.min_speech:
             yield from self._add(keep)
         else:
             self._drop(keep)
         while len(self._sound) > pad:
             self._drop(1)
-        self._is_open, self._spoken, self._quiet = False, 0, 0
+        self._is_open, self._speech_frames, self._quiet = False, 0, 0
 
     def _cut(self) -> Iterator[Chunk]:
         """The chunk is full in the middle of a region: end it where it is quietest."""

@@ -10,8 +10,8 @@ from pathlib import Path
 from batch import catalog
 from batch.errors import BadRequest, BatchError, NotSupported
 from batch.media import language as languages
-from batch.media.decoder_process import DecoderPool, SoundStream
-from batch.media.samples import SAMPLE_RATE
+from batch.media.decoder.process import DecoderPool, SoundStream
+from batch.media.sound.samples import SAMPLE_RATE
 from batch.payloads.job_payload import Result
 from batch.payloads.model_info import SpeechModelInfo
 from batch.payloads.questions import Answer, Question
@@ -19,10 +19,10 @@ from batch.payloads.speech import TranscriptionOptions, TranscriptionPayload, Tr
 from batch.queue.jobs import Kind
 from batch.settings import Settings
 from batch.workers.engine import Work
-from batch.workers.speech.decoding import Decoding
 from batch.workers.speech.transcription import Transcription
 from batch.workers.speech.voice_activity import Detector, EnergyDetector, SileroDetector
-from batch.workers.speech.whisper import WhisperModel
+from batch.workers.speech.whisper.decoding import Decoding
+from batch.workers.speech.whisper.model import WhisperModel
 
 
 class SpeechEngine:
@@ -43,16 +43,16 @@ class SpeechEngine:
     def load(self, report: Callable[[float], None]) -> SpeechModelInfo:
         """Load the model. Raises ModelProblem with a sentence that names the file."""
         report(0.0)
-        found = catalog.resolve(self._settings, Kind.STT)
+        entry = catalog.resolve(self._settings, Kind.STT)
         self._vad_path = catalog.vad(self._settings)
         if self._vad_path is not None:
             SileroDetector(self._vad_path).close()
-        model = self._model = WhisperModel(found.path, gpu=self._settings.stt.gpu_layers != 0)
+        model = self._model = WhisperModel(entry.path, gpu=self._settings.stt.gpu_layers != 0)
         self._decoders.start()
         self._info = SpeechModelInfo(
-            model=found.name,
-            path=str(found.path),
-            size=found.path.stat().st_size,
+            model=entry.name,
+            path=str(entry.path),
+            size=entry.path.stat().st_size,
             n_ctx=model.n_text_ctx,
             n_ctx_train=model.n_text_ctx,
             n_vocab=model.n_vocab,
@@ -117,10 +117,10 @@ class SpeechEngine:
     def _language(self, options: TranscriptionOptions) -> str:
         """The code that the model is to decode in, or "auto". Raises BadRequest for what the model cannot do."""
         assert self._model is not None
-        wanted = options.language or "en"
-        code = languages.normalise(wanted)
+        tag = options.language or "en"
+        code = languages.normalise(tag)
         if code is None:
-            raise BadRequest(f'language "{wanted}" is not one that Whisper knows: use a code such as en, zh or auto.')
+            raise BadRequest(f'language "{tag}" is not one that Whisper knows: use a code such as en, zh or auto.')
         if options.detect_language:
             code = languages.AUTO
         if not self._model.multilingual and code not in ("en", languages.AUTO):

@@ -11,8 +11,8 @@ from dataclasses import replace
 from itertools import takewhile
 
 from batch.media.scripts import is_unspaced
-from batch.workers.speech.decoding import Segment, Token
 from batch.workers.speech.speech_activity import SpeechActivity
+from batch.workers.speech.whisper.decoding import DecodedSegment, Token
 
 LEAST_RUN = 3
 """Identical segments in a row that may be a loop."""
@@ -65,7 +65,7 @@ def is_bracketed(text: str) -> bool:
     return _bracketed(text) is not None
 
 
-def without_noises(segments: Iterable[Segment], activity: SpeechActivity) -> list[Segment]:
+def without_noises(segments: Iterable[DecodedSegment], activity: SpeechActivity) -> list[DecodedSegment]:
     """The segments that say something: names of sounds go, and other brackets where nobody speaks."""
     return [
         segment
@@ -76,7 +76,7 @@ def without_noises(segments: Iterable[Segment], activity: SpeechActivity) -> lis
     ]
 
 
-def may_loop(segments: Sequence[Segment]) -> bool:
+def may_loop(segments: Sequence[DecodedSegment]) -> bool:
     """Whether the decoder may have been stuck: in one of the segments, or giving the same one again and again."""
     return any(_rounds(segment.tokens) for segment in segments) or any(
         all(_is_same(segments[at].text, segments[at + i].text) for i in range(1, LEAST_RUN))
@@ -84,24 +84,26 @@ def may_loop(segments: Sequence[Segment]) -> bool:
     )
 
 
-def without_loops(segments: Sequence[Segment], activity: SpeechActivity, before: Sequence[str] = ()) -> list[Segment]:
+def without_loops(
+    segments: Sequence[DecodedSegment], activity: SpeechActivity, before: Sequence[str] = ()
+) -> list[DecodedSegment]:
     """The segments with what was not said again taken out; `before` are the texts of the two segments said last."""
     unwound = [_unwound(segment, activity) for segment in segments]
-    kept: list[Segment] = []
+    remaining: list[DecodedSegment] = []
     for at, run in enumerate(_runs(unwound)):
         earlier = 0 if at or run[0].end - run[0].start >= LONGEST_LOOPED_S else _repeated_last(run[0].text, before)
         if len(run) + earlier < LEAST_RUN:
-            kept += run
+            remaining += run
             continue
-        said = [segment for segment in run if _has_speech_for(segment, activity)]
+        spoken_run = [segment for segment in run if _has_speech_for(segment, activity)]
         # of a run that nobody said, the first stands for all, unless one before does already
-        kept += said or ([] if earlier else [replace(run[0], end=run[-1].end)])
-    return kept
+        remaining += spoken_run or ([] if earlier else [replace(run[0], end=run[-1].end)])
+    return remaining
 
 
-def _runs(segments: Iterable[Segment]) -> Iterator[list[Segment]]:
+def _runs(segments: Iterable[DecodedSegment]) -> Iterator[list[DecodedSegment]]:
     """Neighbours of the same text together."""
-    run: list[Segment] = []
+    run: list[DecodedSegment] = []
     for segment in segments:
         if run and not _is_same(run[-1].text, segment.text):
             yield run
@@ -113,7 +115,7 @@ def _runs(segments: Iterable[Segment]) -> Iterator[list[Segment]]:
 
 def _repeated_last(text: str, before: Sequence[str]) -> int:
     """How many of the texts before are the same, counted from the last."""
-    return sum(1 for _ in takewhile(lambda said: _is_same(said, text), reversed(before)))
+    return sum(1 for _ in takewhile(lambda previous: _is_same(previous, text), reversed(before)))
 
 
 def _is_same(one: str, other: str) -> bool:
@@ -124,7 +126,7 @@ def _letters(text: str) -> int:
     return sum(character.isalnum() for character in text)
 
 
-def _has_speech_for(segment: Segment, activity: SpeechActivity) -> bool:
+def _has_speech_for(segment: DecodedSegment, activity: SpeechActivity) -> bool:
     """Whether somebody may have said all of a segment where it stands. A stuck decoder leaves its words no time."""
     least = max(LEAST_SPOKEN_S, LEAST_S_PER_LETTER * _letters(segment.text))
     ends = [token.attention_end for token in segment.tokens if token.attention_end is not None]
@@ -145,7 +147,7 @@ def _rounds(tokens: Sequence[Token]) -> tuple[int, int] | None:
     return None
 
 
-def _unwound(segment: Segment, activity: SpeechActivity) -> Segment:
+def _unwound(segment: DecodedSegment, activity: SpeechActivity) -> DecodedSegment:
     """The segment with as many rounds of the loop at its end as there is speech for, one at least."""
     if (loop := _rounds(segment.tokens)) is None or _has_speech_for(segment, activity):
         return segment

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from batch.media.samples import SAMPLE_RATE, Samples
+from batch.media.sound.samples import SAMPLE_RATE, Samples
 from batch.workers.speech.voice_activity import FRAME_SAMPLES, Scores
 
 STEP_S = 0.01
@@ -34,19 +34,19 @@ class SpeechActivity:
 
     def __init__(self, samples: Samples, scores: Scores) -> None:
         """`scores`: one for every FRAME_SAMPLES of the samples."""
-        self.spoken: NDArray[np.float32] = _loudness(samples) * _gate(scores, len(samples) // _STEP_SAMPLES)
+        self.speech: NDArray[np.float32] = _loudness(samples) * _gate(scores, len(samples) // _STEP_SAMPLES)
         """Likelihood 0..1 of speech, one a step of STEP_S."""
-        self.regions: list[tuple[float, float]] = _regions(self.spoken)
+        self.regions: list[tuple[float, float]] = _regions(self.speech)
         """Start and end of each stretch of speech, in order."""
 
     def spoken_s(self, start: float, end: float) -> float:
         """Seconds of speech between two times."""
-        return float(self.spoken[max(0, round(start / STEP_S)) : max(0, round(end / STEP_S))].sum()) * STEP_S
+        return float(self.speech[max(0, round(start / STEP_S)) : max(0, round(end / STEP_S))].sum()) * STEP_S
 
     def pauses(self, least_s: float) -> list[tuple[float, float]]:
         """Start and end of each pause of at least so many seconds, also before the first word and behind the last."""
         ends = [0.0, *(end for _, end in self.regions)]
-        starts = [*(start for start, _ in self.regions), len(self.spoken) * STEP_S]
+        starts = [*(start for start, _ in self.regions), len(self.speech) * STEP_S]
         return [(end, start) for end, start in zip(ends, starts, strict=True) if start - end >= least_s]
 
     def trimmed(self, start: float, end: float, slack_s: float) -> tuple[float, float]:
@@ -76,8 +76,8 @@ def _loudness(samples: Samples) -> NDArray[np.float32]:
     high = float(np.percentile(level, 95))
     low = max(float(np.percentile(level, 5)), high - _RANGE_DB)
     bar = low + max(6.0, 0.3 * (high - low))
-    found: NDArray[np.float32] = (1 / (1 + np.exp(-(level - bar) / _SOFTNESS_DB))).astype(np.float32)
-    return found
+    loudness: NDArray[np.float32] = (1 / (1 + np.exp(-(level - bar) / _SOFTNESS_DB))).astype(np.float32)
+    return loudness
 
 
 def _gate(scores: Scores, steps: int) -> NDArray[np.float32]:
@@ -90,8 +90,8 @@ def _gate(scores: Scores, steps: int) -> NDArray[np.float32]:
     return np.where(wide[frame], np.float32(1), np.float32(_QUIET_SHARE))
 
 
-def _regions(spoken: NDArray[np.float32]) -> list[tuple[float, float]]:
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], (spoken > 0.5).astype(np.int8), [0]])))
+def _regions(speech: NDArray[np.float32]) -> list[tuple[float, float]]:
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], (speech > 0.5).astype(np.int8), [0]])))
     regions: list[tuple[float, float]] = []
     for start, end in zip(edges[::2] * STEP_S, edges[1::2] * STEP_S, strict=True):
         if regions and start - regions[-1][1] < _SHORTEST_PAUSE_S:

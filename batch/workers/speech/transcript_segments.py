@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import zlib
 
-from batch.media.samples import SAMPLE_RATE
+from batch.media.sound.samples import SAMPLE_RATE
 from batch.payloads.speech import TranscriptionPayload, TranscriptLogprob, TranscriptSegment, Word
 from batch.workers.speech.chinese_script import ChineseScript
 from batch.workers.speech.chunking import Chunk
-from batch.workers.speech.decoding import Token
+from batch.workers.speech.whisper.decoding import Token
 from batch.workers.speech.word_timestamps import TimedSegment, token_texts, wrap
 
 LEAST_LENGTH_S = 0.02

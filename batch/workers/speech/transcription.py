@@ -13,18 +13,18 @@ import msgspec
 import numpy as np
 
 from batch.media import language as languages
-from batch.media.decoder_process import SoundStream
-from batch.media.samples import SAMPLE_RATE, Samples
+from batch.media.decoder.process import SoundStream
+from batch.media.sound.samples import SAMPLE_RATE, Samples
 from batch.payloads.events import SegmentEnded
 from batch.payloads.speech import TranscriptionPayload, TranscriptSegment
 from batch.workers.engine import Work
 from batch.workers.speech.chunking import Chunk, ChunkingRule, Chunks, Piece
-from batch.workers.speech.decoding import Decoding, Segment
 from batch.workers.speech.hallucinations import may_loop, without_loops, without_noises
 from batch.workers.speech.speech_activity import SpeechActivity, longest_pause
 from batch.workers.speech.transcript_segments import SegmentWriter
 from batch.workers.speech.voice_activity import Detector, EnergyDetector, frames_of, may_hold_speech
-from batch.workers.speech.whisper import WINDOW_SAMPLES, Aborted, WhisperModel
+from batch.workers.speech.whisper.decoding import DecodedSegment, Decoding
+from batch.workers.speech.whisper.model import WINDOW_SAMPLES, Aborted, WhisperModel
 from batch.workers.speech.word_timestamps import TimedSegment, split_at_pauses, time_words
 
 LOOP_ENTROPY = 2.8
@@ -50,7 +50,7 @@ WAIT_STEP_S = 1.0
 """Seconds of waiting for the decoder between two yield points."""
 
 
-class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
+class TranscriptCheckpoint(msgspec.Struct, frozen=True, kw_only=True):
     """What a chunk gave, and where the next one begins."""
 
     segments: list[TranscriptSegment]
@@ -112,7 +112,7 @@ class Transcription:
 
     def resume(self) -> None:
         """Take up what earlier attempts have finished."""
-        for kept in self._work.checkpoints(Checkpoint):
+        for kept in self._work.checkpoints(TranscriptCheckpoint):
             self.segments += kept.segments
             self.language, self._is_sure, self.shares = kept.language, kept.sure, dict(kept.shares)
             self._resume = kept.resume
@@ -193,7 +193,7 @@ class Transcription:
         return rest, fresh
 
     def _placed(
-        self, segments: list[Segment], chunk: Chunk, activity: SpeechActivity, decoding: Decoding
+        self, segments: list[DecodedSegment], chunk: Chunk, activity: SpeechActivity, decoding: Decoding
     ) -> list[TimedSegment]:
         """The segments where speech is: by their words' times, or by Whisper's own brought to the speech they cover."""
         if not decoding.align:
@@ -209,7 +209,7 @@ class Transcription:
         parts = [part for one in timed for part in split_at_pauses(one, PAUSE_S, chunk.joints)]
         return [part for one in parts for part in self._writer.wrapped(one)]
 
-    def _decode(self, chunk: Chunk, decoding: Decoding, once: bool) -> tuple[list[Segment], tuple[Piece, ...]]:
+    def _decode(self, chunk: Chunk, decoding: Decoding, once: bool) -> tuple[list[DecodedSegment], tuple[Piece, ...]]:
         samples = chunk.samples
         may_hear_again = self._options.entropy_thold is None and not decoding.no_timestamps
         while True:
@@ -234,15 +234,17 @@ class Transcription:
             except Aborted:
                 continue  # the yield point ends the job if that was why; else the chunk is done again
 
-    def _decode_in_unknown_language(self, samples: Samples, decoding: Decoding, threads: int, once: bool) -> list[Segment]:
+    def _decode_in_unknown_language(
+        self, samples: Samples, decoding: Decoding, threads: int, once: bool
+    ) -> list[DecodedSegment]:
         """Detect, then decode. Files mostly come in one language, so the last one is tried first: Whisper's look at the
         sound then serves both. A wrong guess is decoded again, so the answer is the same."""
 
-        def transcribe(language: str) -> list[Segment]:
+        def transcribe(language: str) -> list[DecodedSegment]:
             said_in = replace(decoding, language=language)
             return self._model.transcribe(samples, said_in, threads, self._stop.is_set, once=once)
 
-        segments: list[Segment] | None = None
+        segments: list[DecodedSegment] | None = None
         tried = None
         if self._guess in self._model.codes and not self._options.detect_language:
             tried = str(self._guess)
@@ -268,7 +270,7 @@ class Transcription:
             self.shares = {code: round(share, 6) for code, share in shares.items() if share > 0.001}
 
     def _save(self, fresh: list[TranscriptSegment]) -> None:
-        checkpoint = Checkpoint(
+        checkpoint = TranscriptCheckpoint(
             segments=fresh, language=self.language, sure=self._is_sure, shares=self.shares, resume=self._resume
         )
         self._work.checkpoint(self._step, checkpoint)

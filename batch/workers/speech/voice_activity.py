@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batch.errors import ModelProblem
-from batch.media.samples import SAMPLE_RATE, Samples
-from batch.workers.speech.whisper_library import hook_log, library
+from batch.media.sound.samples import SAMPLE_RATE, Samples
+from batch.workers.speech.whisper.library import hook_log, library
 
 FRAME_SAMPLES = 512
 """Samples a decision is made for (32 ms): what Silero was trained on."""
@@ -107,8 +107,8 @@ class SileroDetector:
         flat = flat * np.float32(min(MAX_GAIN, max(1.0, TARGET_PEAK / max(self._peak, 1e-9))))
         if not library.whisper_vad_detect_speech_no_reset(self._context, flat.ctypes.data, len(flat)):
             return np.ones(len(frames), np.float32)
-        found: Scores = np.ctypeslib.as_array(library.whisper_vad_probs(self._context), (len(frames),)).copy()
-        return found
+        scores: Scores = np.ctypeslib.as_array(library.whisper_vad_probs(self._context), (len(frames),)).copy()
+        return scores
 
     def close(self) -> None:
         """Free the model."""
@@ -120,8 +120,8 @@ class SileroDetector:
 def decibels(frames: Samples) -> Scores:
     """Level of each row, in dB below full scale."""
     power = np.mean(np.square(frames, dtype=np.float32), axis=1)
-    found: Scores = (10 * np.log10(np.maximum(power, 1e-12))).astype(np.float32)
-    return found
+    levels: Scores = (10 * np.log10(np.maximum(power, 1e-12))).astype(np.float32)
+    return levels
 
 
 def may_hold_speech(samples: Samples, scores: Scores, is_energy: bool) -> bool:

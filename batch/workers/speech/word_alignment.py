@@ -58,7 +58,7 @@ class Anchors:
 
 
 def align(
-    words: Sequence[Anchors], spoken: NDArray[np.float32], joints: Sequence[float], lags_s: Sequence[float]
+    words: Sequence[Anchors], speech: NDArray[np.float32], joints: Sequence[float], lags_s: Sequence[float]
 ) -> list[tuple[float, float]]:
     """Start and end in seconds of each word, in order, none without length and none across a joint.
 
@@ -67,12 +67,12 @@ def align(
     """
     if not words:
         return []
-    if len(spoken) < len(words) * LEAST_WORD_STEPS:
-        return _evenly(len(words), max(len(spoken) * STEP_S, 0.01 * len(words)))
+    if len(speech) < len(words) * LEAST_WORD_STEPS:
+        return _evenly(len(words), max(len(speech) * STEP_S, 0.01 * len(words)))
     lags = lags_s if any(word.end is not None for word in words) else (0.0,)
-    cost, path = min((_path(words, spoken, joints, lag, REACH_STEPS) for lag in lags), key=lambda found: found[0])
+    cost, path = min((_path(words, speech, joints, lag, REACH_STEPS) for lag in lags), key=lambda scored: scored[0])
     if cost >= _NEVER:  # attention stuck, and there is no room for all the words where it did
-        _, path = _path(words, spoken, joints, lags[0], len(spoken))
+        _, path = _path(words, speech, joints, lags[0], len(speech))
     return path
 
 
@@ -82,17 +82,17 @@ def _evenly(count: int, seconds: float) -> list[tuple[float, float]]:
 
 
 def _path(
-    words: Sequence[Anchors], spoken: NDArray[np.float32], joints: Sequence[float], lag: float, reach: int
+    words: Sequence[Anchors], speech: NDArray[np.float32], joints: Sequence[float], lag: float, reach: int
 ) -> tuple[float, list[tuple[float, float]]]:
     """The cheapest path and its cost, _NEVER or more where there is none within reach of the attention."""
-    steps = len(spoken)
-    silence = SILENCE_COST * (1 - spoken.astype(np.float64))
+    steps = len(speech)
+    silence = SILENCE_COST * (1 - speech.astype(np.float64))
     for joint in joints:
         silence[min(steps - 1, max(0, round(joint / STEP_S)))] += JOINT_COST
     silence_before = np.concatenate([[0.0], np.cumsum(silence)])
-    spoken_before = np.concatenate([[0.0], np.cumsum(spoken.astype(np.float64))])
+    spoken_before = np.concatenate([[0.0], np.cumsum(speech.astype(np.float64))])
     speech_before = GAP_COST * spoken_before
-    usual = _usual_steps(words, float(spoken.sum()))
+    usual = _usual_steps(words, float(speech.sum()))
     times: Costs = np.arange(steps + 1, dtype=np.float64) * STEP_S
     between = speech_before.copy()  # cost of a path that ends a step before this one, with silence behind its last word
     lengths: list[NDArray[np.int64]] = []

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from batch.media.scripts import is_unspaced
-from batch.workers.speech.decoding import Segment, Token, whole_characters
 from batch.workers.speech.speech_activity import SpeechActivity
+from batch.workers.speech.whisper.decoding import DecodedSegment, Token, whole_characters
 from batch.workers.speech.word_alignment import Anchors, align
 
 _OPENING = ("Ps", "Pi", "Sc")  # brackets, quotes, currency signs
@@ -25,7 +25,7 @@ SYMBOL_LETTERS = 3.0
 
 
 @dataclass(slots=True)
-class Word:
+class TimedWord:
     """A word of a segment; seconds in the chunk."""
 
     text: str
@@ -56,14 +56,14 @@ class Character:
 class TimedSegment:
     """A segment whose words have times. Start and end are those of its first and last word."""
 
-    segment: Segment
-    words: tuple[Word, ...]
+    segment: DecodedSegment
+    words: tuple[TimedWord, ...]
     token_times: tuple[tuple[float, float], ...]
     """Start and end of each token, within its word's."""
 
 
 def time_words(
-    segments: Sequence[Segment], activity: SpeechActivity, joints: Sequence[float], lags_s: Sequence[float]
+    segments: Sequence[DecodedSegment], activity: SpeechActivity, joints: Sequence[float], lags_s: Sequence[float]
 ) -> list[TimedSegment]:
     """The segments of one chunk with the times of their words, in order and without overlaps.
 
@@ -77,7 +77,7 @@ def time_words(
         for segment, some, found in zip(segments, characters, words, strict=True)
         for word in found
     ]
-    times = iter(align(anchors, activity.spoken, joints, lags_s))
+    times = iter(align(anchors, activity.speech, joints, lags_s))
     timed = []
     for segment, some, found in zip(segments, characters, words, strict=True):
         for word in found:
@@ -176,9 +176,9 @@ def _split_before_tokens(timed: TimedSegment, cuts: Sequence[int], owned: Sequen
     return parts
 
 
-def _words(characters: Sequence[Character]) -> list[Word]:
+def _words(characters: Sequence[Character]) -> list[TimedWord]:
     """Words in order; a mark stays with the word before it, an opening one with the word behind it."""
-    words: list[Word] = []
+    words: list[TimedWord] = []
     has_space = True  # a space stands before the next character
     is_alone = False  # the current word is one character of an unspaced script
     for i, character in enumerate(characters):
@@ -200,7 +200,7 @@ def _words(characters: Sequence[Character]) -> list[Word]:
             words[-1].text += text
             words[-1].last = i
         else:
-            words.append(Word(text, i, i))
+            words.append(TimedWord(text, i, i))
         has_space = False
         if not is_mark:
             is_alone = is_bare or (opens and is_alone and joins)
@@ -211,10 +211,10 @@ def _only_opens(text: str) -> bool:
     return all(unicodedata.category(character) in _OPENING for character in text)
 
 
-def _anchors(word: Word, characters: Sequence[Character], tokens: Sequence[Token]) -> Anchors:
+def _anchors(word: TimedWord, characters: Sequence[Character], tokens: Sequence[Token]) -> Anchors:
     """What is known of a word's time: its length when it is said, attention, and the decoder's own guess."""
-    spoken = [c for c in characters[word.first : word.last + 1] if c.text.isalnum()]
-    first, last = (spoken[0], spoken[-1]) if spoken else (characters[word.first], characters[word.last])
+    sounds = [c for c in characters[word.first : word.last + 1] if c.text.isalnum()]
+    first, last = (sounds[0], sounds[-1]) if sounds else (characters[word.first], characters[word.last])
     token = tokens[first.token]
     has_hint = first.is_first and token.start_hint is not None
     return Anchors(
@@ -239,18 +239,18 @@ def _letters(character: str) -> float:
 
 def _characters(tokens: Sequence[Token]) -> Iterator[Character]:
     """Each character with its share of its token's time; one that spans tokens has the time of all of them."""
-    held = b""
+    pending = b""
     since: float | None = None
     previous_end: float | None = None
     started = 0
     for i, token in enumerate(tokens):
-        if not held:
+        if not pending:
             since, started = previous_end, i
-        held += token.text
-        whole = whole_characters(held)
-        text, held = held[:whole].decode("utf-8", "replace"), held[whole:]
+        pending += token.text
+        whole = whole_characters(pending)
+        text, pending = pending[:whole].decode("utf-8", "replace"), pending[whole:]
         if i == len(tokens) - 1:
-            text, held = text + held.decode("utf-8", "replace"), b""
+            text, pending = text + pending.decode("utf-8", "replace"), b""
         end = token.attention_end
         sounds = sum(not c.isspace() for c in text) or len(text)
         passed = 0
@@ -283,7 +283,9 @@ def _is_partial(tokens: Sequence[Token]) -> bool:
     return whole_characters(raw) != len(raw)
 
 
-def _token_times(words: Sequence[Word], characters: Sequence[Character], segment: Segment) -> tuple[tuple[float, float], ...]:
+def _token_times(
+    words: Sequence[TimedWord], characters: Sequence[Character], segment: DecodedSegment
+) -> tuple[tuple[float, float], ...]:
     """Start and end of every token of a segment: words' times, shared by their tokens."""
     count = len(segment.tokens)
     starts: list[float | None] = [None] * count

@@ -1,4 +1,4 @@
-"""batch/media/audio.py: every container in, 16 kHz mono float32 out, as a stream."""
+"""batch/media/sound/audio.py: every container in, 16 kHz mono float32 out, as a stream."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pytest
 from av.stream import Disposition
 
 from batch.errors import BadRequest, UnsupportedMedia
-from batch.media import audio
-from batch.media.audio import Sound, load
-from batch.media.length import likely_seconds
-from batch.media.samples import SAMPLE_RATE as RATE
+from batch.media.sound import audio
+from batch.media.sound.audio import Sound, load
+from batch.media.sound.length import likely_seconds
+from batch.media.sound.samples import SAMPLE_RATE as RATE
 from hostile_media import png_bomb, with_cover
 from sounds import JFK, encode, jfk, silence, write_wav
 

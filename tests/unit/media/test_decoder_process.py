@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 from batch.errors import BadRequest, TooLarge, UnsupportedMedia
-from batch.media import decoder_process
-from batch.media.audio import load
-from batch.media.decoder_process import DecoderPool, DecoderProcess, SoundStream
+from batch.media.decoder import process as decoder_process
+from batch.media.decoder.process import DecoderPool, DecoderProcess, SoundStream
 from batch.media.image import open_image
-from batch.media.samples import SAMPLE_RATE
+from batch.media.sound.audio import load
+from batch.media.sound.samples import SAMPLE_RATE
 from paths import DATA
 from running_service import alive, wait_until
 from sounds import JFK, encode, jfk, silence, write_wav
@@ -116,7 +116,7 @@ def test_a_decoder_that_hangs_is_given_up_at_a_deadline_and_who_waits_can_look_u
 
 def test_a_decoder_ends_with_whoever_started_it() -> None:
     script = (
-        "import os, signal; from pathlib import Path; from batch.media.decoder_process import DecoderProcess, SoundStream\n"
+        "import os, signal; from pathlib import Path; from batch.media.decoder.process import DecoderProcess, SoundStream\n"
         f"decoder = DecoderProcess('sound'); next(SoundStream(decoder, Path({str(JFK)!r})).blocks())\n"
         "print(decoder.pid, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
     )

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from batch.media.audio import load
 from batch.media.formats import FORMATS, PICTURE_PLUGINS, SOUND_DEMUXERS, MediaKind
 from batch.media.kind import HEAD, kind_of
-from batch.media.samples import SAMPLE_RATE
+from batch.media.sound.audio import load
+from batch.media.sound.samples import SAMPLE_RATE
 from sounds import encode, jfk
 
 SOUND = (MediaKind.AUDIO, MediaKind.VIDEO)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from batch.media.samples import SAMPLE_RATE
+from batch.media.sound.samples import SAMPLE_RATE
 from batch.payloads.speech import TranscriptionOptions, TranscriptionPayload
 from batch.workers.speech.chinese_script import ChineseScript
 from batch.workers.speech.chunking import Chunk, Piece

@@ -6,10 +6,10 @@ import itertools
 
 import numpy as np
 
-from batch.media.samples import SAMPLE_RATE as RATE
+from batch.media.sound.samples import SAMPLE_RATE as RATE
 from batch.workers.speech.chunking import Chunk, Chunks, Piece, quietest_frame
 from batch.workers.speech.voice_activity import FRAME_SAMPLES, EnergyDetector, frames_of
-from batch.workers.speech.whisper import WINDOW_SAMPLES
+from batch.workers.speech.whisper.model import WINDOW_SAMPLES
 from sounds import silence
 
 

@@ -1,9 +1,9 @@
-"""batch/workers/speech/decoding.py: prompts and characters that are cut."""
+"""batch/workers/speech/whisper/decoding.py: prompts and characters that are cut."""
 
 from __future__ import annotations
 
 from batch.payloads.speech import TranscriptionOptions
-from batch.workers.speech.decoding import MAX_PROMPT_BYTES, Decoding, prompt_end, whole_characters
+from batch.workers.speech.whisper.decoding import MAX_PROMPT_BYTES, Decoding, prompt_end, whole_characters
 
 
 def test_of_a_long_prompt_the_end_counts() -> None:

@@ -7,8 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from batch.media.samples import SAMPLE_RATE as RATE
-from batch.workers.speech.decoding import Segment
+from batch.media.sound.samples import SAMPLE_RATE as RATE
 from batch.workers.speech.hallucinations import (
     is_annotation,
     is_bracketed,
@@ -19,6 +18,7 @@ from batch.workers.speech.hallucinations import (
 )
 from batch.workers.speech.speech_activity import SpeechActivity
 from batch.workers.speech.voice_activity import FRAME_SAMPLES
+from batch.workers.speech.whisper.decoding import DecodedSegment
 from segments import said, segment_of, token_of
 from sounds import silence
 
@@ -39,7 +39,7 @@ def _activity(*spoken: tuple[float, float], seconds: float = 30.0) -> SpeechActi
 NOBODY, SOMEBODY = _activity(), _activity((0, 30))
 
 
-def _texts(segments: list[Segment]) -> list[str]:
+def _texts(segments: list[DecodedSegment]) -> list[str]:
     return [segment.text for segment in segments]
 
 

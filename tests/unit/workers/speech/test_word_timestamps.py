@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from batch.media.samples import SAMPLE_RATE as RATE
-from batch.workers.speech.decoding import Segment, Token
+from batch.media.sound.samples import SAMPLE_RATE as RATE
 from batch.workers.speech.speech_activity import SpeechActivity
 from batch.workers.speech.voice_activity import FRAME_SAMPLES
+from batch.workers.speech.whisper.decoding import DecodedSegment, Token
 from batch.workers.speech.word_alignment import Anchors, align
 from batch.workers.speech.word_timestamps import TimedSegment, split_at_pauses, time_words, wrap
 from segments import said, segment_of, token_of
@@ -148,7 +148,10 @@ def test_a_segment_cut_in_two_keeps_its_text_tokens_and_turn() -> None:
     whole = replace(said((" one", 1.0), (" two", 2.0), (" three", 6.0), (" four", 7.0)), turn_next=True)
     (timed,) = time_words([whole], _activity((0, 2), (5, 7), seconds=7), [], (0.0,))
     first, second = split_at_pauses(timed, 2.0, [])
-    assert isinstance(first.segment, Segment) and (first.segment.text, second.segment.text) == (" one two", " three four")
+    assert isinstance(first.segment, DecodedSegment) and (first.segment.text, second.segment.text) == (
+        " one two",
+        " three four",
+    )
     assert (first.segment.turn_next, second.segment.turn_next) == (False, True)
     assert [word.text for word in second.words] == ["three", "four"]
     assert second.segment.text[second.words[0].first : second.words[0].last + 1] == "three"

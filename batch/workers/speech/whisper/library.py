@@ -72,14 +72,14 @@ def params_of(wrapper: Any) -> ContextParams | None:
     return params if params.values() == DEFAULT_CONTEXT_PARAMS else None
 
 
-def params_in_context(context: int, given: ContextParams) -> ContextParams | None:
+def params_in_context(context: int, original: ContextParams) -> ContextParams | None:
     """The parameters that a loaded context goes by, to be changed between calls; None where they are not found in it.
 
     Flash attention is faster but gives no attention weights, and those are needed only for calls that want the times
     of words.
     """
     params = ContextParams.from_address(context + _PARAMS_OFFSET)
-    return params if params.values() == given.values() else None
+    return params if params.values() == original.values() else None
 
 
 def _hear(level: int, text: bytes | None, _data: int | None) -> None:

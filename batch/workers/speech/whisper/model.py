@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from batch.errors import BatchError, ModelProblem
 from batch.media import language as languages
-from batch.media.samples import SAMPLE_RATE, Samples
-from batch.workers.speech.alignment_heads import AlignmentHeads, alignment_heads
-from batch.workers.speech.decoding import Decoding, Segment, Token, prompt_end, whole_characters
-from batch.workers.speech.ggml_file import check_ggml_file
-from batch.workers.speech.whisper_library import (
+from batch.media.sound.samples import SAMPLE_RATE, Samples
+from batch.workers.speech.whisper.alignment_heads import AlignmentHeads, alignment_heads
+from batch.workers.speech.whisper.decoding import DecodedSegment, Decoding, Token, prompt_end, whole_characters
+from batch.workers.speech.whisper.ggml_file import check_ggml_file
+from batch.workers.speech.whisper.library import (
     ContextParams,
     clear_log,
     hook_log,
@@ -68,8 +68,8 @@ class WhisperModel:
             raise ModelProblem(f"{path} could not be loaded as a Whisper model ({reason}): fetch it again.")
         self.multilingual = bool(pw.whisper_is_multilingual(self._wrapper))
         self.n_vocab = int(pw.whisper_n_vocab(self._wrapper))
-        known = self.n_vocab - _FIRST_LANGUAGE_TOKEN_VOCABULARY if self.multilingual else 1
-        self.codes: tuple[str, ...] = languages.CODES[: max(1, min(known, len(languages.CODES)))]
+        language_count = self.n_vocab - _FIRST_LANGUAGE_TOKEN_VOCABULARY if self.multilingual else 1
+        self.codes: tuple[str, ...] = languages.CODES[: max(1, min(language_count, len(languages.CODES)))]
         """Languages the model knows."""
         self.n_text_ctx = int(pw.whisper_n_text_ctx(self._wrapper))
         self.n_audio_ctx = int(pw.whisper_n_audio_ctx(self._wrapper))
@@ -121,7 +121,7 @@ class WhisperModel:
         stop: Callable[[], bool] = lambda: False,
         *,
         once: bool = False,
-    ) -> list[Segment]:
+    ) -> list[DecodedSegment]:
         """Text of 16 kHz mono float32 samples in [-1, 1]; `decoding.language` is a code the model knows.
 
         `once`: a single encoder pass where that makes sense. Whisper takes a sentence that is cut off at the end of its
@@ -179,14 +179,14 @@ class WhisperModel:
         return self._segments(decoding)
 
     @contextlib.contextmanager
-    def _attention_weights(self, wanted: bool) -> Iterator[None]:
+    def _attention_weights(self, is_needed: bool) -> Iterator[None]:
         """Inside, attention is computed so that its weights can be read, when they are wanted."""
-        if wanted:
+        if is_needed:
             self._set_attention(weights=True)
         try:
             yield
         finally:
-            if wanted:
+            if is_needed:
                 self._set_attention(weights=False)
 
     def _set_attention(self, *, weights: bool) -> None:
@@ -273,8 +273,8 @@ class WhisperModel:
         params.no_timestamps = decoding.no_timestamps
         return params
 
-    def _segments(self, decoding: Decoding) -> list[Segment]:
-        segments: list[Segment] = []
+    def _segments(self, decoding: Decoding) -> list[DecodedSegment]:
+        segments: list[DecodedSegment] = []
         silent = {window: float(start[self._no_speech]) for window, start in self._start_probabilities.items()}
         cut = b""  # a character that whisper.cpp cut in two goes to the later segment
         count = int(pw.whisper_full_n_segments(self._wrapper))
@@ -290,7 +290,7 @@ class WhisperModel:
             length = int(pw.whisper_full_n_tokens(self._wrapper, i))
             tokens = self._tokens(i, length, seek, decoding)
             segments.append(
-                Segment(
+                DecodedSegment(
                     start=start / 100,
                     end=pw.whisper_full_get_segment_t1(self._wrapper, i) / 100,
                     text=raw.decode("utf-8", "replace"),
@@ -321,7 +321,7 @@ class WhisperModel:
     def _window_of(self, segment: int) -> int:
         return self._window_of_segment[segment] if segment < len(self._window_of_segment) else 0
 
-    def _is_silence(self, at: int, segments: list[Segment], decoding: Decoding) -> bool:
+    def _is_silence(self, at: int, segments: list[DecodedSegment], decoding: Decoding) -> bool:
         """OpenAI's rule: nobody spoke in a window that the model takes for silent and whose text is unlikely."""
         window = self._window_of(at)
         if segments[at].no_speech_prob <= decoding.no_speech_thold or not window:

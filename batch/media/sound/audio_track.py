@@ -15,17 +15,17 @@ LISTED_TRACKS = 20
 _ASIDE = Disposition.comment | Disposition.visual_impaired | Disposition.hearing_impaired | Disposition.dependent
 
 
-def choose_track(container: InputContainer, name: str, wanted: str | None) -> AudioStream | None:
+def choose_track(container: InputContainer, name: str, choice: str | None) -> AudioStream | None:
     """The sound track to decode; None where the file holds none.
 
-    `wanted` is a number, from 1, or a language (a code or an English name); None or "" leaves the choice to the file:
+    `choice` is a number, from 1, or a language (a code or an English name); None or "" leaves the choice to the file:
     its default track, never a commentary where there is another. Raises BadRequest where there is no such track.
     """
     tracks = container.streams.audio
     if not tracks:
         return None
-    if wanted:
-        return _named_track(tracks, name, wanted.strip())
+    if choice:
+        return _named_track(tracks, name, choice.strip())
     for group in (
         [track for track in tracks if track.disposition & Disposition.default and not track.disposition & _ASIDE],
         [track for track in tracks if not track.disposition & _ASIDE],
@@ -36,14 +36,14 @@ def choose_track(container: InputContainer, name: str, wanted: str | None) -> Au
     return tracks[0]
 
 
-def _named_track(tracks: tuple[AudioStream, ...], name: str, wanted: str) -> AudioStream:
-    if wanted.isascii() and wanted.isdecimal():
-        if 1 <= int(wanted[:9]) <= len(tracks):
-            return tracks[int(wanted[:9]) - 1]
+def _named_track(tracks: tuple[AudioStream, ...], name: str, choice: str) -> AudioStream:
+    if choice.isascii() and choice.isdecimal():
+        if 1 <= int(choice[:9]) <= len(tracks):
+            return tracks[int(choice[:9]) - 1]
     else:
-        code = languages.normalise(wanted)
+        code = languages.normalise(choice)
         for track in tracks:
             if code not in (None, languages.AUTO) and track.language and languages.normalise(track.language) == code:
                 return track
     listed = ", ".join(f"{i} ({t.language})" if t.language else str(i) for i, t in enumerate(tracks[:LISTED_TRACKS], 1))
-    raise BadRequest(f'{name} has no sound track "{wanted[:40]}": there are {listed}.', param="audio_track")
+    raise BadRequest(f'{name} has no sound track "{choice[:40]}": there are {listed}.', param="audio_track")

@@ -1,8 +1,8 @@
 """The decoder process: files of strangers are decoded here, where a crash or a hang costs nothing but that file.
 
-    python -m batch.media.decoder_main sound|image
+    python -m batch.media.decoder.main sound|image
 
-Requests come on standard input, replies go to standard output (decoder_frames.py). It ends when its input closes.
+Requests come on standard input, replies go to standard output (frames.py). It ends when its input closes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batch.errors import BatchError, TooLarge, UnsupportedMedia
-from batch.media.decoder_frames import (
+from batch.media.decoder.frames import (
     CloseSound,
     Failed,
     FrameReader,
@@ -35,10 +35,10 @@ from batch.media.decoder_frames import (
     SoundOpened,
     write_frame,
 )
-from batch.media.samples import SAMPLE_RATE
+from batch.media.sound.samples import SAMPLE_RATE
 
 if TYPE_CHECKING:
-    from batch.media.audio import Sound
+    from batch.media.sound.audio import Sound
 
 MEMORY_BYTES = 6 << 30
 """Address space that decoding may take: a bomb meets this bound instead of the machine's."""
@@ -59,7 +59,7 @@ def main() -> None:
         limit = MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(MEMORY_BYTES, hard)
         resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
     if "sound" in sys.argv[1:]:
-        import batch.media.audio
+        import batch.media.sound.audio
     if "image" in sys.argv[1:]:
         import batch.media.image  # noqa: F401
     _Decoder(FrameReader(0, Request), replies).serve()
@@ -95,7 +95,7 @@ class _Decoder:
                     self._send(Failed(error=UnsupportedMedia(f"The file cannot be decoded: {reason}.").record()))
 
     def _sound(self, request: OpenSound) -> None:
-        from batch.media.audio import Sound
+        from batch.media.sound.audio import Sound
 
         credit = request.credit
         with Sound(Path(request.path), request.name, request.track) as sound:

@@ -13,11 +13,11 @@ from av.container import InputContainer
 from av.stream import Disposition
 
 from batch.errors import BadRequest, UnsupportedMedia
-from batch.media.audio_track import choose_track
-from batch.media.downmix import Downmix
 from batch.media.formats import SOUND_DEMUXERS
-from batch.media.length import wav_seconds
-from batch.media.samples import MAX_HOURS, SAMPLE_RATE, Samples
+from batch.media.sound.audio_track import choose_track
+from batch.media.sound.downmix import Downmix
+from batch.media.sound.length import wav_seconds
+from batch.media.sound.samples import MAX_HOURS, SAMPLE_RATE, Samples
 
 MIN_SAMPLE_RATE = 1000
 """Samples a second below which a file is refused: a frame of it would become minutes, and hours fit into a few bytes."""

@@ -40,8 +40,8 @@ class Decoding:
     @classmethod
     def of(cls, options: TranscriptionOptions, language: str) -> Decoding:
         """What a request's options ask for, in a language."""
-        known = {field.name for field in fields(cls)} - {"language", "align"}
-        sent = {name: value for name, value in msgspec.structs.asdict(options).items() if name in known and value is not None}
+        names = {field.name for field in fields(cls)} - {"language", "align"}
+        sent = {name: value for name, value in msgspec.structs.asdict(options).items() if name in names and value is not None}
         return cls(language=language, **sent)
 
 
@@ -62,7 +62,7 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
+class DecodedSegment:
     """What stands between two of Whisper's time stamps."""
 
     start: float
@@ -93,5 +93,5 @@ def prompt_end(prompt: str) -> str:
     raw = prompt.encode("utf-8", "replace")
     if len(raw) <= MAX_PROMPT_BYTES:
         return prompt
-    kept = raw[-MAX_PROMPT_BYTES:].decode("utf-8", "ignore")
-    return kept[next((i for i, c in enumerate(kept[:64]) if c.isspace()), 0) :]
+    end = raw[-MAX_PROMPT_BYTES:].decode("utf-8", "ignore")
+    return end[next((i for i, c in enumerate(end[:64]) if c.isspace()), 0) :]

@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from batch.errors import BadRequest, BatchError, UnsupportedMedia
-from batch.media.decoder_frames import (
+from batch.media.decoder.frames import (
     CloseSound,
     Failed,
     FrameReader,
@@ -39,7 +39,7 @@ from batch.media.decoder_frames import (
     SoundOpened,
     write_frame,
 )
-from batch.media.samples import SAMPLE_RATE, Samples
+from batch.media.sound.samples import SAMPLE_RATE, Samples
 
 SILENCE_LIMIT_S = 60.0
 """Seconds within which a decoder has to give the next second of sound."""
@@ -80,7 +80,7 @@ class DecoderProcess:
         if self._process is not None and self._process.poll() is None:
             return
         self.close()
-        command = [sys.executable, "-m", "batch.media.decoder_main", self._purpose]
+        command = [sys.executable, "-m", "batch.media.decoder.main", self._purpose]
         # One thread each: their pools reserve memory for every core of the machine.
         environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         process = subprocess.Popen(
@@ -155,7 +155,7 @@ class DecoderProcess:
 
 
 class SoundStream:
-    """A file whose sound is decoded in another process. As `batch.media.audio.Sound`, but `blocks` also gives an empty
+    """A file whose sound is decoded in another process. As `batch.media.sound.audio.Sound`, but `blocks` also gives an empty
     block now and then while it waits."""
 
     def __init__(
