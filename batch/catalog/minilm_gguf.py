@@ -9,11 +9,13 @@ import json
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import msgspec
 
 from batch.errors import ModelProblem
 
-WANTED = ("config.json", "model.safetensors", "tokenizer.json", "1_Pooling/config.json")
+INPUT_FILES = ("config.json", "model.safetensors", "tokenizer.json", "1_Pooling/config.json")
 """The files `convert` reads from its folder."""
 
 _TENSORS = {
@@ -36,28 +38,71 @@ _SKIPPED = ("pooler.", "embeddings.position_ids")
 """llama.cpp pools by itself and counts positions by itself."""
 
 
+T = TypeVar("T")
+
+
+class _Config(msgspec.Struct):
+    """As much of config.json as is read."""
+
+    model_type: str | None = None
+    num_hidden_layers: int = 0
+    max_position_embeddings: int = 0
+    hidden_size: int = 0
+    intermediate_size: int = 0
+    num_attention_heads: int = 0
+    layer_norm_eps: float = 1e-12
+    vocab_size: int = 0
+    type_vocab_size: int = 0
+
+
+class _Pooling(msgspec.Struct):
+    pooling_mode_mean_tokens: bool = False
+
+
+class _AddedToken(msgspec.Struct):
+    content: str
+    special: bool = False
+
+
+class _WordPiece(msgspec.Struct):
+    vocab: dict[str, int]
+
+
+class _Normalizer(msgspec.Struct):
+    lowercase: bool = True
+    strip_accents: bool | None = None
+
+
+class _Tokenizer(msgspec.Struct):
+    """As much of tokenizer.json as is read."""
+
+    model: _WordPiece
+    added_tokens: list[_AddedToken] = []
+    normalizer: _Normalizer | None = None
+
+
 def convert(folder: Path, out: Path, name: str = "all-MiniLM-L6-v2") -> None:
-    """Write `out` from the WANTED files below `folder`; raises ModelProblem when they are not such a model."""
+    """Write `out` from the INPUT_FILES below `folder`; raises ModelProblem when they are not such a model."""
     import gguf
     import numpy as np
 
-    config = _json(folder / "config.json")
-    if config.get("model_type") != "bert":
-        raise ModelProblem(f"{folder / 'config.json'} describes a {config.get('model_type')} model, not a bert.")
+    config = _read(folder / "config.json", _Config)
+    if config.model_type != "bert":
+        raise ModelProblem(f"{folder / 'config.json'} describes a {config.model_type} model, not a bert.")
     writer = gguf.GGUFWriter(out, "bert")
     writer.add_name(name)
     writer.add_license("apache-2.0")
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
-    writer.add_block_count(config["num_hidden_layers"])
-    writer.add_context_length(config["max_position_embeddings"])
-    writer.add_embedding_length(config["hidden_size"])
-    writer.add_feed_forward_length(config["intermediate_size"])
-    writer.add_head_count(config["num_attention_heads"])
-    writer.add_layer_norm_eps(config["layer_norm_eps"])
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_layer_norm_eps(config.layer_norm_eps)
     writer.add_causal_attention(False)
-    mean = _json(folder / "1_Pooling" / "config.json").get("pooling_mode_mean_tokens")
+    mean = _read(folder / "1_Pooling" / "config.json", _Pooling).pooling_mode_mean_tokens
     writer.add_pooling_type(gguf.PoolingType.MEAN if mean else gguf.PoolingType.CLS)
-    _add_vocabulary(writer, _json(folder / "tokenizer.json"), config)
+    _add_vocabulary(writer, _read(folder / "tokenizer.json", _Tokenizer), config)
     for source, array in _safetensors(folder / "model.safetensors"):
         if source.startswith(_SKIPPED):
             continue
@@ -83,15 +128,15 @@ def _target(source: str) -> str:
     raise ModelProblem(f"The model has a tensor {source} that a bert does not have.")
 
 
-def _add_vocabulary(writer: Any, tokenizer: dict[str, Any], config: dict[str, Any]) -> None:
+def _add_vocabulary(writer: Any, tokenizer: _Tokenizer, config: _Config) -> None:
     """WordPiece as llama.cpp wants it: word starts carry U+2581, continuations lose their ##."""
     import gguf
 
-    vocabulary: dict[str, int] = tokenizer["model"]["vocab"]
-    special = {token["content"] for token in tokenizer["added_tokens"] if token["special"]}
+    vocabulary = tokenizer.model.vocab
+    special = {token.content for token in tokenizer.added_tokens if token.special}
     pieces, types = [], []
     by_id = {number: piece for piece, number in vocabulary.items()}
-    for number in range(config["vocab_size"]):
+    for number in range(config.vocab_size):
         piece = by_id.get(number)
         if piece is None:
             pieces.append(f"[PAD{number}]")
@@ -104,7 +149,7 @@ def _add_vocabulary(writer: Any, tokenizer: dict[str, Any], config: dict[str, An
             types.append(gguf.TokenType.NORMAL)
     writer.add_tokenizer_model("bert")
     writer.add_tokenizer_pre("jina-v2-en")
-    writer.add_token_type_count(config["type_vocab_size"])
+    writer.add_token_type_count(config.type_vocab_size)
     writer.add_token_list(pieces)
     writer.add_token_types(types)
     writer.add_bos_token_id(vocabulary["[CLS]"])  # llama.cpp opens a text with bos and ends it with sep
@@ -112,12 +157,12 @@ def _add_vocabulary(writer: Any, tokenizer: dict[str, Any], config: dict[str, An
     writer.add_unk_token_id(vocabulary["[UNK]"])
     writer.add_pad_token_id(vocabulary["[PAD]"])
     writer.add_mask_token_id(vocabulary["[MASK]"])
-    normalizer = tokenizer.get("normalizer") or {}
-    lowercase = bool(normalizer.get("lowercase", True))
+    normalizer = tokenizer.normalizer or _Normalizer()
+    lowercase = normalizer.lowercase
     # null means "as lowercase" in BERT's normalizer
-    strip = normalizer.get("strip_accents")
+    strip = lowercase if normalizer.strip_accents is None else normalizer.strip_accents
     writer.add_bool("tokenizer.ggml.normalizer.lowercase", lowercase)
-    writer.add_bool("tokenizer.ggml.normalizer.strip_accents", lowercase if strip is None else bool(strip))
+    writer.add_bool("tokenizer.ggml.normalizer.strip_accents", strip)
 
 
 def _safetensors(path: Path) -> Iterator[tuple[str, Any]]:
@@ -139,6 +184,9 @@ def _safetensors(path: Path) -> Iterator[tuple[str, Any]]:
         yield name, np.frombuffer(data[start:end], types[entry["dtype"]]).reshape(entry["shape"])
 
 
-def _json(path: Path) -> dict[str, Any]:
-    value: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    return value
+def _read(path: Path, type: type[T]) -> T:
+    """A JSON file's value; raises ModelProblem where it is another's."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=type)
+    except msgspec.MsgspecError as error:
+        raise ModelProblem(f"{path} is not that of a sentence-transformers model: {error}.") from None

@@ -11,24 +11,29 @@ then per tensor i32 rank, name length, type (0 f32, 1 f16), dims in reverse, nam
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from batch.errors import ModelProblem
 
-WANTED = ("model.bin", "vocabulary.txt")
+if TYPE_CHECKING:  # numpy is loaded only when something is converted
+    import numpy as np
+
+    Arrays: TypeAlias = dict[str, np.ndarray[Any, np.dtype[Any]]]
+
+INPUT_FILES = ("model.bin", "vocabulary.txt")
 """The files `convert` reads from its folder."""
 
 MAGIC = 0x67676D6C
 _END = "<|endoftext|>"
-_MULTILINGUAL = 51865
+_MULTILINGUAL_TOKENS = 51865
 """Tokens of a multilingual vocabulary; English-only ones are smaller."""
 
 
 def convert(folder: Path, out: Path) -> None:
-    """Write `out` from the WANTED files below `folder`; raises ModelProblem when they are not a Whisper model."""
+    """Write `out` from the INPUT_FILES below `folder`; raises ModelProblem when they are not a Whisper model."""
     import numpy as np
 
     source = _read(memoryview((folder / "model.bin").read_bytes()), folder / "model.bin")
@@ -58,7 +63,7 @@ def convert(folder: Path, out: Path) -> None:
 class _Source:
     """What a CTranslate2 file holds."""
 
-    tensors: dict[str, Any] = field(default_factory=dict)
+    tensors: Arrays = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
 
     def __contains__(self, name: str) -> bool:
@@ -134,7 +139,7 @@ def _read(data: memoryview, path: Path) -> _Source:
     return source
 
 
-def _openai_names(source: _Source) -> dict[str, Any]:
+def _openai_names(source: _Source) -> Arrays:
     """The tensors under the names of OpenAI's checkpoints."""
     import numpy as np
 
@@ -183,7 +188,7 @@ def _openai_names(source: _Source) -> dict[str, Any]:
     return out
 
 
-def _upstream_order(tensors: Mapping[str, Any]) -> dict[str, Any]:
+def _upstream_order(tensors: Arrays) -> Arrays:
     """The order of OpenAI's checkpoints, so that the result is the published file."""
 
     def names() -> Iterator[str]:
@@ -209,7 +214,7 @@ def _attention(stem: str) -> list[str]:
     return [f"{stem}.{role}" for role in ("query", "key", "value", "out")]
 
 
-def _hyperparameters(source: _Source, tensors: Mapping[str, Any]) -> list[int]:
+def _hyperparameters(source: _Source, tensors: Arrays) -> list[int]:
     """vocab, audio ctx, state, heads, layers, text ctx, state, heads, layers, mels, f16."""
     width, mels = tensors["encoder.conv1.weight"].shape[:2]
     vocabulary, text_width = tensors["decoder.token_embedding.weight"].shape
@@ -240,7 +245,7 @@ def _text_tokens(vocabulary: str) -> list[bytes]:
     others = [byte for byte in range(256) if byte not in plain]
     byte_of = {chr(byte): byte for byte in plain} | {chr(256 + n): byte for n, byte in enumerate(others)}
     tokens = [bytes(byte_of[char] for char in token) for token in spelled[: spelled.index(_END)]]
-    if len(spelled) < _MULTILINGUAL:
+    if len(spelled) < _MULTILINGUAL_TOKENS:
         tokens.append(_END.encode())  # the published English-only files name this one too
     return tokens
 

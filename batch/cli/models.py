@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,28 +32,28 @@ def list_models(context: typer.Context, home: Home = None, profile: Profile = No
     """List the models in use and those that can be fetched: where they lie, size, sha256, loaded or not, licence."""
     if context.invoked_subcommand is not None:
         return
-    rows = table(effective(home, profile))
+    rows = list_rows(effective(home, profile))
     if as_json:
-        print_json(rows)
+        print_json([asdict(row) for row in rows])
         return
     from rich.markup import escape
 
     console = terminal(markup=True)
     for in_use, heading in ((True, "In use"), (False, "\nCan be fetched by name, or named in batch.toml")):
-        section_rows = [row for row in rows if row["in_use"] == in_use]
+        section_rows = [row for row in rows if row.in_use == in_use]
         if section_rows:
             console.print(f"[bold]{heading}[/bold]")
         for row in section_rows:
-            state = "loaded" if row["loaded"] else "fetched" if row["fetched"] else "not fetched"
-            size = _human(row["bytes"]) if row["bytes"] else "?"
-            sha256 = row["sha256"][:12] if row["sha256"] else "sha256 unknown"
-            licence = row["licence"] or "licence unknown"
-            name = escape(f"{row['kind']:9}  {row['name']}")
+            state = "loaded" if row.loaded else "fetched" if row.fetched else "not fetched"
+            size = _human(row.bytes) if row.bytes else "?"
+            sha256 = row.sha256[:12] if row.sha256 else "sha256 unknown"
+            licence = row.licence or "licence unknown"
+            name = escape(f"{row.kind:9}  {row.name}")
             console.print(f"  [bold]{name}[/bold]  {state}, {size}, {sha256}, {licence}")
-            console.print(f"             {escape(safe_line(row['notes']))}")
-            if row["problem"]:
-                console.print(f"             [red]{escape(safe_line(row['problem']))}[/red]")
-            console.print(f"             [dim]{escape(safe_line(', '.join(row['paths'])))}[/dim]")
+            console.print(f"             {escape(safe_line(row.notes))}")
+            if row.problem:
+                console.print(f"             [red]{escape(safe_line(row.problem))}[/red]")
+            console.print(f"             [dim]{escape(safe_line(', '.join(row.paths)))}[/dim]")
 
 
 @app.command("pull")
@@ -101,9 +102,27 @@ def pull_command(
         print_json(done)
 
 
-def table(settings: Settings) -> list[dict[str, Any]]:
-    """One row a model: those in use first. Keys: name, kind, in_use, fetched, loaded, paths, bytes, sha256, licence,
-    licence_url, notes, problem (why a model in use can't be loaded, else null)."""
+@dataclass(frozen=True, slots=True)
+class ModelRow:
+    """What `batch models` tells of one model, for people and as JSON."""
+
+    name: str
+    kind: str
+    in_use: bool
+    fetched: bool
+    loaded: bool
+    paths: list[str]
+    bytes: int
+    sha256: str | None
+    licence: str | None
+    licence_url: str | None
+    notes: str
+    problem: str | None
+    """Why a model in use cannot be loaded."""
+
+
+def list_rows(settings: Settings) -> list[ModelRow]:
+    """One row for each model, those in use first."""
     from batch.catalog import configured, entries, resolve
 
     loaded = _loaded(settings)
@@ -111,53 +130,53 @@ def table(settings: Settings) -> list[dict[str, Any]]:
     for kind in Kind:
         chosen = configured(settings, kind)
         try:
-            found, problem = resolve(settings, kind), None
+            model, problem = resolve(settings, kind), None
         except ModelProblem as error:
-            found, problem = None, error.message
+            model, problem = None, error.message
         if chosen is not None:
-            rows.append({**_row(chosen, settings, loaded), "in_use": True, "problem": problem})
+            rows.append(_row(chosen, settings, loaded, in_use=True, problem=problem))
             continue
-        paths = [path for path in (found.path, found.mmproj) if path] if found else []
+        paths = [path for path in (model.path, model.mmproj) if path] if model else []
         rows.append(
-            {
-                "name": found.name if found else settings.model_of(kind).model,
-                "kind": kind,
-                "in_use": True,
-                "fetched": found is not None,
-                "loaded": bool(found and str(found.path) in loaded.values()),
-                "paths": [str(path) for path in paths],
-                "bytes": sum(path.stat().st_size for path in paths),
-                "sha256": None,
-                "licence": None,
-                "licence_url": None,
-                "notes": "A file of yours.",
-                "problem": problem,
-            }
+            ModelRow(
+                name=model.name if model else settings.model_of(kind).model,
+                kind=kind.value,
+                in_use=True,
+                fetched=model is not None,
+                loaded=bool(model and str(model.path) in loaded.values()),
+                paths=[str(path) for path in paths],
+                bytes=sum(path.stat().st_size for path in paths),
+                sha256=None,
+                licence=None,
+                licence_url=None,
+                notes="A file of yours.",
+                problem=problem,
+            )
         )
-    names_in_use = {row["name"] for row in rows}
-    return rows + [
-        {**_row(entry, settings, loaded), "in_use": False, "problem": None}
-        for entry in entries()
-        if entry.name not in names_in_use
-    ]
+    names_in_use = {row.name for row in rows}
+    return rows + [_row(entry, settings, loaded) for entry in entries() if entry.name not in names_in_use]
 
 
-def _row(entry: Entry, settings: Settings, loaded: dict[str, str]) -> dict[str, Any]:
+def _row(
+    entry: Entry, settings: Settings, loaded: dict[str, str], *, in_use: bool = False, problem: str | None = None
+) -> ModelRow:
     from batch.catalog import look
 
     state = look(entry, settings.models_dir)
-    return {
-        "name": entry.name,
-        "kind": entry.kind,
-        "fetched": state.complete,
-        "loaded": str(state.paths["model"]) in loaded.values(),
-        "paths": [str(path) for path in state.paths.values()],
-        "bytes": state.size if state.complete else sum(file.bytes for file in entry.files),
-        "sha256": state.sha256,
-        "licence": entry.licence.name,
-        "licence_url": entry.licence.url,
-        "notes": entry.notes,
-    }
+    return ModelRow(
+        name=entry.name,
+        kind=entry.kind,
+        in_use=in_use,
+        fetched=state.complete,
+        loaded=str(state.paths["model"]) in loaded.values(),
+        paths=[str(path) for path in state.paths.values()],
+        bytes=state.size if state.complete else sum(file.bytes for file in entry.files),
+        sha256=state.sha256,
+        licence=entry.licence.name,
+        licence_url=entry.licence.url,
+        notes=entry.notes,
+        problem=problem,
+    )
 
 
 def service(settings: Settings) -> dict[str, Any] | None:
