@@ -26,7 +26,9 @@ from batch.media.kind import HEAD, MediaKind, kind_of
 from batch.media.sound.audio import Sound
 from batch.media.text import decode_text
 from batch.settings import FolderSettings, Settings
+from hostile_media import png_bomb, with_cover
 from paths import DATA
+from speech_setup import SILERO, TINY_EN, loaded, transcribe, work
 
 SCALE = int(os.environ.get("FUZZ_SCALE", "1"))
 BOUNDED = settings(deadline=None, derandomize=SCALE == 1, database=None, suppress_health_check=list(HealthCheck))
@@ -161,6 +163,44 @@ def test_damaged_sound_is_sound_or_a_sentence(form: str, tmp_path: Path) -> None
             sentence(error)
 
     listen()
+
+
+def test_damaged_sound_through_the_real_engine_is_a_transcript_or_a_sentence(tmp_path: Path) -> None:
+    """The decoder's process and the model: after every file the same worker understands the next one."""
+    engine = loaded(TINY_EN, vad_model=str(SILERO))
+    path = tmp_path / "damaged"
+    outcomes: set[bool] = set()
+
+    def judge(data: bytes, **options: Any) -> None:
+        path.write_bytes(data)
+        try:
+            result = transcribe(engine, work(tmp_path, path, temperature_inc=0.0, duration=20_000, **options))
+        except BatchError as error:
+            sentence(error)
+            outcomes.add(False)
+            return
+        outcomes.add(True)
+        assert all(segment.end > segment.start for segment in result.segments)
+        assert all(word.end > word.start for segment in result.segments for word in segment.words or ())
+        assert result.truncated is None or "\n" not in result.truncated
+
+    @settings(BOUNDED, max_examples=30 * SCALE)
+    @given(
+        data=st.sampled_from(["wav", "mp3", "flac", "ogg", "mp4", "matroska"]).flatmap(lambda form: damage(sound(form))),
+        options=st.sampled_from([{}, {"words": True}, {"token_timestamps": True, "max_len": 1}, {"vad": True}]),
+    )
+    def listen(data: bytes, options: dict[str, Any]) -> None:
+        judge(data, **options)
+
+    try:
+        listen()
+        for hostile in (with_cover(sound("mp3"), png_bomb(20_000, 20_000)), b"", b"\0" * 5000, sound("wav")[:44]):
+            judge(hostile)
+        assert outcomes == {True, False}, "neither too gentle nor too rough"
+        path.write_bytes((DATA / "jfk.wav").read_bytes())
+        assert "fellow Americans" in transcribe(engine, work(tmp_path, path)).text
+    finally:
+        engine.close()
 
 
 @settings(BOUNDED, max_examples=150 * SCALE)
