@@ -8,6 +8,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+import sdists
 from paths import TESTS
 from running_service import STARTER, WEIGHTLESS, RunningService
 
@@ -50,6 +51,25 @@ def start_service(tmp_path: Path) -> Iterator[Callable[..., RunningService]]:
     yield start
     for service in started:
         service.close()
+
+
+def _source(package: str, lock: str) -> Path:
+    source = sdists.unpacked(package, lock)
+    if source is None:
+        pytest.skip(f"the source package of {package} cannot be fetched")
+    return source
+
+
+@pytest.fixture(scope="session")
+def llama_cpp_source() -> Path:
+    """llama.cpp's source, as the llama-cpp-python package carries it."""
+    return _source("llama-cpp-python", "requirements.lock") / "vendor" / "llama.cpp"
+
+
+@pytest.fixture(scope="session")
+def json_schema_suite() -> Path:
+    """The JSON-Schema-Test-Suite, as the jsonschema package carries it."""
+    return _source("jsonschema", "requirements-dev.lock") / "json" / "tests"
 
 
 @pytest.fixture(scope="session")

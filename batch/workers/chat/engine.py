@@ -131,7 +131,6 @@ class VlmEngine:
     def _warm_up(self, model: Model, context: Context) -> None:
         context.decode_tokens([max(model.bos, 0)], 0, 0, output=True)
         context.forget(0)
-        _ = model.ascii_tokens  # the first constrained answer needs them
 
     def _info(
         self,

@@ -66,6 +66,7 @@ class Generation:
         self._constrained = ConstrainedDecoding(
             self._model,
             task.constraint,
+            task.matcher,
             parser,
             thinking_budget=task.thinking_budget,
             end_of_thinking=task.end_of_thinking,
@@ -106,7 +107,6 @@ class Generation:
                 self._cache.release(slot)
         finally:
             sampler.close()
-            self._constrained.close()
         return self._finish(stop_type, note, timings)
 
     # -- the prompt

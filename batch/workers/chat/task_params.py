@@ -10,6 +10,7 @@ from batch.errors import BadRequest
 from batch.payloads.chat import GenerationParams
 from batch.workers.chat.dialects.stream_parser import StreamParser
 from batch.workers.chat.grammar.constraint import Constraint
+from batch.workers.chat.grammar.matcher import Matcher
 from batch.workers.chat.kv.token_sequence import TokenSequence
 from batch.workers.chat.sampling.sampling_params import ResolvedSampling
 from batch.workers.llama.model import Model
@@ -54,6 +55,8 @@ class TaskParams:
     is_thinking_in_content: bool = False
     """Whether thinking stays inside the content, markers and all."""
     constraint: Constraint | None = None
+    matcher: Callable[[], Matcher] | None = None
+    """Makes what follows one choice through the constraint's grammar; None: without a constraint."""
     thinking_budget: int = -1
     """Most tokens of thinking; -1: no limit."""
     end_of_thinking: list[int] = field(default_factory=list)

@@ -16,16 +16,16 @@ from batch.payloads.untyped import to_request
 from batch.queue.spool import Spool
 from batch.settings import Settings
 from batch.workers.chat.dialects.dialect import Dialect
-from batch.workers.chat.grammar import constraint as constraints
-from batch.workers.chat.grammar.matcher import Grammar
+from batch.workers.chat.grammar.constraint import Constraint, ConstraintBuilder
+from batch.workers.chat.grammar.matcher import Matcher, Vocabulary
 from batch.workers.chat.images.vision import TokenizedImage, Vision
 from batch.workers.chat.prompt.builder import PromptMaker, PromptText
 from batch.workers.chat.sampling.sampling_params import resolve_sampling
 from batch.workers.chat.task_params import TaskParams, logit_bias
 from batch.workers.llama.model import Model
 
-_SHOWN_TEXTS = ("<|channel>", "<channel|>", "<|tool_call>", "<tool_call|>", '<|"|>', "<tool_call>", "</tool_call>")
-"""Markers that a parser must see even where the vocabulary calls them control tokens."""
+_MARKERS = ("<|channel>", "<channel|>", "<|tool_call>", "<tool_call|>", '<|"|>', "<tool_call>", "</tool_call>")
+"""What a parser must see even where the vocabulary calls it a control token, and no text in a grammar may spell."""
 
 
 class TaskPlanner:
@@ -50,7 +50,11 @@ class TaskPlanner:
         self._thinking_budget = settings.vlm.thinking_budget
         self._limits = settings.limits
         self._spool = Spool(settings.state_dir / "spool")
-        self._shown_tokens = self._find_shown_tokens()
+        markers = self._marker_tokens()
+        self._shown_tokens = frozenset(markers.values())
+        control = {model.token_text(token): token for token in model.control_tokens}
+        self._vocabulary = Vocabulary(model.all_pieces(), model.end_tokens, {**control, **markers})
+        self._constraints = ConstraintBuilder(dialect, self._vocabulary.token_id)
 
     def plan(self, payload: ChatPayload | CompletionPayload, blob: Callable[[str], Path]) -> TaskParams:
         """What the job asks of the model; `blob` finds a picture's file by its sha256.
@@ -65,7 +69,10 @@ class TaskPlanner:
         sampling = resolve_sampling(params, self._defaults, self._n_ctx)
         task = TaskParams.from_params(prompt, sampling, params, self._model)
         task.n = payload.n
-        task.constraint = self._constraint(payload, text)
+        constraint = self._constraint(payload, text)
+        if constraint is not None:
+            task.matcher = lambda: Matcher(self._vocabulary, constraint.grammar, constraint.field)
+        task.constraint = constraint
         if isinstance(payload, ChatPayload):
             self._plan_parsing(task, payload, text)
         elif payload.echo:
@@ -78,7 +85,7 @@ class TaskPlanner:
         logit_bias(payload.generation, self._model)
         constraint = self._constraint(payload, text)
         if constraint is not None:
-            Grammar(self._model, constraint.grammar, constraint.root).close()
+            Matcher(self._vocabulary, constraint.grammar, constraint.field)
         return text.tokens(self._count_image_tokens)
 
     def render(self, payload: ChatPayload) -> str:
@@ -108,29 +115,17 @@ class TaskPlanner:
             prefill=text.prefill,
         )
 
-    def _constraint(self, payload: ChatPayload | CompletionPayload, text: PromptText) -> constraints.Constraint | None:
+    def _constraint(self, payload: ChatPayload | CompletionPayload, text: PromptText) -> Constraint | None:
         """What the job's answer has to follow."""
-        params = payload.generation
         if isinstance(payload, ChatPayload):
-            request = to_request(payload)
-            return constraints.build(
-                request.get("generation"),
-                request.get("tools"),
-                request.get("tool_choice"),
-                payload.parallel_tool_calls,
-                self._dialect,
-                text.thinking is not False,
-                text.tail,
-            )
-        if params.grammar:
-            return constraints.Constraint(params.grammar, root="root", closable=False)
-        if params.json_schema is not None and params.json_schema is not False:
-            return constraints.json_answer(params.json_schema)
-        return None
+            return self._constraints.for_chat(payload, may_think=text.thinking is not False, prompt_tail=text.tail)
+        return self._constraints.for_completion(payload.generation)
 
-    def _find_shown_tokens(self) -> frozenset[int]:
-        tokens = (self._model.tokenize(text) for text in (*(self._dialect.thinking or ()), *_SHOWN_TEXTS))
-        return frozenset(ids[0] for ids in tokens if len(ids) == 1 and ids[0] not in self._model.end_tokens)
+    def _marker_tokens(self) -> dict[str, int]:
+        """The dialect's markers that are tokens of their own."""
+        model, texts = self._model, (*(self._dialect.thinking or ()), *_MARKERS)
+        tokens = {text: model.tokenize(text) for text in texts}
+        return {text: ids[0] for text, ids in tokens.items() if len(ids) == 1 and ids[0] not in model.end_tokens}
 
     # -- pictures
 

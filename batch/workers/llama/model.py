@@ -6,9 +6,6 @@ import ctypes
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from batch.errors import ModelProblem
 from batch.workers.llama.library import clear_errors, initialise_library, last_error, lib
@@ -99,6 +96,10 @@ class Model:
                 return buffer.raw[:n]
             room = -n
 
+    def all_pieces(self) -> list[bytes]:
+        """The bytes of every token, in order, control tokens shown."""
+        return [self._read_piece(token, True) for token in range(self.n_vocab)]
+
     def detokenize(self, tokens: list[int], *, special: bool = True) -> bytes:
         """The bytes of many tokens, joined as llama-server's /detokenize joins them; ids out of range are left out."""
         return b"".join(self.piece(t, special=special) for t in tokens if 0 <= t < self.n_vocab)
@@ -112,23 +113,6 @@ class Model:
         """All tokens that end a generation."""
         is_eog, vocab = lib.llama_vocab_is_eog, self.vocab
         return frozenset(t for t in range(self.n_vocab) if is_eog(vocab, t))
-
-    @cached_property
-    def first_bytes(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        """The first byte of every token's text, (n_vocab,); 0 where it is no plain text."""
-        attr, vocab, special = lib.llama_vocab_get_attr, self.vocab, _ATTR_CONTROL | _ATTR_USER_DEFINED
-        texts = (b"" if int(attr(vocab, t)) & special else self._read_piece(t, False) for t in range(self.n_vocab))
-        return np.fromiter((next(iter(text), 0) for text in texts), np.uint8, self.n_vocab)
-
-    @cached_property
-    def ascii_tokens(self) -> np.ndarray[Any, np.dtype[np.int32]]:
-        """For each ASCII code the token that is that character alone, (128,); -1 where there is none."""
-        tokens = np.full(128, -1, np.int32)
-        for byte in range(1, 128):
-            for token in self.tokenize(bytes([byte]), parse_special=False):
-                if self.first_bytes[token] == byte and self.piece(token) == bytes([byte]):
-                    tokens[byte] = token
-        return tokens
 
     @cached_property
     def special_texts(self) -> tuple[frozenset[str], frozenset[str]]:

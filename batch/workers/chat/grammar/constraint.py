@@ -1,23 +1,28 @@
-"""What an answer is bound to: a JSON schema, a caller's grammar, the functions' signatures, as one grammar."""
+"""What an answer has to follow: a JSON Schema, a client's grammar or expression, the functions' signatures."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from batch.errors import BadRequest, NotSupported
+from batch.payloads.chat import ChatPayload, GenerationParams, JsonSchema, NamedToolChoice, Tool
 from batch.workers.chat.dialects import gemma4_output as gemma4
 from batch.workers.chat.dialects import think_tags as think
 from batch.workers.chat.dialects.dialect import Dialect
 from batch.workers.chat.dialects.gemma4_arguments import CALL_END
-from batch.workers.chat.dialects.tools import Function, Tools
-from batch.workers.chat.grammar.gbnf import Rules, literal
-from batch.workers.chat.grammar.json_schema import SchemaGrammar
-from batch.workers.chat.grammar.value_syntax import CallSyntax, JsonSyntax
+from batch.workers.chat.grammar.gbnf import root_rule
+from batch.workers.chat.grammar.lark import Lark, TokenId, literal, one_of
+from batch.workers.chat.grammar.schema.schema_reader import SchemaReader
+from batch.workers.chat.grammar.schema.schema_writer import SchemaWriter
+from batch.workers.chat.grammar.strings.pattern import pattern_terminal
+from batch.workers.chat.grammar.strings.string_terminals import StringProbe
+from batch.workers.chat.grammar.value_syntax import Gemma4Syntax, JsonSyntax, ValueSyntax
 
-_ROOT = "batch-root"
+_SPACE = r"/[ \t\r\n]*/"
+_LINE_SPACE = r"/(?: |\n{1,2}[ \t]{0,20})?/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,139 +30,167 @@ class Constraint:
     """A grammar and when it holds."""
 
     grammar: str
-    """GBNF. Binding from the first token on, it allows for the thinking."""
-    root: str = _ROOT
+    """In the engine's notation. Where it holds from the first token on, it allows for the thinking."""
+    field: str
+    """The request's field that asks for it."""
     lazy: bool = False
-    """The grammar only begins behind `trigger`, wherever that stands outside the thinking: StreamParser.called tells.
-    Until then everything may be written."""
-    trigger: str = ""
+    """The grammar only begins behind the marker of a call, wherever that stands outside the thinking: until then
+    everything may be written."""
     fenced: bool = False
-    """The JSON stands in a Markdown fence, which the parser takes off: Dialect.parser(fenced=…)."""
+    """The JSON stands in a Markdown fence, which the parser takes off."""
     closable: bool = True
     """Whether an answer that repeats itself can be brought to a valid end: JSON and calls can, who knows what a
-    caller's own grammar asks for."""
+    client's own grammar asks for."""
+    unenforced: tuple[str, ...] = ()
+    """What the schemas of functions that are not strict ask for and no grammar can follow."""
 
 
-def build(
-    generation: Mapping[str, Any] | None,
-    tools: Any,
-    tool_choice: Any,
-    parallel: bool,
-    dialect: Dialect,
-    thinking: bool,
-    prompt_tail: str = "",
-) -> Constraint | None:
-    """The constraint of a chat request; None when it may write what it likes.
+class ConstraintBuilder:
+    """Builds constraints for one model. May be used from any thread."""
 
-    `thinking`: whether the model may think before it answers. `prompt_tail`: the end of the prompt, which may have
-    opened the thinking already. Raises BadRequest naming the field.
-    """
-    generation = generation or {}
-    schema, grammar = generation.get("json_schema"), generation.get("grammar")
-    wanted = Tools.read(tools, tool_choice)
-    if schema is False:
-        schema = None
-    if wanted.functions and dialect.calls is None:
-        if wanted.mode == "required":
-            raise NotSupported("tool_choice asks for a call, but this model's chat template knows no tool calls.")
-        wanted = Tools("none", ())
-    if schema is not None and grammar:
-        raise BadRequest("grammar and response_format (or json_schema) exclude each other.")
-    if grammar and wanted.functions:
-        raise BadRequest("grammar and tools exclude each other.")
-    if grammar:
-        if not isinstance(grammar, str):
-            raise BadRequest("grammar must be a string.")
-        rules = Rules("grammar", prefix="batch-")
-        return Constraint(_text(rules, _thought(rules, dialect, thinking, prompt_tail) + " root", grammar), closable=False)
-    if schema is None and not wanted.functions:
-        return None
-    rules = Rules("json_schema")
-    ways: list[str] = []
-    if schema is not None:
-        ways.append(_answer(schema, rules, dialect))
-    if wanted.functions:
-        call = _call(wanted.functions, rules, dialect)
-        trigger = gemma4.CALL if dialect.calls == "gemma4" else think.CALL
-        more = f" ({literal(trigger)} {call})*" if parallel else ""
-        if schema is None and wanted.mode == "auto":
-            return Constraint(_text(rules, f"{call}{more}"), lazy=True, trigger=trigger)
-        if wanted.mode == "required":
-            ways = []
-        ways.append(f"{literal(trigger)} {call}{more}")
-    root = f"{_thought(rules, dialect, thinking, prompt_tail)} ({' | '.join(ways)})"
-    fenced = dialect.fence and schema is not None and wanted.mode != "required"
-    return Constraint(_text(rules, root), fenced=fenced)
+    def __init__(self, dialect: Dialect, token_id: TokenId) -> None:
+        """`token_id` finds a marker's token in the vocabulary."""
+        self._dialect = dialect
+        self._token_id = token_id
 
+    def for_completion(self, params: GenerationParams) -> Constraint | None:
+        """What a completion has to follow: no thinking, no fence. Raises BadRequest naming the field."""
+        return self._for_content(params, None, "")
 
-def json_answer(schema: Any) -> Constraint:
-    """The constraint of a completion that is to be JSON: no thinking, no fence."""
-    rules = Rules("json_schema")
-    return Constraint(_text(rules, _schema(schema, rules)))
+    def for_chat(self, payload: ChatPayload, *, may_think: bool, prompt_tail: str = "") -> Constraint | None:
+        """What a chat's answer has to follow. Raises BadRequest naming the field.
 
+        `may_think`: whether the model may think before it answers. `prompt_tail`: the end of the prompt, which may have
+        opened the thinking already.
+        """
+        params, dialect = payload.generation, self._dialect
+        tools = _callable(payload)
+        is_required = bool(tools) and payload.tool_choice not in ("auto", "none")
+        if tools and dialect.calls is None:
+            if is_required:
+                raise NotSupported("tool_choice asks for a call, but this model's chat template knows no tool calls.")
+            tools = []
+        if tools and (params.grammar is not None or params.regex is not None):
+            field = "grammar" if params.grammar is not None else "regex"
+            raise BadRequest(f"{field} and tools exclude each other.", param=field)
+        wants_json = params.json_schema is not None and params.json_schema is not False
+        if not tools:
+            return self._for_content(params, dialect, prompt_tail, may_think=may_think)
+        if is_required or not wants_json:
+            return self._for_calls(payload, tools, prompt_tail, is_lazy=not is_required, may_think=may_think)
+        assert params.json_schema is not None
+        lark = Lark("json_schema", self._token_id)
+        unenforced: dict[str, None] = {}
+        call = self._calls(payload, tools, lark, unenforced)
+        ways = [self._json_answer(params.json_schema, lark), f"{lark.marker(self._call_marker)} {call}"]
+        start = f"{self._thought(lark, may_think, prompt_tail)} {one_of(ways)}"
+        return Constraint(lark.text(start), "json_schema", fenced=dialect.fence, unenforced=tuple(unenforced))
 
-def _answer(schema: Any, rules: Rules, dialect: Dialect) -> str:
-    body = _schema(schema, rules)
-    if not dialect.fence:
-        return body
-    space = JsonSyntax(rules).space
-    return f'"```json" {space}{body} {space}"```"'
-
-
-def _schema(schema: Any, rules: Rules) -> str:
-    syntax = JsonSyntax(rules)
-    if schema is True or schema == {}:
-        return syntax.any_object
-    if not isinstance(schema, Mapping):
-        raise BadRequest("json_schema must be an object.")
-    return SchemaGrammar(schema, syntax).rule
-
-
-def _call(functions: tuple[Function, ...], rules: Rules, dialect: Dialect) -> str:
-    """What follows the marker that opens a call, to the one that closes it."""
-    ways: list[str] = []
-    for function in functions:
-        rules.field = function.where
-        arguments = _arguments(function)
-        if dialect.calls == "gemma4":
-            rule = SchemaGrammar(arguments, CallSyntax(rules), lenient=True).rule
-            ways.append(f"{literal('call:' + function.name)} {rule} {literal(CALL_END)}")
+    def _for_content(
+        self, params: GenerationParams, dialect: Dialect | None, prompt_tail: str, *, may_think: bool = False
+    ) -> Constraint | None:
+        schema = params.json_schema
+        if schema is False:
+            schema = None
+        if schema is not None and params.grammar:
+            raise BadRequest("grammar and response_format (or json_schema) exclude each other.", param="grammar")
+        field = "grammar" if params.grammar else "regex" if params.regex is not None else "json_schema"
+        lark = Lark(field, self._token_id)
+        if params.grammar:
+            content = root_rule(params.grammar, lark)
+        elif params.regex is not None:
+            content = pattern_terminal(f"^(?:{params.regex})$", lark, lambda chars: chars.without(()), field)
+        elif schema is not None:
+            content = self._json_answer(schema, lark) if dialect is not None else _json(schema, lark)
         else:
-            rule = SchemaGrammar(arguments, JsonSyntax(rules), lenient=True).rule
-            head = '\n{"name": ' + json.dumps(function.name, ensure_ascii=False) + ', "arguments": '
-            ways.append(f"{literal(head)} {rule} {literal('}' + chr(10) + think.CALL_END)}")
-    return rules.add(" | ".join(ways))
+            return None
+        thought = self._thought(lark, may_think, prompt_tail) if dialect is not None else ""
+        is_json = field == "json_schema"
+        is_fenced = is_json and dialect is not None and dialect.fence
+        return Constraint(lark.text(f"{thought} {content}"), field, fenced=is_fenced, closable=is_json)
+
+    def _for_calls(
+        self, payload: ChatPayload, tools: Sequence[Tool], prompt_tail: str, *, is_lazy: bool, may_think: bool
+    ) -> Constraint:
+        lark = Lark("tools", self._token_id)
+        unenforced: dict[str, None] = {}
+        start = self._calls(payload, tools, lark, unenforced)
+        if not is_lazy:
+            start = f"{self._thought(lark, may_think, prompt_tail)} {lark.marker(self._call_marker)} {start}"
+        return Constraint(lark.text(start), "tools", lazy=is_lazy, unenforced=tuple(unenforced))
+
+    @property
+    def _call_marker(self) -> str:
+        return gemma4.CALL if self._dialect.calls == "gemma4" else think.CALL
+
+    def _calls(self, payload: ChatPayload, tools: Sequence[Tool], lark: Lark, unenforced: dict[str, None]) -> str:
+        """What follows the marker that opens the first call, to the end of the last one."""
+        ways = []
+        for tool in tools:
+            place = next(at for at, other in enumerate(payload.tools) if other is tool)
+            ways.append(self._call(tool, f"tools[{place}].function.parameters", lark, unenforced))
+        call = lark.rule(" | ".join(ways))
+        return f"{call} ({lark.marker(self._call_marker)} {call})*" if payload.parallel_tool_calls else call
+
+    def _call(self, tool: Tool, field: str, lark: Lark, unenforced: dict[str, None]) -> str:
+        """What follows the marker that opens a call of this function, to the one that closes it."""
+        function = tool.function
+        is_gemma4 = self._dialect.calls == "gemma4"
+        syntax: ValueSyntax = Gemma4Syntax(lark) if is_gemma4 else JsonSyntax(lark)
+        reader = SchemaReader(_arguments(function.parameters, field), field, StringProbe(), lenient=function.strict is not True)
+        arguments = SchemaWriter(reader, syntax).write(reader.root)
+        unenforced.update(reader.unenforced)
+        if is_gemma4:
+            return f"{literal(f'call:{function.name}')} {arguments} {lark.marker(CALL_END)}"
+        head = '\n{"name": ' + json.dumps(function.name, ensure_ascii=False) + ', "arguments": '
+        return f"{literal(head)} {arguments} {literal('}' + chr(10))} {lark.marker(think.CALL_END)}"
+
+    def _json_answer(self, schema: JsonSchema | bool, lark: Lark) -> str:
+        body = _json(schema, lark)
+        if not self._dialect.fence:
+            return body
+        space = lark.terminal(_LINE_SPACE)
+        return f'"```json" {space} {body} {space} "```"'
+
+    def _thought(self, lark: Lark, may_think: bool, tail: str) -> str:
+        """The thinking that may come before what is constrained."""
+        dialect = self._dialect
+        if dialect.thinking is None:
+            return ""
+        opening, closing = dialect.thinking
+        is_gemma4 = dialect.name == "gemma4"
+        space = lark.terminal(_SPACE)
+        behind = "" if is_gemma4 else space
+        if tail.rfind(opening) > tail.rfind(closing):
+            return f"{lark.until(closing)} {behind}"
+        if not may_think:
+            return ""
+        if is_gemma4:
+            # Empty channels come before it at times.
+            channel = lark.marker(gemma4.OPEN)
+            return f"({channel}* {channel} {literal(gemma4.THOUGHT)} {lark.until(closing)})?"
+        return f"({space} {lark.marker(opening)} {lark.until(closing)} {behind})?"
 
 
-def _arguments(function: Function) -> dict[str, Any]:
+def _callable(payload: ChatPayload) -> list[Tool]:
+    """The tools that may be called."""
+    choice = payload.tool_choice
+    if isinstance(choice, NamedToolChoice):
+        return [tool for tool in payload.tools if tool.function.name == choice.name]
+    return [] if choice == "none" else list(payload.tools)
+
+
+def _json(schema: JsonSchema | bool, lark: Lark) -> str:
+    """A rule for a JSON value under a schema; {} or True: any object."""
+    document: Any = {"type": "object"} if schema is True or schema == {} else schema
+    reader = SchemaReader(document, "json_schema", StringProbe())
+    return SchemaWriter(reader, JsonSyntax(lark)).write(reader.root)
+
+
+def _arguments(parameters: JsonSchema | None, field: str) -> JsonSchema:
     """The function's parameters as the schema of an object, which arguments always are."""
-    parameters = dict(function.parameters)
     if not parameters:
         return {"type": "object", "properties": {}, "additionalProperties": False}
-    if not any(k in parameters for k in ("$ref", "anyOf", "oneOf", "allOf")):
-        if parameters.get("type", "object") not in ("object", ["object"]):
-            raise BadRequest(f'{function.where}.type must be "object".')
-        parameters["type"] = "object"
-    return parameters
-
-
-def _thought(rules: Rules, dialect: Dialect, thinking: bool, tail: str) -> str:
-    """The thinking that may come before what is bound."""
-    if dialect.thinking is None:
-        return ""
-    opening, closing = dialect.thinking
-    space = rules.add("[ \\t\\r\\n]*")
-    behind = "" if dialect.calls == "gemma4" else space
-    if tail.rfind(opening) > tail.rfind(closing):
-        return f"{rules.until(closing)} {behind}"
-    if not thinking:
-        return ""
-    if dialect.name == "gemma4":
-        # Empty channels come before it at times.
-        opening_rule = f"({literal(gemma4.OPEN)})* {literal(opening)}"
-        return f"({opening_rule} {rules.until(closing)})?"
-    return f"({space} {literal(opening)} {rules.until(closing)} {behind})?"
-
-
-def _text(rules: Rules, root: str, more: str = "") -> str:
-    return f"{_ROOT} ::= {root.strip()}\n{rules.text()}{more}"
+    if parameters.get("type", "object") not in ("object", ["object"]):
+        raise BadRequest(f'{field}.type must be "object".', param=f"{field}.type")
+    return {"allOf": [{"type": "object"}, parameters]} if "$ref" in parameters else {**parameters, "type": "object"}

@@ -1,75 +1,144 @@
-"""A GBNF grammar that follows a generation, checked behind the sampler and not in front of it."""
+"""Which tokens a grammar allows next: llguidance over a model's vocabulary, with a bound on every step."""
 
 from __future__ import annotations
 
-import ctypes
-import re
-from typing import Any
+import threading
+from collections import OrderedDict
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
 from batch.errors import BadRequest
-from batch.workers.llama.library import clear_errors, last_error, lib
-from batch.workers.llama.model import Model
 
-DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
-"""llama_token_data"""
-_QUOTED = re.compile(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|#[^\n]*')
+_STACK_BYTES = 256 << 20
+"""Address space of the thread that compiles: the engine follows references and nesting by recursion."""
+_KEPT_GRAMMARS = 32
+_LIMITS = LLParserLimits(
+    max_items_in_row=10_000,
+    initial_lexer_fuel=1_000_000,
+    step_lexer_fuel=1_000_000,
+    step_max_items=300_000,
+    max_lexer_states=50_000,
+    max_grammar_size=500_000,
+    precompute_large_lexemes=False,
+    verbose_errors=False,
+)
+"""A step takes some 0.1 s at the most; a grammar that needs more is refused, or ends its job."""
+_stack_size = threading.Lock()
+
+Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
 
 
-class Grammar:
-    """Says which tokens may come next. A token that it does not allow must never be accepted: that ends the process."""
+class Vocabulary:
+    """The tokens of one model, prepared once. May be used from any thread."""
 
-    def __init__(self, model: Model, gbnf: str, root: str = "root") -> None:
-        """Raises BadRequest when the grammar cannot be parsed."""
-        if "\0" in gbnf:
-            raise BadRequest("grammar must not hold a NUL character.")
-        clear_errors()
-        self._sampler = lib.llama_sampler_init_grammar(model.vocab, gbnf.encode("utf-8", "replace"), root.encode())
-        if not self._sampler:
-            raise BadRequest(f"grammar cannot be parsed ({last_error() or 'see the GBNF guide of llama.cpp'}).")
-        self._model = model
-        # Such a grammar names tokens, and not only by their text: <[1000]>
-        self._by_text = "<" not in _QUOTED.sub("", gbnf)
-        letters = model.ascii_tokens[model.ascii_tokens >= 0]
-        self._letters = np.zeros(len(letters), DATA)
-        self._letters["id"] = letters
-        pointer = self._letters.ctypes.data_as(ctypes.POINTER(lib.llama_token_data))
-        self._alphabet = lib.llama_token_data_array(pointer, len(letters), -1, False)
-        self._may: np.ndarray[Any, np.dtype[np.bool_]] | None = None  # by first byte, until the next token is accepted
-        self._one = lib.llama_token_data()
-        self._single = lib.llama_token_data_array(ctypes.pointer(self._one), 1, -1, False)
+    def __init__(self, tokens: Sequence[bytes], ends: Collection[int], special: Mapping[str, int]) -> None:
+        """`tokens`: the text of each. `ends`: those that end an answer. `special`: those that no text of a grammar can
+        spell, as they are control tokens or markers, by their texts."""
+        self.size = len(tokens)
+        self.ends = frozenset(ends)
+        self._special = dict(special)
+        self._tokenizer = LLTokenizer(
+            TokenizerWrapper(_Tokens(tokens, sorted(self.ends), sorted(special.values()))), eos_token=sorted(self.ends)
+        )
+        self._compiled: OrderedDict[str, LLMatcher] = OrderedDict()
+        self._lock = threading.Lock()
 
-    def close(self) -> None:
-        if self._sampler:
-            lib.llama_sampler_free(self._sampler)
-            self._sampler = None
+    def token_id(self, text: str) -> int | None:
+        """The special token with this text."""
+        return self._special.get(text)
+
+    def compile(self, grammar: str, field: str) -> LLMatcher:
+        """A matcher at the grammar's start. Raises BadRequest, naming `field`, for a grammar that cannot be followed."""
+        with self._lock:
+            known = self._compiled.get(grammar)
+            if known is not None:
+                self._compiled.move_to_end(grammar)
+                return known.deep_copy()
+        made = _compile(self._tokenizer, grammar)
+        if made.is_error():
+            raise BadRequest(f"{field} cannot be turned into a grammar ({_reason(made)}).")
+        with self._lock:
+            self._compiled[grammar] = made
+            while len(self._compiled) > _KEPT_GRAMMARS:
+                self._compiled.popitem(last=False)
+            return made.deep_copy()
+
+
+class Matcher:
+    """Follows one answer through a grammar."""
+
+    def __init__(self, vocabulary: Vocabulary, grammar: str, field: str) -> None:
+        """`field` names the request's field in errors. Raises BadRequest for a grammar that cannot be followed."""
+        self._vocabulary = vocabulary
+        self._matcher = vocabulary.compile(grammar, field)
+        self._field = field
+        self._mask: Mask | None = None
 
     def allows(self, token: int) -> bool:
-        self._one.id, self._one.logit, self._one.p = token, 1.0, 0.0
-        self.filter(self._single)
-        return bool(self._one.logit > -1e30)
-
-    def possible(self, tokens: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """Those of the tokens whose first character may come next, or that may do so by anything but their text.
-
-        Asking about the hundred characters first spares asking about thousands of tokens.
-        """
-        if not self._by_text or len(tokens) <= len(self._letters):
-            return tokens
-        openings = self._model.first_bytes
-        if self._may is None:
-            self._letters["logit"] = 0.0
-            self.filter(self._alphabet)
-            self._may = np.ones(256, bool)
-            self._may[openings[self._letters["id"]]] = self._letters["logit"] == 0.0
-        found: np.ndarray[Any, np.dtype[np.int64]] = tokens[self._may[openings[tokens]]]
-        return found
-
-    def filter(self, candidates: Any) -> None:
-        """Set the logit of every candidate that may not come next to minus infinity."""
-        lib.llama_sampler_apply(self._sampler, ctypes.byref(candidates))
+        """Whether the token may come next."""
+        if token in self._vocabulary.ends:
+            return self.is_complete
+        return self._matcher.validate_tokens([token]) == 1
 
     def accept(self, token: int) -> None:
-        self._may = None
-        lib.llama_sampler_accept(self._sampler, token)
+        """The token came. Raises BadRequest where the grammar becomes too complex to be followed further, and for a
+        token that it does not allow."""
+        self._mask = None
+        if not self._matcher.consume_token(token):
+            raise BadRequest(f"{self._field} became too complex to be followed further ({_reason(self._matcher)}).")
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the answer may end here."""
+        return bool(self._matcher.is_accepting())
+
+    def mask(self) -> Mask:
+        """Which tokens may come next, by id, those that end an answer included. Raises BadRequest as `accept` does."""
+        if self._mask is None:
+            bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
+            mask = np.unpackbits(bits, count=self._vocabulary.size, bitorder="little").view(np.bool_)
+            if self._matcher.is_error():
+                if self._matcher.stop_reason() not in ("NoExtension", "NoExtensionBias", "InternalError"):
+                    raise BadRequest(f"{self._field} is too complex to be followed ({_reason(self._matcher)}).")
+                mask = np.zeros(self._vocabulary.size, np.bool_)
+            elif not self.is_complete:
+                mask[list(self._vocabulary.ends)] = False
+            self._mask = mask
+        return self._mask
+
+
+class _Tokens:
+    """What the library wants to know of a tokeniser."""
+
+    def __init__(self, tokens: Sequence[bytes], ends: list[int], special: list[int]) -> None:
+        self.tokens = tokens
+        self.special_token_ids = special
+        self.eos_token_id = ends[0]
+        self.bos_token_id = None
+
+    def __call__(self, text: bytes) -> list[int]:
+        # Only asked for the tokens of a text that is forced, which grammars here leave to the model.
+        return []
+
+
+def _compile(tokenizer: LLTokenizer, grammar: str) -> LLMatcher:
+    made: list[LLMatcher] = []
+    with _stack_size:
+        before = threading.stack_size(_STACK_BYTES)
+        try:
+            thread = threading.Thread(
+                target=lambda: made.append(LLMatcher(tokenizer, grammar, log_level=0, limits=_LIMITS)), name="grammar"
+            )
+            thread.start()
+        finally:
+            threading.stack_size(before)
+    thread.join()
+    return made[0]
+
+
+def _reason(matcher: LLMatcher) -> str:
+    """The library's complaint in one line, without the grammar that it quotes."""
+    text = matcher.get_error().split("\n", 1)[0].split("<state>", 1)[0].strip()
+    return text[:200].rstrip(".") or str(matcher.stop_reason())

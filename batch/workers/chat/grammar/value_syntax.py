@@ -1,218 +1,155 @@
-"""How values are written, as pieces of grammar: JSON, or what Gemma 4 writes in a call's arguments."""
+"""How values are written: as JSON, or as Gemma 4 writes the arguments of a call."""
 
 from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 from batch.workers.chat.dialects.gemma4_arguments import QUOTE
-from batch.workers.chat.grammar.gbnf import Interval, Rules, chars, complement, literal, not_chars, without
+from batch.workers.chat.grammar.lark import Lark, literal
+from batch.workers.chat.grammar.schema.shapes import Strings
+from batch.workers.chat.grammar.strings.char_class import CharClass
+from batch.workers.chat.grammar.strings.string_terminals import terminal
 
-_NATURAL = "[0] | [1-9] [0-9]{0,15}"
-_FORMATS = {
-    "date": "[0-9]{4} [-] ([0] [1-9] | [1] [0-2]) [-] ([0] [1-9] | [1-2] [0-9] | [3] [0-1])",
-    "time": '([01] [0-9] | [2] [0-3]) ":" [0-5] [0-9] ":" [0-5] [0-9] ("." [0-9]{3})? '
-    '("Z" | [-+] ([01] [0-9] | [2] [0-3]) ":" [0-5] [0-9])',
-    "uuid": "[0-9a-fA-F]{8} [-] " + "[0-9a-fA-F]{4} [-] " * 3 + "[0-9a-fA-F]{12}",
-}
+_UNPRINTED = ((0, 31), (127, 127))
+_JSON_ESCAPED = (*_UNPRINTED, (34, 34), (92, 92))
+_SHORT_ESCAPES = {8: "b", 9: "t", 10: "n", 12: "f", 13: "r", 34: '"', 92: "\\\\"}
+_LONG_ESCAPES = [code for code in (*range(32), 127) if code not in _SHORT_ESCAPES]
+_SCALAR_ESCAPE = (
+    r"\\u(?:[0-9a-ce-fA-CE-F][0-9a-fA-F]{3}|[dD][0-7][0-9a-fA-F]{2}|[dD][89aAbB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+)
+_SPACE = r"(?: |\n{1,2}[ \t]{0,20})?"
+"""The space that llama.cpp's grammars allow: with more, a model can go on writing space for ever."""
 
 
-class Syntax(ABC):
-    """Pieces of GBNF over one set of rules."""
+class ValueSyntax(ABC):
+    """Pieces of grammar. The expressions can stand in rules; what `terminal` returns is one lexeme."""
 
-    def __init__(self, rules: Rules) -> None:
-        self.rules = rules
+    open_object: str
+    close_object: str
+    open_array: str
+    close_array: str
+    comma: str
 
-    space: str
-    """What may stand beside brackets, commas and colons."""
-
-    @property
-    @abstractmethod
-    def quote(self) -> str:
-        """What a string begins and ends with."""
-
-    @abstractmethod
-    def char(self, intervals: Sequence[Interval]) -> str:
-        """One character of the class inside a string."""
-
-    @abstractmethod
-    def text(self) -> str:
-        """Rule of any string."""
+    def __init__(self, lark: Lark) -> None:
+        self.lark = lark
 
     @abstractmethod
-    def constant(self, value: Any) -> str:
-        """Exactly this value."""
+    def char(self, chars: CharClass) -> str:
+        """The regular expression of one character inside a string; "" where there is none."""
+
+    @abstractmethod
+    def text(self, text: str) -> str:
+        """A text as it stands inside a string."""
+
+    @abstractmethod
+    def string(self, strings: Strings) -> str:
+        """Such a string."""
+
+    @abstractmethod
+    def scalars(self, values: tuple[Any, ...]) -> str:
+        """One of these strings, numbers, booleans or null."""
 
     @abstractmethod
     def key(self, name: str) -> str:
-        """A property's name."""
+        """A member's name, with what separates it from the value."""
 
     @abstractmethod
-    def other_key(self, names: Sequence[str]) -> str:
-        """Any name but these."""
-
-    def string(self, body: str) -> str:
-        """A string with this body."""
-        return f"{literal(self.quote)} {body} {literal(self.quote)}"
-
-    def format(self, name: str) -> str | None:
-        """A string of one of JSON Schema's formats, where a grammar can say it."""
-        if name == "date-time":
-            return self.string(f'{_FORMATS["date"]} "T" {_FORMATS["time"]}')
-        return self.string(_FORMATS[name]) if name in _FORMATS else None
-
-    def pair(self, key: str, value: str) -> str:
-        return f'{key} {self.space}":" {self.space}{value}'
-
-    def other_pair(self, key: str, value: str) -> str:
-        """With a key that the schema does not name: llama.cpp allows no space behind it."""
-        return f'{key} ":" {self.space}{value}'
-
-    def object(self, members: str) -> str:
-        """`members` may be empty text."""
-        return f'"{{" {self.space}{members} {self.space}"}}"'
+    def other_key(self, names: Strings) -> str:
+        """Such a name, with what separates it from the value."""
 
     def array(self, items: str) -> str:
-        return f'"[" {self.space}{items} {self.space}"]"'
+        """`items`: an expression for all of them with the commas between them; "": none."""
+        return " ".join(filter(None, (self.open_array, items, self.close_array)))
 
-    @property
-    def comma(self) -> str:
-        return f'"," {self.space}'.rstrip()
-
-    @cached_property
-    def natural(self) -> str:
-        return self.rules.add(_NATURAL)
-
-    @cached_property
-    def integer(self) -> str:
-        return self.rules.add(f'"-"? {self.natural}')
-
-    def number(self, signed: bool = True) -> str:
-        sign = '"-"? ' if signed else ""
-        return self.rules.add(f'{sign}{self.natural} ("." [0-9]{{1,16}})? ([eE] [-+]? {self.natural})?')
-
-    @cached_property
-    def value(self) -> str:
-        """Rule of any value."""
-        name = self.rules.reserve()
-        self.__dict__["value"] = name  # any_object and any_array refer to it
-        parts = [self.any_object, self.any_array, self.text(), self.number(), '"true"', '"false"', '"null"']
-        self.rules.define(name, " | ".join(parts))
-        return name
-
-    @cached_property
-    def any_object(self) -> str:
-        member = self.rules.add(self.other_pair(self.other_key(()), self.value))
-        return self.rules.add(self.object(f"({member} ({self.comma} {member})*)?"))
-
-    @cached_property
-    def any_array(self) -> str:
-        return self.rules.add(self.array(f"({self.value} ({self.comma} {self.value})*)?"))
+    def object(self, members: str) -> str:
+        """`members`: an expression for all of them with the commas between them; "": none."""
+        return " ".join(filter(None, (self.open_object, members, self.close_object)))
 
 
-class JsonSyntax(Syntax):
-    """JSON with the little space that llama.cpp's grammars allow, so that both write alike."""
+class JsonSyntax(ValueSyntax):
+    """JSON with at most one space, or a line feed and an indent, where space may stand."""
 
-    quote = '"'
+    def __init__(self, lark: Lark) -> None:
+        super().__init__(lark)
+        self.open_object = lark.terminal(rf"/\{{{_SPACE}/")
+        self.close_object = lark.terminal(rf"/{_SPACE}\}}/")
+        self.open_array = lark.terminal(rf"/\[{_SPACE}/")
+        self.close_array = lark.terminal(rf"/{_SPACE}\]/")
+        self.comma = lark.terminal(f"/,{_SPACE}/")
+        self._colon = lark.terminal(f"/{_SPACE}:{_SPACE}/")
 
-    def __init__(self, rules: Rules) -> None:
-        super().__init__(rules)
-        self.space = rules.add('| " " | "\\n"{1,2} [ \\t]{0,20}') + " "
+    def char(self, chars: CharClass) -> str:
+        # Each character is written in one way only, so that "not this text" means every way to write it.
+        ways = [chars.without(_JSON_ESCAPED)]
+        ways += [rf"\\{escape}" for code, escape in _SHORT_ESCAPES.items() if chars.has(code)]
+        long = [code for code in _LONG_ESCAPES if chars.has(code)]
+        if long == _LONG_ESCAPES:
+            ways.append(r"\\u00(?:0[0-7bef]|1[0-9a-f]|7f)")
+        else:
+            ways += [rf"\\u{code:04x}" for code in long]
+        ways = [way for way in ways if way]
+        return ways[0] if len(ways) == 1 else f"(?:{'|'.join(ways)})" if ways else ""
 
-    def char(self, intervals: Sequence[Interval]) -> str:
-        plain = without(intervals, [(0, 31), (34, 34), (92, 92), (127, 127), (0xD800, 0xDFFF)])
-        ways = [chars(plain)] if plain else []
-        inside = complement(intervals)
-        for code, escape in ((34, '\\"'), (92, "\\\\"), (10, "\\n"), (9, "\\t"), (13, "\\r")):
-            if not any(a <= code <= b for a, b in inside):
-                ways.append(literal(escape))
-        if not ways:
-            ways = [literal(f"\\u{code:04x}") for a, b in intervals for code in range(a, min(b, a + 32) + 1)]
-        return self.rules.add(" | ".join(ways))
+    def text(self, text: str) -> str:
+        return json.dumps(text, ensure_ascii=False)[1:-1].replace("\x7f", "\\u007f")
 
-    def text(self) -> str:
-        return self.rules.add(self.string(f"{self._any}*"))
+    def string(self, strings: Strings) -> str:
+        if not strings.rules and not strings.excluded:
+            any_char = rf'(?:[^"\\\x00-\x1F\x7F]|\\["\\bfnrt]|{_SCALAR_ESCAPE})'
+            most = "" if strings.most is None else strings.most
+            return self.lark.terminal(rf'/"{any_char}{{{strings.least},{most}}}"/')
+        return self.lark.terminal(f'"\\"" {terminal(strings, self.lark, self.char, self.text)} "\\""')
 
-    @cached_property
-    def _any(self) -> str:
-        return self.rules.add('[^"\\\\\\x7F\\x00-\\x1F] | [\\\\] (["\\\\bfnrt] | "u" [0-9a-fA-F]{4})')
-
-    def constant(self, value: Any) -> str:
-        return literal(json.dumps(value, ensure_ascii=False))
+    def scalars(self, values: tuple[Any, ...]) -> str:
+        return self.lark.terminal(" | ".join(dict.fromkeys(literal(self._scalar(v)) for v in values)))
 
     def key(self, name: str) -> str:
-        return literal(json.dumps(name, ensure_ascii=False))
+        return f"{literal(self._scalar(name))} {self._colon}"
 
-    def other_key(self, names: Sequence[str]) -> str:
-        if not names:
-            return self.text()
-        plain = [n for n in names if json.dumps(n, ensure_ascii=False) == f'"{n}"']
-        return self.rules.add(self.string(_other(plain, self._any, '"\\\\\\x7F\\x00-\\x1F', True)))
+    def other_key(self, names: Strings) -> str:
+        body = terminal(names, self.lark, self.char, self.text)
+        return self.lark.terminal(f'"\\"" {body} "\\""') + f" {self._colon}"
+
+    def _scalar(self, value: Any) -> str:
+        return f'"{self.text(value)}"' if isinstance(value, str) else json.dumps(value)
 
 
-class CallSyntax(Syntax):
-    """Gemma 4's: no quotes around keys, a token of its own around strings, no space, no escapes."""
+class Gemma4Syntax(ValueSyntax):
+    """No quotes around names, a token of its own around strings, no space, no escapes."""
 
-    quote = QUOTE
-    space = ""
+    open_object, close_object, open_array, close_array, comma = '"{"', '"}"', '"["', '"]"', '","'
 
-    def char(self, intervals: Sequence[Interval]) -> str:
-        inside = list(complement(complement(intervals)))
-        # A lone "<" cannot grow into the closing quote only where nothing else may follow it.
-        plain = inside if inside == [(60, 60)] else without(inside, [(60, 60)])
-        return self.rules.add(chars(plain))
+    def __init__(self, lark: Lark) -> None:
+        super().__init__(lark)
+        self._quote = lark.marker(QUOTE)
+        # Where the quote is no token, text must not begin to look like one.
+        self._kept_out = () if lark.is_token(QUOTE) else ((60, 60),)
 
-    def text(self) -> str:
-        return self.rules.add(f"{literal(QUOTE)} {self.rules.until(QUOTE)}")
+    def char(self, chars: CharClass) -> str:
+        return chars.without(self._kept_out)
 
-    def constant(self, value: Any) -> str:
-        return literal(written(value))
+    def text(self, text: str) -> str:
+        return text.replace("<", "") if self._kept_out else text.replace(QUOTE, "")
+
+    def string(self, strings: Strings) -> str:
+        body = terminal(strings, self.lark, self.char, self.text)
+        return f"{self._quote} {body} {self._quote}"
+
+    def scalars(self, values: tuple[Any, ...]) -> str:
+        texts = [literal(self.text(v)) for v in values if isinstance(v, str)]
+        others = [literal(json.dumps(v)) for v in values if not isinstance(v, str)]
+        ways = [self.lark.terminal(" | ".join(dict.fromkeys(others)))] if others else []
+        if texts:
+            ways.append(f"{self._quote} {self.lark.terminal(' | '.join(dict.fromkeys(texts)))} {self._quote}")
+        return ways[0] if len(ways) == 1 else f"({' | '.join(ways)})"
 
     def key(self, name: str) -> str:
-        return literal(_key(name))
+        if name and name == name.strip() and not set(name) & set(':{}<|>",[]'):
+            return literal(f"{name}:")
+        return f'{self._quote} {literal(self.text(name))} {self._quote} ":"'
 
-    def other_key(self, names: Sequence[str]) -> str:
-        char = self.rules.add("[^" + _NO_KEY + "]")
-        return self.rules.add(_other([n for n in names if _key(n) == n], char, _NO_KEY, False))
-
-
-_NO_KEY = '\\x00-\\x20:,{}<>|"\\[\\]'
-
-
-def written(value: Any) -> str:
-    """A value as Gemma 4 writes it in a call."""
-    if isinstance(value, str):
-        return QUOTE + value.replace(QUOTE, "") + QUOTE
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{_key(str(k))}:{written(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ",".join(written(v) for v in value) + "]"
-    return json.dumps(value)
-
-
-def _key(name: str) -> str:
-    bare = name and name == name.strip() and not set(name) & set(':{}<|>",[]')
-    return name if bare else written(name)
-
-
-def _other(names: Sequence[str], char: str, ending: str, may_be_empty: bool) -> str:
-    """Text of `char`s that is none of the names; `ending`: what no class of it may hold, as in a class."""
-    tree: dict[str, Any] = {}
-    for name in names:
-        node = tree
-        for c in name:
-            node = node.setdefault(c, {})
-        node[""] = {}
-
-    def below(node: dict[str, Any], empty: bool) -> str:
-        here = [c for c in node if c]
-        excluded = not_chars(here)[2:-1] if here else ""
-        ways = [f"[^{ending}{excluded}] {char}*"]
-        for c in here:
-            ways.append(f"{literal(c)} {below(node[c], '' not in node[c])}")
-        return "(" + " | ".join(ways) + ")" + ("?" if empty else "")
-
-    return below(tree, may_be_empty and "" not in tree)
+    def other_key(self, names: Strings) -> str:
+        body = terminal(names, self.lark, self.char, self.text)
+        return self.lark.terminal(f'/[^\\x00-\\x20:,{{}}<>|"\\[\\]]+/ & {body}') + ' ":"'

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 
 from batch.workers.chat.dialects.stream_parser import StreamParser
 from batch.workers.chat.grammar.constraint import Constraint
-from batch.workers.chat.grammar.matcher import Grammar
+from batch.workers.chat.grammar.matcher import Matcher
 from batch.workers.chat.sampling.sampler import Sampler
 from batch.workers.llama.model import Model
 
@@ -17,23 +18,27 @@ _CLOSING_TEXTS = ('<|"|>', '"', "]", "}", "```", "`", "<tool_call|>", "</tool_ca
 
 
 class ConstrainedDecoding:
-    """Follows one choice. `close` must be called at its end."""
+    """Follows one choice."""
 
     def __init__(
         self,
         model: Model,
         constraint: Constraint | None,
+        matcher: Callable[[], Matcher] | None,
         parser: StreamParser | None,
         *,
         thinking_budget: int,
         end_of_thinking: list[int],
     ) -> None:
-        """`thinking_budget`: most tokens of thinking, below 0 for no limit; `end_of_thinking`: the tokens that end it."""
+        """`matcher` makes what follows the constraint's grammar, and is None where there is no constraint.
+
+        `thinking_budget`: most tokens of thinking, below 0 for no limit; `end_of_thinking`: the tokens that end it."""
         self._model = model
         self._constraint = constraint
+        self._make_matcher = matcher
         self._end_of_thinking = end_of_thinking
         self._parser = parser
-        self._grammar: Grammar | None = None
+        self._matcher: Matcher | None = None
         self._forced: list[int] = []
         """Tokens to write next instead of drawing them."""
         self._is_closing = False
@@ -47,20 +52,20 @@ class ConstrainedDecoding:
         """Apply the constraint from here on; a lazy one waits for its trigger, behind which `written` already stands."""
         constraint = self._constraint
         if constraint is not None and (not constraint.lazy or written is not None):
-            grammar = Grammar(self._model, constraint.grammar, constraint.root)
+            assert self._make_matcher is not None
+            matcher = self._make_matcher()
             for token in self._model.tokenize(written) if written else ():
-                if not grammar.allows(token):
-                    grammar.close()
+                if not matcher.allows(token):
                     return
-                grammar.accept(token)
-            self._grammar, self.is_active = grammar, True
+                matcher.accept(token)
+            self._matcher, self.is_active = matcher, True
         if self.remaining_thinking == 0:
             self.end_thinking()
 
     @property
     def awaits_trigger(self) -> bool:
         """Whether a lazy constraint has not been triggered yet."""
-        return self._grammar is None and self._constraint is not None and self._constraint.lazy
+        return self._matcher is None and self._constraint is not None and self._constraint.lazy
 
     def end_thinking(self) -> None:
         """Write what closes the thinking, if the answer is inside it."""
@@ -73,7 +78,7 @@ class ConstrainedDecoding:
 
         Returns how many tokens that may take, 0 for no limit as only its thinking ends; None where nothing constrains it.
         """
-        if self._grammar is None or self._constraint is None or not self._constraint.closable:
+        if self._matcher is None or self._constraint is None or not self._constraint.closable:
             return None
         if self._parser is not None and self._parser.deliberating:
             self.end_thinking()
@@ -83,27 +88,21 @@ class ConstrainedDecoding:
 
     def draw(self, sampler: Sampler, row: int) -> int | None:
         """The next token, from the logits in `row` of the last decode; None: the grammar allows nothing more."""
-        if self._is_closing and self._grammar and not self._forced:
-            grammar = self._grammar
-            self._forced = next(([token] for token in self._closing_tokens if grammar.allows(token)), [])
+        if self._is_closing and self._matcher and not self._forced:
+            matcher = self._matcher
+            self._forced = next(([token] for token in self._closing_tokens if matcher.allows(token)), [])
         if not self._forced:
-            assert self._grammar is not None
-            return sampler.sample_within(self._grammar, row)
+            assert self._matcher is not None
+            return sampler.sample_within(self._matcher, row)
         token = self._forced.pop(0)
         sampler.accept((token,))
-        if self._grammar is not None and token not in self._model.end_tokens:
-            if self._grammar.allows(token):
-                self._grammar.accept(token)
+        if self._matcher is not None and token not in self._model.end_tokens:
+            if self._matcher.allows(token):
+                self._matcher.accept(token)
             else:
-                self.close()
-        self.is_active = self._grammar is not None or bool(self._forced)
+                self._matcher = None
+        self.is_active = self._matcher is not None or bool(self._forced)
         return token
-
-    def close(self) -> None:
-        """Free the grammar. Harmless when called again."""
-        if self._grammar is not None:
-            self._grammar.close()
-            self._grammar = None
 
     @cached_property
     def _closing_tokens(self) -> list[int]:

@@ -1,4 +1,4 @@
-"""The sampling chain in C, in llama-server's order; a grammar is asked about few tokens, not about all."""
+"""The sampling chain in C, in llama-server's order; a grammar is asked about the token that was drawn first."""
 
 from __future__ import annotations
 
@@ -9,16 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from batch.workers.chat.grammar.matcher import DATA, Grammar
+from batch.workers.chat.grammar.matcher import Mask, Matcher
 from batch.workers.chat.sampling.sampling_params import ResolvedSampling
 from batch.workers.llama.context import Context
 from batch.workers.llama.library import lib
 from batch.workers.llama.model import Model
 
-_FIRST_REACH_NATS = 8.0
-"""How far below the likeliest token the ones lie that a grammar is asked about first."""
-_TAIL_MARGIN_NATS = 7.0
-"""How far below the best allowed token all others must lie for the few to stand for the whole."""
+DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+"""llama_token_data"""
 
 
 class Sampler:
@@ -90,45 +88,31 @@ class Sampler:
         likeliest = [(int(remaining["id"][i]), float(remaining["p"][i])) for i in order if remaining["p"][i] > 0]
         return token, float(candidates.data[candidates.selected].p), likeliest
 
-    def sample_within(self, grammar: Grammar, row: int) -> int | None:
+    def sample_within(self, matcher: Matcher, row: int) -> int | None:
         """The next token that the grammar allows, which it accepts too unless it ends the text; None: there is none."""
         logits = self._context.logits(row)
         # The quick call counts its token at once, which must not be where earlier tokens count and it is refused.
         is_quick = self._is_stateless
         token = self.sample(row) if is_quick else self._apply(self._fill(None, logits))
-        if not grammar.allows(token):
-            redrawn = self._redraw(logits, grammar)
-            if redrawn is None or not grammar.allows(redrawn):
+        if not matcher.allows(token):
+            redrawn = self._redraw(logits, matcher.mask())
+            if redrawn is None:
                 return None
             token = redrawn
         if not is_quick:
             lib.llama_sampler_accept(self._chain, token)
         if token not in self._model.end_tokens:
-            grammar.accept(token)
+            matcher.accept(token)
         return token
 
-    def _redraw(self, logits: np.ndarray[Any, Any], grammar: Grammar) -> int | None:
-        peak = float(logits.max())
-        # Where only the best counts, the others need only be worse.
-        margin = 0.0 if self._is_greedy else _TAIL_MARGIN_NATS
-        reach = _FIRST_REACH_NATS
-        while 0 < len(near := np.flatnonzero(logits > peak - reach)) * 2 < len(logits):
-            near = grammar.possible(near)
-            candidates = self._fill(near, logits)
-            grammar.filter(candidates)
-            best = float(self._table["logit"][: len(near)].max(initial=-math.inf))
-            if not math.isfinite(best):
-                reach *= 2
-            elif (needed := peak - best + margin) > reach:
-                reach = needed
-            else:
-                return self._apply(candidates)
-        left = grammar.possible(np.arange(len(logits)))
-        candidates = self._fill(left, logits)
-        grammar.filter(candidates)
-        if not np.isfinite(self._table["logit"][: len(left)].max(initial=-math.inf)):
+    def _redraw(self, logits: np.ndarray[Any, Any], mask: Mask) -> int | None:
+        """One of the tokens in the mask."""
+        allowed = np.flatnonzero(mask)
+        if not len(allowed):
             return None
-        return self._apply(candidates)
+        if self._is_argmax:
+            return int(allowed[logits[allowed].argmax()])
+        return self._apply(self._fill(allowed, logits))
 
     def _fill(self, ids: np.ndarray[Any, Any] | None, logits: np.ndarray[Any, Any]) -> Any:
         if self._table is None:
