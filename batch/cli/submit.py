@@ -125,11 +125,11 @@ def _draft(path: str, opened: BinaryIO, settings: Settings, spool: Spool) -> Dra
     """The job for an open file, whose bytes are kept in the spool."""
     from batch.folder.ledger_rows import CaptionParameters, TranscriptParameters
     from batch.folder.pipeline import caption_draft, content_parameters, embedding_draft, transcript_draft
-    from batch.media.kind import HEAD, MediaKind, kind_of
+    from batch.media.kind import HEAD_BYTES, MediaKind, kind_of
     from batch.media.text import decode_text
 
     name = safe_line(path)
-    head = opened.read(HEAD)
+    head = opened.read(HEAD_BYTES)
     kind = kind_of(head, path)
     if kind is MediaKind.UNKNOWN:
         raise UnsupportedMedia(f"{name} is no image, sound, video or text that batch can read.")

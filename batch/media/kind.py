@@ -5,7 +5,7 @@ from __future__ import annotations
 from batch.media.formats import FORMATS, KIND_BY_SUFFIX
 from batch.media.formats import MediaKind as MediaKind  # where the other rooms look for it
 
-HEAD = 4096
+HEAD_BYTES = 4096
 """How many first bytes `kind_of` wants to see."""
 
 _IMAGE_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis"})
@@ -16,7 +16,7 @@ _SIGNATURES = tuple((signature, row.kind) for row in FORMATS for signature in ro
 
 
 def kind_of(head: bytes, name: str) -> MediaKind:
-    """What a file is, from its first `HEAD` bytes and its name (any path; only what follows the last dot counts)."""
+    """What a file is, from its first `HEAD_BYTES` bytes and its name (any path; only what follows the last dot counts)."""
     kind_by_name = KIND_BY_SUFFIX.get(name.rpartition(".")[2].lower(), MediaKind.UNKNOWN)
     # Prose may begin with "BM", "ID3" or "MAC ": a text by name and by look is a text.
     if kind_by_name is MediaKind.TEXT and looks_like_text(head):

@@ -22,7 +22,7 @@ from batch.api.json_body import parse_json
 from batch.errors import BatchError, SettingsProblem
 from batch.folder.folder_settings import FolderSettingsReader
 from batch.media.image import image_header, open_image
-from batch.media.kind import HEAD, MediaKind, kind_of
+from batch.media.kind import HEAD_BYTES, MediaKind, kind_of
 from batch.media.sound.audio import Sound
 from batch.media.text import decode_text
 from batch.settings import FolderSettings, Settings
@@ -125,7 +125,7 @@ def test_a_damaged_picture_is_a_picture_or_a_sentence(form: str) -> None:
     @settings(BOUNDED, max_examples=120 * SCALE)
     @given(data=damage(picture(form)))
     def look(data: bytes) -> None:
-        kind_of(data[:HEAD], f"x.{form.lower()}")
+        kind_of(data[:HEAD_BYTES], f"x.{form.lower()}")
         for see in (image_header, open_image):
             try:
                 seen: Any = see(data, 4_000_000, 1 << 20)
@@ -229,7 +229,7 @@ def test_any_bytes_are_a_text_or_a_sentence(data: bytes) -> None:
     name=st.text(max_size=30),
 )
 def test_any_file_has_a_kind(head: bytes, name: str) -> None:
-    assert kind_of(head[:HEAD], name) in MediaKind
+    assert kind_of(head[:HEAD_BYTES], name) in MediaKind
 
 
 # -- documents and settings

@@ -285,6 +285,14 @@ def test_nothing_is_hallucinated(model: str, name: str, request: pytest.FixtureR
     engine: SpeechEngine = request.getfixturevalue(model)
     result = transcribe(engine, work(tmp_path, _noises()[name], language="auto"))
     assert (result.text, result.segments) == ("", [])
+    assert result.language == ("en" if model == "english" else "") and not result.language_probabilities
+
+
+def test_silence_claims_no_language(base: SpeechEngine, tmp_path: Path) -> None:
+    for options in ({"language": "auto"}, {"detect_language": True}, {"language": "auto", "vad": True}):
+        result = transcribe(base, work(tmp_path, silence(40 if "vad" in options else 5), **options))
+        assert (result.language, result.language_name, result.language_probabilities) == ("", "", None), options
+    assert transcribe(base, work(tmp_path, silence(5), language="de")).language == "de", "who names it knows it"
 
 
 # -- long files

@@ -65,7 +65,7 @@ class WhisperServerVerbose(_Body, frozen=True, kw_only=True):
     truncated: str | None = None
 
 
-class Transcription(_Body, frozen=True, kw_only=True):
+class TextTranscription(_Body, frozen=True, kw_only=True):
     """OpenAI's json."""
 
     text: str
@@ -134,7 +134,7 @@ def to_openai(form: str, result: TranscriptionResult, granularities: set[str], *
         case "verbose_json":
             return json_response(_openai_verbose(result, granularities, translate=translate))
     return json_response(
-        Transcription(
+        TextTranscription(
             text=whole_text(result),
             logprobs=all_logprobs(result),
             usage=DurationUsage(seconds=result.duration),

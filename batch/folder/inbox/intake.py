@@ -27,7 +27,7 @@ from batch.folder.pipeline import (
 )
 from batch.folder.safe_open import FileStamp, open_below
 from batch.media.image import image_header
-from batch.media.kind import HEAD, MediaKind, kind_of
+from batch.media.kind import HEAD_BYTES, MediaKind, kind_of
 from batch.media.text import decode_text
 from batch.queue.spool import Spool
 from batch.settings import Settings
@@ -187,7 +187,7 @@ class _SourceFile:
 
     def head(self) -> bytes:
         """The first bytes, as many as are needed to see what the file is."""
-        return self._pread(HEAD, 0)
+        return self._pread(HEAD_BYTES, 0)
 
     def chunks(self) -> Iterator[bytes]:
         """All bytes, a megabyte at a time."""

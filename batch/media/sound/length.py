@@ -5,10 +5,10 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
-USUAL = 8_000
+USUAL_BYTES_PER_S = 8_000
 """Bytes a second of compressed sound, 64 kbit/s: speech comes in less, music and films in more."""
 
-_UNKNOWN = 0x7FFFF000
+_UNKNOWN_SIZE_BYTES = 0x7FFFF000
 """Sizes of a data chunk from which on it may be what a program writes that cannot know the size: 0x7FFFF000 (SoX),
 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF (FFmpeg) and their neighbours."""
 
@@ -16,7 +16,7 @@ _UNKNOWN = 0x7FFFF000
 def wav_seconds(path: Path) -> float | None:
     """Length of a WAV's data by its header; None when it says "unknown" (streamed files) or is not there."""
     rate, size, there = _wav(path)
-    if not rate or size <= 0 or size >= 0xFFFFFF00 or (size >= _UNKNOWN and size > there):
+    if not rate or size <= 0 or size >= 0xFFFFFF00 or (size >= _UNKNOWN_SIZE_BYTES and size > there):
         return None
     return size / rate
 
@@ -31,7 +31,7 @@ def likely_seconds(path: Path) -> float:
         if rate and samples:
             return samples / rate
     rate, _, there = _wav(path)
-    return there / rate if rate else size / USUAL
+    return there / rate if rate else size / USUAL_BYTES_PER_S
 
 
 def _wav(path: Path) -> tuple[int, int, int]:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from batch.media.formats import FORMATS, PICTURE_PLUGINS, SOUND_DEMUXERS, MediaKind
-from batch.media.kind import HEAD, kind_of
+from batch.media.kind import HEAD_BYTES, kind_of
 from batch.media.sound.audio import load
 from batch.media.sound.samples import SAMPLE_RATE
 from sounds import encode, jfk
@@ -71,7 +71,7 @@ def test_every_promised_sound_opens_and_is_recognised_with_and_without_its_name(
     heard = load(path)
     assert abs(len(heard) - len(speech)) < 0.4 * SAMPLE_RATE
     assert np.sqrt(np.mean(heard**2)) == pytest.approx(np.sqrt(np.mean(speech**2)), rel=0.25)
-    head = path.read_bytes()[:HEAD]
+    head = path.read_bytes()[:HEAD_BYTES]
     assert kind_of(head, path.name) in SOUND
     if ending not in ("latm",):
         assert kind_of(head, "noname") in SOUND
