@@ -66,8 +66,10 @@ def test_the_pages_that_the_code_makes_are_as_it_makes_them() -> None:
         assert (ROOT / "docs" / name).read_text("utf-8") == make(), f"docs/{name} is old: run `make docs-pages`"
 
 
-def test_every_decision_is_listed() -> None:
+def test_every_page_and_every_decision_is_listed() -> None:
     index = (ROOT / "docs" / "index.md").read_text("utf-8")
+    pages = {page.name for page in (ROOT / "docs").glob("*.md")} - {"index.md"}
+    assert {page for page in pages if f"({page})" not in index} == set()
     decisions = sorted((ROOT / "docs" / "decisions").glob("*.md"))
     assert len(decisions) >= 8
     assert [page.name for page in decisions if f"decisions/{page.name}" not in index] == []
