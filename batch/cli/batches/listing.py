@@ -13,7 +13,14 @@ from batch.cli.output import moment, print_json, print_line, print_table, short_
 if TYPE_CHECKING:
     from batch.batches.rows import Batch
 
-app = typer.Typer(no_args_is_help=True, help="Batches: many requests in one file, answered behind interactive work.")
+app = typer.Typer(rich_markup_mode=None, help="Batches: many requests in one file, answered behind interactive work.")
+
+
+@app.callback(invoke_without_command=True)
+def list_by_default(context: typer.Context, home: Home = None, as_json: Json = False) -> None:
+    """Batches: many requests in one file, answered behind interactive work; without a command, the newest are listed."""
+    if context.invoked_subcommand is None:
+        list_command(home=home, as_json=as_json)
 
 
 @app.command("list")
@@ -69,15 +76,20 @@ def show_command(id: Annotated[str, typer.Argument(metavar="ID")], home: Home = 
 
 
 @app.command("cancel")
-def cancel_command(ids: Annotated[list[str], typer.Argument(metavar="ID...")], home: Home = None) -> None:
+def cancel_command(
+    ids: Annotated[list[str], typer.Argument(metavar="ID...")], home: Home = None, as_json: Json = False
+) -> None:
     """Cancel batches: what runs is stopped, what was answered stays in their files."""
     from batch.batches.batch_store import BatchStore
 
     with open_store(home) as store:
         batches = BatchStore(store)
-        for id in ids:
-            batch = batches.cancel(id, batches.batch(id).api)
-            print_line(f"{batch.id}  {batch.status}")
+        cancelled = [batches.cancel(id, batches.batch(id).api) for id in ids]
+    if as_json:
+        print_json([summary(batch) for batch in cancelled])
+        return
+    for batch in cancelled:
+        print_line(f"{batch.id}  {batch.status}")
 
 
 def summary(batch: Batch) -> dict[str, Any]:

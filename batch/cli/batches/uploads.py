@@ -11,12 +11,19 @@ from batch.cli.app import Json
 from batch.cli.home import Home, open_store
 from batch.cli.output import print_json, print_line, print_table, short_moment
 
-app = typer.Typer(no_args_is_help=True, help="Files that clients uploaded over the API, and that batches wrote.")
+app = typer.Typer(rich_markup_mode=None, help="Files that clients uploaded over the API, and that batches wrote.")
+
+
+@app.callback(invoke_without_command=True)
+def list_by_default(context: typer.Context, home: Home = None, as_json: Json = False) -> None:
+    """Files that clients uploaded over the API, and that batches wrote; without a command, the newest are listed."""
+    if context.invoked_subcommand is None:
+        list_command(home=home, as_json=as_json)
 
 
 @app.command("list")
 def list_command(
-    purpose: Annotated[str | None, typer.Option("--purpose", help="batch, batch_output, vision, user_data, …")] = None,
+    purpose: Annotated[str | None, typer.Option("--purpose", help="batch, batch_output, vision, user_data and others")] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="How many, newest first.")] = 50,
     home: Home = None,
     as_json: Json = False,
@@ -38,7 +45,7 @@ def list_command(
 @app.command("add")
 def add_command(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...")],
-    purpose: Annotated[str, typer.Option("--purpose", help="batch, vision, user_data, assistants, …")] = "user_data",
+    purpose: Annotated[str, typer.Option("--purpose", help="batch, vision, user_data, assistants and others")] = "user_data",
     home: Home = None,
     as_json: Json = False,
 ) -> None:
@@ -66,11 +73,17 @@ def add_command(
 
 
 @app.command("remove")
-def remove_command(ids: Annotated[list[str], typer.Argument(metavar="ID...")], home: Home = None) -> None:
+def remove_command(
+    ids: Annotated[list[str], typer.Argument(metavar="ID...")], home: Home = None, as_json: Json = False
+) -> None:
     """Delete files; batches that run hold their input themselves."""
     from batch.batches.file_store import FileStore
 
     with open_store(home) as store:
         for id in ids:
             FileStore(store).delete_file(id)
-            print_line(f"{id} is removed.")
+    if as_json:
+        print_json([{"id": id, "deleted": True} for id in ids])
+        return
+    for id in ids:
+        print_line(f"{id} is removed.")
