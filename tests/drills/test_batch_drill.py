@@ -38,6 +38,7 @@ def result_lines(service: RunningService, id: str | None) -> list[dict[str, Any]
         return [json.loads(line) for line in answer.read().splitlines()]
 
 
+@pytest.mark.drill
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", [1, 2])
 def test_whatever_is_killed_every_line_of_a_batch_stands_once_in_output_or_errors(tmp_path: Path, seed: int) -> None:
