@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import re
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -147,6 +148,25 @@ def test_json_object_is_json(client: openai.OpenAI) -> None:
         model="m", messages=HELLO, response_format={"type": "json_object"}, max_tokens=2000, temperature=0
     )
     assert resp.choices[0].finish_reason == "stop" and isinstance(json.loads(resp.choices[0].message.content or ""), dict)
+
+
+@pytest.mark.parametrize(
+    ("fields", "pattern"),
+    [
+        ({"guided_regex": r"[0-9]{3}-[a-c]{1,5}x"}, r"[0-9]{3}-[a-c]{1,5}x"),
+        ({"guided_choice": ["yes", "no, thanks"]}, "yes|no, thanks"),
+        ({"structured_outputs": {"regex": "(ab){2,4}"}}, "(ab){2,4}"),
+        ({"structured_outputs": {"choice": ["left", "right"]}}, "left|right"),
+        ({"guided_grammar": 'root ::= "a" [0-9] "b"'}, "a[0-9]b"),
+    ],
+)
+def test_vllms_guided_fields_bind_the_answer(client: openai.OpenAI, fields: dict[str, Any], pattern: str) -> None:
+    told = [
+        client.chat.completions.create(model="m", messages=HELLO, max_tokens=200, extra_body=fields).choices[0].message.content,
+        client.completions.create(model="m", prompt="Hello", max_tokens=200, extra_body=fields).choices[0].text,
+    ]
+    for text in told:
+        assert re.fullmatch(pattern, text or ""), text
 
 
 def test_several_choices_and_their_log_probabilities(client: openai.OpenAI) -> None:
