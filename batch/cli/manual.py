@@ -109,6 +109,7 @@ def _lower_first(text: str) -> str:
 def _roff(text: str) -> str:
     """Text as man takes it literally."""
     escaped = text.replace("\\", "\\e").replace("-", "\\-")
+    escaped = "".join(char if char < "\x7f" else f"\\[u{ord(char):04X}]" for char in escaped)
     return f"\\&{escaped}" if escaped.startswith((".", "'")) else escaped
 
 

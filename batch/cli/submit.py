@@ -125,20 +125,25 @@ def _draft(path: str, opened: BinaryIO, settings: Settings, spool: Spool) -> Dra
     """The job for an open file, whose bytes are kept in the spool."""
     from batch.folder.ledger_rows import CaptionParameters, TranscriptParameters
     from batch.folder.pipeline import caption_draft, content_parameters, embedding_draft, transcript_draft
+    from batch.folder.source_text import text_of_file
     from batch.media.kind import HEAD_BYTES, MediaKind, kind_of
-    from batch.media.text import decode_text
+
+    def put_in_spool(data: bytes) -> str:
+        return spool.keep(data, durable=True)
 
     name = safe_line(path)
     head = opened.read(HEAD_BYTES)
     kind = kind_of(head, path)
     if kind is MediaKind.UNKNOWN:
         raise UnsupportedMedia(f"{name} is no image, sound, video or text that batch can read.")
-    if kind is MediaKind.TEXT:
+    if kind is MediaKind.DOCUMENT:
+        draft = embedding_draft(_document_text(opened, head, name, settings), put_in_spool, name)
+    elif kind is MediaKind.TEXT:
         limit = settings.limits.text_bytes
         data = head + opened.read(limit + 1)
         if len(data) > limit:
             raise TooLarge(f"{name} is larger than the {limit:,} bytes that a text may have (limits.text_bytes).")
-        draft = embedding_draft(decode_text(data, name), lambda data: spool.keep(data, durable=True), name)
+        draft = embedding_draft(text_of_file(data, path, name)[0], put_in_spool, name)
     else:
         blob, _ = spool.keep_chunks(_chunks(head, opened), durable=True)
         match content_parameters(kind, settings.folder):
@@ -147,6 +152,17 @@ def _draft(path: str, opened: BinaryIO, settings: Settings, spool: Spool) -> Dra
             case TranscriptParameters() as parameters:
                 draft = transcript_draft(blob, parameters, name)
     return replace(draft, origin=Origin.CLI, priority=Priority.BATCH)
+
+
+def _document_text(opened: BinaryIO, head: bytes, name: str, settings: Settings) -> str:
+    from batch.folder.source_text import text_of_document
+
+    if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+        raise UnsupportedMedia(f"{name} is a document, which is read from a file only.")
+    text, _ = text_of_document(opened.fileno(), head, name, settings.limits)
+    if not text.strip():
+        raise UnsupportedMedia(f"{name} holds no text, but pictures: drop it into the inbox, which has its pages read.")
+    return text
 
 
 def _chunks(head: bytes, opened: BinaryIO) -> Iterator[bytes]:

@@ -9,19 +9,25 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import msgspec
 
+from batch.folder.ledger_decoding import (
+    CONTENT_COLUMNS,
+    REDO_RUNNING,
+    first_job,
+    to_content,
+    to_error,
+    to_json,
+    to_redo_request,
+)
 from batch.folder.ledger_rows import (
-    PARAMETER_TYPES,
     AcceptedFile,
     Arrival,
     Content,
     ContentState,
     Delivery,
     DeliveryRules,
-    ErrorRecord,
     FileState,
     RecordedFile,
     RedoRequest,
@@ -29,11 +35,8 @@ from batch.folder.ledger_rows import (
     Work,
 )
 from batch.folder.safe_open import FileStamp
-from batch.media.kind import MediaKind
 from batch.queue.jobs import State
 from batch.queue.store import Store, Transaction
-
-_CONTENT = "c.id, c.sha256, c.size, c.kind, c.parameters, c.state, c.step, c.job, c.jobs, c.models, c.error"
 
 
 class Ledger:
@@ -53,7 +56,7 @@ class Ledger:
         )
         return {
             os.fsdecode(path): RecordedFile(
-                FileStamp(size, mtime, inode, ctime), FileState(state), bool(gone), _redo_request(redo)
+                FileStamp(size, mtime, inode, ctime), FileState(state), bool(gone), to_redo_request(redo)
             )
             for path, size, mtime, inode, ctime, state, gone, redo in rows
         }
@@ -103,8 +106,8 @@ class Ledger:
         return AcceptedFile(arrival.path, state, arrival.is_redo, superseded)
 
     def _accept_work(self, transaction: Transaction, arrival: Arrival, work: Work, now: float) -> FileState:
-        row = transaction.execute(f"select {_CONTENT} from content c where key=?", (work.key,)).fetchone()
-        content = _content(row) if row else None
+        row = transaction.execute(f"select {CONTENT_COLUMNS} from content c where key=?", (work.key,)).fetchone()
+        content = to_content(row) if row else None
         is_working = content is not None and content.state is ContentState.WORKING
         has_results = (
             content is not None and content.state is ContentState.DONE and not arrival.is_redo and self._has_results(content)
@@ -131,26 +134,29 @@ class Ledger:
 
     def _begin_content(self, transaction: Transaction, work: Work, size: int, now: float) -> Content:
         transaction.submit(work.draft)
-        for sha256 in work.kept:
+        held = (work.reading.document,) if work.reading.document else ()
+        for sha256 in (*work.kept, *held):
             transaction.execute("insert or ignore into blob values (?,?,'result')", (work.draft.id, sha256))
         row = transaction.execute(
-            "insert into content as c (key, sha256, size, kind, parameters, state, step, job, jobs, created_at) "
-            "values (?,?,?,?,?,'working',?,?,?,?) on conflict (key) do update set state='working', step=excluded.step, "
-            "job=excluded.job, jobs=excluded.jobs, models='{}', error=null, created_at=excluded.created_at, "
-            f"finished_at=null returning {_CONTENT.replace('c.', '')}",
+            "insert into content as c (key, sha256, size, kind, parameters, state, step, job, jobs, reading, created_at) "
+            "values (?,?,?,?,?,'working',?,?,?,?,?) on conflict (key) do update set state='working', step=excluded.step, "
+            "job=excluded.job, jobs=excluded.jobs, models='{}', error=null, reading=excluded.reading, "
+            "created_at=excluded.created_at, "
+            f"finished_at=null returning {CONTENT_COLUMNS.replace('c.', '')}",
             (
                 work.key,
                 work.sha256,
                 size,
                 work.kind,
-                _json(work.parameters),
+                to_json(work.parameters),
                 work.step,
                 work.draft.id,
-                _json({work.step: work.draft.id}),
+                to_json({work.step: work.draft.id}),
+                to_json(work.reading),
                 now,
             ),
         ).fetchone()
-        return _content(row)
+        return to_content(row)
 
     def _has_results(self, content: Content) -> bool:
         """Whether the jobs' rows are still there: retention may have taken them."""
@@ -176,10 +182,10 @@ class Ledger:
                 stamp.ctime_ns,
                 state,
                 content,
-                None if arrival.error is None else _json(arrival.error),
-                _json(arrival.rules),
+                None if arrival.error is None else to_json(arrival.error),
+                to_json(arrival.rules),
                 now,
-                _REDO_RUNNING if arrival.is_redo else None,
+                REDO_RUNNING if arrival.is_redo else None,
             ),
         ).fetchone()
         return int(row[0])
@@ -191,7 +197,7 @@ class Ledger:
             for path in paths:
                 cursor = transaction.execute(
                     "update file set redo=? where path=? and gone=0 and state in ('done', 'linked', 'failed')",
-                    (_json(request), os.fsencode(path)),
+                    (to_json(request), os.fsencode(path)),
                 )
                 if cursor.rowcount:
                     marked.append(path)
@@ -207,15 +213,15 @@ class Ledger:
 
     def content_of_job(self, job: str) -> Content | None:
         """The content whose latest step this job is."""
-        rows = self.store.read(f"select {_CONTENT} from content c where job=?", (job,))
-        return _content(rows[0]) if rows else None
+        rows = self.store.read(f"select {CONTENT_COLUMNS} from content c where job=?", (job,))
+        return to_content(rows[0]) if rows else None
 
     def unfinished_contents(self, after: int = 0, limit: int = 200) -> list[Content]:
         """Contents that are not done, by id."""
         rows = self.store.read(
-            f"select {_CONTENT} from content c where state <> 'done' and id > ? order by id limit ?", (after, limit)
+            f"select {CONTENT_COLUMNS} from content c where state <> 'done' and id > ? order by id limit ?", (after, limit)
         )
-        return [_content(row) for row in rows]
+        return [to_content(row) for row in rows]
 
     def record_steps(self, outcomes: Sequence[StepOutcome]) -> int:
         """Write down what ended jobs mean, with the next steps' jobs; returns how many files have their outcome now."""
@@ -226,10 +232,10 @@ class Ledger:
         return ready
 
     def _record_step(self, transaction: Transaction, outcome: StepOutcome) -> int:
-        row = transaction.execute(f"select {_CONTENT} from content c where id=?", (outcome.content,)).fetchone()
+        row = transaction.execute(f"select {CONTENT_COLUMNS} from content c where id=?", (outcome.content,)).fetchone()
         if row is None:
             return 0
-        content = _content(row)
+        content = to_content(row)
         if content.job != outcome.job or content.state in (ContentState.DONE, ContentState.DROPPED):
             return 0
         models = {**content.models, **({content.step: outcome.model} if outcome.model else {})}
@@ -238,7 +244,7 @@ class Ledger:
             jobs = {**content.jobs, outcome.next_step: outcome.draft.id}
             transaction.execute(
                 "update content set state='working', step=?, job=?, jobs=?, models=?, error=null where id=?",
-                (outcome.next_step, outcome.draft.id, _json(jobs), _json(models), content.id),
+                (outcome.next_step, outcome.draft.id, to_json(jobs), to_json(models), content.id),
             )
             return 0
         if content.state is ContentState.FAILED and outcome.error is not None:
@@ -246,8 +252,11 @@ class Ledger:
         state = ContentState.DONE if outcome.error is None else ContentState.FAILED
         transaction.execute(
             "update content set state=?, models=?, error=?, finished_at=? where id=?",
-            (state, _json(models), None if outcome.error is None else _json(outcome.error), time.time(), content.id),
+            (state, to_json(models), None if outcome.error is None else to_json(outcome.error), time.time(), content.id),
         )
+        if state is ContentState.DONE and content.reading.document:
+            # No page of it is drawn any more. A failed one keeps it, as its job may be retried.
+            transaction.execute("delete from blob where sha256=? and job=?", (content.reading.document, first_job(content)))
         # A retried job that did well after all mends the files that had failed with it.
         return transaction.execute(
             "update file set state='writing' where content=? and state in ('waiting', 'failed')", (content.id,)
@@ -260,7 +269,7 @@ class Ledger:
         rows = self.store.read(
             "select f.id, f.path, f.size, f.mtime_ns, f.inode, f.ctime_ns, f.rules, f.error, f.accepted_at, c.owner, "
             "f.redo, "
-            f"{_CONTENT} from file f left join content c on c.id = f.content "
+            f"{CONTENT_COLUMNS} from file f left join content c on c.id = f.content "
             "where f.state='writing' and f.id > ? order by f.id limit ?",
             (after, limit),
         )
@@ -270,11 +279,11 @@ class Ledger:
                 path=os.fsdecode(row[1]),
                 stamp=FileStamp(*row[2:6]),
                 rules=msgspec.json.decode(row[6], type=DeliveryRules),
-                error=_load_error(row[7]),
-                content=None if row[11] is None else _content(row[11:]),
+                error=to_error(row[7]),
+                content=None if row[11] is None else to_content(row[11:]),
                 linked=row[9] is not None and row[9] != row[0],
                 accepted_at=row[8],
-                is_redo=row[10] == _REDO_RUNNING,
+                is_redo=row[10] == REDO_RUNNING,
             )
             for row in rows
         ]
@@ -304,36 +313,3 @@ class Ledger:
         with self.store.transaction() as transaction:
             for file in files:
                 transaction.execute("update file set state='writing' where id=? and state in ('done', 'linked')", (file,))
-
-
-_REDO_RUNNING = "running"
-"""What stands in `redo` between the request, which is JSON, and the delivery."""
-
-
-def _redo_request(text: str | None) -> RedoRequest | None:
-    return None if text is None or text == _REDO_RUNNING else msgspec.json.decode(text, type=RedoRequest)
-
-
-def _content(row: Sequence[Any]) -> Content:
-    id, sha256, size, kind, parameters, state, step, job, jobs, models, error = row
-    return Content(
-        id=id,
-        sha256=sha256,
-        size=size,
-        kind=MediaKind(kind),
-        parameters=msgspec.json.decode(parameters, type=PARAMETER_TYPES[MediaKind(kind)]),
-        state=ContentState(state),
-        step=step,
-        job=job,
-        jobs=msgspec.json.decode(jobs, type=dict[str, str]),
-        models=msgspec.json.decode(models, type=dict[str, str]),
-        error=_load_error(error),
-    )
-
-
-def _json(value: object) -> str:
-    return msgspec.json.encode(value).decode()
-
-
-def _load_error(text: str | None) -> ErrorRecord | None:
-    return None if text is None else msgspec.json.decode(text, type=ErrorRecord)

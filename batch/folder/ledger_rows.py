@@ -63,14 +63,31 @@ class TextParameters(msgspec.Struct, frozen=True):
     """A text's vectors depend on its bytes alone."""
 
 
-ContentParameters = CaptionParameters | TranscriptParameters | TextParameters
+class PageParameters(msgspec.Struct, frozen=True):
+    """What the text of a document's pages depends on besides its bytes, where they are pictures."""
 
-PARAMETER_TYPES: dict[MediaKind, type[ContentParameters]] = {
-    MediaKind.IMAGE: CaptionParameters,
-    MediaKind.AUDIO: TranscriptParameters,
-    MediaKind.VIDEO: TranscriptParameters,
-    MediaKind.TEXT: TextParameters,
-}
+    page_prompt: str
+    max_tokens: int
+    temperature: float
+    embed: bool
+
+
+ContentParameters = CaptionParameters | TranscriptParameters | TextParameters | PageParameters
+
+
+class SourceReading(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """How a text was got out of its file."""
+
+    encoding: str | None = None
+    is_encoding_guessed: bool = False
+    format: str | None = None
+    """pdf, docx or html, where the text is not the file's own."""
+    pages: int | None = None
+    page_starts: list[int] | None = None
+    """Where each page's text begins, in characters; known at once where the document holds its text."""
+    document: str | None = None
+    """The file's sha256 in the spool, while pages of it are still to be drawn."""
+    note: str | None = None
 
 
 class DeliveryRules(msgspec.Struct, frozen=True):
@@ -95,6 +112,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     """The first step's job; not submitted when the content is in the ledger already."""
     kept: tuple[str, ...] = ()
     """Spool files among the draft's blobs that are needed again when the results are written."""
+    reading: SourceReading = SourceReading()
 
 
 class RedoRequest(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -146,6 +164,7 @@ class Content(msgspec.Struct, frozen=True, kw_only=True):
     models: dict[str, str]
     """Model names by step."""
     error: ErrorRecord | None
+    reading: SourceReading = SourceReading()
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from batch.errors import BatchError
+from batch.folder.daemon_thread import DaemonThread
 from batch.folder.ledger import Ledger
-from batch.folder.ledger_rows import Content, ContentState, StepOutcome, TextParameters
-from batch.folder.pipeline import EMBEDDING, embedding_draft, result_of, text_of
+from batch.folder.ledger_rows import Content, ContentState, PageParameters, StepOutcome, TextParameters
+from batch.folder.pipeline import (
+    EMBEDDING,
+    PAGE_GAP,
+    embedding_draft,
+    page_draft,
+    page_of,
+    page_step,
+    page_text,
+    result_of,
+    text_of,
+)
+from batch.media.document_process import pdf_page_picture
 from batch.payloads.embedding import EmbeddingPayload
 from batch.queue.jobs import Job, Kind, State, UnreadableJob
 from batch.queue.spool import Spool
@@ -17,11 +29,22 @@ from batch.queue.spool import Spool
 class NextSteps:
     """Blocking: call from one thread at a time."""
 
-    def __init__(self, ledger: Ledger, spool: Spool, loaded_model: Callable[[Kind], str]) -> None:
-        """`loaded_model` names the model that a worker has loaded, or "" while that is not known."""
+    def __init__(
+        self,
+        ledger: Ledger,
+        spool: Spool,
+        loaded_model: Callable[[Kind], str],
+        report_ready: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`loaded_model` names the model that a worker has loaded, or "" while that is not known. `report_ready` is called,
+        from another thread, when a file has its outcome without `follow_jobs` having returned it."""
+        self._report_ready = report_ready
         self._ledger = ledger
         self._spool = spool
         self._loaded_model = loaded_model
+        # A page takes a program of its own and may take seconds, for which no other file's result must wait.
+        self._page_thread = DaemonThread("pages")
+        self._pages_under_way: set[int] = set()
 
     def follow_jobs(self, jobs: Iterable[str]) -> int:
         """Act on ended jobs, by id; others than the inbox's are passed over. Returns how many files have their outcome."""
@@ -50,6 +73,10 @@ class NextSteps:
             gone = BatchError("The file's job was removed before it ended: drop the file again.")
             return StepOutcome(content=content.id, job=content.job, error=gone.record())
         if job.state is State.DONE:
+            page = page_of(content.step)
+            if page is not None and page + 1 < (content.reading.pages or 0):
+                self._begin_page(content, job, page + 1)
+                return None
             return self._after_step(content, job)
         if job.state in (State.FAILED, State.CANCELLED) and content.state is ContentState.WORKING:
             cancelled = BatchError(f"The job was cancelled; `batch retry {job.id}` runs it again.")
@@ -61,13 +88,68 @@ class NextSteps:
         if content.step == EMBEDDING:
             return StepOutcome(content=content.id, job=job.id, model=model)
         try:
-            text = text_of(result_of(job))
+            page = page_of(content.step)
+            text = self._pages_text(content) if page is not None else text_of(result_of(job))
         except BatchError as error:
             return StepOutcome(content=content.id, job=job.id, model=model, error=error.record())
-        if not text or isinstance(content.parameters, TextParameters) or not content.parameters.embed:
+        if not text.strip() or isinstance(content.parameters, TextParameters) or not content.parameters.embed:
             return StepOutcome(content=content.id, job=job.id, model=model)
         draft = embedding_draft(text, lambda data: self._spool.keep(data, durable=True), job.source or "", job.id)
         return StepOutcome(content=content.id, job=job.id, model=model, next_step=EMBEDDING, draft=draft)
+
+    def close(self, timeout_s: float) -> bool:
+        """Wait for the page that is being drawn; whether it ended within `timeout_s` seconds."""
+        return self._page_thread.close(timeout_s)
+
+    def _begin_page(self, content: Content, job: Job, page: int) -> None:
+        """Have the next page drawn and its job submitted, unless that is under way."""
+        if content.state is not ContentState.DROPPED and content.id not in self._pages_under_way:
+            self._pages_under_way.add(content.id)
+            self._page_thread.run(lambda: self._submit_page(content, job, page))
+
+    def _submit_page(self, content: Content, job: Job, page: int) -> None:
+        model = self._loaded_model(job.kind)
+        try:
+            outcome = self._next_page(content, job, page, model)
+        except BatchError as error:
+            outcome = StepOutcome(content=content.id, job=job.id, model=model, error=error.record())
+        try:
+            if self._ledger.record_steps([outcome]):
+                self._report_ready()
+        finally:
+            self._pages_under_way.discard(content.id)
+
+    def _next_page(self, content: Content, job: Job, page: int, model: str) -> StepOutcome:
+        name, parameters = job.source or "", content.parameters
+        if content.reading.document is None or not isinstance(parameters, PageParameters):
+            raise BatchError(f"{name} is no longer kept: drop the file again.")
+        try:
+            with self._spool.path(content.reading.document).open("rb") as document:
+                picture = pdf_page_picture(document.fileno(), name, page)
+        except FileNotFoundError:
+            raise BatchError(f"{name} is no longer kept: drop the file again.") from None
+        draft = page_draft(self._spool.keep(picture, durable=True), parameters, name, job.id)
+        return StepOutcome(content=content.id, job=job.id, model=model, next_step=page_step(page), draft=draft)
+
+    def _pages_text(self, content: Content) -> str:
+        return pages_text({step: self._ledger.store.job(id) for step, id in content.jobs.items()})
+
+
+def pages_text(jobs: Mapping[str, Job | None]) -> str:
+    """The text of a document from the jobs of its pages, by step; raises BatchError where one is no longer kept."""
+    return PAGE_GAP.join(pages_of(jobs))
+
+
+def pages_of(jobs: Mapping[str, Job | None]) -> list[str]:
+    """What each page of a document says, from the jobs of its pages."""
+    pages = []
+    for step, job in jobs.items():
+        if page_of(step) is None:
+            continue
+        if job is None:
+            raise BatchError("A page of the document is no longer kept: drop the file again.")
+        pages.append(page_text(result_of(job)))
+    return pages
 
 
 def text_in(job: Job, spool: Spool) -> str:

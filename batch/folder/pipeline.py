@@ -1,6 +1,7 @@
 """The steps a file goes through: what is asked about it first, and what each result leads to.
 
-image: caption, then embedding; sound of audio and video: transcript, then embedding; text: embedding in windows.
+image: caption, then embedding; sound of audio and video: transcript, then embedding; text: embedding in windows; a document
+of pictures: its pages one by one, then embedding.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from batch.errors import BatchError
 from batch.folder.ledger_rows import (
     CaptionParameters,
     ContentParameters,
+    PageParameters,
     TextParameters,
     TranscriptParameters,
 )
@@ -27,6 +29,9 @@ from batch.queue.jobs import Draft, Job, Kind, Origin, Priority
 from batch.settings import FolderSettings, Settings
 
 CAPTION, TRANSCRIPT, EMBEDDING = "caption", "transcript", "embedding"
+_PAGE = "page "
+PAGE_GAP = "\n\n"
+"""Between the texts of two pages."""
 _INLINE_CHARS = 2048
 """Longest text that stands in the job's row; longer ones go to the spool."""
 
@@ -51,7 +56,7 @@ def content_parameters(kind: MediaKind, settings: FolderSettings) -> ContentPara
             )
         case MediaKind.AUDIO | MediaKind.VIDEO:
             return TranscriptParameters(language=settings.language, translate=settings.translate, embed=settings.embed)
-        case MediaKind.TEXT | MediaKind.UNKNOWN:
+        case MediaKind.TEXT | MediaKind.DOCUMENT | MediaKind.UNKNOWN:
             return TextParameters()
 
 
@@ -70,6 +75,34 @@ def caption_draft(blob: str, parameters: CaptionParameters, source: str) -> Draf
         enable_thinking=parameters.thinking,
     )
     return _draft(payload, (blob,), source)
+
+
+def page_draft(blob: str, parameters: PageParameters, source: str, parent: str | None = None) -> Draft:
+    """The job that writes down a page, whose picture lies in the spool."""
+    payload = ChatPayload(
+        messages=[Message(role="user", content=[ImagePart(blob=blob), TextPart(text=parameters.page_prompt)])],
+        generation=GenerationParams(max_tokens=parameters.max_tokens, temperature=parameters.temperature),
+        enable_thinking=False,
+    )
+    return _draft(payload, (blob,), source, parent)
+
+
+def page_step(number: int) -> str:
+    """The step for a page, counted from 0; people count from 1."""
+    return f"{_PAGE}{number + 1}"
+
+
+def page_of(step: str) -> int | None:
+    """The page of a step, counted from 0; None for steps of another kind."""
+    return int(step.removeprefix(_PAGE)) - 1 if step.startswith(_PAGE) else None
+
+
+def page_text(result: Result) -> str:
+    """What a page says; a page without any text is none's fault."""
+    try:
+        return text_of(result)
+    except NoCaption:
+        return ""
 
 
 def transcript_draft(blob: str, parameters: TranscriptParameters, source: str) -> Draft:

@@ -76,7 +76,9 @@ class FolderService:
             is_going=self.is_going,
         )
         self.watcher = InboxWatcher(self._inbox.root, lambda: self._wake_from_thread(self._inbox_wake), settings.folder.scan)
-        self._next_steps = NextSteps(self._ledger, hub.spool, self._loaded_model)
+        self._next_steps = NextSteps(
+            self._ledger, hub.spool, self._loaded_model, lambda: self._wake_from_thread(self._outbox_wake)
+        )
         hub.listen(self._job_ended)
         self._tasks = [
             asyncio.create_task(self._steadily(self._take_in), name="inbox"),
@@ -104,6 +106,7 @@ class FolderService:
     def _close_threads(self, timeout_s: float) -> None:
         self.watcher.stop()
         self._inbox.close(timeout_s)
+        self._next_steps.close(timeout_s)
         self._inbox_thread.close(timeout_s)
         self._outbox_thread.close(timeout_s)
 

@@ -20,6 +20,8 @@ class MediaKind(StrEnum):
     """Gets a transcript of its sound."""
     TEXT = "text"
     """Gets vectors."""
+    DOCUMENT = "document"
+    """Is read as text, or page by page as pictures; its results are a text's."""
     UNKNOWN = "unknown"
 
 
@@ -46,7 +48,7 @@ def _row(kind: MediaKind, name: str, suffixes: str, reader: str, *signatures: Si
     return FileFormat(name, kind, tuple(suffixes.split()), reader, signatures)
 
 
-_I, _A, _V, _T = MediaKind.IMAGE, MediaKind.AUDIO, MediaKind.VIDEO, MediaKind.TEXT
+_I, _A, _V, _T, _D = MediaKind.IMAGE, MediaKind.AUDIO, MediaKind.VIDEO, MediaKind.TEXT, MediaKind.DOCUMENT
 
 # Playlists (hls, concat, dash, sdp) are left out: they make FFmpeg open other files and addresses that a client names.
 # Among Pillow's other readers are some that start programs (EPS) or are hardly ever looked at.
@@ -110,6 +112,8 @@ FORMATS: tuple[FileFormat, ...] = (
     _row(_T, "JSON", "json", ""),
     _row(_T, "subtitles", "srt vtt", ""),
     _row(_T, "logs", "log", ""),
+    _row(_D, "PDF", "pdf", ""),
+    _row(_D, "Word", "docx", ""),
 )
 
 KIND_BY_SUFFIX = {suffix: row.kind for row in FORMATS for suffix in row.suffixes}

@@ -10,6 +10,8 @@ HEAD_BYTES = 4096
 
 _IMAGE_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis"})
 _AUDIO_BRANDS = frozenset({b"M4A ", b"M4B ", b"M4P ", b"F4A ", b"F4B "})
+_ZIP = b"PK\x03\x04"
+_ZIP = b"PK\x03\x04"
 _CONTROLS = frozenset(range(32)) - frozenset(b"\t\n\r\f\x1b")
 _BMP_HEADERS = frozenset(size.to_bytes(4, "little") for size in (12, 16, 40, 52, 56, 64, 108, 124))
 _SIGNATURES = tuple((signature, row.kind) for row in FORMATS for signature in row.signatures)
@@ -24,17 +26,30 @@ def kind_of(head: bytes, name: str) -> MediaKind:
     kind = _kind_by_content(head, kind_by_name)
     if kind is not MediaKind.UNKNOWN:
         return kind
+    if is_pdf(head) or (kind_by_name is MediaKind.DOCUMENT and head.startswith(_ZIP)):
+        return MediaKind.DOCUMENT
+    if kind_by_name is MediaKind.DOCUMENT:  # a name alone makes no document
+        return MediaKind.UNKNOWN
     if head and "." not in name.rpartition("/")[2].lstrip(".") and looks_like_text(head):
         return MediaKind.TEXT  # README, notes: who gives a file no ending mostly writes text
     # A name alone makes no text: what holds control characters is something else under a wrong name.
     return MediaKind.UNKNOWN if kind_by_name is MediaKind.TEXT else kind_by_name
 
 
+def is_pdf(head: bytes) -> bool:
+    """Whether a file's first bytes are a PDF's; its mark may stand behind some other bytes."""
+    return b"%PDF-" in head[:1024]
+
+
 def looks_like_text(head: bytes) -> bool:
-    """Whether bytes can be the start of a text: UTF-16 and UTF-32 by their marks, else without control characters."""
+    """Whether bytes can be the start of a text: by the marks or the look of UTF-16 and UTF-32, else without controls."""
     if head.startswith((b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")):
         return True
-    return not _CONTROLS.intersection(head)
+    if not _CONTROLS.intersection(head):
+        return True
+    from batch.media.text import may_be_wide_text  # here, as its tables are large and few files need them
+
+    return may_be_wide_text(head)
 
 
 def _kind_by_content(head: bytes, kind_by_name: MediaKind) -> MediaKind:

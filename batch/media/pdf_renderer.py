@@ -4,7 +4,8 @@ A document chooses what its rendering costs, and PDFium is native code: so it ru
 deadline, with bounds on its memory and processor time, and takes nothing else down when it crashes.
 
 Standard input holds the document; standard output gets frames of a length (4 bytes, big-endian) and as many bytes: a
-PNG or UTF-8 text a page. A problem is one sentence on standard error and exit status 1; TOO_MANY_PAGES_STATUS when the
+PNG or UTF-8 text a page. Arguments: pictures or texts, the most pages, and a page's number where only its picture is
+wanted. A problem is one sentence on standard error and exit status 1; TOO_MANY_PAGES_STATUS when the
 document has more pages than asked for.
 """
 
@@ -28,9 +29,9 @@ MEMORY_LIMIT_BYTES = 4 << 30
 MAX_PAGE_CHARS = 1 << 20
 
 
-def pictures(document: pypdfium2.PdfDocument) -> Iterator[bytes]:
-    """Each page as a PNG whose longer side has LONGEST_SIDE_PX pixels."""
-    for page in document:
+def pictures(document: pypdfium2.PdfDocument, only: int | None = None) -> Iterator[bytes]:
+    """Each page, or `only` one counted from 0, as a PNG whose longer side has LONGEST_SIDE_PX pixels."""
+    for page in document if only is None else [document[only]]:
         width, height = page.get_size()
         longest = max(width, height, 1.0)
         image = page.render(scale=LONGEST_SIDE_PX / longest).to_pil()
@@ -48,8 +49,8 @@ def texts(document: pypdfium2.PdfDocument) -> Iterator[bytes]:
         page.close()
 
 
-def main(mode: str, max_pages: int) -> int:
-    """Write every page of the document on standard input; the exit status."""
+def main(mode: str, max_pages: int, only: int | None = None) -> int:
+    """Write every page of the document on standard input, or a picture of `only` one; the exit status."""
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_LIMIT_S, CPU_LIMIT_S))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -59,18 +60,18 @@ def main(mode: str, max_pages: int) -> int:
         locked = error.err_code == pdfium_c.FPDF_ERR_PASSWORD
         print("it is locked with a password" if locked else "it is no PDF that can be read", file=sys.stderr)
         return 1
-    if len(document) > max_pages:
+    if only is None and len(document) > max_pages:
         print(f"it has {len(document)} pages", file=sys.stderr)
         return TOO_MANY_PAGES_STATUS
     try:
-        for frame in pictures(document) if mode == "pictures" else texts(document):
+        for frame in pictures(document, only) if mode == "pictures" else texts(document):
             sys.stdout.buffer.write(struct.pack(">I", len(frame)) + frame)
         sys.stdout.buffer.flush()
-    except (pypdfium2.PdfiumError, MemoryError, OSError, ValueError):
+    except (pypdfium2.PdfiumError, MemoryError, OSError, ValueError, IndexError):
         print("one of its pages cannot be drawn", file=sys.stderr)
         return 1
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], int(sys.argv[2])))
+    sys.exit(main(sys.argv[1], *map(int, sys.argv[2:4])))

@@ -119,6 +119,8 @@ class FolderSettings(Section):
     """Longest caption, in tokens."""
     caption_temperature: float = Field(0.2, ge=0, le=5)
     """Low, so that the same picture gets about the same words again; a model's own default suits chats."""
+    page_prompt: Text = "Write down all text on this page as it stands there. Describe pictures and tables in words."
+    """What the model is asked about each page of a PDF whose pages are pictures."""
     caption_thinking: bool = False
     """Whether a thinking model thinks before it captions."""
     language: str = Field("auto", max_length=64)
@@ -181,6 +183,10 @@ class LimitSettings(Section):
     """Largest text file taken from the inbox, and the most text of a chat or completion request besides its pictures."""
     hosts: tuple[HostPattern, ...] = ()
     """Names besides localhost by which this machine may be asked, as "host.docker.internal"; a star stands for any part."""
+    document_bytes: int = Field(256 << 20, ge=1, le=MAX_FILE_BYTES)
+    """Largest PDF or Word document taken from the inbox."""
+    document_pages: int = Field(500, ge=1, le=100_000)
+    """Most pages of a PDF taken from the inbox."""
     origins: tuple[OriginPattern, ...] = ()
     """Web pages besides this machine's own that may call the ports, as "https://example.org"; a star stands for any part,
     as in "vscode-webview://*"."""

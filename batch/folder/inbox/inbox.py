@@ -16,9 +16,10 @@ from batch.errors import BadRequest, DiskFull
 from batch.folder.file_names import SETTINGS_FILE, one_line
 from batch.folder.folder_settings import FolderSettingsReader
 from batch.folder.inbox.entry import inspect
-from batch.folder.inbox.intake import Intake, NotSettled, StillChanging
+from batch.folder.inbox.intake import Intake
 from batch.folder.inbox.large_copies import LARGE_BYTES, LargeCopies
 from batch.folder.inbox.settling import Settling
+from batch.folder.inbox.source_file import NotSettled, StillChanging, TakesLong
 from batch.folder.inbox.walk import InboxWalk
 from batch.folder.ledger import Ledger
 from batch.folder.ledger_rows import Arrival, FileState, RedoRequest
@@ -230,6 +231,10 @@ class Inbox:
                 continue
             try:
                 arrival = self._intake.take(candidate, settings)
+            except TakesLong:
+                self._settling.remove(path)
+                self._copies.start(candidate, settings)
+                continue
             except StillChanging as error:
                 self._settling.remove(path)
                 self._settling.watch_longer(candidate, is_unsure=isinstance(error, NotSettled))

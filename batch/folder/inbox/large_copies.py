@@ -1,4 +1,5 @@
-"""Copies of large files into the spool, beside the intake: a note that is dropped behind a film does not wait for it."""
+"""Copies of large files into the spool, and reading of documents, beside the intake: a note that is dropped behind a film does
+not wait for it."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ from typing import NamedTuple
 from batch.errors import DiskFull
 from batch.folder.daemon_thread import DaemonThread
 from batch.folder.folder_settings import EffectiveSettings
-from batch.folder.inbox.intake import Candidate, Intake, StillChanging
+from batch.folder.inbox.intake import Intake
+from batch.folder.inbox.source_file import Candidate, StillChanging
 from batch.folder.ledger_rows import Arrival
 
 LARGE_BYTES = 8 << 20
@@ -47,7 +49,7 @@ class LargeCopies:
 
     def _copy(self, candidate: Candidate, settings: EffectiveSettings) -> None:
         try:
-            self._finished.append(FinishedCopy(candidate, self._intake.take(candidate, settings), None))
+            self._finished.append(FinishedCopy(candidate, self._intake.take(candidate, settings, may_take_long=True), None))
         except (StillChanging, DiskFull) as problem:
             self._finished.append(FinishedCopy(candidate, None, problem))
         finally:

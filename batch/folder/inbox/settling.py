@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from batch.folder.inbox.entry import InboxEntry, inspect
-from batch.folder.inbox.intake import Candidate
+from batch.folder.inbox.source_file import Candidate
 from batch.settings import FolderSettings
 
 MAX_SETTLING = 50_000

@@ -17,9 +17,9 @@ from msgspec import UNSET, UnsetType
 
 from batch.errors import BatchError
 from batch.folder.file_names import readable
-from batch.folder.ledger_rows import Content, ContentParameters, Delivery, ErrorRecord
-from batch.folder.next_step import text_in
-from batch.folder.pipeline import EMBEDDING, result_of, text_of
+from batch.folder.ledger_rows import Content, ContentParameters, Delivery, ErrorRecord, SourceReading
+from batch.folder.next_step import pages_of, pages_text, text_in
+from batch.folder.pipeline import EMBEDDING, PAGE_GAP, result_of, text_of
 from batch.payloads.chat import ChatResult, Timings
 from batch.payloads.embedding import EmbeddingResult
 from batch.payloads.speech import TranscriptionResult
@@ -88,6 +88,10 @@ class ResultDocument(msgspec.Struct, frozen=True, kw_only=True):
     parameters: ContentParameters
     timings: dict[str, StepTiming]
     text: str
+    encoding: str | UnsetType = UNSET
+    encoding_guessed: bool | UnsetType = UNSET
+    format: str | UnsetType = UNSET
+    pages: list[WindowEntry] | UnsetType = UNSET
     language: str | None = None
     duration: float | None = None
     segments: list[SegmentEntry] | None = None
@@ -119,19 +123,26 @@ def result_document(
     """
     main_step, main = next(iter(jobs.items()))
     main_result = result_of(main)
-    text, language, duration, segments = text_of(main_result), None, None, None
+    reading = content.reading
+    language, duration, segments = None, None, None
     reasoning: str | UnsetType = UNSET
     note: str | None = None
     match main_result:
+        case ChatResult() if reading.pages:
+            text = pages_text(jobs)
         case ChatResult():
+            text = text_of(main_result)
             message = main_result.choices[0].message
             reasoning = (message and message.reasoning_content) or UNSET
             note = main_result.note
         case TranscriptionResult():
+            text = text_of(main_result)
             language, duration, note = main_result.language, main_result.duration, main_result.truncated
             segments = _segments(main_result)
         case EmbeddingResult():
             text = text_in(main, spool)
+            note = reading.note
+    pages = _pages(reading, jobs, text)
     embedding, rows = _embedding(jobs.get(EMBEDDING), content, text, spool)
     source, source_bytes = _source(delivery)
     document = ResultDocument(
@@ -149,6 +160,10 @@ def result_document(
         parameters=content.parameters,
         timings={step: _timing(job) for step, job in jobs.items()},
         text=text,
+        encoding=reading.encoding or UNSET,
+        encoding_guessed=reading.is_encoding_guessed if reading.encoding else UNSET,
+        format=reading.format or UNSET,
+        pages=pages if pages is not None else UNSET,
         language=language,
         duration=duration,
         segments=segments,
@@ -213,6 +228,21 @@ def _source(delivery: Delivery) -> tuple[str, str | UnsetType]:
         return name, UNSET
     # Not valid UTF-8: only the bytes name the file.
     return name, base64.b64encode(os.fsencode(delivery.path)).decode()
+
+
+def _pages(reading: SourceReading, jobs: Mapping[str, Job], text: str) -> list[WindowEntry] | None:
+    """Which characters of the text each page of a document holds; None for what has no pages."""
+    if reading.page_starts is not None:
+        starts = reading.page_starts
+        ends = [start - len(PAGE_GAP) for start in starts[1:]]
+        return [WindowEntry(start, end) for start, end in zip(starts, [*ends, len(text)], strict=True)]
+    if not reading.pages:
+        return None
+    entries, at = [], 0
+    for page in pages_of(jobs):
+        entries.append(WindowEntry(at, at + len(page)))
+        at += len(page) + len(PAGE_GAP)
+    return entries
 
 
 def _segments(result: TranscriptionResult) -> list[SegmentEntry]:

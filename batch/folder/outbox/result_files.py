@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from msgspec import UNSET
+
 from batch.errors import BatchError
 from batch.folder.file_names import ERROR_ENDING, RESULT_ENDINGS, one_line, result_stem
 from batch.folder.ledger import Ledger
@@ -105,7 +107,7 @@ class ResultPlanner:
 
 def _texts(document: ResultDocument, jobs: dict[str, Job]) -> dict[str, Render]:
     """By format: what is written beside the JSON."""
-    if CAPTION in jobs:
+    if CAPTION in jobs or document.format is not UNSET:
         return {"txt": partial(_encoded, document.text + "\n")}
     if TRANSCRIPT not in jobs:
         return {}

@@ -25,6 +25,7 @@ from batch.payloads.json_text import encode
 from batch.payloads.speech import TranscriptionPayload
 from batch.queue.jobs import Draft, Kind, Origin, Priority, State
 from batch.queue.open_store import open_store
+from documents import pdf_with_text, scanned_pdf
 from one_worker import OneWorker
 from run_batch import RunBatch
 
@@ -285,6 +286,18 @@ def test_standard_input_is_submitted_as_a_file(home: Path) -> None:
     with store_closed(home) as store:
         job = store.job(row["id"])
     assert job is not None and isinstance(job.payload, EmbeddingPayload) and job.payload.inputs == ["text from a pipe"]
+
+
+def test_documents_with_text_are_submitted_and_those_of_pictures_are_for_the_inbox(home: Path, run_batch: RunBatch) -> None:
+    (home / "a.pdf").write_bytes(pdf_with_text("Page one.", "Page two."))
+    (home / "b.html").write_text("<p>seen</p><script>not seen</script>")
+    (home / "c.pdf").write_bytes(scanned_pdf("red"))
+    queued = json.loads(run_batch("submit", "--json", "a.pdf", "b.html").out)
+    with store_closed(home) as store:
+        payloads = [store.job(row["id"]).payload for row in queued]  # type: ignore[union-attr]
+    assert [payload.inputs for payload in payloads] == [["Page one.\n\nPage two."], ["seen"]]  # type: ignore[union-attr]
+    ended = run_batch("submit", "c.pdf")
+    assert ended.status == ExitStatus.FAILED and "drop it into the inbox" in ended.err
 
 
 def test_one_wrong_name_among_files_queues_none_of_them(home: Path, run_batch: RunBatch) -> None:

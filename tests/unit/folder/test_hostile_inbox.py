@@ -16,6 +16,7 @@ from batch.errors import SettingsProblem
 from batch.folder.file_counts import count_files
 from batch.folder.inbox import walk as walk_module
 from batch.folder.outbox import disposal as disposal_module
+from batch.queue.jobs import State
 from batch.settings import Settings
 from folder_stage import Stage, picture, sound, staged
 
@@ -270,23 +271,23 @@ def test_a_folder_whose_files_cannot_be_seen_is_recorded_once(tmp_path: Path, mo
 
 
 def test_a_small_note_does_not_wait_behind_the_copy_of_a_film(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from batch.folder.inbox import intake as intake_module
     from batch.folder.inbox import large_copies as large_module
+    from batch.folder.inbox import source_file as source_file_module
 
     monkeypatch.setattr("batch.folder.inbox.inbox.LARGE_BYTES", 1000)
     assert large_module.LARGE_BYTES <= 64 << 20
     released = asyncio.Event()
-    real = intake_module._SourceFile.chunks
+    real = source_file_module.SourceFile.chunks
 
     def slow(self: Any) -> Any:
         for chunk in real(self):
             while self.path == "film.wav" and not released.is_set():
                 if not self._is_going():
-                    raise intake_module.StillChanging
+                    raise source_file_module.StillChanging
                 os.sched_yield()
             yield chunk
 
-    monkeypatch.setattr(intake_module._SourceFile, "chunks", slow)
+    monkeypatch.setattr(source_file_module.SourceFile, "chunks", slow)
 
     async def play() -> None:
         async with staged(tmp_path) as stage:
@@ -304,17 +305,17 @@ def test_a_small_note_does_not_wait_behind_the_copy_of_a_film(tmp_path: Path, mo
 
 
 def test_a_service_that_stops_does_not_wait_for_the_copy_of_a_film(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from batch.folder.inbox import intake as intake_module
+    from batch.folder.inbox import source_file as source_file_module
 
     monkeypatch.setattr("batch.folder.inbox.inbox.LARGE_BYTES", 1000)
-    real = intake_module._SourceFile.chunks
+    real = source_file_module.SourceFile.chunks
 
     def endless(self: Any) -> Any:
         while self._is_going():
             os.sched_yield()
         yield from real(self)
 
-    monkeypatch.setattr(intake_module._SourceFile, "chunks", endless)
+    monkeypatch.setattr(source_file_module.SourceFile, "chunks", endless)
 
     async def play() -> None:
         async with staged(tmp_path) as stage:
@@ -336,7 +337,7 @@ def test_a_job_whose_file_changed_before_it_ran_is_cancelled(tmp_path: Path) -> 
                 stage.drop("a.wav", sound(0.1 + number / 10))
                 await stage.until(lambda number=number: len(stage.store.jobs()) == number + 1, work=False)
             (stage.inbox / "a.wav").unlink()
-            await stage.until(lambda: len(stage.store.jobs(state="cancelled")) == 3, work=False)  # type: ignore[arg-type]
+            await stage.until(lambda: len(stage.store.jobs(state=State.CANCELLED)) == 3, work=False)
             await stage.until(stage.has("a.wav.json"))
             assert [job.task for job in stage.ran] == ["transcribe", "embed"], "accepted is accepted: the last one is done"
             await stage.until(lambda: count_files(stage.store).done == 1)
@@ -366,6 +367,7 @@ def test_content_that_was_dropped_and_comes_back_is_done_after_all(tmp_path: Pat
             for number, text in enumerate(["first", "second", "first"]):
                 stage.drop("a.txt", text)
                 await stage.until(lambda number=number: len(stage.store.jobs()) == number + 1, work=False)
+            await stage.until(lambda: len(stage.store.jobs(state=State.CANCELLED)) == 2, work=False)
             await stage.until(stage.says("a.txt.json", "first"))
             assert [job.state for job in stage.ran] == ["running"], "the two that were superseded never ran"
 
@@ -376,6 +378,7 @@ def test_content_that_was_dropped_and_comes_back_is_done_after_all(tmp_path: Pat
 
 
 def test_a_file_replaced_by_a_link_after_the_look_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+
     from batch.folder.inbox import intake as intake_module
 
     (tmp_path / "secret.txt").write_text("secret")
@@ -419,6 +422,7 @@ def test_a_file_dropped_in_the_very_moment_of_the_disposal_is_not_lost(
             stage.drop("a.txt", "old")
             await stage.until(stage.says("a.txt.json", "newer and longer"))
             await stage.until(lambda: not (stage.inbox / "a.txt").exists())
+            await stage.until(lambda: count_files(stage.store).done == 1)
             moved = [(path.name, path.read_text()) for path in (tmp_path / "done").glob("*")]
             assert moved == ([("a.txt", "newer and longer")] if wish == "move" else [])
             assert swapped

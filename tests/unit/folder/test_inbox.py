@@ -19,6 +19,7 @@ from batch.folder.file_counts import FileCounts, count_files
 from batch.folder.file_names import is_ignored
 from batch.folder.inbox import inbox as inbox_module
 from batch.folder.inbox import intake as intake_module
+from batch.folder.inbox import source_file as source_file_module
 from batch.folder.ledger import Ledger
 from batch.payloads.chat import ChatResult
 from batch.queue.frames import End
@@ -107,7 +108,7 @@ def test_a_half_copied_file_is_not_touched_until_it_stands_still(tmp_path: Path)
 def test_a_file_that_changes_while_it_is_read_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def play() -> None:
         async with staged(tmp_path) as stage:
-            real, times = intake_module._SourceFile.chunks, []
+            real, times = source_file_module.SourceFile.chunks, []
 
             def growing(self: intake_module._Source) -> object:
                 if not times:
@@ -116,7 +117,7 @@ def test_a_file_that_changes_while_it_is_read_is_waited_for(tmp_path: Path, monk
                         file.write(" and more")
                 return real(self)
 
-            monkeypatch.setattr(intake_module._SourceFile, "chunks", growing)
+            monkeypatch.setattr(source_file_module.SourceFile, "chunks", growing)
             stage.drop("a.txt", "one")
             await stage.until(stage.has("a.txt.json"))
             assert stage.json("a.txt.json")["text"] == "one and more"

@@ -37,6 +37,7 @@ def test_a_home_of_before_the_numbered_migrations_keeps_its_files_and_gains_the_
     store = open_store(path)
     assert store.read("pragma user_version") == [(VERSION,)]
     assert "redo" in {row[1] for row in store.read("pragma table_info(file)")}
+    assert "reading" in {row[1] for row in store.read("pragma table_info(content)")}
     (delivery,) = Ledger(store).deliveries()
     assert delivery.path == "a.jpg" and delivery.content is not None and delivery.content.jobs == {"caption": "j"}
     assert delivery.rules.source == "move" and delivery.rules.done_folder == ""

@@ -16,7 +16,7 @@ import pytest
 
 from batch.folder import open_writers
 from batch.folder.file_counts import count_files
-from batch.folder.inbox import intake as intake_module
+from batch.folder.inbox import source_file as source_file_module
 from batch.folder.open_writers import Writers, is_lease_whole, read_lease, writers_of
 from batch.folder.outbox import disposal as disposal_module
 from folder_stage import Stage, staged
@@ -94,14 +94,14 @@ def test_a_file_whose_writer_pauses_is_taken_whole_once_it_is_closed(tmp_path: P
 def test_a_file_that_was_opened_for_writing_while_it_was_read_is_not_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, writers = intake_module._SourceFile.read_whole, []
+    real, writers = source_file_module.SourceFile.read_whole, []
 
     def opened(self: Any, limit: int, setting: str) -> bytes:
         if not writers:
             writers.append((tmp_path / "inbox/a.txt").open("a"))
         return real(self, limit, setting)
 
-    monkeypatch.setattr(intake_module._SourceFile, "read_whole", opened)
+    monkeypatch.setattr(source_file_module.SourceFile, "read_whole", opened)
 
     async def play() -> None:
         async with staged(tmp_path) as stage:
