@@ -38,6 +38,7 @@ from batch.queue.periodic import PeriodicTasks
 from batch.queue.spool import Spool
 from batch.queue.store import Store
 from batch.retention import Retention
+from batch.search.service import SearchService
 from batch.settings import Settings
 
 logger = logging.getLogger("batch.supervisor")
@@ -107,7 +108,7 @@ class Supervisor:
             settings.state_dir / "batches",
             max_line_bytes=settings.limits.body_bytes,
         )
-        services = AppServices(batches, BackgroundResponses(hub))
+        services = AppServices(batches, BackgroundResponses(hub), SearchService(hub))
         servers = {
             kind: Server(
                 uvicorn.Config(
@@ -162,6 +163,7 @@ class Supervisor:
         await folder.stop()
         await asyncio.to_thread(self._periodic.stop)
         await services.background.stop()
+        await asyncio.to_thread(services.search.close)
         ended = await asyncio.gather(*tending, return_exceptions=True)
         for lines in self._lines.values():
             await asyncio.to_thread(lines.end)

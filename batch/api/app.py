@@ -26,6 +26,7 @@ from batch.batches.service import BatchService
 from batch.errors import BatchError
 from batch.queue.hub import Hub
 from batch.queue.jobs import Kind
+from batch.search.service import SearchService
 from batch.settings import Settings
 
 
@@ -35,6 +36,7 @@ class AppServices:
 
     batches: BatchService
     background: BackgroundResponses
+    search: SearchService
 
 
 def create_app(kind: Kind, hub: Hub, settings: Settings, services: AppServices | None = None) -> FastAPI:
@@ -43,6 +45,7 @@ def create_app(kind: Kind, hub: Hub, settings: Settings, services: AppServices |
     app.state.kind, app.state.hub, app.state.settings = kind, hub, settings
     if services is not None:
         app.state.batches, app.state.background = services.batches, services.background
+        app.state.search = services.search
     app.router.redirect_slashes = False
     for router in ROUTERS:
         app.include_router(router)

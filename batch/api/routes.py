@@ -15,6 +15,7 @@ from batch.api.files import upload_routes as uploads
 from batch.api.messages import routes as messages
 from batch.api.responses import routes as responses
 from batch.api.responses import stored_routes as stored_responses
+from batch.api.search import routes as search
 from batch.api.server import health, metrics, models, props, tokens
 from batch.api.speech import openai_routes, whisper_server_routes
 
@@ -30,6 +31,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     files.router,
     uploads.router,
     batches.router,
+    search.router,
     message_batches.router,
     openai_routes.router,
     whisper_server_routes.router,

@@ -33,10 +33,12 @@ from batch.folder.ledger_rows import (
     RedoRequest,
     StepOutcome,
     Work,
+    search_key,
 )
 from batch.folder.safe_open import FileStamp
 from batch.queue.jobs import State
 from batch.queue.store import Store, Transaction
+from batch.search.index_writer import IndexWriter
 
 
 class Ledger:
@@ -44,6 +46,7 @@ class Ledger:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self._search = IndexWriter()
 
     # -- the inbox
 
@@ -97,6 +100,8 @@ class Ledger:
     def _accept(self, transaction: Transaction, arrival: Arrival) -> AcceptedFile:
         now, path = time.time(), os.fsencode(arrival.path)
         before = transaction.execute("select content from file where path=? and content is not null", (path,)).fetchone()
+        if not arrival.is_redo:  # its old results go, or are written over
+            self._search.remove_source(transaction, path)
         state = FileState.WRITING
         if arrival.work is None:
             self._record_file(transaction, arrival, state, None, now)
@@ -117,6 +122,8 @@ class Ledger:
             for sha256 in work.draft.blobs:  # this copy is not needed, unless the first file's job needs it
                 transaction.execute("insert or ignore into orphan values (?)", (sha256,))
             self._record_file(transaction, arrival, state, content.id, now)
+            if has_results:
+                self._search.add_source(transaction, search_key(content), os.fsencode(arrival.path))
         else:
             content = self._begin_content(transaction, work, arrival.stamp.size, now)
             file = self._record_file(transaction, arrival, state, content.id, now)
@@ -239,6 +246,9 @@ class Ledger:
         if content.job != outcome.job or content.state in (ContentState.DONE, ContentState.DROPPED):
             return 0
         models = {**content.models, **({content.step: outcome.model} if outcome.model else {})}
+        if outcome.search_entry is not None:
+            rows = transaction.execute("select path from file where content=?", (content.id,)).fetchall()
+            self._search.put(transaction, outcome.search_entry, [row[0] for row in rows])
         if outcome.draft is not None:
             transaction.submit(outcome.draft)
             jobs = {**content.jobs, outcome.next_step: outcome.draft.id}

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from batch.folder.safe_open import FileStamp
 from batch.media.kind import MediaKind
 from batch.queue.jobs import Draft
+from batch.search.documents import content_key
 from batch.settings import SourceFate
+
+if TYPE_CHECKING:
+    from batch.search.prepared_content import PreparedContent
 
 ErrorRecord = dict[str, Any]
 """What `BatchError.record` gives."""
@@ -192,6 +196,8 @@ class StepOutcome(msgspec.Struct, frozen=True, kw_only=True):
     next_step: str = ""
     draft: Draft | None = None
     error: ErrorRecord | None = None
+    search_entry: PreparedContent | None = None
+    """What the step's result puts into the search index."""
 
 
 class RecordedFile(msgspec.Struct, frozen=True):
@@ -203,3 +209,8 @@ class RecordedFile(msgspec.Struct, frozen=True):
     """It had left the inbox when last looked at."""
     redo: RedoRequest | None = None
     """It is to be done again."""
+
+
+def search_key(content: Content) -> str:
+    """Under which the index knows a content."""
+    return content_key(content.sha256, content.kind, msgspec.json.encode(content.parameters))

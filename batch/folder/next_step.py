@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
+
+import msgspec
 
 from batch.errors import BatchError
 from batch.folder.daemon_thread import DaemonThread
@@ -11,19 +12,19 @@ from batch.folder.ledger import Ledger
 from batch.folder.ledger_rows import Content, ContentState, PageParameters, StepOutcome, TextParameters
 from batch.folder.pipeline import (
     EMBEDDING,
-    PAGE_GAP,
     embedding_draft,
     page_draft,
     page_of,
     page_step,
-    page_text,
     result_of,
     text_of,
 )
+from batch.folder.result_text import pages_text
+from batch.folder.search_entry import search_entry
 from batch.media.document_process import pdf_page_picture
-from batch.payloads.embedding import EmbeddingPayload
-from batch.queue.jobs import Job, Kind, State, UnreadableJob
+from batch.queue.jobs import Job, Kind, State
 from batch.queue.spool import Spool
+from batch.search.prepared_content import PreparedContent
 
 
 class NextSteps:
@@ -85,17 +86,30 @@ class NextSteps:
 
     def _after_step(self, content: Content, job: Job) -> StepOutcome:
         model = self._loaded_model(job.kind)
+        entry = self._search_entry(content, job, model)
         if content.step == EMBEDDING:
-            return StepOutcome(content=content.id, job=job.id, model=model)
+            return StepOutcome(content=content.id, job=job.id, model=model, search_entry=entry)
         try:
             page = page_of(content.step)
             text = self._pages_text(content) if page is not None else text_of(result_of(job))
         except BatchError as error:
             return StepOutcome(content=content.id, job=job.id, model=model, error=error.record())
         if not text.strip() or isinstance(content.parameters, TextParameters) or not content.parameters.embed:
-            return StepOutcome(content=content.id, job=job.id, model=model)
+            return StepOutcome(content=content.id, job=job.id, model=model, search_entry=entry)
         draft = embedding_draft(text, lambda data: self._spool.keep(data, durable=True), job.source or "", job.id)
-        return StepOutcome(content=content.id, job=job.id, model=model, next_step=EMBEDDING, draft=draft)
+        return StepOutcome(content=content.id, job=job.id, model=model, next_step=EMBEDDING, draft=draft, search_entry=entry)
+
+    def _search_entry(self, content: Content, job: Job, model: str) -> PreparedContent | None:
+        """What the steps so far put into the search index; None where an earlier one's result is gone."""
+        jobs: dict[str, Job] = {}
+        for step, id in content.jobs.items():
+            step_job = job if id == job.id else self._ledger.store.job(id)
+            if step_job is None or step_job.result_json is None:
+                return None
+            jobs[step] = step_job
+        if content.step != EMBEDDING:
+            content = msgspec.structs.replace(content, models={**content.models, content.step: model})
+        return search_entry(content, jobs, model, self._spool)
 
     def close(self, timeout_s: float) -> bool:
         """Wait for the page that is being drawn; whether it ended within `timeout_s` seconds."""
@@ -133,30 +147,3 @@ class NextSteps:
 
     def _pages_text(self, content: Content) -> str:
         return pages_text({step: self._ledger.store.job(id) for step, id in content.jobs.items()})
-
-
-def pages_text(jobs: Mapping[str, Job | None]) -> str:
-    """The text of a document from the jobs of its pages, by step; raises BatchError where one is no longer kept."""
-    return PAGE_GAP.join(pages_of(jobs))
-
-
-def pages_of(jobs: Mapping[str, Job | None]) -> list[str]:
-    """What each page of a document says, from the jobs of its pages."""
-    pages = []
-    for step, job in jobs.items():
-        if page_of(step) is None:
-            continue
-        if job is None:
-            raise BatchError("A page of the document is no longer kept: drop the file again.")
-        pages.append(page_text(result_of(job)))
-    return pages
-
-
-def text_in(job: Job, spool: Spool) -> str:
-    """The text that an embedding job was made of."""
-    payload = job.payload
-    if not isinstance(payload, EmbeddingPayload):
-        raise UnreadableJob()
-    if payload.blob is not None:
-        return str(json.loads(spool.read(payload.blob))[0])
-    return str((payload.inputs or [""])[0])

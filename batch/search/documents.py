@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import bisect
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from batch.media.kind import MediaKind
-from batch.search.vectors import Matrix
 
+if TYPE_CHECKING:
+    from batch.search.vectors import Matrix
+
+MAX_PASSAGES = 500
+"""Of one content: what stands behind them, in a book or a recording of days, is not in the index."""
 MAX_PASSAGE_CHARS = 1200
 """Of a passage where no vectors say how the text is cut."""
 OVERLAP_CHARS = 120
@@ -68,11 +75,16 @@ class Passage(msgspec.Struct, frozen=True):
         return self.moments[-1].end if self.moments else None
 
 
+def content_key(sha256: str, kind: MediaKind, parameters_json: bytes) -> str:
+    """Equal for the same bytes of which the same was asked."""
+    return f"{sha256}:{kind}:{hashlib.sha256(parameters_json).hexdigest()[:16]}"
+
+
 def passages_of(document: IndexedContent) -> Iterator[Passage]:
     """The passages of a content: one a vector where it has vectors, else parts of like length."""
     spans = document.windows if document.vectors is not None else _spans(document.text)
     chars = [moment.char for moment in document.moments]
-    for start, end in spans:
+    for start, end in islice(spans, MAX_PASSAGES):
         first = max(0, bisect.bisect_right(chars, start) - 1)
         last = bisect.bisect_left(chars, end)
         moments = [Moment(max(0, moment.char - start), moment.start, moment.end) for moment in document.moments[first:last]]
@@ -95,3 +107,15 @@ def _spans(text: str) -> Iterator[tuple[int, int]]:
         back = max(text.rfind(sign, end - OVERLAP_CHARS, end - 1) for sign in (" ", "\n", "。", "、", "，"))
         start = back + 1 if back > start else end - OVERLAP_CHARS
     yield start, len(text)
+
+
+def moments_json(moments: Sequence[Moment]) -> str | None:
+    """A passage's moments as its row has them."""
+    if not moments:
+        return None
+    return json.dumps([[m.char, round(m.start, 3), round(m.end, 3)] for m in moments], separators=(",", ":"))
+
+
+def moments_from_json(text: str | None) -> list[Moment]:
+    """What `moments_json` wrote."""
+    return [] if text is None else [Moment(*moment) for moment in json.loads(text)]

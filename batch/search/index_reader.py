@@ -9,8 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from batch.search.documents import Moment
-from batch.search.index_writer import moments_from_json
+from batch.search.documents import Moment, moments_from_json
 from batch.search.query_language import TextQuery
 from batch.search.request import SearchFilter
 from batch.search.segmentation import SEGMENTER

@@ -5,36 +5,19 @@ Statements join a transaction that the client has begun, so that a result and it
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from batch.search.documents import IndexedContent, Moment, Passage, passages_of
-from batch.search.segmentation import index_text
-from batch.search.vectors import to_stored
+from batch.search.documents import IndexedContent
+
+if TYPE_CHECKING:
+    from batch.search.prepared_content import PreparedContent
 
 
 class Statements(Protocol):
     """A transaction under way."""
 
     def execute(self, sql: str, params: Sequence[Any] = (), /) -> Any: ...
-
-
-class PreparedContent:
-    """A content made ready outside the transaction, which then only inserts."""
-
-    def __init__(self, document: IndexedContent) -> None:
-        self.document = document
-        self.passages: list[tuple[Passage, str, str | None]] = [
-            (passage, index_text(passage.text), moments_json(passage.moments)) for passage in passages_of(document)
-        ]
-        vectors = document.vectors
-        self.vectors: list[bytes] = [] if vectors is None else to_stored(vectors)
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is nothing to find, as in a silent recording."""
-        return not self.document.text.strip()
 
 
 class IndexWriter:
@@ -117,15 +100,3 @@ class IndexWriter:
         statements.execute(f"delete from {self._fts} where rowid in {passages}", (entry,))
         statements.execute(f"delete from {self._vector} where passage in {passages}", (entry,))
         statements.execute(f"delete from {self._passage} where entry=?", (entry,))
-
-
-def moments_json(moments: Sequence[Moment]) -> str | None:
-    """A passage's moments as its row has them."""
-    if not moments:
-        return None
-    return json.dumps([[m.char, round(m.start, 3), round(m.end, 3)] for m in moments], separators=(",", ":"))
-
-
-def moments_from_json(text: str | None) -> list[Moment]:
-    """What `moments_json` wrote."""
-    return [] if text is None else [Moment(*moment) for moment in json.loads(text)]

@@ -18,8 +18,8 @@ from msgspec import UNSET, UnsetType
 from batch.errors import BatchError
 from batch.folder.file_names import readable
 from batch.folder.ledger_rows import Content, ContentParameters, Delivery, ErrorRecord, SourceReading
-from batch.folder.next_step import pages_of, pages_text, text_in
 from batch.folder.pipeline import EMBEDDING, PAGE_GAP, result_of, text_of
+from batch.folder.result_text import pages_of, pages_text, text_in
 from batch.payloads.chat import ChatResult, Timings
 from batch.payloads.embedding import EmbeddingResult
 from batch.payloads.speech import TranscriptionResult
