@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from batch.cpu_sharing import CoreTable, usable
 from running_service import wait_until
 
@@ -39,6 +41,7 @@ def test_a_worker_alone_has_all_cores_and_shares_them_while_another_computes(tmp
         neighbour.kill()
 
 
+@pytest.mark.slow
 def test_a_killed_neighbour_gives_its_cores_back(tmp_path: Path, monkeypatch: object) -> None:
     import batch.cpu_sharing as cores
 

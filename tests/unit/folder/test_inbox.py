@@ -445,6 +445,7 @@ def test_without_events_the_scan_finds_everything(tmp_path: Path, monkeypatch: p
     run(play())
 
 
+@pytest.mark.slow
 def test_ten_thousand_files_at_once_are_accepted_in_chunks_without_freezing_the_loop(tmp_path: Path) -> None:
     async def play() -> None:
         stage = Stage(tmp_path)

@@ -202,6 +202,7 @@ def test_skipped_samples_are_counted_but_not_given() -> None:
     assert sound.decoded == len(jfk())
 
 
+@pytest.mark.slow
 def test_a_long_file_streams_in_bounded_memory(tmp_path: Path) -> None:
     path = write_wav(tmp_path / "long.wav", silence(1800))  # 115 MB as float32
     tracemalloc.start()
@@ -359,6 +360,7 @@ def test_a_sample_rate_that_no_recording_has_is_refused(tmp_path: Path, rate: in
         load(path)
 
 
+@pytest.mark.slow
 def test_a_cover_that_would_fill_the_memory_is_not_opened(tmp_path: Path) -> None:
     music = encode(tmp_path / "music.mp3", jfk(), "libmp3lame", 44100).read_bytes()
     path = tmp_path / "cover.mp3"

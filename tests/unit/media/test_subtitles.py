@@ -144,6 +144,7 @@ def test_thai_and_burmese_are_broken_between_letters_and_keep_their_marks() -> N
         assert not any(unicodedata.category(line[0]).startswith("M") for line in lines)
 
 
+@pytest.mark.slow
 def test_hours_of_subtitles_are_written_in_seconds() -> None:
     hours = [segment(i * 5.0, i * 5.0 + 4.9, JFK, [(w, i * 5.0, i * 5.0 + 4) for w in JFK.split()]) for i in range(5000)]
     started = time.process_time()
