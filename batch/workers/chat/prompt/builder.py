@@ -14,8 +14,6 @@ from batch.workers.chat.kv.token_sequence import TokenSequence
 from batch.workers.chat.prompt.template import MEDIA_MARKER, ChatTemplate, Media, Segment
 from batch.workers.llama.model import Model
 
-_TAIL = 1024
-
 
 @dataclass(slots=True)
 class PromptText:
@@ -29,12 +27,8 @@ class PromptText:
     """What the template was told of thinking; None: nothing."""
     prefill: str = ""
     """The beginning of the answer, which the last message gave."""
-
-    @property
-    def tail(self) -> str:
-        """The end of the text without the prefill, for a parser."""
-        end = len(self.text) - len(self.prefill)
-        return self.text[max(0, end - _TAIL) : end]
+    tail: str = ""
+    """What the template writes behind the last message: it alone decides whether the answer begins inside a thought."""
 
     def tokens(self, picture: Callable[[str], int]) -> int:
         return sum(picture(p) if isinstance(p, str) else len(p) for p in self.parts)
@@ -77,9 +71,18 @@ class PromptMaker:
             thinking = self._thinks_by_default
         tools = request.get("tools") if request.get("tool_choice") != "none" else None
         segments = self._template.render_segments(messages, tools=tools or None, enable_thinking=thinking, kwargs=kwargs)
+        history = self._template.render_segments(
+            messages, tools=tools or None, enable_thinking=thinking, kwargs=kwargs, add_generation_prompt=False
+        )
+        tail = _behind(segments, history)
         if prefill:
+            if self._opens_thought(tail):
+                # The answer goes on from the prefill, so the thought that the template opens ends before it.
+                closing = self._dialect.thinking[1] if self._dialect.thinking else ""
+                segments.append(Segment(closing, True))
+                tail += closing
             segments.append(Segment(prefill, False))
-        made = PromptText(thinking=thinking, prefill=prefill)
+        made = PromptText(thinking=thinking, prefill=prefill, tail=tail)
         made.text = "".join(MEDIA_MARKER if isinstance(s, Media) else s.text for s in segments)
         pictures = list(_pictures(messages))
         bos = self._model.token_text(self._model.bos)
@@ -95,6 +98,13 @@ class PromptMaker:
             else:
                 made.parts.append(self._tokens([s for s in run if isinstance(s, Segment)]))
         return made
+
+    def _opens_thought(self, tail: str) -> bool:
+        """Whether a generation prompt ends inside a thought."""
+        if self._dialect.thinking is None:
+            return False
+        opening, closing = self._dialect.thinking
+        return tail.rfind(opening) > tail.rfind(closing)
 
     def _tokens(self, run: list[Segment]) -> list[int]:
         if not any(not a.trusted and not b.trusted for a, b in pairwise(run)):
@@ -126,6 +136,13 @@ class PromptMaker:
             else:
                 raise BadRequest(f"{name} holds {item!r}, which is neither a text nor a token of this model.")
         return tokens
+
+
+def _behind(prompt: list[Segment | Media], history: list[Segment | Media]) -> str:
+    """The text that a prompt has behind the history that it begins with."""
+    whole, before = ("".join(MEDIA_MARKER if isinstance(s, Media) else s.text for s in found) for found in (prompt, history))
+    shared = next((at for at, (a, b) in enumerate(zip(whole, before, strict=False)) if a != b), min(len(whole), len(before)))
+    return whole[shared:]
 
 
 def _prefill(messages: list[dict[str, Any]]) -> str:

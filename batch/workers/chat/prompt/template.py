@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+import threading
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
@@ -24,6 +27,8 @@ from batch.workers.chat.prompt.markup_escape import Media, Segment, Shadow, Spec
 __all__ = ["ChatTemplate", "Media", "Segment"]
 
 MEDIA_MARKER = "<__media__>"
+MAX_RENDERING_S = 10.0
+"""Some templates look through all messages for each one: 3,000 of them took over a minute."""
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 _MEDIA = ("image", "audio", "video")
 # A template that strips old thinking out of the assistant's answers has to see these in them.
@@ -49,10 +54,12 @@ class ChatTemplate:
         markers = {t for t in user_defined if len(t) > 1 and (_reads_as_marker(t) or t in self.source)}
         self.specials = Specials({*control, *markers, *filter(None, (bos, eos))})
         self._broken: str | None = None
+        self.max_rendering_s = MAX_RENDERING_S
+        self._environment = _environment()
         shown = [m for m in _THINKING if m in self.source]
         self._thinking = re.compile("|".join(map(re.escape, shown))) if shown else None
         try:
-            self._template: jinja2.Template | None = _environment().from_string(self.source) if source else None
+            self._template: jinja2.Template | None = self._environment.from_string(self.source) if source else None
         except (jinja2.TemplateError, RecursionError) as error:
             self._template, self._broken = None, _sentence(error)
 
@@ -184,6 +191,10 @@ class ChatTemplate:
         """The message in disguise, media as the shadow's characters in a content of one string."""
         keep = self._thinking if message["role"] == "assistant" else None
         content = message.get("content")
+        if message["role"] in ("system", "developer") and isinstance(content, list) and self.takes_strings:
+            # Templates that know parts in users' messages print those of a system message as a Python list.
+            texts = [p["text"] for p in content if p["type"] == "text"]
+            content = "\n".join(texts) if len(texts) == len(content) else content
         turn: dict[str, Any] = {k: shadow.hide(v) for k, v in message.items() if k != "content"}
         if content is None:
             return turn
@@ -222,10 +233,18 @@ class ChatTemplate:
             "date_string": now.strftime("%d %b %Y"),
             **values,
         }
+        clock = self._environment.clock
+        clock.deadline = time.monotonic() + self.max_rendering_s
         try:
             return self._template.render(given)
         except RecursionError:
             raise
+        except _TooSlow:
+            raise BadRequest(
+                f"messages take longer than {self.max_rendering_s:.0f} s to render with this model's chat template: "
+                "send fewer of them.",
+                param="messages",
+            ) from None
         except Exception as error:  # a template is a program: it can fail in any way on messages it did not expect
             raise BadRequest(f"The model's chat template refuses these messages: {_sentence(error)}") from error
 
@@ -240,10 +259,34 @@ class _Generation(Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
-def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation]
-    )
+class _Environment(ImmutableSandboxedEnvironment):
+    """Looks at the clock while a template runs: some look through all messages for each one."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.clock = threading.local()
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """As the base class, which templates call for each attribute."""
+        self._look_at_clock()
+        return super().getattr(obj, attribute)
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        """As the base class, which templates call for each item."""
+        self._look_at_clock()
+        return super().getitem(obj, argument)
+
+    def _look_at_clock(self) -> None:
+        if time.monotonic() > getattr(self.clock, "deadline", math.inf):
+            raise _TooSlow
+
+
+class _TooSlow(Exception):
+    """Rendering takes longer than anybody should have to wait."""
+
+
+def _environment() -> _Environment:
+    environment = _Environment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation])
     environment.filters["tojson"] = _tojson
     environment.globals["raise_exception"] = _raise_exception
     strftime_now: Callable[[str], str] = lambda form: datetime.now().strftime(form)  # noqa: E731

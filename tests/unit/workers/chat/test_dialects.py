@@ -11,13 +11,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batch.workers.chat.dialects.dialect import Dialect, for_template
-from batch.workers.chat.grammar.value_syntax import written
+from batch.workers.chat.dialects.gemma4_arguments import QUOTE
 from paths import DATA
 
 GEMMA = for_template("<|turn> <|channel> <channel|> '<|tool_call>call:'")
 THINK = for_template('<think></think> <tool_call>{"name": n, "arguments": a}</tool_call>')
 PLAIN = for_template("{{ messages[0].content }}")
 PAIRS: list[dict[str, Any]] = json.loads((DATA / "gemma4_pairs.json").read_text())
+
+
+def written(value: Any) -> str:
+    """A value as Gemma 4 writes it in a call."""
+    if isinstance(value, str):
+        return QUOTE + value.replace(QUOTE, "") + QUOTE
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{written_key(str(k))}:{written(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(written(v) for v in value) + "]"
+    return json.dumps(value)
+
+
+def written_key(name: str) -> str:
+    is_bare = name and name == name.strip() and not set(name) & set(':{}<|>",[]')
+    return name if is_bare else written(name)
 
 
 def tools(*names: str) -> list[dict[str, Any]]:
