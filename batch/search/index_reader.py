@@ -21,7 +21,7 @@ MAX_TEXT_PASSAGES = 1000
 MAX_ALSO = 10
 
 
-class Rows(Protocol):
+class ReadableStore(Protocol):
     """A store that can be read."""
 
     def read(self, sql: str, params: Sequence[Any] = (), /) -> list[Any]: ...
@@ -86,7 +86,7 @@ class StoredVector(NamedTuple):
 class IndexReader:
     """Asks one connection; not more than one thread at a time."""
 
-    def __init__(self, rows: Rows) -> None:
+    def __init__(self, rows: ReadableStore) -> None:
         self._rows = rows
 
     def state(self) -> IndexState:

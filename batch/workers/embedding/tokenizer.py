@@ -16,7 +16,7 @@ Tokens = npt.NDArray[np.int32]
 """(n,) token ids of one text."""
 
 
-class Vocabulary(Protocol):
+class TextEncoder(Protocol):
     """Texts to ids without the tokens that frame a text. May be used from several threads."""
 
     def encode(self, text: str) -> list[int]:
@@ -36,7 +36,7 @@ class TextTokenizer:
     """A model's tokeniser. May be used from several threads."""
 
     def __init__(self, model: Model) -> None:
-        self._vocabulary: Vocabulary = _wordpiece(model) if _is_wordpiece(model) else LlamaVocabulary(model)
+        self._vocabulary: TextEncoder = _wordpiece(model) if _is_wordpiece(model) else LlamaTextEncoder(model)
         frame = model.tokenize("", add_special=True)
         closing = {model.eos, int(lib.llama_vocab_sep(model.vocab))}
         suffix = int(len(frame) > 0 and frame[-1] in closing)
@@ -97,7 +97,7 @@ class TextTokenizer:
         return framed
 
 
-class LlamaVocabulary:
+class LlamaTextEncoder:
     """llama.cpp's own tokeniser, for vocabularies other than WordPiece."""
 
     def __init__(self, model: Model) -> None:
