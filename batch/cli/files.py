@@ -59,14 +59,14 @@ def files(
     nul: Annotated[bool, typer.Option("-0", "--print0", help="Paths below the inbox with a NUL behind each.")] = False,
 ) -> None:
     """List the files of the inbox and what became of each; failed ones with the reason."""
-    wanted = FileFilter(
+    file_choice = FileFilter(
         states=tuple(FileState(one) for one in state or () if one is not ShownState.IGNORED),
         kinds=tuple(MediaKind(one) for one in kind or ()),
         folder=folder,
         error=error,
         since=parse_since(since),
     )
-    rows = islice(_files(home, state or [], wanted), limit or None)
+    rows = islice(_files(home, state or [], file_choice), limit or None)
     if nul:
         for path, _ in rows:
             sys.stdout.buffer.write(os.fsencode(path) + b"\0")
@@ -77,12 +77,12 @@ def files(
         print_table(("when", "state", "kind", "file"), [_row(path, file) for path, file in rows])
 
 
-def _files(home: Path | None, states: list[ShownState], wanted: FileFilter) -> Iterator[tuple[str, ListedFile | None]]:
+def _files(home: Path | None, states: list[ShownState], file_choice: FileFilter) -> Iterator[tuple[str, ListedFile | None]]:
     """(path, what the ledger has of it: nothing of an ignored file)."""
-    if not states or wanted.states:
+    if not states or file_choice.states:
         with open_store(home, readonly=True) as store:
             try:
-                yield from ((file.path, file) for file in list_files(store, wanted))
+                yield from ((file.path, file) for file in list_files(store, file_choice))
             except sqlite3.OperationalError as problem:
                 if "no such table" not in str(problem):  # no service has run here yet
                     raise
@@ -90,7 +90,7 @@ def _files(home: Path | None, states: list[ShownState], wanted: FileFilter) -> I
         from batch.folder.inbox.ignored_files import ignored_files
         from batch.settings import Settings
 
-        yield from ((path, None) for path in ignored_files(Settings.load(home), wanted.folder or ""))
+        yield from ((path, None) for path in ignored_files(Settings.load(home), file_choice.folder or ""))
 
 
 def _row(path: str, file: ListedFile | None) -> tuple[str, str, str, str]:

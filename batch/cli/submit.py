@@ -93,13 +93,15 @@ def _drafts(files: list[Path], settings: Settings, spool: Spool) -> Iterator[tup
         elif file.is_dir():
             for number, inner in enumerate(_files_below(file)):
                 if number >= _MAX_FILES:
-                    raise TooLarge(f"{_shown(file)} holds more than {_MAX_FILES:,} files: drop them into the inbox instead.")
+                    raise TooLarge(
+                        f"{_display_name(file)} holds more than {_MAX_FILES:,} files: drop them into the inbox instead."
+                    )
                 try:
-                    yield _shown(inner), _draft_of_file(inner, settings, spool)
+                    yield _display_name(inner), _draft_of_file(inner, settings, spool)
                 except BatchError as error:  # in a folder there may be anything; the rest of it was meant all the same
                     print_error(error.message)
         else:
-            yield _shown(file), _draft_of_file(file, settings, spool)
+            yield _display_name(file), _draft_of_file(file, settings, spool)
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
@@ -115,10 +117,10 @@ def _draft_of_file(file: Path, settings: Settings, spool: Spool) -> Draft:
         # Without waiting: a FIFO would have to be written to first.
         with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:
             if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
-                raise UnsupportedMedia(f"{_shown(file)} is not a file.")
+                raise UnsupportedMedia(f"{_display_name(file)} is not a file.")
             return _draft(os.fspath(file), opened, settings, spool)
     except OSError as error:
-        raise BadRequest(f"{_shown(file)} cannot be read: {error.strerror}.") from None
+        raise BadRequest(f"{_display_name(file)} cannot be read: {error.strerror}.") from None
 
 
 def _draft(path: str, opened: BinaryIO, settings: Settings, spool: Spool) -> Draft:
@@ -171,7 +173,7 @@ def _chunks(head: bytes, opened: BinaryIO) -> Iterator[bytes]:
         yield chunk
 
 
-def _shown(file: Path) -> str:
+def _display_name(file: Path) -> str:
     return safe_line(os.fspath(file))
 
 

@@ -51,9 +51,9 @@ class ListedFile:
     error: str | None
 
 
-def list_files(store: Store, wanted: FileFilter, limit: int | None = None) -> Iterator[ListedFile]:
+def list_files(store: Store, file_filter: FileFilter, limit: int | None = None) -> Iterator[ListedFile]:
     """Files that match, the newest first, read slice by slice."""
-    where, params = _condition(wanted)
+    where, params = _condition(file_filter)
     before = 1 << 62
     while limit is None or limit > 0:
         size = _SLICE if limit is None else min(_SLICE, limit)
@@ -70,9 +70,9 @@ def list_files(store: Store, wanted: FileFilter, limit: int | None = None) -> It
         limit = None if limit is None else limit - len(rows)
 
 
-def count_matching_files(store: Store, wanted: FileFilter) -> int:
+def count_matching_files(store: Store, file_filter: FileFilter) -> int:
     """How many files match."""
-    where, params = _condition(wanted)
+    where, params = _condition(file_filter)
     rows = store.read(f"select count(*) from file f left join content c on c.id = f.content where {where}", params)
     return int(rows[0][0])
 
@@ -85,30 +85,30 @@ def find_file(store: Store, path: str) -> ListedFile | None:
     return _listed(rows[0]) if rows else None
 
 
-def _condition(wanted: FileFilter) -> tuple[str, list[str | bytes | float]]:
+def _condition(file_filter: FileFilter) -> tuple[str, list[str | bytes | float]]:
     conditions: list[str] = ["1"]
     params: list[str | bytes | float] = []
-    states = set(wanted.states)
+    states = set(file_filter.states)
     if FileState.WAITING in states:
         states.add(FileState.WRITING)
     if states:
         conditions.append(f"f.state in ({','.join('?' * len(states))})")
         params += sorted(states)
-    if wanted.kinds:
-        conditions.append(f"c.kind in ({','.join('?' * len(wanted.kinds))})")
-        params += wanted.kinds
-    if folder := (wanted.folder or "").strip("/"):
+    if file_filter.kinds:
+        conditions.append(f"c.kind in ({','.join('?' * len(file_filter.kinds))})")
+        params += file_filter.kinds
+    if folder := (file_filter.folder or "").strip("/"):
         conditions.append("f.path >= ? and f.path < ?")
         params += [os.fsencode(f"{folder}/"), os.fsencode(f"{folder}0")]  # "0" follows "/"
-    if wanted.error is not None:
+    if file_filter.error is not None:
         conditions.append(
             "f.state = 'failed' and instr(lower(coalesce(json_extract(f.error, '$.message'), "
             "json_extract(c.error, '$.message'), '')), lower(?)) > 0"
         )
-        params.append(wanted.error)
-    if wanted.since is not None:
+        params.append(file_filter.error)
+    if file_filter.since is not None:
         conditions.append("f.accepted_at >= ?")
-        params.append(wanted.since)
+        params.append(file_filter.since)
     return " and ".join(conditions), params
 
 

@@ -26,13 +26,13 @@ from batch.folder.ledger_rows import (
     Arrival,
     Content,
     ContentState,
+    ContentWork,
     Delivery,
     DeliveryRules,
     FileState,
     RecordedFile,
     RedoRequest,
     StepOutcome,
-    Work,
     search_key,
 )
 from batch.folder.safe_open import FileStamp
@@ -110,7 +110,7 @@ class Ledger:
         superseded = self._drop_unwanted(transaction, before[0], now) if before else ""
         return AcceptedFile(arrival.path, state, arrival.is_redo, superseded)
 
-    def _accept_work(self, transaction: Transaction, arrival: Arrival, work: Work, now: float) -> FileState:
+    def _accept_work(self, transaction: Transaction, arrival: Arrival, work: ContentWork, now: float) -> FileState:
         row = transaction.execute(f"select {CONTENT_COLUMNS} from content c where key=?", (work.key,)).fetchone()
         content = to_content(row) if row else None
         is_working = content is not None and content.state is ContentState.WORKING
@@ -139,7 +139,7 @@ class Ledger:
         ).fetchone()
         return str(row[0]) if row else ""
 
-    def _begin_content(self, transaction: Transaction, work: Work, size: int, now: float) -> Content:
+    def _begin_content(self, transaction: Transaction, work: ContentWork, size: int, now: float) -> Content:
         transaction.submit(work.draft)
         held = (work.reading.document,) if work.reading.document else ()
         for sha256 in (*work.kept, *held):

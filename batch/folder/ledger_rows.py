@@ -103,7 +103,7 @@ class DeliveryRules(msgspec.Struct, frozen=True):
     """Where `source = "move"` puts it: a folder below the home's own done folder."""
 
 
-class Work(msgspec.Struct, frozen=True, kw_only=True):
+class ContentWork(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be done for a content, and the first job of it."""
 
     key: str
@@ -132,7 +132,7 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     stamp: FileStamp
     rules: DeliveryRules = DeliveryRules()
-    work: Work | None = None
+    work: ContentWork | None = None
     error: ErrorRecord | None = None
     is_redo: bool = False
     """Its old result stays until there is a new one, which is made anew whatever is known of the content."""

@@ -41,8 +41,8 @@ def retry(
     as_json: Json = False,
 ) -> None:
     """Queue failed or cancelled jobs again: those named, or all that match."""
-    wanted = job_filter(state or None, kind, origin, folder, error, since)
-    _act(home, ids, wanted, _RETRIED, _retry, "queued again", dry_run, as_json)
+    job_choice = job_filter(state or None, kind, origin, folder, error, since)
+    _act(home, ids, job_choice, _RETRIED, _retry, "queued again", dry_run, as_json)
 
 
 @app.command()
@@ -59,8 +59,8 @@ def cancel(
     as_json: Json = False,
 ) -> None:
     """Cancel jobs, those named or all that match: queued ones at once, running ones at their next yield point."""
-    wanted = job_filter(state or None, kind, origin, folder, error, since)
-    _act(home, ids, wanted, _CANCELLED, _cancel, "cancelled", dry_run, as_json)
+    job_choice = job_filter(state or None, kind, origin, folder, error, since)
+    _act(home, ids, job_choice, _CANCELLED, _cancel, "cancelled", dry_run, as_json)
 
 
 def _retry(store: Store, job: Job) -> str:
@@ -77,26 +77,26 @@ def _cancel(store: Store, job: Job) -> str:
 def _act(
     home: Path | None,
     ids: list[str] | None,
-    wanted: JobFilter,
+    job_choice: JobFilter,
     states: tuple[State, ...],
     act: Callable[[Store, Job], str],
     word: str,
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    if bool(ids) == (not wanted.is_empty):
+    if bool(ids) == (not job_choice.is_empty):
         raise typer.BadParameter("name jobs by their ids, or say which with --state, --kind, --folder …: one of the two.")
-    if not wanted.is_empty:
-        if wrong := set(wanted.states) - set(states):
+    if not job_choice.is_empty:
+        if wrong := set(job_choice.states) - set(states):
             raise typer.BadParameter(f"a job that is {wrong.pop()} cannot be {word}.")
-        wanted = replace(wanted, states=wanted.states or states)
+        job_choice = replace(job_choice, states=job_choice.states or states)
     with open_store(home, readonly=dry_run) as store:
         if dry_run:
-            _report_plan(store, ids, wanted, word, as_json)
+            _report_plan(store, ids, job_choice, word, as_json)
             return
         outcomes: list[dict[str, str]] = []
         failed = number = 0
-        for job, outcome, is_done in _outcomes(home, store, ids, wanted, act):
+        for job, outcome, is_done in _outcomes(home, store, ids, job_choice, act):
             failed += not is_done
             if as_json:
                 outcomes.append({"id": job, "outcome": outcome})
@@ -114,11 +114,11 @@ def _act(
 
 
 def _outcomes(
-    home: Path | None, store: Store, ids: list[str] | None, wanted: JobFilter, act: Callable[[Store, Job], str]
+    home: Path | None, store: Store, ids: list[str] | None, job_choice: JobFilter, act: Callable[[Store, Job], str]
 ) -> Iterator[tuple[str, str, bool]]:
     """(job, what was done or why not, whether it was done), one after the other."""
     with _Notices(home) as notices:
-        for id in ids if ids else store.ids_matching(wanted):
+        for id in ids if ids else store.ids_matching(job_choice):
             try:
                 job = store.find(id)
                 outcome = act(store, job)
@@ -133,8 +133,8 @@ def _outcomes(
             yield job.id, outcome, True
 
 
-def _report_plan(store: Store, ids: list[str] | None, wanted: JobFilter, word: str, as_json: bool) -> None:
-    number = len([store.find(id) for id in ids]) if ids else store.count_matching(wanted)
+def _report_plan(store: Store, ids: list[str] | None, job_choice: JobFilter, word: str, as_json: bool) -> None:
+    number = len([store.find(id) for id in ids]) if ids else store.count_matching(job_choice)
     if as_json:
         print_json({"matching": number})
     else:

@@ -27,9 +27,9 @@ def jobs(
     as_json: Json = False,
 ) -> None:
     """List jobs, the newest first."""
-    wanted = job_filter(state, kind, origin, folder, error, since)
+    job_choice = job_filter(state, kind, origin, folder, error, since)
     with open_store(home, readonly=True) as store:
-        listed = store.newest_matching(wanted, limit)
+        listed = store.newest_matching(job_choice, limit)
     if as_json:
         print_json([job_summary(job) for job in listed])
         return
@@ -52,11 +52,11 @@ def show(
 ) -> None:
     """Show one job: what was sent, what came out, or why it failed."""
     with open_store(home, readonly=True) as store:
-        shown = store.find(job)
+        job_row = store.find(job)
     if as_json:
-        print_json(job_document(shown))
+        print_json(job_document(job_row))
         return
-    for name, value in _lines(shown):
+    for name, value in _lines(job_row):
         if value:
             first, *rest = safe_text(value).split("\n")
             print_line(f"{name:10} {first}")

@@ -47,11 +47,11 @@ def redo(
     problems: list[str] = []
     with open_store(home, readonly=dry_run) as store:
         if folder is not None:
-            wanted = _in_folder(store, folder)
+            file_choice = _in_folder(store, folder)
         else:
-            wanted, problems = _named(store, settings, paths or [])
+            file_choice, problems = _named(store, settings, paths or [])
         redone = 0
-        while some := list(islice(wanted, _SLICE)):
+        while some := list(islice(file_choice, _SLICE)):
             if dry_run:
                 redone += len(some)
             else:
@@ -79,13 +79,13 @@ def _require_valid_language(language: str | None) -> None:
 
 
 def _in_folder(store: Store, folder: str) -> Iterator[str]:
-    wanted = FileFilter(states=_ENDED, folder=None if folder in ("", ".", "/") else folder)
-    return (file.path for file in list_files(store, wanted) if not file.is_gone)
+    file_choice = FileFilter(states=_ENDED, folder=None if folder in ("", ".", "/") else folder)
+    return (file.path for file in list_files(store, file_choice) if not file.is_gone)
 
 
 def _named(store: Store, settings: Settings, paths: list[Path]) -> tuple[Iterator[str], list[str]]:
     """The files of the ledger that are meant, and what is wrong with those that cannot be done again."""
-    wanted, problems = [], []
+    file_choice, problems = [], []
     for path in paths:
         file = find_file(store, os.fspath(path)) or find_file(store, os.path.relpath(path.absolute(), settings.inbox_dir))
         name = one_line(os.fspath(path))
@@ -96,5 +96,5 @@ def _named(store: Store, settings: Settings, paths: list[Path]) -> tuple[Iterato
         elif file.state is FileState.WAITING:
             problems.append(f"{name} is not done yet.")
         else:
-            wanted.append(file.path)
-    return iter(wanted), problems
+            file_choice.append(file.path)
+    return iter(file_choice), problems

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -10,7 +10,7 @@ from batch.cli.app import Json, app
 from batch.cli.exit_status import ExitStatus
 from batch.cli.home import Home
 from batch.cli.output import duration, print_json, print_line, safe_line, terminal
-from batch.cli.status.data import gather
+from batch.cli.status.data import ServiceStatus, gather
 from batch.cli.status.view import inbox_line, problem_lines, status_table, title
 
 Watch = Annotated[bool, typer.Option("--watch", help="Go on showing it, until Ctrl-C.")]
@@ -34,7 +34,7 @@ def status(home: Home = None, watch: Watch = False, every: Every = 1.0, as_json:
         raise typer.Exit(ExitStatus.SERVICE_DOWN)
 
 
-def _print(state: dict[str, Any]) -> None:
+def _print(state: ServiceStatus) -> None:
     print_line(title(state))
     console = terminal()
     console.print(status_table(state))

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from batch.cli.home import database_of
 from batch.cpu_sharing import alive
@@ -24,7 +24,50 @@ _CLASSES = {
 }
 
 
-def gather(home: Path | None) -> dict[str, Any]:
+class RunningJob(TypedDict):
+    """The job that a model works on."""
+
+    id: str
+    task: str
+    origin: str
+    source: str | None
+    since: float | None
+    progress: dict[str, Any] | None
+    attempts: int
+
+
+class ModelStatus(TypedDict):
+    """One model and its queue."""
+
+    status: str
+    error: str | None
+    model: str | None
+    pid: int | None
+    port: int | None
+    running: RunningJob | None
+    queued: dict[str, int]
+    paused: list[str]
+    done_today: int
+    failed_today: int
+    failed: int
+    seconds_a_job: float | None
+    eta_seconds: float | None
+
+
+class ServiceStatus(TypedDict):
+    """What `batch status --json` prints."""
+
+    home: str
+    running: bool
+    pid: int | None
+    uptime: float | None
+    profile: str | None
+    version: str | None
+    models: dict[str, ModelStatus]
+    inbox: dict[str, int]
+
+
+def gather(home: Path | None) -> ServiceStatus:
     """{"running", "pid", "uptime", "ports", "profile", "models": {kind: …}, "inbox": {…}}; all zero for a new home."""
     path = database_of(home)
     if not path.exists():
@@ -56,9 +99,9 @@ def _shape(
     files: FileCounts,
     path: Path,
     pauses: Iterable[Pause] = (),
-) -> dict[str, Any]:
+) -> ServiceStatus:
     up = bool(service) and alive(service["pid"])
-    models: dict[str, Any] = {}
+    models: dict[str, ModelStatus] = {}
     for kind in Kind:
         note = notes.get(f"model:{kind}") or {}
         queued = {name: 0 for name in _CLASSES.values()}

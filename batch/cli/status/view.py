@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
 from batch.cli.output import duration, safe_line
+from batch.cli.status.data import ModelStatus, RunningJob, ServiceStatus
 
 
-def title(state: dict[str, Any]) -> str:
+def title(state: ServiceStatus) -> str:
     """Whether the service runs, and where."""
     if not state["running"]:
         return f"batch is not running in {state['home']}: start it with `batch serve`."
     return (
-        f"batch {state['version']} is running (pid {state['pid']}, up {duration(state['uptime'])}, "
+        f"batch {state['version']} is running (pid {state['pid']}, up {duration(state['uptime'] or 0.0)}, "
         f"profile {state['profile']}) in {state['home']}"
     )
 
 
-def status_table(state: dict[str, Any]) -> Table:
+def status_table(state: ServiceStatus) -> Table:
     """A line for each model: what it does now, what waits, how fast it is, how long that takes."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     for heading in ("", "model", "state", "now", "queued", "today", "speed", "left"):
@@ -44,7 +44,7 @@ def status_table(state: dict[str, Any]) -> Table:
     return table
 
 
-def queued_text(model: dict[str, Any]) -> str:
+def queued_text(model: ModelStatus) -> str:
     """What waits for a model, by class, and which classes are held back."""
     paused = model["paused"]
     waiting = [f"{n} {name}{' (paused)' if name in paused else ''}" for name, n in model["queued"].items() if n]
@@ -52,23 +52,25 @@ def queued_text(model: dict[str, Any]) -> str:
     return ", ".join(waiting + idle) or "-"
 
 
-def running_text(running: dict[str, Any] | None) -> str:
+def running_text(running: RunningJob | None) -> str:
     """The job that a model works on: what, how far, for how long."""
     if running is None:
         return "idle"
     progress = running["progress"] or {}
     share = f" {100 * progress['done'] / progress['total']:.0f} %" if progress.get("total") else ""
-    return f"{running['source'] or running['task']}{share}, {duration(max(0.0, time.time() - running['since']))}"
+    return (
+        f"{running['source'] or running['task']}{share}, {duration(max(0.0, time.time() - (running['since'] or time.time())))}"
+    )
 
 
-def problem_lines(state: dict[str, Any]) -> Iterator[str]:
+def problem_lines(state: ServiceStatus) -> Iterator[str]:
     """What is wrong with a model, a sentence each."""
     for kind, model in state["models"].items():
         if model["error"]:
             yield f"{kind}: {model['error']}"
 
 
-def inbox_line(state: dict[str, Any]) -> str:
+def inbox_line(state: ServiceStatus) -> str:
     """How many files of the inbox are in which state."""
     inbox = state["inbox"]
     hint = ": `batch files --state failed` says why" if inbox["failed"] else ""

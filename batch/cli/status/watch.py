@@ -9,11 +9,10 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 from batch.cli.home import database_of
 from batch.cli.output import print_line, safe_line, short_moment, terminal
-from batch.cli.status.data import gather
+from batch.cli.status.data import ServiceStatus, gather
 from batch.cli.status.view import inbox_line, problem_lines, running_text, status_table, title
 from batch.queue.open_store import open_store
 from batch.queue.store import Store
@@ -44,13 +43,13 @@ def watch_status(home: Path | None, every_s: float, as_json: bool) -> None:
         pass
 
 
-def _states(home: Path | None, every_s: float) -> Iterator[dict[str, Any]]:
+def _states(home: Path | None, every_s: float) -> Iterator[ServiceStatus]:
     while True:
         yield gather(home)
         time.sleep(every_s)
 
 
-def _plain_line(state: dict[str, Any]) -> str:
+def _plain_line(state: ServiceStatus) -> str:
     parts = [time.strftime("%H:%M:%S"), "running" if state["running"] else "not running"]
     for kind, model in state["models"].items():
         waiting = sum(model["queued"].values())
@@ -65,7 +64,7 @@ def _watch_on_terminal(home: Path | None, every_s: float) -> None:
     from rich.live import Live
     from rich.text import Text
 
-    def view(state: dict[str, Any]) -> Group:
+    def view(state: ServiceStatus) -> Group:
         # Words and signs tell what matters; colours only repeat it.
         problems = [Text(safe_line(f"! {line}"), style="bold") for line in problem_lines(state)]
         failures = [Text(safe_line(line), overflow="ellipsis", no_wrap=True) for line in _last_failures(home)]

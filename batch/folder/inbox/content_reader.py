@@ -11,11 +11,11 @@ from batch.folder.inbox.source_file import SourceFile, StillChanging, TakesLong
 from batch.folder.ledger_rows import (
     CaptionParameters,
     ContentParameters,
+    ContentWork,
     PageParameters,
     SourceReading,
     TextParameters,
     TranscriptParameters,
-    Work,
 )
 from batch.folder.pipeline import (
     CAPTION,
@@ -49,7 +49,7 @@ class ContentReader:
         self._limits = settings.limits
         self._spool = spool
 
-    def read(self, source: SourceFile, settings: EffectiveSettings, *, may_take_long: bool) -> Work:
+    def read(self, source: SourceFile, settings: EffectiveSettings, *, may_take_long: bool) -> ContentWork:
         """Read an open file. Raises BatchError for what nothing can be made of, DiskFull, StillChanging, and TakesLong for
         a document unless it `may_take_long`."""
         name = source.name
@@ -72,7 +72,7 @@ class ContentReader:
 
     # -- pictures, sound and films
 
-    def _read_media(self, source: SourceFile, kind: MediaKind, parameters: ContentParameters) -> Work:
+    def _read_media(self, source: SourceFile, kind: MediaKind, parameters: ContentParameters) -> ContentWork:
         match parameters:
             case CaptionParameters():
                 data = source.read_whole(self._limits.image_bytes, "limits.image_bytes")
@@ -90,12 +90,12 @@ class ContentReader:
 
     # -- texts and documents
 
-    def _read_text(self, source: SourceFile) -> Work:
+    def _read_text(self, source: SourceFile) -> ContentWork:
         data = source.read_whole(self._limits.text_bytes, "limits.text_bytes")
         text, reading = text_of_file(data, source.path, source.name)
         return self._text_work(source, hashlib.sha256(data).hexdigest(), text, reading)
 
-    def _read_document(self, source: SourceFile, settings: EffectiveSettings) -> Work:
+    def _read_document(self, source: SourceFile, settings: EffectiveSettings) -> ContentWork:
         size, limit = source.stamp.size, self._limits.document_bytes
         if size > limit:
             raise TooLarge(f"{source.name} has {size:,} bytes; at most {limit:,} are taken (limits.document_bytes).")
@@ -104,13 +104,13 @@ class ContentReader:
             return self._page_work(source, reading.pages, settings)
         return self._text_work(source, _hash_of(source), text, reading)
 
-    def _text_work(self, source: SourceFile, sha256: str, text: str, reading: SourceReading) -> Work:
+    def _text_work(self, source: SourceFile, sha256: str, text: str, reading: SourceReading) -> ContentWork:
         if not text.strip():
             raise BadRequest(f"{source.name} holds no text.")
         draft = embedding_draft(text, self._put_in_spool, source.name)
         return self._work(sha256, MediaKind.TEXT, TextParameters(), EMBEDDING, draft, reading, draft.blobs)
 
-    def _page_work(self, source: SourceFile, pages: int, settings: EffectiveSettings) -> Work:
+    def _page_work(self, source: SourceFile, pages: int, settings: EffectiveSettings) -> ContentWork:
         """The first of a document's pages, which are pictures; the others follow one by one."""
         folder = settings.folder
         parameters = PageParameters(folder.page_prompt, folder.caption_max_tokens, folder.caption_temperature, folder.embed)
@@ -131,8 +131,8 @@ class ContentReader:
         draft: Draft,
         reading: SourceReading = SourceReading(),  # noqa: B008
         kept: tuple[str, ...] = (),
-    ) -> Work:
-        return Work(
+    ) -> ContentWork:
+        return ContentWork(
             key=content_key(sha256, kind, parameters, self._settings),
             sha256=sha256,
             kind=kind,
