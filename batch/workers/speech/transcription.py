@@ -182,6 +182,8 @@ class Transcription:
         segments, rest = self._decode(chunk, decoding, once)
         segments = without_noises(segments, activity)
         segments = without_loops(segments, activity, [segment.text for segment in self.segments[-2:]])
+        if not segments and not self.segments and not self._options.detect_language:
+            self._forget_language()  # what was heard was no speech, so it is in no language
         fresh = [
             self._writer.write(placed, chunk, len(self.segments) + i)
             for i, placed in enumerate(self._placed(segments, chunk, activity, decoding))
@@ -260,6 +262,11 @@ class Transcription:
         if self._options.detect_language:
             return []
         return segments if segments is not None and tried == code else transcribe(code)
+
+    def _forget_language(self) -> None:
+        self.shares, self.detected = {}, None
+        if self._decoding.language == languages.AUTO:
+            self.language, self._is_sure = "", False
 
     @property
     def _wants_shares(self) -> bool:
