@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from batch.errors import BadRequest, NotSupported
+from batch.errors import BadRequest
 from batch.payloads.chat import ChatPayload, GenerationParams, JsonSchema, NamedToolChoice, Tool
 from batch.workers.chat.dialects import gemma4_output as gemma4
 from batch.workers.chat.dialects import think_tags as think
@@ -67,9 +67,11 @@ class ConstraintBuilder:
         tools = _callable(payload)
         is_required = bool(tools) and payload.tool_choice not in ("auto", "none")
         if tools and dialect.calls is None:
-            if is_required:
-                raise NotSupported("tool_choice asks for a call, but this model's chat template knows no tool calls.")
-            tools = []
+            raise BadRequest(
+                "tools cannot be called: how this model's chat template writes calls is not understood here. "
+                'Leave them out, or set tool_choice to "none".',
+                param="tools",
+            )
         if tools and (params.grammar is not None or params.regex is not None):
             field = "grammar" if params.grammar is not None else "regex"
             raise BadRequest(f"{field} and tools exclude each other.", param=field)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from batch.errors import BadRequest, NotSupported
+from batch.errors import BadRequest
 from batch.payloads.chat import GenerationParams
 from batch.workers.chat.dialects.dialect import for_template
 from grammar_setup import build, builder, schema, takes
@@ -206,11 +206,12 @@ def test_what_contradicts_itself_is_a_bad_request(generation: Any, tools: Any, c
         build(generation, tools, choice, dialect=for_template(GEMMA))
 
 
-def test_a_model_without_tool_calls_answers_in_text_unless_a_call_is_required() -> None:
+@pytest.mark.parametrize("choice", ["auto", "required"])
+def test_tools_for_a_model_whose_calls_are_not_understood_are_refused_and_say_so(choice: str) -> None:
     plain = for_template("{{ messages }}")
-    assert build(None, [WEATHER], "auto", dialect=plain) is None
-    with pytest.raises(NotSupported):
-        build(None, [WEATHER], "required", dialect=plain)
+    with pytest.raises(BadRequest, match="tools cannot be called"):
+        build(None, [WEATHER], choice, dialect=plain)
+    assert build(None, [WEATHER], "none", dialect=plain) is None
 
 
 def test_a_completions_json_has_neither_fence_nor_thought() -> None:
