@@ -36,10 +36,10 @@ def find_home(start: Path) -> Path | None:
     return None
 
 
-def _resolve(given: Path | None) -> Path | None:
+def _resolve(home_option: Path | None) -> Path | None:
     """The home that was named, or the nearest one from the current folder upwards; None where there is none."""
-    if given is not None:
-        return given
+    if home_option is not None:
+        return home_option
     try:
         return find_home(Path.cwd())
     except FileNotFoundError:  # the current folder is gone: whoever needs it says so

@@ -10,7 +10,7 @@ from batch.folder.ledger_rows import FileState
 from batch.media.kind import MediaKind
 from batch.queue.store import Store
 
-_SLICE = 500
+_SLICE_ROWS = 500
 _COLUMNS = (
     "f.id, f.path, f.state, c.kind, f.size, f.accepted_at, f.finished_at, f.gone, c.job, "
     "coalesce(json_extract(f.error, '$.message'), case when f.state = 'failed' then json_extract(c.error, '$.message') end)"
@@ -56,7 +56,7 @@ def list_files(store: Store, file_filter: FileFilter, limit: int | None = None) 
     where, params = _condition(file_filter)
     before = 1 << 62
     while limit is None or limit > 0:
-        size = _SLICE if limit is None else min(_SLICE, limit)
+        size = _SLICE_ROWS if limit is None else min(_SLICE_ROWS, limit)
         rows = store.read(
             f"select {_COLUMNS} from file f left join content c on c.id = f.content "
             f"where {where} and f.id < ? order by f.id desc limit ?",

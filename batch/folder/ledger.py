@@ -141,8 +141,8 @@ class Ledger:
 
     def _begin_content(self, transaction: Transaction, work: ContentWork, size: int, now: float) -> Content:
         transaction.submit(work.draft)
-        held = (work.reading.document,) if work.reading.document else ()
-        for sha256 in (*work.kept, *held):
+        documents = (work.reading.document,) if work.reading.document else ()
+        for sha256 in (*work.result_blobs, *documents):
             transaction.execute("insert or ignore into blob values (?,?,'result')", (work.draft.id, sha256))
         row = transaction.execute(
             "insert into content as c (key, sha256, size, kind, parameters, state, step, job, jobs, reading, created_at) "

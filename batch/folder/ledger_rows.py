@@ -114,7 +114,7 @@ class ContentWork(msgspec.Struct, frozen=True, kw_only=True):
     step: str
     draft: Draft
     """The first step's job; not submitted when the content is in the ledger already."""
-    kept: tuple[str, ...] = ()
+    result_blobs: tuple[str, ...] = ()
     """Spool files among the draft's blobs that are needed again when the results are written."""
     reading: SourceReading = SourceReading()
 

@@ -23,7 +23,7 @@ from batch.queue.store import Store
 from batch.settings import Settings
 
 _ENDED = (FileState.DONE, FileState.LINKED, FileState.FAILED)
-_SLICE = 500
+_SLICE_ROWS = 500
 
 
 @app.command()
@@ -49,9 +49,9 @@ def redo(
         if folder is not None:
             file_choice = _in_folder(store, folder)
         else:
-            file_choice, problems = _named(store, settings, paths or [])
+            file_choice, problems = _files_by_path(store, settings, paths or [])
         redone = 0
-        while some := list(islice(file_choice, _SLICE)):
+        while some := list(islice(file_choice, _SLICE_ROWS)):
             if dry_run:
                 redone += len(some)
             else:
@@ -83,7 +83,7 @@ def _in_folder(store: Store, folder: str) -> Iterator[str]:
     return (file.path for file in list_files(store, file_choice) if not file.is_gone)
 
 
-def _named(store: Store, settings: Settings, paths: list[Path]) -> tuple[Iterator[str], list[str]]:
+def _files_by_path(store: Store, settings: Settings, paths: list[Path]) -> tuple[Iterator[str], list[str]]:
     """The files of the ledger that are meant, and what is wrong with those that cannot be done again."""
     file_choice, problems = [], []
     for path in paths:

@@ -130,7 +130,7 @@ class ContentReader:
         step: str,
         draft: Draft,
         reading: SourceReading = SourceReading(),  # noqa: B008
-        kept: tuple[str, ...] = (),
+        result_blobs: tuple[str, ...] = (),
     ) -> ContentWork:
         return ContentWork(
             key=content_key(sha256, kind, parameters, self._settings),
@@ -139,7 +139,7 @@ class ContentReader:
             parameters=parameters,
             step=step,
             draft=draft,
-            kept=kept,
+            result_blobs=result_blobs,
             reading=reading,
         )
 

@@ -10,7 +10,7 @@ from batch.folder.inbox.entry import InboxEntry, inspect
 from batch.folder.inbox.source_file import Candidate
 from batch.settings import FolderSettings
 
-MAX_SETTLING = 50_000
+MAX_SETTLING_FILES = 50_000
 """Files that are watched settling; the rest are seen again by a later scan."""
 _RETRY_S = 1.0
 """Least seconds until a file that could not be read just now is looked at again."""
@@ -46,7 +46,7 @@ class Settling:
             if is_closed:
                 before.due = min(before.due, time.monotonic() + before.settings.settle)
             return
-        if path in self._ready or (before is None and len(self._files) >= MAX_SETTLING):
+        if path in self._ready or (before is None and len(self._files) >= MAX_SETTLING_FILES):
             return
         now, settings = time.monotonic(), self._settings_of(path)
         self._files[path] = _SettlingFile(entry, now, now + settings.settle, settings, is_closed)

@@ -27,7 +27,7 @@ from batch.settings import Settings
 
 logger = logging.getLogger("batch.folder")
 _COPY_BYTES = 1 << 20
-_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Fate(Enum):
@@ -194,7 +194,7 @@ class Disposal:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(hidden, dir_fd=there)
         digest = hashlib.sha256()
-        with open(os.open(hidden, _NEW_FILE, 0o600, dir_fd=there), "wb") as copy:
+        with open(os.open(hidden, _NEW_FILE_FLAGS, 0o600, dir_fd=there), "wb") as copy:
             os.fchmod(copy.fileno(), stat.S_IMODE(os.fstat(source).st_mode) & 0o777)
             for chunk in _chunks(source):
                 digest.update(chunk)

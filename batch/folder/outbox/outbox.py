@@ -29,7 +29,7 @@ logger = logging.getLogger("batch.folder")
 _GROUP_FILES = 32
 """Files written together: their fsyncs share the file system's journal commits."""
 _GROUP_BYTES = 8 << 20
-_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Outbox:
@@ -158,7 +158,7 @@ class Outbox:
                 os.unlink(temporary, dir_fd=folder)
             if files.is_written:
                 continue
-            with open(os.open(temporary, _NEW_FILE, 0o600, dir_fd=folder), "wb") as file:
+            with open(os.open(temporary, _NEW_FILE_FLAGS, 0o600, dir_fd=folder), "wb") as file:
                 share_file(file.fileno(), self._access)
                 for chunk in content():
                     file.write(chunk)
