@@ -21,6 +21,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from batch.errors import BadRequest, NotSupported
 from batch.workers.chat.dialects import gemma4_messages as gemma4_turns
+from batch.workers.chat.dialects.gemma4_tools import plain_tools
 from batch.workers.chat.prompt.call_arguments import read_arguments
 from batch.workers.chat.prompt.markup_escape import Media, Segment, Shadow, Specials, strings
 
@@ -152,7 +153,8 @@ class ChatTemplate:
         turns = [self._hidden(m, shadow, media) for m in gemma4_turns.prepare(self.source, plain)]
         values: dict[str, Any] = shadow.hide(kwargs)
         if tools:
-            values["tools"] = shadow.hide(list(tools))
+            plain = plain_tools(tools) if gemma4_turns.calls_tools(self.source) else list(tools)
+            values["tools"] = shadow.hide(plain)
         if enable_thinking is not None:
             values["enable_thinking"] = enable_thinking
         values.update(messages=turns, add_generation_prompt=add_generation_prompt)
