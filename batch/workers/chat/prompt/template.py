@@ -153,8 +153,8 @@ class ChatTemplate:
         turns = [self._hidden(m, shadow, media) for m in gemma4_turns.prepare(self.source, plain)]
         values: dict[str, Any] = shadow.hide(kwargs)
         if tools:
-            plain = plain_tools(tools) if gemma4_turns.calls_tools(self.source) else list(tools)
-            values["tools"] = shadow.hide(plain)
+            shown_tools: Sequence[Mapping[str, Any]] = plain_tools(tools) if gemma4_turns.calls_tools(self.source) else tools
+            values["tools"] = shadow.hide(list(shown_tools))
         if enable_thinking is not None:
             values["enable_thinking"] = enable_thinking
         values.update(messages=turns, add_generation_prompt=add_generation_prompt)
