@@ -24,7 +24,7 @@ _CLASSES = {
 }
 
 
-class RunningJob(TypedDict):
+class RunningJobRow(TypedDict):
     """The job that a model works on."""
 
     id: str
@@ -44,7 +44,7 @@ class ModelStatus(TypedDict):
     model: str | None
     pid: int | None
     port: int | None
-    running: RunningJob | None
+    running: RunningJobRow | None
     queued: dict[str, int]
     paused: list[str]
     done_today: int

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from batch.cli.output import duration, safe_line
-from batch.cli.status.data import ModelStatus, RunningJob, ServiceStatus
+from batch.cli.status.data import ModelStatus, RunningJobRow, ServiceStatus
 
 
 def title(state: ServiceStatus) -> str:
@@ -52,7 +52,7 @@ def queued_text(model: ModelStatus) -> str:
     return ", ".join(waiting + idle) or "-"
 
 
-def running_text(running: RunningJob | None) -> str:
+def running_text(running: RunningJobRow | None) -> str:
     """The job that a model works on: what, how far, for how long."""
     if running is None:
         return "idle"

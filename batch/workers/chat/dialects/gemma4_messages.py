@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
+
+from batch.workers.chat.dialects.template_values import TemplateObject, TemplateValue
 
 _CALLS = "'<|tool_call>call:'"
 _KNOWS_TOOL_ROLE = "{#- OpenAI Chat Completions:"
@@ -18,13 +20,13 @@ def calls_tools(source: str) -> bool:
     return _CALLS in source
 
 
-def prepare(source: str, messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def prepare(source: str, messages: Sequence[TemplateValue]) -> list[TemplateObject]:
     """The messages as this template wants them: for an old one, each call with its results in one model turn."""
     if _CLOSES_LINE in source:
         messages = [_unlined(m) for m in messages]
     if not calls_tools(source) or _KNOWS_TOOL_ROLE in source:
         return [dict(m) for m in messages]
-    out: list[dict[str, Any]] = []
+    out: list[TemplateObject] = []
     at = 0
     while at < len(messages):
         message = dict(messages[at])
@@ -40,17 +42,17 @@ def finish(source: str, prompt: str, add_generation_prompt: bool) -> str:
     return _TURN_START if add_generation_prompt and calls_tools(source) and prompt.endswith(_TURN_END) else ""
 
 
-def _unlined(message: Mapping[str, Any]) -> Mapping[str, Any]:
+def _unlined(message: TemplateValue) -> TemplateValue:
     """Thinking without its last line feed, which the template adds again: so a turn reads as it was generated, and
     the prompt cache still knows it."""
     thought = message.get("reasoning_content")
     return {**message, "reasoning_content": thought.removesuffix("\n")} if isinstance(thought, str) else message
 
 
-def _gather(turn: dict[str, Any], messages: Sequence[Mapping[str, Any]], at: int) -> int:
+def _gather(turn: TemplateObject, messages: Sequence[TemplateValue], at: int) -> int:
     """Move the tool results that follow, and a closing answer, into the turn; where to go on."""
     turn.pop("content", None)
-    responses: list[dict[str, Any]] = []
+    responses: list[TemplateObject] = []
     while at < len(messages) and messages[at].get("role") == "tool":
         calls = turn["tool_calls"]
         name = calls[len(responses)].get("function", {}).get("name") if len(responses) < len(calls) else None

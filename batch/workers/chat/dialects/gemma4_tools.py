@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
+
+from batch.workers.chat.dialects.template_values import TemplateObject, TemplateValue
 
 MAX_DEPTH = 16
 _TYPES: dict[type, str] = {str: "string", bool: "boolean", int: "integer", float: "number", list: "array", dict: "object"}
 
 
-def plain_tools(tools: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def plain_tools(tools: Sequence[TemplateValue]) -> list[TemplateValue]:
     """The same tools, each place of their parameters with a plain type: references followed, null as `nullable`."""
-    plain: list[Mapping[str, Any]] = []
+    plain: list[TemplateValue] = []
     for tool in tools:
         function = dict(tool.get("function") or {})
         if isinstance(parameters := function.get("parameters"), dict):
@@ -20,7 +22,7 @@ def plain_tools(tools: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return plain
 
 
-def _plain(schema: Any, root: dict[str, Any], depth: int) -> Any:
+def _plain(schema: Any, root: TemplateObject, depth: int) -> Any:
     if not isinstance(schema, dict) or depth > MAX_DEPTH:
         return schema
     place = {k: v for k, v in schema.items() if k not in ("$ref", "anyOf", "oneOf", "allOf")}
@@ -42,7 +44,7 @@ def _plain(schema: Any, root: dict[str, Any], depth: int) -> Any:
     return place
 
 
-def _set_type(place: dict[str, Any]) -> None:
+def _set_type(place: TemplateObject) -> None:
     """One type, read from a list of types, a const or an enum where there is none."""
     if "const" in place:
         place.setdefault("enum", [place.pop("const")])
@@ -58,7 +60,7 @@ def _set_type(place: dict[str, Any]) -> None:
             place["type"] = named[0]
 
 
-def _target(reference: Any, root: dict[str, Any]) -> Any:
+def _target(reference: Any, root: TemplateObject) -> Any:
     node: Any = root
     for step in str(reference).removeprefix("#").split("/")[1:]:
         step = step.replace("~1", "/").replace("~0", "~")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import secrets
 import string
-from typing import Any
+
+from batch.workers.chat.dialects.template_values import TemplateObject
 
 _ID_LETTERS = string.ascii_letters + string.digits
 
@@ -15,9 +16,9 @@ class Reply:
     def __init__(self) -> None:
         self._content: list[str] = []
         self._reasoning: list[str] = []
-        self._calls: list[dict[str, Any]] = []
+        self._calls: list[TemplateObject] = []
         self._arguments: list[list[str]] = []
-        self._new: list[dict[str, Any]] = []
+        self._new: list[TemplateObject] = []
 
     @property
     def calls(self) -> int:
@@ -49,14 +50,14 @@ class Reply:
         else:
             self._new.append({"tool_calls": [{"index": index, "function": {"arguments": fragment}}]})
 
-    def take(self) -> list[dict[str, Any]]:
+    def take(self) -> list[TemplateObject]:
         """The deltas since the last take, in order."""
         new, self._new = self._new, []
         return new
 
-    def message(self) -> dict[str, Any]:
+    def message(self) -> TemplateObject:
         """The message so far: role, content, and reasoning_content and tool_calls where there are any."""
-        made: dict[str, Any] = {"role": "assistant", "content": "".join(self._content)}
+        made: TemplateObject = {"role": "assistant", "content": "".join(self._content)}
         reasoning = "".join(self._reasoning)
         if reasoning:
             made["reasoning_content"] = reasoning

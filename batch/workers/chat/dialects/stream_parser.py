@@ -5,10 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from batch.workers.chat.dialects.code_fence import Fence
 from batch.workers.chat.dialects.message_builder import Reply
+from batch.workers.chat.dialects.template_values import TemplateObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +53,19 @@ class StreamParser(ABC):
     def called(self) -> str | None:
         """Right behind the marker that opens a call: what has been written after it so far, often nothing yet."""
 
-    def feed(self, text: str) -> list[dict[str, Any]]:
+    def feed(self, text: str) -> list[TemplateObject]:
         """The deltas that are sure after this much more text."""
         self._parse(text)
         return self._reply.take()
 
-    def finish(self, stop_reason: str = "stop") -> list[dict[str, Any]]:
+    def finish(self, stop_reason: str = "stop") -> list[TemplateObject]:
         """The last deltas: what was held back because it might have become a marker. Call once."""
         self._end(cut=stop_reason == "length")
         if self._fence:
             self._reply.content(self._fence.finish())
         return self._reply.take()
 
-    def message(self) -> dict[str, Any]:
+    def message(self) -> TemplateObject:
         """role, content, and reasoning_content and tool_calls where there are any."""
         return self._reply.message()
 

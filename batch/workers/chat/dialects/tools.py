@@ -13,7 +13,7 @@ _LONGEST_NAME = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Function:
+class OfferedFunction:
     name: str
     parameters: Any
     """JSON Schema of its arguments; {} when it takes what it likes."""
@@ -26,7 +26,7 @@ class Tools:
     """Checked tools and tool_choice."""
 
     mode: Literal["none", "auto", "required"]
-    functions: tuple[Function, ...]
+    functions: tuple[OfferedFunction, ...]
     """Those that may be called: none with mode "none", one when tool_choice names it."""
 
     @classmethod
@@ -48,14 +48,14 @@ class Tools:
         return frozenset(f.name for f in self.functions)
 
 
-def _functions(tools: Any) -> tuple[Function, ...]:
+def _functions(tools: Any) -> tuple[OfferedFunction, ...]:
     if tools is None:
         return ()
     if not isinstance(tools, list):
         raise BadRequest("tools must be a list.")
     if len(tools) > _MOST:
         raise BadRequest(f"tools must not hold more than {_MOST} functions.")
-    found: dict[str, Function] = {}
+    found: dict[str, OfferedFunction] = {}
     for i, tool in enumerate(tools):
         where = f"tools[{i}]"
         function = tool.get("function") if isinstance(tool, Mapping) else None
@@ -71,11 +71,11 @@ def _functions(tools: Any) -> tuple[Function, ...]:
             raise BadRequest(f"{where}.function.parameters must be an object.")
         if name in found:
             raise BadRequest(f"{where}.function.name {name!r} is there twice.")
-        found[name] = Function(name, parameters or {}, f"{where}.function.parameters")
+        found[name] = OfferedFunction(name, parameters or {}, f"{where}.function.parameters")
     return tuple(found.values())
 
 
-def _named(functions: tuple[Function, ...], choice: Mapping[str, Any]) -> Tools:
+def _named(functions: tuple[OfferedFunction, ...], choice: Mapping[str, Any]) -> Tools:
     if choice.get("type") == "allowed_tools":
         allowed = choice.get("allowed_tools", choice)
         listed = allowed.get("tools") if isinstance(allowed, Mapping) else None

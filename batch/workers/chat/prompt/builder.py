@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby, pairwise
 from typing import Any
 
 from batch.errors import BadRequest
 from batch.workers.chat.dialects.dialect import Dialect
+from batch.workers.chat.dialects.template_values import TemplateObject, TemplateValue
 from batch.workers.chat.images.vision import TokenizedImage
 from batch.workers.chat.kv.token_sequence import TokenSequence
 from batch.workers.chat.prompt.template import MEDIA_MARKER, ChatTemplate, Media, Segment
@@ -56,7 +57,7 @@ class PromptMaker:
         self._template = template
         self._dialect = dialect
 
-    def chat(self, request: Mapping[str, Any]) -> PromptText:
+    def chat(self, request: TemplateValue) -> PromptText:
         """Raises BadRequest where the messages cannot be rendered."""
         messages = list(request["messages"])
         kwargs = dict(request.get("chat_template_kwargs") or {})
@@ -145,7 +146,7 @@ def _behind(prompt: list[Segment | Media], history: list[Segment | Media]) -> st
     return whole[shared:]
 
 
-def _prefill(messages: list[dict[str, Any]]) -> str:
+def _prefill(messages: list[TemplateObject]) -> str:
     """The text of a last message of the assistant: the answer goes on from there."""
     last = messages[-1] if messages else {}
     if last.get("role") != "assistant" or last.get("tool_calls"):
@@ -158,7 +159,7 @@ def _prefill(messages: list[dict[str, Any]]) -> str:
     return content or ""
 
 
-def _pictures(messages: list[dict[str, Any]]) -> Iterator[str]:
+def _pictures(messages: list[TemplateObject]) -> Iterator[str]:
     for message in messages:
         content = message.get("content")
         if isinstance(content, list):

@@ -22,6 +22,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from batch.errors import BadRequest, NotSupported
 from batch.workers.chat.dialects import gemma4_messages as gemma4_turns
 from batch.workers.chat.dialects.gemma4_tools import plain_tools
+from batch.workers.chat.dialects.template_values import TemplateObject, TemplateValue
 from batch.workers.chat.prompt.call_arguments import read_arguments
 from batch.workers.chat.prompt.markup_escape import Media, Segment, Shadow, Specials, strings
 
@@ -66,12 +67,12 @@ class ChatTemplate:
 
     def render(
         self,
-        messages: Sequence[Mapping[str, Any]],
+        messages: Sequence[TemplateValue],
         *,
-        tools: Sequence[Mapping[str, Any]] | None = None,
+        tools: Sequence[TemplateValue] | None = None,
         enable_thinking: bool | None = None,
         add_generation_prompt: bool = True,
-        kwargs: Mapping[str, Any] | None = None,
+        kwargs: TemplateValue | None = None,
         media_marker: str = MEDIA_MARKER,
     ) -> str:
         """The prompt as one text, `media_marker` where media stand. Raises BadRequest with the template's complaint."""
@@ -86,12 +87,12 @@ class ChatTemplate:
 
     def render_segments(
         self,
-        messages: Sequence[Mapping[str, Any]],
+        messages: Sequence[TemplateValue],
         *,
-        tools: Sequence[Mapping[str, Any]] | None = None,
+        tools: Sequence[TemplateValue] | None = None,
         enable_thinking: bool | None = None,
         add_generation_prompt: bool = True,
-        kwargs: Mapping[str, Any] | None = None,
+        kwargs: TemplateValue | None = None,
     ) -> list[Segment | Media]:
         """The prompt cut so that each Segment can be tokenised on its own, Media in the order of the messages' parts.
 
@@ -136,11 +137,11 @@ class ChatTemplate:
 
     def _segments(
         self,
-        messages: Sequence[Mapping[str, Any]],
-        tools: Sequence[Mapping[str, Any]] | None,
+        messages: Sequence[TemplateValue],
+        tools: Sequence[TemplateValue] | None,
         enable_thinking: bool | None,
         add_generation_prompt: bool,
-        kwargs: dict[str, Any],
+        kwargs: TemplateObject,
     ) -> list[Segment | Media]:
         count = _check(messages)
         shadow = Shadow(
@@ -151,9 +152,9 @@ class ChatTemplate:
         if not self.takes_system:
             plain = _merge_system(plain)
         turns = [self._hidden(m, shadow, media) for m in gemma4_turns.prepare(self.source, plain)]
-        values: dict[str, Any] = shadow.hide(kwargs)
+        values: TemplateObject = shadow.hide(kwargs)
         if tools:
-            shown_tools: Sequence[Mapping[str, Any]] = plain_tools(tools) if gemma4_turns.calls_tools(self.source) else tools
+            shown_tools: Sequence[TemplateValue] = plain_tools(tools) if gemma4_turns.calls_tools(self.source) else tools
             values["tools"] = shadow.hide(list(shown_tools))
         if enable_thinking is not None:
             values["enable_thinking"] = enable_thinking
@@ -164,7 +165,7 @@ class ChatTemplate:
             raise BadRequest("messages: this model's chat template does not take images in the role they stand in.")
         return found
 
-    def _message(self, message: Mapping[str, Any], index: int) -> dict[str, Any]:
+    def _message(self, message: TemplateValue, index: int) -> TemplateObject:
         """One message in the shapes that templates expect, its texts still the caller's."""
         made = {k: v for k, v in message.items() if v is not None}
         if made["role"] == "developer" and "<|channel|>" not in self.source:
@@ -177,7 +178,7 @@ class ChatTemplate:
             made.pop("tool_calls", None)
         return made
 
-    def _call(self, call: Any, where: str) -> dict[str, Any]:
+    def _call(self, call: Any, where: str) -> TemplateObject:
         function = call.get("function") if isinstance(call, Mapping) else None
         if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
             raise BadRequest(f"{where}.function must be an object with a name.")
@@ -189,7 +190,7 @@ class ChatTemplate:
         made = {**function, "arguments": {} if arguments is None else arguments}
         return {**call, "type": "function", "function": made}
 
-    def _hidden(self, message: dict[str, Any], shadow: Shadow, media: Iterable[str]) -> dict[str, Any]:
+    def _hidden(self, message: TemplateObject, shadow: Shadow, media: Iterable[str]) -> TemplateObject:
         """The message in disguise, media as the shadow's characters in a content of one string."""
         keep = self._thinking if message["role"] == "assistant" else None
         content = message.get("content")
@@ -197,7 +198,7 @@ class ChatTemplate:
             # Templates that know parts in users' messages print those of a system message as a Python list.
             texts = [p["text"] for p in content if p["type"] == "text"]
             content = "\n".join(texts) if len(texts) == len(content) else content
-        turn: dict[str, Any] = {k: shadow.hide(v) for k, v in message.items() if k != "content"}
+        turn: TemplateObject = {k: shadow.hide(v) for k, v in message.items() if k != "content"}
         if content is None:
             return turn
         if isinstance(content, str):
@@ -219,13 +220,13 @@ class ChatTemplate:
         if self._template is None:
             raise BadRequest("This model has no chat template, so it cannot chat: use /v1/completions.")
 
-    def _probe(self, messages: list[dict[str, Any]]) -> str | None:
+    def _probe(self, messages: list[TemplateObject]) -> str | None:
         try:
             return self._run({"messages": messages, "add_generation_prompt": False})
         except BadRequest:
             return None
 
-    def _run(self, values: Mapping[str, Any]) -> str:
+    def _run(self, values: TemplateValue) -> str:
         assert self._template is not None
         now = datetime.now()
         given = {
@@ -320,7 +321,7 @@ def _reads_as_marker(text: str) -> bool:
     return text.startswith("<|") or text.endswith("|>")
 
 
-def _check(messages: Sequence[Mapping[str, Any]]) -> int:
+def _check(messages: Sequence[TemplateValue]) -> int:
     """How many media parts the messages hold; BadRequest where their shape is none that can be rendered."""
     if not messages:
         raise BadRequest("messages must not be empty.")
@@ -343,7 +344,7 @@ def _check(messages: Sequence[Mapping[str, Any]]) -> int:
     return count
 
 
-def _merge_system(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _merge_system(messages: list[TemplateObject]) -> list[TemplateObject]:
     """For a template that knows no system role: its text goes before that of the message after it."""
     if messages[0]["role"] != "system":
         return messages

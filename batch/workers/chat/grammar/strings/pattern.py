@@ -71,7 +71,7 @@ def pattern_terminal(source: str, lark: Lark, write_char: WriteChar, field: str)
     """The name of a terminal for every text in which the expression is found. Raises BadRequest naming `field`."""
     tree = parse(source, field)
     searched = _Search(field).texts(tree)
-    return _Writer(lark, write_char, field).name(searched)
+    return _PatternWriter(lark, write_char, field).name(searched)
 
 
 class _Search:
@@ -135,7 +135,7 @@ class _Search:
         raise BadRequest(f"{self._field} holds {what}, which a grammar cannot follow.")
 
 
-class _Writer:
+class _PatternWriter:
     def __init__(self, lark: Lark, write_char: WriteChar, field: str) -> None:
         self._lark = lark
         self._char = write_char

@@ -66,10 +66,10 @@ EMPTY = Sequence(())
 
 def parse(source: str, field: str) -> Node:
     """The tree of an expression. Raises BadRequest, with `field` in front, where no grammar can follow it."""
-    return _Parser(source, field).tree()
+    return _RegexParser(source, field).tree()
 
 
-class _Parser:
+class _RegexParser:
     def __init__(self, source: str, field: str) -> None:
         self._source = source
         self._field = field
