@@ -100,7 +100,7 @@ class Searcher:
         if not len(index):
             if request.mode is SearchMode.VECTOR and not is_whole:
                 raise Unavailable(
-                    f"No text has a vector of {query.model}, the model that is loaded: run `batch reindex --embed`."
+                    f"No text has a vector of {query.model}, the model that is loaded: search with mode text, or load the model of the index."
                 )
             return [], is_whole
         folder = request.filter.folder
@@ -140,7 +140,7 @@ class Searcher:
         model = stored[-1][0]
         if self._index is not None and self._index.model != model:
             message = f'"like" names {path}, whose vectors are of {model}, a model that is not loaded any more.'
-            raise BadRequest(f"{message} Run `batch reindex --embed`.", param="like")
+            raise BadRequest(f"{message} Search with words instead.", param="like")
         vectors = from_stored([data for _, data in stored], len(stored[0][1]) // 2)
         mean = vectors.mean(axis=0, keepdims=True)
         return entry, QueryVector(vector=mean / max(float(np.linalg.norm(mean)), 1e-12), model=model)
