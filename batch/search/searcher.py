@@ -100,7 +100,7 @@ class Searcher:
         if not len(index):
             if request.mode is SearchMode.VECTOR and not is_whole:
                 raise Unavailable(
-                    f"No text has a vector of {query.model}, the model that is loaded: search with mode text, or load the model of the index."
+                    f"No text has a vector of {query.model}, the model that is loaded: search with mode text instead."
                 )
             return [], is_whole
         folder = request.filter.folder

@@ -234,7 +234,7 @@ def test_vectors_of_another_model_are_not_compared(stage: SearchStage) -> None:
     stage.put("old.txt", "river stone", embedding_model="another")
     result = stage.search("river stone")
     assert result.degraded == "other_model" and result.data[0].similarity is None
-    with pytest.raises(Unavailable, match="reindex --embed"):
+    with pytest.raises(Unavailable, match="search with mode text"):
         stage.search("river stone", mode="vector")
     stage.put("new.txt", "river stone")
     result = stage.search("river stone", mode="vector")
