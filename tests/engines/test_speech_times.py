@@ -116,9 +116,9 @@ def test_no_word_is_deleted_when_text_is_wrapped(english: SpeechEngine, tmp_path
     if not shutil.which("espeak-ng"):
         pytest.skip("espeak-ng says the words of this test")
     path = tmp_path / "said.wav"
-    for text in ("five, five, five, five, one, two.", "No, no, no, no, no. I said no."):
-        subprocess.run(["espeak-ng", "-s", "120", "-w", path, text], check=True, timeout=60)
-        plain = transcribe(english, work(tmp_path, path, temperature_inc=0.0))
-        wrapped = transcribe(english, work(tmp_path, path, temperature_inc=0.0, **options))
-        assert spoken("".join(s.text for s in wrapped.segments)) == spoken("".join(s.text for s in plain.segments))
-        assert len(spoken(plain.text)) >= 5
+    # temperature 0 only: at others whisper.cpp draws, from a generator that goes on from call to call
+    subprocess.run(["espeak-ng", "-s", "120", "-w", path, "five, five, five, five, one, two."], check=True, timeout=60)
+    plain = transcribe(english, work(tmp_path, path, words=True, temperature_inc=0.0))
+    wrapped = transcribe(english, work(tmp_path, path, words=True, temperature_inc=0.0, **options))
+    assert spoken("".join(s.text for s in wrapped.segments)) == spoken("".join(s.text for s in plain.segments))
+    assert spoken(plain.text).count("5") >= 3 and spoken(plain.text)[-2:] == ["1", "2"]
