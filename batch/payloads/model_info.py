@@ -43,6 +43,10 @@ class ChatModelInfo(ModelInfo, frozen=True, omit_defaults=True, kw_only=True, ta
     build: str = ""
     """llama.cpp's system info."""
     gpu: bool = False
+    parallel: int = 1
+    """How many bulk jobs are computed together."""
+    parallel_rates: dict[str, float] = {}
+    """Tokens a second by number of jobs, as measured at load."""
 
 
 class EmbeddingModelInfo(ModelInfo, frozen=True, omit_defaults=True, kw_only=True, tag="embedding", tag_field="kind"):

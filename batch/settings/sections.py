@@ -9,8 +9,9 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, PlainValidator
 
+from batch.settings.parallel import MAX_PARALLEL, check_parallel
 from batch.settings.patterns import check_host_pattern, check_origin_pattern
 from batch.settings.section import PathOrName, Section, UserPath
 
@@ -21,6 +22,7 @@ MAX_KEPT_DAYS = 36500.0
 Text = Annotated[str, Field(max_length=10_000)]
 HostPattern = Annotated[str, Field(max_length=1000), AfterValidator(check_host_pattern), "host names"]
 OriginPattern = Annotated[str, Field(max_length=1000), AfterValidator(check_origin_pattern), "addresses of web pages"]
+Parallel = Annotated[Literal["auto"] | int, PlainValidator(check_parallel), f"auto or a whole number from 1 to {MAX_PARALLEL}"]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -47,6 +49,8 @@ class VlmSettings(ModelSettings):
     """Tokens of context; 0: the model's own ("unlimited")."""
     cache_bytes: int = Field(1 << 30, ge=0, le=MAX_FILE_BYTES)
     """Host memory for the prompts of recent conversations."""
+    parallel: Parallel = "auto"
+    """How many bulk jobs (captions, batch lines) are computed together; auto: as measured; 1: one after the other."""
     thinking: Literal["auto", "on", "off"] = "auto"
     """Whether a model that can think does so where a request does not say; auto: as its chat template has it."""
     thinking_budget: int = Field(-1, ge=-1, le=2**31 - 1)

@@ -18,7 +18,7 @@ from batch.errors import BatchError, Cancelled, TooLarge, UnsupportedMedia
 from batch.queue.jobs import Priority
 from batch.workers.chat.engine import VlmEngine
 from batch.workers.chat.images.vision import mtmd
-from vlm_setup import chat, content, count_tokens, picture, rendered
+from vlm_setup import chat, content, count_tokens, picture, rendered, run
 
 ASK = {"type": "text", "text": "Describe this image."}
 
@@ -170,7 +170,7 @@ def test_urgent_pictures_between_a_bulk_jobs_pictures(engine: VlmEngine, tmp_pat
         seen.append(content(engine.run(chat(tmp_path, [image, ASK], enable_thinking=False))))
 
     work = chat(tmp_path, bulk, enable_thinking=False, priority=Priority.INBOX, at=dict.fromkeys(range(1, 7), urgent))
-    assert content(engine.run(work)) == "a blue circle"
+    assert content(run(engine, work)) == "a blue circle"
     assert seen == ["an orange circle"] * 6
 
 

@@ -14,12 +14,12 @@ from batch.errors import Cancelled
 from batch.queue.jobs import Priority
 from batch.workers.chat.engine import VlmEngine
 from scripted_work import ScriptedWork
-from vlm_setup import chat, content, picture
+from vlm_setup import chat, content, picture, run
 
 
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VlmEngine]:
-    engine = vlm_setup.loaded(tmp_path_factory.mktemp("home"))
+@pytest.fixture(scope="module", params=[1, 4], ids=["one", "four"])
+def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VlmEngine]:
+    engine = vlm_setup.loaded(tmp_path_factory.mktemp("home"), parallel=request.param)
     yield engine
     engine.close()
 
@@ -47,7 +47,7 @@ DRAWN = {"greedy": {}, "seed": SEEDED, "penalty": {**SEEDED, "repeat_penalty": 1
 def test_an_interrupted_job_gives_the_very_same_tokens(
     engine: VlmEngine, tmp_path: Path, units: tuple[int, ...], generation: dict[str, Any]
 ) -> None:
-    alone = engine.run(bulk(tmp_path, generation=generation))
+    alone = run(engine, bulk(tmp_path, generation=generation))
     inner: list[Any] = []
 
     def urgent() -> None:
@@ -55,7 +55,7 @@ def test_an_interrupted_job_gives_the_very_same_tokens(
         inner.append(engine.run(chat(tmp_path, parts, enable_thinking=False)))
         inner.append(engine.run(chat(tmp_path, "Tell me a story.", enable_thinking=False)))
 
-    disturbed = engine.run(bulk(tmp_path, at=dict.fromkeys(units, urgent), generation=generation))
+    disturbed = run(engine, bulk(tmp_path, at=dict.fromkeys(units, urgent), generation=generation))
     assert written(disturbed) == written(alone)
     assert len(inner) == 2 * len(units)
     assert {content(r) for r in inner[::2]} == {"a red circle"}
@@ -63,7 +63,7 @@ def test_an_interrupted_job_gives_the_very_same_tokens(
 
 
 def test_three_classes_nest(engine: VlmEngine, tmp_path: Path) -> None:
-    alone = written(engine.run(bulk(tmp_path))), written(engine.run(bulk(tmp_path, prompt=900, tokens=90)))
+    alone = written(run(engine, bulk(tmp_path))), written(run(engine, bulk(tmp_path, prompt=900, tokens=90)))
     middle: list[Any] = []
     inner: list[Any] = []
 
@@ -72,9 +72,9 @@ def test_three_classes_nest(engine: VlmEngine, tmp_path: Path) -> None:
 
     def batch() -> None:
         work = bulk(tmp_path, Priority.BATCH, prompt=900, tokens=90, at={2: caller, 40: caller})
-        middle.append(engine.run(work))
+        middle.append(run(engine, work))
 
-    outer = engine.run(bulk(tmp_path, at={2: batch, 120: batch}))
+    outer = run(engine, bulk(tmp_path, at={2: batch, 120: batch}))
     assert written(outer) == alone[0]
     assert [written(m) for m in middle] == [alone[1]] * 2
     assert [content(r) for r in inner] == ["pong"] * 4
@@ -83,14 +83,14 @@ def test_three_classes_nest(engine: VlmEngine, tmp_path: Path) -> None:
 def test_a_job_is_parked_in_host_memory_when_an_urgent_one_needs_its_room(tmp_path: Path) -> None:
     engine = vlm_setup.loaded(tmp_path, context=1536)
     try:
-        alone = written(engine.run(bulk(tmp_path, prompt=900, tokens=200)))
+        alone = written(run(engine, bulk(tmp_path, prompt=900, tokens=200)))
         inner: list[Any] = []
 
         def urgent() -> None:
-            inner.append(written(engine.run(bulk(tmp_path, Priority.CALLER, prompt=1100, tokens=60))))
+            inner.append(written(run(engine, bulk(tmp_path, Priority.CALLER, prompt=1100, tokens=60))))
 
-        reference = written(engine.run(bulk(tmp_path, Priority.CALLER, prompt=1100, tokens=60)))
-        outer = engine.run(bulk(tmp_path, prompt=900, tokens=200, at={60: urgent, 130: urgent}))
+        reference = written(run(engine, bulk(tmp_path, Priority.CALLER, prompt=1100, tokens=60)))
+        outer = run(engine, bulk(tmp_path, prompt=900, tokens=200, at={60: urgent, 130: urgent}))
         assert inner == [reference] * 2
         assert written(outer) == alone
     finally:
@@ -98,7 +98,7 @@ def test_a_job_is_parked_in_host_memory_when_an_urgent_one_needs_its_room(tmp_pa
 
 
 def test_an_urgent_job_that_fails_or_is_cancelled_leaves_the_outer_one_whole(engine: VlmEngine, tmp_path: Path) -> None:
-    alone = written(engine.run(bulk(tmp_path)))
+    alone = written(run(engine, bulk(tmp_path)))
 
     def cancel() -> None:
         raise Cancelled()
@@ -107,17 +107,17 @@ def test_an_urgent_job_that_fails_or_is_cancelled_leaves_the_outer_one_whole(eng
         with pytest.raises(Cancelled):
             engine.run(chat(tmp_path, "Tell me a story.", at={9: cancel}))
 
-    assert written(engine.run(bulk(tmp_path, at={2: urgent, 50: urgent}))) == alone
+    assert written(run(engine, bulk(tmp_path, at={2: urgent, 50: urgent}))) == alone
 
 
 def test_an_interrupt_meant_for_nobody_changes_nothing(engine: VlmEngine, tmp_path: Path) -> None:
-    alone = written(engine.run(bulk(tmp_path)))
-    assert written(engine.run(bulk(tmp_path, at=dict.fromkeys((1, 2, 3, 4, 50, 51, 100), engine.interrupt)))) == alone
+    alone = written(run(engine, bulk(tmp_path)))
+    assert written(run(engine, bulk(tmp_path, at=dict.fromkeys((1, 2, 3, 4, 50, 51, 100), engine.interrupt)))) == alone
 
 
 def test_a_prompt_goes_in_by_slices_that_others_can_come_between(engine: VlmEngine, tmp_path: Path) -> None:
     work = bulk(tmp_path, prompt=4000, tokens=1)
-    result = engine.run(work)
+    result = run(engine, work)
     slices = [done for done, total, _ in work.units if total == result.usage.prompt_tokens]
     assert all(b - a <= 512 for a, b in pairwise([*slices, result.usage.prompt_tokens]))
     assert len(slices) <= -(-result.usage.prompt_tokens // 512) + 3, "checkpoints near the end cut a few slices more"
@@ -127,9 +127,9 @@ def test_a_job_whose_broken_off_decode_cost_it_its_window_computes_it_again(
     engine: VlmEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An aborted slice may overwrite what the next token looks at; here the loss is staged."""
-    alone = written(engine.run(bulk(tmp_path, tokens=60)))
+    alone = written(run(engine, bulk(tmp_path, tokens=60)))
     lost = iter([True])
     monkeypatch.setattr(engine._resources.cache, "has_lost_window", lambda _: next(lost, False))
     work = bulk(tmp_path, tokens=60, at={20: engine.interrupt})
-    assert written(engine.run(work)) == alone
+    assert written(run(engine, work)) == alone
     assert [done for done, _, _ in work.units].count(0) == 2

@@ -49,6 +49,17 @@ def loaded(home: Path, **vlm: Any) -> VlmEngine:
     return engine
 
 
+def run(engine: VlmEngine, work: ScriptedWork) -> ChatResult:
+    """Run a job to its end, as the worker does: an engine may end bulk jobs itself."""
+    result = engine.run(work)
+    if result is None:
+        if work.error is not None:
+            raise work.error
+        result = work.result
+    assert isinstance(result, ChatResult)
+    return result
+
+
 def picture(folder: Path, name: str = "sample-red-circle.png") -> dict[str, Any]:
     """An image part, its file spooled in `folder`."""
     path = DATA / name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -11,6 +11,7 @@ from batch.catalog.resolved import Resolved, resolve
 from batch.errors import NotSupported
 from batch.payloads.chat import ChatPayload, ChatResult, CompletionPayload
 from batch.payloads.events import PromptCounted
+from batch.payloads.job_payload import Payload
 from batch.payloads.model_info import ChatModelInfo
 from batch.payloads.questions import (
     Answer,
@@ -30,15 +31,18 @@ from batch.payloads.questions import (
 from batch.payloads.sampling import SamplingParams
 from batch.queue.jobs import Kind, Priority
 from batch.settings import Settings
+from batch.workers.chat.bulk_scheduler import BulkScheduler
+from batch.workers.chat.bulk_speed import BulkSpeed, measure_bulk_speed, sequences_for
 from batch.workers.chat.dialects import dialect as dialects
 from batch.workers.chat.generation import Generation, Resources
 from batch.workers.chat.images.vision import Vision
 from batch.workers.chat.kv.prompt_cache import PromptCache
 from batch.workers.chat.prompt.builder import PromptMaker
 from batch.workers.chat.prompt.template import ChatTemplate
-from batch.workers.chat.result import make_chat_result
+from batch.workers.chat.result import ChoiceResult, make_chat_result
 from batch.workers.chat.sampling.sampling_params import model_defaults
 from batch.workers.chat.step_runner import StepRunner
+from batch.workers.chat.task_params import TaskParams
 from batch.workers.chat.task_planner import TaskPlanner
 from batch.workers.engine import Work
 from batch.workers.llama.context import Context
@@ -48,13 +52,8 @@ from batch.workers.llama.model import Model
 N_BATCH = 2048
 N_UBATCH = 512
 """Tokens that are computed together where no picture demands more: more only make every sliding window larger."""
-_SEQUENCES = len(Priority)
-"""A job of every priority class may wait inside another's yield point."""
 _MIN_IMAGE_CACHE_BYTES = 64 << 20
 _SLICE_TOKENS = 512
-_GPU_BULK_SLICE_TOKENS = 512
-_BULK_SLICE_TOKENS = ((0.5, 512), (1.0, 256), (2.0, 128), (float("inf"), 64))
-"""(billions of parameters below which, prompt tokens in one step of a bulk job), on a CPU."""
 _CHECKPOINT_INTERVAL_TOKENS = 512
 _GPU_CHECKPOINT_INTERVAL_TOKENS = 8192
 """On a GPU a checkpoint has to be copied out, which takes as long as computing a few hundred tokens."""
@@ -84,7 +83,8 @@ class VlmEngine:
         if resolved.mmproj:
             image_cache_bytes = max(vlm.cache_bytes // 4, _MIN_IMAGE_CACHE_BYTES)
             self._vision = Vision(resolved.mmproj, model, threads=threads, gpu=has_gpu, cache_bytes=image_cache_bytes)
-        self._context = context = self._make_context(model, threads)
+        speed = measure_bulk_speed(model, threads, width=None if vlm.parallel == "auto" else vlm.parallel)
+        self._context = context = self._make_context(model, threads, speed.width)
         cache = PromptCache(
             context,
             model.n_swa,
@@ -98,10 +98,11 @@ class VlmEngine:
             cache,
             self._vision,
             slice_tokens=context.n_batch if has_gpu else _SLICE_TOKENS,
-            bulk_slice_tokens=_bulk_slice_tokens(model, has_gpu),
+            bulk_slice_tokens=speed.slice_tokens,
             checkpoint_interval=_GPU_CHECKPOINT_INTERVAL_TOKENS if has_gpu else _CHECKPOINT_INTERVAL_TOKENS,
         )
         self._runner = StepRunner(self._resources)
+        self._scheduler = BulkScheduler(self._resources, self._runner, self, speed.width)
         source = model.chat_template()
         control, user_defined = model.special_texts
         bos, eos = model.token_text(model.bos), model.token_text(model.eos)
@@ -113,9 +114,9 @@ class VlmEngine:
         self._planner = TaskPlanner(model, self._vision, self._maker, dialect, defaults, context.n_ctx, self._settings)
         self._warm_up(model, context)
         report(1.0)
-        return self._info(model, context, resolved, defaults, dialect.name, has_gpu)
+        return self._info(model, context, resolved, defaults, dialect.name, speed, has_gpu)
 
-    def _make_context(self, model: Model, threads: int) -> Context:
+    def _make_context(self, model: Model, threads: int, width: int) -> Context:
         # A picture that is attended to in both directions must fit into one micro-batch.
         needed = self._vision.max_chunk_tokens if self._vision is not None and self._vision.is_non_causal else 0
         n_ubatch = max(N_UBATCH, needed)
@@ -124,7 +125,7 @@ class VlmEngine:
             n_ctx=self._settings.vlm.context,
             n_batch=max(N_BATCH, n_ubatch),
             n_ubatch=n_ubatch,
-            sequences=_SEQUENCES,
+            sequences=sequences_for(width),
             threads=threads,
         )
 
@@ -139,6 +140,7 @@ class VlmEngine:
         resolved: Resolved,
         defaults: SamplingParams,
         dialect: str,
+        speed: BulkSpeed,
         has_gpu: bool,
     ) -> ChatModelInfo:
         source = model.chat_template()
@@ -163,6 +165,8 @@ class VlmEngine:
             sampling=defaults,
             build=lib.llama_print_system_info().decode("utf-8", "replace").strip(),
             gpu=has_gpu,
+            parallel=speed.width,
+            parallel_rates=dict(speed.rates),
         )
 
     def close(self) -> None:
@@ -182,20 +186,34 @@ class VlmEngine:
 
     # -- jobs
 
-    def run(self, work: Work) -> ChatResult:
-        """Answer a chat or continue a completion; its choices one after the other."""
+    def run(self, work: Work) -> ChatResult | None:
+        """Answer a chat or continue a completion, its choices one after the other.
+
+        A bulk job is computed together with others that wait; all of them are ended here, and None is returned.
+        """
+        is_bulk = work.job.priority < Priority.CALLER
+        if is_bulk and self._scheduler.width > 1:
+            self._scheduler.run(work)
+            return None
+        task = self.plan_job(work)
+        results = [
+            self._runner.run(Generation(self._resources, work, task, index, is_bulk=is_bulk), work) for index in range(task.n)
+        ]
+        return self.make_result(work, task, results)
+
+    def plan_job(self, work: Work) -> TaskParams:
+        """What a job asks of the model; raises BatchError where it cannot run."""
         payload = work.payload
         if not isinstance(payload, ChatPayload | CompletionPayload):
             raise NotSupported(f"The vlm queue has no task {work.job.task!r}.")
         task = self._planner.plan(payload, work.spool_path)
-        describes = isinstance(payload, CompletionPayload) and payload.describe
-        if describes and work.is_watched:
+        if _is_described(payload) and work.is_watched:
             work.emit(PromptCounted(tokens=len(task.prompt)))
-        is_bulk = work.job.priority < Priority.CALLER
-        results = [
-            self._runner.run(Generation(self._resources, work, task, index, is_bulk=is_bulk), work) for index in range(task.n)
-        ]
-        prompt = self._detokenize(task.prompt.ids) if describes else None
+        return task
+
+    def make_result(self, work: Work, task: TaskParams, results: Sequence[ChoiceResult]) -> ChatResult:
+        """The result of a job whose choices are all there."""
+        prompt = self._detokenize(task.prompt.ids) if _is_described(work.payload) else None
         return make_chat_result(results, len(task.prompt), prompt)
 
     def _detokenize(self, tokens: list[int]) -> str:
@@ -233,14 +251,8 @@ class VlmEngine:
         return Tokenized([TokenPiece(token, _piece(model.piece(token, special=True))) for token in tokens])
 
 
-def _bulk_slice_tokens(model: Model, has_gpu: bool) -> int:
-    """Prompt tokens in one step of a bulk job: fewer the bigger the model, as somebody may wait.
-
-    Set by the model, not by the clock, so that a job's tokens never depend on how busy the machine was.
-    """
-    if has_gpu:
-        return _GPU_BULK_SLICE_TOKENS
-    return next(n for limit, n in _BULK_SLICE_TOKENS if model.n_params / 1e9 < limit)
+def _is_described(payload: Payload) -> bool:
+    return isinstance(payload, CompletionPayload) and payload.describe
 
 
 def _piece(data: bytes) -> str | list[int]:

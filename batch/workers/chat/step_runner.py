@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from batch.errors import BatchError
 from batch.workers.chat.generation import Generation, Resources
 from batch.workers.chat.kv.prompt_cache import Slot
@@ -42,15 +44,23 @@ class StepRunner:
                 if type(step) is NextToken and decode_token(step.token, step.position, seq) == DECODED:
                     step = send(_LAST_ROW)
                 else:
-                    step = send(self._compute(step, slot, generation, work))
+                    step = send(self.compute(step, slot, lambda: self._yield(generation, slot, work)))
         except StopIteration as end:
             result: ChoiceResult = end.value
             return result
         finally:
             steps.close()
 
-    def _compute(self, step: Step, slot: Slot, generation: Generation, work: Work) -> int:
-        """One step until it is done; makes room or lets a cancellation through as needed. Returns what to send."""
+    def _yield(self, generation: Generation, slot: Slot, work: Work) -> None:
+        self._context.set_threads(work.yield_point(generation.done, generation.total))
+        if slot.parked is not None:
+            self._cache.unpark(slot)
+
+    def compute(self, step: Step, slot: Slot, yield_point: Callable[[], None]) -> int:
+        """One step until it is done, making room as needed; returns what to send to the generation.
+
+        `yield_point` is called where a step was aborted; what it raises, and BatchError, end the job.
+        """
         while True:
             clear_errors()
             status = self._call(step, slot)
@@ -59,10 +69,7 @@ class StepRunner:
             if status == ABORTED:
                 self._context.clear_abort()
                 is_lost = self.undo(slot)
-                # If nobody wanted this job gone, it tries again.
-                self._context.set_threads(work.yield_point(generation.done, generation.total))
-                if slot.parked is not None:
-                    self._cache.unpark(slot)
+                yield_point()  # if nobody wanted this job gone, it tries again
                 if is_lost:
                     return LOST
             elif status != NO_ROOM:

@@ -19,12 +19,6 @@ class PromptSlice:
     needs_logits: bool
     """Whether the logits behind the last token are wanted: it is the prompt's last."""
 
-    def shorten(self, n: int) -> None:
-        """Take only the first n tokens; the rest becomes a later step."""
-        if n < len(self.tokens):
-            self.tokens = self.tokens[:n]
-            self.needs_logits = False
-
 
 @dataclass(slots=True)
 class EncodeImage:

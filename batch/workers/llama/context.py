@@ -112,6 +112,19 @@ class Context:
             )
             for row in self._seq_rows
         ]
+        # Rows of several sequences: each row's pointer to its sequence id stays on its own cell of _row_seq.
+        self._row_seq = np.zeros(n, np.int32)
+        cells = (self._row_seq.ctypes.data + 4 * np.arange(n)).astype(np.uintp)
+        self._row_cells = cells
+        self._rows = lib.llama_batch(
+            0,
+            self._token.ctypes.data_as(pointer),
+            None,
+            self._pos.ctypes.data_as(pointer),
+            self._count.ctypes.data_as(pointer),
+            cells.ctypes.data_as(ctypes.POINTER(pointer)),
+            self._output.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
+        )
         self._decode = lib.llama_decode
         self._logits: dict[int, Logits] = {}
 
@@ -137,6 +150,20 @@ class Context:
         self._one_token.value = token
         self._one_pos.value = pos
         return int(self._decode(self.handle, self._ones[seq]))
+
+    def decode_rows(self, tokens: Sequence[int], positions: Sequence[int], sequences: Sequence[int]) -> int:
+        """Append one token to each of several sequences, and compute the logits behind each of them."""
+        n = len(tokens)
+        self._token[:n] = tokens
+        self._pos[:n] = positions
+        self._row_seq[:n] = sequences
+        self._output[:n] = 1
+        self._rows.n_tokens = n
+        return int(self._decode(self.handle, self._rows))
+
+    def copy_sequence(self, source: int, target: int, end: int) -> None:
+        """Let `target` share the positions of `source` before `end`; nothing is copied in memory."""
+        lib.llama_memory_seq_cp(self.memory, source, target, 0, end)
 
     def abort(self) -> None:
         """From any thread: end the decode in flight (or the next one) with ABORTED."""

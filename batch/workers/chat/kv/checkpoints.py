@@ -76,14 +76,16 @@ class Checkpoints:
         self._items = [item for item in self._items if item.n <= n]
 
 
-def checkpoint_positions(prompt: TokenSequence, control_tokens: Collection[int], branches: Iterable[int] = ()) -> list[int]:
+def checkpoint_positions(
+    prompt: TokenSequence, control_tokens: Collection[int], branches: Iterable[int] = (), *, is_bulk: bool = False
+) -> list[int]:
     """After how many tokens of a prompt to make checkpoints, ascending: where a next request is likely to part from it.
 
-    That is at its end, at the starts of its last turns (which a control token opens), and at `branches`, where an earlier
-    conversation did part.
+    That is at its end (not of a bulk job, with which nobody goes on), at the starts of its last turns (which a control
+    token opens), and at `branches`, where an earlier conversation did part.
     """
     total, ids = len(prompt), prompt.ids
-    distances = _END_DISTANCES if total >= _LONG_PROMPT_TOKENS else _END_DISTANCES[:1]
+    distances = () if is_bulk else _END_DISTANCES if total >= _LONG_PROMPT_TOKENS else _END_DISTANCES[:1]
     positions = {total - distance for distance in distances} | set(branches)
     openers = {token for token in ids[-_TAIL_TOKENS:] if token in control_tokens}
     remaining = dict.fromkeys(openers, _TURNS)

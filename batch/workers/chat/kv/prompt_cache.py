@@ -84,11 +84,17 @@ class PromptCache:
         free = [slot for slot in self._slots if not slot.is_busy]
         if not free:
             raise BatchError("More jobs were interrupted inside each other than the model has sequences.")
+        # What another bulk job has computed so far can be shared while that one goes on.
+        donors = [slot for slot in self._slots if slot.is_busy and slot.is_bulk and slot.parked is None] if is_bulk else []
         branches = self._branches(free, prompt) if reuse else []
-        best, n = self._find(free, prompt) if reuse else (None, 0)
+        best, n = self._find([*free, *donors], prompt) if reuse else (None, 0)
         slot: Slot | None
         if isinstance(best, StoredConversation):
             slot = self._bring_back(best, free, n)
+        elif best is not None and best.is_busy:
+            slot = self._idlest(free)
+            self._store_and_clear(slot)
+            n = self._share(best, slot, n)
         else:
             slot = best
             if slot is not None and self._is_loss(slot, n):
@@ -106,7 +112,7 @@ class PromptCache:
             self._clear(slot)
         slot.checkpoint_at = []
         if not self._can_roll_back:
-            positions = checkpoint_positions(prompt, self._control_tokens, branches)
+            positions = checkpoint_positions(prompt, self._control_tokens, branches, is_bulk=is_bulk)
             slot.checkpoint_at = [at for at in positions if at > n]
         return slot, n
 
@@ -120,6 +126,8 @@ class PromptCache:
         # An aborted decode may have left positions behind that belong to nobody.
         if not self._context.forget(slot.seq, slot.tokens.position(len(slot.tokens))):
             self._clear(slot)
+        elif slot.is_bulk and any(other.is_busy and other.is_bulk for other in self._slots):
+            self._clear(slot)  # those have what is shared, and nobody goes on with the rest
         elif any(other.is_busy for other in self._slots):
             self._store_and_clear(slot)
 
@@ -143,25 +151,37 @@ class PromptCache:
 
         Returns False when nothing is left to move.
         """
-        idle = [s for s in self._slots if not s.is_busy and len(s.tokens) and s is not wanting]
-        if idle:
-            self._store_and_clear(min(idle, key=lambda s: s.last_used))
+        if self.move_idle_out(wanting):
             return True
         waiting = [s for s in self._slots if s.is_busy and s.parked is None and len(s.tokens) and s is not wanting]
         if waiting:
-            slot = min(waiting, key=lambda s: s.last_used)
-            slot.parked = self._context.save_state(slot.seq)
-            self._context.forget(slot.seq)
+            self.park(min(waiting, key=lambda s: s.last_used))
             return True
         return False
 
+    def move_idle_out(self, wanting: Slot) -> bool:
+        """Move the idle conversation that was used longest ago to host memory; returns False when there is none."""
+        idle = [s for s in self._slots if not s.is_busy and len(s.tokens) and s is not wanting]
+        if idle:
+            self._store_and_clear(min(idle, key=lambda s: s.last_used))
+        return bool(idle)
+
+    def park(self, slot: Slot) -> None:
+        """Move a job's KV to host memory while the job waits."""
+        slot.parked = self._context.save_state(slot.seq)
+        self._context.forget(slot.seq)
+
     def unpark(self, slot: Slot) -> None:
         """Bring a parked job's KV back, before it goes on."""
-        while slot.parked is not None:
-            if self._context.restore_state(slot.seq, slot.parked):
-                slot.parked = None
-            elif not self.make_room(slot):
+        while not self.try_unpark(slot):
+            if not self.make_room(slot):
                 raise BatchError("There is no room left in the model's context to go on with an interrupted job.")
+
+    def try_unpark(self, slot: Slot) -> bool:
+        """Bring a parked job's KV back if there is room; returns whether it is there."""
+        if slot.parked is not None and self._context.restore_state(slot.seq, slot.parked):
+            slot.parked = None
+        return slot.parked is None
 
     # -- what stands where
 
@@ -199,6 +219,12 @@ class PromptCache:
                 return None
         slot.tokens, slot.checkpoints = stored.tokens.copy(), stored.checkpoints.copy()
         return slot
+
+    def _share(self, donor: Slot, slot: Slot, n: int) -> int:
+        """Let an empty slot have a running job's first n tokens too; returns how many it has."""
+        self._context.copy_sequence(donor.seq, slot.seq, donor.tokens.position(n))
+        slot.tokens, slot.checkpoints = donor.tokens.copy(), donor.checkpoints.copy()
+        return n
 
     def _usable(self, old: Slot | StoredConversation, prompt: TokenSequence, first: int) -> int:
         """How many first tokens can be taken over: the last of a prompt is computed again for its logits."""

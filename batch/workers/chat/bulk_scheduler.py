@@ -1,0 +1,258 @@
+"""Continuous batching of bulk jobs: several sequences in one decode; when one ends, the next job takes its place."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from batch.payloads.chat import ChatResult
+from batch.queue.jobs import Priority
+from batch.workers.chat.bulk_job import BulkJob
+from batch.workers.chat.generation import Resources
+from batch.workers.chat.result import ChoiceResult
+from batch.workers.chat.step_runner import StepRunner
+from batch.workers.chat.steps import LOST, DecodeImage, EncodeImage, NextToken, PromptSlice
+from batch.workers.chat.task_params import TaskParams
+from batch.workers.engine import Work
+from batch.workers.llama.context import ABORTED, DECODED, NO_ROOM
+from batch.workers.llama.library import clear_errors
+
+MIN_SHARED_TOKENS = 64
+"""A job waits for another that is about to compute so many tokens that both prompts begin with."""
+CLAIM_INTERVAL_S = 0.25
+"""Between two looks for further jobs while there is room for more."""
+UNPARK_INTERVAL_S = 0.25
+"""Between two tries to bring a job back that had to make room."""
+
+
+class Planning(Protocol):
+    """What the scheduler needs to know of jobs: the engine."""
+
+    def plan_job(self, work: Work) -> TaskParams:
+        """What a job asks of the model; raises BatchError where it cannot run."""
+        ...
+
+    def make_result(self, work: Work, task: TaskParams, results: Sequence[ChoiceResult]) -> ChatResult:
+        """The result of a job whose choices are all there."""
+        ...
+
+    def run(self, work: Work) -> ChatResult | None:
+        """Run an interactive job alone."""
+        ...
+
+
+class BulkScheduler:
+    """Computes bulk jobs together, at most `width` at a time. One `run` may go on inside another's yield point."""
+
+    def __init__(self, resources: Resources, runner: StepRunner, engine: Planning, width: int) -> None:
+        self._resources = resources
+        self._context = resources.context
+        self._cache = resources.cache
+        self._runner = runner
+        self._engine = engine
+        self.width = width
+
+    def run(self, lead: Work) -> None:
+        """Compute a job and all of its kind that wait, each ended as soon as its result is there."""
+        run = _Run(self._resources, self._runner, self._engine, self.width, lead)
+        try:
+            run.compute()
+        finally:
+            run.close()
+
+
+class _Run:
+    """The jobs that are computed together."""
+
+    def __init__(self, resources: Resources, runner: StepRunner, engine: Planning, width: int, lead: Work) -> None:
+        self._context = resources.context
+        self._cache = resources.cache
+        self._resources = resources
+        self._runner = runner
+        self._engine = engine
+        self._width = width
+        self._lead = lead
+        self._jobs: list[BulkJob] = []
+        """In the order in which they were claimed."""
+        self._next_claim = 0.0
+        self._next_unpark = 0.0
+        self._threads = 1
+
+    def compute(self) -> None:
+        """Go on until no job is left that could be claimed."""
+        self._add(self._lead)
+        while True:
+            self._yield()
+            self._claim()
+            if not self._jobs:
+                return
+            self._start_jobs()
+            ready = self._ready_jobs()
+            if not self._compute_image(ready):
+                self._compute_prompt(ready)
+                self._compute_tokens(ready)
+
+    def close(self) -> None:
+        """Give all sequences back."""
+        for job in self._jobs:
+            job.close()
+
+    # -- jobs come and go
+
+    def _claim(self) -> None:
+        now = time.monotonic()
+        free = self._width - len(self._jobs)
+        if free < 1 or any(job.is_started and job.slot.parked is not None for job in self._jobs):
+            return
+        if self._jobs and now < self._next_claim:
+            return
+        self._next_claim = now + CLAIM_INTERVAL_S
+        for work in self._lead.claim_batch_mates(free):
+            self._add(work)
+
+    def _add(self, work: Work) -> None:
+        if work.job.priority >= Priority.CALLER:
+            # Claimed with the others, but a client waits for it: it goes first and alone, as at a yield point.
+            self._attempt(work, lambda: self._run_alone(work))
+            return
+
+        def plan() -> None:
+            self._jobs.append(BulkJob(self._resources, work, self._engine.plan_job(work)))
+
+        self._attempt(work, plan)
+
+    def _run_alone(self, work: Work) -> None:
+        result = self._engine.run(work)
+        if result is not None:
+            work.finish(result)
+
+    def _attempt(self, work: Work, action: Callable[[], None]) -> bool:
+        """Do something for one job; what it raises ends that job alone. Returns whether the job goes on."""
+        try:
+            action()
+        except Exception as error:
+            self._drop(work)
+            work.fail(error)
+            return False
+        return True
+
+    def _drop(self, work: Work) -> None:
+        for job in [job for job in self._jobs if job.work is work]:
+            self._jobs.remove(job)
+            job.close()
+            for other in self._jobs:
+                if other.donor is job:
+                    other.donor = None
+
+    def _advance(self, job: BulkJob, row: int) -> None:
+        if self._attempt(job.work, lambda: job.advance(row)) and job.is_done:
+            result = self._engine.make_result(job.work, job.task, job.results)
+            self._drop(job.work)
+            job.work.finish(result)
+            self._next_claim = self._next_unpark = 0.0
+
+    def _yield(self) -> None:
+        """Every job's yield point: cancellations, more urgent jobs, progress."""
+        for job in list(self._jobs):
+            self._attempt(job.work, lambda job=job: self._yield_job(job))  # type: ignore[misc]
+
+    def _yield_job(self, job: BulkJob) -> None:
+        self._threads = job.work.yield_point(*job.progress)
+        self._context.set_threads(self._threads)
+
+    def _start_jobs(self) -> None:
+        for job in list(self._jobs):
+            if not job.is_started:
+                self._choose_donor(job)
+                if job.donor is None:
+                    self._attempt(job.work, job.start)
+
+    def _choose_donor(self, job: BulkJob) -> None:
+        """Let a job wait as long as another is on its way to where the two prompts part."""
+        job.donor = None
+        for other in self._jobs:
+            if other is job or not other.is_started or other.is_done:
+                continue
+            slot = other.slot
+            common = job.task.prompt.common_prefix(other.task.prompt)
+            common = min(common, len(job.task.prompt) - 1)
+            if len(slot.tokens) < common and common >= MIN_SHARED_TOKENS and job.task.cache_prompt:
+                job.donor = other
+                if common not in slot.checkpoint_at:
+                    slot.checkpoint_at = sorted([*slot.checkpoint_at, common])
+                return
+
+    # -- steps
+
+    def _ready_jobs(self) -> list[BulkJob]:
+        """The jobs whose KV is in place; those that were parked come back as far as there is room."""
+        started = [job for job in self._jobs if job.is_started]
+        now = time.monotonic()
+        if now >= self._next_unpark:
+            for job in started:
+                if not self._cache.try_unpark(job.slot):
+                    self._next_unpark = now + UNPARK_INTERVAL_S
+                    break
+        ready = [job for job in started if job.slot.parked is None]
+        if not ready and started:
+            # Nobody else will make room for it.
+            self._attempt(started[0].work, lambda: self._cache.unpark(started[0].slot))
+            ready = [job for job in started[:1] if job in self._jobs]
+        return ready
+
+    def _compute_image(self, ready: list[BulkJob]) -> bool:
+        """Encode or decode one job's next picture, so that it can join the others; returns whether there was one."""
+        job = next((job for job in ready if isinstance(job.step, EncodeImage | DecodeImage)), None)
+        if job is None:
+            return False
+        self._attempt(job.work, lambda: self._compute_alone(job))
+        return True
+
+    def _can_compute(self, job: BulkJob) -> bool:
+        """Whether a job that was ready still is: another's step may have ended it, or moved its KV out."""
+        return job in self._jobs and job.slot.parked is None
+
+    def _compute_prompt(self, ready: list[BulkJob]) -> None:
+        """One slice of one prompt, by itself: so its numbers do not depend on what others generate meanwhile."""
+        job = next((job for job in ready if self._can_compute(job) and isinstance(job.step, PromptSlice)), None)
+        if job is not None:
+            self._attempt(job.work, lambda: self._compute_alone(job))
+
+    def _compute_tokens(self, ready: list[BulkJob]) -> None:
+        """One token of each job that generates, all in one decode."""
+        rows = [(job, job.step) for job in ready if self._can_compute(job) and isinstance(job.step, NextToken)]
+        if rows:
+            self._decode(rows)
+
+    def _decode(self, rows: list[tuple[BulkJob, NextToken]]) -> None:
+        jobs = [job for job, _ in rows]
+        clear_errors()
+        status = self._context.decode_rows(
+            [step.token for _, step in rows], [step.position for _, step in rows], [job.slot.seq for job in jobs]
+        )
+        if status == DECODED:
+            for row, job in enumerate(jobs):
+                self._advance(job, row)
+        elif status == ABORTED:
+            self._context.clear_abort()
+            for job in jobs:
+                if self._runner.undo(job.slot):
+                    self._advance(job, LOST)
+        elif status == NO_ROOM and len(jobs) > 1:
+            if not self._cache.move_idle_out(jobs[0].slot):
+                # The last that came waits until another one has ended.
+                self._cache.park(jobs[-1].slot)
+                self._next_unpark = time.monotonic() + UNPARK_INTERVAL_S
+        else:
+            # One of them is at fault, or there is no room for one: each is computed, and blamed, by itself.
+            for job in jobs:
+                if self._runner.undo(job.slot):
+                    self._advance(job, LOST)
+                else:
+                    self._attempt(job.work, lambda job=job: self._compute_alone(job))  # type: ignore[misc]
+
+    def _compute_alone(self, job: BulkJob) -> None:
+        """One job's step by itself, with the job's own yield point where it is aborted."""
+        assert job.step is not None
+        self._advance(job, self._runner.compute(job.step, job.slot, lambda: self._yield_job(job)))

@@ -1,0 +1,118 @@
+"""How many bulk jobs to compute together and how long their prompt slices are, as measured when the model is loaded."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from batch.workers.llama.context import STATE_PARTIAL, Context
+from batch.workers.llama.model import Model
+
+WIDTHS = (1, 4, 8, 16)
+"""Sequences in one decode that are tried. llama.cpp computes rows by fours on many processors."""
+MAX_STEP_S = 1.0
+"""Longest step of the jobs together: a more urgent job waits for it."""
+SLICE_S = 0.25
+"""About how long a prompt slice of a bulk job takes."""
+SLICE_TOKENS = (512, 256, 128, 64, 32, 16)
+_MIN_SLICE_TOKENS = ((0.5, 128), (1.0, 64), (2.0, 32), (float("inf"), 16))
+"""(billions of parameters below which, shortest slice): so that a busy moment at load costs no speed for ever."""
+_REPEATED_BELOW_S = 0.1
+"""A step that is shorter is timed again, and the best counts."""
+_REPEATS = 3
+_WORTH = 1.05
+"""A wider batch must be so many times faster than a narrower one."""
+_PROBE_TOKENS = 32
+_MEMORY_SHARE = 0.1
+"""The sliding windows of all sequences take at most so much of the memory that is free."""
+
+
+@dataclass(frozen=True, slots=True)
+class BulkSpeed:
+    """What bulk jobs are computed with, for the life of the process, so that their tokens stay reproducible."""
+
+    width: int
+    """Most jobs computed together."""
+    slice_tokens: int
+    """Most prompt tokens in one step."""
+    rates: Mapping[str, float] = field(default_factory=dict)
+    """Tokens a second by number of sequences, where that was measured."""
+
+
+def sequences_for(width: int) -> int:
+    """How many sequences a context needs: jobs of one bulk priority wait inside those of the other, clients inside both."""
+    return 2 * width + 2
+
+
+def measure_bulk_speed(model: Model, threads: int, *, width: int | None = None) -> BulkSpeed:
+    """Measure a model on this machine; `width`: the number of jobs is set and not measured. Takes a few steps."""
+    most = max(WIDTHS)
+    context = Context(model, n_ctx=1024, n_batch=512, n_ubatch=512, sequences=most, threads=threads)
+    try:
+        slice_tokens = _measure_slice(model, context)
+        if width is not None:
+            return BulkSpeed(width, slice_tokens)
+        steps = {n: _measure_step(model, context, n) for n in WIDTHS if n <= _widest_that_fits(model, context)}
+    finally:
+        context.close()
+    rates = {n: n / seconds for n, seconds in steps.items()}
+    best = 1
+    for n, seconds in steps.items():
+        if seconds <= MAX_STEP_S and rates[n] > _WORTH * rates[best]:
+            best = n
+    return BulkSpeed(best, slice_tokens, {str(n): round(rate, 1) for n, rate in rates.items()})
+
+
+def _measure_slice(model: Model, context: Context) -> int:
+    tokens = [max(model.bos, 0)] * _PROBE_TOKENS
+
+    def decode(repeat: int) -> None:
+        context.decode_tokens(tokens, repeat * _PROBE_TOKENS, 0, output=True)
+        _ = context.logits()  # on a GPU the call returns before the work is done
+
+    decode(0)  # what is read for the first time takes longer
+    per_token = _best_of(lambda repeat: decode(repeat + 1)) / _PROBE_TOKENS
+    context.forget(0)
+    least = next(n for billions, n in _MIN_SLICE_TOKENS if model.n_params / 1e9 < billions)
+    return next((n for n in SLICE_TOKENS if n * per_token <= SLICE_S or n <= least), SLICE_TOKENS[-1])
+
+
+def _measure_step(model: Model, context: Context, n: int) -> float:
+    """Seconds of one token for each of n sequences."""
+    tokens, sequences = [max(model.bos, 0)] * n, list(range(n))
+
+    def decode(repeat: int) -> None:
+        context.decode_rows(tokens, [repeat] * n, sequences)
+        _ = context.logits(0)
+
+    seconds = _best_of(decode)
+    for seq in sequences:
+        context.forget(seq)
+    return seconds
+
+
+def _best_of(decode: Callable[[int], None]) -> float:
+    best = float("inf")
+    for repeat in range(_REPEATS):
+        started = time.perf_counter()
+        decode(repeat)
+        best = min(best, time.perf_counter() - started)
+        if best > _REPEATED_BELOW_S:
+            break
+    return best
+
+
+def _widest_that_fits(model: Model, context: Context) -> int:
+    """How many sequences' sliding windows there is memory for."""
+    if not model.n_swa:
+        return max(WIDTHS)
+    context.decode_tokens([max(model.bos, 0)], 0, 0, output=True)
+    window = context.state_size(0, STATE_PARTIAL) * model.n_swa
+    context.forget(0)
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        return max(WIDTHS)
+    return max((n for n in WIDTHS if window * sequences_for(n) <= _MEMORY_SHARE * free), default=1)

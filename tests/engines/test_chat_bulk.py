@@ -1,0 +1,312 @@
+"""Bulk jobs are computed together, and each comes out as if it were alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import vlm_setup
+from batch.errors import BadRequest, BatchError, Cancelled
+from batch.payloads.chat import ChatResult
+from batch.queue.jobs import Priority
+from batch.workers.chat.engine import VlmEngine
+from scripted_work import ScriptedWork
+from vlm_setup import chat, completion, content, metrics, picture, run
+
+STORY = "Once there was a red circle."
+SEEDED = {"temperature": 1.0, "seed": 11, "top_k": 0, "min_p": 0.0}
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VlmEngine]:
+    engine = vlm_setup.loaded(tmp_path_factory.mktemp("home"), parallel=4)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VlmEngine]:
+    """The same model, one job after the other."""
+    engine = vlm_setup.loaded(tmp_path_factory.mktemp("home"), parallel=1)
+    yield engine
+    engine.close()
+
+
+def bulk(folder: Path, text: Any, *, generation: dict[str, Any] | None = None, **more: Any) -> ScriptedWork:
+    priority = more.pop("priority", Priority.INBOX)
+    return chat(folder, text, priority=priority, generation={"max_tokens": 200, **(generation or {})}, **more)
+
+
+def endless(folder: Path, text: str, tokens: int, **more: Any) -> ScriptedWork:
+    """A job that writes so many tokens, whatever the tiny model makes of them."""
+    return bulk(folder, text, generation={"ignore_eos": True, "max_tokens": tokens}, **more)
+
+
+def together(engine: VlmEngine, works: list[ScriptedWork]) -> list[ScriptedWork]:
+    """Run the first with the others waiting behind it."""
+    works[0].waiting = works[1:]
+    assert engine.run(works[0]) is None
+    return works
+
+
+def note_ends(works: list[ScriptedWork]) -> list[int]:
+    """A list that fills with the numbers of the jobs in the order of their ends."""
+    ended: list[int] = []
+    for number, work in enumerate(works):
+
+        def finish(result: ChatResult, number: int = number, work: ScriptedWork = work) -> None:
+            ended.append(number)
+            work.result = result
+
+        work.finish = finish  # type: ignore[method-assign]
+    return ended
+
+
+def written(result: ChatResult) -> list[tuple[str | None, str | None, str]]:
+    return [(c.message.reasoning_content, c.message.content, c.finish_reason) for c in result.choices if c.message]
+
+
+def jobs(folder: Path, **more: Any) -> list[ScriptedWork]:
+    """Prompts and answers of all lengths, pictures among them, that the tiny model knows what to say to.
+
+    What it does not know hangs on the last bit of a number, and that on where others stand in the KV.
+    """
+
+    def shown(name: str, **options: Any) -> ScriptedWork:
+        parts = [picture(folder, f"sample-{name}.png"), {"type": "text", "text": "Describe this image."}]
+        return bulk(folder, parts, **more, **options)
+
+    return [
+        bulk(folder, "Tell me a story.", **more),
+        bulk(folder, "red circle " * 700 + "Tell me a story.", enable_thinking=False, **more),
+        shown("red-circle"),
+        bulk(folder, "ping", **more),
+        shown("blue-triangle", enable_thinking=False),
+        bulk(folder, "green square " * 300 + "Tell me a story.", enable_thinking=False, **more),
+        bulk(folder, "Tell me a story.", n=2, enable_thinking=False, **more),
+        shown("yellow-square"),
+        bulk(folder, "ping", enable_thinking=False, **more),
+    ]
+
+
+DRAWN: dict[str, dict[str, Any]] = {
+    "greedy": {},
+    "seed": {"temperature": 0.3, "seed": 11, "top_k": 10},
+    "penalty": {"temperature": 0.2, "seed": 11, "presence_penalty": 0.1},
+    "schema": {"json_schema": {"enum": ["red", "blue", "a circle"]}},
+    "logprobs": {"logprobs": True, "n_probs": 2},
+}
+
+
+@pytest.mark.parametrize("generation", DRAWN.values(), ids=DRAWN)
+def test_jobs_that_are_computed_together_write_what_each_writes_alone(
+    engine: VlmEngine, alone: VlmEngine, tmp_path: Path, generation: dict[str, Any]
+) -> None:
+    expected = [run(alone, work) for work in jobs(tmp_path, generation=generation)]
+    works = together(engine, jobs(tmp_path, generation=generation))
+    for work, result in zip(works, expected, strict=True):
+        assert work.error is None
+        assert written(work.result) == written(result)
+        assert work.result.usage.completion_tokens == result.usage.completion_tokens
+        assert work.result.usage.prompt_tokens == result.usage.prompt_tokens
+
+
+def test_completions_are_computed_together_too(engine: VlmEngine, alone: VlmEngine, tmp_path: Path) -> None:
+    def works() -> list[ScriptedWork]:
+        return [
+            completion(tmp_path, f"Once there was a {colour}", generation={"max_tokens": 20}, priority=Priority.BATCH)
+            for colour in ("red", "blue", "green")
+        ]
+
+    expected = [run(alone, work).choices[0].text for work in works()]
+    assert [work.result.choices[0].text for work in together(engine, works())] == expected
+
+
+def test_a_job_ends_before_its_batch_mates_and_another_takes_its_place(engine: VlmEngine, tmp_path: Path) -> None:
+    lengths = [10 + 30 * (i % 2) for i in range(10)]
+    works = [endless(tmp_path, f"{i} circle", tokens) for i, tokens in enumerate(lengths)]
+    ended = note_ends(works)
+    together(engine, works)
+    assert sorted(ended) == list(range(10))
+    assert ended[0] % 2 == 0 and ended.index(4) < ended.index(9)
+    assert all(work.result.usage.completion_tokens == tokens for work, tokens in zip(works, lengths, strict=True))
+    assert max(len(work.units) for work in works) < sum(lengths) / 2, "they shared their steps"
+
+
+@pytest.mark.parametrize("at", [1, 2, 3, 8, 30])
+def test_cancelling_one_leaves_its_batch_mates_tokens_unchanged(
+    engine: VlmEngine, alone: VlmEngine, tmp_path: Path, at: int
+) -> None:
+    expected = [run(alone, work) for work in jobs(tmp_path)]
+
+    def cancel() -> None:
+        raise Cancelled()
+
+    for chosen in range(4):
+        works = jobs(tmp_path)
+        works[chosen].at[at] = cancel
+        together(engine, works)
+        for i, (work, result) in enumerate(zip(works, expected, strict=True)):
+            if i == chosen and isinstance(work.error, Cancelled):
+                assert len(work.units) == at and work.result is None
+            else:
+                assert work.error is None and written(work.result) == written(result)
+    assert content(run(engine, chat(tmp_path, "ping", enable_thinking=False))) == "pong"
+
+
+def test_a_job_that_cannot_run_is_failed_alone(engine: VlmEngine, tmp_path: Path) -> None:
+    works = [
+        bulk(tmp_path, "Tell me a story."),
+        bulk(tmp_path, "red circle " * 9000),
+        bulk(tmp_path, "ping", generation={"grammar": "root ::= (("}),
+        bulk(tmp_path, [{"type": "image", "blob": "0" * 64}]),
+        bulk(tmp_path, "What is it?"),
+    ]
+    together(engine, works)
+    assert works[0].error is None and works[4].error is None
+    assert isinstance(works[1].error, BatchError) and "context size" in works[1].error.message
+    assert isinstance(works[2].error, BadRequest)
+    assert works[3].error is not None
+    assert works[0].result and works[4].result
+
+
+def test_an_interactive_job_runs_inside_any_of_their_yield_points(engine: VlmEngine, alone: VlmEngine, tmp_path: Path) -> None:
+    expected = [run(alone, work) for work in jobs(tmp_path)]
+    inner: list[str] = []
+
+    def urgent() -> None:
+        parts = [picture(tmp_path), {"type": "text", "text": "Describe this image."}]
+        inner.append(content(run(engine, chat(tmp_path, parts, enable_thinking=False))))
+        inner.append(content(run(engine, chat(tmp_path, "ping", enable_thinking=False))))
+
+    works = jobs(tmp_path)
+    for i, work in enumerate(works):
+        work.at = dict.fromkeys((1, 2, 5 + i, 20), urgent)
+    together(engine, works)
+    assert [written(work.result) for work in works] == [written(result) for result in expected]
+    assert set(inner[::2]) == {"a red circle"} and set(inner[1::2]) == {"pong"}
+
+
+def test_jobs_of_a_higher_priority_are_computed_together_inside_the_others(
+    engine: VlmEngine, alone: VlmEngine, tmp_path: Path
+) -> None:
+    expected = [run(alone, work) for work in jobs(tmp_path)]
+    inner: list[list[ScriptedWork]] = []
+
+    def batch_lines() -> None:
+        inner.append(together(engine, jobs(tmp_path, priority=Priority.BATCH)))
+
+    works = jobs(tmp_path)
+    works[0].at = {3: batch_lines, 40: batch_lines}
+    together(engine, works)
+    for group in (works, *inner):
+        assert [written(work.result) for work in group] == [written(result) for result in expected]
+    assert len(inner) == 2
+
+
+def test_an_interactive_job_that_was_claimed_with_the_others_goes_first_and_alone(engine: VlmEngine, tmp_path: Path) -> None:
+    works = [
+        endless(tmp_path, "Tell me a story.", 40),
+        endless(tmp_path, "What is it?", 5),
+        chat(tmp_path, "ping", enable_thinking=False),
+    ]
+    ended = note_ends(works)
+    together(engine, works)
+    assert ended == [2, 1, 0]
+    assert content(works[2].result) == "pong"
+
+
+def test_what_prompts_share_is_computed_once(engine: VlmEngine, alone: VlmEngine, tmp_path: Path) -> None:
+    for words, questions in ((600, 6), (1600, 6)):
+        system = {"role": "system", "content": f"purple triangle {words} " + "orange circle " * (words // 2)}
+
+        def works(system: dict[str, str] = system, questions: int = questions) -> list[ScriptedWork]:
+            turns = [[system, {"role": "user", "content": f"{i + 1}: Tell me a story."}] for i in range(questions)]
+            return [bulk(tmp_path, None, messages=messages, priority=Priority.BATCH) for messages in turns]
+
+        done = together(engine, works())
+        computed = sum(work.result.timings.prompt_n for work in done)
+        assert computed < 1.3 * done[0].result.usage.prompt_tokens
+        expected = [written(run(alone, work)) for work in works()]
+        assert [written(work.result) for work in done] == expected
+
+
+def test_an_abort_in_the_middle_changes_nothing(engine: VlmEngine, alone: VlmEngine, tmp_path: Path) -> None:
+    expected = [written(run(alone, work)) for work in jobs(tmp_path)]
+    works = jobs(tmp_path)
+    works[0].at = dict.fromkeys((1, 2, 3, 4, 10, 11, 30), engine.interrupt)
+    works[2].at = dict.fromkeys((1, 2, 5, 12), engine.interrupt)
+    together(engine, works)
+    assert [written(work.result) for work in works] == expected
+
+
+def test_jobs_that_do_not_fit_the_context_together_wait_for_one_another(tmp_path: Path) -> None:
+    small = vlm_setup.loaded(tmp_path, context=2048, parallel=4)
+    one = vlm_setup.loaded(tmp_path, context=2048, parallel=1)
+    try:
+
+        def works() -> list[ScriptedWork]:
+            return [endless(tmp_path, f"{c} circle " * 300, 150) for c in ("red", "blue", "green", "black", "purple")]
+
+        done = together(small, works())
+        assert [work.error for work in done] == [None] * 5
+        assert [work.result.usage.completion_tokens for work in done] == [150] * 5
+        starts = [written(run(one, work))[0][0] for work in works()]
+        assert [written(work.result)[0][0][:10] for work in done] == [start[:10] for start in starts]
+    finally:
+        small.close()
+        one.close()
+
+
+def test_a_fault_of_the_library_fails_the_job_at_fault_alone(
+    engine: VlmEngine, alone: VlmEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Staged: every decode that holds one certain token fails."""
+    expected = [written(run(alone, work)) for work in jobs(tmp_path)]
+    context = engine._resources.context
+    bad = vlm_setup.tokenize(engine, " purple")[-1]
+    rows, tokens = context.decode_rows, context.decode_tokens
+
+    def failing_rows(given: list[int], *more: Any) -> int:
+        return -3 if bad in given else rows(given, *more)
+
+    def failing_tokens(given: list[int], *more: Any, **options: Any) -> int:
+        return -3 if bad in given else tokens(given, *more, **options)
+
+    monkeypatch.setattr(context, "decode_rows", failing_rows)
+    monkeypatch.setattr(context, "decode_tokens", failing_tokens)
+    poison = bulk(tmp_path, "red purple circle")
+    works = jobs(tmp_path)
+    together(engine, [works[0], poison, *works[1:]])
+    assert isinstance(poison.error, BatchError) and "could not compute" in poison.error.message
+    assert [written(work.result) for work in works] == expected
+
+
+def test_nothing_is_left_of_them(engine: VlmEngine, tmp_path: Path) -> None:
+    together(engine, jobs(tmp_path))
+    context, cache = engine._resources.context, engine._resources.cache
+    assert not any(slot.is_busy or slot.parked is not None for slot in cache._slots)
+    assert sum(len(slot.tokens) > 0 for slot in cache._slots) <= 1
+    for slot in cache._slots:
+        assert context.last_position(slot.seq) == len(slot.tokens) - 1
+
+
+def test_progress_and_deltas_are_each_jobs_own(engine: VlmEngine, tmp_path: Path) -> None:
+    works = together(engine, [endless(tmp_path, f"{c} circle", 20) for c in ("red", "blue", "green")])
+    for work in works:
+        assert vlm_setup.streamed(work, "reasoning_content") + vlm_setup.streamed(work) == (
+            (work.result.choices[0].message.reasoning_content or "") + content(work.result)
+        )
+        dones = [done for done, total, _ in work.units if total == 20]
+        assert dones == sorted(dones) and dones[-1] == 19
+
+
+def test_pictures_that_many_jobs_show_are_encoded_once(engine: VlmEngine, tmp_path: Path) -> None:
+    before = metrics(engine).image_encodes
+    parts = [picture(tmp_path, "sample-green-square.png"), {"type": "text", "text": "Describe this image."}]
+    works = together(engine, [bulk(tmp_path, parts, enable_thinking=False) for _ in range(6)])
+    assert {content(work.result)[:14] for work in works} == {"a green square"}
+    assert metrics(engine).image_encodes <= before + 1
