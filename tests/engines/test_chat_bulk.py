@@ -145,7 +145,7 @@ def test_cancelling_one_leaves_its_batch_mates_tokens_unchanged(
     def cancel() -> None:
         raise Cancelled()
 
-    for chosen in range(4):
+    for chosen in (0, 2):
         works = jobs(tmp_path)
         works[chosen].at[at] = cancel
         together(engine, works)

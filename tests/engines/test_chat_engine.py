@@ -361,11 +361,11 @@ def test_too_many_texts_in_a_logit_bias_are_refused_before_anything_runs(engine:
         "messages": [{"role": "user", "content": "ping"}],
         "generation": {"logit_bias": [[f"word {i}", 1.0] for i in range(100_000)]},
     }
-    started = time.perf_counter()
+    started = time.process_time()
     for ask in (lambda: count(engine, request), lambda: engine.run(chat(tmp_path, "ping", generation=request["generation"]))):
         with pytest.raises(BadRequest, match="logit_bias"):
             ask()
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
     ids = {"logit_bias": [[i % 300, -0.1] for i in range(100_000)], "max_tokens": 2}
     assert engine.run(chat(tmp_path, "ping", generation=ids)).usage.completion_tokens > 0
 
@@ -511,7 +511,7 @@ def test_an_interrupt_breaks_off_the_decode_in_flight(engine: VlmEngine, tmp_pat
     cancelled = threading.Event()
 
     class Stopping(type(chat(tmp_path, ""))):  # type: ignore[misc]
-        def unit(self, *args: object, **kwargs: object) -> int:
+        def yield_point(self, *args: object, **kwargs: object) -> int:
             if cancelled.is_set():
                 raise Cancelled()
             return 1

@@ -31,15 +31,15 @@ from batch.payloads.questions import (
 from batch.payloads.sampling import SamplingParams
 from batch.queue.jobs import Kind, Priority
 from batch.settings import Settings
-from batch.workers.chat.bulk_scheduler import BulkScheduler
-from batch.workers.chat.bulk_speed import BulkSpeed, measure_bulk_speed, sequences_for
+from batch.workers.chat.bulk.scheduler import BulkScheduler
+from batch.workers.chat.bulk.speed import BulkSpeed, measure_bulk_speed, sequences_for
 from batch.workers.chat.dialects import dialect as dialects
 from batch.workers.chat.generation import Generation, Resources
 from batch.workers.chat.images.vision import Vision
 from batch.workers.chat.kv.prompt_cache import PromptCache
+from batch.workers.chat.output.result import ChoiceResult, make_chat_result
 from batch.workers.chat.prompt.builder import PromptMaker
 from batch.workers.chat.prompt.template import ChatTemplate
-from batch.workers.chat.result import ChoiceResult, make_chat_result
 from batch.workers.chat.sampling.sampling_params import model_defaults
 from batch.workers.chat.step_runner import StepRunner
 from batch.workers.chat.task_params import TaskParams

@@ -11,12 +11,12 @@ import msgspec
 
 from batch.payloads.chat import StopType, Timings
 from batch.payloads.events import Progress
-from batch.workers.chat.choice_text import ChoiceText
 from batch.workers.chat.dialects.stream_parser import StreamParser
 from batch.workers.chat.images.vision import Vision
 from batch.workers.chat.kv.prompt_cache import PromptCache, Slot
 from batch.workers.chat.kv.token_sequence import TokenSequence
-from batch.workers.chat.result import ChoiceResult, make_timings
+from batch.workers.chat.output.choice_text import ChoiceText
+from batch.workers.chat.output.result import ChoiceResult, make_timings
 from batch.workers.chat.sampling.constrained_decoding import ConstrainedDecoding
 from batch.workers.chat.sampling.logprobs import make_token_logprob, token_logprob
 from batch.workers.chat.sampling.repetition_guard import CHECK_INTERVAL_TOKENS, has_collapsed

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from batch.errors import BatchError
 from batch.workers.chat.generation import Generation, Resources
 from batch.workers.chat.kv.prompt_cache import Slot
-from batch.workers.chat.result import ChoiceResult
+from batch.workers.chat.output.result import ChoiceResult
 from batch.workers.chat.steps import LOST, DecodeImage, EncodeImage, NextToken, PromptSlice, Step
 from batch.workers.engine import Work
 from batch.workers.llama.context import ABORTED, DECODED, NO_ROOM

@@ -1,15 +1,12 @@
-"""Bytes to text, stop strings, the repetition guard, and the prefix of two prompts."""
+"""Bytes to text, and stop strings."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.workers.chat.detokenizer import Detokenizer
-from batch.workers.chat.images.vision import ImageChunk
-from batch.workers.chat.kv.token_sequence import TokenSequence
-from batch.workers.chat.sampling.repetition_guard import has_collapsed
-from batch.workers.chat.stop_strings import StopStrings
+from batch.workers.chat.output.detokenizer import Detokenizer
+from batch.workers.chat.output.stop_strings import StopStrings
 
 LETTERS = st.text("abß🙂", max_size=24)
 
@@ -54,37 +51,3 @@ def test_of_two_stop_strings_at_one_place_the_longer_one_counts() -> None:
     strings = StopStrings(["b", "bc", ""])
     assert strings.push("abcd") == "a"
     assert strings.matched == "bc"
-
-
-def test_only_a_long_run_of_the_same_is_a_collapse() -> None:
-    assert has_collapsed([1] * 500)
-    assert has_collapsed(list(range(20)) + [7, 8, 9] * 200)
-    assert not has_collapsed([1] * 300)
-    assert not has_collapsed(list(range(500)))
-    assert not has_collapsed(list(range(100)) * 5)
-
-
-@given(st.lists(st.integers(0, 3), max_size=1200), st.integers(0, 1200), st.integers(0, 3))
-def test_the_common_prefix_is_found(ids: list[int], at: int, change: int) -> None:
-    other = list(ids)
-    if at < len(other):
-        other[at] = change + 10
-    expected = min(at, len(ids))
-    assert TokenSequence(ids).common_prefix(TokenSequence(other)) == expected
-    assert TokenSequence(ids).common_prefix(TokenSequence(ids[:at])) == expected
-
-
-def test_a_prefix_cuts_no_picture() -> None:
-    chunk = ImageChunk(-1, 10, 4, None)
-    a = TokenSequence([1, 2])
-    a.append_chunk(chunk)
-    a.append_tokens([3, 4])
-    b = a.copy()
-    b.append_tokens([5])
-    assert a.common_prefix(b) == 14
-    shorter = TokenSequence([1, 2, *[-1] * 6])
-    assert a.common_prefix(shorter) == 2
-    assert a.uncut(7) == 2
-    assert a.uncut(12) == 12
-    assert [a.position(i) for i in (0, 2, 12, 14)] == [0, 2, 6, 8]
-    assert a.last_text_tokens(3) == [2, 3, 4]

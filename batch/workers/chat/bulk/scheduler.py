@@ -8,9 +8,9 @@ from typing import Protocol
 
 from batch.payloads.chat import ChatResult
 from batch.queue.jobs import Priority
-from batch.workers.chat.bulk_job import BulkJob
+from batch.workers.chat.bulk.job import BulkJob
 from batch.workers.chat.generation import Resources
-from batch.workers.chat.result import ChoiceResult
+from batch.workers.chat.output.result import ChoiceResult
 from batch.workers.chat.step_runner import StepRunner
 from batch.workers.chat.steps import LOST, DecodeImage, EncodeImage, NextToken, PromptSlice
 from batch.workers.chat.task_params import TaskParams

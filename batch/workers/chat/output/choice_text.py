@@ -19,10 +19,10 @@ from batch.payloads.chat import (
     TokenLogprob,
 )
 from batch.payloads.events import Delta
-from batch.workers.chat.detokenizer import Detokenizer
 from batch.workers.chat.dialects.stream_parser import StreamParser
+from batch.workers.chat.output.detokenizer import Detokenizer
+from batch.workers.chat.output.stop_strings import StopStrings
 from batch.workers.chat.sampling.logprobs import ContentLogprobs
-from batch.workers.chat.stop_strings import StopStrings
 from batch.workers.chat.task_params import TaskParams
 from batch.workers.engine import Work
 
