@@ -89,9 +89,11 @@ class _Run:
                 return
             self._start_jobs()
             ready = self._ready_jobs()
-            if not self._compute_image(ready):
-                self._compute_prompt(ready)
-                self._compute_tokens(ready)
+            if self._compute_image(ready):
+                continue
+            if self._compute_prompt(ready):
+                self._yield()
+            self._compute_tokens(ready)
 
     def close(self) -> None:
         """Give all sequences back."""
@@ -213,11 +215,16 @@ class _Run:
         """Whether a job that was ready still is: another's step may have ended it, or moved its KV out."""
         return job in self._jobs and job.slot.parked is None
 
-    def _compute_prompt(self, ready: list[BulkJob]) -> None:
-        """One slice of one prompt, by itself: so its numbers do not depend on what others generate meanwhile."""
+    def _compute_prompt(self, ready: list[BulkJob]) -> bool:
+        """One slice of one prompt, by itself: so its numbers do not depend on what others generate meanwhile.
+
+        Returns whether there was one.
+        """
         job = next((job for job in ready if self._can_compute(job) and isinstance(job.step, PromptSlice)), None)
-        if job is not None:
-            self._attempt(job.work, lambda: self._compute_alone(job))
+        if job is None:
+            return False
+        self._attempt(job.work, lambda: self._compute_alone(job))
+        return True
 
     def _compute_tokens(self, ready: list[BulkJob]) -> None:
         """One token of each job that generates, all in one decode."""
