@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 import signal
 from collections.abc import Callable, Generator, Iterator
@@ -19,6 +21,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # A shell's background jobs, CI's say, ignore Ctrl-C, and what the tests start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+# pytest's debugger imports readline, which tells every child process that it has a terminal of 80 columns.
+with contextlib.suppress(ImportError):
+    importlib.import_module("readline")
+for size in ("COLUMNS", "LINES"):
+    os.environ.pop(size, None)
+    os.unsetenv(size)
 
 
 MARKED_FOLDERS = {"drills": "drill", "peers": "peer"}

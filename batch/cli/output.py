@@ -84,16 +84,23 @@ def terminal(*, stderr: bool = False, markup: bool = False) -> Console:
     )
 
 
+_WHOLE_COLUMNS = 32
+"""A first cell of at most so many columns is never cut: ids have up to 30 characters."""
+
+
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table whose last column is cut where the terminal ends, and nowhere when it is piped."""
+    """A table whose last columns are cut where the terminal ends, and none when it is piped; an id stays whole."""
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
-    for heading in headings:
-        table.add_column(heading, overflow="ellipsis", no_wrap=True)
-    for row in rows:
-        table.add_row(*(Text(safe_line(cell)) for cell in row))
+    lines = [[safe_line(cell) for cell in row] for row in rows]
+    for index, heading in enumerate(headings):
+        # The first column is what a person copies into the next command.
+        longest = max((len(line[0]) for line in lines), default=0) if index == 0 else 0
+        table.add_column(heading, overflow="ellipsis", no_wrap=True, min_width=min(longest, _WHOLE_COLUMNS) or None)
+    for line in lines:
+        table.add_row(*map(Text, line))
     terminal().print(table, soft_wrap=False)
 
 

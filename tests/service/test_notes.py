@@ -7,8 +7,9 @@ import contextlib
 import sqlite3
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ from batch.queue.jobs import Draft, Kind, Origin, Priority
 from batch.queue.open_store import open_store
 from batch.queue.spool import Spool
 from batch.queue.sqlite.schema import VERSION
-from batch.queue.store import Store
+from batch.queue.sqlite.sqlite_store import SqliteStore
 from batch.settings import Settings
 from batch.supervisor import Supervisor
 from drill_home import opened
@@ -34,15 +35,15 @@ def test_a_note_that_a_full_disk_did_not_take_is_written_once_there_is_space(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(supervisor, "_NOTE_AGAIN", 0.01)
-    real, full, refused = Store.note, [True], [0]
+    real, full, refused = SqliteStore.note, [True], [0]
 
-    def note(self: Store, name: str, value: object) -> None:
+    def note(self: SqliteStore, notes: Mapping[str, Any]) -> None:
         if full[0]:
             refused[0] += 1
             raise DiskFull()
-        real(self, name, value)
+        real(self, notes)
 
-    monkeypatch.setattr(Store, "note", note)
+    monkeypatch.setattr(SqliteStore, "note", note)
 
     async def until(what: Callable[[], object]) -> None:
         async with asyncio.timeout(60):
