@@ -49,8 +49,8 @@ from batch.workers.llama.context import Context
 from batch.workers.llama.library import lib
 from batch.workers.llama.model import Model
 
-N_BATCH = 2048
-N_UBATCH = 512
+N_BATCH_TOKENS = 2048
+N_UBATCH_TOKENS = 512
 """Tokens that are computed together where no picture demands more: more only make every sliding window larger."""
 _MIN_IMAGE_CACHE_BYTES = 64 << 20
 _SLICE_TOKENS = 512
@@ -119,11 +119,11 @@ class VlmEngine:
     def _make_context(self, model: Model, threads: int, width: int) -> Context:
         # A picture that is attended to in both directions must fit into one micro-batch.
         needed = self._vision.max_chunk_tokens if self._vision is not None and self._vision.is_non_causal else 0
-        n_ubatch = max(N_UBATCH, needed)
+        n_ubatch = max(N_UBATCH_TOKENS, needed)
         return Context(
             model,
             n_ctx=self._settings.vlm.context,
-            n_batch=max(N_BATCH, n_ubatch),
+            n_batch=max(N_BATCH_TOKENS, n_ubatch),
             n_ubatch=n_ubatch,
             sequences=sequences_for(width),
             threads=threads,

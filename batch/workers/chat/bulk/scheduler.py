@@ -26,7 +26,7 @@ UNPARK_INTERVAL_S = 0.25
 """Between two tries to bring a job back that had to make room."""
 
 
-class Planning(Protocol):
+class JobPlanner(Protocol):
     """What the scheduler needs to know of jobs: the engine."""
 
     def plan_job(self, work: Work) -> TaskParams:
@@ -45,7 +45,7 @@ class Planning(Protocol):
 class BulkScheduler:
     """Computes bulk jobs together, at most `width` at a time. One `run` may go on inside another's yield point."""
 
-    def __init__(self, resources: Resources, runner: StepRunner, engine: Planning, width: int) -> None:
+    def __init__(self, resources: Resources, runner: StepRunner, engine: JobPlanner, width: int) -> None:
         self._resources = resources
         self._context = resources.context
         self._cache = resources.cache
@@ -55,17 +55,17 @@ class BulkScheduler:
 
     def run(self, lead: Work) -> None:
         """Compute a job and all of its kind that wait, each ended as soon as its result is there."""
-        run = _Run(self._resources, self._runner, self._engine, self.width, lead)
+        run = BulkRun(self._resources, self._runner, self._engine, self.width, lead)
         try:
             run.compute()
         finally:
             run.close()
 
 
-class _Run:
+class BulkRun:
     """The jobs that are computed together."""
 
-    def __init__(self, resources: Resources, runner: StepRunner, engine: Planning, width: int, lead: Work) -> None:
+    def __init__(self, resources: Resources, runner: StepRunner, engine: JobPlanner, width: int, lead: Work) -> None:
         self._context = resources.context
         self._cache = resources.cache
         self._resources = resources
@@ -91,7 +91,7 @@ class _Run:
             ready = self._ready_jobs()
             if self._compute_image(ready):
                 continue
-            if self._compute_prompt(ready):
+            if self._compute_prompt(ready) and any(isinstance(job.step, NextToken) for job in ready):
                 self._yield()
             self._compute_tokens(ready)
 

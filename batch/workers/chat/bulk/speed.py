@@ -21,8 +21,8 @@ _MIN_SLICE_TOKENS = ((0.5, 128), (1.0, 64), (2.0, 32), (float("inf"), 16))
 """(billions of parameters below which, shortest slice): so that a busy moment at load costs no speed for ever."""
 _REPEATED_BELOW_S = 0.1
 """A step that is shorter is timed again, and the best counts."""
-_REPEATS = 3
-_WORTH = 1.05
+_MAX_REPEATS = 3
+_MIN_SPEED_UP = 1.05
 """A wider batch must be so many times faster than a narrower one."""
 _PROBE_TOKENS = 32
 _MEMORY_SHARE = 0.1
@@ -60,7 +60,7 @@ def measure_bulk_speed(model: Model, threads: int, *, width: int | None = None) 
     rates = {n: n / seconds for n, seconds in steps.items()}
     best = 1
     for n, seconds in steps.items():
-        if seconds <= MAX_STEP_S and rates[n] > _WORTH * rates[best]:
+        if seconds <= MAX_STEP_S and rates[n] > _MIN_SPEED_UP * rates[best]:
             best = n
     return BulkSpeed(best, slice_tokens, {str(n): round(rate, 1) for n, rate in rates.items()})
 
@@ -95,7 +95,7 @@ def _measure_step(model: Model, context: Context, n: int) -> float:
 
 def _best_of(decode: Callable[[int], None]) -> float:
     best = float("inf")
-    for repeat in range(_REPEATS):
+    for repeat in range(_MAX_REPEATS):
         started = time.perf_counter()
         decode(repeat)
         best = min(best, time.perf_counter() - started)

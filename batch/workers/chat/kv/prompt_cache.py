@@ -262,11 +262,11 @@ class PromptCache:
     def _idlest(self, free: list[Slot]) -> Slot:
         return min(free, key=lambda s: (len(s.tokens) > 0, s.last_used))
 
-    def _move_idle_out(self, taken: Slot | None) -> None:
+    def _move_idle_out(self, claimed: Slot | None) -> None:
         """Idle conversations wait in host memory while a job runs, and a more urgent one's goes there when it ends: so a
         job's tokens lie in the KV as if it were alone, which keeps attention short and its rounding the same."""
         for slot in self._slots:
-            if not slot.is_busy and slot is not taken and len(slot.tokens):
+            if not slot.is_busy and slot is not claimed and len(slot.tokens):
                 self._store_and_clear(slot)
 
     def _no_checkpoints(self) -> Checkpoints:

@@ -36,8 +36,8 @@ class ChoiceText:
         self._task = task
         self._index = index
         self._parser = parser
-        begun = _message(parser) if parser else AssistantMessage()
-        lengths = {"reasoning_content": len(begun.reasoning_content or ""), "content": len(begun.content or "")}
+        prefilled = _message(parser) if parser else AssistantMessage()
+        lengths = {"reasoning_content": len(prefilled.reasoning_content or ""), "content": len(prefilled.content or "")}
         self._prefill = {name: length for name, length in lengths.items() if length}
         self._detokenizer = Detokenizer()
         self._stops = StopStrings(task.stops)
@@ -95,11 +95,11 @@ class ChoiceText:
         finish_reason: FinishReason = "length" if stop_type == "limit" else "stop"
         rest, parser = self._detokenizer.finish(), self._parser
         if parser is None:
-            deltas = self._text_deltas(self._show(rest) + self._shown(self._stops.finish()))
+            deltas = self._text_deltas(self._show(rest) + self._record_shown(self._stops.finish()))
         else:
             deltas = self._filter(_deltas([*(parser.feed(rest) if rest else []), *parser.finish(finish_reason)]))
-            if held := self._shown(self._stops.finish()):
-                deltas.append(MessageDelta(content=held))
+            if rest_held_back := self._record_shown(self._stops.finish()):
+                deltas.append(MessageDelta(content=rest_held_back))
             finish_reason = _finish_reason(parser, finish_reason)
         watched = self._work.is_watched
         for delta in deltas if watched else ():
@@ -132,10 +132,10 @@ class ChoiceText:
             self._content_logprobs.read(text, is_content=True)
         if self._task.is_thinking_in_content and self.was_thinking:
             # Stop strings are not looked for in thinking, also where that stays in the content.
-            return self._shown(self._stops.finish() + text)
-        return self._shown(self._stops.push(text))
+            return self._record_shown(self._stops.finish() + text)
+        return self._record_shown(self._stops.push(text))
 
-    def _shown(self, text: str) -> str:
+    def _record_shown(self, text: str) -> str:
         if text:
             self._content.append(text)
             self._content_bytes += len(text.encode("utf-8", "replace"))
@@ -146,7 +146,7 @@ class ChoiceText:
 
     def _filter(self, deltas: Iterable[MessageDelta]) -> list[MessageDelta]:
         """What the parser has made of the text, as far as stop strings let it through."""
-        shown: list[MessageDelta] = []
+        passed: list[MessageDelta] = []
         for delta in deltas:
             if self.stop_string is not None:
                 break
@@ -158,8 +158,8 @@ class ChoiceText:
             if self._content_logprobs is not None and delta.tool_calls:
                 self._content_logprobs.skip()
             if delta != _NOTHING_NEW:
-                shown.append(delta)
-        return shown
+                passed.append(delta)
+        return passed
 
     def _message(self, parser: StreamParser) -> AssistantMessage:
         """The message, its content cut where a stop string stood."""
@@ -190,9 +190,9 @@ class ChoiceText:
     def _take_logprobs(self, *, is_last: bool = False) -> list[TokenLogprob]:
         if self._content_logprobs is None:
             return []
-        taken = self._content_logprobs.take(self._content_bytes, is_last=is_last)
-        self._logprobs += taken
-        return taken
+        ready = self._content_logprobs.take(self._content_bytes, is_last=is_last)
+        self._logprobs += ready
+        return ready
 
 
 _NOTHING_NEW = MessageDelta()

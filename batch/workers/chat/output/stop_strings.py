@@ -9,7 +9,7 @@ from collections.abc import Sequence
 class StopStrings:
     """Passes a text through piece by piece, up to the first stop string; nothing that may become one gets out early."""
 
-    __slots__ = ("_first_letters", "_held", "_longest", "_pattern", "_stops", "matched")
+    __slots__ = ("_first_letters", "_held_back", "_longest", "_pattern", "_stops", "matched")
 
     def __init__(self, stops: Sequence[str] = ()) -> None:
         # The longest first: of two that begin at the same place the longer one counts.
@@ -17,7 +17,7 @@ class StopStrings:
         self._pattern = re.compile("|".join(map(re.escape, self._stops))) if self._stops else None
         self._longest = len(self._stops[0]) if self._stops else 0
         self._first_letters = frozenset(stop[0] for stop in self._stops)
-        self._held = ""
+        self._held_back = ""
         self.matched: str | None = None
         """The stop string that ended the text; it and what follows are not passed on."""
 
@@ -27,19 +27,19 @@ class StopStrings:
             return text
         if self.matched is not None:
             return ""
-        text = self._held + text
+        text = self._held_back + text
         match = self._pattern.search(text)
         if match is not None:
             self.matched = match.group()
-            self._held = ""
+            self._held_back = ""
             return text[: match.start()]
-        shown = len(text) - self._partial_length(text)
-        self._held = text[shown:]
-        return text[:shown]
+        n_shown = len(text) - self._partial_length(text)
+        self._held_back = text[n_shown:]
+        return text[:n_shown]
 
     def finish(self) -> str:
         """What was held back, once no more will come."""
-        text, self._held = self._held, ""
+        text, self._held_back = self._held_back, ""
         return text
 
     def _partial_length(self, text: str) -> int:
