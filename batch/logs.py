@@ -25,12 +25,18 @@ from batch.settings import Settings
 
 NAME = "batch.log"
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-_PENDING = 10_000
+MAX_PENDING_RECORDS = 10_000
 """Records that may wait for a slow target; further ones are dropped and counted."""
-_LONGEST = 8192
-"""Bytes after which a worker's line is cut."""
-_PREFIX = re.compile(r"<(\d\d?)>(?:([\w.]+): )?")
+MAX_LINE_BYTES = 8192
+"""After so much a worker's line is cut."""
+_READ_BYTES = 65536
+_MARK = re.compile(r"<(\d\d?)>(?:([\w.]+): )?")
 """What `WorkerFormatter` puts before every line: level and logger's name."""
+_FAULT = re.compile(
+    r"GGML_ASSERT|ggml_abort|CUDA error|terminate called|what\(\):|Fatal Python error|^(?:Current thread|Thread) 0x"
+    r'|^  File "[^"]*", line \d+ in |std::bad_alloc|out of memory|malloc\(\)|free\(\)|corrupted|^Aborted|Segmentation fault'
+)
+"""Lines in which libraries and the interpreter say that they break; none of these quotes a client."""
 # Tabs and newlines stay; anything else could steer the terminal of who reads the log.
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in (9, 10)}
 
@@ -50,7 +56,7 @@ class _Formatter(logging.Formatter):
 
 
 class WorkerFormatter(logging.Formatter):
-    """A worker's lines on its standard error, marked with their level for the supervisor."""
+    """A worker's lines on the pipe for its log, marked with their level for the supervisor."""
 
     def format(self, record: logging.LogRecord) -> str:
         prefix = f"<{record.levelno}>{record.name}: "
@@ -78,7 +84,7 @@ class _Beside(logging.handlers.QueueHandler):
     """Hands records to a thread that writes them to `target`."""
 
     def __init__(self, target: logging.Handler) -> None:
-        self._records: queue.Queue[logging.LogRecord | None] = queue.Queue(_PENDING)
+        self._records: queue.Queue[logging.LogRecord | None] = queue.Queue(MAX_PENDING_RECORDS)
         super().__init__(self._records)
         self._target = target
         self._dropped = 0
@@ -160,42 +166,72 @@ def last_words(settings: Settings, sentence: str) -> None:
             os.close(descriptor)
 
 
-class Lines:
-    """Collects what a worker process and its libraries write, in a thread, so that they never wait for a full pipe."""
+class WorkerOutput:
+    """Collects what a worker process logs, and what it and its libraries write past Python's logging, in two threads, so
+    that they never wait for a full pipe.
 
-    def __init__(self, worker: str) -> None:
+    Records come through a pipe of their own, because a library may echo what a client sent. While the model serves, of the
+    rest only what tells of a fault is logged.
+    """
+
+    def __init__(self, worker: str, *, is_serving: Callable[[], bool] = lambda: False) -> None:
         self._logger = logging.getLogger(f"batch.worker.{worker}")
-        read, self.writer = os.pipe()
-        """The descriptor for the process; close it here once the process has it."""
-        self._thread = threading.Thread(target=self._read, args=(read,), name=f"{worker} lines", daemon=True)
-        self._thread.start()
+        self._is_serving = is_serving
+        self.last_line = ""
+        """The last line that was written past Python's logging: a traceback's end, a library's last words."""
+        log_reader, self.log_writer = os.pipe()
+        """Descriptor for the process's log records."""
+        raw_reader, self.raw_writer = os.pipe()
+        """Descriptor for its standard output and error."""
+        self._threads = [
+            threading.Thread(target=self._read, args=(reader, handle), name=f"{worker} {what}", daemon=True)
+            for reader, handle, what in (
+                (log_reader, self._log_record, "log"),
+                (raw_reader, self._log_raw, "output"),
+            )
+        ]
+        for thread in self._threads:
+            thread.start()
 
-    def _read(self, descriptor: int) -> None:
+    def close_writers(self) -> None:
+        """Close our ends once the process has them."""
+        os.close(self.log_writer)
+        os.close(self.raw_writer)
+
+    def _read(self, descriptor: int, handle: Callable[[str], None]) -> None:
         rest = b""
         with open(descriptor, "rb", buffering=0) as pipe:
-            while piece := pipe.read(65536):
+            while piece := pipe.read(_READ_BYTES):
                 *lines, rest = (rest + piece).split(b"\n")
                 for line in lines:
-                    self._log(line)
-                if len(rest) > _LONGEST:
-                    self._log(rest)
+                    handle(_text_of(line))
+                if len(rest) > MAX_LINE_BYTES:
+                    handle(_text_of(rest))
                     rest = b""
-        if rest:
-            self._log(rest)
+        handle(_text_of(rest))
 
-    def _log(self, line: bytes) -> None:
-        text = line[:_LONGEST].decode("utf-8", "replace").rstrip("\r")
-        if not text.strip():
+    def _log_record(self, text: str) -> None:
+        if marked := _MARK.match(text):
+            self._logger.log(int(marked[1]), "%s", text[marked.end() :])
+        elif text:
+            self._logger.warning("%s", text)
+
+    def _log_raw(self, text: str) -> None:
+        if not text:
             return
-        # What bears no mark was written past Python's logging: a C library's last words, a fatal error.
-        level, logger = logging.WARNING, self._logger
-        if marked := _PREFIX.match(text):
-            level, text = int(marked[1]), text[marked.end() :]
-        logger.log(level, "%s", text)
+        self.last_line = text
+        if not self._is_serving() or _FAULT.search(text):
+            self._logger.warning("%s", text)
 
-    def end(self, seconds: float = 1.0) -> None:
-        """Wait for the last lines; a child of the worker that keeps the pipe open is not waited for."""
-        self._thread.join(seconds)
+    def end(self, timeout_s: float = 1.0) -> None:
+        """Wait for the last lines; a child of the worker that keeps the pipes open is not waited for."""
+        for thread in self._threads:
+            thread.join(timeout_s)
+
+
+def _text_of(line: bytes) -> str:
+    text = line[:MAX_LINE_BYTES].decode("utf-8", "replace").rstrip("\r")
+    return text if text.strip() else ""
 
 
 def tail(path: Path, count: int) -> tuple[list[str], BinaryIO | None]:
@@ -284,4 +320,4 @@ def _inode(path: Path) -> int:
         return 0
 
 
-__all__ = ["Lines", "WorkerFormatter", "file_of", "follow", "last_words", "tail", "to_file", "to_terminal"]
+__all__ = ["WorkerFormatter", "WorkerOutput", "file_of", "follow", "last_words", "tail", "to_file", "to_terminal"]

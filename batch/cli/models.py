@@ -185,6 +185,14 @@ def service(settings: Settings) -> dict[str, Any] | None:
     return note if note and alive(note["pid"]) else None
 
 
+def worker_error(settings: Settings, kind: str) -> str | None:
+    """Why the running service's worker of a kind cannot be used; None when it can, or no service runs."""
+    if service(settings) is None:
+        return None
+    note = _notes(settings).get(f"model:{kind}") or {}
+    return str(note["error"]) if note.get("status") == "failed" and note.get("error") else None
+
+
 def _notes(settings: Settings) -> dict[str, Any]:
     if not settings.database.exists():
         return {}

@@ -28,7 +28,7 @@ def serve_command(
     """Run the service: three ports, the inbox and the workers. Ctrl-C ends it cleanly."""
     from batch.queue.jobs import Kind
     from batch.settings import Settings
-    from batch.supervisor import serve
+    from batch.supervisor.supervisor import serve
 
     flags: dict[str, Any] = {}
     if profile is not None:

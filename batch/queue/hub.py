@@ -310,7 +310,9 @@ class Hub:
 
     async def _worker_connected(self, hello: Hello) -> None:
         kind = hello.kind
-        self.models.update(kind, status="loading", progress=0.0, error=None, pid=hello.pid, busy=None, beat=time.monotonic())
+        self.models.update(kind, pid=hello.pid, busy=None, beat=time.monotonic())
+        if not self.models[kind].is_crashing:
+            self.models.update(kind, status="loading", progress=0.0, error=None)
         # Its predecessor may have died between a job's end and the report of it.
         unreported = self._started_jobs[kind] | {ticket.id for ticket in self._tickets.values() if ticket.kind is kind}
         self._started_jobs[kind] = set()
@@ -325,9 +327,11 @@ class Hub:
         """Act on a worker's frame."""
         match frame:
             case Loading():
-                self.models.update(kind, status="loading", progress=frame.progress)
+                if not self.models[kind].is_crashing:
+                    self.models.update(kind, status="loading", progress=frame.progress)
             case Ready():
-                self.models.update(kind, status="ready", progress=1.0, info=frame.info, error=None)
+                ready: dict[str, Any] = {"status": "ready", "error": None, "is_crashing": False, "was_ready": True}
+                self.models.update(kind, progress=1.0, info=frame.info, **ready)
             case Broken():
                 self.models.update(kind, status="failed", error=frame.message)
             case Beat():

@@ -27,6 +27,11 @@ class ModelState:
     beat: float = 0.0
     """time.monotonic() of the last sign of life."""
 
+    was_ready: bool = False
+    """Whether this worker process has loaded its model."""
+    is_crashing: bool = False
+    """Failed as its worker dies again and again before the model is loaded: a new worker changes that by being ready only."""
+
     @property
     def name(self) -> str:
         """The model's name; empty while it is not known."""

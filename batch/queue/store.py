@@ -168,11 +168,11 @@ class Store(Protocol):
         """Tie a result's spool file to its job. Raises LeaseLost."""
         ...
 
-    def recover(self, kind: Kind, worker: str, limit: int) -> list[tuple[str, State]]:
+    def recover(self, kind: Kind, worker: str, limit: int, last_death: str = "") -> list[tuple[str, State]]:
         """Called by a queue's worker before it takes anything: leases of workers that died go back.
 
         A job that took `limit` workers down is failed; one that only waited while a more urgent one ran inside it is not
-        blamed. Returns (job, new state) of all.
+        blamed. `last_death`: a clause that says what ended the last worker. Returns (job, new state) of all.
         """
         ...
 

@@ -1,4 +1,8 @@
-"""`python -m batch.workers KIND`: one worker process. The supervisor starts it, with the settings on standard input."""
+"""`python -m batch.workers KIND LOG LAST_DEATH`: one worker process.
+
+The supervisor starts it, with the settings on standard input. LOG is a descriptor for log records, LAST_DEATH says what ended
+the worker before it, if it died.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +21,12 @@ from batch.logs import WorkerFormatter
 from batch.queue.jobs import Kind
 from batch.settings import Settings
 
-BROKEN = 3
+BROKEN_STATUS = 3
 """Exit status when the model cannot be loaded: tried again with a longer pause than a crash."""
-_LAST_DEED = 5.0
-"""Seconds that putting back the running job may take once the supervisor is gone."""
+_PUT_BACK_TIMEOUT_S = 5.0
+"""Once the supervisor is gone, putting back the running job may take so long."""
+_LOCK_TIMEOUT_S = 30.0
+_LOCK_POLL_INTERVAL_S = 0.05
 
 
 def main() -> int:
@@ -30,31 +36,48 @@ def main() -> int:
     fail_points.arm(settings.fail_at, settings.state_dir)
     last_deeds: list[Callable[[], None]] = []
     threading.Thread(target=_end_with_supervisor, args=(last_deeds,), name="supervisor", daemon=True).start()
-    to_supervisor = logging.StreamHandler(sys.stderr)
+    # A pipe of its own: libraries write what they like to standard error, and may echo what a client sent.
+    log_pipe = os.fdopen(int(sys.argv[2]), "w", encoding="utf-8", errors="backslashreplace")
+    to_supervisor = logging.StreamHandler(log_pipe)
     to_supervisor.setFormatter(WorkerFormatter())
     logging.basicConfig(level=settings.log_level.upper(), handlers=[to_supervisor])
     # huey logs a line a job at INFO; ours says the same in the job's row.
     logging.getLogger("huey").setLevel(logging.WARNING)
     lock = _only_one(settings, kind)
 
-    from batch.workers.engine_factory import build, load_native_library
-
-    load_native_library(kind, settings)  # before anything else that is compiled
-
-    from batch.workers.worker import Worker
-
     try:
-        worker = Worker(kind, settings, build(kind, settings))
+        from batch.workers.engine_factory import build, load_native_library
+
+        load_native_library(kind, settings)  # before anything else that is compiled
+
+        from batch.workers.worker import Worker
+
+        worker = Worker(kind, settings, build(kind, settings), last_death=sys.argv[3])
     except BatchError as error:
-        print(error.message, file=sys.stderr)
-        return BROKEN
+        return _report_broken(kind, settings, error.message)
+    except Exception as error:
+        logging.getLogger("batch.worker").exception("the %s worker cannot start", kind)
+        reason = f"{type(error).__name__}: {error}".rstrip(".")
+        return _report_broken(kind, settings, f"The {kind} worker cannot start ({reason}): `batch doctor` says more.")
     last_deeds.append(worker.abandon)
     signal.signal(signal.SIGTERM, lambda *_: worker.stop(settings.queue.grace))
     worker.run()
     os.close(lock)
+    logging.shutdown()
     sys.stderr.flush()
     # Not through the interpreter's own end: the C libraries' callbacks and threads outlive what they refer to there.
-    os._exit(0 if worker.loaded.is_set() else BROKEN)
+    os._exit(0 if worker.loaded.is_set() else BROKEN_STATUS)
+
+
+def _report_broken(kind: Kind, settings: Settings, sentence: str) -> int:
+    """Tell the supervisor why there is no worker; the exit status."""
+    from batch.queue.channel import EventStream
+    from batch.queue.frames import Broken, Hello
+
+    events = EventStream(settings.state_dir)
+    events.send(Hello(kind=kind, pid=os.getpid()))
+    events.send(Broken(message=sentence))
+    return BROKEN_STATUS
 
 
 def _end_with_supervisor(last_deeds: Sequence[Callable[[], None]]) -> None:
@@ -65,7 +88,7 @@ def _end_with_supervisor(last_deeds: Sequence[Callable[[], None]]) -> None:
         # Beside us, as nothing may keep this process from ending.
         thread = threading.Thread(target=deed, daemon=True)
         thread.start()
-        thread.join(_LAST_DEED)
+        thread.join(_PUT_BACK_TIMEOUT_S)
     os._exit(0)
 
 
@@ -82,7 +105,7 @@ def _only_one(settings: Settings, kind: Kind) -> int:
     path = settings.state_dir / "run" / f"{kind}.lock"
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + _LOCK_TIMEOUT_S
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -90,7 +113,7 @@ def _only_one(settings: Settings, kind: Kind) -> int:
         except BlockingIOError:
             if time.monotonic() > deadline:
                 sys.exit(f"Another process serves the {kind} queue in {settings.home}: end it first.")
-            time.sleep(0.05)
+            time.sleep(_LOCK_POLL_INTERVAL_S)
 
 
 if __name__ == "__main__":

@@ -36,8 +36,10 @@ _THREAD_CHECK_INTERVAL_S = 1.0
 class Worker:
     """One model, one queue, one thread of work. `run` returns when the service stops."""
 
-    def __init__(self, kind: Kind, settings: Settings, engine: Engine) -> None:
+    def __init__(self, kind: Kind, settings: Settings, engine: Engine, *, last_death: str = "") -> None:
+        """`last_death`: a clause that says what ended the worker before this one, if it died."""
         self.kind = kind
+        self._last_death = last_death
         self.loaded = threading.Event()
         self._settings = settings
         self._engine = engine
@@ -56,7 +58,9 @@ class Worker:
         """Load the model and take jobs until `stop` is called or the model cannot be loaded."""
         self._events.send(Hello(kind=self.kind, pid=os.getpid()))
         context, attempts = self._context, self._settings.queue.attempts
-        for job, state in context.persist(lambda: self._store.recover(self.kind, context.worker_id, attempts)):
+        for job, state in context.persist(
+            lambda: self._store.recover(self.kind, context.worker_id, attempts, self._last_death)
+        ):
             logger.warning("job %s was left by a worker that died: %s", job, state)
             if state.ended:
                 self._events.send(End(job=job, state=state))

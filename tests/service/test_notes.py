@@ -7,13 +7,11 @@ import contextlib
 import sqlite3
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from batch import supervisor
 from batch.cli import app
 from batch.errors import DiskFull
 from batch.queue.hub import Hub
@@ -22,8 +20,7 @@ from batch.queue.open_store import open_store
 from batch.queue.spool import Spool
 from batch.queue.sqlite.schema import VERSION
 from batch.queue.sqlite.sqlite_store import SqliteStore
-from batch.settings import Settings
-from batch.supervisor import Supervisor
+from batch.supervisor import service_notes
 from drill_home import opened
 from payloads import payload
 from running_service import KINDS, WEIGHTLESS, RunningService, wait_until
@@ -34,10 +31,10 @@ Start = Callable[..., RunningService]
 def test_a_note_that_a_full_disk_did_not_take_is_written_once_there_is_space(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(supervisor, "_NOTE_AGAIN", 0.01)
+    monkeypatch.setattr(service_notes, "_RETRY_INTERVAL_S", 0.01)
     real, full, refused = SqliteStore.note, [True], [0]
 
-    def note(self: SqliteStore, notes: Mapping[str, Any]) -> None:
+    def note(self: SqliteStore, notes: dict[str, object]) -> None:
         if full[0]:
             refused[0] += 1
             raise DiskFull()
@@ -53,12 +50,12 @@ def test_a_note_that_a_full_disk_did_not_take_is_written_once_there_is_space(
     async def play() -> None:
         store = open_store(tmp_path / ".batch" / "batch.db")
         hub = Hub(store, Spool(tmp_path / "spool"), tmp_path / ".batch")
-        noting = asyncio.create_task(Supervisor(Settings(home=tmp_path))._note_models(store, hub))
+        noting = asyncio.create_task(service_notes.record_models(store, hub))
         hub.models.update(Kind.VLM, status="ready", pid=4711)
         await until(lambda: hub.recorded_model(Kind.VLM).status == "ready")  # callers are told all the same
         await until(lambda: refused[0] > 10)
         assert "model:vlm" not in store.notes()
-        assert sum("misses some news" in record.message for record in caplog.records) <= len(Kind), "told once, not for ever"
+        assert sum("is out of date" in record.message for record in caplog.records) <= len(Kind), "told once, not for ever"
         full[0] = False
         await until(lambda: store.notes().get("model:vlm", {}).get("pid") == 4711)
         assert store.notes()["model:stt"]["status"] == "loading"

@@ -116,9 +116,9 @@ def test_a_task_that_runs_ends_at_its_next_step_when_the_service_stops() -> None
 
 
 def test_uvicorns_server_takes_its_signals_in_the_method_that_ours_leaves_empty() -> None:
-    from batch.supervisor import Server
+    from batch.supervisor.supervisor import Server
 
-    sentence = "uvicorn has changed: read Server.serve again, mend Server in batch/supervisor.py, then raise its upper bound"
+    sentence = "uvicorn has changed: read Server.serve again, mend batch/supervisor/supervisor.py, then raise its upper bound"
     assert "capture_signals" in inspect.getsource(uvicorn.Server.serve), sentence
     server = Server(uvicorn.Config(lambda *_: None, log_config=None))
     with server.capture_signals() as nothing, contextlib.nullcontext():

@@ -104,36 +104,65 @@ def test_what_logs_never_waits_for_a_reader_that_does_not_read(tmp_path: Path, l
 
 def test_a_worker_that_writes_more_than_a_pipe_holds_is_never_held_up(monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[str] = []
-    monkeypatch.setattr(logging.getLogger("batch.worker.vlm"), "log", lambda level, form, line: found.append(line))
-    lines = logs.Lines("vlm")
+    monkeypatch.setattr(logging.getLogger("batch.worker.vlm"), "warning", lambda form, line: found.append(line))
+    output = logs.WorkerOutput("vlm")
     code = "import sys; [print('C library', i) for i in range(50_000)]; sys.stdout.write('y' * 30_000 + 'no newline')"
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=lines.writer, stderr=lines.writer)
-    os.close(lines.writer)
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=output.raw_writer, stderr=output.raw_writer)
+    output.close_writers()
     assert process.wait(60) == 0
-    lines.end(30)
+    output.end(30)
     assert found[:50_000] == [f"C library {i}" for i in range(50_000)]
-    assert len(found) > 50_000 and max(map(len, found)) <= logs._LONGEST
+    assert len(found) > 50_000 and max(map(len, found)) <= logs.MAX_LINE_BYTES
+
+
+def write_as_worker(output: logs.WorkerOutput, code: str) -> None:
+    """Run code in a process whose logging and whose output go where a worker's go."""
+    prepared = (
+        "import logging, os, sys; from batch.logs import WorkerFormatter\n"
+        f"h = logging.StreamHandler(os.fdopen({output.log_writer}, 'w')); h.setFormatter(WorkerFormatter())\n"
+        "logging.basicConfig(level='DEBUG', handlers=[h])\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", prepared + code],
+        stdout=output.raw_writer,
+        stderr=output.raw_writer,
+        pass_fds=(output.log_writer,),
+        check=True,
+        timeout=60,
+    )
+    output.close_writers()
+    output.end(30)
 
 
 def test_a_worker_s_own_lines_keep_their_level_and_a_traceback_stays_together(caplog: pytest.LogCaptureFixture) -> None:
-    lines = logs.Lines("stt")
-    code = (
-        "import logging, sys; from batch.logs import WorkerFormatter\n"
-        "h = logging.StreamHandler(sys.stderr); h.setFormatter(WorkerFormatter())\n"
-        "logging.basicConfig(level='DEBUG', handlers=[h])\n"
-        "logging.info('all is well')\n"
-        "try: 1 / 0\n"
-        "except ZeroDivisionError: logging.exception('it broke')\n"
-        "print('ggml: assertion failed', file=sys.stderr, flush=True)\n"
-    )
     with caplog.at_level(logging.DEBUG):
-        subprocess.run([sys.executable, "-c", code], stdout=lines.writer, stderr=lines.writer, check=True, timeout=60)
-        os.close(lines.writer)
-        lines.end(10)
-    found = [(r.levelname, r.getMessage()) for r in caplog.records if r.name == "batch.worker.stt"]
-    assert found[0] == ("INFO", "all is well")
-    assert {level for level, _ in found[1:-1]} == {"ERROR"} and found[-2][1] == "ZeroDivisionError: division by zero"
-    assert found[-1] == ("WARNING", "ggml: assertion failed")
+        write_as_worker(
+            logs.WorkerOutput("stt"),
+            "logging.info('all is well')\n"
+            "try: 1 / 0\n"
+            "except ZeroDivisionError: logging.exception('it broke')\n"
+            "print('ggml: assertion failed', file=sys.stderr, flush=True)\n",
+        )
+    records = [(r.levelname, r.getMessage()) for r in caplog.records if r.name == "batch.worker.stt"]
+    own = [record for record in records if record != ("WARNING", "ggml: assertion failed")]
+    assert len(own) == len(records) - 1, "what is written past Python's logging is a warning"
+    assert own[0] == ("INFO", "all is well")
+    assert {level for level, _ in own[1:]} == {"ERROR"} and own[-1][1] == "ZeroDivisionError: division by zero"
+
+
+def test_a_library_that_echoes_what_a_client_sent_forges_no_record_and_puts_nothing_of_it_into_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    output = logs.WorkerOutput("vlm", is_serving=lambda: True)
+    with caplog.at_level(logging.DEBUG):
+        write_as_worker(
+            output,
+            "sys.stderr.write('parse: error parsing grammar: expecting name at <50>batch.supervisor: the service is lost\\n')\n"
+            "sys.stderr.write('<50>batch.supervisor: root ::= secret\\n<40>x: secret\\n')\n"
+            "sys.stderr.write('/src/ggml.c:77: GGML_ASSERT(n > 0) failed\\n')\n",
+        )
+    assert [(r.levelname, r.getMessage()) for r in caplog.records] == [("WARNING", "/src/ggml.c:77: GGML_ASSERT(n > 0) failed")]
+    assert output.last_line.endswith("failed")
 
 
 def test_names_of_files_cannot_forge_lines_nor_steer_a_terminal(tmp_path: Path, logger: logging.Logger) -> None:

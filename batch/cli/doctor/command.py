@@ -18,7 +18,7 @@ import typer
 from batch.cli.app import Home, Json
 from batch.cli.doctor.finding import Finding
 from batch.cli.doctor.libraries import check_libraries
-from batch.cli.models import Profile, effective, service
+from batch.cli.models import Profile, effective, service, worker_error
 from batch.cli.output import print_json, safe_line, terminal
 from batch.errors import ModelProblem
 from batch.model_kind import Kind
@@ -54,6 +54,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         yield _port(settings, kind)
     for kind in Kind:
         yield _model(settings, kind)
+        yield from _worker(settings, kind)
     yield _folder("home", settings.home)
     yield _folder("models folder", settings.models_dir)
 
@@ -87,6 +88,11 @@ def _port(settings: Settings, kind: Kind) -> Finding:
                 f"End the program that uses it, or set {kind}.port to another.",
             )
     return Finding(subject, f"{port} is free")
+
+
+def _worker(settings: Settings, kind: Kind) -> Iterator[Finding]:
+    if error := worker_error(settings, kind):
+        yield Finding(f"worker for {kind}", error, "Mend what it says; the service tries again by itself.")
 
 
 def _model(settings: Settings, kind: Kind) -> Finding:

@@ -131,13 +131,14 @@ class SqliteStore(JobReader):
             transaction.require(lease)
             transaction.execute("insert or ignore into blob values (?,?,'result')", (lease.job.id, sha256))
 
-    def recover(self, kind: Kind, worker: str, limit: int) -> list[tuple[str, State]]:
+    def recover(self, kind: Kind, worker: str, limit: int, last_death: str = "") -> list[tuple[str, State]]:
         """Called by a queue's only worker before it takes anything: leftover claims are of workers that died.
 
         A job that took `limit` workers down is failed, the others go back; one that only waited while a more urgent one ran
-        inside it is not blamed. Returns (job, new state) of all.
+        inside it is not blamed. `last_death`: a clause that says what ended the last worker. Returns (job, new state) of all.
         """
         moved: list[tuple[str, State]] = []
+        cause = f" ({last_death})" if last_death else ""
         claims = self.read(
             "select job, exists (select 1 from claim inner_ where inner_.queue = c.queue and inner_.rowid > c.rowid "
             "and inner_.taken_at <> c.taken_at) from claim c where queue=? and worker<>?",
@@ -153,7 +154,7 @@ class SqliteStore(JobReader):
                     moved.append((job, State.CANCELLED))
                 elif row[0] >= limit and not has_inner:
                     reason = WorkerDied(
-                        f"The worker process died {row[0]} times while it ran this job: it is set aside; "
+                        f"The worker process died {row[0]} times while it ran this job{cause}: it is set aside; "
                         f"`batch retry {job}` tries it again."
                     )
                     transaction.end_claimed(job, State.FAILED, reason.record())

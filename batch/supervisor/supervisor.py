@@ -1,0 +1,202 @@
+"""`batch serve`: one asyncio loop with three HTTP servers and the inbox watcher, and three worker processes it keeps alive."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+
+from batch import __version__, fail_points, logs
+from batch.api.app import AppServices, create_app
+from batch.api.batches.endpoints import line_endpoints
+from batch.api.http.connection_limits import protocol
+from batch.api.responses.background import BackgroundResponses
+from batch.batches.service import BatchService
+from batch.errors import BatchError
+from batch.folder.service import FolderService, make_inbox_and_outbox
+from batch.queue.hub import Hub
+from batch.queue.jobs import Kind
+from batch.queue.open_store import open_store
+from batch.queue.periodic import PeriodicTasks
+from batch.queue.spool import Spool
+from batch.queue.store import Store
+from batch.retention import Retention
+from batch.search.service import SearchService
+from batch.settings import Settings
+from batch.supervisor.service_notes import model_note, record_models, write_note
+from batch.supervisor.single_instance import listen, only_instance, write_errors
+from batch.supervisor.worker_process import WorkerProcess
+
+logger = logging.getLogger("batch.supervisor")
+
+BREAKDOWN_STATUS = 70
+"""Exit status after a fault of our own; 1 is for what a person can mend, as a port in use."""
+SECOND_SIGNAL_STATUS = 130
+MAX_DESCRIPTORS = 65536
+
+
+class Server(uvicorn.Server):
+    """uvicorn without its signal handlers: the supervisor has them."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Any:
+        yield
+
+
+class Supervisor:
+    """One a home. `run` returns when the service has ended."""
+
+    def __init__(self, settings: Settings, *, announce: Callable[[dict[Kind, int]], None] = lambda ports: None) -> None:
+        self.settings = settings
+        self._announce = announce
+        self._stopping = asyncio.Event()
+        self._periodic = PeriodicTasks()
+
+    async def run(self) -> None:
+        settings = self.settings
+        fail_points.arm(settings.fail_at, settings.state_dir)
+        with write_errors(settings.home):
+            for folder in (settings.state_dir, settings.state_dir / "run", settings.state_dir / "logs"):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_inbox_and_outbox(settings)
+        with only_instance(settings), contextlib.ExitStack() as sockets:
+            logs.to_file(settings)
+            listening = {kind: sockets.enter_context(listen(kind, settings.model_of(kind).port)) for kind in Kind}
+            ports = {kind: int(sock.getsockname()[1]) for kind, sock in listening.items()}
+            store = open_store(settings.database)
+            try:
+                await self._serve(store, listening, ports)
+            finally:
+                write_note(store, "service", None)
+                store.close()
+
+    async def _serve(self, store: Store, listening: dict[Kind, socket.socket], ports: dict[Kind, int]) -> None:
+        settings = self.settings
+        abandoned = store.abandon_waited()
+        if abandoned:
+            logger.info("%d requests whose callers went down with the last service are cancelled", abandoned)
+        hub = Hub(store, Spool(settings.state_dir / "spool"), settings.state_dir, max_waiting=settings.queue.waiting)
+        await hub.start()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, self._signalled)
+        folder = FolderService(settings, hub)
+        batches = BatchService(
+            hub,
+            line_endpoints(hub, settings.limits),
+            settings.state_dir / "batches",
+            max_line_bytes=settings.limits.body_bytes,
+        )
+        services = AppServices(batches, BackgroundResponses(hub), SearchService(hub))
+        servers = {
+            kind: Server(
+                uvicorn.Config(
+                    create_app(kind, hub, settings, services),
+                    log_config=None,
+                    access_log=False,
+                    lifespan="off",
+                    proxy_headers=False,
+                    timeout_graceful_shutdown=2,
+                    timeout_keep_alive=75,
+                    server_header=False,
+                    http=protocol(settings.limits),
+                    ws="none",
+                )
+            )
+            for kind in Kind
+        }
+        # A service that was killed left notes of ready models and of its workers' pids: all are replaced at once.
+        store.note(
+            {
+                "stopping": False,
+                "service": {
+                    "pid": os.getpid(),
+                    "started": time.time(),
+                    "ports": {str(k): p for k, p in ports.items()},
+                    "profile": settings.profile,
+                    "version": __version__,
+                    "models": {str(k): settings.model_of(k).model for k in Kind},
+                },
+                **{f"model:{kind}": model_note(hub.model(kind)) for kind in Kind},
+            }
+        )
+        retention = Retention(settings, store, hub.spool, self._periodic.pause)
+        self._periodic.add("delete expired", retention.delete_expired, at_start=True)
+        # A request may be refused after its upload, or only counted: its payload has no job.
+        self._periodic.add("walk", retention.walk, minute="17", at_start=True)
+        serving = [asyncio.create_task(servers[kind].serve([listening[kind]])) for kind in Kind]
+        workers = [WorkerProcess(kind, settings, hub, self._stopping) for kind in Kind]
+        tending = [asyncio.create_task(worker.keep_alive()) for worker in workers]
+        others = [
+            asyncio.create_task(record_models(store, hub)),
+            asyncio.create_task(batches.run()),
+        ]
+        await services.background.start()
+        await folder.start()
+        self._periodic.start()
+        self._announce(ports)
+        stopping = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait([stopping, *serving, *tending, *others], return_when=asyncio.FIRST_COMPLETED)
+        self._stopping.set()
+        await hub.in_thread(lambda: write_note(store, "stopping", True))
+        # No new work from the folder, then the workers end or put back what they hold, then callers are told.
+        await folder.stop()
+        await asyncio.to_thread(self._periodic.stop)
+        await services.background.stop()
+        await asyncio.to_thread(services.search.close)
+        ended = await asyncio.gather(*tending, return_exceptions=True)
+        for worker in workers:
+            await asyncio.to_thread(worker.close_output)
+        for task in (stopping, *others):
+            task.cancel()
+        ended += await asyncio.gather(*others, return_exceptions=True)
+        await hub.close()
+        for server in servers.values():
+            server.should_exit = True
+        ended += await asyncio.gather(*serving, return_exceptions=True)
+        for outcome in ended:
+            if isinstance(outcome, Exception):
+                raise outcome
+
+    def _signalled(self) -> None:
+        if self._stopping.is_set():
+            # A second signal means now. Workers see their pipe close; whatever they hold is recovered at the next start.
+            os._exit(SECOND_SIGNAL_STATUS)
+        self._stopping.set()
+
+
+def serve(settings: Settings, announce: Callable[[dict[Kind, int]], None] = lambda ports: None) -> None:
+    """Run the service until it is told to stop; raises BatchError when it cannot start."""
+    logs.to_terminal(settings)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    _raise_descriptor_limit()
+
+    async def main() -> None:
+        await Supervisor(settings, announce=announce).run()
+
+    try:
+        asyncio.run(main())
+    except BatchError as error:
+        logs.last_words(settings, error.message)
+        raise
+    except Exception as error:
+        logger.critical("the service broke down", exc_info=error)
+        sys.exit(BREAKDOWN_STATUS)
+
+
+def _raise_descriptor_limit() -> None:
+    """Every waiting client holds a descriptor, and the usual soft limit of 1,024 is less than `queue.waiting` on 3 ports."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -1,0 +1,166 @@
+"""Keeps one worker process alive: starts it, watches it, restarts it with back-off, and says in words what ended it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import site
+import sys
+import time
+from pathlib import Path
+
+import batch
+from batch import logs
+from batch.queue.hub import Hub
+from batch.queue.jobs import Kind
+from batch.settings import Settings
+from batch.supervisor.worker_death import describe_death
+
+logger = logging.getLogger("batch.supervisor")
+
+BROKEN_STATUS = 3
+"""workers/__main__.py's exit status for a model that cannot be loaded: the worker has said why."""
+MAX_EARLY_DEATHS = 3
+"""So many deaths in a row before the model was ready make it failed."""
+_HANG_CHECK_INTERVAL_S = 2.0
+_KILL_AFTER_GRACE_S = 5.0
+"""Beyond the grace time: a worker that does not end is killed."""
+_FIRST_PAUSE_S = 0.5
+_MAX_PAUSE_S = 30.0
+_MIN_BROKEN_PAUSE_S = 5.0
+_MAX_BROKEN_PAUSE_S = 60.0
+_STEADY_AFTER_S = 30.0
+"""A worker that lived so long is started again at once."""
+
+
+class WorkerProcess:
+    """The worker of one kind, whichever process that is at the moment."""
+
+    def __init__(self, kind: Kind, settings: Settings, hub: Hub, stopping: asyncio.Event) -> None:
+        """`stopping` is set when the service ends."""
+        self.kind = kind
+        self._settings = settings
+        self._hub = hub
+        self._stopping = stopping
+        self._output: logs.WorkerOutput | None = None
+        self._pause_s = _FIRST_PAUSE_S
+        self._early_deaths = 0
+        self._last_death = ""
+
+    async def keep_alive(self) -> None:
+        """Run workers one after the other until the service stops, and end the last one."""
+        while not self._stopping.is_set():
+            started_at = time.monotonic()
+            try:
+                process = await self._start()
+            except OSError as error:  # no memory or no process to be had: others may end soon
+                logger.error("the %s worker cannot be started: %s", self.kind, error)
+                self._pause_s = min(_MAX_PAUSE_S, self._pause_s * 2)
+            else:
+                await self._watch(process)
+                if self._stopping.is_set():
+                    await self._end(process)
+                    return
+                await self._act_on_death(await process.wait(), time.monotonic() - started_at)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), self._pause_s)
+
+    def close_output(self) -> None:
+        """Wait for the last lines that the process and its libraries wrote."""
+        if self._output is not None:
+            self._output.end()
+
+    async def _watch(self, process: asyncio.subprocess.Process) -> None:
+        """Until the process has ended or the service stops."""
+        ended = asyncio.create_task(process.wait())
+        stopping = asyncio.create_task(self._stopping.wait())
+        while not ended.done() and not stopping.done():
+            await asyncio.wait([ended, stopping], return_when=asyncio.FIRST_COMPLETED, timeout=_HANG_CHECK_INTERVAL_S)
+            if self._hub.model(self.kind).status == "ready":
+                self._early_deaths = 0
+            self._kill_if_hung(process)
+        stopping.cancel()
+        ended.cancel()
+
+    async def _act_on_death(self, status: int, lived_s: float) -> None:
+        kind, hub = self.kind, self._hub
+        if status == BROKEN_STATUS:
+            self._last_death = ""
+            await self._fail(hub.model(kind).error or f"The {kind} worker could not start: see the log.")
+            return
+        last_line = self._output.last_line if self._output else ""
+        self._last_death = describe_death(kind, status, last_line)
+        logger.warning("%s; starting it again", self._last_death)
+        if not hub.model(kind).was_ready:
+            self._early_deaths += 1
+        if self._early_deaths >= MAX_EARLY_DEATHS:
+            hub.models.update(kind, is_crashing=True)
+            await self._fail(
+                f"The {kind} model cannot be used: {self._last_death}, {self._early_deaths} times before it was loaded; "
+                "`batch doctor` says more."
+            )
+        else:
+            self._pause_s = _FIRST_PAUSE_S if lived_s > _STEADY_AFTER_S else min(_MAX_PAUSE_S, self._pause_s * 2)
+
+    async def _fail(self, sentence: str) -> None:
+        """Refuse this kind's clients. What is wrong may be mended meanwhile, so it is tried again, but not often."""
+        logger.error("%s: %s", self.kind, sentence)
+        self._hub.models.update(self.kind, status="failed", error=sentence)
+        await self._hub.turn_away(self.kind)
+        self._pause_s = min(_MAX_BROKEN_PAUSE_S, max(_MIN_BROKEN_PAUSE_S, self._pause_s * 2))
+
+    def _kill_if_hung(self, process: asyncio.subprocess.Process) -> None:
+        limit, state = self._settings.queue.hang, self._hub.model(self.kind)
+        if limit and state.busy and time.monotonic() - state.beat > limit and process.returncode is None:
+            logger.error("the %s worker made no progress for %.0f s with job %s: killed", self.kind, limit, state.busy)
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+
+    async def _start(self) -> asyncio.subprocess.Process:
+        self._hub.models.update(self.kind, was_ready=False)
+        output = logs.WorkerOutput(self.kind, is_serving=lambda: self._hub.model(self.kind).status == "ready")
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "batch.workers",
+                self.kind.value,
+                str(output.log_writer),
+                self._last_death,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=output.raw_writer,
+                stderr=output.raw_writer,
+                pass_fds=(output.log_writer,),
+                env=_environment(),
+            )
+        finally:
+            output.close_writers()
+        self._output = output
+        assert process.stdin is not None
+        # The pipe stays open: its closing is how the worker learns that we are gone.
+        process.stdin.write(self._settings.model_dump_json().encode() + b"\n")
+        with contextlib.suppress(ConnectionError):
+            await process.stdin.drain()
+        return process
+
+    async def _end(self, process: asyncio.subprocess.Process) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), self._settings.queue.grace + _KILL_AFTER_GRACE_S)
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+
+def _environment() -> dict[str, str]:
+    """A worker's: what lies in the folder that the service was started in must not pass for Python's modules."""
+    # Without a backtrace: at each abort ggml would spend seconds in a debugger.
+    variables = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1", "GGML_NO_BACKTRACE": "1"}
+    checkout = str(Path(batch.__file__).parent.parent)
+    if checkout not in site.getsitepackages():  # run from a checkout
+        variables["PYTHONPATH"] = os.pathsep.join(filter(None, (variables.get("PYTHONPATH"), checkout)))
+    return variables
