@@ -197,10 +197,16 @@ def _notes(settings: Settings) -> dict[str, Any]:
     if not settings.database.exists():
         return {}
     from batch.queue.open_store import open_store
+    from batch.queue.store import DamagedDatabase
 
-    store = open_store(settings.database, readonly=True)
+    try:
+        store = open_store(settings.database, readonly=True)
+    except DamagedDatabase:  # `batch doctor` says so
+        return {}
     try:
         return store.notes()
+    except DamagedDatabase:
+        return {}
     finally:
         store.close()
 

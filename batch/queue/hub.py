@@ -50,7 +50,7 @@ from batch.queue.jobs import Draft, Job, Kind, State, UnreadableJob
 from batch.queue.model_state import ModelState, ModelStates
 from batch.queue.retry_after import ServiceTimeEstimate
 from batch.queue.spool import Spool
-from batch.queue.store import Held, Key, Store
+from batch.queue.store import DamagedDatabase, Held, Key, Store
 from batch.queue.ticket import Ticket
 from batch.queue.worker_links import WorkerLinks
 
@@ -120,7 +120,19 @@ class Hub:
     async def _in(self, threads: concurrent.futures.Executor, work: Callable[[], T]) -> T:
         if self._closed:
             raise Unavailable(SHUTTING_DOWN)
-        return await asyncio.get_running_loop().run_in_executor(threads, work)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(threads, work)
+        except DamagedDatabase as error:
+            self._report_damage(error)
+            raise
+
+    def _report_damage(self, error: DamagedDatabase) -> None:
+        """Nothing can be promised any more: every port says so, until the service is started with a sound database."""
+        for kind in Kind:
+            if self.models[kind].error != error.message:
+                logger.critical("%s", error.message)
+                self.models.update(kind, status="failed", error=error.message, is_crashing=True)
+                self.models.mark_recorded(kind, self.models[kind])
 
     async def submit(self, draft: Draft, *, durable: bool = False) -> Ticket:
         """Accept a job. Raises QueueFull when too many clients wait already, DiskFull, and Unavailable when its client would

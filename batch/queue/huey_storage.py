@@ -15,7 +15,7 @@ from huey.storage import BlackHoleStorage
 
 from batch.errors import DiskFull
 from batch.queue.jobs import Kind
-from batch.queue.store import Lease, Store, message_for
+from batch.queue.store import DamagedDatabase, Lease, Store, message_for
 
 IDLE_LOOK_S = 2.0
 """After so long an idle worker looks by itself: what a lost wake-up costs at most."""
@@ -65,7 +65,7 @@ class ClaimStorage(BlackHoleStorage):  # type: ignore[misc]
         self.woken.clear()
         try:
             data = self.claim()
-        except DiskFull as error:
+        except (DiskFull, DamagedDatabase) as error:
             if not self._has_logged:
                 logger.error("The %s queue waits: %s", self.kind, error.message)
             self._has_logged = True
@@ -109,7 +109,7 @@ class JobHuey(Huey):  # type: ignore[misc]
         """Take and run one job above a priority, inside the caller's own task; False when there is none."""
         try:
             data = self.storage.claim(above=than)
-        except DiskFull:
+        except (DiskFull, DamagedDatabase):
             return False  # the running job does not suffer for it
         if data is None:
             return False

@@ -25,8 +25,13 @@ class Spool:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (folder / "tmp").mkdir(mode=0o700, exist_ok=True)
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (folder / "tmp").mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise DiskFull(
+                f"{folder} cannot be a folder ({error.strerror}): move away what is there, and start again."
+            ) from error
 
     def path(self, sha256: str) -> Path:
         """Where the bytes lie. A name that is no sha256 is refused, as it could leave the folder."""

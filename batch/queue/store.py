@@ -25,6 +25,12 @@ class LeaseLost(BatchError):
     sentence = "The job was given to another worker meanwhile."
 
 
+class DamagedDatabase(Unavailable):
+    """The database cannot be read; nothing goes on until a person has repaired it."""
+
+    sentence = "The database is damaged: stop the service and run `batch repair`."
+
+
 class StoreAway(Unavailable):
     """The database cannot be reached now; what was accepted is there once it is back."""
 
@@ -106,6 +112,17 @@ class Store(Protocol):
         ...
 
     def close(self) -> None: ...
+
+    def check(self) -> None:
+        """Read through all of the database, as after an unclean end. Raises DamagedDatabase."""
+        ...
+
+    def back_up(self, target: Path, *, max_bytes: int | None = None) -> int | None:
+        """Copy the database as it stands into a file, whole or not at all; its size in bytes.
+
+        None, and nothing done, when it is larger than `max_bytes`. Raises DiskFull, DamagedDatabase.
+        """
+        ...
 
     def open_reader(self) -> Store:
         """Another connection to the same database, which only reads."""

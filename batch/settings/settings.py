@@ -104,6 +104,11 @@ class Settings(Section):
         return self.home / ".batch"
 
     @property
+    def backup(self) -> Path:
+        """The newest automatic copy of the database."""
+        return self.state_dir / "backup" / "batch.db"
+
+    @property
     def database(self) -> Path:
         return self.state_dir / "batch.db"
 

@@ -12,7 +12,7 @@ from batch.errors import DiskFull
 from batch.queue.hub import Hub
 from batch.queue.jobs import Kind
 from batch.queue.model_state import ModelState
-from batch.queue.store import Store
+from batch.queue.store import DamagedDatabase, Store
 
 logger = logging.getLogger("batch.supervisor")
 
@@ -24,7 +24,7 @@ def write_note(store: Store, name: str, value: Any, *, log: bool = True) -> bool
     """Write a note, for which a full disk must not bring the service down; whether it was written."""
     try:
         store.note({name: value})
-    except DiskFull as error:
+    except (DiskFull, DamagedDatabase) as error:
         if log:
             logger.warning("`batch status` is out of date: %s", error.message)
         return False

@@ -33,6 +33,7 @@ from batch.queue.store import Store
 from batch.retention import Retention
 from batch.search.service import SearchService
 from batch.settings import Settings
+from batch.supervisor.backup import Backup
 from batch.supervisor.service_notes import model_note, record_models, write_note
 from batch.supervisor.single_instance import listen, only_instance, write_errors
 from batch.supervisor.worker_process import WorkerProcess
@@ -75,6 +76,9 @@ class Supervisor:
             ports = {kind: int(sock.getsockname()[1]) for kind, sock in listening.items()}
             store = open_store(settings.database)
             try:
+                if store.notes().get("service"):
+                    logger.warning("the last service did not end as it should: its database is checked")
+                    store.check()
                 await self._serve(store, listening, ports)
             finally:
                 write_note(store, "service", None)
@@ -133,6 +137,7 @@ class Supervisor:
         self._periodic.add("delete expired", retention.delete_expired, at_start=True)
         # A request may be refused after its upload, or only counted: its payload has no job.
         self._periodic.add("walk", retention.walk, minute="17", at_start=True)
+        self._periodic.add("backup", Backup(settings, store).make_if_due, minute="30", at_start=True)
         serving = [asyncio.create_task(servers[kind].serve([listening[kind]])) for kind in Kind]
         workers = [WorkerProcess(kind, settings, hub, self._stopping) for kind in Kind]
         tending = [asyncio.create_task(worker.keep_alive()) for worker in workers]

@@ -19,7 +19,7 @@ from batch.payloads.job_payload import Payload, Result
 from batch.payloads.json_text import decode, encode
 from batch.queue.frames import ABSENT, Beat, End
 from batch.queue.jobs import Job, JobProgress, Priority, State, UnreadableJob
-from batch.queue.store import Ending, Lease
+from batch.queue.store import DamagedDatabase, Ending, Lease
 from batch.workers.engine import Work
 from batch.workers.job_context import JobContext, Stopping
 
@@ -217,6 +217,9 @@ class RunningJob:
             if sent := job.waited and (event.result is not ABSENT or event.error is not ABSENT):
                 context.events.send(event)  # a client can have its answer, row or no row
             ended = context.persist(write) and not sent
+        except DamagedDatabase as error:
+            logger.error("job %s has ended and cannot be written down: %s", job.id, error.message)
+            ended = job.waited  # its client can have its answer; the claim stays
         self.is_ended = True
         fail_points.reach("ended")
         if ended:

@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 import time
+from functools import partial
 
 from msgspec import Raw
 
@@ -20,6 +21,7 @@ from batch.queue.jobs import Kind
 from batch.queue.open_store import open_store
 from batch.queue.periodic import QuietConsumer
 from batch.queue.spool import Spool
+from batch.queue.store import DamagedDatabase
 from batch.settings import Settings
 from batch.workers.engine import Engine
 from batch.workers.job_context import JobContext, Stopping
@@ -58,9 +60,13 @@ class Worker:
         """Load the model and take jobs until `stop` is called or the model cannot be loaded."""
         self._events.send(Hello(kind=self.kind, pid=os.getpid()))
         context, attempts = self._context, self._settings.queue.attempts
-        for job, state in context.persist(
-            lambda: self._store.recover(self.kind, context.worker_id, attempts, self._last_death)
-        ):
+        recover = partial(self._store.recover, self.kind, context.worker_id, attempts, self._last_death)
+        try:
+            recovered = context.persist(recover)
+        except DamagedDatabase as error:
+            self._give_up(error)
+            return
+        for job, state in recovered:
             logger.warning("job %s was left by a worker that died: %s", job, state)
             if state.ended:
                 self._events.send(End(job=job, state=state))

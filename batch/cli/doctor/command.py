@@ -9,6 +9,7 @@ import socket
 import sqlite3
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ from batch.cli.doctor.finding import Finding
 from batch.cli.doctor.libraries import check_libraries
 from batch.cli.models import Profile, effective, service, worker_error
 from batch.cli.output import print_json, safe_line, terminal
-from batch.errors import ModelProblem
+from batch.errors import BatchError, ModelProblem
 from batch.model_kind import Kind
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     for kind in Kind:
         yield _model(settings, kind)
         yield from _worker(settings, kind)
+    yield from _database(settings)
     yield _folder("home", settings.home)
     yield _folder("models folder", settings.models_dir)
 
@@ -88,6 +90,21 @@ def _port(settings: Settings, kind: Kind) -> Finding:
                 f"End the program that uses it, or set {kind}.port to another.",
             )
     return Finding(subject, f"{port} is free")
+
+
+def _database(settings: Settings) -> Iterator[Finding]:
+    """The database read through, where there is one."""
+    from batch.queue.open_store import open_store
+
+    if not settings.database.exists():
+        return
+    try:
+        with closing(open_store(settings.database, readonly=True)) as store:
+            store.check()
+    except BatchError as problem:
+        yield Finding("database", problem.message, "Stop the service and run `batch repair`.")
+    else:
+        yield Finding("database", f"{settings.database} is sound")
 
 
 def _worker(settings: Settings, kind: Kind) -> Iterator[Finding]:

@@ -152,6 +152,7 @@ def _shape(
         "version": service.get("version"),
         "models": models,
         "inbox": files._asdict(),
+        "backup_at": (notes.get("backup") or {}).get("at"),
     }
 
 

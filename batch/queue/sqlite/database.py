@@ -11,21 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from batch import fail_points
-from batch.errors import BatchError, DiskFull
+from batch.errors import DiskFull
 from batch.queue.jobs import Kind
 from batch.queue.sqlite import schema
 from batch.queue.sqlite.job_writer import JobTransaction
+from batch.queue.store import DamagedDatabase
 
 MAX_KEPT_WAL_BYTES = 32 << 20
 """To this size the write-ahead log is cut once all of it is in the database."""
 _CHECKPOINT_PAGES = 4000
 _CACHE_KIB = 8000
-
-
-class DamagedDatabase(BatchError):
-    """SQLite cannot read the file."""
-
-    sentence = "The database is damaged: run `batch repair`."
+_BACKUP_STEP_PAGES = 512
+_BACKUP_PAUSE_S = 0.005
+BACKUP_NAME = "backup/batch.db"
+"""Where the automatic backup lies, from the database's folder."""
 
 
 class Database:
@@ -64,6 +63,11 @@ class Database:
 
     def _create(self) -> None:
         path = self.path
+        if _is_emptied(path):
+            raise DamagedDatabase(
+                f"{path} is empty, though this home has been used: stop the service and run `batch repair`, which takes the "
+                "newest backup."
+            )
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with contextlib.suppress(FileExistsError):
@@ -77,6 +81,45 @@ class Database:
     def home(self) -> Path:
         """The home folder that the file belongs to."""
         return self.path.parent.parent
+
+    def check(self) -> None:
+        """Read through the whole file, as after an unclean end. Raises DamagedDatabase."""
+        problem = self.read("pragma quick_check(1)")[0][0]
+        if problem != "ok":
+            raise DamagedDatabase(f"{self.path} is damaged ({problem}): stop the service and run `batch repair`.")
+
+    def back_up(self, target: Path, *, max_bytes: int | None = None) -> int | None:
+        """Copy the database as it stands into a file, whole or not at all; its size in bytes.
+
+        None, and nothing done, when it is larger than `max_bytes`. Raises DiskFull, DamagedDatabase.
+        """
+        size = int(self.read("pragma page_count")[0][0]) * int(self.read("pragma page_size")[0][0])
+        if max_bytes is not None and size > max_bytes:
+            return None
+        partial = target.with_name(f".{target.name}.part")
+        try:
+            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            partial.unlink(missing_ok=True)
+            os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            uri = f"{self.path.absolute().as_uri()}?mode=ro"
+            with (
+                contextlib.closing(sqlite3.connect(uri, uri=True, timeout=schema.OPEN_TIMEOUT_S)) as source,
+                contextlib.closing(sqlite3.connect(partial)) as copy,
+            ):
+                # In steps, between which others write; what they change is copied again.
+                source.backup(copy, pages=_BACKUP_STEP_PAGES, sleep=_BACKUP_PAUSE_S)
+                copy.execute("pragma journal_mode=delete")
+            with open(partial, "rb") as written:
+                os.fsync(written.fileno())
+            os.replace(partial, target)
+            return target.stat().st_size
+        except sqlite3.DatabaseError as error:
+            raise self._sentence(error) from error
+        except OSError as error:
+            raise DiskFull(f"{target} cannot be written ({error.strerror}): look after its disk.") from error
+        finally:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
 
     def close(self) -> None:
         with self._lock:
@@ -128,3 +171,14 @@ class Database:
             case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
                 return DamagedDatabase(f"{self.path} is damaged ({error}): stop the service and run `batch repair`.")
         return error
+
+
+def _is_emptied(path: Path) -> bool:
+    """Whether a database that held something is an empty file now: a new home has no backup, and nothing in its spool."""
+    try:
+        if path.stat().st_size:
+            return False
+    except OSError:
+        return False
+    spool = path.parent / "spool"
+    return (path.parent / BACKUP_NAME).exists() or any(len(entry.name) == 2 for entry in spool.glob("*"))

@@ -203,3 +203,31 @@ def test_callers_that_wait_when_their_model_fails_are_told_so(tmp_path: Path) ->
             store.close()
 
     asyncio.run(play())
+
+
+def test_whatever_is_sent_while_the_service_ends_is_refused_with_the_same_sentence(tmp_path: Path) -> None:
+    def draft() -> Draft:
+        return Draft(payload("transcribe"), Origin.HTTP, Priority.CALLER, waited=True)
+
+    async def close() -> None:
+        store = open_store(tmp_path / "state.db")
+        hub = Hub(store, Spool(tmp_path / "spool"), tmp_path)
+        await hub.start()
+        waiting = asyncio.create_task((await hub.submit(draft())).result(TranscriptionResult))
+        await asyncio.sleep(0)
+        await hub.close()
+        late = (
+            waiting,
+            hub.submit(draft()),
+            hub.submit_once(Key(Kind.STT, "key", "f"), [draft()]),
+            hub.ask(Kind.VLM, Detokenize(tokens=[])),
+            hub.keep(b"bytes"),
+            hub.cancel("any"),
+            hub.in_thread(lambda: store.job("any")),
+        )
+        for call in late:
+            with pytest.raises(Unavailable, match="shutting down"):
+                await call
+        store.close()
+
+    asyncio.run(close())

@@ -1,0 +1,30 @@
+"""`batch repair`: a new database from what can be read of a damaged one."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from batch.cli.app import Json, app
+from batch.cli.home import Home
+from batch.cli.output import print_json, print_line
+
+
+@app.command()
+def repair(home: Home = None, as_json: Json = False) -> None:
+    """Build the database anew from what can be read of it and from its newest backup; the damaged files are kept."""
+    from batch.queue.sqlite.repair import repair as rebuild
+    from batch.settings import Settings
+    from batch.supervisor.single_instance import only_instance
+
+    settings = Settings.load(home)
+    with only_instance(settings):  # a service that runs has the file open
+        outcome = rebuild(settings.database, settings.backup)
+    if as_json:
+        print_json(asdict(outcome) | {"aside": str(outcome.aside)})
+        return
+    print_line(f"The database holds {outcome.jobs} jobs, {outcome.from_backup} of them from the backup.")
+    if outcome.queued_again:
+        print_line(f"{outcome.queued_again} jobs that ran, or had lost their place, wait again.")
+    if outcome.incomplete:
+        print_line(f"Not all could be read of: {', '.join(outcome.incomplete)}.")
+    print_line(f"The damaged files are in {outcome.aside}: remove them once all is well.")

@@ -1,0 +1,60 @@
+"""A service whose database is damaged says so everywhere, and goes on once it is repaired."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from running_service import RunningService, wait_until
+
+Start = Callable[..., RunningService]
+
+
+def test_a_damaged_database_is_told_in_one_sentence_and_repair_brings_the_home_back(start_service: Start) -> None:
+    service = start_service().ready()
+    service.inbox.joinpath("note.txt").write_text("A note.\n")
+    wait_until(lambda: (service.outbox / "note.txt.json").exists(), "the note's result")
+    wait_until(lambda: json.loads(service.command("status", "--json").stdout)["backup_at"], "the first backup")
+    copied = service.command("backup", str(service.home / "copy.db"))
+    assert copied.returncode == 0 and (service.home / "copy.db").stat().st_size > 0, copied.stderr
+    assert service.command("backup", str(service.home / "copy.db")).returncode != 0, "nothing is overwritten"
+    service.kill()
+    database: Path = service.home / ".batch" / "batch.db"
+    for ending in ("-wal", "-shm"):
+        Path(f"{database}{ending}").unlink(missing_ok=True)
+    database.write_bytes(b"\x5a" * database.stat().st_size)
+    for command in (["status"], ["jobs"], ["doctor"], ["serve"]):
+        ended = service.command(*command)
+        said = ended.stdout + ended.stderr
+        assert ended.returncode != 0 and "batch repair" in said and "Traceback" not in said, (command, said)
+    repaired = service.command("repair", "--json")
+    assert repaired.returncode == 0, repaired.stderr
+    assert json.loads(repaired.stdout)["from_backup"] >= 1
+    service.start().ready("embedding")
+    assert service.call("embedding", "/v1/embeddings", {"input": "x"})[0] == 200
+    assert service.command("repair").returncode != 0, "not under a service that runs"
+    assert service.stop() == 0
+
+
+def test_a_spool_that_is_a_file_ends_the_start_with_a_sentence(tmp_path: Path) -> None:
+    state = tmp_path / ".batch"
+    state.mkdir()
+    (state / "spool").write_text("not a folder")
+    ended = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "batch",
+            "serve",
+            "--home",
+            str(tmp_path),
+            *(["--vlm-port=0", "--embedding-port=0", "--stt-port=0"]),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 1 and "Traceback" not in ended.stderr and "spool" in ended.stderr, ended.stderr
