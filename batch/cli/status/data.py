@@ -65,6 +65,8 @@ class ServiceStatus(TypedDict):
     version: str | None
     models: dict[str, ModelStatus]
     inbox: dict[str, int]
+    backup_at: float | None
+    """Unix time of the newest automatic copy of the database."""
 
 
 def gather(home: Path | None) -> ServiceStatus:
