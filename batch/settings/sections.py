@@ -164,9 +164,9 @@ class QueueSettings(Section):
     """Seconds a running job has to end after SIGTERM or Ctrl-C before it is put back."""
     hang: float = Field(600.0, ge=0, le=MAX_WAIT_S)
     """Seconds a running job may go without reaching a yield point before its worker is restarted; 0: for ever."""
-    backup_hours: float = Field(24.0, ge=0, le=8760)
+    backup_hours: float = Field(1.0, ge=0, le=8760)
     """Hours between two copies of the database in .batch/backup, from which `batch repair` fills gaps; 0: no copies."""
-    backup_bytes: int = Field(1 << 30, ge=0, le=1 << 44)
+    backup_bytes: int = Field(256 << 20, ge=0, le=1 << 44)
     """Largest database, in bytes, that is copied by itself; `batch backup` copies any."""
 
 

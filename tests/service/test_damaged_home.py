@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,10 +15,17 @@ Start = Callable[..., RunningService]
 
 
 def test_a_damaged_database_is_told_in_one_sentence_and_repair_brings_the_home_back(start_service: Start) -> None:
-    service = start_service().ready()
+    service = start_service(BATCH_QUEUE__BACKUP_HOURS="0.0001").ready()
     service.inbox.joinpath("note.txt").write_text("A note.\n")
     wait_until(lambda: (service.outbox / "note.txt.json").exists(), "the note's result")
-    wait_until(lambda: json.loads(service.command("status", "--json").stdout)["backup_at"], "the first backup")
+    assert service.stop() == 0
+    started = time.time()
+    service.start().ready("embedding")
+
+    def copied_since() -> bool:
+        return (json.loads(service.command("status", "--json").stdout)["backup_at"] or 0.0) >= started
+
+    wait_until(copied_since, "a copy with the note in it")
     copied = service.command("backup", str(service.home / "copy.db"))
     assert copied.returncode == 0 and (service.home / "copy.db").stat().st_size > 0, copied.stderr
     assert service.command("backup", str(service.home / "copy.db")).returncode != 0, "nothing is overwritten"
