@@ -20,9 +20,10 @@ from typing import Any
 
 import e4b_shape
 import llama_server
-from chat import SUBJECTS, Subject, picture, prose
+from chat import SUBJECTS, Subject, picture
 from measure import Report, finish, machine, options
 from peer import Peer, ours
+from words import prose
 
 SHARED_WORDS = 330
 """About 500 tokens."""

@@ -31,6 +31,7 @@ import msgspec
 from measure import Measure, Report, finish, machine, options
 from peer import ROOT, Client, Peer, ours
 from PIL import Image, ImageDraw
+from words import WORDS, prose
 
 from batch.payloads.job_payload import PAYLOAD_TYPES
 from batch.queue.channel import Waker
@@ -39,34 +40,6 @@ from batch.queue.open_store import open_store
 from batch.settings import Settings, default_models_dir
 
 TINY = ROOT / "batch" / "data" / "tiny-gemma4v"
-WORDS = [
-    "river",
-    "stone",
-    "market",
-    "engine",
-    "winter",
-    "garden",
-    "letter",
-    "music",
-    "doctor",
-    "bridge",
-    "window",
-    "harvest",
-    "planet",
-    "silver",
-    "forest",
-    "teacher",
-    "captain",
-    "coffee",
-    "history",
-    "mountain",
-    "signal",
-    "library",
-    "summer",
-    "village",
-    "morning",
-    "paper",
-]
 SCHEMA = {
     "type": "array",
     "minItems": 20,
@@ -130,12 +103,6 @@ SUBJECTS = {
     "e4b-shape": Subject("E4B's shape", e4b_shape.TEXT, e4b_shape.PROJECTOR, True, 900, 128, 500),
     "gemma-270m": Subject("Gemma 3 270M", default_models_dir() / "gemma-3-270m-q4_k_m.gguf", None, False, 768, 96),
 }
-
-
-def prose(seed: int, words: int) -> str:
-    """Words in an order that no other seed gives."""
-    draw = random.Random(seed)
-    return " ".join(draw.choice(WORDS) for _ in range(words))
 
 
 def words_of(chunk: Mapping[str, Any]) -> str:

@@ -23,41 +23,7 @@ import llama_server
 import wide_bert
 from measure import Measure, Report, finish, machine, options
 from peer import Client, Peer, ours
-
-WORDS = [
-    "river",
-    "stone",
-    "market",
-    "engine",
-    "winter",
-    "garden",
-    "letter",
-    "music",
-    "doctor",
-    "bridge",
-    "window",
-    "harvest",
-    "planet",
-    "silver",
-    "forest",
-    "teacher",
-    "captain",
-    "coffee",
-    "history",
-    "mountain",
-    "signal",
-    "library",
-    "summer",
-    "village",
-    "morning",
-    "paper",
-]
-
-
-def text(i: int) -> str:
-    """A short sentence, another for every number."""
-    pick = [WORDS[(i * step + step) % len(WORDS)] for step in (1, 3, 7, 11)]
-    return f"The {pick[0]} by the {pick[1]} has a {pick[2]} and {i} {pick[3]}s"
+from words import sentence
 
 
 def embed(client: Client, given: str | list[str]) -> None:
@@ -70,7 +36,7 @@ def single(peer: Peer, seed: int, count: int = 40) -> float:
     times = []
     for i in range(count):
         begun = time.perf_counter()
-        embed(client, text(seed * 1000 + i))
+        embed(client, sentence(seed * 1000 + i))
         times.append(time.perf_counter() - begun)
     return statistics.median(times) * 1e3
 
@@ -79,7 +45,7 @@ def one_call(peer: Peer, seed: int, count: int = 64) -> float:
     """Texts a second of one call."""
     client = peer.client("embedding")
     begun = time.perf_counter()
-    embed(client, [text(seed * 1000 + i) for i in range(count)])
+    embed(client, [sentence(seed * 1000 + i) for i in range(count)])
     return count / (time.perf_counter() - begun)
 
 
@@ -91,7 +57,7 @@ def many_clients(peer: Peer, seed: int, clients: int = 32, calls: int = 10) -> f
         client = peer.connect("embedding")
         ready.wait()
         for i in range(calls):
-            embed(client, text(seed * 1000 + number * calls + i))
+            embed(client, sentence(seed * 1000 + number * calls + i))
         client.close()
 
     with ThreadPoolExecutor(clients) as pool:
@@ -112,7 +78,7 @@ def inbox(peer: Peer, _: int, count: int = 10_000) -> float:
     assert peer.home is not None
     begun = time.perf_counter()
     for i in range(count):
-        (peer.home / "inbox" / f"{i}.txt").write_text(text(i))
+        (peer.home / "inbox" / f"{i}.txt").write_text(sentence(i))
     end = time.monotonic() + 3600
     while len(list((peer.home / "outbox").glob("*.json"))) < count:
         if time.monotonic() > end:
@@ -154,7 +120,7 @@ def bench(model: Path, rounds: int, threads: int, only: str, *, full: bool) -> R
                     )
                 )
         for peer in peers:
-            embed(peer.client("embedding"), [text(i) for i in range(8)])
+            embed(peer.client("embedding"), [sentence(i) for i in range(8)])
         report.take(measures(model), peers, rounds)
         if full:
             report.take(FULL, [peer for peer in peers if peer.name != "llama-server, default"], 1)

@@ -23,6 +23,7 @@ import speech
 import whisper_server
 from measure import Measure, Report, finish, machine, options
 from peer import ROOT, Peer, ours
+from words import prose
 
 from batch.settings import default_models_dir
 
@@ -41,14 +42,14 @@ class Work:
         self.calls = int(48 * share)
 
     def chat(self, peer: Peer, seed: int) -> None:
-        body = self.subject.ask(chat.prose(seed, 96), self.tokens)
+        body = self.subject.ask(prose(seed, 96), self.tokens)
         for _ in peer.connect("vlm").stream(self.subject.route, body):
             pass
 
     def embedding(self, peer: Peer, seed: int) -> None:
         client = peer.connect("embedding")
         for call in range(self.calls):
-            texts = [chat.prose(seed * 10_000 + call * 16 + i, 24) for i in range(16)]
+            texts = [prose(seed * 10_000 + call * 16 + i, 24) for i in range(16)]
             client.post("/v1/embeddings", {"input": texts, "model": "m"})
 
     def stt(self, peer: Peer, _: int) -> None:
@@ -88,7 +89,7 @@ def asking(peer: Peer) -> Iterator[None]:
         while not over.wait(0.25):
             seed += 1
             begun = time.perf_counter()
-            client.post("/v1/embeddings", {"input": chat.prose(seed, 8), "model": "m"})
+            client.post("/v1/embeddings", {"input": prose(seed, 8), "model": "m"})
             waits.append((time.perf_counter() - begun) * 1e3)
 
     thread = threading.Thread(target=ask)
