@@ -209,7 +209,6 @@ class ChatMeasures:
         begun = time.perf_counter()
         answer = peer.client().post(self.subject.route, {**body, "json_schema": SCHEMA})
         seconds = time.perf_counter() - begun
-        peer.notes.setdefault("constrained", []).append(answer["choices"][0])
         return float(answer["usage"]["completion_tokens"] / seconds)
 
     def second_turn(self, peer: Peer, seed: int) -> float:
@@ -313,16 +312,6 @@ def overtaking(report: Report, peers: list[Peer], subject: Subject) -> None:
 
 def ask_short(client: Client, subject: Subject, seed: int) -> float:
     return first_token(client, subject.route, subject.ask(prose(5000 + seed, 24), 2))
-
-
-def same(peers: list[Peer], key: str) -> float:
-    """Share of the noted answers that are the same from all."""
-    pairs = list(zip(*(sorted(json.dumps(c, sort_keys=True) for c in texts(p, key)) for p in peers), strict=False))
-    return sum(len(set(pair)) == 1 for pair in pairs) / max(len(pairs), 1)
-
-
-def texts(peer: Peer, key: str) -> list[str]:
-    return [str((c.get("message") or {}).get("content") or c.get("text") or "") for c in peer.notes.get(key, [])]
 
 
 def bench(subject: Subject, rounds: int, threads: int, only: str) -> Report:

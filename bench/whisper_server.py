@@ -19,7 +19,6 @@ SOURCE = Source(
     variable="BATCH_WHISPER_SERVER",
     package="pywhispercpp",
     folder="pywhispercpp-*/whisper.cpp",
-    target="whisper-server",
     script="whisper_server.py",
     flags=("-DWHISPER_BUILD_TESTS=OFF", "-DWHISPER_BUILD_EXAMPLES=ON", "-DWHISPER_BUILD_SERVER=ON"),
 )
