@@ -16,8 +16,6 @@ _SMALLEST: Mapping[str, Mapping[str, Any]] = {
     "embed": {"inputs": ["x"]},
     "transcribe": {"blob": "ab" * 32},
 }
-CHAT_RESULT = '{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}}'
-"""The smallest result of a chat, as it stands in a row."""
 
 
 def payload(task: str, request: Mapping[str, Any] | None = None) -> Payload:
