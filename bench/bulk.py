@@ -62,17 +62,9 @@ def ours_batch(peer: Peer, subject: Subject, bodies: Sequence[dict[str, Any]]) -
     lines = [
         {"custom_id": str(number), "method": "POST", "url": subject.route, "body": body} for number, body in enumerate(bodies)
     ]
-    boundary = "batch-bench"
-    form = b"".join(
-        (
-            f'--{boundary}\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'.encode(),
-            f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="bench.jsonl"\r\n\r\n'.encode(),
-            b"".join(json.dumps(line).encode() + b"\n" for line in lines),
-            f"\r\n--{boundary}--\r\n".encode(),
-        )
-    )
     client = peer.client()
-    file = json.loads(client.post_raw("/v1/files", form, f"multipart/form-data; boundary={boundary}"))
+    data = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+    file = client.upload("/v1/files", {"purpose": "batch"}, "bench.jsonl", "application/jsonl", data)
     started = time.perf_counter()
     batch = client.post("/v1/batches", {"input_file_id": file["id"], "endpoint": subject.route, "completion_window": "24h"})
     while batch["status"] not in ("completed", "failed", "cancelled"):

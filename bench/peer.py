@@ -133,10 +133,18 @@ class Client:
         return answer
 
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
-        return json.loads(self.post_raw(path, json.dumps(body).encode()))
+        return json.loads(self._ask(path, json.dumps(body).encode(), "application/json").read())
 
-    def post_raw(self, path: str, body: bytes, content_type: str = "application/json") -> bytes:
-        return self._ask(path, body, content_type).read()
+    def upload(self, path: str, fields: Mapping[str, str], filename: str, media_type: str, data: bytes) -> Any:
+        """The answer to a form with these fields and one file, whose field is called "file"."""
+        boundary = "batch-bench"
+        form = [(f'name="{name}"', value.encode()) for name, value in fields.items()]
+        form.append((f'name="file"; filename="{filename}"\r\nContent-Type: {media_type}', data))
+        parts = [
+            f"--{boundary}\r\nContent-Disposition: form-data; {head}\r\n\r\n".encode() + value + b"\r\n" for head, value in form
+        ]
+        body = b"".join((*parts, f"--{boundary}--\r\n".encode()))
+        return json.loads(self._ask(path, body, f"multipart/form-data; boundary={boundary}").read())
 
     def get(self, path: str) -> str:
         self.refresh()

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import statistics
 import sys
 import threading
@@ -33,7 +32,6 @@ from batch.queue.spool import Spool
 from batch.settings import Settings, default_models_dir
 
 RATE = 16000
-BOUNDARY = "bench-speech"
 SAID = "and so my fellow americans ask not what your country can do for you ask what you can do for your country"
 """The words of the clip."""
 
@@ -64,19 +62,7 @@ def cut(data: bytes, seconds: float) -> bytes:
 def transcribe(client: Client, sound: bytes) -> str:
     """The text of a WAV file, asked as whisper.cpp's server is asked."""
     fields = {"response_format": "json", "language": "en"}
-    body = b"".join(
-        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
-        for name, value in fields.items()
-    )
-    body += (
-        (
-            f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="sound.wav"\r\n'
-            "Content-Type: audio/wav\r\n\r\n"
-        ).encode()
-        + sound
-        + f"\r\n--{BOUNDARY}--\r\n".encode()
-    )
-    return str(json.loads(client.post_raw("/inference", body, f"multipart/form-data; boundary={BOUNDARY}"))["text"])
+    return str(client.upload("/inference", fields, "sound.wav", "audio/wav", sound)["text"])
 
 
 def errors(text: str, times: int) -> float:
