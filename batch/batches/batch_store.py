@@ -250,11 +250,6 @@ class BatchStore:
         rows = self._store.read("select job from batch_line where batch=? and state='queued'", (batch.sequence,))
         return [row[0] for row in rows]
 
-    def batch_of_job(self, job: str) -> str | None:
-        """The batch that a job is a line of."""
-        rows = self._store.read("select b.id from batch_line l join batch b on b.sequence=l.batch where l.job=?", (job,))
-        return rows[0][0] if rows else None
-
     def record_written(
         self,
         batch: Batch,
@@ -267,7 +262,7 @@ class BatchStore:
         error_bytes: int,
         usage: TokenCounts,
         model: str,
-    ) -> Batch:
+    ) -> None:
         """Account for lines whose results stand, flushed to the disk, in the files up to the sizes given."""
         with self._store.transaction(durable=True) as transaction:
             for line in lines:
@@ -290,7 +285,6 @@ class BatchStore:
                     batch.sequence,
                 ),
             )
-        return self.batch(batch.id)
 
     def begin_finalizing(self, batch: Batch) -> None:
         """Every line has ended; a batch that is cancelled keeps that status until its end."""
