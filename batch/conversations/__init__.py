@@ -1,1 +1,1 @@
-"""Stored responses, conversations and chat completions: what a client can fetch, continue and refer to later."""
+"""Stored responses and conversations: what a client can fetch, continue and refer to later."""

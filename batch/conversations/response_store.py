@@ -152,17 +152,12 @@ class ResponseStore:
                 raise NotFound(f"Response with id '{id}' not found.")
 
     def delete_expired(self, limit: int = 100) -> int:
-        """Remove responses and chat completions past their time; returns how many."""
+        """Remove responses past their time; returns how many."""
         now = int(time.time())
         with self._store.transaction() as transaction:
             gone = transaction.execute(
                 "delete from response where sequence in (select sequence from response where expires_at <= ? and status not in "
                 "('queued', 'in_progress') limit ?)",
-                (now, limit),
-            ).rowcount
-            gone += transaction.execute(
-                "delete from chat_completion where sequence in (select sequence from chat_completion where expires_at <= ? "
-                "limit ?)",
                 (now, limit),
             ).rowcount
         return int(gone)

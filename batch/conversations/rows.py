@@ -1,4 +1,4 @@
-"""Stored responses, items, conversations and chat completions. Times are whole Unix seconds."""
+"""Stored responses, items and conversations. Times are whole Unix seconds."""
 
 from __future__ import annotations
 
@@ -46,16 +46,3 @@ class Conversation(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     created_at: int
     metadata: dict[str, str]
-
-
-class StoredCompletion(msgspec.Struct, frozen=True, kw_only=True):
-    """A chat completion that its client asked to be stored."""
-
-    id: str
-    model: str
-    metadata: dict[str, str]
-    data: bytes
-    """The completion as JSON."""
-    messages: bytes
-    """The request's messages as JSON."""
-    created_at: int

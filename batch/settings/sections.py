@@ -230,4 +230,4 @@ class RetentionSettings(Section):
     cli: float = Field(30.0, ge=0, le=MAX_KEPT_DAYS)
     """Days that jobs of `batch submit` are kept."""
     responses: float = Field(30.0, ge=0, le=MAX_KEPT_DAYS)
-    """Days that stored responses and chat completions are kept after their last use."""
+    """Days that stored responses are kept after their last use."""
