@@ -18,6 +18,7 @@ from batch.api.embeddings.response import to_openai as to_embeddings
 from batch.api.errors import to_anthropic_error, to_openai_error
 from batch.api.generation.conversation import ChatRequest
 from batch.api.generation.jobs import chat_job, model_name
+from batch.api.generation.request import read_model_name
 from batch.api.jobs.answer_ids import creation_time, follow_job
 from batch.api.messages.request import read_messages_request
 from batch.api.messages.response import to_message
@@ -41,14 +42,14 @@ ErrorBody = Callable[[BatchError], dict[str, Any]]
 
 
 class _ChatEndpoint:
-    """A chat API: `read` checks a body, `answer` makes its response of a result."""
+    """A chat API: `read` checks a body, `answer` makes its response of a result, a model's name and a time."""
 
     def __init__(
         self,
         hub: Hub,
         limits: LimitSettings,
         read: Callable[[bytes], tuple[Any, ChatRequest]],
-        answer: Callable[[Any, ChatResult, str, int], msgspec.Struct],
+        answer: Callable[[ChatResult, str, int], msgspec.Struct],
         error_body: ErrorBody = to_openai_error,
     ) -> None:
         self._hub, self._limits = hub, limits
@@ -65,10 +66,9 @@ class _ChatEndpoint:
 
     def to_response(self, body: JsonObject, result: Result, job: str) -> LineResponse:
         follow_job(job)
-        request, chat = self._read(encode(body))
         chat_result = cast(ChatResult, result)
-        model = model_name(self._hub, chat.model)
-        answer = self._answer(request, chat_result, model, creation_time())
+        model = model_name(self._hub, read_model_name(body.get("model")))
+        answer = self._answer(chat_result, model, creation_time())
         return LineResponse(body=to_object(answer), usage=token_counts(chat_result.usage), model=model)
 
     def to_error(self, error: BatchError) -> JsonObject:
@@ -123,9 +123,8 @@ class _CompletionEndpoint:
 
     def to_response(self, body: JsonObject, result: Result, job: str) -> LineResponse:
         follow_job(job)
-        request, _ = read_completion(encode(body))
         completion = cast(ChatResult, result)
-        model = model_name(self._hub, request.model_name)
+        model = model_name(self._hub, read_model_name(body.get("model")))
         answer = to_text_completion([completion], model, creation_time())
         return LineResponse(body=to_object(answer), usage=token_counts(completion.usage), model=model)
 
@@ -192,9 +191,7 @@ def to_object(answer: Any) -> JsonObject:
 def line_endpoints(hub: Hub, limits: LimitSettings) -> dict[str, LineEndpoint]:
     """Every endpoint that a batch may name, by path."""
     return {
-        "/v1/chat/completions": _ChatEndpoint(
-            hub, limits, read_chat, lambda body, result, model, created: to_chat_completion(result, model, created)
-        ),
+        "/v1/chat/completions": _ChatEndpoint(hub, limits, read_chat, to_chat_completion),
         "/v1/completions": _CompletionEndpoint(hub),
         "/v1/embeddings": _EmbeddingEndpoint(hub),
         "/v1/responses": _ResponsesEndpoint(hub, limits),
@@ -202,7 +199,7 @@ def line_endpoints(hub: Hub, limits: LimitSettings) -> dict[str, LineEndpoint]:
             hub,
             limits,
             read_messages_request,
-            lambda body, result, model, created: to_message(result, model),
+            lambda result, model, created: to_message(result, model),
             to_anthropic_error,
         ),
     }

@@ -74,12 +74,8 @@ class GenerationBody(SamplingParams, frozen=True, kw_only=True):
 
     @property
     def model_name(self) -> str | None:
-        """The model that the client names; any name is taken. Raises BadRequest for one that is too long to repeat."""
-        if not isinstance(self.model, str) or not self.model:
-            return None
-        if len(self.model) > MAX_MODEL_NAME_CHARS:
-            raise BadRequest(f"Field 'model': should hold at most {MAX_MODEL_NAME_CHARS} characters", param="model")
-        return self.model
+        """The model that the client names. Raises BadRequest."""
+        return read_model_name(self.model)
 
     @property
     def ping_interval_s(self) -> float:
@@ -160,6 +156,15 @@ class GenerationBody(SamplingParams, frozen=True, kw_only=True):
             json=self.guided_json, regex=self.guided_regex, choice=self.guided_choice, grammar=self.guided_grammar
         )
         yield from vllm_constraints(guided, "guided_")
+
+
+def read_model_name(value: object) -> str | None:
+    """A body's `model`; any name is taken. Raises BadRequest for one that is too long to repeat."""
+    if not isinstance(value, str) or not value:
+        return None
+    if len(value) > MAX_MODEL_NAME_CHARS:
+        raise BadRequest(f"Field 'model': should hold at most {MAX_MODEL_NAME_CHARS} characters", param="model")
+    return value
 
 
 def checked_stops(stops: list[str], field: str) -> list[str]:
