@@ -88,8 +88,8 @@ ToolChoice = Literal["auto", "none", "required"] | NamedToolChoice
 
 MAX_STOPS = 64
 MAX_STOP_CHARS = 1024
-MAX_BIASES = 300_000
-"""More than any vocabulary has tokens."""
+MAX_BIASES = 1 << 18
+"""Most tokens that are biased: as many as a large vocabulary has."""
 StopList = Annotated[list[Annotated[str, Meta(max_length=MAX_STOP_CHARS)]], Meta(max_length=MAX_STOPS)]
 BiasList = Annotated[list[tuple[int | str, float | Literal[False]]], Meta(max_length=MAX_BIASES)]
 

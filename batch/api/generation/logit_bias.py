@@ -7,9 +7,8 @@ from typing import Any, Literal
 
 from batch.api.json_body import JsonObject
 from batch.errors import BadRequest
+from batch.payloads.chat import MAX_BIASES
 
-MAX_BIASES = 1 << 18
-"""Most tokens that are biased by their id: as many as a large vocabulary has."""
 MAX_BIASED_TEXTS = 1024
 """Most tokens that are biased by their text: each costs the worker about 80 microseconds."""
 MAX_TOKEN_DIGITS = 20

@@ -17,14 +17,12 @@ from batch.api.generation.structured_output import (
 )
 from batch.api.json_body import Body, JsonObject
 from batch.errors import BadRequest
-from batch.payloads.chat import GenerationParams
-from batch.payloads.sampling import INT32_MAX, SamplingParams, sampler_names
+from batch.payloads.chat import MAX_STOP_CHARS, MAX_STOPS, GenerationParams
+from batch.payloads.sampling import FLOAT32_MAX, INT32_MAX, SamplingParams, sampler_names
 
 DEFAULT_PING_INTERVAL_S = 30.0
 MAX_MODEL_NAME_CHARS = 256
 """Longest `model`: an answer repeats it in every event of a stream."""
-MAX_STOPS = 64
-MAX_STOP_CHARS = 4096
 MAX_CHOICES = 128
 MAX_LOGPROBS = 1024
 """Most likely tokens reported beside each one."""
@@ -58,7 +56,7 @@ class GenerationBody(SamplingParams, frozen=True, kw_only=True):
     ignore_eos: bool | None = None
     t_max_predict_ms: Annotated[int, Meta(ge=-1)] | None = None
     samplers: str | list[str] | None = None  # type: ignore[assignment]  # the table holds the names that this becomes
-    repetition_penalty: Annotated[float, Meta(gt=0.0)] | None = None
+    repetition_penalty: Annotated[float, Meta(gt=0.0, le=FLOAT32_MAX)] | None = None
     """vLLM's name of repeat_penalty."""
     logit_bias: JsonObject | list[Any] | None = None
     grammar: str | None = None

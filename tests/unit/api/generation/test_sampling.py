@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from batch.api.generation.logit_bias import MAX_BIASED_TEXTS, MAX_BIASES
+from batch.api.generation.logit_bias import MAX_BIASED_TEXTS
 from batch.api.generation.request import GenerationBody
+from batch.payloads.chat import MAX_BIASES, MAX_STOP_CHARS
 from batch.payloads.sampling import DEFAULTS, SAMPLERS, SamplingParams
 from chat_calls import HELLO, chat, job_of, post, says, spoken
 from scripted_hub import answer
@@ -70,6 +71,8 @@ def test_vllms_repetition_penalty_is_repeat_penalty() -> None:
         ({"samplers": [5]}, "samplers[0]"),
         ({"stop": ["x"] * 65}, "stop"),
         ({"stop": "x" * 5000}, "stop"),
+        ({"stop": "x" * (MAX_STOP_CHARS + 1)}, "stop"),
+        ({"repetition_penalty": 1e39}, "repetition_penalty"),
         ({"model": "m" * 300}, "model"),
         ({"n": 128, "logprobs": True, "top_logprobs": 1000}, "n"),
         ({"logit_bias": {str(token): 1 for token in range(MAX_BIASES + 1)}}, "logit_bias"),
