@@ -70,13 +70,6 @@ def list_files(store: Store, file_filter: FileFilter, limit: int | None = None) 
         limit = None if limit is None else limit - len(rows)
 
 
-def count_matching_files(store: Store, file_filter: FileFilter) -> int:
-    """How many files match."""
-    where, params = _condition(file_filter)
-    rows = store.read(f"select count(*) from file f left join content c on c.id = f.content where {where}", params)
-    return int(rows[0][0])
-
-
 def find_file(store: Store, path: str) -> ListedFile | None:
     """The file of a path below the inbox."""
     rows = store.read(

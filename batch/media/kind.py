@@ -11,7 +11,6 @@ HEAD_BYTES = 4096
 _IMAGE_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis"})
 _AUDIO_BRANDS = frozenset({b"M4A ", b"M4B ", b"M4P ", b"F4A ", b"F4B "})
 _ZIP = b"PK\x03\x04"
-_ZIP = b"PK\x03\x04"
 _CONTROLS = frozenset(range(32)) - frozenset(b"\t\n\r\f\x1b")
 _BMP_HEADERS = frozenset(size.to_bytes(4, "little") for size in (12, 16, 40, 52, 56, 64, 108, 124))
 _SIGNATURES = tuple((signature, row.kind) for row in FORMATS for signature in row.signatures)

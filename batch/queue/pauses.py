@@ -8,9 +8,6 @@ from typing import NamedTuple
 
 from batch.queue.jobs import Kind, Priority
 
-PAUSABLE = (Priority.BATCH, Priority.INBOX)
-"""Interactive requests always go on."""
-
 
 class PriorityRange(NamedTuple):
     """Priorities between two bounds, both left out."""

@@ -12,7 +12,6 @@ import msgspec
 from batch.search.documents import Moment, moments_from_json
 from batch.search.query_language import TextQuery
 from batch.search.request import SearchFilter
-from batch.search.segmentation import SEGMENTER
 
 MAX_RANKED_HITS = 10_000
 """Beyond so many contents the text list is the newest ones: ranking them all would take too long."""
@@ -30,7 +29,6 @@ class ReadableStore(Protocol):
 class IndexState(NamedTuple):
     """Tells one state of the index from the next."""
 
-    segmenter: str
     generation: int
     """Counts rebuilds: passages of another generation have other ids."""
     last_vector: int
@@ -92,14 +90,10 @@ class IndexReader:
     def state(self) -> IndexState:
         """What the index is at by now."""
         row = self._rows.read(
-            "select segmenter, generation, (select coalesce(max(passage), 0) from vector), "
+            "select generation, (select coalesce(max(passage), 0) from vector), "
             "(select coalesce(max(id), 0) from passage_removed) from search_meta"
         )[0]
         return IndexState(*row)
-
-    def is_current(self) -> bool:
-        """Whether the index was made by this version's segmenter, or holds nothing yet."""
-        return self.state().segmenter in ("", SEGMENTER)
 
     # -- the text list
 

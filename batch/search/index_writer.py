@@ -21,58 +21,53 @@ class Statements(Protocol):
 
 
 class IndexWriter:
-    """Names the tables: the index's own, or those beside them that a rebuild fills."""
-
-    def __init__(self, prefix: str = "") -> None:
-        self._entry, self._source, self._passage, self._fts, self._vector = (
-            prefix + name for name in ("entry", "entry_source", "passage", "passage_fts", "vector")
-        )
+    """Every method is a part of one transaction."""
 
     def put(self, statements: Statements, content: PreparedContent, paths: Iterable[bytes]) -> None:
         """Take in a content, in place of what was known of it, and the files that hold it from now on."""
         document = content.document
-        row = statements.execute(f"select id from {self._entry} where content=?", (document.content,)).fetchone()
+        row = statements.execute("select id from entry where content=?", (document.content,)).fetchone()
         if row is not None:
             self._delete_passages(statements, row[0])
-            statements.execute(f"delete from {self._entry} where id=?", row)
+            statements.execute("delete from entry where id=?", row)
         if content.is_empty:
             if row is not None:
-                statements.execute(f"delete from {self._source} where entry=?", row)
+                statements.execute("delete from entry_source where entry=?", row)
             for path in paths:
                 self.remove_source(statements, path)
             return
         entry = self._insert(statements, document)
         if row is not None:
-            statements.execute(f"update {self._source} set entry=? where entry=?", (entry, row[0]))
+            statements.execute("update entry_source set entry=? where entry=?", (entry, row[0]))
         self._insert_passages(statements, entry, content)
         for path in paths:
             self._set_source(statements, path, entry)
 
     def add_source(self, statements: Statements, content: str, path: bytes) -> None:
         """A file holds a content that is known already; nothing where the index does not have it."""
-        row = statements.execute(f"select id from {self._entry} where content=?", (content,)).fetchone()
+        row = statements.execute("select id from entry where content=?", (content,)).fetchone()
         if row is not None:
             self._set_source(statements, path, row[0])
 
     def remove_source(self, statements: Statements, path: bytes) -> None:
         """A file does not hold what it held; the content goes with its last file."""
-        row = statements.execute(f"delete from {self._source} where path=? returning entry", (path,)).fetchone()
+        row = statements.execute("delete from entry_source where path=? returning entry", (path,)).fetchone()
         if row is not None:
             self._delete_unless_held(statements, row[0])
 
     def _set_source(self, statements: Statements, path: bytes, entry: int) -> None:
-        row = statements.execute(f"select entry from {self._source} where path=?", (path,)).fetchone()
+        row = statements.execute("select entry from entry_source where path=?", (path,)).fetchone()
         if row is not None and row[0] == entry:
             return
         statements.execute(
-            f"insert into {self._source} values (?,?) on conflict (path) do update set entry=excluded.entry", (path, entry)
+            "insert into entry_source values (?,?) on conflict (path) do update set entry=excluded.entry", (path, entry)
         )
         if row is not None:
             self._delete_unless_held(statements, row[0])
 
     def _insert(self, statements: Statements, document: IndexedContent) -> int:
         cursor = statements.execute(
-            f"insert into {self._entry} (content, sha256, kind, language, model, created) values (?,?,?,?,?,?)",
+            "insert into entry (content, sha256, kind, language, model, created) values (?,?,?,?,?,?)",
             (document.content, document.sha256, str(document.kind), document.language, document.model, document.created),
         )
         return int(cursor.lastrowid)
@@ -80,23 +75,23 @@ class IndexWriter:
     def _insert_passages(self, statements: Statements, entry: int, content: PreparedContent) -> None:
         for number, (passage, text, moments) in enumerate(content.passages):
             cursor = statements.execute(
-                f'insert into {self._passage} (entry, n, text, char_start, start, "end", times) values (?,?,?,?,?,?,?)',
+                'insert into passage (entry, n, text, char_start, start, "end", times) values (?,?,?,?,?,?,?)',
                 (entry, number, passage.text, passage.char_start, passage.start, passage.end, moments),
             )
-            statements.execute(f"insert into {self._fts} (rowid, t) values (?,?)", (cursor.lastrowid, text))
+            statements.execute("insert into passage_fts (rowid, t) values (?,?)", (cursor.lastrowid, text))
             if content.vectors:
                 statements.execute(
-                    f"insert into {self._vector} values (?,?,?)",
+                    "insert into vector values (?,?,?)",
                     (cursor.lastrowid, content.document.embedding_model, content.vectors[number]),
                 )
 
     def _delete_unless_held(self, statements: Statements, entry: int) -> None:
-        if statements.execute(f"select 1 from {self._source} where entry=? limit 1", (entry,)).fetchone() is None:
+        if statements.execute("select 1 from entry_source where entry=? limit 1", (entry,)).fetchone() is None:
             self._delete_passages(statements, entry)
-            statements.execute(f"delete from {self._entry} where id=?", (entry,))
+            statements.execute("delete from entry where id=?", (entry,))
 
     def _delete_passages(self, statements: Statements, entry: int) -> None:
-        passages = f"(select id from {self._passage} where entry=?)"
-        statements.execute(f"delete from {self._fts} where rowid in {passages}", (entry,))
-        statements.execute(f"delete from {self._vector} where passage in {passages}", (entry,))
-        statements.execute(f"delete from {self._passage} where entry=?", (entry,))
+        passages = "(select id from passage where entry=?)"
+        statements.execute(f"delete from passage_fts where rowid in {passages}", (entry,))
+        statements.execute(f"delete from vector where passage in {passages}", (entry,))
+        statements.execute("delete from passage where entry=?", (entry,))

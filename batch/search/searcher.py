@@ -46,10 +46,6 @@ class Searcher:
         self._floor = SimilarityFloor()
         self._following = threading.Lock()
 
-    def warm(self, reader: IndexReader, model: str) -> None:
-        """Take the vectors of a model into memory before anybody searches."""
-        self._vectors(reader, reader.state(), model)
-
     def search(
         self, reader: IndexReader, request: SearchRequest, query: QueryVector | None, degraded: Degradation | None = None
     ) -> SearchResult:

@@ -14,9 +14,6 @@ from functools import lru_cache
 
 from batch.media.scripts import UNSPACED_RANGES
 
-SEGMENTER = "1"
-"""Changes with what `index_text` makes of a text: an index of another one is built anew."""
-
 _HANGUL = ((0x1100, 0x11FF), (0x3130, 0x318F), (0xA960, 0xA97F), (0xAC00, 0xD7FF))
 _RANGES = (*UNSPACED_RANGES, *_HANGUL)
 _DROPPED = re.compile("[\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u064b-\u065f\u0670\u0640]")

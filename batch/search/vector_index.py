@@ -100,11 +100,6 @@ class VectorIndex:
     def __len__(self) -> int:
         return int(np.count_nonzero(self._view.is_there))
 
-    @property
-    def memory_bytes(self) -> int:
-        """What the arrays take."""
-        return sum(column.nbytes for column in self._room if column is not None)
-
     # -- keeping up
 
     def follow(self, reader: IndexReader, state: IndexState) -> None:

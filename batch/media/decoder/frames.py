@@ -6,7 +6,7 @@ import os
 import select
 import struct
 import time
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
@@ -81,7 +81,6 @@ class ImageDecoded(_Header, tag="image_decoded", frozen=True, kw_only=True):
 
     width: int
     height: int
-    mode: Literal["RGB"] = "RGB"
 
 
 class Failed(_Header, tag="failed", frozen=True, kw_only=True):
