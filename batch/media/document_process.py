@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import os
 import selectors
-import struct
 import subprocess
 import sys
 import time
 from typing import NamedTuple
 
 from batch.errors import BadRequest, TooLarge
-from batch.media.pdf_pages import TOO_MANY_PAGES_STATUS
+from batch.media.page_frames import TOO_MANY_PAGES_STATUS, frames_in, last_line
 
 DEADLINE_S = 120.0
 _READ_BYTES = 1 << 20
@@ -36,13 +35,13 @@ def pdf_page_texts(document: int, name: str, *, max_pages: int, max_bytes: int) 
     output = _run(["batch.media.pdf_renderer", "texts", str(max_pages)], document, name, max_bytes)
     if output.status == TOO_MANY_PAGES_STATUS:
         raise TooLarge(f"{name} is too long: {output.problem}; at most {max_pages} are read (limits.document_pages).")
-    return [frame.decode("utf-8", "replace") for frame in _frames(_successful(output, name))]
+    return [frame.decode("utf-8", "replace") for frame in frames_in(_successful(output, name))]
 
 
 def pdf_page_picture(document: int, name: str, page: int) -> bytes:
     """One page of a PDF, counted from 0, as a PNG."""
     output = _run(["batch.media.pdf_renderer", "pictures", "0", str(page)], document, name, 256 << 20)
-    (picture,) = _frames(_successful(output, name))
+    (picture,) = frames_in(_successful(output, name))
     return picture
 
 
@@ -79,8 +78,7 @@ def _run(module: list[str], document: int, name: str, max_bytes: int) -> _Output
         for pipe in (process.stdout, process.stderr):
             if pipe is not None:
                 pipe.close()
-    lines = problem.decode("utf-8", "replace").strip().splitlines()
-    return _Output(status, output, lines[-1][:200] if lines else "")
+    return _Output(status, output, last_line(problem))
 
 
 def _read_both(process: subprocess.Popen[bytes], name: str, max_bytes: int) -> tuple[bytes, bytes]:
@@ -111,13 +109,3 @@ def _package_parent() -> str:
     """Where this package lies, for a service that runs from a checkout."""
     here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     return os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH", ""))))
-
-
-def _frames(output: bytes) -> list[bytes]:
-    frames: list[bytes] = []
-    at = 0
-    while at < len(output):
-        (size,) = struct.unpack_from(">I", output, at)
-        frames.append(output[at + 4 : at + 4 + size])
-        at += 4 + size
-    return frames

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import struct
 import sys
 
 from batch.errors import BadRequest, TooLarge
+from batch.media.page_frames import TOO_MANY_PAGES_STATUS, frames_in, last_line
 
 DEADLINE_S = 60.0
 MAX_HELPERS = 2
 """Documents drawn at a time; the others wait for their turn."""
 MAX_PAGES_AS_TEXT = 1000
-TOO_MANY_PAGES_STATUS = 3
-"""The helper's exit status for a document of more pages than wanted."""
 
 _turns = asyncio.Semaphore(MAX_HELPERS)
 
@@ -32,7 +30,7 @@ async def page_pictures(document: bytes, *, sees: bool, max_pages: int) -> list[
         raise TooLarge(f"A document is too long: {problem}; this request has room for {limit} (limits.images).")
     if status != 0:
         raise BadRequest(f"A document cannot be read: {problem or 'it broke the program that draws it'}.")
-    frames = list(_frames(output))
+    frames = frames_in(output)
     return list(frames) if sees else [frame.decode("utf-8", "replace") for frame in frames]
 
 
@@ -57,15 +55,4 @@ async def _run_helper(document: bytes, mode: str, max_pages: int) -> tuple[int, 
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         await process.wait()
-    lines = problem.decode("utf-8", "replace").strip().splitlines()
-    return process.returncode or 0, output, lines[-1][:200] if lines else ""
-
-
-def _frames(output: bytes) -> list[bytes]:
-    frames: list[bytes] = []
-    at = 0
-    while at < len(output):
-        (size,) = struct.unpack_from(">I", output, at)
-        frames.append(output[at + 4 : at + 4 + size])
-        at += 4 + size
-    return frames
+    return process.returncode or 0, output, last_line(problem)

@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import io
 import resource
-import struct
 import sys
 from collections.abc import Iterator
 
 import pypdfium2
 import pypdfium2.raw as pdfium_c
 
-from batch.media.pdf_pages import TOO_MANY_PAGES_STATUS
+from batch.media.page_frames import TOO_MANY_PAGES_STATUS, to_frame
 
 LONGEST_SIDE_PX = 1600
 """A larger picture costs a vision model no more tokens: it is scaled down to about this."""
@@ -65,7 +64,7 @@ def main(mode: str, max_pages: int, only: int | None = None) -> int:
         return TOO_MANY_PAGES_STATUS
     try:
         for frame in pictures(document, only) if mode == "pictures" else texts(document):
-            sys.stdout.buffer.write(struct.pack(">I", len(frame)) + frame)
+            sys.stdout.buffer.write(to_frame(frame))
         sys.stdout.buffer.flush()
     except (pypdfium2.PdfiumError, MemoryError, OSError, ValueError, IndexError):
         print("one of its pages cannot be drawn", file=sys.stderr)
