@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
@@ -86,12 +86,12 @@ class NextSteps:
 
     def _after_step(self, content: Content, job: Job) -> StepOutcome:
         model = self._loaded_model(job.kind)
-        entry = self._search_entry(content, job, model)
+        jobs = {step: job if id == job.id else self._ledger.store.job(id) for step, id in content.jobs.items()}
+        entry = self._search_entry(content, jobs, model)
         if content.step == EMBEDDING:
             return StepOutcome(content=content.id, job=job.id, model=model, search_entry=entry)
         try:
-            page = page_of(content.step)
-            text = self._pages_text(content) if page is not None else text_of(result_of(job))
+            text = pages_text(jobs) if page_of(content.step) is not None else text_of(result_of(job))
         except BatchError as error:
             return StepOutcome(content=content.id, job=job.id, model=model, error=error.record())
         if not text.strip() or isinstance(content.parameters, TextParameters) or not content.parameters.embed:
@@ -99,17 +99,14 @@ class NextSteps:
         draft = embedding_draft(text, lambda data: self._spool.keep(data, durable=True), job.source or "", job.id)
         return StepOutcome(content=content.id, job=job.id, model=model, next_step=EMBEDDING, draft=draft, search_entry=entry)
 
-    def _search_entry(self, content: Content, job: Job, model: str) -> PreparedContent | None:
+    def _search_entry(self, content: Content, jobs: Mapping[str, Job | None], model: str) -> PreparedContent | None:
         """What the steps so far put into the search index; None where an earlier one's result is gone."""
-        jobs: dict[str, Job] = {}
-        for step, id in content.jobs.items():
-            step_job = job if id == job.id else self._ledger.store.job(id)
-            if step_job is None or step_job.result_json is None:
-                return None
-            jobs[step] = step_job
+        done_jobs = {step: job for step, job in jobs.items() if job is not None and job.result_json is not None}
+        if len(done_jobs) < len(jobs):
+            return None
         if content.step != EMBEDDING:
             content = msgspec.structs.replace(content, models={**content.models, content.step: model})
-        return search_entry(content, jobs, model, self._spool)
+        return search_entry(content, done_jobs, model, self._spool)
 
     def close(self, timeout_s: float) -> bool:
         """Wait for the page that is being drawn; whether it ended within `timeout_s` seconds."""
@@ -144,6 +141,3 @@ class NextSteps:
             raise BatchError(f"{name} is no longer kept: drop the file again.") from None
         draft = page_draft(self._spool.keep(picture, durable=True), parameters, name, job.id)
         return StepOutcome(content=content.id, job=job.id, model=model, next_step=page_step(page), draft=draft)
-
-    def _pages_text(self, content: Content) -> str:
-        return pages_text({step: self._ledger.store.job(id) for step, id in content.jobs.items()})
