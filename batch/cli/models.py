@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -181,44 +181,36 @@ def _row(
 
 def service(settings: Settings) -> dict[str, Any] | None:
     """What the service that runs in this home notes of itself (pid, ports, profile…); None when none runs."""
-    note = _notes(settings).get("service")
-    return note if note and alive(note["pid"]) else None
+    return _notes(settings).get("service")
 
 
 def worker_error(settings: Settings, kind: str) -> str | None:
     """Why the running service's worker of a kind cannot be used; None when it can, or no service runs."""
-    if service(settings) is None:
-        return None
     note = _notes(settings).get(f"model:{kind}") or {}
     return str(note["error"]) if note.get("status") == "failed" and note.get("error") else None
 
 
 def _notes(settings: Settings) -> dict[str, Any]:
+    """All that the running service notes for other processes; {} when none runs."""
     if not settings.database.exists():
         return {}
     from batch.queue.open_store import open_store
     from batch.queue.store import DamagedDatabase
 
     try:
-        store = open_store(settings.database, readonly=True)
+        with closing(open_store(settings.database, readonly=True)) as store:
+            notes = store.notes()
     except DamagedDatabase:  # `batch doctor` says so
         return {}
-    try:
-        return store.notes()
-    except DamagedDatabase:
-        return {}
-    finally:
-        store.close()
+    service_note = notes.get("service")
+    return notes if service_note and alive(service_note["pid"]) else {}
 
 
 def _loaded(settings: Settings) -> dict[str, str]:
     """Path of the weights that the running service has loaded, by kind; {} when none runs."""
-    if service(settings) is None:
-        return {}
-    notes = _notes(settings)
     return {
         name.removeprefix("model:"): note["facts"].get("path", "")
-        for name, note in notes.items()
+        for name, note in _notes(settings).items()
         if name.startswith("model:") and note["status"] == "ready"
     }
 
