@@ -79,8 +79,7 @@ class Retention:
             yield has_more
 
     def _walk_steps(self) -> Iterator[object]:
-        for slice in self._spool.slices():
-            yield delete_unreferenced(self._store, self._spool, slice)
+        yield from unreferenced_steps(self._store, self._spool)
         before = expiry_times(self._settings).get(Origin.INBOX)
         if before is not None:
             yield from forget_left_files(LedgerRetention(self._store), before)
@@ -135,10 +134,14 @@ def delete_orphans(store: Store, spool: Spool, *, fresh: float = FRESH_SPOOL_FIL
     return len(gone)
 
 
-def delete_unreferenced(
-    store: Store, spool: Spool, slice: str | None = None, *, older_than: float = UNREFERENCED_SPOOL_FILE_S
-) -> int:
-    """Delete spool files that no job ever referred to, of one slice of the spool or of all; returns how many went."""
+def delete_unreferenced(store: Store, spool: Spool, *, older_than: float = UNREFERENCED_SPOOL_FILE_S) -> int:
+    """Delete spool files that no job ever referred to; returns how many went."""
+    return sum(unreferenced_steps(store, spool, older_than=older_than))
+
+
+def unreferenced_steps(store: Store, spool: Spool, *, older_than: float = UNREFERENCED_SPOOL_FILE_S) -> Iterator[int]:
+    """Delete, a slice of the spool at each step, files that no job ever referred to; yields how many went."""
     spool.delete_temporary(older_than=older_than)
-    names = [name for name in spool.names(slice) if not store.referred(name)]
-    return sum(spool.remove(name, older_than=older_than) for name in names)
+    for slice in spool.slices():
+        names = [name for name in spool.names(slice) if not store.referred(name)]
+        yield sum(spool.remove(name, older_than=older_than) for name in names)
