@@ -47,14 +47,11 @@ def repair(path: Path, backup: Path) -> Repair:
             os.replace(f"{path}{ending}", aside / f"{path.name}{ending}")
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     schema.migrate(path)
-    incomplete: list[str] = []
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as target:
         target.execute("begin")
-        for source in (aside / path.name, backup):
-            if source.exists():
-                incomplete += _copy(source, target)
-            if source != backup:
-                kept = _count(target, "job")
+        incomplete = _copy(aside / path.name, target)
+        kept = _count(target, "job")
+        incomplete += _copy(backup, target)
         queued_again = _mend(target)
         jobs = _count(target, "job")
         target.execute("commit")
@@ -67,7 +64,9 @@ def _count(conn: sqlite3.Connection, table: str) -> int:
 
 def _copy(source: Path, target: sqlite3.Connection) -> list[str]:
     """Copy every row that can be read and is not there yet; the tables that could not be read to their end."""
-    incomplete = []
+    incomplete: list[str] = []
+    if not source.exists():
+        return incomplete
     with contextlib.closing(sqlite3.connect(source, isolation_level=None)) as conn:
         for table, key in _tables(target):
             info = target.execute(f"pragma table_info({table})").fetchall()
