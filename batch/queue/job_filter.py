@@ -27,4 +27,7 @@ class JobFilter:
     @property
     def is_empty(self) -> bool:
         """Whether every job matches."""
-        return self == JobFilter()
+        return self == EVERY_JOB
+
+
+EVERY_JOB = JobFilter()

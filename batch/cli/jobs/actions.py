@@ -11,11 +11,11 @@ import typer
 
 from batch.cli.app import Json, app
 from batch.cli.home import Home, database_of, open_store
-from batch.cli.jobs.filters import ErrorText, Folder, Kinds, Origins, Since, States, job_filter
+from batch.cli.jobs.filters import with_job_filter
 from batch.cli.output import print_error, print_json, print_line
 from batch.errors import BatchError, Conflict
 from batch.queue.channel import Waker, give_notice
-from batch.queue.job_filter import JobFilter
+from batch.queue.job_filter import EVERY_JOB, JobFilter
 from batch.queue.jobs import Job, State
 from batch.queue.store import Store
 
@@ -28,38 +28,28 @@ _CANCELLED = (State.QUEUED, State.RUNNING)
 
 
 @app.command()
+@with_job_filter
 def retry(
     ids: JobIds = None,
     home: Home = None,
-    state: States = None,
-    kind: Kinds = None,
-    origin: Origins = None,
-    folder: Folder = None,
-    error: ErrorText = None,
-    since: Since = None,
+    job_choice: JobFilter = EVERY_JOB,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Queue failed or cancelled jobs again: those named, or all that match."""
-    job_choice = job_filter(state or None, kind, origin, folder, error, since)
     _act(home, ids, job_choice, _RETRIED, _retry, "queued again", dry_run, as_json)
 
 
 @app.command()
+@with_job_filter
 def cancel(
     ids: JobIds = None,
     home: Home = None,
-    state: States = None,
-    kind: Kinds = None,
-    origin: Origins = None,
-    folder: Folder = None,
-    error: ErrorText = None,
-    since: Since = None,
+    job_choice: JobFilter = EVERY_JOB,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Cancel jobs, those named or all that match: queued ones at once, running ones at their next yield point."""
-    job_choice = job_filter(state or None, kind, origin, folder, error, since)
     _act(home, ids, job_choice, _CANCELLED, _cancel, "cancelled", dry_run, as_json)
 
 

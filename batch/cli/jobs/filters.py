@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import re
 import time
+from collections.abc import Callable
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -43,20 +46,36 @@ Since = Annotated[
 ]
 
 
-def job_filter(
-    states: list[State] | None = None,
-    kinds: list[Kind] | None = None,
-    origins: list[Origin] | None = None,
-    folder: str | None = None,
-    error: str | None = None,
-    since: str | None = None,
+def _job_filter(
+    state: States = None,
+    kind: Kinds = None,
+    origin: Origins = None,
+    folder: Folder = None,
+    error: ErrorText = None,
+    since: Since = None,
 ) -> JobFilter:
     """The filter that the options stand for; raises typer.BadParameter."""
     return JobFilter(
-        states=tuple(states or ()),
-        kinds=tuple(kinds or ()),
-        origins=tuple(origins or ()),
+        states=tuple(state or ()),
+        kinds=tuple(kind or ()),
+        origins=tuple(origin or ()),
         folder=folder,
         error=error,
         since=parse_since(since),
     )
+
+
+def with_job_filter(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with the options of a job filter in the place of its parameter `job_choice`."""
+    options = inspect.signature(_job_filter, eval_str=True).parameters
+
+    @functools.wraps(command)
+    def run(**values: Any) -> None:
+        job_choice = _job_filter(**{name: values.pop(name) for name in options})
+        command(job_choice=job_choice, **values)
+
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
+        parameters += options.values() if name == "job_choice" else [parameter]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer makes the options of
+    return run

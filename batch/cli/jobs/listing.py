@@ -9,25 +9,21 @@ import typer
 from batch.cli.app import Json, app
 from batch.cli.home import Home, open_store
 from batch.cli.jobs.description import describe_payload, describe_result, job_document, job_summary
-from batch.cli.jobs.filters import ErrorText, Folder, Kinds, Origins, Since, States, job_filter
+from batch.cli.jobs.filters import with_job_filter
 from batch.cli.output import duration, moment, print_json, print_line, print_table, safe_text, short_moment
+from batch.queue.job_filter import EVERY_JOB, JobFilter
 from batch.queue.jobs import Job
 
 
 @app.command()
+@with_job_filter
 def jobs(
     home: Home = None,
-    state: States = None,
-    kind: Kinds = None,
-    origin: Origins = None,
-    folder: Folder = None,
-    error: ErrorText = None,
-    since: Since = None,
+    job_choice: JobFilter = EVERY_JOB,
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many, the newest first.")] = 20,
     as_json: Json = False,
 ) -> None:
     """List jobs, the newest first."""
-    job_choice = job_filter(state, kind, origin, folder, error, since)
     with open_store(home, readonly=True) as store:
         listed = store.newest_matching(job_choice, limit)
     if as_json:
