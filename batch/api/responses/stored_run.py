@@ -29,64 +29,56 @@ class StoredRun:
 
     def __init__(self, hub: Hub, body: ResponsesBody, response: ResponseObject, items: Sequence[Item]) -> None:
         """`response`: as it stands before the first token; `items`: its whole context and input."""
-        self._hub = hub
+        self._hub, self._body, self._response, self._items = hub, body, response, items
         self._store = ResponseStore(hub.store)
-        self._body = body
-        self._items = items
-        self.response = response
 
     async def create(self, job: str, lifetime_s: int | None, draft: Draft | None = None) -> None:
         """Write the row; with a `draft`, its job in the same transaction. Raises ConversationLocked."""
-        body, response = self._body, self.response
-        request = encode(msgspec.structs.replace(body, input=""))
         created = await self._hub.in_thread(
-            lambda: self._store.create(
-                id=response.id,
-                status=response.status,
-                data=encode(response),
-                request=request,
-                items=self._items,
-                created_at=response.created_at,
-                kept=response.store,
-                background=response.background,
-                streamed=bool(body.stream),
-                conversation=body.conversation_id,
-                job=job,
-                draft=draft,
-                lifetime_s=lifetime_s if response.store else None,
-            )
+            lambda: _create_row(self._store, self._body, self._response, self._items, job, lifetime_s, draft)
         )
         if not created:
             raise ConversationLocked(param="conversation", code="conversation_locked")
 
-    async def end(self, response: ResponseObject, events: Sequence[tuple[int, bytes]] = ()) -> bool:
-        """Write the final state; False when the response had ended before."""
-        self.response = response
+    async def end(self, response: ResponseObject) -> None:
+        """Write the final state, unless the response had ended before."""
         output = output_items(response)
-        return await self._hub.in_thread(
-            lambda: self._store.end(
-                response.id, response.status, encode(response), output, events=events, durable=response.background
-            )
+        await self._hub.in_thread(
+            lambda: self._store.end(response.id, response.status, encode(response), output, durable=response.background)
         )
 
 
 def store_response(hub: Hub, body: ResponsesBody, response: ResponseObject, items: Sequence[Item], job: str) -> None:
     """Store a response that has ended. Blocking."""
     store = ResponseStore(hub.store)
-    store.create(
+    _create_row(store, body, msgspec.structs.replace(response, status="in_progress"), items, job)
+    store.end(response.id, response.status, encode(response), output_items(response))
+
+
+def _create_row(
+    store: ResponseStore,
+    body: ResponsesBody,
+    response: ResponseObject,
+    items: Sequence[Item],
+    job: str,
+    lifetime_s: int | None = None,
+    draft: Draft | None = None,
+) -> bool:
+    return store.create(
         id=response.id,
-        status="in_progress",
+        status=response.status,
         data=encode(response),
         request=encode(msgspec.structs.replace(body, input="")),
         items=items,
         created_at=response.created_at,
-        kept=True,
-        background=False,
-        streamed=False,
+        kept=response.store,
+        background=response.background,
+        streamed=bool(body.stream),
         conversation=body.conversation_id,
         job=job,
+        draft=draft,
+        lifetime_s=lifetime_s if response.store else None,
     )
-    store.end(response.id, response.status, encode(response), output_items(response))
 
 
 def output_items(response: ResponseObject) -> list[Item]:
