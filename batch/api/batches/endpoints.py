@@ -24,7 +24,7 @@ from batch.api.messages.request import read_messages_request
 from batch.api.messages.response import to_message
 from batch.api.responses.context import resolve_context
 from batch.api.responses.request import read_responses_body
-from batch.api.responses.response import to_response
+from batch.api.responses.response import started_response, to_response
 from batch.api.responses.stored_run import store_response
 from batch.batches.line_endpoint import JsonObject, LineEndpoint, LineJob, LineResponse
 from batch.batches.rows import TokenCounts
@@ -95,7 +95,7 @@ class _ResponsesEndpoint:
         follow_job(job)
         request, chat_result = read_responses_body(encode({"store": False, **body})), cast(ChatResult, result)
         model = model_name(self._hub, request.model_name)
-        response = to_response(request, chat_result, model, creation_time())
+        response = to_response(request, chat_result, started_response(request, model, creation_time()))
         if request.store:
             context = resolve_context(self._hub, request, None)
             store_response(self._hub, request, response, context.items, job)

@@ -147,9 +147,7 @@ class _BackgroundRun:
         assert self._stored.job is not None
         follow_job(self._stored.job)
         response = started_response(self._body, model_name(self._hub, self._body.model_name), self._stored.created_at)
-        self._serializer = ResponseEvents(
-            self._body, response.model, response.created_at, response=msgspec.structs.replace(response, status="queued")
-        )
+        self._serializer = ResponseEvents(self._body, msgspec.structs.replace(response, status="queued"))
         await self._catch_up()
         log: list[tuple[int, bytes]] = []
         self._serializer.log = log

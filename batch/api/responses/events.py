@@ -25,7 +25,6 @@ from batch.api.responses.response import (
     failed_response,
     finished_response,
     reasoning_item,
-    started_response,
 )
 from batch.errors import BatchError
 from batch.payloads.chat import ChatResult, TokenLogprob, ToolCallDelta
@@ -38,17 +37,9 @@ OpenItem = Literal["reasoning", "message"] | int
 class ResponseEvents:
     """The event serializer of /v1/responses."""
 
-    def __init__(
-        self,
-        body: ResponsesBody,
-        model: str,
-        created: int,
-        notes: Sequence[str] = (),
-        *,
-        response: ResponseObject | None = None,
-    ) -> None:
-        """`response`: the object as it stands before the first token; None: made from the body."""
-        self._response = response or started_response(body, model, created)
+    def __init__(self, body: ResponsesBody, response: ResponseObject, notes: Sequence[str] = ()) -> None:
+        """`response`: the object as it stands before the first token."""
+        self._response = response
         self.log: list[tuple[int, bytes]] | None = None
         """Where every event goes with its sequence number, for streams that can be taken up again; None: nowhere."""
         self._summarized = body.summarizes_reasoning

@@ -54,7 +54,7 @@ def event_fields(piece: bytes) -> JsonObject:
 def events_of_response(body: ResponsesBody, response: ResponseObject) -> list[tuple[int, bytes]]:
     """Events, with their sequence numbers, of a response that has ended and whose stream was not logged."""
     started = msgspec.structs.replace(response, status="in_progress", output=[], usage=None, completed_at=None)
-    serializer = ResponseEvents(body, response.model, response.created_at, response=started)
+    serializer = ResponseEvents(body, started)
     log: list[tuple[int, bytes]] = []
     serializer.log = log
     serializer.replay(response)

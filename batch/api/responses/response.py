@@ -205,11 +205,8 @@ def _tool_call_item(call: ToolCall, status: ItemStatus) -> FunctionCallItem:
     return call_item(call.id, call.function.name, call.function.arguments, status)
 
 
-def to_response(
-    body: ResponsesBody, result: ChatResult, model: str, created: int, started: ResponseObject | None = None
-) -> ResponseObject:
+def to_response(body: ResponsesBody, result: ChatResult, started: ResponseObject) -> ResponseObject:
     """The whole answer of a Responses request; `started`: the object as it stood before the first token."""
-    started = started or started_response(body, model, created)
     choice = result.choices[0]
     message = choice.message
     output: list[OutputItem] = []

@@ -58,7 +58,7 @@ async def responses(request: Request, body: ReadBody) -> Response:
             await jobs.tickets[0].cancel()
             raise
     if body.stream:
-        serializer = ResponseEvents(body, jobs.model, jobs.created, jobs.notes, response=started)
+        serializer = ResponseEvents(body, started, jobs.notes)
         return jobs.stream(serializer, body.ping_interval_s, record=_recorder(run, serializer))
     try:
         results = await jobs.results(request)
@@ -66,7 +66,7 @@ async def responses(request: Request, body: ReadBody) -> Response:
         if run is not None:
             await run.end(failed_response(started, error, []))
         raise
-    response = to_response(body, results[0], jobs.model, jobs.created, started)
+    response = to_response(body, results[0], started)
     if run is not None:
         await run.end(response)
     return json_response(response, jobs.result_headers(results))
