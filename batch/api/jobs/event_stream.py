@@ -15,7 +15,7 @@ from batch.api.errors import ErrorBody, retry_headers, to_openai_error
 from batch.api.jobs.server_sent_events import KEEP_ALIVE
 from batch.api.jobs.stream_resume import StreamResume
 from batch.errors import BatchError
-from batch.payloads.events import JobEvent, Started
+from batch.payloads.events import JobEvent
 from batch.payloads.job_payload import Result
 from batch.queue.frames import End
 from batch.queue.hub import Hub
@@ -130,8 +130,6 @@ class EventStreamResponse(Response, Generic[R]):
                         if at == len(self._tickets) - 1:
                             await self._record_once()
                         break
-                    if isinstance(event, Started):
-                        resume.restart()
                     if (unsent := resume.unsent(event)) is not None:
                         piece += self._serializer.event(at, unsent)
                 yield piece

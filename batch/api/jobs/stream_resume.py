@@ -9,7 +9,7 @@ import msgspec
 
 from batch.errors import WorkerDied
 from batch.payloads.chat import ChatChoice, ChatResult, FunctionDelta, MessageDelta, PromptTokens, ToolCallDelta
-from batch.payloads.events import Delta, JobEvent, SegmentEnded
+from batch.payloads.events import Delta, JobEvent, Started
 from batch.payloads.job_payload import Result
 
 _TextField = Literal["content", "reasoning_content", "text", "name", "arguments"]
@@ -37,10 +37,9 @@ class StreamResume:
         """Of each text: how much of it was sent before the job ran again."""
         self._seen: dict[_Text, int] = {}
         """Of each text: how much of it came since."""
-        self._segments: set[int] = set()
         self._runs_again = False
 
-    def restart(self) -> None:
+    def _restart(self) -> None:
         """A worker has taken the job, for the first time or once more."""
         self._runs_again = bool(self._sent)
         self._length = {key: len(self._text(key)) for key in self._sent}
@@ -52,11 +51,8 @@ class StreamResume:
         Raises WorkerDied when the job goes another way than before.
         """
         match event:
-            case SegmentEnded(segment=segment):
-                if segment.id in self._segments:
-                    return None
-                self._segments.add(segment.id)
-                return event
+            case Started():
+                self._restart()
             case Delta() if self._runs_again:
                 return self._unsent_delta(event)
             case Delta():

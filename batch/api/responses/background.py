@@ -164,7 +164,6 @@ class _BackgroundRun:
                         self._serializer.finish(0, result)
                         break
                     if isinstance(event, Started):
-                        self._resume.restart()
                         await self._begin()
                     if (unsent := self._resume.unsent(event)) is not None:
                         self._serializer.event(0, unsent)
