@@ -31,7 +31,7 @@ _COLUMNS = (
     "output_lifetime_s, model, errors, read_bytes, read_lines, total, completed, failed, lost, output_bytes, error_bytes, "
     "output_file, error_file, input_tokens, cached_tokens, output_tokens, reasoning_tokens"
 )
-_LINE = "batch, line, custom_id, start, length, request_id, prefix, state, job"
+_LINE = ", ".join(BatchLine.__struct_fields__)
 _LIVE = "('validating', 'in_progress', 'finalizing', 'cancelling')"
 
 
@@ -171,7 +171,7 @@ class BatchStore:
             for line in lines:
                 added = transaction.execute(
                     f"insert or ignore into batch_line ({_LINE}) values (?,?,?,?,?,?,?,?,?)",
-                    tuple(getattr(line, name) for name in _LINE.split(", ")),
+                    msgspec.structs.astuple(line),
                 ).rowcount
                 if not added:
                     message = f"The custom_id {line.custom_id[:80]!r} stands in an earlier line too."
@@ -238,7 +238,7 @@ class BatchStore:
     def ended_lines(self, batch: Batch, limit: int) -> list[EndedLine]:
         """Lines whose jobs have ended, or are gone, and that are not written yet."""
         rows = self._store.read(
-            f"select {', '.join('l.' + name for name in _LINE.split(', '))}, j.state from batch_line l "
+            f"select {', '.join('l.' + name for name in BatchLine.__struct_fields__)}, j.state from batch_line l "
             "left join job j on j.id=l.job where l.batch=? and l.state='queued' and "
             "(j.id is null or j.state in ('done','failed','cancelled')) limit ?",
             (batch.sequence, limit),
@@ -322,7 +322,7 @@ class BatchStore:
 
 
 def _line(row: Sequence[Any]) -> BatchLine:
-    values = dict(zip(_LINE.split(", "), row, strict=True))
+    values = dict(zip(BatchLine.__struct_fields__, row, strict=True))
     return BatchLine(**values | {"state": LineState(values["state"])})
 
 

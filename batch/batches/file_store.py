@@ -7,6 +7,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from batch.batches.rows import Purpose, StoredFile, UploadPart, UploadSession, UploadStatus
 from batch.errors import BadRequest, NotFound
 from batch.queue.store import Store, Transaction
@@ -14,8 +16,8 @@ from batch.queue.store import Store, Transaction
 UPLOAD_LIFETIME_S = 3600
 """How long an upload may take."""
 
-_FILE = "id, purpose, filename, bytes, sha256, created_at, expires_at"
-_UPLOAD = "id, filename, bytes, purpose, mime_type, status, created_at, expires_at, file, file_lifetime_s"
+_FILE = ", ".join(StoredFile.__struct_fields__)
+_UPLOAD = ", ".join(UploadSession.__struct_fields__)
 
 
 def new_public_id(prefix: str) -> str:
@@ -25,10 +27,7 @@ def new_public_id(prefix: str) -> str:
 
 def insert_file(transaction: Transaction, file: StoredFile) -> None:
     """Write a file's row and hold its bytes in the spool."""
-    transaction.execute(
-        "insert into stored_file (id, purpose, filename, bytes, sha256, created_at, expires_at) values (?,?,?,?,?,?,?)",
-        (file.id, file.purpose, file.filename, file.bytes, file.sha256, file.created_at, file.expires_at),
-    )
+    transaction.execute(f"insert into stored_file ({_FILE}) values (?,?,?,?,?,?,?)", msgspec.structs.astuple(file))
     transaction.execute("insert or ignore into blob values (?,?,'file')", (file.id, file.sha256))
 
 
@@ -59,9 +58,10 @@ class FileStore:
     def file(self, id: str) -> StoredFile:
         """One file that has not expired. Raises NotFound."""
         rows = self._store.read(f"select {_FILE} from stored_file where id=?", (id,))
-        if not rows or _is_over(rows[0][6]):
+        file = _file(rows[0]) if rows else None
+        if file is None or _is_over(file.expires_at):
             raise NotFound(f"No such File object: {id}", param="id")
-        return _file(rows[0])
+        return file
 
     def files(self, *, purpose: str | None, after: str | None, limit: int, ascending: bool) -> tuple[list[StoredFile], bool]:
         """A page of files, newest first unless `ascending`, and whether more follow. Raises BadRequest naming `after`."""
@@ -132,7 +132,7 @@ class FileStore:
         with self._store.transaction(durable=True) as transaction:
             transaction.execute(
                 f"insert into upload ({_UPLOAD}) values (?,?,?,?,?,?,?,?,?,?)",
-                tuple(getattr(upload, name) for name in UploadSession.__struct_fields__),
+                msgspec.structs.astuple(upload),
             )
         return upload
 
@@ -209,16 +209,8 @@ def _is_over(expires_at: int | None) -> bool:
 
 
 def _file(row: Sequence[Any]) -> StoredFile:
-    id, purpose, filename, size, sha256, created_at, expires_at = row
-    return StoredFile(
-        id=id,
-        purpose=Purpose(purpose),
-        filename=filename,
-        bytes=size,
-        sha256=sha256,
-        created_at=created_at,
-        expires_at=expires_at,
-    )
+    values = dict(zip(StoredFile.__struct_fields__, row, strict=True))
+    return StoredFile(**values | {"purpose": Purpose(values["purpose"])})
 
 
 def _upload(row: Sequence[Any]) -> UploadSession:

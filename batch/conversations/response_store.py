@@ -15,7 +15,7 @@ from batch.queue.store import Store, Transaction
 UNKEPT_LIFETIME_S = 600
 """How long a background response that is not to be stored can be fetched after its end."""
 
-_COLUMNS = "sequence, id, status, data, request, created_at, used_at, kept, background, streamed, expires_at, conversation, job"
+_COLUMNS = ", ".join(StoredResponse.__struct_fields__)
 
 
 class ResponseStore:
@@ -84,9 +84,10 @@ class ResponseStore:
     def response(self, id: str) -> StoredResponse:
         """One response that has not expired. Raises NotFound."""
         rows = self._store.read(f"select {_COLUMNS} from response where id=?", (id,))
-        if not rows or (rows[0][10] is not None and rows[0][10] <= time.time()):
+        response = _response(rows[0]) if rows else None
+        if response is None or (response.expires_at is not None and response.expires_at <= time.time()):
             raise NotFound(f"Response with id '{id}' not found.")
-        return _response(rows[0])
+        return response
 
     def running(self) -> list[StoredResponse]:
         """Background responses that have not ended."""
@@ -223,7 +224,7 @@ def _marks(values: Sequence[Any]) -> str:
 
 
 def _response(row: Sequence[Any]) -> StoredResponse:
-    values = dict(zip(_COLUMNS.split(", "), row, strict=True))
+    values = dict(zip(StoredResponse.__struct_fields__, row, strict=True))
     return StoredResponse(
         **values
         | {
