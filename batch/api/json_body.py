@@ -7,6 +7,7 @@ whatever Content-Type says, as llama-server does (`curl -d` sends a form's).
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
@@ -238,6 +239,7 @@ def quoted(text: str) -> str:
 # -- /openapi.json
 
 
+@functools.cache
 def documented(body_type: type[msgspec.Struct]) -> JsonObject:
     """`openapi_extra` of a route that reads its body with `json_body`."""
     schema = msgspec.json.schema(body_type)
