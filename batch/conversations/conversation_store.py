@@ -12,7 +12,7 @@ from batch.conversations.item_store import insert_items
 from batch.conversations.rows import Conversation, Item
 from batch.errors import NotFound
 from batch.payloads.json_text import encode
-from batch.queue.store import Store
+from batch.queue.store import Store, Transaction
 
 
 class ConversationStore:
@@ -29,8 +29,7 @@ class ConversationStore:
                 "insert into conversation values (?,?,?)",
                 (conversation.id, conversation.created_at, encode(conversation.metadata).decode()),
             )
-        if items:
-            self.add_items(conversation.id, items)
+            _append_items(transaction, conversation.id, items)
         return conversation
 
     def conversation(self, id: str) -> Conversation:
@@ -56,11 +55,7 @@ class ConversationStore:
         """Append items; one that is there already is not doubled. Raises NotFound."""
         self.conversation(id)
         with self._store.transaction(durable=True) as transaction:
-            insert_items(transaction, items)
-            for item in items:
-                transaction.execute(
-                    "insert or ignore into conversation_item (conversation, item) values (?,?)", (id, str(item["id"]))
-                )
+            _append_items(transaction, id, items)
 
     def item_ids(self, id: str) -> list[str]:
         """Ids of a conversation's items, oldest first. Raises NotFound."""
@@ -75,3 +70,9 @@ class ConversationStore:
             gone = transaction.execute("delete from conversation_item where conversation=? and item=?", (id, item)).rowcount
             if not gone:
                 raise NotFound(f"Item with id '{item}' not found.")
+
+
+def _append_items(transaction: Transaction, id: str, items: Sequence[Item]) -> None:
+    insert_items(transaction, items)
+    for item in items:
+        transaction.execute("insert or ignore into conversation_item (conversation, item) values (?,?)", (id, str(item["id"])))
