@@ -142,6 +142,14 @@ class ChatPayload(_Struct, tag="chat", tag_field="task", frozen=True, kw_only=Tr
     stream: bool | None = None
     """False: a client waits for the result alone, so no deltas are emitted."""
 
+    @property
+    def callable_tools(self) -> list[Tool]:
+        """The tools that may be called: none with tool_choice "none", one when it names one."""
+        choice = self.tool_choice
+        if isinstance(choice, NamedToolChoice):
+            return [tool for tool in self.tools if tool.function.name == choice.name]
+        return [] if choice == "none" else self.tools
+
 
 class CompletionPayload(_Struct, tag="completion", tag_field="task", frozen=True, kw_only=True):
     """Continue a prompt without template or parsing."""

@@ -23,6 +23,7 @@ from batch.payloads.job_payload import decode_result
 from batch.payloads.json_text import encode
 from batch.payloads.questions import Detokenize, Tokenize
 from batch.payloads.sampling import DEFAULTS, SamplingParams
+from batch.queue.jobs import UnreadableJob
 from batch.workers.chat import engine as vlm
 from batch.workers.chat.engine import VlmEngine
 from batch.workers.chat.sampling.sampler import Sampler
@@ -425,7 +426,7 @@ def test_every_way_of_drawing_works(engine: VlmEngine, tmp_path: Path, fields: d
     "fields", [{"repeat_penalty": 0}, {"mirostat": 5}, {"temperature": "hot"}, {"top_p": 1e99}, {"repeat_last_n": -5}]
 )
 def test_fields_out_of_range_are_named(engine: VlmEngine, tmp_path: Path, fields: dict[str, object]) -> None:
-    with pytest.raises(BadRequest, match=next(iter(fields))):
+    with pytest.raises(UnreadableJob, match=next(iter(fields))):
         engine.run(chat(tmp_path, "ping", generation=fields))
 
 

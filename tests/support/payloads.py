@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from batch.payloads.job_payload import PAYLOAD_TYPES, RESULT_TYPES, Payload, Result
+from batch.payloads.job_payload import RESULT_TYPES, Payload, Result, decode_payload
+from batch.payloads.json_text import encode
 from batch.payloads.speech import TranscriptSegment, Word
 
 _SMALLEST: Mapping[str, Mapping[str, Any]] = {
@@ -20,7 +21,7 @@ _SMALLEST: Mapping[str, Mapping[str, Any]] = {
 
 def payload(task: str, request: Mapping[str, Any] | None = None) -> Payload:
     """The payload of a task; None: the smallest that there is."""
-    return msgspec.convert(_SMALLEST[task] if request is None else request, PAYLOAD_TYPES[task])
+    return decode_payload(task, encode(_SMALLEST[task] if request is None else request))
 
 
 def result(task: str, value: Mapping[str, Any]) -> Result:

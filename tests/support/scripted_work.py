@@ -7,11 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from batch.payloads.job_payload import Payload
 from batch.payloads.json_text import encode
-from batch.payloads.untyped import to_payload
 from batch.queue.jobs import Job, Kind, Origin, Priority, State, new_id
 
 
@@ -33,10 +30,8 @@ class ScriptedWork:
         priority: Priority = Priority.CALLER,
     ) -> None:
         self.folder = folder
-        self.payload = request if isinstance(request, msgspec.Struct) else to_payload(task, request)
-        self.job = Job(new_id(), kind, task, State.RUNNING, Origin.HTTP, priority, encode(self.payload).decode(), 0.0)
-        self.request = {} if isinstance(request, msgspec.Struct) else request
-        """For engines that have not adopted `payload` yet."""
+        self.job = Job(new_id(), kind, task, State.RUNNING, Origin.HTTP, priority, encode(request).decode(), 0.0)
+        self.payload = self.job.payload
         self.is_watched = watched
         self.threads = threads
         self.at = dict(at or {})

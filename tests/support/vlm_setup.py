@@ -10,7 +10,6 @@ from typing import Any
 
 from batch.payloads.chat import ChatPayload, ChatResult
 from batch.payloads.events import Delta
-from batch.payloads.job_payload import Payload
 from batch.payloads.questions import (
     ApplyTemplate,
     CountTokens,
@@ -23,11 +22,11 @@ from batch.payloads.questions import (
     Tokenize,
     Tokenized,
 )
-from batch.payloads.untyped import to_payload
 from batch.queue.jobs import Kind, Priority
 from batch.settings import Settings, VlmSettings
 from batch.workers.chat.engine import VlmEngine
 from paths import DATA, TINY_GEMMA4V
+from payloads import payload
 from scripted_work import ScriptedWork
 
 TINY = TINY_GEMMA4V
@@ -111,11 +110,6 @@ def content(result: ChatResult, choice: int = 0) -> str:
     return message.content or ""
 
 
-def payload(request: Mapping[str, Any], task: str = "chat") -> Payload:
-    """A request as the API would send it to the engine."""
-    return to_payload(task, request)
-
-
 def tokenize(engine: VlmEngine, text: Any, **options: Any) -> list[Any]:
     """Token ids of a text, or its pieces."""
     answer = engine.ask(Tokenize(content=text, **options))
@@ -132,7 +126,7 @@ def detokenize(engine: VlmEngine, tokens: list[Any]) -> str:
 
 def count(engine: VlmEngine, request: Mapping[str, Any]) -> TokenCount:
     """What the engine says of a request before it runs."""
-    asked = payload(request)
+    asked = payload("chat", request)
     assert isinstance(asked, ChatPayload)
     answer = engine.ask(CountTokens(payload=asked))
     assert isinstance(answer, TokenCount)
@@ -146,7 +140,7 @@ def count_tokens(engine: VlmEngine, request: Mapping[str, Any]) -> int:
 
 def rendered(engine: VlmEngine, request: Mapping[str, Any]) -> str:
     """A request's prompt as text."""
-    asked = payload(request)
+    asked = payload("chat", request)
     assert isinstance(asked, ChatPayload)
     answer = engine.ask(ApplyTemplate(payload=asked))
     assert isinstance(answer, TemplateApplied)

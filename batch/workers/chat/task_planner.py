@@ -12,7 +12,6 @@ from batch.errors import BadRequest, BatchError, ContextExceeded
 from batch.media.image import image_header, open_image
 from batch.payloads.chat import ChatPayload, CompletionPayload
 from batch.payloads.sampling import SamplingParams
-from batch.payloads.untyped import to_request
 from batch.queue.spool import Spool
 from batch.settings import Settings
 from batch.workers.chat.dialects.dialect import Dialect
@@ -94,11 +93,11 @@ class TaskPlanner:
 
     def _prompt_text(self, payload: ChatPayload | CompletionPayload) -> PromptText:
         if isinstance(payload, ChatPayload):
-            return self._maker.chat(to_request(payload))
+            return self._maker.chat(payload)
         return self._maker.completion(payload.prompt)
 
     def _plan_parsing(self, task: TaskParams, payload: ChatPayload, text: PromptText) -> None:
-        request = to_request(payload)
+        functions = frozenset(tool.function.name for tool in payload.callable_tools)
         is_fenced = task.constraint is not None and task.constraint.fenced
         task.shown_tokens = self._shown_tokens
         task.is_thinking_in_content = payload.reasoning_format == "none"
@@ -107,8 +106,7 @@ class TaskPlanner:
             task.end_of_thinking = self._model.tokenize(self._dialect.thinking[1])
         task.parser = lambda: self._dialect.parser(
             reasoning_format=payload.reasoning_format,
-            tools=request.get("tools"),
-            tool_choice=request.get("tool_choice"),
+            functions=functions,
             parallel=payload.parallel_tool_calls,
             prompt_tail=text.tail,
             fenced=is_fenced,

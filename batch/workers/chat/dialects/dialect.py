@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from batch.workers.chat.dialects import gemma4_messages as gemma4_turns
 from batch.workers.chat.dialects import gemma4_output as gemma4
 from batch.workers.chat.dialects import think_tags as think
 from batch.workers.chat.dialects.stream_parser import Reading, StreamParser
-from batch.workers.chat.dialects.tools import Tools
 
 ReasoningFormat = Literal["none", "auto", "deepseek"]
 
@@ -35,8 +34,7 @@ class Dialect:
         self,
         *,
         reasoning_format: ReasoningFormat = "auto",
-        tools: Any = None,
-        tool_choice: Any = None,
+        functions: frozenset[str] = frozenset(),
         parallel: bool = True,
         prompt_tail: str = "",
         fenced: bool = False,
@@ -44,15 +42,15 @@ class Dialect:
     ) -> StreamParser:
         """A parser for one answer.
 
-        `prompt_tail` is the end of the prompt, at least what follows its last message; `fenced` says that the answer
-        is bound to stand in a fence (Constraint.fenced); `prefill` is text of the answer that the prompt already
-        holds: part of the message, told in no delta.
+        `functions` names those that may be called; `prompt_tail` is the end of the prompt, at least what follows its
+        last message; `fenced` says that the answer is bound to stand in a fence (Constraint.fenced); `prefill` is text
+        of the answer that the prompt already holds: part of the message, told in no delta.
         """
-        names = Tools.read(tools, tool_choice).names if self.calls else frozenset()
-        made = self.make(Reading(reasoning_format == "none", names, parallel, prompt_tail, fenced))
+        callable_functions = functions if self.calls else frozenset()
+        parser = self.make(Reading(reasoning_format == "none", callable_functions, parallel, prompt_tail, fenced))
         if prefill:
-            made.feed(prefill)
-        return made
+            parser.feed(prefill)
+        return parser
 
 
 def for_template(source: str | None) -> Dialect:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from batch.errors import BadRequest
-from batch.payloads.chat import ChatPayload, GenerationParams, JsonSchema, NamedToolChoice, Tool
+from batch.payloads.chat import ChatPayload, GenerationParams, JsonSchema, Tool
 from batch.workers.chat.dialects import gemma4_output as gemma4
 from batch.workers.chat.dialects import think_tags as think
 from batch.workers.chat.dialects.dialect import Dialect
@@ -64,7 +64,7 @@ class ConstraintBuilder:
         opened the thinking already.
         """
         params, dialect = payload.generation, self._dialect
-        tools = _callable(payload)
+        tools = payload.callable_tools
         is_required = bool(tools) and payload.tool_choice not in ("auto", "none")
         if tools and dialect.calls is None:
             raise BadRequest(
@@ -172,14 +172,6 @@ class ConstraintBuilder:
             channel = lark.marker(gemma4.OPEN)
             return f"({channel}* {channel} {literal(gemma4.THOUGHT)} {lark.until(closing)})?"
         return f"({space} {lark.marker(opening)} {lark.until(closing)} {behind})?"
-
-
-def _callable(payload: ChatPayload) -> list[Tool]:
-    """The tools that may be called."""
-    choice = payload.tool_choice
-    if isinstance(choice, NamedToolChoice):
-        return [tool for tool in payload.tools if tool.function.name == choice.name]
-    return [] if choice == "none" else list(payload.tools)
 
 
 def _json(schema: JsonSchema | bool, lark: Lark) -> str:

@@ -8,11 +8,13 @@ from itertools import groupby, pairwise
 from typing import Any
 
 from batch.errors import BadRequest
+from batch.payloads.chat import ChatPayload
 from batch.workers.chat.dialects.dialect import Dialect
-from batch.workers.chat.dialects.template_values import TemplateObject, TemplateValue
+from batch.workers.chat.dialects.template_values import TemplateObject
 from batch.workers.chat.images.vision import TokenizedImage
 from batch.workers.chat.kv.token_sequence import TokenSequence
 from batch.workers.chat.prompt.template import MEDIA_MARKER, ChatTemplate, Media, Segment
+from batch.workers.chat.prompt.template_input import template_messages, template_tools
 from batch.workers.llama.model import Model
 
 
@@ -57,20 +59,20 @@ class PromptMaker:
         self._template = template
         self._dialect = dialect
 
-    def chat(self, request: TemplateValue) -> PromptText:
+    def chat(self, payload: ChatPayload) -> PromptText:
         """Raises BadRequest where the messages cannot be rendered."""
-        messages = list(request["messages"])
-        kwargs = dict(request.get("chat_template_kwargs") or {})
+        messages = template_messages(payload.messages)
+        kwargs = dict(payload.chat_template_kwargs)
         thinking = kwargs.pop("enable_thinking", None)
-        if request.get("enable_thinking") is not None:
-            thinking = request["enable_thinking"]
+        if payload.enable_thinking is not None:
+            thinking = payload.enable_thinking
         prefill = _prefill(messages)
         if prefill:
             messages.pop()
             thinking = bool(thinking)
         if thinking is None:
             thinking = self._thinks_by_default
-        tools = request.get("tools") if request.get("tool_choice") != "none" else None
+        tools = template_tools(payload.tools) if payload.tool_choice != "none" else []
         segments = self._template.render_segments(messages, tools=tools or None, enable_thinking=thinking, kwargs=kwargs)
         history = self._template.render_segments(
             messages, tools=tools or None, enable_thinking=thinking, kwargs=kwargs, add_generation_prompt=False

@@ -6,10 +6,12 @@ import json
 import re
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batch.payloads.chat import ChatPayload
 from batch.workers.chat.dialects.dialect import Dialect, for_template
 from batch.workers.chat.dialects.gemma4_arguments import QUOTE
 from paths import DATA
@@ -34,10 +36,6 @@ def written(value: Any) -> str:
 def written_key(name: str) -> str:
     is_bare = name and name == name.strip() and not set(name) & set(':{}<|>",[]')
     return name if is_bare else written(name)
-
-
-def tools(*names: str) -> list[dict[str, Any]]:
-    return [{"type": "function", "function": {"name": name}} for name in names]
 
 
 def parse(
@@ -85,7 +83,9 @@ def arguments(call: dict[str, Any]) -> Any:
 def test_gemma4_pairs_hold_in_one_piece_and_in_single_characters(pair: dict[str, Any]) -> None:
     options = dict(pair["options"])
     stop = options.pop("stop", "stop")
-    options["tools"] = tools(*pair["tools"])
+    tools = [{"function": {"name": name}} for name in pair["tools"]]
+    chat = msgspec.convert({"messages": [], "tools": tools, "tool_choice": options.pop("tool_choice", "auto")}, ChatPayload)
+    options["functions"] = frozenset(tool.function.name for tool in chat.callable_tools)
     whole, whole_deltas = parse(GEMMA, [pair["input"]], stop, **options)
     single, single_deltas = parse(GEMMA, list(pair["input"]), stop, **options)
     assert single == whole
@@ -98,7 +98,7 @@ def test_gemma4_pairs_hold_in_one_piece_and_in_single_characters(pair: dict[str,
 
 
 def test_a_call_makes_the_finish_reason_tool_calls_unless_it_was_cut() -> None:
-    parser = GEMMA.parser(tools=tools("f"))
+    parser = GEMMA.parser(functions=frozenset({"f"}))
     parser.feed("<|tool_call>call:f{}<tool_call|>")
     assert parser.finish_reason("stop") == "tool_calls"
     assert parser.finish_reason("length") == "length"
@@ -118,7 +118,7 @@ def test_thinking_is_true_exactly_while_the_model_thinks() -> None:
 
 
 def test_text_that_resembles_a_marker_is_released_as_soon_as_it_cannot_be_one() -> None:
-    parser = GEMMA.parser(tools=tools("f"))
+    parser = GEMMA.parser(functions=frozenset({"f"}))
     parser.feed("a")
     assert parser.feed("<|") == []
     assert parser.feed("x") == [{"content": "<|x"}]
@@ -127,7 +127,7 @@ def test_text_that_resembles_a_marker_is_released_as_soon_as_it_cannot_be_one() 
 
 
 def test_an_answer_is_told_at_once_and_arguments_as_they_come() -> None:
-    parser = GEMMA.parser(tools=tools("f"))
+    parser = GEMMA.parser(functions=frozenset({"f"}))
     assert parser.feed("Hello") == [{"content": "Hello"}]
     parser.feed("<|tool_call>")
     assert parser.called == ""
@@ -168,7 +168,7 @@ def test_calls_in_json_are_read() -> None:
         '<tool_call>{"name": "g"}</tool_call>'
     )
     for pieces in ([text], list(text)):
-        message, deltas = parse(THINK, pieces, tools=tools("f", "g"))
+        message, deltas = parse(THINK, pieces, functions=frozenset({"f", "g"}))
         assert [(c["function"]["name"], arguments(c)) for c in message["tool_calls"]] == [("f", {"a": "x"}), ("g", {})]
         assert message["content"] == "" and message["reasoning_content"] == "hm"
         assert gathered(deltas) == message
@@ -177,12 +177,12 @@ def test_calls_in_json_are_read() -> None:
         "<tool_call>nonsense</tool_call>",
         "<tool_call>[1]</tool_call>",
     ):
-        assert parse(THINK, [unread], tools=tools("f"))[0]["content"] == unread
+        assert parse(THINK, [unread], functions=frozenset({"f"}))[0]["content"] == unread
 
 
 def test_a_plain_model_has_no_markers() -> None:
     text = "<think>x</think><|channel>thought\n<channel|><tool_call>"
-    assert parse(PLAIN, list(text), tools=tools("f"))[0]["content"] == text
+    assert parse(PLAIN, list(text), functions=frozenset({"f"}))[0]["content"] == text
 
 
 def test_templates_show_their_dialect() -> None:
@@ -246,7 +246,7 @@ def test_however_the_text_is_cut_the_message_is_the_same(
 ) -> None:
     text = "".join(parts)
     options = {
-        "tools": data.draw(st.sampled_from([None, tools("f", "g")])),
+        "functions": data.draw(st.sampled_from([frozenset[str](), frozenset({"f", "g"})])),
         "parallel": data.draw(st.booleans()),
         "reasoning_format": data.draw(st.sampled_from(["auto", "none"])),
         "fenced": data.draw(st.booleans()),
@@ -292,7 +292,7 @@ VALUES = st.recursive(
 def test_every_value_that_gemma_can_write_comes_out_as_it_is(value: dict[str, Any]) -> None:
     text = f"<|tool_call>call:f{written(value)}<tool_call|>"
     for pieces in ([text], list(text)):
-        message, _ = parse(GEMMA, pieces, tools=tools("f"))
+        message, _ = parse(GEMMA, pieces, functions=frozenset({"f"}))
         assert json.loads(message["tool_calls"][0]["function"]["arguments"]) == value
 
 
@@ -301,6 +301,6 @@ def test_every_value_that_gemma_can_write_comes_out_as_it_is(value: dict[str, An
 def test_a_call_that_has_ended_is_valid_json_whatever_stands_in_it(parts: list[str]) -> None:
     text = "<|tool_call>call:f{" + "".join(p for p in parts if p != '"')
     # the first braces end the call, unless they stand in a string: then the mark ends that, and the second ones the call
-    message, _ = parse(GEMMA, [text, "}" * 40, '<|"|>', "}" * 40], tools=tools("f"))
+    message, _ = parse(GEMMA, [text, "}" * 40, '<|"|>', "}" * 40], functions=frozenset({"f"}))
     assert message["tool_calls"], "what begins as a call is one"
     assert all(isinstance(json.loads(call["function"]["arguments"]), dict) for call in message["tool_calls"])

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from batch.errors import BadRequest
+from batch.payloads.chat import ChatPayload
 from batch.workers.chat.dialects.dialect import for_template
 from batch.workers.chat.prompt.builder import PromptMaker, PromptText
 from batch.workers.chat.prompt.template import ChatTemplate
@@ -20,7 +22,7 @@ THINK = (
 
 def prompt(messages: list[dict[str, Any]], **request: Any) -> PromptText:
     maker = PromptMaker(tiny_model(), ChatTemplate(THINK), for_template(THINK))
-    return maker.chat({"messages": messages, **request})
+    return maker.chat(msgspec.convert({"messages": messages, **request}, ChatPayload))
 
 
 @pytest.mark.parametrize(
