@@ -10,7 +10,6 @@ import os
 import re
 import select
 import sys
-import time
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, TextIO
@@ -126,11 +125,6 @@ def short_moment(when: float) -> str:
     """The time of day for today, the date for older times."""
     then = datetime.fromtimestamp(when)
     return then.strftime("%H:%M:%S" if then.date() == datetime.now().date() else "%Y-%m-%d")
-
-
-def ago(when: float) -> str:
-    """How long ago a Unix time is, as `duration` says it."""
-    return duration(max(0.0, time.time() - when))
 
 
 def prepare_streams() -> None:

@@ -21,8 +21,6 @@ class JobFilter:
     """The error's sentence holds this text, in whatever case."""
     since: float | None = None
     """Created at this Unix time or later."""
-    until: float | None = None
-    """Created before this Unix time."""
 
     @property
     def is_empty(self) -> bool:

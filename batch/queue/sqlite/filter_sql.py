@@ -29,9 +29,6 @@ def _conditions(wanted: JobFilter) -> tuple[list[str], list[str | float]]:
     if wanted.since is not None:
         conditions.append("id >= ?")  # ids begin with their time
         params.append(_first_id(wanted.since))
-    if wanted.until is not None:
-        conditions.append("id < ?")
-        params.append(_first_id(wanted.until))
     if wanted.parent is not None:
         conditions.append("parent = ?")
         params.append(wanted.parent)
