@@ -1,13 +1,14 @@
-"""The text that a file's jobs found in it."""
+"""The text that a file's jobs found in it, and its vectors."""
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping
 
 from batch.errors import BatchError
 from batch.folder.pipeline import PAGE_GAP, page_of, page_text, result_of
-from batch.payloads.embedding import EmbeddingPayload
+from batch.payloads.embedding import EmbeddingPayload, EmbeddingResult
 from batch.queue.jobs import Job, UnreadableJob
 from batch.queue.spool import Spool
 
@@ -37,3 +38,8 @@ def text_in(job: Job, spool: Spool) -> str:
     if payload.blob is not None:
         return str(json.loads(spool.read(payload.blob))[0])
     return str((payload.inputs or [""])[0])
+
+
+def vector_bytes(result: EmbeddingResult, spool: Spool) -> bytes:
+    """The vectors of an embedding job, one behind the other as little-endian float32; many of them lie in the spool."""
+    return base64.b64decode(result.vectors) if result.vectors is not None else spool.read(result.blob or "")

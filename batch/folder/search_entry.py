@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import logging
 from collections.abc import Mapping
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from batch.folder.ledger_rows import Content, search_key
 from batch.folder.pipeline import EMBEDDING, page_of, result_of, text_of
-from batch.folder.result_text import pages_text, text_in
+from batch.folder.result_text import pages_text, text_in, vector_bytes
 from batch.payloads.embedding import EmbeddingResult
 from batch.payloads.speech import TranscriptionResult
 from batch.queue.jobs import Job
@@ -80,5 +79,4 @@ def _moments(result: TranscriptionResult) -> list[Moment]:
 
 
 def _vectors(result: EmbeddingResult, spool: Spool) -> Matrix:
-    data = base64.b64decode(result.vectors) if result.vectors is not None else spool.read(result.blob or "")
-    return np.frombuffer(data, "<f4").reshape(result.count, result.dimensions).astype(np.float32)
+    return np.frombuffer(vector_bytes(result, spool), "<f4").reshape(result.count, result.dimensions).astype(np.float32)

@@ -19,7 +19,7 @@ from batch.errors import BatchError
 from batch.folder.file_names import readable
 from batch.folder.ledger_rows import Content, ContentParameters, Delivery, ErrorRecord, SourceReading
 from batch.folder.pipeline import EMBEDDING, PAGE_GAP, result_of, text_of
-from batch.folder.result_text import pages_of, pages_text, text_in
+from batch.folder.result_text import pages_of, pages_text, text_in, vector_bytes
 from batch.payloads.chat import ChatResult, Timings
 from batch.payloads.embedding import EmbeddingResult
 from batch.payloads.speech import TranscriptionResult
@@ -287,7 +287,7 @@ def _embedding(job: Job | None, content: Content, text: str, spool: Spool) -> tu
 
 def _vector_rows(result: EmbeddingResult, spool: Spool) -> Iterator[Sequence[float]]:
     width = result.dimensions * 4
-    data = base64.b64decode(result.vectors) if result.vectors is not None else spool.read(result.blob or "")
+    data = vector_bytes(result, spool)
     for at in range(0, len(data), width):
         row = array.array("f")
         row.frombytes(data[at : at + width])
