@@ -68,11 +68,7 @@ class Spool:
         path = self.path(sha256)
         with _disk_trouble(self.folder):
             for name in (path, path.parent, self.folder):
-                descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
-                try:
-                    os.fsync(descriptor)
-                finally:
-                    os.close(descriptor)
+                _put_on_disk(name)
         return sha256
 
     @contextlib.contextmanager
@@ -107,11 +103,7 @@ class Spool:
             os.replace(temporary, target)
         if durable:
             for folder in (target.parent, self.folder):
-                descriptor = os.open(folder, os.O_RDONLY)
-                try:
-                    os.fsync(descriptor)
-                finally:
-                    os.close(descriptor)
+                _put_on_disk(folder)
 
     def remove(self, sha256: str, *, older_than: float) -> bool:
         """Delete a file that nobody refers to, unless it was put in again within `older_than` seconds."""
@@ -170,6 +162,15 @@ class _Writer:
         with _disk_trouble(self.folder):
             while view:
                 view = view[os.write(self.descriptor, view) :]
+
+
+def _put_on_disk(path: Path) -> None:
+    """Flush a file's bytes, or a folder's entries."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
