@@ -86,7 +86,7 @@ class Database:
         """Read through the whole file, as after an unclean end. Raises DamagedDatabase."""
         problem = self.read("pragma quick_check(1)")[0][0]
         if problem != "ok":
-            raise DamagedDatabase(f"{self.path} is damaged ({problem}): stop the service and run `batch repair`.")
+            raise self._damaged(problem)
 
     def back_up(self, target: Path, *, max_bytes: int | None = None) -> int | None:
         """Copy the database as it stands into a file, whole or not at all; its size in bytes.
@@ -169,8 +169,11 @@ class Database:
             case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN:
                 return DiskFull(f"{self.path} cannot be read or written ({error}): look after its disk.")
             case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-                return DamagedDatabase(f"{self.path} is damaged ({error}): stop the service and run `batch repair`.")
+                return self._damaged(error)
         return error
+
+    def _damaged(self, reason: object) -> DamagedDatabase:
+        return DamagedDatabase(f"{self.path} is damaged ({reason}): stop the service and run `batch repair`.")
 
 
 def _is_emptied(path: Path) -> bool:
