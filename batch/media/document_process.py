@@ -62,11 +62,11 @@ def _run(module: list[str], document: int, name: str, max_bytes: int) -> _Output
     """Run a module with a document on its standard input; raises TooLarge where it prints more than `max_bytes`."""
     os.lseek(document, 0, os.SEEK_SET)
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", *module],
+        reader_command(*module),
         stdin=document,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": _package_parent()},
+        env=reader_environment(),
         close_fds=True,
     )
     try:
@@ -105,7 +105,12 @@ def _read_both(process: subprocess.Popen[bytes], name: str, max_bytes: int) -> t
     return bytes(output), bytes(problem)
 
 
-def _package_parent() -> str:
-    """Where this package lies, for a service that runs from a checkout."""
+def reader_command(module: str, *arguments: str) -> list[str]:
+    """Runs a module as a program, in which nothing from the current folder passes for Python's modules."""
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def reader_environment() -> dict[str, str]:
+    """This process's, and where this package lies, for a service that runs from a checkout."""
     here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    return os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH", ""))))
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH", ""))))}

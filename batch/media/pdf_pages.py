@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
 
 from batch.errors import BadRequest, TooLarge
+from batch.media.document_process import reader_command, reader_environment
 from batch.media.page_frames import TOO_MANY_PAGES_STATUS, frames_in, last_line
 
 DEADLINE_S = 60.0
@@ -37,14 +37,11 @@ async def page_pictures(document: bytes, *, sees: bool, max_pages: int) -> list[
 async def _run_helper(document: bytes, mode: str, max_pages: int) -> tuple[int, bytes, str]:
     """Exit status, standard output, and the sentence on standard error."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "batch.media.pdf_renderer",
-        mode,
-        str(max_pages),
+        *reader_command("batch.media.pdf_renderer", mode, str(max_pages)),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+        env=reader_environment(),
     )
     try:
         async with asyncio.timeout(DEADLINE_S):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from pathlib import Path
 from typing import Any
 
 import pypdfium2
@@ -125,3 +126,10 @@ def test_a_document_that_takes_too_long_to_draw_is_given_up(monkeypatch: pytest.
     monkeypatch.setattr(pdf_pages, "DEADLINE_S", 0.01)
     reply = post(says(answer("ok")), *PDFS[0])
     assert reply.status_code == 400 and "takes longer than" in reply.json()["error"]["message"]
+
+
+def test_what_lies_in_the_current_folder_does_not_pass_for_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pypdfium2.py").write_text("raise SystemExit('not the library')\n", "utf-8")
+    monkeypatch.chdir(tmp_path)
+    reply = post(says(answer("ok")), *PDFS[0])
+    assert reply.status_code == 200, reply.text
