@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
-from msgspec import Meta
 
+from batch.api.files.request import Lifetime
 from batch.api.json_body import Body, field_error, quoted
 from batch.errors import BadRequest
 from batch.payloads.json_text import encode
 
-MIN_LIFETIME_S, MAX_LIFETIME_S = 3600, 2_592_000
 MAX_MESSAGE_REQUESTS = 100_000
 MAX_WINDOW_DAYS = 3650
 
@@ -25,7 +24,7 @@ class OutputExpiresAfter(Body, frozen=True, kw_only=True):
     """When the result files go, counted from their own creation."""
 
     anchor: Literal["created_at"]
-    seconds: Annotated[int, Meta(ge=MIN_LIFETIME_S, le=MAX_LIFETIME_S)]
+    seconds: Lifetime
 
 
 class BatchBody(Body, frozen=True, kw_only=True):
