@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 Schema = dict[str, Any]
@@ -129,3 +130,9 @@ PROMPT: Schema = {"anyOf": [_TEXT, a_list({"anyOf": [_TEXT, {"type": "integer", 
 
 NOTHING: Schema = {"requestBody": {"required": False, "content": {"application/json": {"schema": {"type": "object"}}}}}
 """`openapi_extra` of a route that refuses whatever it is sent."""
+
+
+def form_schema(properties: Mapping[str, Any], required: tuple[str, ...]) -> Schema:
+    """The `openapi_extra` of a route that takes a multipart form."""
+    schema = {"type": "object", "required": list(required), "properties": dict(properties)}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Literal
+from typing import Literal
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import FileResponse, Response
@@ -13,6 +13,7 @@ from batch.api.files.request import check_file, read_form_lifetime, read_purpose
 from batch.api.files.response import to_file, to_page
 from batch.api.http.multipart import read_upload
 from batch.api.json_body import json_response
+from batch.api.openapi_schemas import form_schema
 from batch.batches.file_store import FileStore
 from batch.errors import BadRequest, NotFound
 from batch.queue.hub import Hub
@@ -21,26 +22,16 @@ router = APIRouter()
 
 MAX_PAGE = 10_000
 
-DOCUMENTED: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file", "purpose"],
-                    "properties": {
-                        "file": {"type": "string", "format": "binary"},
-                        "purpose": {"type": "string", "enum": ["batch", "vision", "user_data", "assistants"]},
-                    },
-                }
-            }
-        },
-    }
-}
+UPLOAD_FORM = form_schema(
+    {
+        "file": {"type": "string", "format": "binary"},
+        "purpose": {"type": "string", "enum": ["batch", "vision", "user_data", "assistants"]},
+    },
+    required=("file", "purpose"),
+)
 
 
-@router.post("/v1/files", openapi_extra=DOCUMENTED)
+@router.post("/v1/files", openapi_extra=UPLOAD_FORM)
 async def upload_file(request: Request) -> Response:
     """Store a file. Its content is not looked at: what is wrong with a batch's lines is told by the batch."""
     hub: Hub = request.app.state.hub

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
@@ -15,6 +15,7 @@ from batch.api.files.request import CompleteBody, UploadBody, check_file, defaul
 from batch.api.files.response import to_part, to_upload
 from batch.api.http.multipart import read_upload
 from batch.api.json_body import documented, json_body, json_response, reader
+from batch.api.openapi_schemas import form_schema
 from batch.batches.file_store import FileStore
 from batch.errors import BadRequest, TooLarge
 from batch.queue.hub import Hub
@@ -25,20 +26,7 @@ MAX_PART_BYTES = 64 << 20
 """What OpenAI's own helper sends."""
 CHUNK_BYTES = 1 << 20
 
-PART: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["data"],
-                    "properties": {"data": {"type": "string", "format": "binary"}},
-                }
-            }
-        },
-    }
-}
+PART_FORM = form_schema({"data": {"type": "string", "format": "binary"}}, required=("data",))
 
 
 @router.post("/v1/uploads", openapi_extra=documented(UploadBody))
@@ -58,7 +46,7 @@ async def create_upload(request: Request, body: Annotated[UploadBody, Depends(js
     return json_response(to_upload(upload))
 
 
-@router.post("/v1/uploads/{upload_id}/parts", openapi_extra=PART)
+@router.post("/v1/uploads/{upload_id}/parts", openapi_extra=PART_FORM)
 async def add_part(request: Request, upload_id: str) -> Response:
     """Store one part."""
     hub: Hub = request.app.state.hub

@@ -11,10 +11,10 @@ from fastapi.responses import Response
 
 from batch.api.http.multipart import FormUpload, read_upload
 from batch.api.jobs.event_stream import EventStreamResponse
+from batch.api.openapi_schemas import form_schema
 from batch.api.speech.job import check_file, submit_upload, transcribe
 from batch.api.speech.request import (
     RESPONSE_FORMATS,
-    form_schema,
     is_true,
     option_properties,
     read_choice,

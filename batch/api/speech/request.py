@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,12 +98,6 @@ def read_choice(upload: FormUpload, name: str, allowed: tuple[str, ...], otherwi
 def is_true(text: str) -> bool:
     """What whisper-server takes for true, and a browser's checkbox."""
     return text.strip().lower() in ("true", "1", "yes", "y", "on")
-
-
-def form_schema(properties: Mapping[str, Any], required: tuple[str, ...]) -> dict[str, Any]:
-    """The `openapi_extra` of a route that takes a multipart form."""
-    schema = {"type": "object", "required": list(required), "properties": dict(properties)}
-    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
 
 
 def option_properties() -> dict[str, Any]:

@@ -9,8 +9,9 @@ from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse, Response
 
 from batch.api.http.multipart import read_upload
+from batch.api.openapi_schemas import form_schema
 from batch.api.speech.job import check_file, transcribe
-from batch.api.speech.request import RESPONSE_FORMATS, form_schema, option_properties, read_choice, read_options
+from batch.api.speech.request import RESPONSE_FORMATS, option_properties, read_choice, read_options
 from batch.api.speech.response import to_whisper_server, write_off_loop
 from batch.errors import BadRequest, NotSupported, Unavailable
 from batch.payloads.speech import TranscriptionOptions
