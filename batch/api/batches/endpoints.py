@@ -30,7 +30,7 @@ from batch.batches.line_endpoint import JsonObject, LineEndpoint, LineJob, LineR
 from batch.batches.rows import TokenCounts
 from batch.errors import BadRequest, BatchError
 from batch.payloads.chat import ChatResult, Usage
-from batch.payloads.embedding import EmbeddingPayload, EmbeddingResult
+from batch.payloads.embedding import EmbeddingResult
 from batch.payloads.job_payload import Result
 from batch.payloads.json_text import encode
 from batch.queue.hub import Hub
@@ -146,14 +146,7 @@ class _EmbeddingEndpoint:
     async def create_job(self, body: JsonObject) -> LineJob:
         request = await asyncio.to_thread(EmbeddingRequest.read, encode(body))
         blob = None if request.input_json is None else await self._hub.keep(request.input_json, durable=True)
-        payload = EmbeddingPayload(
-            inputs=request.inputs,
-            blob=blob,
-            truncate=request.truncate,
-            dimensions=request.dimensions,
-            query=request.is_query,
-        )
-        return LineJob(payload=payload, blobs=() if blob is None else (blob,))
+        return LineJob(payload=request.payload(blob), blobs=() if blob is None else (blob,))
 
     def to_response(self, body: JsonObject, result: Result, job: str) -> LineResponse:
         request, embedded = EmbeddingRequest.read(encode(body)), cast(EmbeddingResult, result)

@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from batch.api.json_body import Body
 from batch.errors import BadRequest
-from batch.payloads.embedding import EmbeddingInput
+from batch.payloads.embedding import EmbeddingInput, EmbeddingPayload
 from batch.payloads.embedding_inputs import is_token_array, iter_inputs, not_json, read_inputs
 from batch.payloads.json_slices import SLICE_BYTES, element_slices
 
@@ -101,6 +101,12 @@ class EmbeddingRequest(msgspec.Struct, frozen=True):
             _dimensions(fields.dimensions),
             bool(_value(fields.truncate, bool, "truncate", "true or false")),
             _value(fields.input_type, InputType, "input_type", f"one of {', '.join(_INPUT_TYPES)}") in _QUERY_TYPES,
+        )
+
+    def payload(self, blob: str | None) -> EmbeddingPayload:
+        """The job's payload; `blob` names the spool file that holds `input_json`, None where there is none."""
+        return EmbeddingPayload(
+            inputs=self.inputs, blob=blob, truncate=self.truncate, dimensions=self.dimensions, query=self.is_query
         )
 
 

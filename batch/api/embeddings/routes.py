@@ -15,7 +15,7 @@ from batch.api.jobs.submit import KEY_HEADER, submit
 from batch.api.json_body import OFF_LOOP_BYTES, documented
 from batch.api.openapi_schemas import NOTHING
 from batch.errors import NotSupported
-from batch.payloads.embedding import EmbeddingPayload, EmbeddingResult
+from batch.payloads.embedding import EmbeddingResult
 from batch.queue.hub import Hub
 from batch.queue.jobs import Draft, Kind, Origin, Priority
 
@@ -55,11 +55,8 @@ async def _embed(request: Request, *, is_native: bool) -> Response:
     del data
     hub: Hub = request.app.state.hub
     blob = await hub.keep(body.input_json) if body.input_json is not None else None
-    payload = EmbeddingPayload(
-        inputs=body.inputs, blob=blob, truncate=body.truncate, dimensions=body.dimensions, query=body.is_query
-    )
     priority = Priority.LARGE_CALL if body.input_count > MAX_SHORT_CALL_INPUTS else Priority.CALLER
-    draft = Draft(payload, Origin.HTTP, priority, blobs=() if blob is None else (blob,), waited=True)
+    draft = Draft(body.payload(blob), Origin.HTTP, priority, blobs=() if blob is None else (blob,), waited=True)
     (ticket,) = await submit(request, [draft], fingerprint)
     async with cancel_on_disconnect(request, ticket):
         result = await ticket.result(EmbeddingResult)
