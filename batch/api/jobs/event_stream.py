@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from batch.api.errors import ErrorBody, retry_headers, to_openai_error
-from batch.api.jobs.server_sent_events import KEEP_ALIVE
+from batch.api.jobs.server_sent_events import KEEP_ALIVE, STREAM_HEADERS
 from batch.api.jobs.stream_resume import StreamResume
 from batch.errors import BatchError
 from batch.payloads.events import JobEvent
@@ -82,7 +82,7 @@ class EventStreamResponse(Response, Generic[R]):
     ) -> None:
         """`record` is awaited before the last event is sent, and when the client hangs up: what the stream came to can be
         stored by then."""
-        super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **(headers or {})})
+        super().__init__(headers={**STREAM_HEADERS, **(headers or {})})
         del self.headers["content-length"]
         self._hub, self._tickets, self._result_type, self._serializer = hub, tickets, result_type, serializer
         self._check, self._ping_interval_s, self._error_body = check, ping_interval_s, error_body

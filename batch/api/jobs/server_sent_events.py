@@ -8,6 +8,8 @@ from batch.payloads.json_text import encode
 
 DONE = b"data: [DONE]\n\n"
 """How OpenAI ends a stream of chat or completion chunks."""
+STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+"""By which a proxy passes each event on at once."""
 KEEP_ALIVE = b":\n\n"
 """An empty comment."""
 

@@ -17,6 +17,7 @@ from batch.api.generation.jobs import (
     submit_payload,
 )
 from batch.api.jobs.answer_ids import creation_time
+from batch.api.jobs.server_sent_events import STREAM_HEADERS
 from batch.api.json_body import documented, json_body, json_response
 from batch.api.openapi_schemas import NOTHING
 from batch.api.responses.background import BackgroundResponses
@@ -117,8 +118,7 @@ def stream_events(background: BackgroundResponses, response_id: str, above: int)
         async for events in background.follow(response_id, above):
             yield b"".join(piece for _, piece in events)
 
-    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    return StreamingResponse(pieces(), media_type="text/event-stream", headers=headers)
+    return StreamingResponse(pieces(), media_type="text/event-stream", headers=STREAM_HEADERS)
 
 
 def response_lifetime(retention: RetentionSettings) -> int | None:

@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from batch.api.errors import to_openai_error
 from batch.api.jobs.server_sent_events import sse_event
 from batch.api.speech.response import all_logprobs, whole_text
 from batch.errors import BatchError
@@ -85,7 +86,7 @@ class TranscriptEvents:
 
     def error(self, error: BatchError) -> bytes:
         """The error, in OpenAI's shape."""
-        return sse_event({"error": error.body()})
+        return sse_event(to_openai_error(error))
 
     def _delta(self, segment: TranscriptSegment) -> bytes:
         self._sent_segments += 1
