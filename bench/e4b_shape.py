@@ -10,7 +10,7 @@ minute. The tokenizer is the tiny Gemma 4's with filler words, so texts take mor
 
 from __future__ import annotations
 
-import os
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import gguf
 import numpy as np
 from gguf import GGMLQuantizationType as Quantization
 from numpy.typing import NDArray
-from peer import CACHE, ROOT
+from peer import CACHE, ROOT, write_once
 
 TINY = ROOT / "batch" / "data" / "tiny-gemma4v" / "tiny-gemma4v-text-f16.gguf"
 FOLDER = CACHE / "e4b-shape"
@@ -32,20 +32,21 @@ VOCABULARY, CONTEXT_TOKENS = 262_144, 131_072
 VISION_HIDDEN, VISION_FEED_FORWARD, VISION_LAYERS, VISION_HEADS, PATCH_PIXELS = 768, 3072, 16, 12, 16
 
 Bytes = NDArray[np.uint8]
-_RANDOM = np.random.default_rng(1)
-_POOL = _RANDOM.integers(0, 256, 64 << 20, dtype=np.uint8)
-_NORMAL = _RANDOM.standard_normal(1 << 20)
 
 
 def paths() -> tuple[Path, Path]:
     """Text model and projector, written first where they are not there yet."""
-    if not (TEXT.is_file() and PROJECTOR.is_file()):
-        FOLDER.mkdir(parents=True, exist_ok=True)
-        for path, write in ((TEXT, _write_text), (PROJECTOR, _write_projector)):
-            part = path.with_suffix(".part")
-            write(part)
-            os.replace(part, path)
+    write_once(TEXT, _write_text)
+    write_once(PROJECTOR, _write_projector)
     return TEXT, PROJECTOR
+
+
+@functools.cache
+def _pools() -> tuple[Bytes, NDArray[np.float16]]:
+    """Random bytes and normal weights that all tensors are cut from."""
+    random = np.random.default_rng(1)
+    quantised = random.integers(0, 256, 64 << 20, dtype=np.uint8)
+    return quantised, (random.standard_normal(1 << 20) * 0.02).astype(np.float16)
 
 
 def _half(value: float) -> Bytes:
@@ -54,7 +55,7 @@ def _half(value: float) -> Bytes:
 
 def _q4_k(rows: int, columns: int, deviation: float = 0.02) -> Bytes:
     """Random blocks of 256 weights in 144 bytes: two half-precision scales, 12 bytes of sub-scales, 128 of nibbles."""
-    blocks = np.resize(_POOL, rows * columns // 256 * 144).reshape(-1, 144).copy()
+    blocks = np.resize(_pools()[0], rows * columns // 256 * 144).reshape(-1, 144).copy()
     blocks[:, 0:2] = _half(deviation / 250)
     blocks[:, 2:4] = _half(7.5 * deviation / 250)
     return blocks.reshape(rows, -1)
@@ -62,13 +63,13 @@ def _q4_k(rows: int, columns: int, deviation: float = 0.02) -> Bytes:
 
 def _q6_k(rows: int, columns: int, deviation: float = 0.02) -> Bytes:
     """Random blocks of 256 weights in 210 bytes, the half-precision scale last."""
-    blocks = np.resize(_POOL, rows * columns // 256 * 210).reshape(-1, 210).copy()
+    blocks = np.resize(_pools()[0], rows * columns // 256 * 210).reshape(-1, 210).copy()
     blocks[:, 208:210] = _half(max(deviation / 1370, 6e-8))
     return blocks.reshape(rows, -1)
 
 
 def _f16(*shape: int) -> NDArray[np.float16]:
-    return np.resize((_NORMAL * 0.02).astype(np.float16), shape)
+    return np.resize(_pools()[1], shape)
 
 
 def _ones(size: int) -> NDArray[np.float32]:

@@ -134,7 +134,7 @@ def main() -> int:
     given = parser.parse_args()
     if llama_server.binary() is None:
         print(f"Only ours is measured: {llama_server.MISSING}.", file=sys.stderr)
-    known = {"minilm": wide_bert.MINILM, "wide": wide_bert.made()}
+    known = {"minilm": wide_bert.MINILM, "wide": wide_bert.path()}
     chosen = [known.get(given.model, Path(given.model))] if given.model else list(known.values())
     models = [path for path in chosen if path is not None and path.is_file()]
     if not models:

@@ -14,13 +14,22 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "batch" / "peers"
+
+
+def write_once(path: Path, write: Callable[[Path], None]) -> None:
+    """Have `write` make a file that is not there yet; until it is whole it has another name."""
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        write(part)
+        os.replace(part, path)
 
 
 @dataclass(frozen=True, slots=True)

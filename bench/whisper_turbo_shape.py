@@ -8,7 +8,6 @@ never ends by itself, so what it costs to decode says little: benchmarks look at
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from peer import CACHE
+from peer import CACHE, write_once
 
 from batch.settings import default_models_dir
 
@@ -33,16 +32,17 @@ FREQUENCY_BINS = 201
 
 def path() -> Path | None:
     """Where it lies, written first where it is not there; None without Whisper base, whose tokens it needs."""
-    if not PATH.is_file() and BASE.is_file():
-        PATH.parent.mkdir(parents=True, exist_ok=True)
-        part = PATH.with_suffix(".part")
-        with part.open("wb") as file:
-            _write(file)
-        os.replace(part, PATH)
+    if BASE.is_file():
+        write_once(PATH, _write)
     return PATH if PATH.is_file() else None
 
 
-def _write(file: BinaryIO) -> None:
+def _write(target: Path) -> None:
+    with target.open("wb") as file:
+        _write_model(file)
+
+
+def _write_model(file: BinaryIO) -> None:
     sizes = (VOCABULARY, AUDIO_CONTEXT, WIDTH, HEADS, ENCODER_LAYERS, TEXT_CONTEXT, WIDTH, HEADS, DECODER_LAYERS, MELS, F16)
     file.write(struct.pack("<12i", MAGIC, *sizes))
     random = np.random.default_rng(1)

@@ -8,13 +8,12 @@ MiniLM's, so that both sides tokenise for real.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import gguf
 import numpy as np
-from peer import CACHE
+from peer import CACHE, write_once
 
 from batch.settings import default_models_dir
 
@@ -23,18 +22,15 @@ PATH = CACHE / "wide-bert-f16.gguf"
 LAYERS, WIDTH, HEADS, INNER, LONGEST = 12, 768, 12, 3072, 512
 
 
-def made() -> Path | None:
-    """Its path; made if need be. None where MiniLM, whose vocabulary it takes, is not there."""
-    if not PATH.is_file() and MINILM.is_file():
-        PATH.parent.mkdir(parents=True, exist_ok=True)
-        part = PATH.with_suffix(".part")
-        _write(part)
-        os.replace(part, PATH)
+def path() -> Path | None:
+    """Where it lies, written first where it is not there; None without MiniLM, whose vocabulary it takes."""
+    if MINILM.is_file():
+        write_once(PATH, _write)
     return PATH if PATH.is_file() else None
 
 
-def _write(path: Path) -> None:
-    writer = gguf.GGUFWriter(path, "bert")
+def _write(target: Path) -> None:
+    writer = gguf.GGUFWriter(target, "bert")
     writer.add_name("wide-bert")
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
     writer.add_block_count(LAYERS)
@@ -86,4 +82,4 @@ def _write(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    print(made() or f"{MINILM} is not there: `batch models pull all-minilm-l6-v2`")
+    print(path() or f"{MINILM} is not there: `batch models pull all-minilm-l6-v2`")
