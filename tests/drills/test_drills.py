@@ -30,8 +30,10 @@ from drill_home import (
     assert_tidy,
     chat_draft,
     content,
+    count_running,
     drop,
     embed_draft,
+    is_noted,
     opened,
     quiet,
     state,
@@ -41,17 +43,13 @@ from drill_home import (
 )
 from one_worker import OneWorker
 from payloads import payload
-from running_service import STARTER, RunningService, wait_until
+from running_service import STARTER, RunningService, chat, wait_until
 
 Start = Callable[..., RunningService]
 ROUNDS = int(os.environ.get("DRILL_ROUNDS", "5"))
 SEED = int(os.environ.get("DRILL_SEED", "1848"))
 FILES, BULK, CALLERS = 24, 16, 8
 """Of each kind of work, how many a round."""
-
-
-def chat(text: str, *, pause_ms: int = 0) -> dict[str, Any]:
-    return {"model": "any", "messages": [{"role": "user", "content": text}], "seed": pause_ms}
 
 
 def call(service: RunningService, number: int) -> int | None:
@@ -91,7 +89,7 @@ def test_whatever_is_killed_every_accepted_job_is_done_exactly_once_and_nothing_
         service.ready()
         wait_until(lambda: outbox.holds(files), f"all results are there\n{service.output}", 120)
         quiet(service)
-        wait_until(lambda: _written(service), "the ledger says so")
+        wait_until(lambda: is_noted(service), "the ledger says so")
         answers = [future.result(90) for future in calls]
     assert set(answers) <= {200, 503, None}, answers
     assert 200 in answers
@@ -124,11 +122,6 @@ def _wait_and_kill(chance: random.Random, service: RunningService, outbox: Outbo
         service.start()
 
 
-def _written(service: RunningService) -> bool:
-    with opened(service) as store:
-        return not store.read("select 1 from file where state in ('waiting', 'writing')")
-
-
 @pytest.mark.drill
 def test_a_stop_signal_under_load_ends_cleanly_and_the_next_start_finishes_everything(start_service: Start) -> None:
     service = start_service(BATCH_QUEUE__GRACE="0.5").ready()
@@ -152,7 +145,7 @@ def test_a_stop_signal_under_load_ends_cleanly_and_the_next_start_finishes_every
     wait_until(lambda: outbox.holds(files), f"all results are there\n{service.output}")
     wait_until(lambda: all(state(service, job) is State.DONE for job in bulk), "the bulk jobs are done")
     quiet(service)
-    wait_until(lambda: _written(service), "the ledger says so")
+    wait_until(lambda: is_noted(service), "the ledger says so")
     assert service.stop() == 0
     assert_tidy(service, files)
 
@@ -163,7 +156,7 @@ def test_a_bulk_job_and_the_caller_inside_it_both_go_back_when_the_grace_time_en
     wait_until(lambda: state(service, bulk) is State.RUNNING, "the bulk job runs")
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         caller = pool.submit(service.call, "vlm", "/v1/chat/completions", chat("word " * 300, pause_ms=50))
-        wait_until(lambda: _running(service) == 2, "the caller's job runs inside it")
+        wait_until(lambda: count_running(service) == 2, "the caller's job runs inside it")
         assert service.stop() == 0, service.output
         status, answer = caller.result(30)
     assert status == 503 and "shutting down" in answer["error"]["message"]
@@ -173,11 +166,6 @@ def test_a_bulk_job_and_the_caller_inside_it_both_go_back_when_the_grace_time_en
     service.start()
     wait_until(lambda: _ended_http(service) == [State.CANCELLED], "nobody waits for the caller's job any more")
     wait_until(lambda: state(service, bulk) is State.RUNNING, "the bulk job is taken up again")
-
-
-def _running(service: RunningService) -> int:
-    with opened(service) as store:
-        return len(store.jobs(state=State.RUNNING))
 
 
 def test_a_job_that_reaches_no_unit_is_put_back_by_a_stop_signal_all_the_same(start_service: Start) -> None:
@@ -306,11 +294,11 @@ def test_a_stop_signal_inside_nested_runs_of_the_real_engine_puts_both_jobs_back
         "generation": {"max_tokens": 100_000, "ignore_eos": True, "seed": 1},
     }
     submit(service, Draft(payload("chat", long), Origin.BATCH, Priority.BATCH))
-    wait_until(lambda: _running(service) == 1, "the bulk job runs")
+    wait_until(lambda: count_running(service) == 1, "the bulk job runs")
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         body = {**chat("Tell me more."), "max_tokens": 100_000, "ignore_eos": True}
         caller = pool.submit(service.call, "vlm", "/v1/chat/completions", body)
-        wait_until(lambda: _running(service) == 2, "the caller's job runs inside it")
+        wait_until(lambda: count_running(service) == 2, "the caller's job runs inside it")
         assert service.stop() == 0, service.output
         assert caller.result(30)[0] == 503
     with opened(service) as store:

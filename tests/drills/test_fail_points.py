@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from batch.fail_points import POINTS
-from drill_home import Outbox, assert_tidy, chat_draft, content, drop, opened, quiet, submit
+from drill_home import Outbox, assert_tidy, chat_draft, content, drop, is_noted, opened, quiet, submit
 from running_service import RunningService, wait_until
 
 Start = Callable[..., RunningService]
@@ -37,7 +37,7 @@ def test_dropped_files_are_done_once_wherever_a_process_is_killed(start_service:
         service.start()
     wait_until(lambda: outbox.holds(FILES), f"all results are there\n{service.output}")
     quiet(service)
-    wait_until(lambda: _noted(service), "the ledger says so")
+    wait_until(lambda: is_noted(service), "the ledger says so")
     assert service.process.poll() is None, service.output
     assert service.stop() == 0
     jobs = assert_tidy(service, FILES)
@@ -102,8 +102,3 @@ def test_a_bulk_job_from_another_process_survives_its_end_not_being_told(start_s
     with contextlib.suppress(AssertionError):
         wait_until(lambda: service.health("vlm")[0] == 200, "ready again", 60)
     assert json.loads(service.command("status", "--json").stdout)["models"]["vlm"]["done_today"] == 2
-
-
-def _noted(service: RunningService) -> bool:
-    with opened(service) as store:
-        return not store.read("select 1 from file where state in ('waiting', 'writing')")

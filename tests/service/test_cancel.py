@@ -9,13 +9,9 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from running_service import RunningService, wait_until
+from running_service import RunningService, chat, wait_until
 
 Start = Callable[..., RunningService]
-
-
-def chat(text: str, *, pause_ms: int = 0) -> dict[str, Any]:
-    return {"model": "any", "messages": [{"role": "user", "content": text}], "seed": pause_ms}
 
 
 def test_a_waiting_caller_hears_at_once_that_another_process_cancelled_its_queued_job(start_service: Start) -> None:

@@ -22,8 +22,21 @@ from batch.queue.jobs import Kind, State
 from batch.queue.open_store import open_store
 from batch.queue.spool import Spool
 from drill_disk import SmallDisk, allow_writes, mounting, refuse_writes
-from drill_home import Outbox, chat_draft, content, drop, embed_draft, opened, sound, state, submit, worker_pid
-from running_service import RunningService, wait_until
+from drill_home import (
+    Outbox,
+    chat_draft,
+    content,
+    count_running,
+    drop,
+    embed_draft,
+    is_noted,
+    opened,
+    sound,
+    state,
+    submit,
+    worker_pid,
+)
+from running_service import RunningService, chat, wait_until
 
 Start = Callable[..., RunningService]
 needs_mounts = pytest.mark.skipif(mounting() is None, reason="this system lets its users mount nothing")
@@ -42,10 +55,6 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[..., SmallDisk]]:
     yield make
     for service in started:
         service.close()
-
-
-def chat(text: str, *, pause_ms: int = 0) -> dict[str, Any]:
-    return {"model": "any", "messages": [{"role": "user", "content": text}], "seed": pause_ms}
 
 
 def bulk_job(service: SmallDisk, words: int) -> str:
@@ -256,7 +265,7 @@ def test_writes_that_fail_in_a_worker_make_its_jobs_wait_and_a_caller_still_gets
     wait_until(lambda: state(service, bulk) is State.RUNNING, "a bulk job runs")
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         caller = pool.submit(service.call, "vlm", "/v1/chat/completions", chat(" ".join(words), pause_ms=300))
-        wait_until(lambda: _running(service) == 2, "a caller's job runs inside it")
+        wait_until(lambda: count_running(service) == 2, "a caller's job runs inside it")
         refuse_writes(pid)
         status, answer = caller.result(60)
     assert status == 200 and answer["choices"][0]["message"]["content"].split() == words
@@ -269,11 +278,6 @@ def test_writes_that_fail_in_a_worker_make_its_jobs_wait_and_a_caller_still_gets
         assert {job.attempts for job in store.jobs()} == {1}
         assert store.read("select job from claim") == []
         assert store.read("pragma integrity_check") == [("ok",)]
-
-
-def _running(service: RunningService) -> int:
-    with opened(service) as store:
-        return len(store.jobs(state=State.RUNNING))
 
 
 def test_an_inbox_that_is_deleted_and_comes_back_is_watched_again(start_service: Start) -> None:
@@ -295,18 +299,13 @@ def test_an_outbox_that_is_deleted_is_made_again_and_lost_results_come_back_at_t
     service = start_service().ready()
     drop(service, "folder/one.txt", b"the first")
     wait_until((service.outbox / "folder/one.txt.json").exists, "done")
-    wait_until(lambda: _settled(service), "noted")
+    wait_until(lambda: is_noted(service), "noted")
     shutil.rmtree(service.outbox)
     drop(service, "folder/two.txt", b"the second")
     wait_until((service.outbox / "folder/two.txt.json").exists, f"done\n{service.output}")
     assert service.stop() == 0
     service.start()
     wait_until((service.outbox / "folder/one.txt.json").exists, "written again")
-
-
-def _settled(service: RunningService) -> bool:
-    with opened(service) as store:
-        return not store.read("select 1 from file where state in ('waiting', 'writing')")
 
 
 # -- at the file layer, where nothing can be mounted

@@ -19,14 +19,9 @@ from typing import Any
 import pytest
 
 from drill_home import opened
-from running_service import RunningService, alive, wait_until
+from running_service import RunningService, alive, chat, wait_until
 
 Start = Callable[..., RunningService]
-
-
-def chat(text: str, *, pause_ms: int = 0) -> dict[str, Any]:
-    """A chat for the engine without weights: it says `text` again, a word each `pause_ms`."""
-    return {"model": "any", "messages": [{"role": "user", "content": text}], "seed": pause_ms}
 
 
 def jobs(service: RunningService, *arguments: str) -> list[dict[str, Any]]:

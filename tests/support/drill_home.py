@@ -99,6 +99,18 @@ def state(service: RunningService, job: str) -> State | None:
     return row.state if row else None
 
 
+def count_running(service: RunningService) -> int:
+    """How many jobs run."""
+    with opened(service) as store:
+        return len(store.jobs(state=State.RUNNING))
+
+
+def is_noted(service: RunningService) -> bool:
+    """Whether no file waits for its results, or for their delivery, any more."""
+    with opened(service) as store:
+        return not store.read("select 1 from file where state in ('waiting', 'writing')")
+
+
 def worker_pids(service: RunningService) -> dict[str, int]:
     """The workers that have said hello, by kind."""
     with opened(service) as store:

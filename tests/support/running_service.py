@@ -31,6 +31,11 @@ STARTER = {
 """The small real models, one thread each, so that test processes beside one another do not spin."""
 
 
+def chat(text: str, *, pause_ms: int = 0) -> dict[str, Any]:
+    """A chat for the engine without weights: it says `text` again, a word each `pause_ms`."""
+    return {"model": "any", "messages": [{"role": "user", "content": text}], "seed": pause_ms}
+
+
 def wait_until(what: Callable[[], Any], message: str, seconds: float = 60.0) -> Any:
     """Poll until `what` gives something true; returns that. Fails with `message` at the deadline."""
     deadline = time.monotonic() + seconds
