@@ -16,6 +16,7 @@ import pytest
 from openai import OpenAI
 from PIL import Image
 
+from drill_home import drop
 from paths import DATA, ROOT
 from running_service import RunningService, wait_until
 
@@ -28,14 +29,6 @@ def result(service: RunningService, name: str) -> dict[str, Any]:
     wait_until(path.exists, f"{path.name}; the outbox holds {sorted(p.name for p in service.outbox.rglob('*'))}", 90)
     found: dict[str, Any] = json.loads(path.read_text())
     return found
-
-
-def drop(service: RunningService, name: str, data: bytes) -> None:
-    target = service.inbox / name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.part")
-    partial.write_bytes(data)
-    partial.rename(target)
 
 
 def jpeg(sample: str, folder: Path) -> bytes:

@@ -13,12 +13,14 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from drill_home import opened
+from batch.queue.jobs import Origin
+from drill_home import chat_draft, drop, opened, submit
 from running_service import RunningService, alive, chat, wait_until
 
 Start = Callable[..., RunningService]
@@ -37,12 +39,6 @@ def in_state(service: RunningService, *states: str) -> list[str]:
     """The ids of jobs in these states, seen without starting a command, which takes a busy machine a second."""
     with opened(service) as store:
         return [str(row[0]) for row in store.read(f"select id from job where state in ({','.join('?' * len(states))})", states)]
-
-
-def drop(service: RunningService, name: str, text: str) -> None:
-    partial = service.inbox / f".{name}"
-    partial.write_text(text)
-    partial.rename(service.inbox / name)
 
 
 def test_worker_killed_mid_job_restarts_and_the_waiting_caller_gets_its_answer_late(start_service: Start) -> None:
@@ -78,7 +74,7 @@ def test_the_same_job_killing_the_worker_three_times_is_failed_with_the_reason_a
 def test_service_killed_loses_no_accepted_file_and_writes_nothing_twice(start_service: Start) -> None:
     service = start_service().ready()
     for number in range(20):
-        drop(service, f"{number}.txt", f"text number {number}")
+        drop(service, f"{number}.txt", f"text number {number}".encode())
     wait_until(lambda: len(jobs(service, "--origin", "inbox")) >= 5, "some files are accepted")
     workers = [service.worker_pid(kind) for kind in ("vlm", "embedding", "stt")]
     service.kill()
@@ -111,7 +107,7 @@ def test_a_stop_signal_puts_the_running_job_back_without_counting_an_attempt(
     service = start_service(BATCH_QUEUE__GRACE="0.3").ready()
     text = service.home / "words.txt"
     text.write_text("x")
-    submit(service, " ".join(["word"] * 200), pause_ms=100)
+    submit_bulk(service, " ".join(["word"] * 200), pause_ms=100)
     wait_until(lambda: running(service), "the job runs")
     assert service.process is not None
     service.process.send_signal(number)
@@ -122,7 +118,7 @@ def test_a_stop_signal_puts_the_running_job_back_without_counting_an_attempt(
 
 def test_a_stop_signal_lets_a_running_job_end_within_the_grace_time(start_service: Start) -> None:
     service = start_service(BATCH_QUEUE__GRACE="60").ready()
-    submit(service, "word " * 16, pause_ms=500)
+    submit_bulk(service, "word " * 16, pause_ms=500)
     wait_until(lambda: in_state(service, "running"), "the job runs")
     assert service.stop(90) == 0, service.output
     assert [job["state"] for job in jobs(service)] == ["done"]
@@ -130,7 +126,7 @@ def test_a_stop_signal_lets_a_running_job_end_within_the_grace_time(start_servic
 
 def test_a_second_signal_exits_at_once(start_service: Start) -> None:
     service = start_service(BATCH_QUEUE__GRACE="600").ready()
-    submit(service, " ".join(["word"] * 1000), pause_ms=500)
+    submit_bulk(service, " ".join(["word"] * 1000), pause_ms=500)
     wait_until(lambda: running(service), "the job runs")
     pid = service.worker_pid("vlm")
     assert service.process is not None
@@ -164,7 +160,7 @@ def test_the_caller_hanging_up_cancels_its_queued_job_and_stops_its_running_one(
 
 def test_an_interactive_request_runs_inside_a_bulk_job_which_then_goes_on(start_service: Start) -> None:
     service = start_service().ready()
-    bulk = submit(service, " ".join(str(n) for n in range(60)), pause_ms=100)
+    bulk = submit_bulk(service, " ".join(str(n) for n in range(60)), pause_ms=100)
     wait_until(lambda: in_state(service, "running"), "the bulk job runs")
     assert service.call("vlm", "/v1/chat/completions", chat("quick"))[0] == 200
     wait_until(lambda: len(in_state(service, "done")) == 2, "the bulk job ends")
@@ -178,7 +174,7 @@ def test_an_interactive_request_runs_inside_a_bulk_job_which_then_goes_on(start_
 
 def test_a_cancelled_running_job_stops_and_is_kept_as_cancelled(start_service: Start) -> None:
     service = start_service().ready()
-    job = submit(service, "w " * 500, pause_ms=200)
+    job = submit_bulk(service, "w " * 500, pause_ms=200)
     wait_until(lambda: running(service), "it runs")
     assert "stopping at its next yield point" in service.command("cancel", job).stdout
     wait_until(lambda: jobs(service)[0]["state"] == "cancelled", "cancelled")
@@ -217,7 +213,7 @@ def test_a_caller_of_a_model_that_could_not_be_loaded_is_told_so_and_bulk_jobs_w
     broken = {f"BATCH_{kind}__MODEL": "./broken" for kind in ("VLM", "EMBEDDING", "STT")}
     service = start_service(**broken)
     (service.home / "broken").write_bytes(b"this is no model")
-    bulk = submit(service, "later")
+    bulk = submit_bulk(service, "later")
     sound = b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\nsound\r\n--x--\r\n'
     form = {"Content-Type": "multipart/form-data; boundary=x"}
     calls: list[tuple[str, str, Any, dict[str, str]]] = [
@@ -284,25 +280,10 @@ def test_status_works_with_the_service_down(start_service: Start) -> None:
     assert "not running" in service.command("status").stdout
 
 
-def submit(service: RunningService, text: str, *, pause_ms: int = 0) -> str:
+def submit_bulk(service: RunningService, text: str, *, pause_ms: int = 0) -> str:
     """A bulk chat, put into the queue from another process, as the folder and `batch submit` do."""
-    script = (
-        "import sys; from pathlib import Path\n"
-        "from batch.queue.open_store import open_store; from batch.queue.channel import Waker\n"
-        "from batch.queue.jobs import *; from batch.payloads.job_payload import decode_payload\n"
-        "state = Path(sys.argv[1]) / '.batch'; store = open_store(state / 'batch.db')\n"
-        "d = Draft(decode_payload('chat', sys.argv[2]), Origin.CLI, Priority.BATCH)\n"
-        "store.submit(d, durable=True); Waker(state).wake(Kind.VLM); print(d.id)\n"
-    )
-    request = {"messages": [{"role": "user", "content": text}], "generation": {"seed": pause_ms}}
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(service.home), json.dumps(request)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    return done.stdout.strip()
+    (job,) = submit(service, replace(chat_draft(text, pause_ms=pause_ms), origin=Origin.CLI))
+    return job
 
 
 def _accepts(service: RunningService, kind: str) -> bool:
