@@ -83,11 +83,8 @@ def json_schema_suite() -> Path:
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
     """One service with the small real models, shared by a test process; tests leave nothing queued behind."""
-    running = RunningService(tmp_path_factory.mktemp("service"), STARTER).start()
-    try:
+    with RunningService(tmp_path_factory.mktemp("service"), STARTER) as running:
         yield running.ready()
-    finally:
-        running.close()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -47,8 +47,7 @@ def test_whatever_is_killed_every_line_of_a_batch_stands_once_in_output_or_error
     write_requests(requests, LINES)
     home = tmp_path / "home"
     home.mkdir()
-    service = RunningService(home, {**WEIGHTLESS, "BATCH_QUEUE__ATTEMPTS": "1000"}).start()
-    try:
+    with RunningService(home, {**WEIGHTLESS, "BATCH_QUEUE__ATTEMPTS": "1000"}) as service:
         ids = [service.command("run", str(requests), "--detach").stdout.strip() for _ in range(2)]
         for _ in range(KILLS):
             time.sleep(draw.uniform(0.0, 0.6))  # the moment is what is drawn
@@ -67,8 +66,6 @@ def test_whatever_is_killed_every_line_of_a_batch_stands_once_in_output_or_error
             assert Counter(line["custom_id"] for line in output + errors) == Counter(f"n{n}" for n in range(LINES))
             assert {line["custom_id"] for line in errors} == {f"n{n}" for n in range(LINES) if n % 40 == 7}
             assert batch["request_counts"] == {"total": LINES, "completed": len(output), "failed": len(errors)}
-    finally:
-        service.close()
     assert list((home / ".batch" / "batches").glob("*")) == [], "no growing file is left"
 
 

@@ -40,11 +40,8 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
     models = STARTER if REAL else WEIGHTLESS
-    service = RunningService(tmp_path_factory.mktemp("fuzzed"), {**models, "BATCH_LOG_LEVEL": "warning"}).start()
-    try:
+    with RunningService(tmp_path_factory.mktemp("fuzzed"), {**models, "BATCH_LOG_LEVEL": "warning"}) as service:
         yield service.ready()
-    finally:
-        service.close()
 
 
 def quick(value: Any) -> Any:

@@ -27,11 +27,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def service(home: Path) -> Iterator[RunningService]:
     from running_service import WEIGHTLESS
 
-    running = RunningService(home, WEIGHTLESS).start()
-    try:
+    with RunningService(home, WEIGHTLESS) as running:
         yield running.ready()
-    finally:
-        running.close()
 
 
 @pytest.fixture(scope="module")

@@ -39,11 +39,8 @@ def edgy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
         "BATCH_LIMITS__HEADER_BYTES": "8192",
         "BATCH_LIMITS__BODY_BYTES": "2000000",
     }
-    service = RunningService(tmp_path_factory.mktemp("edgy"), variables).start()
-    try:
+    with RunningService(tmp_path_factory.mktemp("edgy"), variables) as service:
         yield service.ready()
-    finally:
-        service.close()
 
 
 def connect(service: RunningService, kind: str = "vlm", timeout: float = 60.0) -> socket.socket:

@@ -42,11 +42,8 @@ class Port:
 def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Port]:
     """`batch serve` with the real embedding model on one thread."""
     variables = {**WEIGHTLESS, "BATCH_EMBEDDING__MODEL": str(MODEL), "BATCH_EMBEDDING__THREADS": "1"}
-    service = RunningService(tmp_path_factory.mktemp("home"), variables).start()
-    try:
+    with RunningService(tmp_path_factory.mktemp("home"), variables) as service:
         yield Port(service.ready("embedding"), service.url("embedding"))
-    finally:
-        service.close()
 
 
 @pytest.fixture(scope="module")

@@ -35,11 +35,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]
         "BATCH_LIMITS__HOSTS": "host.docker.internal,*.lan.example",
         "BATCH_LIMITS__ORIGINS": "vscode-webview://*,https://*.notes.example",
     }
-    service = RunningService(tmp_path_factory.mktemp("served"), variables).start()
-    try:
+    with RunningService(tmp_path_factory.mktemp("served"), variables) as service:
         yield service.ready()
-    finally:
-        service.close()
 
 
 def exchange(service: RunningService, request: bytes, kind: str = "vlm", *, half_close: bool = False) -> bytes:

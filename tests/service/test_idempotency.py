@@ -20,11 +20,8 @@ CHAT = "/v1/chat/completions"
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
     from running_service import WEIGHTLESS
 
-    service = RunningService(tmp_path_factory.mktemp("keys"), dict(WEIGHTLESS)).start()
-    try:
+    with RunningService(tmp_path_factory.mktemp("keys"), dict(WEIGHTLESS)) as service:
         yield service.ready()
-    finally:
-        service.close()
 
 
 class Answer:

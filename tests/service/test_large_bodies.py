@@ -19,11 +19,8 @@ MEGABYTES = 1 << 20
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
-    service = RunningService(tmp_path_factory.mktemp("large"), WEIGHTLESS).start()
-    try:
+    with RunningService(tmp_path_factory.mktemp("large"), WEIGHTLESS) as service:
         yield service.ready()
-    finally:
-        service.close()
 
 
 def resident_bytes(service: RunningService, field: str = "VmRSS") -> int:

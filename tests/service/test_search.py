@@ -25,8 +25,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService
     """`batch serve` with the real embedding model on one thread, and an inbox of texts."""
     home = tmp_path_factory.mktemp("home")
     variables = {**WEIGHTLESS, "BATCH_EMBEDDING__MODEL": str(MODEL), "BATCH_EMBEDDING__THREADS": "1"}
-    service = RunningService(home, variables).start()
-    try:
+    with RunningService(home, variables) as service:
         service.ready("embedding")
         for name, text in TEXTS.items():
             path = home / "inbox" / name
@@ -34,8 +33,6 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService
             path.write_text(text)
         wait_until(lambda: all((home / "outbox" / f"{name}.json").exists() for name in TEXTS), "all texts have results", 60)
         yield service
-    finally:
-        service.close()
 
 
 def search(service: RunningService, port: str = "vlm", **parameters: Any) -> httpx.Response:
@@ -118,9 +115,6 @@ def test_a_file_that_changes_is_found_by_its_new_words_alone(service: RunningSer
 
 def test_without_the_embedding_model_the_text_list_answers(tmp_path_factory: pytest.TempPathFactory) -> None:
     home = tmp_path_factory.mktemp("home")
-    service = RunningService(home, {**WEIGHTLESS, "BATCH_EMBEDDING__MODEL": str(home / "missing.gguf")}).start()
-    try:
+    with RunningService(home, {**WEIGHTLESS, "BATCH_EMBEDDING__MODEL": str(home / "missing.gguf")}) as service:
         wait_until(lambda: search(service, q="x").json().get("degraded") == "embedding_unavailable", "it answers without")
         assert search(service, q="x", mode="vector").status_code == 503
-    finally:
-        service.close()

@@ -9,7 +9,7 @@ import pytest
 
 from batch.cli.service import systemd
 from batch.settings import Settings
-from running_service import RunningService, wait_until
+from running_service import WEIGHTLESS, RunningService, wait_until
 from service_manager import command_words, pretended_machine, run_batch, unit_values
 
 
@@ -19,14 +19,10 @@ def machine(tmp_path: Path) -> dict[str, str]:
 
 
 def test_a_service_started_by_hand_must_be_stopped_first(machine: dict[str, str], tmp_path: Path) -> None:
-    service = RunningService(tmp_path / "home", {f"BATCH_{k}__MODEL": "weightless" for k in ("VLM", "EMBEDDING", "STT")})
-    try:
-        service.start()
+    with RunningService(tmp_path / "home", WEIGHTLESS) as service:
         refused = run_batch(machine, "install-service")
         assert service.process is not None
         assert refused.returncode == 1 and f"pid {service.process.pid}" in refused.stderr
-    finally:
-        service.close()
 
 
 def test_the_unit_s_own_command_runs_the_service_whatever_lies_in_its_home(tmp_path: Path) -> None:

@@ -20,11 +20,8 @@ ENDED = ("completed", "incomplete", "failed", "cancelled")
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
-    running = RunningService(tmp_path_factory.mktemp("home"), WEIGHTLESS).start()
-    try:
+    with RunningService(tmp_path_factory.mktemp("home"), WEIGHTLESS) as running:
         yield running.ready("vlm")
-    finally:
-        running.close()
 
 
 @pytest.fixture(scope="module")
@@ -211,8 +208,7 @@ def test_cancelling_ends_a_background_response_and_never_changes_again(client: o
 @pytest.mark.parametrize("killed", ["worker", "service"])
 def test_a_background_response_survives_the_end_of_its_worker_and_of_its_service(tmp_path: Path, killed: str) -> None:
     """The words that were sent stay, and so do the ids and numbers; what comes goes on behind them."""
-    service = RunningService(tmp_path, WEIGHTLESS).start()
-    try:
+    with RunningService(tmp_path, WEIGHTLESS) as service:
         client = client_of(service.ready("vlm"))
         text = " ".join(f"word{n}" for n in range(20))
         id, first = "", []
@@ -234,5 +230,3 @@ def test_a_background_response_survives_the_end_of_its_worker_and_of_its_service
         assert events[-1].type == "response.completed", events[-1]
         assert events[-1].response.output_text == text + " "
         assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == text + " "
-    finally:
-        service.close()

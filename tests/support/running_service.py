@@ -79,6 +79,16 @@ class RunningService:
         self.process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
 
+    def __enter__(self) -> RunningService:
+        try:
+            return self.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def start(self) -> RunningService:
         ports = [word for kind in KINDS for word in (f"--{kind}-port", "0")]
         self.process = subprocess.Popen(
