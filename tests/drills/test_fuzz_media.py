@@ -28,6 +28,7 @@ from batch.media.text import decode_text
 from batch.settings import FolderSettings, Settings
 from hostile_media import png_bomb, with_cover
 from paths import DATA
+from sounds import wav
 from speech_setup import SILERO, TINY_EN, loaded, transcribe, work
 
 SCALE = int(os.environ.get("FUZZ_SCALE", "1"))
@@ -61,11 +62,7 @@ def sound(form: str) -> bytes:
     with wave.open(str(DATA / "jfk.wav")) as file:
         samples = np.frombuffer(file.readframes(32_000), np.int16)
     if form == "wav":
-        out = io.BytesIO()
-        with wave.open(out, "wb") as target:
-            target.setparams((1, 2, 16_000, 0, "NONE", ""))
-            target.writeframes(samples.tobytes())
-        return out.getvalue()
+        return wav(samples.tobytes())
     codec, rate = {
         "mp3": ("libmp3lame", 16_000),
         "flac": ("flac", 16_000),

@@ -13,7 +13,7 @@ import anthropic
 import openai
 import pytest
 
-from running_service import RunningService, wait_until
+from running_service import WEIGHTLESS, RunningService, wait_until
 
 CHAT = "/v1/chat/completions"
 
@@ -25,8 +25,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def service(home: Path) -> Iterator[RunningService]:
-    from running_service import WEIGHTLESS
-
     with RunningService(home, WEIGHTLESS) as running:
         yield running.ready()
 

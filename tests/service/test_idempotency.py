@@ -11,16 +11,14 @@ from typing import Any
 
 import pytest
 
-from running_service import RunningService, wait_until
+from running_service import WEIGHTLESS, RunningService, wait_until
 
 CHAT = "/v1/chat/completions"
 
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
-    from running_service import WEIGHTLESS
-
-    with RunningService(tmp_path_factory.mktemp("keys"), dict(WEIGHTLESS)) as service:
+    with RunningService(tmp_path_factory.mktemp("keys"), WEIGHTLESS) as service:
         yield service.ready()
 
 

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import time
-import wave
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from batch.queue.store import Store
 from batch.retention import delete_orphans, delete_unreferenced
 from payloads import payload
 from running_service import KINDS, RunningService, alive, wait_until
+from sounds import wav
 
 AGES = 10 * 365 * 86400.0
 """Seconds after which nothing is fresh any more: what `batch gc` does, with its time shifted."""
@@ -33,13 +33,7 @@ def picture(number: int) -> bytes:
 
 
 def sound(number: int) -> bytes:
-    out = io.BytesIO()
-    with wave.open(out, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(16000)
-        file.writeframes(number.to_bytes(2, "little") * 800)
-    return out.getvalue()
+    return wav(number.to_bytes(2, "little") * 800)
 
 
 def content(name: str, number: int) -> bytes:

@@ -9,7 +9,6 @@ import contextlib
 import io
 import json
 import time
-import wave
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from batch.queue.open_store import open_store
 from batch.queue.spool import Spool
 from batch.settings import Settings
 from one_worker import OneWorker
+from sounds import wav
 
 INFO = {Kind.VLM: ChatModelInfo, Kind.EMBEDDING: EmbeddingModelInfo, Kind.STT: SpeechModelInfo}
 FACTS = {Kind.VLM: "eyes-1", Kind.EMBEDDING: "vectors-1", Kind.STT: "ears-1"}
@@ -99,13 +99,7 @@ def picture(colour: str = "red", format: str = "JPEG", size: int = 9) -> bytes:
 
 
 def sound(seconds: float = 0.1) -> bytes:
-    out = io.BytesIO()
-    with wave.open(out, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(16000)
-        file.writeframes(b"\1\0" * int(16000 * seconds))
-    return out.getvalue()
+    return wav(b"\1\0" * int(16000 * seconds))
 
 
 class Stage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import wave
 from pathlib import Path
 from typing import Any
@@ -35,12 +36,19 @@ def music(seconds: float) -> Samples:
     return (0.08 * chord * np.clip(1 - (t * 2) % 1, 0, 1)).astype(np.float32)
 
 
-def write_wav(path: Path, samples: Samples) -> Path:
-    with wave.open(str(path), "wb") as file:
+def wav(pcm: bytes) -> bytes:
+    """A WAV file of these samples of 16 bits."""
+    out = io.BytesIO()
+    with wave.open(out, "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(RATE)
-        file.writeframes((np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
+        file.writeframes(pcm)
+    return out.getvalue()
+
+
+def write_wav(path: Path, samples: Samples) -> Path:
+    path.write_bytes(wav((np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes()))
     return path
 
 
