@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
+from types import UnionType
 from typing import Protocol
 
 from batch.payloads.chat import ChatResult
@@ -12,7 +14,7 @@ from batch.workers.chat.bulk.job import BulkJob
 from batch.workers.chat.generation import Resources
 from batch.workers.chat.output.result import ChoiceResult
 from batch.workers.chat.step_runner import StepRunner
-from batch.workers.chat.steps import LOST, DecodeImage, EncodeImage, NextToken, PromptSlice
+from batch.workers.chat.steps import LOST, DecodeImage, EncodeImage, NextToken, PromptSlice, Step
 from batch.workers.chat.task_params import TaskParams
 from batch.workers.engine import Work
 from batch.workers.llama.context import ABORTED, DECODED, NO_ROOM
@@ -47,8 +49,6 @@ class BulkScheduler:
 
     def __init__(self, resources: Resources, runner: StepRunner, engine: JobPlanner, width: int) -> None:
         self._resources = resources
-        self._context = resources.context
-        self._cache = resources.cache
         self._runner = runner
         self._engine = engine
         self.width = width
@@ -77,7 +77,6 @@ class BulkRun:
         """In the order in which they were claimed."""
         self._next_claim = 0.0
         self._next_unpark = 0.0
-        self._threads = 1
 
     def compute(self) -> None:
         """Go on until no job is left that could be claimed."""
@@ -89,9 +88,11 @@ class BulkRun:
                 return
             self._start_jobs()
             ready = self._ready_jobs()
-            if self._compute_image(ready):
+            # A picture before all else, so that its job can join the others.
+            if self._compute_first(ready, EncodeImage | DecodeImage):
                 continue
-            if self._compute_prompt(ready) and any(isinstance(job.step, NextToken) for job in ready):
+            # A slice of a prompt by itself, so that its numbers do not depend on what others generate meanwhile.
+            if self._compute_first(ready, PromptSlice) and any(isinstance(job.step, NextToken) for job in ready):
                 self._yield()
             self._compute_tokens(ready)
 
@@ -116,7 +117,7 @@ class BulkRun:
     def _add(self, work: Work) -> None:
         if work.job.priority >= Priority.CALLER:
             # Claimed with the others, but a client waits for it: it goes first and alone, as at a yield point.
-            self._attempt(work, lambda: self._run_alone(work))
+            self._attempt(work, partial(self._run_alone, work))
             return
 
         def plan() -> None:
@@ -148,7 +149,7 @@ class BulkRun:
                     other.donor = None
 
     def _advance(self, job: BulkJob, row: int) -> None:
-        if self._attempt(job.work, lambda: job.advance(row)) and job.is_done:
+        if self._attempt(job.work, partial(job.advance, row)) and job.is_done:
             result = self._engine.make_result(job.work, job.task, job.results)
             self._drop(job.work)
             job.work.finish(result)
@@ -157,11 +158,10 @@ class BulkRun:
     def _yield(self) -> None:
         """Every job's yield point: cancellations, more urgent jobs, progress."""
         for job in list(self._jobs):
-            self._attempt(job.work, lambda job=job: self._yield_job(job))  # type: ignore[misc]
+            self._attempt(job.work, partial(self._yield_job, job))
 
     def _yield_job(self, job: BulkJob) -> None:
-        self._threads = job.work.yield_point(*job.progress)
-        self._context.set_threads(self._threads)
+        self._context.set_threads(job.work.yield_point(*job.progress))
 
     def _start_jobs(self) -> None:
         for job in list(self._jobs):
@@ -203,27 +203,16 @@ class BulkRun:
             ready = [job for job in started[:1] if job in self._jobs]
         return ready
 
-    def _compute_image(self, ready: list[BulkJob]) -> bool:
-        """Encode or decode one job's next picture, so that it can join the others; returns whether there was one."""
-        job = next((job for job in ready if isinstance(job.step, EncodeImage | DecodeImage)), None)
-        if job is None:
-            return False
-        self._attempt(job.work, lambda: self._compute_alone(job))
-        return True
-
     def _can_compute(self, job: BulkJob) -> bool:
         """Whether a job that was ready still is: another's step may have ended it, or moved its KV out."""
         return job in self._jobs and job.slot.parked is None
 
-    def _compute_prompt(self, ready: list[BulkJob]) -> bool:
-        """One slice of one prompt, by itself: so its numbers do not depend on what others generate meanwhile.
-
-        Returns whether there was one.
-        """
-        job = next((job for job in ready if self._can_compute(job) and isinstance(job.step, PromptSlice)), None)
+    def _compute_first(self, ready: list[BulkJob], kind: type[Step] | UnionType) -> bool:
+        """The step of the first job whose step is of this kind, by itself; returns whether there was one."""
+        job = next((job for job in ready if self._can_compute(job) and isinstance(job.step, kind)), None)
         if job is None:
             return False
-        self._attempt(job.work, lambda: self._compute_alone(job))
+        self._attempt(job.work, partial(self._compute_alone, job))
         return True
 
     def _compute_tokens(self, ready: list[BulkJob]) -> None:
@@ -257,9 +246,9 @@ class BulkRun:
                 if self._runner.undo(job.slot):
                     self._advance(job, LOST)
                 else:
-                    self._attempt(job.work, lambda job=job: self._compute_alone(job))  # type: ignore[misc]
+                    self._attempt(job.work, partial(self._compute_alone, job))
 
     def _compute_alone(self, job: BulkJob) -> None:
         """One job's step by itself, with the job's own yield point where it is aborted."""
         assert job.step is not None
-        self._advance(job, self._runner.compute(job.step, job.slot, lambda: self._yield_job(job)))
+        self._advance(job, self._runner.compute(job.step, job.slot, partial(self._yield_job, job)))
