@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from batch.errors import BatchError
 from batch.workers.chat.generation import Generation, Resources
@@ -27,24 +28,15 @@ class StepRunner:
 
     def run(self, generation: Generation, work: Work) -> ChoiceResult:
         """Compute a generation to its end. Whatever exception ends it, its sequence is given back."""
-        context, unit = self._context, work.yield_point
         steps = generation.steps()
         try:
             step = next(steps)
             slot = generation.slot
             assert slot is not None
-            send, decode_token, seq = steps.send, context.decode_token, slot.seq
+            yield_point = partial(self._yield, generation, slot, work)
             while True:
-                threads = unit(generation.done, generation.total)
-                if threads != context.threads:
-                    context.set_threads(threads)
-                if slot.parked is not None:
-                    self._cache.unpark(slot)
-                # The one step that is taken thousands of times.
-                if type(step) is NextToken and decode_token(step.token, step.position, seq) == DECODED:
-                    step = send(_LAST_ROW)
-                else:
-                    step = send(self.compute(step, slot, lambda: self._yield(generation, slot, work)))
+                yield_point()
+                step = steps.send(self.compute(step, slot, yield_point))
         except StopIteration as end:
             result: ChoiceResult = end.value
             return result
