@@ -248,16 +248,8 @@ class VlmEngine:
         if not question.with_pieces:
             return Tokenized(list(tokens))
         model = self._resources.model
-        return Tokenized([TokenPiece(token, _piece(model.piece(token, special=True))) for token in tokens])
+        return Tokenized([TokenPiece(token, model.shown_piece(token)) for token in tokens])
 
 
 def _is_described(payload: Payload) -> bool:
     return isinstance(payload, CompletionPayload) and payload.describe
-
-
-def _piece(data: bytes) -> str | list[int]:
-    """A token's text as llama-server writes it: bytes where they are no whole characters."""
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return list(data)

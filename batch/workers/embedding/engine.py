@@ -173,7 +173,7 @@ class EmbeddingEngine:
                     content, 0, add_special=question.add_special, parse_special=question.parse_special
                 ).tolist()
                 if question.with_pieces:
-                    return Tokenized([TokenPiece(i, _printable_piece(model.weights.piece(i, special=True))) for i in ids])
+                    return Tokenized([TokenPiece(i, model.weights.shown_piece(i)) for i in ids])
                 return Tokenized([*ids])
             case Detokenize():
                 ids = reader.token_row(question.tokens, 0).tolist()
@@ -199,11 +199,3 @@ def _finish(mate: EmbeddingJob) -> None:
         mate.work.fail(error)
     else:
         mate.work.finish(result)
-
-
-def _printable_piece(piece: bytes) -> str | list[int]:
-    """A token's text, or its bytes when they are only part of a character, as llama-server has it."""
-    try:
-        return piece.decode()
-    except UnicodeDecodeError:
-        return list(piece)

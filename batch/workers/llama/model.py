@@ -87,6 +87,14 @@ class Model:
             data = cache[token] = self._read_piece(token, special)
         return data
 
+    def shown_piece(self, token: int) -> str | list[int]:
+        """A token's text, control tokens shown, as llama-server writes it: bytes where they are no whole characters."""
+        data = self.piece(token, special=True)
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
+            return list(data)
+
     def _read_piece(self, token: int, special: bool) -> bytes:
         room = 64
         while True:
