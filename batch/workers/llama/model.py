@@ -51,7 +51,6 @@ class Model:
         self.bos = int(lib.llama_vocab_bos(self.vocab))
         self.eos = int(lib.llama_vocab_eos(self.vocab))
         self.add_bos = bool(lib.llama_vocab_get_add_bos(self.vocab))
-        self.add_eos = bool(lib.llama_vocab_get_add_eos(self.vocab))
         self._pieces: dict[int, bytes] = {}
         self._special_pieces: dict[int, bytes] = {}
 

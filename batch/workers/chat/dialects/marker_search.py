@@ -10,7 +10,6 @@ class Markers:
     """A few fixed strings to look for."""
 
     def __init__(self, markers: Sequence[str]) -> None:
-        self.markers = tuple(markers)
         self._any = re.compile("|".join(map(re.escape, sorted(markers, key=len, reverse=True)))) if markers else None
         self._longest = max(map(len, markers), default=0)
         self._firsts = frozenset(m[0] for m in markers)

@@ -72,7 +72,6 @@ class WhisperModel:
         self.codes: tuple[str, ...] = languages.CODES[: max(1, min(language_count, len(languages.CODES)))]
         """Languages the model knows."""
         self.n_text_ctx = int(pw.whisper_n_text_ctx(self._wrapper))
-        self.n_audio_ctx = int(pw.whisper_n_audio_ctx(self._wrapper))
         self.n_embd = int(pw.whisper_model_n_text_state(self._wrapper))
         self.size_name = str(pw.whisper_model_type_readable(self._wrapper))
         self.heads = heads if self._params is not None else None

@@ -71,7 +71,7 @@ def pattern_terminal(source: str, lark: Lark, write_char: WriteChar, field: str)
     """The name of a terminal for every text in which the expression is found. Raises BadRequest naming `field`."""
     tree = parse(source, field)
     searched = _Search(field).texts(tree)
-    return _PatternWriter(lark, write_char, field).name(searched)
+    return _PatternWriter(lark, write_char).name(searched)
 
 
 class _Search:
@@ -136,10 +136,9 @@ class _Search:
 
 
 class _PatternWriter:
-    def __init__(self, lark: Lark, write_char: WriteChar, field: str) -> None:
+    def __init__(self, lark: Lark, write_char: WriteChar) -> None:
         self._lark = lark
         self._char = write_char
-        self._field = field
         self._names: dict[int, str] = {}
         self._kept: list[Expression] = []
 
