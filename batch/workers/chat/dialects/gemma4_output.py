@@ -99,12 +99,7 @@ class Gemma4Parser(StreamParser):
         return True
 
     def _space(self) -> bool:
-        rest = self._text.lstrip()
-        self._mark(self._text[: len(self._text) - len(rest)])
-        self._text = rest
-        if rest:
-            self._state = "thought"
-        return bool(rest)
+        return self._skip_space("thought")
 
     def _thought(self) -> bool:
         before, marker, self._text = self._in_thought.cut(self._text)

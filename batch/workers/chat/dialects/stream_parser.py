@@ -87,6 +87,15 @@ class StreamParser(ABC):
         else:
             self._reply.reasoning(text)
 
+    def _skip_space(self, then: str) -> bool:
+        """Take the space off the text; the state becomes `then` once something else has come."""
+        body = self._text.lstrip()
+        self._mark(self._text[: len(self._text) - len(body)])
+        self._text = body
+        if body:
+            self._state = then
+        return bool(body)
+
     def _parse(self, text: str) -> None:
         self._text += text
         while self._text and self._steps[self._state]():

@@ -71,18 +71,10 @@ class ThinkParser(StreamParser):
         return True
 
     def _indent(self) -> bool:
-        return self._skip("thought")
+        return self._skip_space("thought")
 
     def _gap(self) -> bool:
-        return self._skip("content")
-
-    def _skip(self, then: str) -> bool:
-        body = self._text.lstrip()
-        self._mark(self._text[: len(self._text) - len(body)])
-        self._text = body
-        if body:
-            self._state = then
-        return bool(body)
+        return self._skip_space("content")
 
     def _thought(self) -> bool:
         before, marker, self._text = self._in_thought.cut(self._text)
@@ -124,7 +116,7 @@ class ThinkParser(StreamParser):
         return True
 
     def _between(self) -> bool:
-        return self._skip("content") if self._text.strip() else False
+        return self._skip_space("content") if self._text.strip() else False
 
 
 def calls_functions(source: str) -> bool:
