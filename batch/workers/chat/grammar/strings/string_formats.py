@@ -28,9 +28,11 @@ _IPV6 = "|".join(
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _HOST = rf"{_LABEL}(?:\.{_LABEL})*"
 # No label may look as if it were in Punycode: not every such label stands for a name.
-_HOST_BOUNDS = r"(?=[^@]{1,253}$)(?!(?:[^@]*\.)?..--)"
-_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
-_WIDE_ATOM = r"(?:[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]|[\u00A1-\uD7FF]|[\uF900-\uFFEF])+"
+_BOUNDED_HOST = rf"(?=[^@]{{1,253}}$)(?!(?:[^@]*\.)?..--){_HOST}"
+_ATOM_CHAR = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]"
+_ATOM = rf"{_ATOM_CHAR}+"
+_WIDE_ATOM = rf"(?:{_ATOM_CHAR}|[\u00A1-\uD7FF]|[\uF900-\uFFEF])+"
+_POINTER = r"(?:/(?:[^~/]|~[01])*)*"
 
 
 def _references(wide: str) -> tuple[str, str]:
@@ -58,8 +60,8 @@ _EXPRESSIONS = {
     "duration": rf"P(?:{_DATE_PARTS}(?:T{_TIME_PARTS})?|T{_TIME_PARTS}|\d+W)",
     "email": rf"(?=[^@]{{1,64}}@.{{1,189}}$){_ATOM}(?:\.{_ATOM})*@(?:{_HOST}|\[{_IPV4}\])",
     "idn-email": rf"(?=[^@]{{1,16}}@.{{1,189}}$){_WIDE_ATOM}(?:\.{_WIDE_ATOM})*@{_HOST}",
-    "hostname": rf"{_HOST_BOUNDS}{_HOST}",
-    "idn-hostname": rf"{_HOST_BOUNDS}{_HOST}",
+    "hostname": _BOUNDED_HOST,
+    "idn-hostname": _BOUNDED_HOST,
     "ipv4": _IPV4,
     "ipv6": _IPV6,
     "uri": _URI,
@@ -68,8 +70,8 @@ _EXPRESSIONS = {
     "iri-reference": _IRI_REFERENCE,
     "uri-template": rf"(?:[^\x00-\x20\x7F\"'%<>\\^`{{|}}]|%[0-9A-Fa-f]{{2}}|\{{[+#./;?&]?{_VARIABLE}(?:,{_VARIABLE})*\}})*",
     "uuid": r"[0-9A-Fa-f]{8}-(?:[0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}",
-    "json-pointer": r"(?:/(?:[^~/]|~[01])*)*",
-    "relative-json-pointer": r"(?:0|[1-9]\d*)(?:#|(?:/(?:[^~/]|~[01])*)*)",
+    "json-pointer": _POINTER,
+    "relative-json-pointer": rf"(?:0|[1-9]\d*)(?:#|{_POINTER})",
     "byte": r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?",
 }
 EXPRESSIONS = {name: f"^(?:{body})$" for name, body in _EXPRESSIONS.items()}
