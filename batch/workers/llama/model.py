@@ -124,25 +124,31 @@ class Model:
     @cached_property
     def special_texts(self) -> tuple[frozenset[str], frozenset[str]]:
         """Texts of the control tokens, and of the user-defined tokens, which a tokeniser cuts out of any text."""
-        attr, vocab = lib.llama_vocab_get_attr, self.vocab
-        control: set[str] = set()
-        user: set[str] = set()
-        for token in range(self.n_vocab):
-            bits = int(attr(vocab, token))
-            if bits & (_ATTR_CONTROL | _ATTR_USER_DEFINED):
-                raw = lib.llama_vocab_get_text(vocab, token) or b""
-                (control if bits & _ATTR_CONTROL else user).add(raw.decode("utf-8", "replace"))
+
+        def texts(tokens: frozenset[int]) -> set[str]:
+            return {(lib.llama_vocab_get_text(self.vocab, t) or b"").decode("utf-8", "replace") for t in tokens}
+
+        control, user_defined = map(texts, self._special_tokens)
         # One-character user-defined tokens are runs of spaces, newlines and the like: cutting them means nothing.
         return (
             frozenset(t for t in control if len(t) > 1),
-            frozenset(t for t in user if len(t) > 1 and t.strip() and not t.isspace()),
+            frozenset(t for t in user_defined if len(t) > 1 and t.strip() and not t.isspace()),
         )
 
-    @cached_property
+    @property
     def control_tokens(self) -> frozenset[int]:
         """Ids of the control tokens."""
+        return self._special_tokens[0]
+
+    @cached_property
+    def _special_tokens(self) -> tuple[frozenset[int], frozenset[int]]:
+        """Ids of the control tokens, and of the other tokens that are user-defined."""
         attr, vocab = lib.llama_vocab_get_attr, self.vocab
-        return frozenset(t for t in range(self.n_vocab) if int(attr(vocab, t)) & _ATTR_CONTROL)
+        bits = [int(attr(vocab, token)) for token in range(self.n_vocab)]
+        return (
+            frozenset(token for token, b in enumerate(bits) if b & _ATTR_CONTROL),
+            frozenset(token for token, b in enumerate(bits) if b & _ATTR_USER_DEFINED and not b & _ATTR_CONTROL),
+        )
 
     def chat_template(self) -> str | None:
         """The chat template (Jinja) that the file carries; None where it carries none."""
