@@ -201,17 +201,15 @@ class Generation:
             step.position += 1
 
     def _draw(self, sampler: Sampler, row: int) -> int | None:
-        task = self._task
-        if task.logprobs < 0:
-            return self._constrained.draw(sampler, row) if self._constrained.is_active else sampler.sample(row)
-        if task.post_sampling_probs and not self._constrained.is_active:
+        task, is_constrained = self._task, self._constrained.is_active
+        if task.logprobs >= 0 and task.post_sampling_probs and not is_constrained:
             drawn, probability, likeliest = sampler.sample_with_probabilities(row, task.logprobs)
             logs = [(other, math.log(p)) for other, p in likeliest]
             logprob = make_token_logprob(self._model, drawn, math.log(probability), logs)
             self._text.add_logprob(logprob, self._model.piece(drawn, special=drawn in task.shown_tokens))
             return drawn
-        token = self._constrained.draw(sampler, row) if self._constrained.is_active else sampler.sample(row)
-        if token is not None and token not in self._model.end_tokens:
+        token = self._constrained.draw(sampler, row) if is_constrained else sampler.sample(row)
+        if task.logprobs >= 0 and token is not None and token not in self._model.end_tokens:
             logprob = token_logprob(self._model, self._context.logits(row), token, task.logprobs)
             self._text.add_logprob(logprob, self._model.piece(token, special=token in task.shown_tokens))
         return token
