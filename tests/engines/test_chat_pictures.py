@@ -105,7 +105,7 @@ def by_the_helper(engine: VlmEngine, text: str, names: list[str]) -> tuple[int, 
     wanted = mtmd.mtmd_input_text(data, len(data), True, True)
     assert mtmd.mtmd_tokenize(vision.handle, chunks, ctypes.byref(wanted), bitmaps, len(names)) == 0
     last = engine._resources.context.sequences - 1
-    engine._resources.cache._move_idle_out(None)
+    engine._resources.cache._move_all_idle_out(None)
     end = ctypes.c_int32()
     assert mtmd.mtmd_helper_eval_chunks(vision.handle, context.handle, chunks, 0, last, 2048, True, ctypes.byref(end)) == 0
     logits = context.logits().copy()

@@ -92,20 +92,18 @@ class PromptCache:
         if isinstance(best, StoredConversation):
             slot = self._bring_back(best, free, n)
         elif best is not None and best.is_busy:
-            slot = self._idlest(free)
-            self._store_and_clear(slot)
-            n = self._share(best, slot, n)
+            slot = self._empty_slot(free)
+            self._share(best, slot, n)
         else:
             slot = best
             if slot is not None and self._is_loss(slot, n):
                 self._store(slot)
         if slot is None:
-            slot, n = self._idlest(free), 0
-            self._store_and_clear(slot)
+            slot, n = self._empty_slot(free), 0
         slot.is_busy, slot.is_bulk = True, is_bulk
         self._clock += 1
         slot.last_used = self._clock
-        self._move_idle_out(slot)
+        self._move_all_idle_out(slot)
         if n:
             n = self._roll_back(slot, n)
         if not n:
@@ -161,7 +159,7 @@ class PromptCache:
 
     def move_idle_out(self, wanting: Slot) -> bool:
         """Move the idle conversation that was used longest ago to host memory; returns False when there is none."""
-        idle = [s for s in self._slots if not s.is_busy and len(s.tokens) and s is not wanting]
+        idle = self._idle_conversations(wanting)
         if idle:
             self._store_and_clear(min(idle, key=lambda s: s.last_used))
         return bool(idle)
@@ -212,7 +210,7 @@ class PromptCache:
         self._stored.remove(stored)
         if self._is_loss(stored, n):
             self._stored.append(stored)  # what is cut off may be wanted again
-        self._move_idle_out(None)
+        self._move_all_idle_out(None)
         while not self._context.restore_state(slot.seq, stored.state):
             if not self.make_room(slot):
                 self._clear(slot)
@@ -220,11 +218,10 @@ class PromptCache:
         slot.tokens, slot.checkpoints = stored.tokens.copy(), stored.checkpoints.copy()
         return slot
 
-    def _share(self, donor: Slot, slot: Slot, n: int) -> int:
-        """Let an empty slot have a running job's first n tokens too; returns how many it has."""
+    def _share(self, donor: Slot, slot: Slot, n: int) -> None:
+        """Let an empty slot have a running job's first n tokens too."""
         self._context.copy_sequence(donor.seq, slot.seq, donor.tokens.position(n))
         slot.tokens, slot.checkpoints = donor.tokens.copy(), donor.checkpoints.copy()
-        return n
 
     def _usable(self, old: Slot | StoredConversation, prompt: TokenSequence, first: int) -> int:
         """How many first tokens can be taken over: the last of a prompt is computed again for its logits."""
@@ -262,12 +259,21 @@ class PromptCache:
     def _idlest(self, free: list[Slot]) -> Slot:
         return min(free, key=lambda s: (len(s.tokens) > 0, s.last_used))
 
-    def _move_idle_out(self, claimed: Slot | None) -> None:
+    def _empty_slot(self, free: list[Slot]) -> Slot:
+        """An empty slot; where none is, the one that was used longest ago, its conversation now in host memory."""
+        slot = self._idlest(free)
+        self._store_and_clear(slot)
+        return slot
+
+    def _move_all_idle_out(self, claimed: Slot | None) -> None:
         """Idle conversations wait in host memory while a job runs, and a more urgent one's goes there when it ends: so a
         job's tokens lie in the KV as if it were alone, which keeps attention short and its rounding the same."""
-        for slot in self._slots:
-            if not slot.is_busy and slot is not claimed and len(slot.tokens):
-                self._store_and_clear(slot)
+        for slot in self._idle_conversations(claimed):
+            self._store_and_clear(slot)
+
+    def _idle_conversations(self, claimed: Slot | None) -> list[Slot]:
+        """The slots in which a conversation stands that no job goes on with, without `claimed`."""
+        return [slot for slot in self._slots if not slot.is_busy and slot is not claimed and len(slot.tokens)]
 
     def _no_checkpoints(self) -> Checkpoints:
         return Checkpoints(self._budget // _CHECKPOINT_SHARE)
