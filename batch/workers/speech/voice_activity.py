@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections import deque
 from pathlib import Path
 from typing import Protocol
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from batch.errors import ModelProblem
 from batch.media.sound.samples import SAMPLE_RATE, Samples
-from batch.workers.speech.whisper.library import hook_log, library
+from batch.workers.speech.whisper.library import VadParams, hook_log, library
 
 FRAME_SAMPLES = 512
 """Samples a decision is made for (32 ms): what Silero was trained on."""
@@ -68,10 +67,6 @@ class EnergyDetector:
         """Nothing is held."""
 
 
-class _VadParams(ctypes.Structure):
-    _fields_ = (("n_threads", ctypes.c_int), ("use_gpu", ctypes.c_bool), ("gpu_device", ctypes.c_int))
-
-
 class SileroDetector:
     """Silero VAD in whisper.cpp. It remembers what it heard, so every job has one of its own."""
 
@@ -80,18 +75,8 @@ class SileroDetector:
         if not path.is_file():
             raise ModelProblem(f"{path} is not there: fetch it, or leave stt.vad_model empty.")
         hook_log()
-        library.whisper_vad_init_from_file_with_params.argtypes = [ctypes.c_char_p, _VadParams]
-        library.whisper_vad_init_from_file_with_params.restype = ctypes.c_void_p
-        library.whisper_vad_reset_state.argtypes = [ctypes.c_void_p]
-        library.whisper_vad_reset_state.restype = None
-        library.whisper_vad_detect_speech_no_reset.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int]
-        library.whisper_vad_detect_speech_no_reset.restype = ctypes.c_bool
-        library.whisper_vad_probs.argtypes = [ctypes.c_void_p]
-        library.whisper_vad_probs.restype = ctypes.POINTER(ctypes.c_float)
-        library.whisper_vad_free.argtypes = [ctypes.c_void_p]
-        library.whisper_vad_free.restype = None
         # one thread: the model is tiny, and with more they wait for each other most of the time
-        self._context = library.whisper_vad_init_from_file_with_params(str(path).encode(), _VadParams(1, False, 0))
+        self._context = library.whisper_vad_init_from_file_with_params(str(path).encode(), VadParams(1, False, 0))
         if not self._context:
             raise ModelProblem(f"{path} could not be loaded as a Silero VAD model in ggml format: fetch it again.")
         # A new context's memory is whatever was there, at times NaN for good: whisper.cpp clears it in its own call only.

@@ -51,6 +51,23 @@ class ContextParams(ctypes.Structure):
         return tuple(getattr(self, field[0]) for field in self._fields_)
 
 
+class VadParams(ctypes.Structure):
+    """whisper_vad_context_params of whisper.cpp 1.8."""
+
+    _fields_ = (("n_threads", ctypes.c_int), ("use_gpu", ctypes.c_bool), ("gpu_device", ctypes.c_int))
+
+
+library.whisper_vad_init_from_file_with_params.argtypes = [ctypes.c_char_p, VadParams]
+library.whisper_vad_init_from_file_with_params.restype = ctypes.c_void_p
+library.whisper_vad_reset_state.argtypes = [ctypes.c_void_p]
+library.whisper_vad_reset_state.restype = None
+library.whisper_vad_detect_speech_no_reset.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int]
+library.whisper_vad_detect_speech_no_reset.restype = ctypes.c_bool
+library.whisper_vad_probs.argtypes = [ctypes.c_void_p]
+library.whisper_vad_probs.restype = ctypes.POINTER(ctypes.c_float)
+library.whisper_vad_free.argtypes = [ctypes.c_void_p]
+library.whisper_vad_free.restype = None
+
 DEFAULT_CONTEXT_PARAMS = (True, True, 0, False, 0, -1, 0, None, 128 << 20)
 """What whisper.cpp 1.8 fills the structure with; anything else means that it is laid out in another way."""
 
