@@ -13,7 +13,7 @@ from batch.workers.chat.dialects.dialect import Dialect
 from batch.workers.chat.dialects.template_values import TemplateObject
 from batch.workers.chat.images.vision import TokenizedImage
 from batch.workers.chat.kv.token_sequence import TokenSequence
-from batch.workers.chat.prompt.template import MEDIA_MARKER, ChatTemplate, Media, Segment
+from batch.workers.chat.prompt.template import ChatTemplate, Media, Segment, text_of
 from batch.workers.chat.prompt.template_input import template_messages, template_tools
 from batch.workers.llama.model import Model
 
@@ -86,7 +86,7 @@ class PromptMaker:
                 tail += closing
             segments.append(Segment(prefill, False))
         made = PromptText(thinking=thinking, prefill=prefill, tail=tail)
-        made.text = "".join(MEDIA_MARKER if isinstance(s, Media) else s.text for s in segments)
+        made.text = text_of(segments)
         pictures = list(_pictures(messages))
         bos = self._model.token_text(self._model.bos)
         first = segments[0] if segments else None
@@ -143,7 +143,7 @@ class PromptMaker:
 
 def _behind(prompt: list[Segment | Media], history: list[Segment | Media]) -> str:
     """The text that a prompt has behind the history that it begins with."""
-    whole, before = ("".join(MEDIA_MARKER if isinstance(s, Media) else s.text for s in found) for found in (prompt, history))
+    whole, before = text_of(prompt), text_of(history)
     shared = next((at for at, (a, b) in enumerate(zip(whole, before, strict=False)) if a != b), min(len(whole), len(before)))
     return whole[shared:]
 

@@ -76,14 +76,14 @@ class ChatTemplate:
         media_marker: str = MEDIA_MARKER,
     ) -> str:
         """The prompt as one text, `media_marker` where media stand. Raises BadRequest with the template's complaint."""
-        found = self.render_segments(
+        segments = self.render_segments(
             messages,
             tools=tools,
             enable_thinking=enable_thinking,
             add_generation_prompt=add_generation_prompt,
             kwargs=kwargs,
         )
-        return "".join(media_marker if isinstance(s, Media) else s.text for s in found)
+        return text_of(segments, media_marker)
 
     def render_segments(
         self,
@@ -250,6 +250,11 @@ class ChatTemplate:
             ) from None
         except Exception as error:  # a template is a program: it can fail in any way on messages it did not expect
             raise BadRequest(f"The model's chat template refuses these messages: {_sentence(error)}") from error
+
+
+def text_of(segments: Iterable[Segment | Media], media_marker: str = MEDIA_MARKER) -> str:
+    """The segments as one text, `media_marker` where media stand."""
+    return "".join(media_marker if isinstance(s, Media) else s.text for s in segments)
 
 
 class _Generation(Extension):
