@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,7 +28,6 @@ MAX_BATCH_S = 0.1
 """What a batch may take on the threads that measure: somebody more urgent may come meanwhile."""
 MEASURE_S = 0.4
 POOLINGS = {1: "mean", 2: "cls", 3: "last"}
-_POINTER = ctypes.POINTER(ctypes.c_int32)
 
 
 class Interrupted(Exception):
@@ -73,19 +71,6 @@ class PooledModel:
                 f"The model file {self.weights.path} does not say how vectors are pooled: it is no embedding model."
             )
         self.pooling = POOLINGS[pooling]
-        # One set of arrays for all batches: each token's pointer to its sequence id stays on its own place in _seq.
-        self._token, self._pos, self._seq = (np.zeros(room, np.int32) for _ in range(3))
-        self._seq_counts, self._outputs = np.ones(room, np.int32), np.ones(room, np.int8)
-        self._seq_pointers = (self._seq.ctypes.data + 4 * np.arange(room)).astype(np.uintp)
-        self._batch = lib.llama_batch(
-            0,
-            self._token.ctypes.data_as(_POINTER),
-            None,
-            self._pos.ctypes.data_as(_POINTER),
-            self._seq_counts.ctypes.data_as(_POINTER),
-            self._seq_pointers.ctypes.data_as(ctypes.POINTER(_POINTER)),
-            self._outputs.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
-        )
 
     def embed(self, texts: Sequence[Tokens], threads: int) -> Vectors:
         """One L2-normalised row a text, in one decode. Raises Interrupted when `stop` came in between.
@@ -95,19 +80,13 @@ class PooledModel:
         total = sum(map(len, texts))
         if not 0 < len(texts) <= MAX_SEQUENCES or total > self.max_batch_tokens or not all(map(len, texts)):
             raise ValueError(f"a batch of {len(texts)} texts with {total} tokens does not fit")
-        at = 0
-        for i, ids in enumerate(texts):
-            end = at + len(ids)
-            self._token[at:end] = ids
-            self._pos[at:end] = np.arange(len(ids), dtype=np.int32)
-            self._seq[at:end] = i
-            at = end
-        self._batch.n_tokens = total
-        handle = self._context.handle
+        lengths = list(map(len, texts))
+        positions = np.concatenate([np.arange(length, dtype=np.int32) for length in lengths])
+        sequences = np.repeat(np.arange(len(texts), dtype=np.int32), lengths)
         self._context.set_threads(threads)
         if self._context.memory:  # causal embedders have one, encoders none
             lib.llama_memory_clear(self._context.memory, False)
-        code = int(lib.llama_decode(handle, self._batch))
+        code = self._context.decode_rows(np.concatenate(texts), positions, sequences)
         if code == ABORTED:
             self._context.clear_abort()
             raise Interrupted
@@ -115,7 +94,7 @@ class PooledModel:
             raise BatchError(f"llama.cpp could not compute these vectors (code {code}): {last_error()}")
         rows = np.empty((len(texts), self.width), np.float32)
         for i in range(len(texts)):
-            rows[i] = np.ctypeslib.as_array(lib.llama_get_embeddings_seq(handle, i), (self.width,))
+            rows[i] = np.ctypeslib.as_array(lib.llama_get_embeddings_seq(self._context.handle, i), (self.width,))
         norms = np.linalg.norm(rows, axis=1, keepdims=True)
         if not np.isfinite(norms).all():
             raise BatchError("The model gave a vector that is not finite: its file may be damaged.")

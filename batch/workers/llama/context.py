@@ -20,6 +20,7 @@ STATE_PARTIAL = 1
 """Flag of `save_state`: only what cannot be rolled back (sliding windows, recurrent state)."""
 
 State = np.ndarray[Any, np.dtype[np.uint8]]
+Numbers = Sequence[int] | np.ndarray[Any, np.dtype[np.int32]]
 Logits = np.ndarray[Any, np.dtype[np.float32]]
 
 _MAX_LOGITS_VIEWS = 1024
@@ -80,50 +81,32 @@ class Context:
         self._allocate_batches()
 
     def _allocate_batches(self) -> None:
-        n = self.n_batch
-        self._token = np.zeros(n, np.int32)
-        self._pos = np.zeros(n, np.int32)
-        self._count = np.ones(n, np.int32)
-        self._output = np.zeros(n, np.int8)
-        self._seq_ids = [ctypes.c_int32(s) for s in range(self.sequences)]
-        pointer = ctypes.POINTER(ctypes.c_int32)
-        self._seq_rows = [(pointer * n)(*([ctypes.pointer(s)] * n)) for s in self._seq_ids]
+        n, pointer = self.n_batch, ctypes.POINTER(ctypes.c_int32)
+        self._token, self._pos, self._seq = (np.zeros(n, np.int32) for _ in range(3))
+        self._count, self._output = np.ones(n, np.int32), np.zeros(n, np.int8)
+        # One set of arrays for all batches: each token's pointer to its sequence id stays on its own cell of _seq.
+        self._seq_cells = (self._seq.ctypes.data + 4 * np.arange(n)).astype(np.uintp)
         self._batch = lib.llama_batch(
-            n,
-            self._token.ctypes.data_as(pointer),
-            None,
-            self._pos.ctypes.data_as(pointer),
-            self._count.ctypes.data_as(pointer),
-            self._seq_rows[0],
-            self._output.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
-        )
-        # A generated token goes through a batch of its own, so that decoding it is two stores and one call.
-        self._one_token, self._one_pos = ctypes.c_int32(), ctypes.c_int32()
-        self._one_count, self._one_output = ctypes.c_int32(1), ctypes.c_int8(1)
-        self._ones = [
-            lib.llama_batch(
-                1,
-                ctypes.pointer(self._one_token),
-                None,
-                ctypes.pointer(self._one_pos),
-                ctypes.pointer(self._one_count),
-                row,
-                ctypes.pointer(self._one_output),
-            )
-            for row in self._seq_rows
-        ]
-        # Rows of several sequences: each row's pointer to its sequence id stays on its own cell of _row_seq.
-        self._row_seq = np.zeros(n, np.int32)
-        cells = (self._row_seq.ctypes.data + 4 * np.arange(n)).astype(np.uintp)
-        self._row_cells = cells
-        self._rows = lib.llama_batch(
             0,
             self._token.ctypes.data_as(pointer),
             None,
             self._pos.ctypes.data_as(pointer),
             self._count.ctypes.data_as(pointer),
-            cells.ctypes.data_as(ctypes.POINTER(pointer)),
+            self._seq_cells.ctypes.data_as(ctypes.POINTER(pointer)),
             self._output.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
+        )
+        # A generated token goes through a batch of its own, so that decoding it is three stores and one call.
+        self._one_token, self._one_pos, self._one_seq = (ctypes.c_int32() for _ in range(3))
+        self._one_count, self._one_output = ctypes.c_int32(1), ctypes.c_int8(1)
+        self._one_seq_cell = ctypes.pointer(self._one_seq)
+        self._one = lib.llama_batch(
+            1,
+            ctypes.pointer(self._one_token),
+            None,
+            ctypes.pointer(self._one_pos),
+            ctypes.pointer(self._one_count),
+            ctypes.pointer(self._one_seq_cell),
+            ctypes.pointer(self._one_output),
         )
         self._decode = lib.llama_decode
         self._logits: dict[int, Logits] = {}
@@ -139,27 +122,28 @@ class Context:
         n = len(tokens)
         self._token[:n] = tokens
         self._pos[:n] = np.arange(pos, pos + n, dtype=np.int32)
+        self._seq[:n] = seq
         self._output[:n] = 0
         self._output[n - 1] = output
         self._batch.n_tokens = n
-        self._batch.seq_id = self._seq_rows[seq]
         return int(self._decode(self.handle, self._batch))
 
     def decode_token(self, token: int, pos: int, seq: int) -> int:
         """Append one token and compute the logits behind it."""
         self._one_token.value = token
         self._one_pos.value = pos
-        return int(self._decode(self.handle, self._ones[seq]))
+        self._one_seq.value = seq
+        return int(self._decode(self.handle, self._one))
 
-    def decode_rows(self, tokens: Sequence[int], positions: Sequence[int], sequences: Sequence[int]) -> int:
-        """Append one token to each of several sequences, and compute the logits behind each of them."""
+    def decode_rows(self, tokens: Numbers, positions: Numbers, sequences: Numbers) -> int:
+        """Append each token to its sequence, and compute what stands behind each of them: logits, or embeddings."""
         n = len(tokens)
         self._token[:n] = tokens
         self._pos[:n] = positions
-        self._row_seq[:n] = sequences
+        self._seq[:n] = sequences
         self._output[:n] = 1
-        self._rows.n_tokens = n
-        return int(self._decode(self.handle, self._rows))
+        self._batch.n_tokens = n
+        return int(self._decode(self.handle, self._batch))
 
     def copy_sequence(self, source: int, target: int, end: int) -> None:
         """Let `target` share the positions of `source` before `end`; nothing is copied in memory."""
