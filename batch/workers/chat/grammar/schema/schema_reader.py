@@ -15,9 +15,9 @@ from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
 from batch.errors import BadRequest
+from batch.workers.chat.grammar.schema import negation
 from batch.workers.chat.grammar.schema.facts import Facts
 from batch.workers.chat.grammar.schema.keywords import ASSERTIONS, SCALARS, NotEnforced
-from batch.workers.chat.grammar.schema.negation import violations
 from batch.workers.chat.grammar.schema.number_terminals import is_enforceable
 from batch.workers.chat.grammar.schema.possibility import Possibility
 from batch.workers.chat.grammar.schema.shapes import (
@@ -214,7 +214,7 @@ class SchemaReader:
             return True
         if schema.get("nullable") is True:
             schema = {"anyOf": _nullable(schema)}
-        options = violations(schema)
+        options = negation.violations(schema)
         silent = replace(part, evaluates=False)
         branch.choices.append([[self._own(silent, s) for s in option] for option in options])
         return bool(options)
@@ -331,7 +331,7 @@ def _expressions(keyword: str, value: Any) -> list[str]:
             return [value]
         case "patternProperties", dict():
             return list(value)
-        case "\0unfit", ["pattern", source]:
+        case negation.UNFIT, ["pattern", source]:
             return [source]
     return []
 
