@@ -203,6 +203,7 @@ def test_half_a_request_is_not_answered_when_its_sender_stops(served: RunningSer
         ("identity", BODY),
         ("", BODY),
     ],
+    ids=["gzip", "GZIP", "x-gzip", "deflate", "two members", "identity", "none"],
 )
 def test_a_compressed_body_is_read(served: RunningService, coding: str, compressed: bytes) -> None:
     status, _, answer = ask(served, "POST", CHAT, {"Content-Encoding": coding}, compressed)
@@ -221,6 +222,7 @@ def test_a_compressed_body_is_read(served: RunningService, coding: str, compress
         ("gzip", gzip.compress(b'{"x":"' + b"a" * 200_000_000 + b'"}', 1), 413, "limits.body_bytes"),
         ("deflate", zlib.compress(b" " * 50_000_000), 413, "limits.body_bytes"),
     ],
+    ids=["br", "zstd", "twice", "not gzip", "cut gzip", "empty gzip", "gzip bomb", "deflate bomb"],
 )
 def test_a_compressed_body_is_decoded_within_its_limit_or_refused(
     served: RunningService, coding: str, body: bytes, status: int, words: str
