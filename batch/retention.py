@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from batch.batches.file_store import FileStore
 from batch.conversations.response_store import ResponseStore
 from batch.errors import BatchError
-from batch.folder.ledger_retention import LedgerRetention
+from batch.folder.ledger.retention import LedgerRetention
 from batch.queue.jobs import Origin
 from batch.queue.spool import Spool
 from batch.queue.store import Store

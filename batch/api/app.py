@@ -24,7 +24,7 @@ from batch.api.routes import ROUTERS
 from batch.api.server.metrics import count_ended_jobs
 from batch.batches.service import BatchService
 from batch.errors import BatchError
-from batch.queue.hub import Hub
+from batch.queue.hub.hub import Hub
 from batch.queue.jobs import Kind
 from batch.search.service import SearchService
 from batch.settings import Settings

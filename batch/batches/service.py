@@ -33,7 +33,7 @@ from batch.batches.rows import (
 from batch.batches.validation import BatchValidation
 from batch.errors import BatchError, DiskFull
 from batch.queue.frames import JobEnded
-from batch.queue.hub import Hub
+from batch.queue.hub.hub import Hub
 from batch.queue.jobs import Draft, Origin, Priority, State
 
 T = TypeVar("T")

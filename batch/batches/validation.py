@@ -13,7 +13,7 @@ from batch.batches.file_store import new_public_id
 from batch.batches.line_endpoint import LineEndpoint
 from batch.batches.line_reader import ReadLine, read_lines
 from batch.batches.rows import Batch, BatchApi, BatchLine, LineProblem
-from batch.queue.hub import Hub
+from batch.queue.hub.hub import Hub
 
 MAX_TASKS = {BatchApi.OPENAI: 50_000, BatchApi.ANTHROPIC: 100_000}
 """Requests of a batch; of embeddings, inputs."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from batch.cli import backup, config, files, gc, logs, repair, serve, service, submit  # noqa: F401
+from batch.cli import config, files, submit  # noqa: F401
 from batch.cli.app import app
 from batch.cli.batches import run  # noqa: F401
 from batch.cli.batches.listing import app as batches
 from batch.cli.batches.uploads import app as uploads
 from batch.cli.doctor.command import doctor
 from batch.cli.jobs import actions, listing, pausing, redo, waiting  # noqa: F401
+from batch.cli.maintenance import backup, gc, repair  # noqa: F401
 from batch.cli.models import app as models
+from batch.cli.service import logs, serve, service  # noqa: F401
 from batch.cli.status import command  # noqa: F401
 
 app.add_typer(models, name="models")

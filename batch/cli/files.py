@@ -18,9 +18,9 @@ from batch.cli.app import Json, app
 from batch.cli.home import Home, open_store
 from batch.cli.jobs.filters import ErrorText, Folder, Since, parse_since
 from batch.cli.output import print_json, print_table, short_moment
-from batch.folder.file_listing import FileFilter, ListedFile, list_files
 from batch.folder.file_names import one_line, readable
-from batch.folder.ledger_rows import FileState
+from batch.folder.ledger.file_listing import FileFilter, ListedFile, list_files
+from batch.folder.ledger.rows import FileState
 from batch.media.kind import MediaKind
 
 

@@ -125,7 +125,7 @@ def _draft_of_file(file: Path, settings: Settings, spool: Spool) -> Draft:
 
 def _draft(path: str, opened: BinaryIO, settings: Settings, spool: Spool) -> Draft:
     """The job for an open file, whose bytes are kept in the spool."""
-    from batch.folder.ledger_rows import CaptionParameters, TranscriptParameters
+    from batch.folder.ledger.rows import CaptionParameters, TranscriptParameters
     from batch.folder.pipeline import caption_draft, content_parameters, embedding_draft, transcript_draft
     from batch.folder.source_text import text_of_file
     from batch.media.kind import HEAD_BYTES, MediaKind, kind_of

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from batch.errors import SettingsProblem
 from batch.folder.file_names import SETTINGS_FILE, one_line
 from batch.folder.inbox.ignore import IgnoreRules
-from batch.folder.ledger_rows import RedoRequest
+from batch.folder.ledger.rows import RedoRequest
 from batch.folder.safe_open import FileStamp, open_below
 from batch.media.language import normalise
 from batch.settings import FolderSettings

@@ -8,8 +8,8 @@ import msgspec
 
 from batch.errors import BatchError
 from batch.folder.daemon_thread import DaemonThread
-from batch.folder.ledger import Ledger
-from batch.folder.ledger_rows import Content, ContentState, PageParameters, StepOutcome, TextParameters
+from batch.folder.ledger.ledger import Ledger
+from batch.folder.ledger.rows import Content, ContentState, PageParameters, StepOutcome, TextParameters
 from batch.folder.pipeline import (
     EMBEDDING,
     embedding_draft,
@@ -21,10 +21,10 @@ from batch.folder.pipeline import (
 )
 from batch.folder.result_text import pages_text
 from batch.folder.search_entry import search_entry
-from batch.media.document_process import pdf_page_picture
+from batch.media.document.document_process import pdf_page_picture
 from batch.queue.jobs import Job, Kind, State
 from batch.queue.spool import Spool
-from batch.search.prepared_content import PreparedContent
+from batch.search.index.prepared_content import PreparedContent
 
 
 class NextSteps:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import msgspec
 
 from batch.errors import BatchError
-from batch.folder.ledger_rows import (
+from batch.folder.ledger.rows import (
     CaptionParameters,
     ContentParameters,
     PageParameters,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from batch.folder.ledger_rows import Content, search_key
+from batch.folder.ledger.rows import Content, search_key
 from batch.folder.pipeline import EMBEDDING, page_of, result_of, text_of
 from batch.folder.result_text import pages_text, text_in, vector_bytes
 from batch.payloads.embedding import EmbeddingResult
@@ -15,8 +15,8 @@ from batch.payloads.speech import TranscriptionResult
 from batch.queue.jobs import Job
 from batch.queue.spool import Spool
 from batch.search.documents import IndexedContent, Moment
-from batch.search.prepared_content import PreparedContent
-from batch.search.vectors import Matrix
+from batch.search.index.prepared_content import PreparedContent
+from batch.search.index.vectors import Matrix
 
 logger = logging.getLogger("batch.folder")
 

@@ -13,13 +13,13 @@ from typing import Any
 from batch.errors import DiskFull
 from batch.folder.daemon_thread import DaemonThread
 from batch.folder.inbox.inbox import Inbox
-from batch.folder.ledger import Ledger
+from batch.folder.ledger.ledger import Ledger
 from batch.folder.next_step import NextSteps
 from batch.folder.outbox.access import make_folders
 from batch.folder.outbox.outbox import Outbox
 from batch.folder.watcher import InboxWatcher
 from batch.queue.frames import JobEnded
-from batch.queue.hub import Hub
+from batch.queue.hub.hub import Hub
 from batch.queue.jobs import Kind
 from batch.settings import Settings
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from batch.folder.ledger_rows import SourceReading
+from batch.folder.ledger.rows import SourceReading
 from batch.folder.pipeline import PAGE_GAP
-from batch.media.document_process import docx_text, pdf_page_texts
+from batch.media.document.document_process import docx_text, pdf_page_texts
 from batch.media.html_text import visible_text
 from batch.media.kind import is_pdf
 from batch.media.text import charset_of_html, read_encoded

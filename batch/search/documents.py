@@ -14,7 +14,7 @@ import msgspec
 from batch.media.kind import MediaKind
 
 if TYPE_CHECKING:
-    from batch.search.vectors import Matrix
+    from batch.search.index.vectors import Matrix
 
 MAX_PASSAGES = 500
 """Of one content: what stands behind them, in a book or a recording of days, is not in the index."""

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from batch.search.index_reader import TextMatches
-from batch.search.vector_index import VectorHit
+from batch.search.index.reader import TextMatches
+from batch.search.index.vector_index import VectorHit
 
 RANK_CONSTANT = 60
 LIST_LENGTH = 200

@@ -14,14 +14,14 @@ from batch.errors import BadRequest, NotFound, Unavailable
 from batch.media.kind import MediaKind
 from batch.search.documents import Moment, moment_at
 from batch.search.highlights import MAX_SHOWN_CHARS, FoldedText, excerpt
-from batch.search.index_reader import EntryRow, IndexReader, IndexState, PassageRow, TextMatches
+from batch.search.index.reader import EntryRow, IndexReader, IndexState, PassageRow, TextMatches
+from batch.search.index.vector_index import VectorHit, VectorIndex
+from batch.search.index.vectors import Matrix, from_stored
 from batch.search.query_language import Term
 from batch.search.ranking import FOREIGN_SCRIPT_WEIGHT, LIST_LENGTH, RankedEntry, best_first, join_lists
 from batch.search.request import SearchMode, SearchRequest
 from batch.search.result import Degradation, HitMoment, Ranks, SearchHit, SearchResult, TextTotal, TookMs
 from batch.search.similarity_floor import SimilarityFloor
-from batch.search.vector_index import VectorHit, VectorIndex
-from batch.search.vectors import Matrix, from_stored
 
 MAX_MOMENTS = 5
 

@@ -15,9 +15,9 @@ from batch.cpu_sharing import CoreTable
 from batch.errors import BatchError, QueueFull, Unavailable
 from batch.payloads.embedding import EmbeddingPayload, EmbeddingResult
 from batch.payloads.model_info import EmbeddingModelInfo
-from batch.queue.hub import Hub
+from batch.queue.hub.hub import Hub
 from batch.queue.jobs import Draft, Kind, Origin, Priority
-from batch.search.index_reader import IndexReader
+from batch.search.index.reader import IndexReader
 from batch.search.request import SearchMode, SearchRequest
 from batch.search.result import Degradation, SearchResult, TookMs
 from batch.search.searcher import QueryVector, Searcher

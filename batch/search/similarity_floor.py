@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from batch.search.index_reader import IndexReader
-from batch.search.vector_index import VectorIndex
+from batch.search.index.reader import IndexReader
+from batch.search.index.vector_index import VectorIndex
 
 SAMPLED_PAIRS = 1000
 MIN_PAIRS = 100

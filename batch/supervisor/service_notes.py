@@ -9,9 +9,9 @@ from functools import partial
 from typing import Any
 
 from batch.errors import DiskFull
-from batch.queue.hub import Hub
+from batch.queue.hub.hub import Hub
+from batch.queue.hub.model_state import ModelState
 from batch.queue.jobs import Kind
-from batch.queue.model_state import ModelState
 from batch.queue.store import DamagedDatabase, Store
 
 logger = logging.getLogger("batch.supervisor")

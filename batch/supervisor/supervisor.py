@@ -24,7 +24,7 @@ from batch.api.responses.background import BackgroundResponses
 from batch.batches.service import BatchService
 from batch.errors import BatchError
 from batch.folder.service import FolderService, make_inbox_and_outbox
-from batch.queue.hub import Hub
+from batch.queue.hub.hub import Hub
 from batch.queue.jobs import Kind
 from batch.queue.open_store import open_store
 from batch.queue.periodic import PeriodicTasks

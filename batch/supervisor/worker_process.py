@@ -13,7 +13,7 @@ from pathlib import Path
 
 import batch
 from batch import logs
-from batch.queue.hub import Hub
+from batch.queue.hub.hub import Hub
 from batch.queue.jobs import Kind
 from batch.settings import Settings
 from batch.supervisor.worker_death import describe_death

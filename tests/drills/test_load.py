@@ -24,8 +24,8 @@ import pytest
 
 from batch.api.jobs.event_stream import MAX_PIECE_BYTES, EventStreamResponse
 from batch.cli.status.data import gather
-from batch.folder.ledger import Ledger
-from batch.folder.ledger_retention import LedgerRetention
+from batch.folder.ledger.ledger import Ledger
+from batch.folder.ledger.retention import LedgerRetention
 from batch.payloads.chat import ChatResult, MessageDelta, Usage
 from batch.payloads.events import Delta, JobEvent
 from batch.queue.frames import End, TicketEvent

@@ -14,7 +14,7 @@ import pytest
 
 from batch.cli import app
 from batch.errors import DiskFull
-from batch.queue.hub import Hub
+from batch.queue.hub.hub import Hub
 from batch.queue.jobs import Draft, Kind, Origin, Priority
 from batch.queue.open_store import open_store
 from batch.queue.spool import Spool

@@ -19,7 +19,7 @@ from PIL import Image
 
 from batch.api.app import create_app
 from batch.payloads.model_info import ChatModelInfo
-from batch.queue.hub import Hub
+from batch.queue.hub.hub import Hub
 from batch.queue.jobs import Draft, Kind, Origin, Priority, State
 from batch.queue.open_store import open_store
 from batch.queue.spool import Spool

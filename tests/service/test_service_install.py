@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from batch.cli.service import systemd
+from batch.cli.service.service import systemd
 from batch.settings import Settings
 from running_service import WEIGHTLESS, RunningService, wait_until
 from service_manager import command_words, pretended_machine, run_batch, unit_values

@@ -24,7 +24,7 @@ from batch.payloads.job_payload import Result
 from batch.payloads.model_info import ChatModelInfo, EmbeddingModelInfo, SpeechModelInfo
 from batch.payloads.speech import TranscriptionResult, TranscriptSegment
 from batch.queue.frames import End
-from batch.queue.hub import Hub
+from batch.queue.hub.hub import Hub
 from batch.queue.jobs import Job, Kind, State
 from batch.queue.open_store import open_store
 from batch.queue.spool import Spool

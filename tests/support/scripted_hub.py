@@ -20,8 +20,8 @@ from batch.payloads.job_payload import RESULT_TYPES, Payload, Result, task_of
 from batch.payloads.model_info import ChatModelInfo
 from batch.payloads.questions import ANSWER_TYPES, ApplyTemplate, CountTokens, Question
 from batch.queue.frames import End, JobEnded, TicketEvent
+from batch.queue.hub.model_state import ModelState
 from batch.queue.jobs import Draft, Kind, State
-from batch.queue.model_state import ModelState
 from batch.queue.open_store import open_store
 from batch.queue.spool import Spool
 from batch.queue.store import Store

@@ -12,9 +12,9 @@ import numpy as np
 from batch.media.kind import MediaKind
 from batch.queue.open_store import open_store
 from batch.search.documents import IndexedContent, Moment
-from batch.search.index_reader import IndexReader
-from batch.search.index_writer import IndexWriter
-from batch.search.prepared_content import PreparedContent
+from batch.search.index.prepared_content import PreparedContent
+from batch.search.index.reader import IndexReader
+from batch.search.index.writer import IndexWriter
 from batch.search.request import SearchRequest
 from batch.search.result import SearchResult
 from batch.search.searcher import QueryVector, Searcher

@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from batch.queue.hub import Hub
-from batch.queue.ticket import Ticket
+from batch.queue.hub.hub import Hub
+from batch.queue.hub.ticket import Ticket
 from batch.workers import engine
 from paths import ROOT
 from scripted_hub import ScriptedHub, ScriptedTicket

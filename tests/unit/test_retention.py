@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from batch.folder.file_counts import count_files
-from batch.folder.ledger import Ledger
-from batch.folder.ledger_retention import LedgerRetention
+from batch.folder.ledger.file_counts import count_files
+from batch.folder.ledger.ledger import Ledger
+from batch.folder.ledger.retention import LedgerRetention
 from batch.queue.jobs import Draft, Kind, Origin, Priority, State
 from batch.queue.open_store import open_store
 from batch.queue.spool import Spool

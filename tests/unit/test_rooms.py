@@ -8,9 +8,9 @@ from collections import defaultdict
 
 from paths import ROOT
 
-MAX_LINES = 400
-"""About 350 is the aim; a file beyond this is more than one noun."""
-MAX_ROOM_FILES = 18
+MAX_LINES = 350
+"""A file beyond this is more than one noun."""
+MAX_ROOM_FILES = 12
 MAX_UNTYPED_DICTS = 100
 UNSPEAKING_NAMES = {"utils", "common", "helpers", "misc"}
 

@@ -33,7 +33,7 @@ from batch.payloads.chat import ChatResult, Usage
 from batch.payloads.embedding import EmbeddingResult
 from batch.payloads.job_payload import Result
 from batch.payloads.json_text import encode
-from batch.queue.hub import Hub
+from batch.queue.hub.hub import Hub
 from batch.queue.jobs import Kind
 from batch.settings import LimitSettings
 

@@ -19,7 +19,7 @@ from batch.batches.rows import Batch, BatchApi
 from batch.batches.service import BatchService
 from batch.errors import BadRequest, NotFound
 from batch.payloads.json_text import encode
-from batch.queue.hub import Hub
+from batch.queue.hub.hub import Hub
 from batch.queue.jobs import Priority
 
 router = APIRouter()

@@ -17,7 +17,7 @@ from batch.batches.file_store import FileStore
 from batch.batches.rows import Batch, BatchApi, Purpose
 from batch.batches.service import BatchService
 from batch.errors import BadRequest, NotFound
-from batch.queue.hub import Hub
+from batch.queue.hub.hub import Hub
 from batch.queue.jobs import Priority
 
 router = APIRouter()

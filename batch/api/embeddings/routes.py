@@ -16,7 +16,7 @@ from batch.api.json_body import OFF_LOOP_BYTES, documented
 from batch.api.openapi_schemas import NOTHING
 from batch.errors import NotSupported
 from batch.payloads.embedding import EmbeddingResult
-from batch.queue.hub import Hub
+from batch.queue.hub.hub import Hub
 from batch.queue.jobs import Draft, Kind, Origin, Priority
 
 router = APIRouter()

@@ -16,7 +16,7 @@ from batch.api.json_body import json_response
 from batch.api.openapi_schemas import form_schema
 from batch.batches.file_store import FileStore
 from batch.errors import BadRequest, NotFound
-from batch.queue.hub import Hub
+from batch.queue.hub.hub import Hub
 
 router = APIRouter()
 

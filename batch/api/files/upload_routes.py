@@ -18,7 +18,7 @@ from batch.api.json_body import documented, json_body, json_response, reader
 from batch.api.openapi_schemas import form_schema
 from batch.batches.file_store import FileStore
 from batch.errors import BadRequest, TooLarge
-from batch.queue.hub import Hub
+from batch.queue.hub.hub import Hub
 
 router = APIRouter()
 

@@ -14,10 +14,10 @@ from batch.api.generation.conversation import ChatRequest, DocumentSource, FileS
 from batch.api.generation.documents import text_document
 from batch.batches.file_store import FileStore
 from batch.errors import BadRequest, NotFound, TooLarge, UnsupportedMedia
+from batch.media.document.pdf_pages import page_pictures
 from batch.media.image import image_header
-from batch.media.pdf_pages import page_pictures
 from batch.payloads.chat import ImagePart, Message, Part, TextPart
-from batch.queue.hub import Hub
+from batch.queue.hub.hub import Hub
 from batch.queue.jobs import Kind
 from batch.settings import LimitSettings
 

@@ -21,9 +21,9 @@ from batch.errors import BatchError, ContextExceeded, TooLarge, Unavailable
 from batch.payloads.chat import ChatPayload, ChatResult, CompletionPayload
 from batch.payloads.model_info import ChatModelInfo
 from batch.payloads.questions import CountTokens
-from batch.queue.hub import Hub
+from batch.queue.hub.hub import Hub
+from batch.queue.hub.ticket import Ticket
 from batch.queue.jobs import Draft, Kind, Origin, Priority
-from batch.queue.ticket import Ticket
 from batch.settings import LimitSettings
 
 logger = logging.getLogger("batch.api")

@@ -15,7 +15,7 @@ from python_multipart.multipart import MultipartParser
 
 from batch.api.http.content_digest import digest
 from batch.errors import BadRequest, TooLarge
-from batch.queue.hub import Hub
+from batch.queue.hub.hub import Hub
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 from fastapi import Request
 
-from batch.queue.ticket import Ticket
+from batch.queue.hub.ticket import Ticket
 
 
 @contextlib.asynccontextmanager

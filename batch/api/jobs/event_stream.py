@@ -18,8 +18,8 @@ from batch.errors import BatchError
 from batch.payloads.events import JobEvent
 from batch.payloads.job_payload import Result
 from batch.queue.frames import End
-from batch.queue.hub import Hub
-from batch.queue.ticket import Ticket
+from batch.queue.hub.hub import Hub
+from batch.queue.hub.ticket import Ticket
 
 logger = logging.getLogger("batch.api")
 

@@ -10,7 +10,7 @@ from fastapi import Request
 from batch.conversations.item_store import ItemStore, without_pictures
 from batch.conversations.rows import Item
 from batch.errors import BadRequest
-from batch.queue.hub import Hub
+from batch.queue.hub.hub import Hub
 
 PICTURES = "message.input_image.image_url"
 """What `include` names to have the pictures of items."""

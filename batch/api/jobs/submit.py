@@ -15,10 +15,10 @@ from fastapi import Request
 from batch.api.http.content_digest import digest
 from batch.api.jobs.answer_ids import follow_job
 from batch.errors import BadRequest
-from batch.queue.hub import Hub
+from batch.queue.hub.hub import Hub
+from batch.queue.hub.ticket import Ticket
 from batch.queue.jobs import Draft
 from batch.queue.store import Key
-from batch.queue.ticket import Ticket
 
 KEY_HEADER = "idempotency-key"
 MAX_KEY_CHARS = 255

@@ -30,7 +30,7 @@ from batch.payloads.chat import ChatPayload, ChatResult
 from batch.payloads.events import Delta, Started
 from batch.payloads.json_text import encode
 from batch.queue.frames import End
-from batch.queue.hub import Hub
+from batch.queue.hub.hub import Hub
 from batch.queue.jobs import Draft, Kind, Origin, Priority
 
 logger = logging.getLogger("batch.api")

@@ -14,7 +14,7 @@ from batch.conversations.item_store import SPOOLED, ItemStore
 from batch.conversations.response_store import ResponseStore
 from batch.conversations.rows import Item
 from batch.errors import BadRequest, NotFound
-from batch.queue.hub import Hub
+from batch.queue.hub.hub import Hub
 
 _PREFIXES = {"message": "msg_", "function_call": "fc_", "function_call_output": "fco_", "reasoning": "rs_"}
 

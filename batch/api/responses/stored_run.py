@@ -13,7 +13,7 @@ from batch.conversations.response_store import ResponseStore
 from batch.conversations.rows import Item
 from batch.errors import Conflict
 from batch.payloads.json_text import encode
-from batch.queue.hub import Hub
+from batch.queue.hub.hub import Hub
 from batch.queue.jobs import Draft
 
 

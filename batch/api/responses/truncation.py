@@ -6,7 +6,7 @@ import msgspec
 
 from batch.payloads.chat import ChatPayload, Message
 from batch.payloads.questions import CountTokens
-from batch.queue.hub import Hub
+from batch.queue.hub.hub import Hub
 from batch.queue.jobs import Kind
 
 ANSWER_SHARE = 4

@@ -17,7 +17,7 @@ from batch.metrics import Metrics
 from batch.payloads.job_payload import Result
 from batch.payloads.questions import EngineMetrics, ReadEngineMetrics
 from batch.queue.frames import JobEnded
-from batch.queue.hub import Hub
+from batch.queue.hub.hub import Hub
 from batch.queue.jobs import Job, Kind, UnreadableJob
 
 router = APIRouter()

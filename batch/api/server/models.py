@@ -12,9 +12,9 @@ from batch.api.generation.jobs import hub_of
 from batch.api.json_body import JsonObject, json_response
 from batch.errors import Unavailable
 from batch.payloads.model_info import AnyModelInfo, ChatModelInfo
-from batch.queue.hub import Hub
+from batch.queue.hub.hub import Hub
+from batch.queue.hub.model_state import ModelState
 from batch.queue.jobs import Kind
-from batch.queue.model_state import ModelState
 
 router = APIRouter()
 

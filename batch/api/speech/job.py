@@ -12,8 +12,8 @@ from batch.api.jobs.submit import submit
 from batch.errors import BadRequest
 from batch.media.sound.length import likely_seconds
 from batch.payloads.speech import TranscriptionOptions, TranscriptionPayload, TranscriptionResult
+from batch.queue.hub.ticket import Ticket
 from batch.queue.jobs import Draft, Origin, Priority
-from batch.queue.ticket import Ticket
 
 LARGE_CALL_S = 60.0
 """Seconds of sound above which short clips go first."""

@@ -15,10 +15,10 @@ from batch.cli.exit_status import ExitStatus
 from batch.cli.home import Home, open_store, service_note
 from batch.cli.jobs.actions import DryRun
 from batch.cli.output import print_error, print_json, print_line
-from batch.folder.file_listing import FileFilter, find_file, list_files
 from batch.folder.file_names import one_line
-from batch.folder.ledger import Ledger
-from batch.folder.ledger_rows import FileState, RedoRequest
+from batch.folder.ledger.file_listing import FileFilter, find_file, list_files
+from batch.folder.ledger.ledger import Ledger
+from batch.folder.ledger.rows import FileState, RedoRequest
 from batch.queue.store import Store
 from batch.settings import Settings
 

@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 
 from batch.cli.home import database_of
 from batch.cpu_sharing import alive
-from batch.folder.file_counts import FileCounts, count_files
+from batch.folder.ledger.file_counts import FileCounts, count_files
 from batch.queue.jobs import Job, Kind, Priority, State
 from batch.queue.open_store import open_store
 from batch.queue.pauses import Pause

@@ -8,7 +8,7 @@ import os
 from batch.errors import BadRequest, BatchError, DiskFull, TooLarge, UnsupportedMedia
 from batch.folder.folder_settings import EffectiveSettings
 from batch.folder.inbox.source_file import SourceFile, StillChanging, TakesLong
-from batch.folder.ledger_rows import (
+from batch.folder.ledger.rows import (
     CaptionParameters,
     ContentParameters,
     ContentWork,
@@ -30,7 +30,7 @@ from batch.folder.pipeline import (
     transcript_draft,
 )
 from batch.folder.source_text import text_of_document, text_of_file
-from batch.media.document_process import pdf_page_picture
+from batch.media.document.document_process import pdf_page_picture
 from batch.media.image import image_header
 from batch.media.kind import MediaKind, kind_of
 from batch.queue.jobs import Draft

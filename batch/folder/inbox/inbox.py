@@ -21,8 +21,8 @@ from batch.folder.inbox.large_copies import LARGE_BYTES, LargeCopies
 from batch.folder.inbox.settling import Settling
 from batch.folder.inbox.source_file import NotSettled, StillChanging, TakesLong
 from batch.folder.inbox.walk import InboxWalk
-from batch.folder.ledger import Ledger
-from batch.folder.ledger_rows import Arrival, FileState, RedoRequest
+from batch.folder.ledger.ledger import Ledger
+from batch.folder.ledger.rows import Arrival, FileState, RedoRequest
 from batch.folder.safe_open import FileStamp
 from batch.queue.spool import Spool
 from batch.settings import Settings

@@ -10,7 +10,7 @@ from batch.folder.file_names import one_line
 from batch.folder.folder_settings import EffectiveSettings
 from batch.folder.inbox.content_reader import ContentReader
 from batch.folder.inbox.source_file import PASSING, Candidate, SourceFile, StillChanging, unreadable
-from batch.folder.ledger_rows import Arrival, DeliveryRules
+from batch.folder.ledger.rows import Arrival, DeliveryRules
 from batch.folder.safe_open import open_below
 from batch.queue.spool import Spool
 from batch.settings import Settings

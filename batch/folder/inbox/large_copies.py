@@ -12,7 +12,7 @@ from batch.folder.daemon_thread import DaemonThread
 from batch.folder.folder_settings import EffectiveSettings
 from batch.folder.inbox.intake import Intake
 from batch.folder.inbox.source_file import Candidate, StillChanging
-from batch.folder.ledger_rows import Arrival
+from batch.folder.ledger.rows import Arrival
 
 LARGE_BYTES = 8 << 20
 """Larger files are copied beside the intake."""

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from batch.folder.file_names import NAME_BYTES, one_line, shortened
 from batch.folder.inbox.entry import inspect
-from batch.folder.ledger_rows import Delivery, FileState
+from batch.folder.ledger.rows import Delivery, FileState
 from batch.folder.open_writers import Writers, is_lease_whole, read_lease
 from batch.folder.outbox.access import make_folders
 from batch.folder.outbox.result_files import ResultFiles

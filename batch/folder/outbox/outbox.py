@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable
 
 from batch import fail_points
 from batch.folder.file_names import ERROR_ENDING, one_line, result_stem
-from batch.folder.ledger import Ledger
-from batch.folder.ledger_rows import Delivery, FileState
+from batch.folder.ledger.ledger import Ledger
+from batch.folder.ledger.rows import Delivery, FileState
 from batch.folder.outbox.access import share_file
 from batch.folder.outbox.disposal import Disposal, Fate
 from batch.folder.outbox.outbox_folders import OutboxFolders

@@ -17,7 +17,7 @@ from msgspec import UNSET, UnsetType
 
 from batch.errors import BatchError
 from batch.folder.file_names import readable
-from batch.folder.ledger_rows import Content, ContentParameters, Delivery, ErrorRecord, SourceReading
+from batch.folder.ledger.rows import Content, ContentParameters, Delivery, ErrorRecord, SourceReading
 from batch.folder.pipeline import EMBEDDING, PAGE_GAP, result_of, text_of
 from batch.folder.result_text import pages_of, pages_text, text_in, vector_bytes
 from batch.payloads.chat import ChatResult, Timings

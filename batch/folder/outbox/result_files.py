@@ -11,8 +11,8 @@ from msgspec import UNSET
 
 from batch.errors import BatchError
 from batch.folder.file_names import ERROR_ENDING, RESULT_ENDINGS, one_line, result_stem
-from batch.folder.ledger import Ledger
-from batch.folder.ledger_rows import Content, Delivery, ErrorRecord, FileState
+from batch.folder.ledger.ledger import Ledger
+from batch.folder.ledger.rows import Content, Delivery, ErrorRecord, FileState
 from batch.folder.outbox.result_document import (
     ResultDocument,
     failure_document,

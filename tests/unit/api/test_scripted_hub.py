@@ -6,8 +6,8 @@ import inspect
 
 import pytest
 
-from batch.queue.hub import Hub
-from batch.queue.ticket import Ticket
+from batch.queue.hub.hub import Hub
+from batch.queue.hub.ticket import Ticket
 from scripted_hub import ScriptedHub, ScriptedTicket
 
 PAIRS = [(ScriptedHub, Hub), (ScriptedTicket, Ticket)]

@@ -16,8 +16,8 @@ import pytest
 
 from batch.cli.exit_status import ExitStatus
 from batch.errors import BadRequest
-from batch.folder.ledger import Ledger
-from batch.folder.ledger_rows import Arrival
+from batch.folder.ledger.ledger import Ledger
+from batch.folder.ledger.rows import Arrival
 from batch.folder.safe_open import FileStamp
 from batch.payloads.chat import AssistantMessage, ChatChoice, ChatPayload, ChatResult, ImagePart, Message, TextPart, Usage
 from batch.payloads.embedding import EmbeddingPayload

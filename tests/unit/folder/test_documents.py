@@ -10,8 +10,8 @@ from typing import Any
 import pypdfium2.raw as pdfium_c
 import pytest
 
-from batch.folder.file_counts import count_files
-from batch.media import document_process
+from batch.folder.ledger.file_counts import count_files
+from batch.media.document import document_process
 from batch.payloads.chat import ChatPayload, TextPart
 from batch.queue.jobs import State
 from documents import docx, pdf_with_text, scanned_pdf

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from batch.folder.file_counts import count_files
 from batch.folder.folder_settings import FolderSettingsReader
+from batch.folder.ledger.file_counts import count_files
 from batch.settings import FolderSettings
 from folder_stage import picture, sound, staged
 from payloads import as_dict

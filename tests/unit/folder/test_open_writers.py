@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from batch.folder import open_writers
-from batch.folder.file_counts import count_files
 from batch.folder.inbox import source_file as source_file_module
+from batch.folder.ledger.file_counts import count_files
 from batch.folder.open_writers import Writers, is_lease_whole, read_lease, writers_of
 from batch.folder.outbox import disposal as disposal_module
 from folder_stage import Stage, staged

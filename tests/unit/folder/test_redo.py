@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from batch.folder.file_counts import FileCounts, count_files
-from batch.folder.ledger import Ledger
-from batch.folder.ledger_rows import RedoRequest
+from batch.folder.ledger.file_counts import FileCounts, count_files
+from batch.folder.ledger.ledger import Ledger
+from batch.folder.ledger.rows import RedoRequest
 from batch.payloads.speech import TranscriptionPayload
 from folder_stage import Stage, answer, caption, picture, sound, staged
 

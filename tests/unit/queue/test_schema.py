@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from batch.folder.file_counts import count_files
-from batch.folder.ledger import Ledger
+from batch.folder.ledger.file_counts import count_files
+from batch.folder.ledger.ledger import Ledger
 from batch.payloads.chat import ChatPayload, ChatResult, CompletionPayload, NamedToolChoice
 from batch.payloads.embedding import EmbeddingPayload, EmbeddingResult
 from batch.payloads.speech import TranscriptionResult

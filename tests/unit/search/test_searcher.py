@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from batch.errors import BadRequest, NotFound, Unavailable
 from batch.media.kind import MediaKind
-from batch.search import index_reader, vector_index
+from batch.search.index import reader, vector_index
 from batch.search.segmentation import has_words
 from search_stage import MODEL, SearchStage, vector_of
 
@@ -215,7 +215,7 @@ def test_a_file_is_a_query_too(stage: SearchStage) -> None:
 
 
 def test_more_contents_than_can_be_ranked_give_the_newest(stage: SearchStage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index_reader, "MAX_RANKED_HITS", 10)
+    monkeypatch.setattr(reader, "MAX_RANKED_HITS", 10)
     for i in range(15):
         stage.put(f"{i:02}.txt", "same words", embed=False)
     result = stage.search("same words", mode="text", limit=3)

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 import re
-import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from itertools import chain
-from typing import Any, NoReturn
+from typing import Any
 
 import jinja2
-from jinja2 import nodes
-from jinja2.ext import Extension
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from batch.errors import BadRequest, NotSupported
 from batch.workers.chat.dialects import gemma4_messages as gemma4_turns
@@ -25,6 +19,7 @@ from batch.workers.chat.dialects.gemma4_tools import plain_tools
 from batch.workers.chat.dialects.template_values import TemplateObject, TemplateValue
 from batch.workers.chat.prompt.call_arguments import read_arguments
 from batch.workers.chat.prompt.markup_escape import Media, Segment, Shadow, Specials, strings
+from batch.workers.chat.prompt.template_environment import RenderingTooSlow, template_complaint, template_environment
 
 __all__ = ["ChatTemplate", "Media", "Segment"]
 
@@ -57,13 +52,13 @@ class ChatTemplate:
         self.specials = Specials({*control, *markers, *filter(None, (bos, eos))})
         self._broken: str | None = None
         self.max_rendering_s = MAX_RENDERING_S
-        self._environment = _environment()
+        self._environment = template_environment()
         shown = [m for m in _THINKING if m in self.source]
         self._thinking = re.compile("|".join(map(re.escape, shown))) if shown else None
         try:
             self._template: jinja2.Template | None = self._environment.from_string(self.source) if source else None
         except (jinja2.TemplateError, RecursionError) as error:
-            self._template, self._broken = None, _sentence(error)
+            self._template, self._broken = None, template_complaint(error)
 
     def render(
         self,
@@ -242,84 +237,19 @@ class ChatTemplate:
             return self._template.render(given)
         except RecursionError:
             raise
-        except _TooSlow:
+        except RenderingTooSlow:
             raise BadRequest(
                 f"messages take longer than {self.max_rendering_s:.0f} s to render with this model's chat template: "
                 "send fewer of them.",
                 param="messages",
             ) from None
         except Exception as error:  # a template is a program: it can fail in any way on messages it did not expect
-            raise BadRequest(f"The model's chat template refuses these messages: {_sentence(error)}") from error
+            raise BadRequest(f"The model's chat template refuses these messages: {template_complaint(error)}") from error
 
 
 def text_of(segments: Iterable[Segment | Media], media_marker: str = MEDIA_MARKER) -> str:
     """The segments as one text, `media_marker` where media stand."""
     return "".join(media_marker if isinstance(s, Media) else s.text for s in segments)
-
-
-class _Generation(Extension):
-    """`{% generation %}` marks what training learns from; here it is only a bracket."""
-
-    tags = {"generation"}  # noqa: RUF012 - the base class wants a set
-
-    def parse(self, parser: Parser) -> nodes.Node | list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-class _Environment(ImmutableSandboxedEnvironment):
-    """Looks at the clock while a template runs: some look through all messages for each one."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self.clock = threading.local()
-
-    def getattr(self, obj: Any, attribute: str) -> Any:
-        """As the base class, which templates call for each attribute."""
-        self._look_at_clock()
-        return super().getattr(obj, attribute)
-
-    def getitem(self, obj: Any, argument: Any) -> Any:
-        """As the base class, which templates call for each item."""
-        self._look_at_clock()
-        return super().getitem(obj, argument)
-
-    def _look_at_clock(self) -> None:
-        if time.monotonic() > getattr(self.clock, "deadline", math.inf):
-            raise _TooSlow
-
-
-class _TooSlow(Exception):
-    """Rendering takes longer than anybody should have to wait."""
-
-
-def _environment() -> _Environment:
-    environment = _Environment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation])
-    environment.filters["tojson"] = _tojson
-    environment.globals["raise_exception"] = _raise_exception
-    strftime_now: Callable[[str], str] = lambda form: datetime.now().strftime(form)  # noqa: E731
-    environment.globals["strftime_now"] = strftime_now
-    return environment
-
-
-def _tojson(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    # Not Jinja's own, which escapes for HTML.
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-def _raise_exception(message: str) -> NoReturn:
-    raise jinja2.TemplateError(message)
-
-
-def _sentence(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return (text[:297] + "…" if len(text) > 298 else text).rstrip(".") + "."
 
 
 def _reads_as_marker(text: str) -> bool:

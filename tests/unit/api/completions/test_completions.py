@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from batch.queue.model_state import ModelState
+from batch.queue.hub.model_state import ModelState
 from chat_calls import (
     chunks,
     native_hub,

@@ -11,9 +11,9 @@ import pypdfium2
 import pytest
 from PIL import Image
 
-from batch.media import pdf_pages
+from batch.media.document import pdf_pages
 from batch.payloads.model_info import ChatModelInfo
-from batch.queue.model_state import ModelState
+from batch.queue.hub.model_state import ModelState
 from batch.settings import LimitSettings
 from chat_calls import post, says
 from scripted_hub import ScriptedHub, answer

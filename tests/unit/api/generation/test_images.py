@@ -7,7 +7,7 @@ import base64
 import pytest
 
 from batch.payloads.model_info import ChatModelInfo
-from batch.queue.model_state import ModelState
+from batch.queue.hub.model_state import ModelState
 from batch.settings import LimitSettings
 from chat_calls import (
     chat,

@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 
 from batch.payloads.model_info import ChatModelInfo
-from batch.queue.model_state import ModelState
+from batch.queue.hub.model_state import ModelState
 from chat_calls import (
     HELLO,
     call,

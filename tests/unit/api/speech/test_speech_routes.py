@@ -26,8 +26,8 @@ from batch.payloads.events import SegmentEnded, Started
 from batch.payloads.model_info import SpeechModelInfo
 from batch.payloads.speech import TranscriptionOptions, TranscriptionResult, TranscriptSegment
 from batch.queue.frames import End, TicketEvent
+from batch.queue.hub.model_state import ModelState
 from batch.queue.jobs import Draft, Kind, Priority, State
-from batch.queue.model_state import ModelState
 from batch.settings import LimitSettings, Settings
 from payloads import as_dict
 from sounds import JFK, encode, jfk, silence, write_wav

@@ -11,21 +11,19 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, NoReturn
 
-from referencing import Registry, Resource
-from referencing.jsonschema import DRAFT202012
-
 from batch.errors import BadRequest
 from batch.workers.chat.grammar.schema import negation
+from batch.workers.chat.grammar.schema.equivalents import equivalent_of_const, equivalent_of_nullable
 from batch.workers.chat.grammar.schema.facts import Facts
 from batch.workers.chat.grammar.schema.keywords import ASSERTIONS, SCALARS, NotEnforced
 from batch.workers.chat.grammar.schema.number_terminals import is_enforceable
 from batch.workers.chat.grammar.schema.possibility import Possibility
+from batch.workers.chat.grammar.schema.references import count_dynamic_anchors, references_inside, references_of
 from batch.workers.chat.grammar.schema.shapes import (
     Objects,
     Part,
     PartKey,
     Parts,
-    References,
     Shape,
     StringRule,
     Strings,
@@ -80,8 +78,8 @@ class SchemaReader:
         dialect = document.get("$schema") if isinstance(document, dict) else None
         self._is_old = isinstance(dialect, str) and "/draft-0" in dialect
         """Before draft 2019-09 an `$id` beside a `$ref` meant nothing."""
-        self._is_dynamic = _anchors(document) > 1
-        self.root: Parts = (Part(document, _references(document), field, trail=frozenset({id(document)})),)
+        self._is_dynamic = count_dynamic_anchors(document) > 1
+        self.root: Parts = (Part(document, references_of(document), field, trail=frozenset({id(document)})),)
 
     def shapes(self, parts: Parts) -> tuple[Shape, ...]:
         """What is allowed where all these schemas hold: alternatives, of one type each. Raises BadRequest."""
@@ -167,9 +165,9 @@ class SchemaReader:
     def _assert(self, branch: _Branch, part: Part, start: int) -> bool:
         schema, own = part.schema, part
         if ("$id" in schema or "id" in schema) and not (self._is_old and "$ref" in schema):
-            part = replace(part, references=_inside(part.references, schema))
+            part = replace(part, references=references_inside(part.references, schema))
         if schema.get("nullable") is True:
-            branch.choices.append([[self._own(part, s)] for s in _nullable(schema)])
+            branch.choices.append([[self._own(part, s)] for s in equivalent_of_nullable(schema)])
             return True
         for at, (keyword, value) in enumerate(islice(schema.items(), start, None), start + 1):
             if keyword in _REFERENCES or keyword == "allOf":
@@ -213,7 +211,7 @@ class SchemaReader:
             self._refer(branch, part, keyword, schema[keyword], negated=True)
             return True
         if schema.get("nullable") is True:
-            schema = {"anyOf": _nullable(schema)}
+            schema = {"anyOf": equivalent_of_nullable(schema)}
         options = negation.violations(schema)
         silent = replace(part, evaluates=False)
         branch.choices.append([[self._own(silent, s) for s in option] for option in options])
@@ -288,7 +286,7 @@ class SchemaReader:
         if not isinstance(value, list):
             self._misread(f"{part.where}.enum", "must be a list")
             return
-        options = [[self._own(part, _structure(v))] for v in value if isinstance(v, dict | list)]
+        options = [[self._own(part, equivalent_of_const(v))] for v in value if isinstance(v, dict | list)]
         scalars = [v for v in value if not isinstance(v, dict | list)]
         if scalars:
             options.insert(0, [self._own(part, {SCALARS: scalars})])
@@ -334,57 +332,3 @@ def _expressions(keyword: str, value: Any) -> list[str]:
         case negation.UNFIT, ["pattern", source]:
             return [source]
     return []
-
-
-def _nullable(schema: dict[str, Any]) -> list[Any]:
-    """OpenAPI's way to allow null."""
-    return [{k: v for k, v in schema.items() if k != "nullable"}, {"type": "null"}]
-
-
-def _structure(value: dict[str, Any] | list[Any]) -> dict[str, Any]:
-    """The schema of exactly this object or array."""
-    if isinstance(value, list):
-        return {
-            "type": "array",
-            "prefixItems": [{"const": v} for v in value],
-            "items": False,
-            "minItems": len(value),
-        }
-    return {
-        "type": "object",
-        "properties": {k: {"const": v} for k, v in value.items()},
-        "required": list(value),
-        "additionalProperties": False,
-    }
-
-
-def _anchors(document: Any) -> int:
-    """How many places a dynamic reference may mean."""
-    count, waiting = 0, [document]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, dict):
-            count += "$dynamicAnchor" in node or node.get("$recursiveAnchor") is True
-        waiting += node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
-    return count
-
-
-def _references(document: Any) -> References:
-    try:
-        resource = Resource.from_contents(document, default_specification=DRAFT202012)
-    except Exception:  # an unknown $schema
-        resource = DRAFT202012.create_resource(document)
-    registry: Registry[Any] = Registry()
-    try:
-        base = resource.id() or ""
-        references: References = registry.with_resource(base, resource).resolver(base)
-    except Exception:  # an $id that is no address
-        references = registry.with_resource("", resource).resolver("")
-    return references
-
-
-def _inside(references: References, schema: Any) -> References:
-    try:
-        return references.in_subresource(Resource.from_contents(schema, default_specification=DRAFT202012))
-    except Exception:  # an $id that is no address
-        return references

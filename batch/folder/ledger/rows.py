@@ -14,7 +14,7 @@ from batch.search.documents import content_key
 from batch.settings import SourceFate
 
 if TYPE_CHECKING:
-    from batch.search.prepared_content import PreparedContent
+    from batch.search.index.prepared_content import PreparedContent
 
 ErrorRecord = dict[str, Any]
 """What `BatchError.record` gives."""

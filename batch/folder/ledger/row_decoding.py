@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from batch.folder.ledger_rows import (
+from batch.folder.ledger.rows import (
     CaptionParameters,
     Content,
     ContentParameters,

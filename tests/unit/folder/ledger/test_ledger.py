@@ -6,8 +6,8 @@ import contextlib
 import sqlite3
 from pathlib import Path
 
-from batch.folder.file_counts import FileCounts, count_files
-from batch.folder.ledger import Ledger
+from batch.folder.ledger.file_counts import FileCounts, count_files
+from batch.folder.ledger.ledger import Ledger
 from batch.queue.open_store import open_store
 from batch.queue.sqlite.schema import VERSION
 from paths import DATA

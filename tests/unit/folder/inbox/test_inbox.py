@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from batch.folder.file_counts import FileCounts, count_files
 from batch.folder.file_names import is_ignored
 from batch.folder.inbox import inbox as inbox_module
 from batch.folder.inbox import intake as intake_module
 from batch.folder.inbox import source_file as source_file_module
-from batch.folder.ledger import Ledger
+from batch.folder.ledger.file_counts import FileCounts, count_files
+from batch.folder.ledger.ledger import Ledger
 from batch.payloads.chat import ChatResult
 from batch.queue.frames import End
 from batch.queue.jobs import Kind, State

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from batch.folder.ledger_decoding import (
+from batch.folder.ledger.row_decoding import (
     CONTENT_COLUMNS,
     REDO_RUNNING,
     first_job,
@@ -21,7 +21,7 @@ from batch.folder.ledger_decoding import (
     to_json,
     to_redo_request,
 )
-from batch.folder.ledger_rows import (
+from batch.folder.ledger.rows import (
     AcceptedFile,
     Arrival,
     Content,
@@ -38,7 +38,7 @@ from batch.folder.ledger_rows import (
 from batch.folder.safe_open import FileStamp
 from batch.queue.jobs import State
 from batch.queue.store import Store, Transaction
-from batch.search.index_writer import IndexWriter
+from batch.search.index.writer import IndexWriter
 
 
 class Ledger:

@@ -10,7 +10,7 @@ from batch.cli.output import print_json, print_line
 @app.command()
 def gc(home: Home = None, as_json: Json = False) -> None:
     """Delete what is past its days (settings `retention`), unused payloads, and give the space back."""
-    from batch.folder.ledger_retention import LedgerRetention
+    from batch.folder.ledger.retention import LedgerRetention
     from batch.queue.jobs import Origin
     from batch.queue.spool import Spool
     from batch.retention import delete_orphans, delete_unreferenced, expiry_times, forget_left_files

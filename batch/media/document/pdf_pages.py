@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 
 from batch.errors import BadRequest, TooLarge
-from batch.media.document_process import reader_command, reader_environment
-from batch.media.page_frames import TOO_MANY_PAGES_STATUS, frames_in, last_line
+from batch.media.document.document_process import reader_command, reader_environment
+from batch.media.document.page_frames import TOO_MANY_PAGES_STATUS, frames_in, last_line
 
 DEADLINE_S = 60.0
 MAX_HELPERS = 2
@@ -37,7 +37,7 @@ async def page_pictures(document: bytes, *, sees: bool, max_pages: int) -> list[
 async def _run_helper(document: bytes, mode: str, max_pages: int) -> tuple[int, bytes, str]:
     """Exit status, standard output, and the sentence on standard error."""
     process = await asyncio.create_subprocess_exec(
-        *reader_command("batch.media.pdf_renderer", mode, str(max_pages)),
+        *reader_command("batch.media.document.pdf_renderer", mode, str(max_pages)),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

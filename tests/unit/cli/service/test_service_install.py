@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from batch.cli.service import launchd, systemd
+from batch.cli.service.service import launchd, systemd
 from batch.errors import BatchError
 from batch.settings import Settings
 from service_manager import command_words, pretended_machine, run_batch, unit_values

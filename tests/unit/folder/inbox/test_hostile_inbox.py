@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from batch.errors import SettingsProblem
-from batch.folder.file_counts import count_files
 from batch.folder.inbox import walk as walk_module
+from batch.folder.ledger.file_counts import count_files
 from batch.folder.outbox import disposal as disposal_module
 from batch.queue.jobs import State
 from batch.settings import Settings

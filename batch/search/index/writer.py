@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from batch.search.documents import IndexedContent
 
 if TYPE_CHECKING:
-    from batch.search.prepared_content import PreparedContent
+    from batch.search.index.prepared_content import PreparedContent
 
 
 class Statements(Protocol):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from batch.search.documents import IndexedContent, Passage, moments_json, passages_of
+from batch.search.index.vectors import to_stored
 from batch.search.segmentation import index_text
-from batch.search.vectors import to_stored
 
 
 class PreparedContent:

@@ -13,10 +13,10 @@ from typing import Any, TypeVar, overload
 
 import msgspec
 
-from batch.errors import BatchError, Cancelled, DiskFull, NotFound, QueueFull, Unavailable
+from batch.errors import DiskFull, NotFound, QueueFull, Unavailable
 from batch.payloads.events import Started
 from batch.payloads.job_payload import Result
-from batch.payloads.json_text import decode, encode
+from batch.payloads.json_text import encode
 from batch.payloads.questions import (
     Answer,
     ApplyTemplate,
@@ -33,7 +33,6 @@ from batch.payloads.questions import (
 )
 from batch.queue.channel import Waker
 from batch.queue.frames import (
-    ABSENT,
     Answered,
     Beat,
     Broken,
@@ -46,13 +45,15 @@ from batch.queue.frames import (
     TicketEvent,
     WorkerFrame,
 )
-from batch.queue.jobs import Draft, Job, Kind, State, UnreadableJob
-from batch.queue.model_state import ModelState, ModelStates
-from batch.queue.retry_after import ServiceTimeEstimate
+from batch.queue.hub.job_outcome import result_in, result_of
+from batch.queue.hub.model_state import ModelState, ModelStates
+from batch.queue.hub.open_tickets import OpenTickets
+from batch.queue.hub.retry_after import ServiceTimeEstimate
+from batch.queue.hub.ticket import Ticket
+from batch.queue.hub.worker_links import WorkerLinks
+from batch.queue.jobs import Draft, Kind, State
 from batch.queue.spool import Spool
 from batch.queue.store import DamagedDatabase, Held, Key, Store
-from batch.queue.ticket import Ticket
-from batch.queue.worker_links import WorkerLinks
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Result)
@@ -77,10 +78,7 @@ class Hub:
         # One thread: the store serves one caller at a time anyway, and order of submission is order of arrival.
         self._store_thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="store")
         self._spool_threads = concurrent.futures.ThreadPoolExecutor(4, thread_name_prefix="spool")
-        self._tickets: dict[str, Ticket] = {}
-        self._waiting = dict.fromkeys(Kind, 0)
-        self._followed: set[str] = set()
-        """Jobs with a ticket for which no client waits on a socket."""
+        self._tickets = OpenTickets()
         self._started_jobs: dict[Kind, set[str]] = {kind: set() for kind in Kind}
         """Jobs whose start was heard and whose end was not."""
         self._service_times = {kind: ServiceTimeEstimate() for kind in Kind}
@@ -103,10 +101,8 @@ class Hub:
         self._closed = True
         self.models.wake_waiting()
         self._links.close()
-        for ticket in list(self._tickets.values()):
+        for ticket in self._tickets.clear():
             ticket.push(End(job=ticket.id, state=State.CANCELLED, closing=True))
-        self._tickets.clear()
-        self._waiting = dict.fromkeys(Kind, 0)
         self._store_thread.shutdown(wait=True)
         self._spool_threads.shutdown(wait=True)
         self._waker.close()
@@ -123,16 +119,8 @@ class Hub:
         try:
             return await asyncio.get_running_loop().run_in_executor(threads, work)
         except DamagedDatabase as error:
-            self._report_damage(error)
+            self.models.fail_all(error.message)
             raise
-
-    def _report_damage(self, error: DamagedDatabase) -> None:
-        """Nothing can be promised any more: every port says so, until the service is started with a sound database."""
-        for kind in Kind:
-            if self.models[kind].error != error.message:
-                logger.critical("%s", error.message)
-                self.models.update(kind, status="failed", error=error.message, is_crashing=True)
-                self.models.mark_recorded(kind, self.models[kind])
 
     async def submit(self, draft: Draft, *, durable: bool = False) -> Ticket:
         """Accept a job. Raises QueueFull when too many clients wait already, DiskFull, and Unavailable when its client would
@@ -141,24 +129,24 @@ class Hub:
             self._refuse_if_failed(draft.kind)
             self._refuse_if_full(draft.kind)
         # Registered first: the job may have ended before the submitting thread is back.
-        ticket = self._register(draft.id, draft.kind)
+        ticket = self._tickets.add(Ticket(self, draft.id, draft.kind))
         try:
             await self.in_thread(lambda: self.store.submit(draft, durable=durable))
         except BaseException:
-            self._forget(draft.id)
+            self._tickets.remove(draft.id)
             raise
         return ticket
 
     async def submit_once(self, key: Key, drafts: Sequence[Draft]) -> tuple[list[Ticket], bool]:
         """As `submit`, under an Idempotency-Key: tickets, and whether they are those of an earlier request's jobs."""
         self._refuse_if_full(key.kind)
-        tickets = [self._register(draft.id, draft.kind) for draft in drafts]
+        tickets = [self._tickets.add(Ticket(self, draft.id, draft.kind)) for draft in drafts]
         held: list[Held] = []
         try:
             held = await self.in_thread(lambda: self.store.submit_once(key, drafts))
         except BaseException:
             for ticket in tickets:
-                self._forget(ticket.id)
+                self._tickets.remove(ticket.id)
             raise
         if not held:
             try:  # only now: what was done before is returned again, model or no model
@@ -169,11 +157,11 @@ class Hub:
                 raise
             return tickets, False
         for ticket in tickets:
-            self._forget(ticket.id)
+            self._tickets.remove(ticket.id)
         return [await self._join(one, draft.kind) for one, draft in zip(held, drafts, strict=True)], True
 
     def _refuse_if_full(self, kind: Kind) -> None:
-        if (waiting := self._waiting[kind]) >= self._max_waiting:
+        if (waiting := self._tickets.waiting(kind)) >= self._max_waiting:
             seconds = self._service_times[kind].refuse(waiting - self._max_waiting)
             raise QueueFull(f"{waiting} requests are waiting already: try again in {seconds} seconds.", retry_after=seconds)
 
@@ -181,36 +169,22 @@ class Hub:
         if self.models[kind].status == "failed":
             raise Unavailable(self.models[kind].error)
 
-    def _register(self, job: str, kind: Kind) -> Ticket:
-        ticket = self._tickets[job] = Ticket(self, job, kind)
-        self._waiting[kind] += 1
-        return ticket
-
-    def _forget(self, job: str) -> Ticket | None:
-        ticket = self._tickets.pop(job, None)
-        if ticket is not None and job not in self._followed:
-            self._waiting[ticket.kind] -= 1
-        self._followed.discard(job)
-        return ticket
-
     async def follow(self, job: str, kind: Kind) -> Ticket:
         """A ticket for a job that was submitted before, by this service or an earlier one; no client counts as waiting."""
-        if job not in self._tickets:
-            self._followed.add(job)
-            self._waiting[kind] -= 1
-        return await self._join(Held(job, State.QUEUED), kind)
+        return await self._join(Held(job, State.QUEUED), kind, waited=False)
 
-    async def _join(self, held: Held, kind: Kind) -> Ticket:
+    async def _join(self, held: Held, kind: Kind, *, waited: bool = True) -> Ticket:
         first = self._tickets.get(held.job)
+        ticket = Ticket(self, held.job, kind)
         if first is not None:
-            first.add_follower(ticket := Ticket(self, held.job, kind))
+            first.add_follower(ticket)
         else:
-            ticket = self._register(held.job, kind)
+            self._tickets.add(ticket, waited=waited)
         # Read after the ticket is in place: the job may have ended in between.
         row = await self.in_thread(lambda: self.store.job(held.job))
         if row is None or row.state.ended:
             if first is None:
-                self._forget(held.job)
+                self._tickets.remove(held.job)
             ticket.push(End(job=held.job, state=row.state if row else State.CANCELLED))
         elif row.state is State.RUNNING:
             ticket.push(Started(job=held.job))
@@ -224,7 +198,7 @@ class Hub:
     async def turn_away(self, kind: Kind) -> None:
         """Refuse every client that waits for a model that could not be loaded: when it will be, nobody knows."""
         error = msgspec.Raw(encode(Unavailable(self.models[kind].error).record()))
-        for ticket in [ticket for ticket in self._tickets.values() if ticket.kind is kind]:
+        for ticket in self._tickets.of_kind(kind):
             ticket.push(End(job=ticket.id, state=State.FAILED, error=error))
             with contextlib.suppress(NotFound, DiskFull):  # its row is not there, or is cancelled at the next start
                 await self.cancel(ticket.id)
@@ -232,7 +206,7 @@ class Hub:
     async def cancel(self, job: str) -> State:
         """Cancel a job; the state after it. Raises NotFound."""
         state = await self.in_thread(lambda: self.store.cancel(job))
-        if state is State.CANCELLED and (ticket := self._forget(job)):
+        if state is State.CANCELLED and (ticket := self._tickets.remove(job)):
             ticket.push(End(job=job, state=State.CANCELLED))
         for kind in Kind:
             self._waker.wake(kind)
@@ -246,21 +220,9 @@ class Hub:
         """The result of an ended job as a struct of `type`, or its error raised."""
         if end and end.closing:
             raise Unavailable(SHUTTING_DOWN)
-        if end and end.state is State.DONE and end.result is not ABSENT:
-            return decode(bytes(end.result), type)
-        if end and end.state is State.FAILED and end.error is not ABSENT:
-            raise BatchError.from_record(decode(bytes(end.error), dict[str, Any]))
-        row: Job | None = await self.in_thread(lambda: self.store.job(job))
-        if row is None:
-            raise Cancelled(f"Job {job} is gone.")
-        if row.state is State.DONE:
-            result = row.result
-            if not isinstance(result, type):
-                raise UnreadableJob()
+        if end and (result := result_in(end, type)):
             return result
-        if row.state is State.FAILED:
-            raise BatchError.from_record(dict(row.error or {}))
-        raise Cancelled(f"Job {job} was cancelled.")
+        return result_of(job, await self.in_thread(lambda: self.store.job(job)), type)
 
     @overload
     async def ask(self, kind: Kind, question: Tokenize, timeout: float = 60.0) -> Tokenized: ...
@@ -292,7 +254,7 @@ class Hub:
 
     def waiting_clients(self, kind: Kind) -> int:
         """How many clients wait for jobs of a kind."""
-        return self._waiting[kind]
+        return self._tickets.waiting(kind)
 
     def listen(self, callback: Callable[[JobEnded], None]) -> None:
         """Be called, on the event loop, for every job that ends."""
@@ -310,10 +272,6 @@ class Hub:
         """Where the spool keeps these bytes."""
         return self.spool.path(sha256)
 
-    def read(self, sha256: str) -> bytes:
-        """Bytes from the spool."""
-        return self.spool.read(sha256)
-
     # -- from workers
 
     def _wake(self, kinds: set[Kind]) -> None:
@@ -326,7 +284,7 @@ class Hub:
         if not self.models[kind].is_crashing:
             self.models.update(kind, status="loading", progress=0.0, error=None)
         # Its predecessor may have died between a job's end and the report of it.
-        unreported = self._started_jobs[kind] | {ticket.id for ticket in self._tickets.values() if ticket.kind is kind}
+        unreported = self._started_jobs[kind] | {ticket.id for ticket in self._tickets.of_kind(kind)}
         self._started_jobs[kind] = set()
         for job in unreported:
             await self._row_changed(job)
@@ -363,7 +321,7 @@ class Hub:
             self._started_jobs[kind].add(job)
             self.models.update(kind, busy=job)
         elif isinstance(event, End):
-            self._forget(job)
+            self._tickets.remove(job)
             self._started_jobs[kind].discard(job)
             self.models.update(kind, busy=event.resumes)
             if event.seconds is not None:
@@ -385,6 +343,6 @@ class Hub:
         row = await self.in_thread(lambda: self.store.job(job))
         if row is None or not row.state.ended:
             return
-        if ticket := self._forget(job):
+        if ticket := self._tickets.remove(job):
             ticket.push(End(job=job, state=row.state))
         self._report_end(JobEnded(job=job, kind=row.kind, state=row.state, waited=ticket is not None))

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from batch.search.index_reader import IndexReader, IndexState, StoredVector
+from batch.search.index.reader import IndexReader, IndexState, StoredVector
+from batch.search.index.vectors import Matrix, from_stored, hamming_distances, signs_of
 from batch.search.request import SearchFilter
-from batch.search.vectors import Matrix, from_stored, hamming_distances, signs_of
 
 MAX_EXACT_VECTORS = 20_000
 MAX_EXACT_BYTES = 32 << 20

@@ -13,7 +13,7 @@ import time
 from typing import NamedTuple
 
 from batch.errors import BadRequest, TooLarge
-from batch.media.page_frames import TOO_MANY_PAGES_STATUS, frames_in, last_line
+from batch.media.document.page_frames import TOO_MANY_PAGES_STATUS, frames_in, last_line
 
 DEADLINE_S = 120.0
 _READ_BYTES = 1 << 20
@@ -32,7 +32,7 @@ def pdf_page_texts(document: int, name: str, *, max_pages: int, max_bytes: int) 
 
     Raises BadRequest for what cannot be read, TooLarge for more than `max_pages` pages or `max_bytes` of text.
     """
-    output = _run(["batch.media.pdf_renderer", "texts", str(max_pages)], document, name, max_bytes)
+    output = _run(["batch.media.document.pdf_renderer", "texts", str(max_pages)], document, name, max_bytes)
     if output.status == TOO_MANY_PAGES_STATUS:
         raise TooLarge(f"{name} is too long: {output.problem}; at most {max_pages} are read (limits.document_pages).")
     return [frame.decode("utf-8", "replace") for frame in frames_in(_successful(output, name))]
@@ -40,14 +40,14 @@ def pdf_page_texts(document: int, name: str, *, max_pages: int, max_bytes: int) 
 
 def pdf_page_picture(document: int, name: str, page: int) -> bytes:
     """One page of a PDF, counted from 0, as a PNG."""
-    output = _run(["batch.media.pdf_renderer", "pictures", "0", str(page)], document, name, 256 << 20)
+    output = _run(["batch.media.document.pdf_renderer", "pictures", "0", str(page)], document, name, 256 << 20)
     (picture,) = frames_in(_successful(output, name))
     return picture
 
 
 def docx_text(document: int, name: str, *, max_bytes: int) -> str:
     """The text of a Word document."""
-    output = _run(["batch.media.docx_reader"], document, name, max_bytes)
+    output = _run(["batch.media.document.docx_reader"], document, name, max_bytes)
     return _successful(output, name).decode("utf-8", "replace")
 
 

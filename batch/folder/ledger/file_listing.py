@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from batch.folder.ledger_rows import FileState
+from batch.folder.ledger.rows import FileState
 from batch.media.kind import MediaKind
 from batch.queue.store import Store
 

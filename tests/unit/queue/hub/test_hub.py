@@ -20,10 +20,10 @@ from batch.payloads.questions import Detokenize, Detokenized
 from batch.payloads.speech import TranscriptionResult
 from batch.queue.channel import socket_path
 from batch.queue.frames import Answered, Hello, Ready, WorkerFrame
-from batch.queue.hub import Hub
+from batch.queue.hub.hub import Hub
+from batch.queue.hub.retry_after import ServiceTimeEstimate
 from batch.queue.jobs import Draft, Kind, Origin, Priority, State
 from batch.queue.open_store import open_store
-from batch.queue.retry_after import ServiceTimeEstimate
 from batch.queue.spool import Spool
 from batch.queue.store import Key
 from batch.workers.fake_engine import WeightlessEngine

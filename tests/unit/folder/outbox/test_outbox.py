@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import batch
-from batch.folder.file_counts import FileCounts, count_files
 from batch.folder.file_names import ERROR_ENDING, RESULT_ENDINGS, result_stem
-from batch.folder.ledger import Ledger
+from batch.folder.ledger.file_counts import FileCounts, count_files
+from batch.folder.ledger.ledger import Ledger
 from batch.folder.next_step import NextSteps
 from batch.folder.outbox.outbox import Outbox
 from batch.folder.outbox.result_document import json_text

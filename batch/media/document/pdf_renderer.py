@@ -1,4 +1,4 @@
-"""PDF pages as pictures or text. Run as a program of its own: `python -m batch.media.pdf_renderer`.
+"""PDF pages as pictures or text. Run as a program of its own: `python -m batch.media.document.pdf_renderer`.
 
 A document chooses what its rendering costs, and PDFium is native code: so it runs in a process that can be ended at a
 deadline, with bounds on its memory and processor time, and takes nothing else down when it crashes.
@@ -19,7 +19,7 @@ from collections.abc import Iterator
 import pypdfium2
 import pypdfium2.raw as pdfium_c
 
-from batch.media.page_frames import TOO_MANY_PAGES_STATUS, to_frame
+from batch.media.document.page_frames import TOO_MANY_PAGES_STATUS, to_frame
 
 LONGEST_SIDE_PX = 1600
 """A larger picture costs a vision model no more tokens: it is scaled down to about this."""

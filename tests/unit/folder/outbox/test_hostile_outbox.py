@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from batch.folder import service as service_module
-from batch.folder.file_counts import count_files
 from batch.folder.inbox.walk import MAX_DEPTH
-from batch.folder.ledger import Ledger
+from batch.folder.ledger.file_counts import count_files
+from batch.folder.ledger.ledger import Ledger
 from batch.folder.outbox.outbox import Outbox
 from folder_stage import Stage, picture, sound, staged
 

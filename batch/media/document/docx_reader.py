@@ -1,4 +1,4 @@
-"""The text of a Word document. Run as a program of its own: `python -m batch.media.docx_reader`.
+"""The text of a Word document. Run as a program of its own: `python -m batch.media.document.docx_reader`.
 
 A document is a ZIP file of XML, and may unpack to gigabytes: so it is read in a process with bounds on its memory and
 processor time. Standard input holds the document (a file, as a ZIP file is read from its end); standard output gets its

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from batch.payloads.model_info import AnyModelInfo
 from batch.queue.jobs import Kind
+
+logger = logging.getLogger("batch.hub")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,14 @@ class ModelStates:
         self._states[kind] = replace(self._states[kind], **changes)
         if set(changes) - {"beat", "busy"}:
             self.wake_waiting()
+
+    def fail_all(self, error: str) -> None:
+        """Nothing can be promised any more: every port says so, until the service is started again."""
+        for kind in Kind:
+            if self[kind].error != error:
+                logger.critical("%s", error)
+                self.update(kind, status="failed", error=error, is_crashing=True)
+                self.mark_recorded(kind, self[kind])
 
     def next_change(self) -> asyncio.Event:
         """An event that is set once some model's state has changed since this call."""
