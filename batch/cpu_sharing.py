@@ -99,8 +99,8 @@ class CoreTable:
 def _own(path: Path) -> int:
     """The file opened for reading and writing, made if need be; OSError when it is not a plain file of this user alone."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
-    found = os.fstat(descriptor)
-    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.getuid() or found.st_nlink != 1:
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_uid != os.getuid() or status.st_nlink != 1:
         os.close(descriptor)
         raise OSError(errno.EPERM, "it is not a file of this user's own")
     os.fchmod(descriptor, 0o600)

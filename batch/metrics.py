@@ -25,28 +25,34 @@ class Metrics:
 
     def __init__(self, kind: str) -> None:
         self.registry = CollectorRegistry()
-        made: dict[str, Any] = {"registry": self.registry}
+        options: dict[str, Any] = {"registry": self.registry}
         self.prompt_tokens = Counter(
-            "llamacpp:prompt_tokens", "Number of prompt tokens processed, excluding cached tokens", **made
+            "llamacpp:prompt_tokens", "Number of prompt tokens processed, excluding cached tokens", **options
         )
-        self.cached_tokens = Counter("llamacpp:prompt_tokens_cached", "Number of prompt tokens reused from the cache", **made)
-        self.prompt_seconds = Counter("llamacpp:prompt_seconds", "Total time spent processing prompts", **made)
-        self.predicted = Counter("llamacpp:tokens_predicted", "Number of generation tokens processed", **made)
-        self.predicted_seconds = Counter("llamacpp:tokens_predicted_seconds", "Total time spent generating tokens", **made)
-        self.decodes = Counter("llamacpp:n_decode", "Total number of llama_decode() calls, at least", **made)
-        self.longest = Gauge("llamacpp:n_tokens_max", "Largest observed sequence length (prompt + generation)", **made)
-        self.prompt_speed = Gauge("llamacpp:prompt_tokens_seconds", "Average prompt throughput in tokens/s", **made)
-        self.predicted_speed = Gauge("llamacpp:predicted_tokens_seconds", "Average generation throughput in tokens/s", **made)
-        self.processing = Gauge("llamacpp:requests_processing", "Number of requests processing", **made)
-        self.deferred = Gauge("llamacpp:requests_deferred", "Number of requests deferred", **made)
-        self.loaded = Gauge("batch:model_ready", "1 when the model is loaded", **made)
-        self.jobs = Counter("batch:jobs", "Ended jobs", ["kind", "origin", "state"], **made)
-        self.wait = Histogram("batch:queue_wait_seconds", "Time from acceptance to a worker", ["kind"], buckets=_WAITS, **made)
-        self.latency = Histogram("batch:job_seconds", "Time from acceptance to the end", ["kind"], buckets=_WAITS, **made)
-        self.sound = Counter("batch:sound_seconds", "Seconds of sound transcribed", **made)
-        self.vectors = Counter("batch:vectors", "Vectors made", **made)
+        self.cached_tokens = Counter(
+            "llamacpp:prompt_tokens_cached", "Number of prompt tokens reused from the cache", **options
+        )
+        self.prompt_seconds = Counter("llamacpp:prompt_seconds", "Total time spent processing prompts", **options)
+        self.predicted = Counter("llamacpp:tokens_predicted", "Number of generation tokens processed", **options)
+        self.predicted_seconds = Counter("llamacpp:tokens_predicted_seconds", "Total time spent generating tokens", **options)
+        self.decodes = Counter("llamacpp:n_decode", "Total number of llama_decode() calls, at least", **options)
+        self.longest = Gauge("llamacpp:n_tokens_max", "Largest observed sequence length (prompt + generation)", **options)
+        self.prompt_speed = Gauge("llamacpp:prompt_tokens_seconds", "Average prompt throughput in tokens/s", **options)
+        self.predicted_speed = Gauge(
+            "llamacpp:predicted_tokens_seconds", "Average generation throughput in tokens/s", **options
+        )
+        self.processing = Gauge("llamacpp:requests_processing", "Number of requests processing", **options)
+        self.deferred = Gauge("llamacpp:requests_deferred", "Number of requests deferred", **options)
+        self.loaded = Gauge("batch:model_ready", "1 when the model is loaded", **options)
+        self.jobs = Counter("batch:jobs", "Ended jobs", ["kind", "origin", "state"], **options)
+        self.wait = Histogram(
+            "batch:queue_wait_seconds", "Time from acceptance to a worker", ["kind"], buckets=_WAITS, **options
+        )
+        self.latency = Histogram("batch:job_seconds", "Time from acceptance to the end", ["kind"], buckets=_WAITS, **options)
+        self.sound = Counter("batch:sound_seconds", "Seconds of sound transcribed", **options)
+        self.vectors = Counter("batch:vectors", "Vectors made", **options)
         self.engine = {
-            name: Gauge(f"batch:{name}", text, **made)
+            name: Gauge(f"batch:{name}", text, **options)
             for name, text in (
                 ("cache_bytes", "Host memory that cached conversations take"),
                 ("cache_conversations", "Conversations cached in host memory"),

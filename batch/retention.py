@@ -120,11 +120,11 @@ def expiry_times(settings: Settings) -> dict[Origin, float]:
 
 def forget_left_files(ledger: LedgerRetention, before: float) -> Iterator[int]:
     """Forget, a slice at each step, files that left the inbox and whose jobs are gone; yields how many went."""
-    for one, counted in ((ledger.forget_files, 1), (ledger.forget_contents, 0)):
+    for one, is_counted in ((ledger.forget_files, 1), (ledger.forget_contents, 0)):
         after: int | None = 0
         while after is not None:
             after, gone = one(after, before)
-            yield gone * counted
+            yield gone * is_counted
 
 
 def delete_orphans(store: Store, spool: Spool, *, fresh: float = FRESH_SPOOL_FILE_S, limit: int = 200) -> int:

@@ -195,7 +195,7 @@ _TYPE_WORDS = {
     "null": "null",
 }
 _EXPECTED = re.compile(r"Expected `([^`]+)`, got `([^`]+)`$")
-_BOUND = re.compile(r"Expected `(\w+)`( of length)? (>=|<=|>|<) (\S+)$")
+_LENGTH_OR_RANGE = re.compile(r"Expected `(\w+)`( of length)? (>=|<=|>|<) (\S+)$")
 _BOUND_WORDS = {">=": "at least", "<=": "at most", ">": "more than", "<": "less than"}
 _UNITS = {"str": "characters", "array": "items", "object": "fields"}
 _MISSING = re.compile(r"Object missing required field `([^`]+)`$")
@@ -216,9 +216,9 @@ def field_error(error: msgspec.ValidationError) -> BadRequest:
 def _plain(reason: str) -> str:
     if match := _EXPECTED.match(reason):
         allowed = [_TYPE_WORDS.get(word, word) for word in match[1].split(" | ") if word != "null"]
-        got = {"true or false": "a boolean"}.get(word := _TYPE_WORDS.get(match[2], match[2]), word)
-        return f"should be {' or '.join(allowed)}, not {got}"
-    if match := _BOUND.match(reason):
+        value_type = {"true or false": "a boolean"}.get(word := _TYPE_WORDS.get(match[2], match[2]), word)
+        return f"should be {' or '.join(allowed)}, not {value_type}"
+    if match := _LENGTH_OR_RANGE.match(reason):
         kind, of_length, sign, limit = match.groups()
         number = limit.removesuffix(".0")
         return f"should {'hold' if of_length else 'be'} {_BOUND_WORDS[sign]} {number}" + (

@@ -167,7 +167,7 @@ class BatchStore:
     ) -> Batch:
         """Keep what was read of the input up to `read_bytes`; a custom_id that stands twice is a problem of its later line."""
         with self._store.transaction() as transaction:
-            found = list(problems)
+            reported = list(problems)
             for line in lines:
                 added = transaction.execute(
                     f"insert or ignore into batch_line ({_LINE}) values (?,?,?,?,?,?,?,?,?)",
@@ -175,8 +175,8 @@ class BatchStore:
                 ).rowcount
                 if not added:
                     message = f"The custom_id {line.custom_id[:80]!r} stands in an earlier line too."
-                    found.append(LineProblem(code="duplicate_custom_id", message=message, line=line.line, param="custom_id"))
-            errors = sorted([*(batch.errors or []), *found], key=lambda problem: problem.line or 0)[:MAX_REPORTED_PROBLEMS]
+                    reported.append(LineProblem(code="duplicate_custom_id", message=message, line=line.line, param="custom_id"))
+            errors = sorted([*(batch.errors or []), *reported], key=lambda problem: problem.line or 0)[:MAX_REPORTED_PROBLEMS]
             transaction.execute(
                 "update batch set read_bytes=?, read_lines=?, errors=?, total=total+? where sequence=?",
                 (

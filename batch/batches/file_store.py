@@ -155,13 +155,15 @@ class FileStore:
     def parts(self, upload: str, ids: Sequence[str]) -> list[UploadPart]:
         """The parts of an upload in the order of their ids. Raises BadRequest for an id that is not one of its parts."""
         rows = self._store.read("select id, upload, sha256, bytes, created_at from upload_part where upload=?", (upload,))
-        known = {row[0]: UploadPart(id=row[0], upload=row[1], sha256=row[2], bytes=row[3], created_at=row[4]) for row in rows}
+        parts_by_id = {
+            row[0]: UploadPart(id=row[0], upload=row[1], sha256=row[2], bytes=row[3], created_at=row[4]) for row in rows
+        }
         for at, id in enumerate(ids):
-            if id not in known:
+            if id not in parts_by_id:
                 raise BadRequest(f"'part_ids[{at}]': this upload has no part {id[:80]!r}", param=f"part_ids[{at}]")
         if len(set(ids)) < len(ids):
             raise BadRequest("'part_ids' names a part twice", param="part_ids")
-        return [known[id] for id in ids]
+        return [parts_by_id[id] for id in ids]
 
     def complete_upload(self, upload: UploadSession, sha256: str) -> StoredFile:
         """Turn an upload into a file whose whole bytes are in the spool. Raises BadRequest when it has ended meanwhile."""

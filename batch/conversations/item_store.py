@@ -35,13 +35,13 @@ class ItemStore:
 
     def items(self, ids: Sequence[str]) -> list[Item]:
         """The items with these ids, in order; ids of no item are passed over."""
-        known: dict[str, Item] = {}
+        items_by_id: dict[str, Item] = {}
         for start in range(0, len(ids), MAX_SQL_PARAMETERS):
             some = ids[start : start + MAX_SQL_PARAMETERS]
             marks = ",".join("?" * len(some))
             for id, data in self._store.read(f"select id, data from item where id in ({marks})", tuple(some)):
-                known[id] = _decode(data)
-        return [known[id] for id in ids if id in known]
+                items_by_id[id] = _decode(data)
+        return [items_by_id[id] for id in ids if id in items_by_id]
 
     def spool_pictures(self, items: Iterable[Item]) -> list[Item]:
         """The items with the pictures of their data: URLs put into the spool and named by hash."""

@@ -137,8 +137,8 @@ class FolderService:
 
     async def _pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds
-        while self.is_going() and (left := until - time.monotonic()) > 0:
-            await asyncio.sleep(min(left, 0.1))
+        while self.is_going() and (seconds_left := until - time.monotonic()) > 0:
+            await asyncio.sleep(min(seconds_left, 0.1))
 
     def _loaded_model(self, kind: Kind) -> str:
         return self._hub.model(kind).name

@@ -38,8 +38,8 @@ def socket_path(state_dir: Path, name: str) -> Path:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not path.is_relative_to(state_dir):
         # Under the temporary folder anybody may have put something there first, a link to elsewhere, say.
-        found = path.parent.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        status = path.parent.lstat()
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
             raise Unavailable(
                 f"{path.parent} is not a folder of this user's own: remove it, or use a home folder with a shorter path."
             )
@@ -97,13 +97,13 @@ class EventStream:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         self._socket.connect(str(socket_path(state_dir, "events")))
         self._lock = threading.Lock()
-        self._held: list[bytes] = []
-        self._sent = 0.0
+        self._buffered: list[bytes] = []
+        self._sent_at = 0.0
 
     def send(self, frame: WorkerFrame) -> None:
         """Send a frame now, behind those that were posted."""
         with self._lock:
-            self._held.append(encode(frame))
+            self._buffered.append(encode(frame))
             self._flush()
 
     def post(self, frame: WorkerFrame) -> None:
@@ -112,29 +112,29 @@ class EventStream:
         Each frame wakes the supervisor and its reader, on cores that a fast model wants for itself.
         """
         with self._lock:
-            self._held.append(encode(frame))
-            if time.monotonic() - self._sent >= GATHER:
+            self._buffered.append(encode(frame))
+            if time.monotonic() - self._sent_at >= GATHER:
                 self._flush()
 
     def hold(self, frame: WorkerFrame) -> None:
         """Send a frame with the next one, or from the first `hurry` on that comes `GATHER` later."""
         with self._lock:
-            if not self._held:
-                self._sent = time.monotonic()
-            self._held.append(encode(frame))
+            if not self._buffered:
+                self._sent_at = time.monotonic()
+            self._buffered.append(encode(frame))
 
     def hurry(self, now: float) -> None:
         """Between two units of work: what was posted more than `GATHER` ago must not wait for a slow one."""
-        if self._held and now - self._sent >= GATHER:
+        if self._buffered and now - self._sent_at >= GATHER:
             with self._lock:
                 self._flush()
 
     def _flush(self) -> None:
-        if not self._held:
+        if not self._buffered:
             return
-        data = b"\n".join(self._held) + b"\n"
-        self._held.clear()
-        self._sent = time.monotonic()
+        data = b"\n".join(self._buffered) + b"\n"
+        self._buffered.clear()
+        self._sent_at = time.monotonic()
         # A supervisor that is gone is noticed elsewhere (its pipe closes), so here it is no error.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._socket.sendall(data)

@@ -50,7 +50,7 @@ class ClaimStorage(BlackHoleStorage):  # type: ignore[misc]
         self.worker = worker
         self.woken = threading.Event()
         self.stopping = threading.Event()
-        self.taken: Lease | None = None
+        self.lease: Lease | None = None
         """The job that the last message stands for: saves the task a second look-up."""
         self._has_logged = False
 
@@ -79,7 +79,7 @@ class ClaimStorage(BlackHoleStorage):  # type: ignore[misc]
     def claim(self, above: float | None = None) -> bytes | None:
         """Lease the next job; its message, or None when there is none (above a priority)."""
         leases = self.store.take(self.kind, self.worker, above=above)
-        self.taken = leases[0] if leases else None
+        self.lease = leases[0] if leases else None
         return message_for(leases[0].job.id) if leases else None
 
     def queue_size(self) -> int:

@@ -234,15 +234,15 @@ class Store(Protocol):
         """The newest jobs that match."""
         ...
 
-    def newest_matching(self, wanted: JobFilter, limit: int) -> list[Job]:
+    def newest_matching(self, filter: JobFilter, limit: int) -> list[Job]:
         """The newest jobs that match a filter."""
         ...
 
-    def count_matching(self, wanted: JobFilter) -> int:
+    def count_matching(self, filter: JobFilter) -> int:
         """How many jobs match a filter."""
         ...
 
-    def ids_matching(self, wanted: JobFilter) -> Iterator[str]:
+    def ids_matching(self, filter: JobFilter) -> Iterator[str]:
         """Ids of all jobs that match a filter, the oldest first; what is done to them meanwhile may change them."""
         ...
 
@@ -317,7 +317,7 @@ def message_for(job: str) -> bytes:
 def job_named_in(data: Any) -> str:
     """The job that a message names; empty when it is none of ours, whatever it holds."""
     try:
-        named = json.loads(data)["id"]
+        job = json.loads(data)["id"]
     except (ValueError, TypeError, LookupError, RecursionError):
         return ""
-    return named if isinstance(named, str) else ""
+    return job if isinstance(job, str) else ""

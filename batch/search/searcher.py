@@ -193,12 +193,12 @@ def _hit(score: float, entry: RankedEntry, row: EntryRow, passages: Sequence[Pas
 def _moments(passages: Sequence[PassageRow], terms: Sequence[Term], shown_start: float | None) -> list[HitMoment]:
     """What else of a content matches: the other places of a recording in which the words are said, or other passages."""
     moments: list[HitMoment] = []
-    seen = {shown_start}
+    starts_seen = {shown_start}
     for passage in passages:
         if passage.moments:
             for moment, text in _spoken_moments(passage, terms):
-                if moment.start not in seen:
-                    seen.add(moment.start)
+                if moment.start not in starts_seen:
+                    starts_seen.add(moment.start)
                     moments.append(HitMoment(moment.start, moment.end, text))
         elif passage is not passages[0]:
             moments.append(HitMoment(None, None, excerpt(passage.text, terms).text))

@@ -141,12 +141,12 @@ class Settings(Section):
         # Flags come first, as somewhere the home must be known before its file can be read.
         where = _home_folder(home or flags.get("home") or variables.get("home") or ".")
         file = where / "batch.toml"
-        written = read_toml(file)
-        if "home" in written:
+        file_values = read_toml(file)
+        if "home" in file_values:
             raise SettingsProblem(f"{file} cannot set home, as it lies in the home: use --home or BATCH_HOME.")
         merged: Table = {}
         sources: dict[str, str] = {}
-        for values, name in ((written, lambda key: str(file)), (variables, variable_of), (flags, flag_of)):
+        for values, name in ((file_values, lambda key: str(file)), (variables, variable_of), (flags, flag_of)):
             if is_too_deep(values):
                 raise SettingsProblem(f"{name('A setting')} is not valid: settings are a table of tables, no deeper.")
             values = spell_out(values)

@@ -46,16 +46,16 @@ def model_note(state: ModelState) -> dict[str, Any]:
 
 async def record_models(store: Store, hub: Hub) -> None:
     """Keep the notes of the models current until cancelled."""
-    written: dict[Kind, dict[str, Any]] = {}
+    notes: dict[Kind, dict[str, Any]] = {}
     is_behind = False
     while True:
         changed, was_behind, is_behind = hub.models.next_change(), is_behind, False
         for kind in Kind:
             state = hub.model(kind)
             note = model_note(state)
-            if note != written.get(kind):
+            if note != notes.get(kind):
                 if await hub.in_thread(partial(write_note, store, f"model:{kind}", note, log=not was_behind)):
-                    written[kind] = note
+                    notes[kind] = note
                 else:
                     is_behind = True
             hub.models.mark_recorded(kind, state)

@@ -214,9 +214,9 @@ class RunningJob:
         try:
             ended = write()
         except DiskFull:
-            if sent := job.waited and (event.result is not ABSENT or event.error is not ABSENT):
+            if is_complete := job.waited and (event.result is not ABSENT or event.error is not ABSENT):
                 context.events.send(event)  # a client can have its answer, row or no row
-            ended = context.persist(write) and not sent
+            ended = context.persist(write) and not is_complete
         except DamagedDatabase as error:
             logger.error("job %s has ended and cannot be written down: %s", job.id, error.message)
             ended = job.waited  # its client can have its answer; the claim stays

@@ -170,8 +170,8 @@ class Worker:
     # -- one job
 
     def _run_job(self, job_id: str) -> None:
-        """huey's task: `storage.taken` is the job just claimed."""
-        lease = self._storage.taken
+        """huey's task: `storage.lease` is the job just claimed."""
+        lease = self._storage.lease
         assert lease is not None and lease.job.id == job_id
         context = self._context
         running = RunningJob(context, lease, report_start_late=self._engine.has_short_steps)

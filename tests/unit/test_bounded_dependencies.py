@@ -72,7 +72,7 @@ def test_a_message_of_ours_runs_as_hueys_task_batch_run_with_the_jobs_id(tmp_pat
     huey.execute(task)
     what = SENTENCE.format(what="Huey.dequeue and execute")
     assert isinstance(huey.storage, ClaimStorage) and ran == [draft.id] and task.id == draft.id, what
-    lease = huey.storage.taken
+    lease = huey.storage.lease
     assert isinstance(lease, Lease) and store.end([Ending(lease, State.DONE, "{}")]) == [True]
     store.close()
 

@@ -73,7 +73,7 @@ def read_message_batch(data: bytes) -> list[MessageRequest]:
         raise BadRequest("requests: should hold at least one request", param="requests")
     if len(body.requests) > MAX_MESSAGE_REQUESTS:
         raise BadRequest(f"requests: {len(body.requests)} requests; {MAX_MESSAGE_REQUESTS} are taken at most", param="requests")
-    seen: set[str] = set()
+    custom_ids: set[str] = set()
     for at, request in enumerate(body.requests):
         if not _MESSAGE_ID.fullmatch(request.custom_id):
             raise BadRequest(
@@ -81,11 +81,11 @@ def read_message_batch(data: bytes) -> list[MessageRequest]:
             )
         if bytes(memoryview(request.params)[:1]) != b"{":
             raise BadRequest(f"requests.{at}.params: should be an object", param=f"requests.{at}.params")
-        if request.custom_id in seen:
+        if request.custom_id in custom_ids:
             raise BadRequest(
                 f"requests.{at}.custom_id: {quoted(request.custom_id)} stands twice", param=f"requests.{at}.custom_id"
             )
-        seen.add(request.custom_id)
+        custom_ids.add(request.custom_id)
     return body.requests
 
 

@@ -42,7 +42,7 @@ class _Spooler:
     def __init__(self, hub: Hub, limits: LimitSettings, pictures: int) -> None:
         self._hub, self._limits = hub, limits
         self._pictures = pictures
-        self._seen = 0
+        self._image_count = 0
         self.blobs: list[str] = []
 
     async def message(self, turn: Turn) -> Message:
@@ -76,13 +76,13 @@ class _Spooler:
 
     async def _picture(self, url: str) -> bytes:
         self._check_vision()
-        self._seen += 1
+        self._image_count += 1
         try:
             return await asyncio.to_thread(_read_image, url, self._limits)
         except (BadRequest, TooLarge) as error:
             if self._pictures == 1:
                 raise
-            raise type(error)(f"Image {self._seen} of {self._pictures}: {error.message}") from None
+            raise type(error)(f"Image {self._image_count} of {self._pictures}: {error.message}") from None
 
     async def _spooled(self, sha256: str) -> ImagePart:
         """A picture of a stored item, checked as one that is sent is."""

@@ -200,7 +200,7 @@ class _Form:
 
     async def _add(self, data: bytes) -> None:
         if self._file is not None:
-            await self._file.put(data)
+            await self._file.feed(data)
             return
         self._field_bytes += len(data)
         if self._field_bytes > MAX_FIELD_BYTES:
@@ -236,7 +236,7 @@ class _FileSink:
         self._waiting: asyncio.Queue[bytes | None] = asyncio.Queue(maxsize=MAX_WAITING_BLOCKS)
         self._task: asyncio.Task[tuple[str, int]] = asyncio.ensure_future(hub.keep_stream(self._blocks()))
 
-    async def put(self, block: bytes) -> None:
+    async def feed(self, block: bytes) -> None:
         """Pass a block on. Raises the spool's error, say DiskFull, when it gave up."""
         pending = asyncio.ensure_future(self._waiting.put(block))
         await asyncio.wait({pending, self._task}, return_when=asyncio.FIRST_COMPLETED)
@@ -246,7 +246,7 @@ class _FileSink:
 
     async def close(self) -> tuple[str, int]:
         """The file's sha256 and size, once it is in the spool whole."""
-        await self.put(b"")
+        await self.feed(b"")
         await self._waiting.put(None)
         return await self._task
 

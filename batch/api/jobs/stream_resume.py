@@ -128,9 +128,9 @@ class StreamResume:
         for field in _MESSAGE_FIELDS:
             holder = choice if field == "text" else choice.message
             whole = ((getattr(holder, field) if holder else None) or "")[choice.prefill.get(field, 0) :]
-            sent = self._text(_Text(choice.index, field))
-            if len(whole) > len(sent) and whole.startswith(sent):
-                missing[field] = whole[len(sent) :]
+            text = self._text(_Text(choice.index, field))
+            if len(whole) > len(text) and whole.startswith(text):
+                missing[field] = whole[len(text) :]
         return missing
 
     def _missing_calls(self, choice: ChatChoice) -> list[ToolCallDelta]:

@@ -99,8 +99,8 @@ class _TurnReader:
 
     def _end_turn(self, *, last: bool = False) -> None:
         """Put the turn under way behind the others, unless it is empty and others stand for the message."""
-        turn, spoken = self._current, bool(self._parts)
-        if spoken or turn != Turn(self._role) or (last and not self._turns):
+        turn, has_parts = self._current, bool(self._parts)
+        if has_parts or turn != Turn(self._role) or (last and not self._turns):
             turn.content = self._parts or ("" if turn.tool_calls or turn.reasoning_content else [])
             self._turns.append(turn)
         self._current, self._parts = Turn(self._role), []

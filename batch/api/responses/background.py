@@ -47,7 +47,7 @@ class BackgroundResponses:
         self._hub = hub
         self._store = ResponseStore(hub.store)
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._news: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        self._changed: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         """Set and replaced when a response's log has grown, by its id."""
 
     async def start(self) -> None:
@@ -96,7 +96,7 @@ class BackgroundResponses:
     async def follow(self, id: str, above: int) -> AsyncIterator[list[tuple[int, bytes]]]:
         """Events of a response with numbers above one, as they come, until its end."""
         while True:
-            news = self._news[id]
+            news = self._changed[id]
             events = await self._hub.in_thread(lambda: self._store.events(id, above))  # noqa: B023  # awaited at once
             if events:
                 above = events[-1][0]
@@ -130,7 +130,7 @@ class BackgroundResponses:
 
     def publish(self, id: str) -> None:
         """Wake who follows a response."""
-        self._news.pop(id, asyncio.Event()).set()
+        self._changed.pop(id, asyncio.Event()).set()
 
 
 class _BackgroundRun:

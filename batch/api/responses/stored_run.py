@@ -71,7 +71,7 @@ def _create_row(
         request=encode(msgspec.structs.replace(body, input="")),
         items=items,
         created_at=response.created_at,
-        kept=response.store,
+        is_kept=response.store,
         background=response.background,
         streamed=bool(body.stream),
         conversation=body.conversation_id,

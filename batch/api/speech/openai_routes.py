@@ -132,9 +132,9 @@ def _with_chunking(upload: FormUpload, options: TranscriptionOptions) -> Transcr
         "prefix_padding_ms": "vad_speech_pad_ms",
     }
     # Through the form's own reader, so that each number meets the same bounds.
-    sent = FormUpload({spelled: [str(strategy[field])] for field, spelled in spellings.items() if field in strategy})
+    form = FormUpload({spelled: [str(strategy[field])] for field, spelled in spellings.items() if field in strategy})
     try:
-        tuned = read_options(sent)
+        tuned = read_options(form)
     except BadRequest as error:
         raise BadRequest(f'"{name}" is not valid: {error.message}', param=name) from None
     return msgspec.structs.replace(

@@ -73,7 +73,7 @@ def write_results(batch: Batch, spool: Spool, store: Store, output: Path) -> lis
     from batch.batches.file_store import FileStore
 
     files = FileStore(store)
-    written: list[Path] = []
+    paths: list[Path] = []
     errors = output.with_name(f"{output.name.removesuffix('.jsonl')}.errors.jsonl")
     for id, path in ((batch.output_file, output), (batch.error_file, errors)):
         if id is None:
@@ -83,8 +83,8 @@ def write_results(batch: Batch, spool: Spool, store: Store, output: Path) -> lis
             while chunk := source.read(1 << 20):
                 target.write(chunk)
         part.replace(path)
-        written.append(path)
-    return written
+        paths.append(path)
+    return paths
 
 
 def exit_status(batches: Sequence[Batch]) -> ExitStatus | None:

@@ -60,14 +60,14 @@ def run_command(
             print_error(f"{batch.id} goes on without this command: `batch wait {batch.id}` comes back to it.")
             raise typer.Exit(ExitStatus.INTERRUPTED) from None
         target = output or requests.with_name(f"{requests.name.removesuffix('.jsonl')}.output.jsonl")
-        written = write_results(batch, spool, store, target)
+        paths = write_results(batch, spool, store, target)
     report(batch)
     if as_json:
-        files = [str(path) for path in written]
+        files = [str(path) for path in paths]
         counts = {"total": batch.total, "completed": batch.completed, "failed": batch.failed}
         print_json({"id": batch.id, "status": batch.status, "request_counts": counts, "files": files})
     else:
-        for path in written:
+        for path in paths:
             print_line(str(path))
     if (status := exit_status([batch])) is not None:
         raise typer.Exit(status)

@@ -55,9 +55,9 @@ def add_command(
     from batch.errors import BadRequest
     from batch.queue.spool import Spool
 
-    known = [one.value for one in Purpose if one is not Purpose.BATCH_OUTPUT]
-    if purpose not in known:
-        raise BadRequest(f"--purpose should be one of {', '.join(known)}, not {purpose}.")
+    purposes = [one.value for one in Purpose if one is not Purpose.BATCH_OUTPUT]
+    if purpose not in purposes:
+        raise BadRequest(f"--purpose should be one of {', '.join(purposes)}, not {purpose}.")
     added = []
     with open_store(home) as store:
         spool = Spool(store.home / ".batch" / "spool")

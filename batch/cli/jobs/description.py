@@ -74,8 +74,8 @@ def _payload_text(payload: Payload) -> str:
             text = "\n".join(part.text for part in _parts(last) if isinstance(part, TextPart)) if last else ""
             notes = [
                 f"{len(payload.messages)} messages" if len(payload.messages) > 1 else "",
-                _counted(pictures, "picture"),
-                _counted(len(payload.tools), "tool"),
+                _number_of(pictures, "picture"),
+                _number_of(len(payload.tools), "tool"),
             ]
             return _with_notes(text, notes)
         case CompletionPayload():
@@ -84,7 +84,7 @@ def _payload_text(payload: Payload) -> str:
             inputs = payload.inputs or []
             if len(inputs) == 1 and isinstance(inputs[0], str):
                 return inputs[0]
-            return _counted(len(inputs), "text") if inputs else "texts, kept in the spool"
+            return _number_of(len(inputs), "text") if inputs else "texts, kept in the spool"
         case TranscriptionPayload():
             language = payload.options.language or "auto"
             return _with_notes(payload.filename or "a recording", [f"language {language}"])
@@ -97,7 +97,7 @@ def _result_text(result: Result) -> str:
         case TranscriptionResult():
             return "\n".join(segment.text.strip() for segment in result.segments) or result.text.strip()
         case EmbeddingResult():
-            return f"{_counted(result.count, 'vector')} of {result.dimensions} dimensions"
+            return f"{_number_of(result.count, 'vector')} of {result.dimensions} dimensions"
 
 
 def _choice_text(result: ChatResult, number: int) -> str:
@@ -114,7 +114,7 @@ def _parts(message: Message | None) -> list[TextPart | ImagePart]:
     return [TextPart(text=message.content)] if isinstance(message.content, str) else list(message.content)
 
 
-def _counted(number: int, noun: str) -> str:
+def _number_of(number: int, noun: str) -> str:
     return "" if not number else f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 

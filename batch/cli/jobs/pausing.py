@@ -65,7 +65,7 @@ def _report(store: Store, as_json: bool) -> None:
     paused = store.paused()
     classes = {kind: [str(one) for one in JobClass if Pause(kind, _PRIORITIES[one]) in paused] for kind in Kind}
     if as_json:
-        print_json({str(kind): held for kind, held in classes.items()})
+        print_json({str(kind): origins for kind, origins in classes.items()})
         return
-    for kind, held in classes.items():
-        print_line(f"{kind:9} {' and '.join(held) + ' paused' if held else 'goes on'}")
+    for kind, origins in classes.items():
+        print_line(f"{kind:9} {' and '.join(origins) + ' paused' if origins else 'goes on'}")

@@ -22,14 +22,14 @@ def gc(home: Home = None, as_json: Json = False) -> None:
         rows = 0
         due = expiry_times(settings)
         for origin, before in due.items():
-            while found := store.expire(origin, before):
-                rows += found
+            while count := store.expire(origin, before):
+                rows += count
         if Origin.INBOX in due:
             for _ in forget_left_files(LedgerRetention(store), due[Origin.INBOX]):
                 pass
         files = 0
-        while found := delete_orphans(store, spool):
-            files += found
+        while count := delete_orphans(store, spool):
+            files += count
         files += delete_unreferenced(store, spool)
         store.vacuum(1 << 30)
     if as_json:

@@ -26,10 +26,10 @@ def logs(
 
     folder = database_of(home).parent.parent
     path = log.file_of(folder)
-    found, newest = log.tail(path, lines)
+    text, newest = log.tail(path, lines)
     if newest is None and not follow:
         raise NotFound(f"{folder} has no log yet: start `batch serve` there, or name the home with --home.")
-    for line in found:
+    for line in text:
         _print(line, as_json, flush=follow)
     if not follow:
         if newest is not None:

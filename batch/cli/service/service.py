@@ -239,15 +239,15 @@ def _quoted(text: str) -> str:
 
 def _refuse_another_home(file: Path, home: Path, name: str) -> None:
     try:
-        written = file.read_text("utf-8")
+        unit = file.read_text("utf-8")
     except FileNotFoundError:
         return
     if file.suffix == ".plist":
         import plistlib
 
-        other = str(plistlib.loads(written.encode()).get("WorkingDirectory", ""))
+        other = str(plistlib.loads(unit.encode()).get("WorkingDirectory", ""))
     else:
-        lines = (line.partition("=") for line in written.splitlines())
+        lines = (line.partition("=") for line in unit.splitlines())
         other = next((value for key, _, value in lines if key == "WorkingDirectory"), "").replace("%%", "%")
     if other.rstrip("/") != str(home).rstrip("/"):
         raise Conflict(

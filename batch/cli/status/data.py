@@ -118,7 +118,7 @@ def _shape(
         job = running.get(kind) if up else None
         waiting = sum(queued.values())
         each = seconds / done if done else None
-        left = 0.0 if job is None else _left(job, each)
+        seconds_left = 0.0 if job is None else _left(job, each)
         queue = 0.0 if not waiting else None if each is None else each * waiting
         models[kind.value] = {
             "status": note.get("status", "down") if up else "down",
@@ -143,7 +143,7 @@ def _shape(
             "failed_today": ended.get("failed", (0, 0.0))[0],
             "failed": states[State.FAILED],
             "seconds_a_job": each,
-            "eta_seconds": None if left is None or queue is None or not (waiting or job) else queue + left,
+            "eta_seconds": None if seconds_left is None or queue is None or not (waiting or job) else queue + seconds_left,
         }
     return {
         "home": str(path.parent.parent),

@@ -89,10 +89,10 @@ class Inbox:
 
     def scan(self) -> None:
         """Look at everything. A missing inbox is nothing to report: it may come back."""
-        seen = set()
+        paths_seen = set()
         self._settings.refresh()
         for folder, files in self._walk.folders():
-            seen.add(folder)
+            paths_seen.add(folder)
             self._settings.for_folder(folder)
             present = 0
             for some in _slices(files, _COMPARED_FILES):
@@ -106,7 +106,7 @@ class Inbox:
         if not self._is_going() or not os.path.isdir(self.root):
             return
         for folder in self._ledger.present_folders():
-            if folder not in seen and not os.path.isdir(os.path.join(self.root, folder)):
+            if folder not in paths_seen and not os.path.isdir(os.path.join(self.root, folder)):
                 self._mark_gone_files(folder)
 
     def look(self, sightings: Iterable[Sighting]) -> None:

@@ -51,9 +51,9 @@ class Outbox:
             if not deliveries:
                 break
             after = deliveries[-1].id
-            written, recorded = self._write_group(deliveries)
+            results, recorded = self._write_group(deliveries)
             is_stuck = is_stuck or recorded < len(deliveries)
-            if not written:  # not one file's trouble but the outbox's
+            if not results:  # not one file's trouble but the outbox's
                 break
         if not is_stuck and self._complaints:
             logger.info("The outbox can be written again.")

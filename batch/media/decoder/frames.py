@@ -126,8 +126,8 @@ class FrameReader:
         buffer = bytearray(size)
         view, filled = memoryview(buffer), 0
         while filled < size:
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and (left <= 0 or not self.is_ready(left)):
+            seconds_left = None if deadline is None else deadline - time.monotonic()
+            if seconds_left is not None and (seconds_left <= 0 or not self.is_ready(seconds_left)):
                 raise TimeoutError
             count = os.readv(self._descriptor, [view[filled:]])
             if count == 0:

@@ -135,12 +135,12 @@ class _Decoder:
 def _gathered(sound: Sound, skip: int) -> Iterator[bytes]:
     """The samples as bytes, a second or a little more at a time; none for what is skipped."""
     parts: list[bytes] = []
-    sent = 0
+    decoded_seconds = 0
     for block in sound.blocks(skip):
         parts.append(block.tobytes())
-        if sound.decoded - sent >= SAMPLE_RATE:
+        if sound.decoded - decoded_seconds >= SAMPLE_RATE:
             yield b"".join(parts)
-            parts, sent = [], sound.decoded
+            parts, decoded_seconds = [], sound.decoded
     if parts:
         yield b"".join(parts)
 

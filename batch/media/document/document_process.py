@@ -90,8 +90,8 @@ def _read_both(process: subprocess.Popen[bytes], name: str, max_bytes: int) -> t
         for descriptor in parts:
             selector.register(descriptor, selectors.EVENT_READ)
         while selector.get_map():
-            left = until - time.monotonic()
-            ready = selector.select(max(0.0, left)) if left > 0 else []
+            seconds_left = until - time.monotonic()
+            ready = selector.select(max(0.0, seconds_left)) if seconds_left > 0 else []
             if not ready:
                 raise BadRequest(f"{name} cannot be read: that takes longer than {DEADLINE_S:.0f} seconds.")
             for key, _ in ready:

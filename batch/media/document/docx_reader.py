@@ -44,11 +44,11 @@ def main() -> int:
 
 def _without_blank_pairs(lines: list[str]) -> list[str]:
     """The library puts a blank line behind each paragraph."""
-    kept: list[str] = []
+    paragraphs: list[str] = []
     for line in lines:
-        if line or (kept and kept[-1]):
-            kept.append(line)
-    return kept
+        if line or (paragraphs and paragraphs[-1]):
+            paragraphs.append(line)
+    return paragraphs
 
 
 if __name__ == "__main__":

@@ -141,14 +141,14 @@ class Hub:
         """As `submit`, under an Idempotency-Key: tickets, and whether they are those of an earlier request's jobs."""
         self._refuse_if_full(key.kind)
         tickets = [self._tickets.add(Ticket(self, draft.id, draft.kind)) for draft in drafts]
-        held: list[Held] = []
+        earlier_jobs: list[Held] = []
         try:
-            held = await self.in_thread(lambda: self.store.submit_once(key, drafts))
+            earlier_jobs = await self.in_thread(lambda: self.store.submit_once(key, drafts))
         except BaseException:
             for ticket in tickets:
                 self._tickets.remove(ticket.id)
             raise
-        if not held:
+        if not earlier_jobs:
             try:  # only now: what was done before is returned again, model or no model
                 self._refuse_if_failed(key.kind)
             except Unavailable:
@@ -158,7 +158,7 @@ class Hub:
             return tickets, False
         for ticket in tickets:
             self._tickets.remove(ticket.id)
-        return [await self._join(one, draft.kind) for one, draft in zip(held, drafts, strict=True)], True
+        return [await self._join(one, draft.kind) for one, draft in zip(earlier_jobs, drafts, strict=True)], True
 
     def _refuse_if_full(self, kind: Kind) -> None:
         if (waiting := self._tickets.waiting(kind)) >= self._max_waiting:
@@ -173,21 +173,21 @@ class Hub:
         """A ticket for a job that was submitted before, by this service or an earlier one; no client counts as waiting."""
         return await self._join(Held(job, State.QUEUED), kind, waited=False)
 
-    async def _join(self, held: Held, kind: Kind, *, waited: bool = True) -> Ticket:
-        first = self._tickets.get(held.job)
-        ticket = Ticket(self, held.job, kind)
+    async def _join(self, earlier: Held, kind: Kind, *, waited: bool = True) -> Ticket:
+        first = self._tickets.get(earlier.job)
+        ticket = Ticket(self, earlier.job, kind)
         if first is not None:
             first.add_follower(ticket)
         else:
             self._tickets.add(ticket, waited=waited)
         # Read after the ticket is in place: the job may have ended in between.
-        row = await self.in_thread(lambda: self.store.job(held.job))
+        row = await self.in_thread(lambda: self.store.job(earlier.job))
         if row is None or row.state.ended:
             if first is None:
-                self._tickets.remove(held.job)
-            ticket.push(End(job=held.job, state=row.state if row else State.CANCELLED))
+                self._tickets.remove(earlier.job)
+            ticket.push(End(job=earlier.job, state=row.state if row else State.CANCELLED))
         elif row.state is State.RUNNING:
-            ticket.push(Started(job=held.job))
+            ticket.push(Started(job=earlier.job))
         return ticket
 
     def is_shared(self, ticket: Ticket) -> bool:

@@ -116,8 +116,8 @@ class WorkerLinks:
                 del self._writers[kind]
                 self._gone(kind)
             stopped = msgspec.Raw(encode(Unavailable(_WORKER_STOPPED).record()))
-            for number, (asked, future) in self._pending.items():
-                if asked is writer and not future.done():
+            for number, (target, future) in self._pending.items():
+                if target is writer and not future.done():
                     future.set_result(Answered(number=number, error=stopped))
 
 

@@ -109,8 +109,8 @@ class Database:
                 # In steps, between which others write; what they change is copied again.
                 source.backup(copy, pages=_BACKUP_STEP_PAGES, sleep=_BACKUP_PAUSE_S)
                 copy.execute("pragma journal_mode=delete")
-            with open(partial, "rb") as written:
-                os.fsync(written.fileno())
+            with open(partial, "rb") as file:
+                os.fsync(file.fileno())
             os.replace(partial, target)
             return target.stat().st_size
         except sqlite3.DatabaseError as error:

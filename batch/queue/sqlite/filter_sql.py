@@ -11,34 +11,34 @@ Walk = tuple[str, list[str | float]]
 """A condition and its parameters."""
 
 
-def walks(wanted: JobFilter, classes: Iterable[tuple[Kind, State, Origin]]) -> Iterator[Walk]:
+def walks(filter: JobFilter, classes: Iterable[tuple[Kind, State, Origin]]) -> Iterator[Walk]:
     """One walk along the index for each kind, state and origin that has jobs and matches, however many there are."""
-    conditions, more = _conditions(wanted)
+    conditions, more = _conditions(filter)
     for kind, state, origin in sorted(set(classes)):
         if (
-            (not wanted.kinds or kind in wanted.kinds)
-            and (not wanted.states or state in wanted.states)
-            and (not wanted.origins or origin in wanted.origins)
+            (not filter.kinds or kind in filter.kinds)
+            and (not filter.states or state in filter.states)
+            and (not filter.origins or origin in filter.origins)
         ):
             yield " and ".join(["kind=?", "state=?", "origin=?", *conditions]), [kind, state, origin, *more]
 
 
-def _conditions(wanted: JobFilter) -> tuple[list[str], list[str | float]]:
+def _conditions(filter: JobFilter) -> tuple[list[str], list[str | float]]:
     conditions: list[str] = []
     params: list[str | float] = []
-    if wanted.since is not None:
+    if filter.since is not None:
         conditions.append("id >= ?")  # ids begin with their time
-        params.append(_first_id(wanted.since))
-    if wanted.parent is not None:
+        params.append(_first_id(filter.since))
+    if filter.parent is not None:
         conditions.append("parent = ?")
-        params.append(wanted.parent)
-    if wanted.folder:
-        folder = wanted.folder.strip("/")
+        params.append(filter.parent)
+    if filter.folder:
+        folder = filter.folder.strip("/")
         conditions.append("source >= ? and source < ?")
         params += [f"{folder}/", f"{folder}0"]  # "0" follows "/"
-    if wanted.error is not None:
+    if filter.error is not None:
         conditions.append("instr(lower(coalesce(json_extract(error, '$.message'), '')), lower(?)) > 0")
-        params.append(wanted.error)
+        params.append(filter.error)
     return conditions, params
 
 

@@ -44,10 +44,10 @@ class JobReader(Database):
             where = "begins or ends" if not rows else "ends"
         if len(rows) != 1:
             raise NotFound(f"{'More than one job' if rows else 'No job'} {where} with {part}.")
-        found = self.job(rows[0][0])
-        if found is None:
+        job_row = self.job(rows[0][0])
+        if job_row is None:
             raise NotFound(f"There is no job {part} any more.")
-        return found
+        return job_row
 
     def jobs(
         self,
@@ -69,26 +69,26 @@ class JobReader(Database):
             limit,
         )
 
-    def newest_matching(self, wanted: JobFilter, limit: int) -> list[Job]:
+    def newest_matching(self, filter: JobFilter, limit: int) -> list[Job]:
         """The newest jobs that match a filter."""
         ids: list[str] = []
-        for where, params in self._walks(wanted):
+        for where, params in self._walks(filter):
             rows = self.read(f"select id from job where {where} order by id desc limit ?", [*params, limit])
             ids += [row[0] for row in rows]
         # Payloads and results are read of those alone that are shown: each may be large.
         jobs = (self.job(id) for id in sorted(ids, reverse=True)[:limit])
         return [job for job in jobs if job is not None]
 
-    def count_matching(self, wanted: JobFilter) -> int:
+    def count_matching(self, filter: JobFilter) -> int:
         """How many jobs match a filter."""
         return sum(
-            int(self.read(f"select count(*) from job where {where}", params)[0][0]) for where, params in self._walks(wanted)
+            int(self.read(f"select count(*) from job where {where}", params)[0][0]) for where, params in self._walks(filter)
         )
 
-    def ids_matching(self, wanted: JobFilter) -> Iterator[str]:
+    def ids_matching(self, filter: JobFilter) -> Iterator[str]:
         """Ids of all jobs that match a filter, the oldest first; read slice by slice, so that what is done to them may
         change them."""
-        return heapq.merge(*(self._ids(where, params) for where, params in list(self._walks(wanted))))
+        return heapq.merge(*(self._ids(where, params) for where, params in list(self._walks(filter))))
 
     def _ids(self, where: str, params: list[str | float]) -> Iterator[str]:
         after = ""
@@ -97,8 +97,8 @@ class JobReader(Database):
             yield from (row[0] for row in rows)
             after = rows[-1][0]
 
-    def _walks(self, wanted: JobFilter) -> Iterator[Walk]:
-        return walks(wanted, ((Kind(kind), State(state), Origin(origin)) for kind, origin, _, state, _ in self.tally()))
+    def _walks(self, filter: JobFilter) -> Iterator[Walk]:
+        return walks(filter, ((Kind(kind), State(state), Origin(origin)) for kind, origin, _, state, _ in self.tally()))
 
     def ahead(self, job: str) -> int:
         """How many messages are before this job's in its line; 0 when it is next, running or ended."""

@@ -50,12 +50,12 @@ def repair(path: Path, backup: Path) -> Repair:
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as target:
         target.execute("begin")
         incomplete = _copy(aside / path.name, target)
-        kept = _count(target, "job")
+        rows = _count(target, "job")
         incomplete += _copy(backup, target)
         queued_again = _mend(target)
         jobs = _count(target, "job")
         target.execute("commit")
-    return Repair(aside, jobs, jobs - kept, queued_again, tuple(dict.fromkeys(incomplete)))
+    return Repair(aside, jobs, jobs - rows, queued_again, tuple(dict.fromkeys(incomplete)))
 
 
 def _count(conn: sqlite3.Connection, table: str) -> int:

@@ -172,12 +172,12 @@ class VectorIndex:
             places = places[np.argpartition(distances, CANDIDATES)[:CANDIDATES]]
         places, scores = self._scores(view, reader, places, query[0])
         hits: list[VectorHit] = []
-        seen: set[int] = set()
+        rows_seen: set[int] = set()
         for place in np.lexsort((-view.passage[places], -scores)):  # the newest first among equals
             entry = int(view.entry[places[place]])
-            if entry not in seen and len(seen) == limit:
+            if entry not in rows_seen and len(rows_seen) == limit:
                 break
-            seen.add(entry)
+            rows_seen.add(entry)
             hits.append(VectorHit(int(view.passage[places[place]]), entry, float(scores[place])))
         return hits
 

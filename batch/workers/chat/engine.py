@@ -118,8 +118,8 @@ class VlmEngine:
 
     def _make_context(self, model: Model, threads: int, width: int) -> Context:
         # A picture that is attended to in both directions must fit into one micro-batch.
-        needed = self._vision.max_chunk_tokens if self._vision is not None and self._vision.is_non_causal else 0
-        n_ubatch = max(N_UBATCH_TOKENS, needed)
+        chunk_tokens = self._vision.max_chunk_tokens if self._vision is not None and self._vision.is_non_causal else 0
+        n_ubatch = max(N_UBATCH_TOKENS, chunk_tokens)
         return Context(
             model,
             n_ctx=self._settings.vlm.context,

@@ -44,14 +44,14 @@ def text_windows(
     """
     remembered = lru_cache(MAX_COUNTED_WORDS)(count)
 
-    def counted(word: str) -> int:
+    def count_tokens(word: str) -> int:
         return remembered(word) if len(word) <= MAX_PART_CHARS else count(word)
 
     ends = array("q")  # of the words, in characters; arrays, as a long text has millions
     sums = array("q", [0])  # tokens of all the words so far
-    for n, (start, end) in enumerate(_word_borders(text, max_tokens, counted)):
+    for n, (start, end) in enumerate(_word_borders(text, max_tokens, count_tokens)):
         ends.append(end)
-        sums.append(sums[-1] + counted(text[start:end]))
+        sums.append(sums[-1] + count_tokens(text[start:end]))
         if n % YIELD_WORDS == YIELD_WORDS - 1:
             yield_point()
     if sums[-1] <= max_tokens:
@@ -81,7 +81,7 @@ def _piece(text: str, ends: Sequence[int], first: int, last: int) -> str:
     return text[ends[first - 1] if first else 0 : ends[last - 1]]
 
 
-def _word_borders(text: str, max_tokens: int, counted: Callable[[str], int]) -> Iterator[tuple[int, int]]:
+def _word_borders(text: str, max_tokens: int, count_tokens: Callable[[str], int]) -> Iterator[tuple[int, int]]:
     """(start, end) of the words; together they cover the text. A run that fits no window is cut into parts."""
     for match in _WORD.finditer(text):
         start, end = match.span()
@@ -90,7 +90,7 @@ def _word_borders(text: str, max_tokens: int, counted: Callable[[str], int]) -> 
             continue
         for part in _PART.finditer(text, start, end):
             start, end = part.span()
-            if end - start > MAX_PART_CHARS and counted(part.group()) > max_tokens:
+            if end - start > MAX_PART_CHARS and count_tokens(part.group()) > max_tokens:
                 for at in range(start, end, MAX_PART_CHARS):
                     yield at, min(end, at + MAX_PART_CHARS)
             else:

@@ -198,8 +198,8 @@ class Context:
         size = self.state_size(seq, flags)
         data: State = np.empty(size, np.uint8)
         pointer = data.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
-        written = int(lib.llama_state_seq_get_data_ext(self.handle, pointer, size, seq, flags))
-        return data[:written]
+        size_bytes = int(lib.llama_state_seq_get_data_ext(self.handle, pointer, size, seq, flags))
+        return data[:size_bytes]
 
     def restore_state(self, seq: int, data: State, flags: int = 0) -> bool:
         """Replace a sequence's KV by a saved one; returns False when there are not enough free cells."""

@@ -37,11 +37,11 @@ class ChineseScript:
         converted = self.convert(whole)
         if len(converted) != len(whole):
             return [self.convert(part) for part in parts]
-        found, at = [], 0
+        pieces, at = [], 0
         for part in parts:
-            found.append(converted[at : at + len(part)])
+            pieces.append(converted[at : at + len(part)])
             at += len(part)
-        return found
+        return pieces
 
 
 @cache

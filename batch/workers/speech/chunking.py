@@ -69,11 +69,11 @@ class Chunk:
 
     def behind(self, seconds: float) -> tuple[Piece, ...]:
         """What stands behind so many seconds of the chunk."""
-        left, rest = round(seconds * SAMPLE_RATE), []
+        samples_left, rest = round(seconds * SAMPLE_RATE), []
         for piece in self.pieces:
-            if left < len(piece.samples):
-                rest.append(piece.behind(left))
-            left = max(0, left - len(piece.samples))
+            if samples_left < len(piece.samples):
+                rest.append(piece.behind(samples_left))
+            samples_left = max(0, samples_left - len(piece.samples))
         return tuple(rest)
 
     def file_start(self, seconds: float) -> float:

@@ -112,18 +112,18 @@ class Transcription:
 
     def resume(self) -> None:
         """Take up what earlier attempts have finished."""
-        for kept in self._work.checkpoints(TranscriptCheckpoint):
-            self.segments += kept.segments
-            self.language, self._is_sure, self.shares = kept.language, kept.sure, dict(kept.shares)
-            self._resume = kept.resume
+        for checkpoint in self._work.checkpoints(TranscriptCheckpoint):
+            self.segments += checkpoint.segments
+            self.language, self._is_sure, self.shares = checkpoint.language, checkpoint.sure, dict(checkpoint.shares)
+            self._resume = checkpoint.resume
             self._step += 1
 
     def run(self, sound: SoundStream) -> None:
         """Transcribe the sound, which skips what is before `start`."""
         start = self.start
         if sound.seconds is not None:
-            left = max(0.0, sound.seconds - self._skip / SAMPLE_RATE)
-            self._total_s = min(left, self._limit / SAMPLE_RATE) if self._limit else left
+            seconds_left = max(0.0, sound.seconds - self._skip / SAMPLE_RATE)
+            self._total_s = min(seconds_left, self._limit / SAMPLE_RATE) if self._limit else seconds_left
         blocks = self._with_yield_points(self._bounded(sound.blocks(), start), sound, start)
         first: list[Samples] = []
         length = 0
@@ -247,10 +247,10 @@ class Transcription:
             return self._model.transcribe(samples, said_in, threads, self._stop.is_set, once=once)
 
         segments: list[DecodedSegment] | None = None
-        tried = None
+        guessed_language = None
         if self._guess in self._model.codes and not self._options.detect_language:
-            tried = str(self._guess)
-            segments = transcribe(tried)
+            guessed_language = str(self._guess)
+            segments = transcribe(guessed_language)
             shares = self._model.transcribed_language(threads)
         else:
             shares = self._model.detect_language(samples, threads)
@@ -261,7 +261,7 @@ class Transcription:
             self._is_sure, self.detected = True, code
         if self._options.detect_language:
             return []
-        return segments if segments is not None and tried == code else transcribe(code)
+        return segments if segments is not None and guessed_language == code else transcribe(code)
 
     def _forget_language(self) -> None:
         self.shares, self.detected = {}, None
@@ -285,14 +285,14 @@ class Transcription:
 
     def _bounded(self, blocks: Iterator[Samples], start: int) -> Iterator[Samples]:
         """The blocks up to the end that `duration` sets."""
-        left = self._skip + self._limit - start if self._limit else None
+        samples_left = self._skip + self._limit - start if self._limit else None
         for block in blocks:
-            if left is None:
+            if samples_left is None:
                 yield block
                 continue
-            yield block[:left]
-            left -= len(block)
-            if left <= 0:
+            yield block[:samples_left]
+            samples_left -= len(block)
+            if samples_left <= 0:
                 self.is_cut_off = True
                 return
 

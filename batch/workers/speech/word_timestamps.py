@@ -74,17 +74,17 @@ def time_words(
     words = [_words(some) for some in characters]
     anchors = [
         _anchors(word, some, segment.tokens)
-        for segment, some, found in zip(segments, characters, words, strict=True)
-        for word in found
+        for segment, some, timestamps in zip(segments, characters, words, strict=True)
+        for word in timestamps
     ]
     times = iter(align(anchors, activity.speech, joints, lags_s))
     timed = []
-    for segment, some, found in zip(segments, characters, words, strict=True):
-        for word in found:
+    for segment, some, timestamps in zip(segments, characters, words, strict=True):
+        for word in timestamps:
             word.start, word.end = next(times)
-        if found:
-            segment = replace(segment, start=found[0].start, end=found[-1].end)
-        timed.append(TimedSegment(segment, tuple(found), _token_times(found, some, segment)))
+        if timestamps:
+            segment = replace(segment, start=timestamps[0].start, end=timestamps[-1].end)
+        timed.append(TimedSegment(segment, tuple(timestamps), _token_times(timestamps, some, segment)))
     return timed
 
 

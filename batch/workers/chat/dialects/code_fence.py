@@ -12,27 +12,27 @@ class Fence:
     """Passes text on without a leading ```` ```json ```` and a trailing ```` ``` ````, and without space around it."""
 
     def __init__(self) -> None:
-        self._held = ""
+        self._pending = ""
         self._state = "before"
 
     def feed(self, text: str) -> str:
         """What of the text so far is sure to lie inside the fence and is new."""
-        self._held += text
+        self._pending += text
         if self._state == "before":
-            self._held = self._held.lstrip()
-            if len(self._held) < len(_OPEN) and _OPEN.startswith(self._held):
+            self._pending = self._pending.lstrip()
+            if len(self._pending) < len(_OPEN) and _OPEN.startswith(self._pending):
                 return ""
-            self._held = self._held.removeprefix(_OPEN)
+            self._pending = self._pending.removeprefix(_OPEN)
             self._state = "begun"
         if self._state == "begun":
-            self._held = self._held.lstrip()
-            self._state = "inside" if self._held else "begun"
-        match = _TAIL.search(self._held)
+            self._pending = self._pending.lstrip()
+            self._state = "inside" if self._pending else "begun"
+        match = _TAIL.search(self._pending)
         assert match is not None
-        ready, self._held = self._held[: match.start()], self._held[match.start() :]
+        ready, self._pending = self._pending[: match.start()], self._pending[match.start() :]
         return ready
 
     def finish(self) -> str:
         """The rest, when no more text comes."""
-        held, self._held = self._held.strip(), ""
+        held, self._pending = self._pending.strip(), ""
         return "" if held in ("```", "``", "`", "") else held

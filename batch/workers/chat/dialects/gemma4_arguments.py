@@ -32,12 +32,12 @@ class CallArguments:
         self._text += text
         while not self.done and self._step():
             pass
-        made = "".join(self._out)
+        json_text = "".join(self._out)
         self._out.clear()
         rest = ""
         if self.done:
             rest, self._text = self._text, ""
-        return made, rest
+        return json_text, rest
 
     def _step(self) -> bool:
         """One piece of syntax; False when more text is needed."""
@@ -113,20 +113,20 @@ class CallArguments:
             self._begin("", "bare", 0)
         return True
 
-    def _begin(self, made: str, state: str, length: int) -> None:
+    def _begin(self, json_text: str, state: str, length: int) -> None:
         if self._open and self._open[-1] == "[":
             self._separate()
-        self._out.append(made)
+        self._out.append(json_text)
         self._text = self._text[length:]
         self._state = state
         self._comma = False
 
     def _string(self, quote: str) -> bool:
         end = self._text.find(quote)
-        held = 0
+        overlap = 0
         if end < 0:
-            held = next((n for n in range(len(quote) - 1, 0, -1) if self._text.endswith(quote[:n])), 0)
-        body = self._text[:end] if end >= 0 else self._text[: len(self._text) - held]
+            overlap = next((n for n in range(len(quote) - 1, 0, -1) if self._text.endswith(quote[:n])), 0)
+        body = self._text[:end] if end >= 0 else self._text[: len(self._text) - overlap]
         self._out.append(json.dumps(body, ensure_ascii=False)[1:-1])
         if end < 0:
             self._text = self._text[len(body) :]

@@ -28,7 +28,7 @@ class Gemma4Parser(StreamParser):
             "space": self._space,
             "thought": self._thought,
             "call": self._call,
-            "arguments": self._given,
+            "arguments": self._call_is_complete,
             "called": self._called,
             "between": self._between,
             "over": self._over,
@@ -124,9 +124,9 @@ class Gemma4Parser(StreamParser):
             self._state = "content"
         return True
 
-    def _given(self) -> bool:
-        made, self._text = self._arguments.feed(self._text)
-        self._reply.arguments(made)
+    def _call_is_complete(self) -> bool:
+        arguments, self._text = self._arguments.feed(self._text)
+        self._reply.arguments(arguments)
         if not self._arguments.done:
             return False
         self._state = "called"

@@ -55,9 +55,9 @@ def _set_type(place: TemplateObject) -> None:
         if len(kinds) < len(kind):
             place["nullable"] = True
     elif kind is None and isinstance(values := place.get("enum"), list):
-        named = [_TYPES[type(value)] for value in values if type(value) in _TYPES]
-        if named:
-            place["type"] = named[0]
+        types = [_TYPES[type(value)] for value in values if type(value) in _TYPES]
+        if types:
+            place["type"] = types[0]
 
 
 def _target(reference: Any, root: TemplateObject) -> Any:

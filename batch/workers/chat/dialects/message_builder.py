@@ -57,21 +57,21 @@ class Reply:
 
     def message(self) -> TemplateObject:
         """The message so far: role, content, and reasoning_content and tool_calls where there are any."""
-        made: TemplateObject = {"role": "assistant", "content": "".join(self._content)}
+        message: TemplateObject = {"role": "assistant", "content": "".join(self._content)}
         reasoning = "".join(self._reasoning)
         if reasoning:
-            made["reasoning_content"] = reasoning
+            message["reasoning_content"] = reasoning
         if self._calls:
-            made["tool_calls"] = [
+            message["tool_calls"] = [
                 {**call, "function": {**call["function"], "arguments": "".join(parts)}}
                 for call, parts in zip(self._calls, self._arguments, strict=True)
             ]
-        return made
+        return message
 
-    def _text(self, key: str, kept: list[str], text: str) -> None:
+    def _text(self, key: str, pieces: list[str], text: str) -> None:
         if not text:
             return
-        kept.append(text)
+        pieces.append(text)
         if self._new and key in self._new[-1]:
             self._new[-1][key] += text
         else:

@@ -80,9 +80,9 @@ class ThinkParser(StreamParser):
         before, marker, self._text = self._in_thought.cut(self._text)
         # Space before the closing marker is held until it is known not to stand there.
         before = self._space + before
-        kept = before.rstrip()
-        self._space = before[len(kept) :]
-        self._thinks(kept)
+        text = before.rstrip()
+        self._space = before[len(text) :]
+        self._thinks(text)
         if not marker:
             return False
         self._mark(self._space + marker)

@@ -98,8 +98,8 @@ def literal(text: str) -> str:
 
 def one_of(options: Iterable[str]) -> str:
     """A group of alternatives, each written once."""
-    kept = list(dict.fromkeys(options))
-    return kept[0] if len(kept) == 1 else f"({' | '.join(kept)})"
+    alternatives = list(dict.fromkeys(options))
+    return alternatives[0] if len(alternatives) == 1 else f"({' | '.join(alternatives)})"
 
 
 def repeated(item: str, least: int, most: int | None) -> str:

@@ -52,18 +52,18 @@ class Vocabulary:
     def compile(self, grammar: str, field: str) -> LLMatcher:
         """A matcher at the grammar's start. Raises BadRequest, naming `field`, for a grammar that cannot be followed."""
         with self._lock:
-            known = self._compiled.get(grammar)
-            if known is not None:
+            cached = self._compiled.get(grammar)
+            if cached is not None:
                 self._compiled.move_to_end(grammar)
-                return known.deep_copy()
-        made = _compile(self._tokenizer, grammar)
-        if made.is_error():
-            raise BadRequest(f"{field} cannot be turned into a grammar ({_reason(made)}).")
+                return cached.deep_copy()
+        compiled = _compile(self._tokenizer, grammar)
+        if compiled.is_error():
+            raise BadRequest(f"{field} cannot be turned into a grammar ({_reason(compiled)}).")
         with self._lock:
-            self._compiled[grammar] = made
+            self._compiled[grammar] = compiled
             while len(self._compiled) > _KEPT_GRAMMARS:
                 self._compiled.popitem(last=False)
-            return made.deep_copy()
+            return compiled.deep_copy()
 
 
 class Matcher:
@@ -124,18 +124,18 @@ class _Tokens:
 
 
 def _compile(tokenizer: LLTokenizer, grammar: str) -> LLMatcher:
-    made: list[LLMatcher] = []
+    matchers: list[LLMatcher] = []
     with _stack_size:
         before = threading.stack_size(_STACK_BYTES)
         try:
             thread = threading.Thread(
-                target=lambda: made.append(LLMatcher(tokenizer, grammar, log_level=0, limits=_LIMITS)), name="grammar"
+                target=lambda: matchers.append(LLMatcher(tokenizer, grammar, log_level=0, limits=_LIMITS)), name="grammar"
             )
             thread.start()
         finally:
             threading.stack_size(before)
     thread.join()
-    return made[0]
+    return matchers[0]
 
 
 def _reason(matcher: LLMatcher) -> str:

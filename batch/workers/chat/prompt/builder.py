@@ -85,22 +85,22 @@ class PromptMaker:
                 segments.append(Segment(closing, True))
                 tail += closing
             segments.append(Segment(prefill, False))
-        made = PromptText(thinking=thinking, prefill=prefill, tail=tail)
-        made.text = text_of(segments)
+        prompt = PromptText(thinking=thinking, prefill=prefill, tail=tail)
+        prompt.text = text_of(segments)
         pictures = list(_pictures(messages))
         bos = self._model.token_text(self._model.bos)
         first = segments[0] if segments else None
         if self._model.add_bos:
-            made.parts.append([self._model.bos])
+            prompt.parts.append([self._model.bos])
             # The template writes it too; the tokeniser's is the one that counts.
             if isinstance(first, Segment) and first.trusted and bos and first.text.startswith(bos):
                 segments[0] = Segment(first.text.removeprefix(bos), True)
         for is_media, run in groupby(segments, lambda s: isinstance(s, Media)):
             if is_media:
-                made.parts += [pictures[s.index] for s in run if isinstance(s, Media)]
+                prompt.parts += [pictures[s.index] for s in run if isinstance(s, Media)]
             else:
-                made.parts.append(self._tokens([s for s in run if isinstance(s, Segment)]))
-        return made
+                prompt.parts.append(self._tokens([s for s in run if isinstance(s, Segment)]))
+        return prompt
 
     def _opens_thought(self, tail: str) -> bool:
         """Whether a generation prompt ends inside a thought."""
@@ -117,13 +117,13 @@ class PromptMaker:
 
     def completion(self, prompt: Any) -> PromptText:
         """A text, tokens, or a mix, as llama-server reads them."""
-        made = PromptText()
+        prompt_text = PromptText()
         tokens = self.mixed(prompt, add_special=True, parse_special=True)
         if not tokens:
             raise BadRequest("prompt must not be empty.")
-        made.parts.append(tokens)
-        made.text = prompt if isinstance(prompt, str) else ""
-        return made
+        prompt_text.parts.append(tokens)
+        prompt_text.text = prompt if isinstance(prompt, str) else ""
+        return prompt_text
 
     def mixed(self, content: Any, *, add_special: bool, parse_special: bool, name: str = "prompt") -> list[int]:
         """Tokens of a text, or of a list that mixes texts and tokens. Raises BadRequest on a token out of range."""

@@ -72,8 +72,8 @@ class Shadow:
     def __init__(self, specials: Specials, media: int, texts: Iterable[str]) -> None:
         """`texts`: every string that the template will see, its own source too."""
         self._specials = specials
-        wanted = len(specials.disguised) + media
-        base = _unused_run(wanted, texts)
+        count = len(specials.disguised) + media
+        base = _unused_run(count, texts)
         hidden = {c: chr(base + media + i) for i, c in enumerate(specials.disguised)}
         self._hide = str.maketrans(hidden)
         self._show = str.maketrans({v: k for k, v in hidden.items()})
@@ -88,9 +88,9 @@ class Shadow:
             value = _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", value)
             if keep is None:
                 return value.translate(self._hide)
-            shown = [m.group() for m in keep.finditer(value)]
+            markers = [m.group() for m in keep.finditer(value)]
             parts = [part.translate(self._hide) for part in keep.split(value)]
-            return "".join(a + b for a, b in zip(parts, [*shown, ""], strict=True))
+            return "".join(a + b for a, b in zip(parts, [*markers, ""], strict=True))
         if isinstance(value, Mapping):
             return {self.hide(k, keep): self.hide(v, keep) for k, v in value.items()}
         if isinstance(value, list | tuple):
@@ -101,13 +101,13 @@ class Shadow:
         """The rendered prompt in order, in plain characters again."""
         if "\\" in rendered:
             rendered = _ESCAPED.sub(self._unescape, rendered)
-        found: list[Segment | Media] = []
+        segments: list[Segment | Media] = []
         for piece in self._media.split(rendered):
             if len(piece) == 1 and self._base <= ord(piece) < self._base + len(self.media):
-                found.append(Media(ord(piece) - self._base))
+                segments.append(Media(ord(piece) - self._base))
             elif piece:
-                found += self._split(piece)
-        return found
+                segments += self._split(piece)
+        return segments
 
     def _unescape(self, match: re.Match[str]) -> str:
         char = chr(_code(match))
@@ -117,13 +117,13 @@ class Shadow:
         """Trusted runs of special tokens, and between them text that is cut inside whatever only reads like one."""
         hidden = [m.start() for m in self._hidden.finditer(piece)]
         text = piece.translate(self._show)
-        found: list[Segment] = []
+        pieces: list[Segment] = []
         start = end = 0  # the plain stretch before the next special token starts here; the last special ended there
         cuts: list[int] = []
 
         def plain(until: int) -> None:
             edges = [start, *[c for c in cuts if start < c < until], until]
-            found.extend(Segment(text[a:b], False) for a, b in pairwise(edges) if a < b)
+            pieces.extend(Segment(text[a:b], False) for a, b in pairwise(edges) if a < b)
             cuts.clear()
 
         for a, b in self._specials.find(text):
@@ -134,13 +134,13 @@ class Shadow:
                 cuts.append(a + 1)
                 continue
             plain(a)
-            if found and found[-1].trusted and a == end:
-                found[-1] = Segment(found[-1].text + text[a:b], True)
+            if pieces and pieces[-1].trusted and a == end:
+                pieces[-1] = Segment(pieces[-1].text + text[a:b], True)
             else:
-                found.append(Segment(text[a:b], True))
+                pieces.append(Segment(text[a:b], True))
             start = end = b
         plain(len(text))
-        return found
+        return pieces
 
 
 def strings(value: Any) -> Iterator[str]:
@@ -158,11 +158,11 @@ def strings(value: Any) -> Iterator[str]:
 
 def _disguised(specials: Iterable[str]) -> set[str]:
     """Brackets that special tokens use; where a token has none, its first character that may be swapped."""
-    found: set[str] = set()
+    first_characters: set[str] = set()
     for text in specials:
         brackets = _BRACKETS & set(text)
-        found |= brackets or set(next((c for c in text if c not in _NEVER), ""))
-    return found
+        first_characters |= brackets or set(next((c for c in text if c not in _NEVER), ""))
+    return first_characters
 
 
 def _code(match: re.Match[str]) -> int:
@@ -182,8 +182,8 @@ def _unused_run(length: int, texts: Iterable[str]) -> int:
     used = sorted(taken_codes)
     for low, high in _PLANES:
         at = low
-        for taken in [*[u for u in used if low <= u < high], high]:
-            if taken - at >= length:
+        for code_point in [*[u for u in used if low <= u < high], high]:
+            if code_point - at >= length:
                 return at
-            at = taken + 1
+            at = code_point + 1
     raise BadRequest("messages hold more kinds of private-use characters than this service can render.")

@@ -53,8 +53,8 @@ class ChatTemplate:
         self._broken: str | None = None
         self.max_rendering_s = MAX_RENDERING_S
         self._environment = template_environment()
-        shown = [m for m in _THINKING if m in self.source]
-        self._thinking = re.compile("|".join(map(re.escape, shown))) if shown else None
+        markers_in_source = [m for m in _THINKING if m in self.source]
+        self._thinking = re.compile("|".join(map(re.escape, markers_in_source))) if markers_in_source else None
         try:
             self._template: jinja2.Template | None = self._environment.from_string(self.source) if source else None
         except (jinja2.TemplateError, RecursionError) as error:
@@ -155,23 +155,23 @@ class ChatTemplate:
             values["enable_thinking"] = enable_thinking
         values.update(messages=turns, add_generation_prompt=add_generation_prompt)
         rendered = self._run(values)
-        found = shadow.segments(rendered + gemma4_turns.finish(self.source, rendered, add_generation_prompt))
-        if sum(isinstance(s, Media) for s in found) != count:
+        segments = shadow.segments(rendered + gemma4_turns.finish(self.source, rendered, add_generation_prompt))
+        if sum(isinstance(s, Media) for s in segments) != count:
             raise BadRequest("messages: this model's chat template does not take images in the role they stand in.")
-        return found
+        return segments
 
     def _message(self, message: TemplateValue, index: int) -> TemplateObject:
         """One message in the shapes that templates expect, its texts still the caller's."""
-        made = {k: v for k, v in message.items() if v is not None}
-        if made["role"] == "developer" and "<|channel|>" not in self.source:
-            made["role"] = "system"
-        made.setdefault("content", "")
-        calls = made.get("tool_calls")
+        prepared = {k: v for k, v in message.items() if v is not None}
+        if prepared["role"] == "developer" and "<|channel|>" not in self.source:
+            prepared["role"] = "system"
+        prepared.setdefault("content", "")
+        calls = prepared.get("tool_calls")
         if calls:
-            made["tool_calls"] = [self._call(c, f"messages[{index}].tool_calls[{i}]") for i, c in enumerate(calls)]
+            prepared["tool_calls"] = [self._call(c, f"messages[{index}].tool_calls[{i}]") for i, c in enumerate(calls)]
         else:
-            made.pop("tool_calls", None)
-        return made
+            prepared.pop("tool_calls", None)
+        return prepared
 
     def _call(self, call: Any, where: str) -> TemplateObject:
         function = call.get("function") if isinstance(call, Mapping) else None
@@ -182,8 +182,8 @@ class ChatTemplate:
             arguments = read_arguments(arguments)
         elif not isinstance(arguments, str) and not self.takes_objects:
             arguments = json.dumps({} if arguments is None else arguments, ensure_ascii=False)
-        made = {**function, "arguments": {} if arguments is None else arguments}
-        return {**call, "type": "function", "function": made}
+        prepared = {**function, "arguments": {} if arguments is None else arguments}
+        return {**call, "type": "function", "function": prepared}
 
     def _hidden(self, message: TemplateObject, shadow: Shadow, media: Iterable[str]) -> TemplateObject:
         """The message in disguise, media as the shadow's characters in a content of one string."""
@@ -224,7 +224,7 @@ class ChatTemplate:
     def _run(self, values: TemplateValue) -> str:
         assert self._template is not None
         now = datetime.now()
-        given = {
+        variables = {
             "bos_token": self.bos,
             "eos_token": self.eos,
             "datetime": now.strftime("%b %d %Y"),
@@ -234,7 +234,7 @@ class ChatTemplate:
         clock = self._environment.clock
         clock.deadline = time.monotonic() + self.max_rendering_s
         try:
-            return self._template.render(given)
+            return self._template.render(variables)
         except RecursionError:
             raise
         except RenderingTooSlow:

@@ -48,13 +48,13 @@ class ConstrainedDecoding:
         self.remaining_thinking = thinking_budget if parser else -1
         """Tokens of thinking that are left; below 0: no limit."""
 
-    def start(self, written: str | None = None) -> None:
-        """Apply the constraint from here on; a lazy one waits for its trigger, behind which `written` already stands."""
+    def start(self, text: str | None = None) -> None:
+        """Apply the constraint from here on; a lazy one waits for its trigger, behind which `text` already stands."""
         constraint = self._constraint
-        if constraint is not None and (not constraint.lazy or written is not None):
+        if constraint is not None and (not constraint.lazy or text is not None):
             assert self._make_matcher is not None
             matcher = self._make_matcher()
-            for token in self._model.tokenize(written) if written else ():
+            for token in self._model.tokenize(text) if text else ():
                 if not matcher.allows(token):
                     return
                 matcher.accept(token)

@@ -41,8 +41,10 @@ class Decoding:
     def of(cls, options: TranscriptionOptions, language: str) -> Decoding:
         """What a request's options ask for, in a language."""
         names = {field.name for field in fields(cls)} - {"language", "align"}
-        sent = {name: value for name, value in msgspec.structs.asdict(options).items() if name in names and value is not None}
-        return cls(language=language, **sent)
+        parameters = {
+            name: value for name, value in msgspec.structs.asdict(options).items() if name in names and value is not None
+        }
+        return cls(language=language, **parameters)
 
 
 @dataclass(frozen=True, slots=True)

@@ -219,8 +219,8 @@ class Facts:
     @property
     def kinds(self) -> list[str]:
         """The types that are left; where nothing asks for a type, those that the schema speaks of."""
-        left = self.types if self.is_typed else self.types & self.hinted or self.types
-        return [kind for kind in KINDS if kind in left]
+        types = self.types if self.is_typed else self.types & self.hinted or self.types
+        return [kind for kind in KINDS if kind in types]
 
     def shapes(self, probe: StringAnswers) -> Iterator[Shape]:
         """What is allowed, by type; `probe` decides about strings of a const or enum, and names of members."""
@@ -298,8 +298,8 @@ class Facts:
         facts = self.object
         sources = {rule.value for rule in fit}
         yield from (p for source, _, p in facts.patterns if source in sources)
-        for known, patterns, part in facts.additional:
-            if name not in known and sources.isdisjoint(patterns):
+        for members, patterns, part in facts.additional:
+            if name not in members and sources.isdisjoint(patterns):
                 yield part
         if not fit and not facts.additional and name not in facts.described:
             yield from facts.unevaluated
@@ -307,19 +307,19 @@ class Facts:
 
 def _combinations(rules: list[StringRule], probe: StringAnswers) -> list[list[StringRule]]:
     """The sets of expressions that some name fits while it fits none of the others."""
-    found: list[list[StringRule]] = [[]]
+    rule_sets: list[list[StringRule]] = [[]]
     for at, rule in enumerate(rules):
         grown = []
-        for fit in found:
+        for fit in rule_sets:
             unfit = [other.denied() for other in rules[:at] if other not in fit]
             if probe.has_any(Strings(rules=(*fit, *unfit, rule))):
                 grown.append([*fit, rule])
             if probe.has_any(Strings(rules=(*fit, *unfit, rule.denied()))):
                 grown.append(fit)
-        found = grown
-        if len(found) > MAX_NAME_CLASSES:
+        rule_sets = grown
+        if len(rule_sets) > MAX_NAME_CLASSES:
             raise BadRequest(f"{rule.where} cannot be enforced: its expressions overlap in too many ways.")
-    return found
+    return rule_sets
 
 
 def _unique(parts: Iterable[Part]) -> Parts:

@@ -33,20 +33,20 @@ def number(numbers: Numbers, lark: Lark) -> str:
     schema: dict[str, Any] = {"type": "integer" if numbers.integer else "number"}
     if numbers.minimum is not None:
         key = "exclusiveMinimum" if numbers.is_minimum_excluded else "minimum"
-        schema[key] = _written(numbers.minimum, inf)
+        schema[key] = _rounded(numbers.minimum, inf)
     if numbers.maximum is not None:
         key = "exclusiveMaximum" if numbers.is_maximum_excluded else "maximum"
-        schema[key] = _written(numbers.maximum, -inf)
+        schema[key] = _rounded(numbers.maximum, -inf)
     step = numbers.multiple_of
     if step is not None and numbers.integer:
         step = Fraction(step.numerator)
     if step is not None and not (numbers.integer and step == 1):
-        schema["multipleOf"] = _written(step, 0)
+        schema["multipleOf"] = _rounded(step, 0)
     schema["x-guidance"] = {"whitespace_flexible": False}
     return lark.rule(f"%json {json.dumps(schema)}")
 
 
-def _written(value: Fraction, towards: float) -> int | float:
+def _rounded(value: Fraction, towards: float) -> int | float:
     """The bound as the engine can read it, which knows no more than 64 bits: never a wider one."""
     if value.denominator == 1 and abs(value) <= 2**53:
         return int(value)

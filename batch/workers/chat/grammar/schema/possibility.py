@@ -14,14 +14,14 @@ class Possibility:
 
     def __init__(self, shapes: Callable[[Parts], tuple[Shape, ...]]) -> None:
         self._shapes = shapes
-        self._known: dict[_Key, bool] = {}
+        self._possible: dict[_Key, bool] = {}
 
     def of(self, parts: Parts) -> bool:
         """Whether any value is allowed where all these schemas hold."""
         key = _key(parts)
-        if key not in self._known:
+        if key not in self._possible:
             self._settle(parts)
-        return self._known[key]
+        return self._possible[key]
 
     def possible(self, parts: Parts) -> list[Shape]:
         """The alternatives of which there are values."""
@@ -32,7 +32,7 @@ class Possibility:
         waiting = [parts]
         while waiting:
             place = waiting.pop()
-            if (key := _key(place)) in places or key in self._known:
+            if (key := _key(place)) in places or key in self._possible:
                 continue
             places[key] = place
             for shape in self._shapes(place):
@@ -41,7 +41,7 @@ class Possibility:
 
         def is_possible(place: Parts) -> bool:
             key = _key(place)
-            return self._known.get(key, False) or key in possible
+            return self._possible.get(key, False) or key in possible
 
         # The innermost places were found last, so most documents take one round.
         before = -1
@@ -50,7 +50,7 @@ class Possibility:
             for key in reversed(places):
                 if key not in possible and any(_has_value(s, is_possible) for s in self._shapes(places[key])):
                     possible.add(key)
-        self._known.update({key: key in possible for key in places})
+        self._possible.update({key: key in possible for key in places})
 
 
 def _needed(shape: Shape) -> Iterator[Parts]:

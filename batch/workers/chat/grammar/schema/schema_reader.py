@@ -226,19 +226,19 @@ class SchemaReader:
             self.leave_out(part.where, keyword)
             return
         try:
-            found = part.references.lookup(reference)
+            target_schema = part.references.lookup(reference)
         except Exception:  # the library fails in many ways on documents that are not well formed
             self._misread(part.where, f"has a {keyword} ({quoted}) that leads nowhere")
             return
         if len(part.trail) > MAX_TRAIL:
             self._misread(part.where, f"leads through more than {MAX_TRAIL} references, one to the next")
             return
-        if id(found.contents) in part.trail:
+        if id(target_schema.contents) in part.trail:
             self._misread(part.where, f"refers to itself through {quoted} without an end")
             return
-        trail = part.trail | {id(found.contents)}
+        trail = part.trail | {id(target_schema.contents)}
         where = f"{self.field} {reference[:80]}"
-        target = Part(found.contents, found.resolver, where, negated, trail, part.evaluates)
+        target = Part(target_schema.contents, target_schema.resolver, where, negated, trail, part.evaluates)
         if branch.facts.alone == part.key and _ANNOTATIONS.issuperset(set(part.schema) - {keyword}):
             branch.facts.alone = target.key
         branch.add(target)
@@ -273,8 +273,8 @@ class SchemaReader:
             return
         branch.facts.hint("object")
         for name, then in value.items():
-            needed = then if isinstance(then, list) else []
-            present = [self._own(part, {"required": [name, *needed]})]
+            required = then if isinstance(then, list) else []
+            present = [self._own(part, {"required": [name, *required]})]
             if not isinstance(then, list):
                 present.append(part.beside(then, f".dependentSchemas.{name}"))
             branch.choices.append([[self._own(part, {"properties": {name: False}})], present])

@@ -100,17 +100,17 @@ class SchemaWriter:
 
     def _tail(self, others: str | None, least: int, most: int | None, count: int) -> str | None:
         """Other members behind `count` of them; None: there would be too few."""
-        missing, left = max(least - count, 0), None if most is None else most - count
-        if others is None or left == 0:
+        missing, remaining = max(least - count, 0), None if most is None else most - count
+        if others is None or remaining == 0:
             return None if missing else ""
-        return self._more(others, missing, left) if count else self._listed(others, missing, left)
+        return self._more(others, missing, remaining) if count else self._listed(others, missing, remaining)
 
-    def _others(self, shape: Objects, named: list[str]) -> str | None:
+    def _others(self, shape: Objects, names: list[str]) -> str | None:
         """A rule for one member that is not named; None: there may be none."""
         ways = []
         for other in shape.others:
             if self._reader.is_possible(other.parts):
-                for key in self._keys(other, shape.names, tuple(named)):
+                for key in self._keys(other, shape.names, tuple(names)):
                     ways.append(f"{key} {self._rule(other.parts)}")
         return self._lark.rule(" | ".join(ways)) if ways else None
 
@@ -164,18 +164,18 @@ class SchemaWriter:
 
     def _containing(self, shape: Arrays, first: list[Parts], rest: Parts | None, least: int, most: int | None) -> str:
         """An array that counts those of its items that fit a schema."""
-        wanted = shape.contained[0]
+        contained = shape.contained[0]
         far = max(len(first), least, most or 0, 1)
-        cap = wanted.least if wanted.most is None else wanted.most
+        cap = contained.least if contained.most is None else contained.most
         names = {(i, n): self._lark.reserve() for i in range(far + 1) for n in range(cap + 1)}
         for (at, count), name in names.items():
             parts = first[at] if at < len(first) else rest
-            ways = ['""'] if at >= least and count >= wanted.least else []
+            ways = ['""'] if at >= least and count >= contained.least else []
             comma = self._syntax.comma if at else ""
             if parts is not None and (most is None or at < most):
-                hit, miss = (wanted.part, *parts), parts if wanted.most is None else (wanted.part.denied(), *parts)
+                hit, miss = (contained.part, *parts), parts if contained.most is None else (contained.part.denied(), *parts)
                 following = min(at + 1, far)
-                if self._reader.is_possible(hit) and (count < cap or wanted.most is None):
+                if self._reader.is_possible(hit) and (count < cap or contained.most is None):
                     ways.append(f"{comma} {self._rule(hit)} {names[following, min(count + 1, cap)]}")
                 if self._reader.is_possible(miss):
                     ways.append(f"{comma} {self._rule(miss)} {names[following, count]}")

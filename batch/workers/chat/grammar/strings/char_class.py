@@ -48,8 +48,8 @@ class CharClass:
             body = _items(self.intervals) + "".join(f"\\{'P' if no else 'p'}{{{name}}}" for name, no in self.properties)
             own = f"[{'^' if self.negated else ''}{body}]"
             return f"[{own}&&[^{_items(removed)}]]" if removed else own
-        kept = complement([*(self.intervals if self.negated else complement(self.intervals)), *removed])
-        return f"[{_items(kept)}]" if kept else ""
+        intervals = complement([*(self.intervals if self.negated else complement(self.intervals)), *removed])
+        return f"[{_items(intervals)}]" if intervals else ""
 
     def joined(self, other: CharClass) -> CharClass:
         """The characters of both sets; neither may be negated, but for a `\\D`-like set without properties."""
@@ -67,15 +67,15 @@ NO_LINE_END = CharClass(_LINE_ENDS, negated=True)
 
 def complement(intervals: Iterable[Interval]) -> list[Interval]:
     """Every code point that lies in none of the intervals."""
-    made: list[Interval] = []
+    merged: list[Interval] = []
     at = 0
     for low, high in sorted(intervals):
         if low > at:
-            made.append((at, low - 1))
+            merged.append((at, low - 1))
         at = max(at, high + 1)
     if at <= MAX_UNICODE:
-        made.append((at, MAX_UNICODE))
-    return made
+        merged.append((at, MAX_UNICODE))
+    return merged
 
 
 def _items(intervals: Iterable[Interval]) -> str:
@@ -84,10 +84,10 @@ def _items(intervals: Iterable[Interval]) -> str:
 
 def _scalars(intervals: Iterable[Interval]) -> list[Interval]:
     """The intervals without surrogates, which are no characters."""
-    made: list[Interval] = []
+    allowed: list[Interval] = []
     for low, high in intervals:
-        made += [(a, b) for a, b in ((low, min(high, 0xD7FF)), (max(low, 0xE000), high)) if a <= b]
-    return made
+        allowed += [(a, b) for a, b in ((low, min(high, 0xD7FF)), (max(low, 0xE000), high)) if a <= b]
+    return allowed
 
 
 def _char(code: int) -> str:

@@ -104,19 +104,19 @@ class _Search:
             case _ if _is_plain(node):
                 return _then(node, rest)
             case Choice(options):
-                made: Expression = _NOTHING
+                expression: Expression = _NOTHING
                 for option in options:
-                    made = _either(made, self._before(option, rest, at_start))
-                return made
+                    expression = _either(expression, self._before(option, rest, at_start))
+                return expression
             case Sequence(parts):
                 return self._sequence(parts, rest, at_start)
             case Repeat(inner, least, most):
                 if most is None or most > 4:
                     self._refuse("an anchor or look-ahead that is repeated")
-                made = rest if least == 0 else _NOTHING
+                expression = rest if least == 0 else _NOTHING
                 for count in range(max(least, 1), most + 1):
-                    made = _either(made, self._sequence((inner,) * count, rest, at_start))
-                return made
+                    expression = _either(expression, self._sequence((inner,) * count, rest, at_start))
+                return expression
         raise AssertionError(node)
 
     def _sequence(self, parts: tuple[Node, ...], rest: Expression, at_start: bool) -> Expression:
@@ -140,15 +140,15 @@ class _PatternWriter:
         self._lark = lark
         self._char = write_char
         self._names: dict[int, str] = {}
-        self._kept: list[Expression] = []
+        self._expressions: list[Expression] = []
 
     def name(self, node: Expression) -> str:
         """The name of the node's terminal."""
-        known = self._names.get(id(node))
-        if known is None:
-            known = self._names[id(node)] = self._lark.terminal(self._body(node))
-            self._kept.append(node)
-        return known
+        name = self._names.get(id(node))
+        if name is None:
+            name = self._names[id(node)] = self._lark.terminal(self._body(node))
+            self._expressions.append(node)
+        return name
 
     def _body(self, node: Expression) -> str:
         match node:
