@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import os
 import signal
+import sys
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
@@ -14,8 +15,10 @@ import sdists
 from paths import TESTS
 from running_service import STARTER, WEIGHTLESS, RunningService
 
-# No deadline, as other processes use this machine too; and the same examples for all, so that a red run is red again.
-hypothesis.settings.register_profile("batch", deadline=None, derandomize=True)
+# No clock decides, as other processes use this machine too; and the same examples for all, so that a red run is red again.
+hypothesis.settings.register_profile(
+    "batch", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("batch")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # A shell's background jobs, CI's say, ignore Ctrl-C, and what the tests start would inherit that.
@@ -42,6 +45,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         starts_service = {"service", "start_service"} & set(getattr(item, "fixturenames", ()))
         if folder == "unit" and starts_service:
             raise pytest.UsageError(f"{item.nodeid} starts a service: it belongs in tests/service.")
+
+
+def pytest_unconfigure() -> None:
+    """llama-cpp-python opens /dev/null twice when it is imported and never closes it: a warning when this process ends."""
+    if library := sys.modules.get("llama_cpp._utils"):
+        library.outnull_file.close()
+        library.errnull_file.close()
 
 
 @pytest.fixture

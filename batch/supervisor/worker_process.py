@@ -92,7 +92,7 @@ class WorkerProcess:
             return
         last_line = self._output.last_line if self._output else ""
         self._last_death = describe_death(kind, status, last_line)
-        logger.warning("%s; starting it again", self._last_death)
+        logger.warning("%s: %s; starting it again", kind, self._last_death)
         if not hub.model(kind).was_ready:
             self._early_deaths += 1
         if self._early_deaths >= MAX_EARLY_DEATHS:

@@ -15,12 +15,12 @@ from paths import TINY_GEMMA4V
 COMPILED = ("numpy", "av", "pillow_heif", "PIL")
 
 WATCH = """
-import runpy, sys
+import os, runpy, sys
 order = []
 sys.addaudithook(lambda event, args: order.append(args[0]) if event == "import" else None)
-sys.argv = ["batch.workers", KIND]
+sys.argv = ["batch.workers", KIND, str(os.dup(2)), ""]
 from batch.workers import worker
-worker.Worker = lambda kind, settings, engine: sys.exit(" ".join(order))
+worker.Worker = lambda *_, **__: sys.exit(" ".join(order))
 runpy.run_module("batch.workers", run_name="__main__")
 """
 

@@ -103,7 +103,7 @@ class ChoiceText:
             finish_reason = _finish_reason(parser, finish_reason)
         watched = self._work.is_watched
         for delta in deltas if watched else ():
-            self._emit(delta, tokens, None)
+            self._emit(delta, tokens, timings if self._task.timings_per_token else None)
         last_logprobs = self._take_logprobs(is_last=True)
         if watched:
             self._work.emit(
