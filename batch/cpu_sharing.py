@@ -73,7 +73,7 @@ class CoreTable:
             _SLOT.pack_into(self._map, self._slot * _SLOT.size, os.getpid(), weight, time.monotonic())
 
     def threads(self) -> int:
-        """How many threads the next unit may use: all cores when alone, this worker's share otherwise, at least 1."""
+        """How many threads the next step may use: all cores when alone, this worker's share otherwise, at least 1."""
         total, now = self._weight or 1.0, time.monotonic()
         mine = total
         for slot in range(_SLOTS):

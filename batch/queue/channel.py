@@ -124,7 +124,7 @@ class EventStream:
             self._buffered.append(encode(frame))
 
     def hurry(self, now: float) -> None:
-        """Between two units of work: what was posted more than `GATHER` ago must not wait for a slow one."""
+        """Between two steps: what was posted more than `GATHER` ago must not wait for a slow one."""
         if self._buffered and now - self._sent_at >= GATHER:
             with self._lock:
                 self._flush()

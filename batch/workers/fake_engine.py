@@ -40,7 +40,7 @@ class WeightlessEngine:
     """Chat repeats the last message word by word, embedding hashes, speech tells the file's size.
 
     A generation's "seed" is milliseconds a word; the first word "crash" takes the process down, "hang" never
-    reaches a unit again, "refuse" is an error.
+    reaches a step again, "refuse" is an error.
     """
 
     def __init__(self, kind: Kind) -> None:
