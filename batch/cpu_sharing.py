@@ -67,7 +67,7 @@ class CoreTable:
         return -1  # more workers than slots: this one computes unseen
 
     def busy(self, weight: float) -> None:
-        """This worker computes now; a waiting caller's work weighs more than bulk work. 0: it rests."""
+        """This worker computes now; a waiting client's job weighs more than bulk work. 0: it rests."""
         self._weight = weight
         if self._slot >= 0:
             _SLOT.pack_into(self._map, self._slot * _SLOT.size, os.getpid(), weight, time.monotonic())

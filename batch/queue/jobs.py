@@ -29,7 +29,7 @@ class State(StrEnum):
     FAILED = "failed"
     """Its error is in the row; `retry` queues it again."""
     CANCELLED = "cancelled"
-    """Stopped by its caller or by a person; `retry` queues it again."""
+    """Stopped by its client or by a person; `retry` queues it again."""
 
     @property
     def ended(self) -> bool:
@@ -46,7 +46,7 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
 
 
 class Origin(StrEnum):
-    """Which door a job came through."""
+    """How a job came in."""
 
     HTTP = "http"
     """A request on one of the three ports."""
@@ -65,10 +65,10 @@ class Priority(IntEnum):
     """Dropped files: nobody waits on a socket."""
     BATCH = 10
     """Batch lines and `batch submit`: somebody will ask for them."""
-    LARGE_CALL = 15
-    """A caller waits, for so much that the short calls of others go first."""
-    CALLER = 20
-    """A caller waits on the socket."""
+    LARGE_REQUEST = 15
+    """A client waits, for so much that the short requests of others go first."""
+    INTERACTIVE = 20
+    """A client waits on the socket."""
 
 
 KIND_OF_TASK: Mapping[str, Kind] = {

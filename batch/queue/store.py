@@ -152,11 +152,11 @@ class Store(Protocol):
         ...
 
     def take(
-        self, kind: Kind, worker: str, *, above: float | None = None, mates: Lease | None = None, limit: int = 1
+        self, kind: Kind, worker: str, *, above: float | None = None, batch_mate: Lease | None = None, limit: int = 1
     ) -> list[Lease]:
         """Lease the next jobs of a queue to a worker: most urgent first, then oldest; at most `limit`.
 
-        `above`: only jobs of a higher priority. `mates`: only what comes next as long as it is as urgent as this lease's
+        `above`: only jobs of a higher priority. `batch_mate`: only what comes next as long as it is as urgent as this lease's
         job, of the same task, and was never taken before.
         """
         ...

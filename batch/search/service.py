@@ -81,7 +81,7 @@ class SearchService:
         return QueryVector(vector=vector, model=state.info.model), None
 
     async def _embed(self, payload: EmbeddingPayload) -> EmbeddingResult:
-        ticket = await self._hub.submit(Draft(payload, Origin.HTTP, Priority.CALLER, waited=True))
+        ticket = await self._hub.submit(Draft(payload, Origin.HTTP, Priority.INTERACTIVE, waited=True))
         try:
             return await ticket.result(EmbeddingResult)
         finally:

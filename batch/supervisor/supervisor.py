@@ -88,7 +88,7 @@ class Supervisor:
         settings = self.settings
         abandoned = store.abandon_waited()
         if abandoned:
-            logger.info("%d requests whose callers went down with the last service are cancelled", abandoned)
+            logger.info("%d requests whose clients went down with the last service are cancelled", abandoned)
         hub = Hub(store, Spool(settings.state_dir / "spool"), settings.state_dir, max_waiting=settings.queue.waiting)
         await hub.start()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -153,7 +153,7 @@ class Supervisor:
         await asyncio.wait([stopping, *serving, *tending, *others], return_when=asyncio.FIRST_COMPLETED)
         self._stopping.set()
         await hub.in_thread(lambda: write_note(store, "stopping", True))
-        # No new work from the folder, then the workers end or put back what they hold, then callers are told.
+        # No new work from the folder, then the workers end or put back what they hold, then clients are told.
         await folder.stop()
         await asyncio.to_thread(self._periodic.stop)
         await services.background.stop()

@@ -64,7 +64,7 @@ class JobContext:
 
     def mark_cores(self) -> None:
         """Show the other workers how much this one computes: an interactive job weighs twice as much as bulk work."""
-        interactive = bool(self.running) and self.running[-1].job.priority >= Priority.CALLER
+        interactive = bool(self.running) and self.running[-1].job.priority >= Priority.INTERACTIVE
         self._cores.busy(0.0 if not self.running else 2.0 if interactive else 1.0)
 
     def persist(self, write: Callable[[], T]) -> T:

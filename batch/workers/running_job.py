@@ -91,7 +91,7 @@ class RunningJob:
             context.attention = True  # look again at every yield point: the deadline is near
         self._stop_if_cancelled()
         if context.deadline is None:
-            while self.job.priority < Priority.CALLER and context.run_more_urgent(self.job.priority):
+            while self.job.priority < Priority.INTERACTIVE and context.run_more_urgent(self.job.priority):
                 context.attention = False
                 self._stop_if_cancelled()
         if now >= self._next_progress_event:
@@ -156,7 +156,7 @@ class RunningJob:
             return []
         try:
             store = self._context.store
-            leases = store.take(self.job.kind, self._context.worker_id, mates=self.lease, limit=limit)
+            leases = store.take(self.job.kind, self._context.worker_id, batch_mate=self.lease, limit=limit)
         except DiskFull:
             return []
         claimed: list[Work] = []

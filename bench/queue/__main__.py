@@ -77,7 +77,7 @@ def fill(home: Path, count: int) -> float:
 def costs(store: Store, count: int = 300) -> dict[str, float]:
     """Milliseconds of CPU of each step of a caller's job, over the jobs that wait already."""
     hello = ChatPayload(messages=[Message(role="user", content="hello")])
-    drafts = [Draft(hello, Origin.HTTP, Priority.CALLER, waited=True) for _ in range(count)]
+    drafts = [Draft(hello, Origin.HTTP, Priority.INTERACTIVE, waited=True) for _ in range(count)]
     marks = [time.process_time()]
     for draft in drafts:
         store.submit(draft)

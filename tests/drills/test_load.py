@@ -47,7 +47,7 @@ FILES = int(os.environ.get("LOAD_FILES", "2000"))
 
 
 def draft(*, waited: bool = False, blobs: tuple[str, ...] = ()) -> Draft:
-    origin, priority = (Origin.HTTP, Priority.CALLER) if waited else (Origin.INBOX, Priority.INBOX)
+    origin, priority = (Origin.HTTP, Priority.INTERACTIVE) if waited else (Origin.INBOX, Priority.INBOX)
     return Draft(payload("chat"), origin, priority, blobs, waited=waited)
 
 
@@ -71,7 +71,7 @@ def fill(store: Store, count: int) -> None:
 def ended(store: Store, count: int, *, waited: bool = True, result: str = "{}") -> None:
     for _ in range(count):
         store.submit(draft(waited=waited))
-        job = store.take(Kind.VLM, above=Priority.CALLER - 1 if waited else None)
+        job = store.take(Kind.VLM, above=Priority.INTERACTIVE - 1 if waited else None)
         assert job is not None
         store.end(job.id, State.DONE, result=result)
 

@@ -87,9 +87,9 @@ def test_a_job_is_parked_in_host_memory_when_an_urgent_one_needs_its_room(tmp_pa
         inner: list[Any] = []
 
         def urgent() -> None:
-            inner.append(written(run(engine, bulk(tmp_path, Priority.CALLER, prompt=1100, tokens=60))))
+            inner.append(written(run(engine, bulk(tmp_path, Priority.INTERACTIVE, prompt=1100, tokens=60))))
 
-        reference = written(run(engine, bulk(tmp_path, Priority.CALLER, prompt=1100, tokens=60)))
+        reference = written(run(engine, bulk(tmp_path, Priority.INTERACTIVE, prompt=1100, tokens=60)))
         outer = run(engine, bulk(tmp_path, prompt=900, tokens=200, at={60: urgent, 130: urgent}))
         assert inner == [reference] * 2
         assert written(outer) == alone

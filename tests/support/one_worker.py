@@ -31,7 +31,7 @@ class OneWorker:
         return leases[0].job if leases else None
 
     def take_mates(self, first: Job, limit: int) -> list[Job]:
-        leases = self.store.take(first.kind, self.worker, mates=self.lease(first.id), limit=limit)
+        leases = self.store.take(first.kind, self.worker, batch_mate=self.lease(first.id), limit=limit)
         self.leases |= {lease.job.id: lease for lease in leases}
         return [lease.job for lease in leases]
 

@@ -27,7 +27,7 @@ class ScriptedWork:
         checkpoints: Sequence[Any] = (),
         watched: bool = True,
         threads: int = 1,
-        priority: Priority = Priority.CALLER,
+        priority: Priority = Priority.INTERACTIVE,
     ) -> None:
         self.folder = folder
         self.job = Job(new_id(), kind, task, State.RUNNING, Origin.HTTP, priority, encode(request).decode(), 0.0)

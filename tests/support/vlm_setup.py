@@ -73,7 +73,7 @@ def chat(
     *,
     task: str = "chat",
     at: Mapping[int, Callable[[], object]] | None = None,
-    priority: Priority = Priority.CALLER,
+    priority: Priority = Priority.INTERACTIVE,
     watched: bool = True,
     messages: list[dict[str, Any]] | None = None,
     generation: Mapping[str, Any] | None = None,

@@ -21,7 +21,7 @@ from batch.queue.jobs import Draft, Kind, Origin, Priority
 
 router = APIRouter()
 
-MAX_SHORT_CALL_INPUTS = 64
+MAX_SHORT_REQUEST_INPUTS = 64
 """Calls of more inputs let others go first."""
 
 
@@ -55,7 +55,7 @@ async def _embed(request: Request, *, is_native: bool) -> Response:
     del data
     hub: Hub = request.app.state.hub
     blob = await hub.keep(body.input_json) if body.input_json is not None else None
-    priority = Priority.LARGE_CALL if body.input_count > MAX_SHORT_CALL_INPUTS else Priority.CALLER
+    priority = Priority.LARGE_REQUEST if body.input_count > MAX_SHORT_REQUEST_INPUTS else Priority.INTERACTIVE
     draft = Draft(body.payload(blob), Origin.HTTP, priority, blobs=() if blob is None else (blob,), waited=True)
     (ticket,) = await submit(request, [draft], fingerprint)
     async with cancel_on_disconnect(request, ticket):

@@ -111,7 +111,7 @@ def chat_info(hub: Hub) -> ChatModelInfo | None:
 
 def interactive_draft(payload: ChatPayload | CompletionPayload, blobs: tuple[str, ...] = ()) -> Draft:
     """A job whose client waits on its socket."""
-    return Draft(payload, Origin.HTTP, Priority.CALLER, blobs=blobs, waited=True)
+    return Draft(payload, Origin.HTTP, Priority.INTERACTIVE, blobs=blobs, waited=True)
 
 
 async def chat_payload(request: Request, chat: ChatRequest) -> tuple[ChatPayload, tuple[str, ...]]:

@@ -75,7 +75,7 @@ class BackgroundResponses:
         if payload.generation.seed is None:
             generation = msgspec.structs.replace(payload.generation, seed=random.randrange(MAX_SEED))
             payload = msgspec.structs.replace(payload, generation=generation)
-        priority = Priority.BATCH if body.is_bulk else Priority.LARGE_CALL
+        priority = Priority.BATCH if body.is_bulk else Priority.LARGE_REQUEST
         draft = Draft(payload, Origin.HTTP, priority, blobs=blobs)
         follow_job(draft.id)
         response = started_response(body, model_name(self._hub, body.model_name), created)

@@ -15,7 +15,7 @@ from batch.payloads.speech import TranscriptionOptions, TranscriptionPayload, Tr
 from batch.queue.hub.ticket import Ticket
 from batch.queue.jobs import Draft, Origin, Priority
 
-LARGE_CALL_S = 60.0
+LARGE_REQUEST_S = 60.0
 """Seconds of sound above which short clips go first."""
 
 
@@ -46,7 +46,7 @@ async def submit_upload(
     draft = Draft(
         payload,
         Origin.HTTP,
-        Priority.LARGE_CALL if seconds > LARGE_CALL_S else Priority.CALLER,
+        Priority.LARGE_REQUEST if seconds > LARGE_REQUEST_S else Priority.INTERACTIVE,
         blobs=(upload.sha256,),
         waited=True,
         source=upload.filename or None,

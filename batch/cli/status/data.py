@@ -17,8 +17,8 @@ from batch.queue.open_store import open_store
 from batch.queue.pauses import Pause
 
 _CLASSES = {
-    int(Priority.CALLER): "interactive",
-    int(Priority.LARGE_CALL): "interactive",
+    int(Priority.INTERACTIVE): "interactive",
+    int(Priority.LARGE_REQUEST): "interactive",
     int(Priority.BATCH): "batch",
     int(Priority.INBOX): "inbox",
 }

@@ -82,14 +82,14 @@ class JobTransaction:
                 break
         return messages
 
-    def lease(self, kind: Kind, worker: str, message: tuple[int, Any, float], mates: Lease | None = None) -> Lease | None:
+    def lease(self, kind: Kind, worker: str, message: tuple[int, Any, float], batch_mate: Lease | None = None) -> Lease | None:
         """Turn a message into a claim, and its job into a running one; None, and nothing done, when it names no queued
-        job (with `mates`: none of that job's task that is tried for the first time)."""
+        job (with `batch_mate`: none of that job's task that is tried for the first time)."""
         id, data, priority = message
         token = time.time_ns()
         condition, params = "", []
-        if mates is not None:
-            condition, params = " and task=? and attempts=0", [mates.job.task]
+        if batch_mate is not None:
+            condition, params = " and task=? and attempts=0", [batch_mate.job.task]
         # Never before it was created: the clock may have been set back.
         row = self._conn.execute(
             "update job set state='running', attempts=attempts+1, started_at=max(?, created_at), progress=null, token=? "
@@ -101,7 +101,7 @@ class JobTransaction:
         job = to_job(row)
         self._conn.execute("delete from task where id=?", (id,))
         # The claims of batch mates share their time, by which `recover` tells them from jobs that wait for inner ones.
-        taken_at = mates.job.started_at if mates else job.started_at
+        taken_at = batch_mate.job.started_at if batch_mate else job.started_at
         self._conn.execute(
             "insert or replace into claim (job, queue, data, priority, message, taken_at, worker, token) "
             "values (?,?,?,?,?,?,?,?)",

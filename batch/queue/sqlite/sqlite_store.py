@@ -70,14 +70,14 @@ class SqliteStore(JobReader):
         return []
 
     def take(
-        self, kind: Kind, worker: str, *, above: float | None = None, mates: Lease | None = None, limit: int = 1
+        self, kind: Kind, worker: str, *, above: float | None = None, batch_mate: Lease | None = None, limit: int = 1
     ) -> list[Lease]:
         """Lease the next jobs of a queue to a worker: most urgent first, then oldest; at most `limit`.
 
-        `above`: only jobs of a higher priority. `mates`: only what comes next as long as it is as urgent as this lease's
+        `above`: only jobs of a higher priority. `batch_mate`: only what comes next as long as it is as urgent as this lease's
         job, of the same task, and was never taken before.
         """
-        floor = float(mates.job.priority - 1) if mates else -1.0 if above is None else above
+        floor = float(batch_mate.job.priority - 1) if batch_mate else -1.0 if above is None else above
         leases: list[Lease] = []
         with self._lock:
             # A look without the write lock first, as most looks find nothing.
@@ -87,15 +87,15 @@ class SqliteStore(JobReader):
                 while len(leases) < limit:
                     messages = transaction.next_messages(kind, floor, limit - len(leases))
                     for message in messages:
-                        lease = transaction.lease(kind, worker, message, mates)
+                        lease = transaction.lease(kind, worker, message, batch_mate)
                         if lease is not None:
                             leases.append(lease)
-                        elif mates is not None:
+                        elif batch_mate is not None:
                             return leases
                         else:  # none of ours: kept for a look, out of the way of the others
                             transaction.execute("update task set queue='set aside' where id=?", (message[0],))
                             logger.error("message %d of the %s queue names no queued job: it is set aside", message[0], kind)
-                    if not messages or mates is not None:
+                    if not messages or batch_mate is not None:
                         break
         return leases
 

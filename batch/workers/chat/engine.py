@@ -191,7 +191,7 @@ class VlmEngine:
 
         A bulk job is computed together with others that wait; all of them are ended here, and None is returned.
         """
-        is_bulk = work.job.priority < Priority.CALLER
+        is_bulk = work.job.priority < Priority.INTERACTIVE
         if is_bulk and self._scheduler.width > 1:
             self._scheduler.run(work)
             return None

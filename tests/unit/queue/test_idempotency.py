@@ -15,7 +15,7 @@ from payloads import payload
 
 
 def draft(text: str = "x") -> Draft:
-    return Draft(payload("completion", {"prompt": text}), Origin.HTTP, Priority.CALLER, blobs=("ab" * 32,), waited=True)
+    return Draft(payload("completion", {"prompt": text}), Origin.HTTP, Priority.INTERACTIVE, blobs=("ab" * 32,), waited=True)
 
 
 def test_a_key_goes_with_its_jobs_and_a_repeat_leaves_no_payload_behind(tmp_path: Path) -> None:

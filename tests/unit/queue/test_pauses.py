@@ -48,7 +48,7 @@ def test_the_open_ranges_leave_out_what_is_paused(floor: float, paused: list[flo
 
 def test_paused_classes_wait_and_interactive_requests_go_on(tmp_path: Path) -> None:
     store = OneWorker(open_store(tmp_path / ".batch" / "batch.db"))
-    inbox, batch, call = (submit(store, priority) for priority in (Priority.INBOX, Priority.BATCH, Priority.CALLER))
+    inbox, batch, call = (submit(store, priority) for priority in (Priority.INBOX, Priority.BATCH, Priority.INTERACTIVE))
     store.pause([INBOX, BATCH])
     assert store.is_waiting(Kind.EMBEDDING) and taken(store) == [call] and not store.is_waiting(Kind.EMBEDDING)
     store.close()

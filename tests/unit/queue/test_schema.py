@@ -26,7 +26,7 @@ TABLES = ("job", "task", "claim", "blob", "idempotency", "content", "file", "sto
 
 
 def draft(text: str = "x") -> Draft:
-    return Draft(payload("completion", {"prompt": text}), Origin.HTTP, Priority.CALLER, blobs=("ab" * 32,), waited=True)
+    return Draft(payload("completion", {"prompt": text}), Origin.HTTP, Priority.INTERACTIVE, blobs=("ab" * 32,), waited=True)
 
 
 def left_by(path: Path, version: str) -> list[tuple[object, ...]]:
@@ -113,7 +113,7 @@ def test_a_home_of_version_0_1_is_brought_forward_with_its_folder_and_every_row_
 
 def test_a_prefilled_answer_of_an_earlier_version_is_still_known_to_be_one(tmp_path: Path) -> None:
     store = open_store(tmp_path / "batch.db")
-    store.submit(one := Draft(payload("chat"), Origin.HTTP, Priority.CALLER))
+    store.submit(one := Draft(payload("chat"), Origin.HTTP, Priority.INTERACTIVE))
     usage = '{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}'
     written = f'{{"choices":[{{"finish_reason":"stop","given":{{"content":3}}}}],"usage":{usage}}}'
     with store.transaction() as transaction:
@@ -125,7 +125,7 @@ def test_a_prefilled_answer_of_an_earlier_version_is_still_known_to_be_one(tmp_p
 
 def test_a_row_that_no_version_can_read_is_listed_and_refused_with_one_sentence(tmp_path: Path) -> None:
     store = open_store(tmp_path / "batch.db")
-    store.submit(one := Draft(payload("chat"), Origin.HTTP, Priority.CALLER))
+    store.submit(one := Draft(payload("chat"), Origin.HTTP, Priority.INTERACTIVE))
     for written in ('{"messages":7}', "{", '{"messages":[{"role":"wizard"}]}'):
         with store.transaction() as transaction:
             transaction.execute("update job set request=? where id=?", (written, one.id))

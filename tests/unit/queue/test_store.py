@@ -52,7 +52,7 @@ def claims(store: OneWorker) -> int:
 def test_callers_go_before_batch_lines_before_the_inbox_and_each_class_is_first_in_first_out(store: OneWorker) -> None:
     inbox = submitted(store, draft(), draft())
     batch = submitted(store, draft(Priority.BATCH), draft(Priority.BATCH))
-    caller = submitted(store, draft(Priority.CALLER), draft(Priority.CALLER))
+    caller = submitted(store, draft(Priority.INTERACTIVE), draft(Priority.INTERACTIVE))
     order = [job.id for _ in range(6) if (job := store.take(Kind.VLM))]
     assert order == caller + batch + inbox
     assert store.take(Kind.VLM) is None
@@ -104,7 +104,7 @@ def test_putting_a_job_back_at_shutdown_counts_no_attempt(store: OneWorker) -> N
 
 
 def test_cancelling_a_queued_job_removes_its_message_and_a_running_one_is_marked(store: OneWorker) -> None:
-    queued, running = submitted(store, draft(), draft(Priority.CALLER))
+    queued, running = submitted(store, draft(), draft(Priority.INTERACTIVE))
     store.take(Kind.VLM)
     assert store.cancel(queued) is State.CANCELLED and messages(store) == 0
     assert store.cancel(running) is State.RUNNING and store.cancelled(running)
@@ -123,7 +123,7 @@ def test_only_failed_and_cancelled_jobs_can_be_retried(store: OneWorker) -> None
 
 
 def test_requests_whose_callers_went_down_with_the_service_are_cancelled_and_bulk_jobs_stay(store: OneWorker) -> None:
-    waited, bulk = submitted(store, draft(Priority.CALLER, waited=True), draft())
+    waited, bulk = submitted(store, draft(Priority.INTERACTIVE, waited=True), draft())
     assert store.abandon_waited() == 1
     states = {job: row.state for job in (waited, bulk) if (row := store.job(job))}
     assert states == {waited: State.CANCELLED, bulk: State.QUEUED}
@@ -157,7 +157,7 @@ def test_a_job_that_waited_for_an_inner_one_is_not_blamed_for_its_crash(store: O
     outer = store.take(Kind.VLM)
     assert outer and outer.id == bulk
     assert len(store.take_mates(outer, 9)) == 1
-    (caller,) = submitted(store, draft(Priority.CALLER))
+    (caller,) = submitted(store, draft(Priority.INTERACTIVE))
     inner = store.take(Kind.VLM, above=Priority.INBOX)
     assert inner and inner.id == caller
     store.recover(Kind.VLM, 3)
@@ -195,7 +195,7 @@ def test_two_takers_never_get_the_same_job(tmp_path: Path) -> None:
 
 
 def test_counters_follow_every_state_and_survive_deletion(store: OneWorker) -> None:
-    done, failed, queued = submitted(store, draft(Priority.CALLER), draft(Priority.BATCH), draft())
+    done, failed, queued = submitted(store, draft(Priority.INTERACTIVE), draft(Priority.BATCH), draft())
     store.take(Kind.VLM)
     store.end(done, State.DONE, result="{}")
     store.take(Kind.VLM)

@@ -115,7 +115,7 @@ class BulkRun:
             self._add(work)
 
     def _add(self, work: Work) -> None:
-        if work.job.priority >= Priority.CALLER:
+        if work.job.priority >= Priority.INTERACTIVE:
             # Claimed with the others, but a client waits for it: it goes first and alone, as at a yield point.
             self._attempt(work, partial(self._run_alone, work))
             return

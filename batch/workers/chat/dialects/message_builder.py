@@ -1,4 +1,4 @@
-"""The assistant's message as it grows, and what of it the caller has not been told yet."""
+"""The assistant's message as it grows, and what of it the client has not been sent yet."""
 
 from __future__ import annotations
 

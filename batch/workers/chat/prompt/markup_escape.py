@@ -1,9 +1,9 @@
-"""Where a rendered prompt's characters came from: a caller's markup goes through the template in disguise.
+"""Where a rendered prompt's characters came from: a client's markup goes through the template in disguise.
 
-Tokens such as `<|turn>` must only come from the template, never from what a caller wrote. So every caller's character
+Tokens such as `<|turn>` must only come from the template, never from what a client wrote. So every character of a client
 that could be part of such a token is swapped, one for one, for a private-use character that the request does not hold,
 and swapped back after rendering: whatever the template does with the text (trim, slice, split, join), what was
-disguised is the caller's.
+disguised is the client's.
 """
 
 from __future__ import annotations

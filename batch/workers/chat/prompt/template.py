@@ -92,7 +92,7 @@ class ChatTemplate:
         """The prompt cut so that each Segment can be tokenised on its own, Media in the order of the messages' parts.
 
         Joined, the texts are what `render` gives; tokenised one by one, they are the tokens of the whole, except that
-        a special token's text inside what the caller wrote stays text.
+        a special token's text inside what the client wrote stays text.
         """
         self._usable()
         try:
@@ -161,7 +161,7 @@ class ChatTemplate:
         return segments
 
     def _message(self, message: TemplateValue, index: int) -> TemplateObject:
-        """One message in the shapes that templates expect, its texts still the caller's."""
+        """One message in the shapes that templates expect, its texts still the client's."""
         prepared = {k: v for k, v in message.items() if v is not None}
         if prepared["role"] == "developer" and "<|channel|>" not in self.source:
             prepared["role"] = "system"

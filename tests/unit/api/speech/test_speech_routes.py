@@ -158,7 +158,7 @@ def test_the_file_goes_to_the_spool_and_the_job_names_it() -> None:
     assert post(hub).json() == {"text": " Hello there,\n world.\n"}
     draft = hub.drafts[0]
     sha = hashlib.sha256(b"sound").hexdigest()
-    assert (draft.kind, draft.task, draft.priority, draft.waited) == (Kind.STT, "transcribe", Priority.CALLER, True)
+    assert (draft.kind, draft.task, draft.priority, draft.waited) == (Kind.STT, "transcribe", Priority.INTERACTIVE, True)
     assert draft.blobs == (sha,) and hub.blobs[sha] == b"sound"
     assert as_dict(draft.payload)["blob"] == sha and as_dict(draft.payload)["filename"] == "a.wav"
     assert as_dict(draft.payload)["options"]["language"] == "en", "whisper-server's default"
@@ -177,7 +177,7 @@ def test_long_sound_is_a_large_call(tmp_path: Path, path: str) -> None:
     post(hub, path, bytes(600_000))
     post(hub, path, JFK.read_bytes(), stream="true")
     post(hub, path, (tmp_path / "long.wav").read_bytes(), stream="true")
-    large, caller = Priority.LARGE_CALL, Priority.CALLER
+    large, caller = Priority.LARGE_REQUEST, Priority.INTERACTIVE
     assert [d.priority for d in hub.drafts] == [large, large, caller, caller, large, caller, large]
 
 

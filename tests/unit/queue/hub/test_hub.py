@@ -170,7 +170,7 @@ def test_a_question_that_waits_for_a_model_ends_with_the_service(tmp_path: Path)
 
 def test_callers_that_wait_when_their_model_fails_are_told_so(tmp_path: Path) -> None:
     def draft() -> Draft:
-        return Draft(payload("transcribe"), Origin.HTTP, Priority.CALLER, waited=True)
+        return Draft(payload("transcribe"), Origin.HTTP, Priority.INTERACTIVE, waited=True)
 
     async def play() -> None:
         store = open_store(tmp_path / "state.db")
@@ -207,7 +207,7 @@ def test_callers_that_wait_when_their_model_fails_are_told_so(tmp_path: Path) ->
 
 def test_whatever_is_sent_while_the_service_ends_is_refused_with_the_same_sentence(tmp_path: Path) -> None:
     def draft() -> Draft:
-        return Draft(payload("transcribe"), Origin.HTTP, Priority.CALLER, waited=True)
+        return Draft(payload("transcribe"), Origin.HTTP, Priority.INTERACTIVE, waited=True)
 
     async def close() -> None:
         store = open_store(tmp_path / "state.db")
