@@ -11,7 +11,7 @@ class ExitStatus(IntEnum):
     DONE = 0
     """It did what it was asked to; also when the reader of its output had seen enough."""
     FAILED = 1
-    """It could not, or a job that it waited for failed: one sentence on standard error says why."""
+    """It could not, or a job that it waited for failed: one sentence on standard error says why. Or a search found nothing."""
     USAGE = 2
     """The command line is wrong."""
     SERVICE_DOWN = 3
@@ -23,5 +23,5 @@ class ExitStatus(IntEnum):
 
 
 HELP = """\
-Exit status: 0 done; 1 failed, with one sentence on standard error; 2 a wrong command line; 3 the service is not running, and \
-is needed or was asked about; 70 a fault of batch's own; 130 Ctrl-C."""
+Exit status: 0 done; 1 failed, with one sentence on standard error, or nothing was found; 2 a wrong command \
+line; 3 the service is not running, and is needed or was asked about; 70 a fault of batch's own; 130 Ctrl-C."""

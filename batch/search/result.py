@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from batch.media.kind import MediaKind
 from batch.search.request import SearchMode
@@ -34,7 +36,9 @@ class SearchHit(msgspec.Struct, frozen=True, kw_only=True):
 
     object: Literal["search.hit"] = "search.hit"
     source: str
-    """Its file's path below the inbox."""
+    """Its file's path below the inbox; bytes that are no UTF-8 stand as \\xNN."""
+    source_bytes: str | UnsetType = UNSET
+    """The path's exact bytes in base64, where it is no UTF-8."""
     also: list[str]
     """Other files with the same content."""
     kind: MediaKind
@@ -53,6 +57,10 @@ class SearchHit(msgspec.Struct, frozen=True, kw_only=True):
     model: str | None
     created: str
     """ISO 8601, UTC."""
+
+    def source_path(self) -> bytes:
+        """The file's path below the inbox, as the system knows it."""
+        return base64.b64decode(self.source_bytes) if self.source_bytes is not UNSET else self.source.encode()
 
 
 class TextTotal(msgspec.Struct, frozen=True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import os
 import threading
 import time
 from collections.abc import Sequence
@@ -9,6 +11,7 @@ from datetime import UTC, datetime
 
 import msgspec
 import numpy as np
+from msgspec import UNSET
 
 from batch.errors import BadRequest, NotFound, Unavailable
 from batch.media.kind import MediaKind
@@ -172,9 +175,11 @@ def _hit(score: float, entry: RankedEntry, row: EntryRow, passages: Sequence[Pas
     main_excerpt = excerpt(first.text, terms)
     moment = moment_at(first.moments, main_excerpt.char) if main_excerpt.highlights else None
     start, end = (moment.start, moment.end) if moment else (first.start, first.end)
+    source = _readable(row.sources[0])
     return SearchHit(
-        source=row.sources[0],
-        also=row.sources[1:],
+        source=source,
+        source_bytes=UNSET if source == row.sources[0] else base64.b64encode(os.fsencode(row.sources[0])).decode(),
+        also=[_readable(path) for path in row.sources[1:]],
         kind=MediaKind(row.kind),
         score=round(score, 6),
         rank=Ranks(entry.text_rank, entry.vector_rank),
@@ -188,6 +193,11 @@ def _hit(score: float, entry: RankedEntry, row: EntryRow, passages: Sequence[Pas
         model=row.model,
         created=datetime.fromtimestamp(row.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
     )
+
+
+def _readable(path: str) -> str:
+    """A path as valid Unicode: bytes that are no UTF-8 stand as \\xNN, as in the outbox."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _moments(passages: Sequence[PassageRow], terms: Sequence[Term], shown_start: float | None) -> list[HitMoment]:

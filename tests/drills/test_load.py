@@ -23,7 +23,6 @@ from typing import Any
 import pytest
 
 from batch.api.jobs.event_stream import MAX_PIECE_BYTES, EventStreamResponse
-from batch.cli.status.data import gather
 from batch.folder.ledger.ledger import Ledger
 from batch.folder.ledger.retention import LedgerRetention
 from batch.payloads.chat import ChatResult, MessageDelta, Usage
@@ -35,6 +34,7 @@ from batch.queue.spool import Spool
 from batch.queue.sqlite import database
 from batch.queue.store import Store, message_for
 from batch.retention import delete_orphans, delete_unreferenced
+from batch.service_status import gather
 from drill_home import opened
 from one_worker import OneWorker
 from payloads import payload
@@ -149,7 +149,7 @@ def test_no_statement_walks_through_all_jobs_messages_or_files(tmp_path: Path, m
     store.expire(Origin.HTTP, time.time())
     delete_orphans(store, spool), delete_unreferenced(store, spool)
     store.vacuum()
-    gather(tmp_path)
+    gather(tmp_path / ".batch" / "batch.db")
     ledger.recorded_files(["a", "b"]), ledger.count_present("a"), ledger.present_paths("a"), ledger.present_folders()
     ledger.mark_gone(["a"])
     with store.transaction() as transaction:  # a slice is looked at where there is one
@@ -229,7 +229,7 @@ def test_status_and_jobs_read_no_more_of_a_full_queue_than_of_a_short_one(tmp_pa
         ended(store, 3)
 
         def look(home: Path = home, store: Store = store) -> None:
-            gather(home)
+            gather(home / ".batch" / "batch.db")
             store.jobs()
             store.jobs(origin=Origin.HTTP)
             store.jobs(state=State.FAILED)
@@ -246,8 +246,8 @@ def test_rows_kept_for_ever_do_not_slow_the_status(tmp_path: Path) -> None:
         transaction.execute("delete from task")
         transaction.execute("update job set state='done', finished_at=?, started_at=created_at", (time.time(),))
     ended(store, 3)
-    assert cost(lambda: gather(tmp_path)) < 0.05
-    assert gather(tmp_path)["models"]["stt"]["done_today"] == JOBS // 3
+    assert cost(lambda: gather(tmp_path / ".batch" / "batch.db")) < 0.05
+    assert gather(tmp_path / ".batch" / "batch.db")["models"]["stt"]["done_today"] == JOBS // 3
     assert store.expire(Origin.HTTP, time.time() + 1) == 3 and store.expire(Origin.HTTP, time.time() + 1) == 0
     sweep = cost(lambda: store.expire(Origin.HTTP, time.time() + 1))
     assert sweep < 0.05, "the sweep passes over what is kept for ever"
@@ -489,7 +489,7 @@ def test_thousands_of_files_dropped_at_once_are_all_done_and_callers_do_not_wait
         begun = time.monotonic()
         assert service.call("embedding", "/v1/embeddings", {"input": "a caller", "model": "any"})[0] == 200
         waits.append(time.monotonic() - begun)
-        return gather(service.home)["inbox"]["done"] == FILES
+        return gather(service.home / ".batch" / "batch.db")["inbox"]["done"] == FILES
 
     wait_until(done, "all files are done", seconds=FILES)
     results = sum(1 for path in service.outbox.rglob("*.json") if path.name.endswith(".txt.json"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -102,6 +103,17 @@ def test_a_wrong_search_is_a_400_that_names_the_parameter(
     as_json = httpx.post(f"{service.url('vlm')}/v1/search", json=parameters, timeout=30)
     if parameters.get("min_similarity") != "nan":
         assert as_json.status_code == 400 and as_json.json()["error"]["param"] == param
+
+
+def test_the_command_asks_the_running_service(service: RunningService) -> None:
+    ended = service.command("search", "--json", "--kind", "text", "--limit", "3", "vegetables")
+    body = json.loads(ended.stdout)
+    assert ended.returncode == 0 and ended.stderr == "" and body["mode"] == "hybrid" and body["degraded"] is None
+    assert body["data"][0]["source"] == "notes/garden.txt" and body["data"][0]["rank"] == {"text": None, "vector": 1}
+    shown = service.command("search", "budget", "bridge")
+    assert "notes/budget.txt" in shown.stdout and "also: notes/" in shown.stdout
+    assert service.command("search", "--mode", "vector", "--kind", "image", "vegetables").returncode == 1
+    assert service.command("search", "--mode", "fuzzy", "x").returncode == 2
 
 
 def test_a_file_that_changes_is_found_by_its_new_words_alone(service: RunningService) -> None:

@@ -8,10 +8,10 @@ import typer
 
 from batch.cli.app import Json, app
 from batch.cli.exit_status import ExitStatus
-from batch.cli.home import Home
+from batch.cli.home import Home, database_of
 from batch.cli.output import duration, print_json, print_line, safe_line, terminal
-from batch.cli.status.data import ServiceStatus, gather
 from batch.cli.status.view import inbox_line, problem_lines, status_table, title
+from batch.service_status import ServiceStatus, gather
 
 Watch = Annotated[bool, typer.Option("--watch", help="Go on showing it, until Ctrl-C.")]
 Every = Annotated[float, typer.Option("--every", min=0.1, max=3600.0, help="Seconds between two looks, with --watch.")]
@@ -25,7 +25,7 @@ def status(home: Home = None, watch: Watch = False, every: Every = 1.0, as_json:
 
         watch_status(home, every, as_json)
         return
-    state = gather(home)
+    state = gather(database_of(home))
     if as_json:
         print_json(state)
     else:

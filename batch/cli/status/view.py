@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from batch.cli.output import duration, safe_line
-from batch.cli.status.data import ModelStatus, RunningJobRow, ServiceStatus
+from batch.service_status import ModelStatus, RunningJobRow, ServiceStatus
 
 
 def title(state: ServiceStatus) -> str:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from batch.cli.home import database_of
 from batch.cli.output import print_line, safe_line, short_moment, terminal
-from batch.cli.status.data import ServiceStatus, gather
 from batch.cli.status.view import inbox_line, problem_lines, running_text, status_table, title
 from batch.queue.open_store import open_store
 from batch.queue.store import Store
+from batch.service_status import ServiceStatus, gather
 
 _MAX_FAILURES = 5
 _FAILED_JOBS = (
@@ -45,7 +45,7 @@ def watch_status(home: Path | None, every_s: float, as_json: bool) -> None:
 
 def _states(home: Path | None, every_s: float) -> Iterator[ServiceStatus]:
     while True:
-        yield gather(home)
+        yield gather(database_of(home))
         time.sleep(every_s)
 
 
@@ -81,10 +81,10 @@ def _watch_on_terminal(home: Path | None, every_s: float) -> None:
 
     console = terminal()
     console.soft_wrap = False
-    with Live(view(gather(home)), console=console, auto_refresh=False, screen=False) as live:
+    with Live(view(gather(database_of(home))), console=console, auto_refresh=False, screen=False) as live:
         while True:
             time.sleep(every_s)
-            live.update(view(gather(home)), refresh=True)
+            live.update(view(gather(database_of(home))), refresh=True)
 
 
 def _last_failures(home: Path | None) -> list[str]:

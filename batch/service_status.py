@@ -1,4 +1,4 @@
-"""What `batch status` shows, gathered from the database alone."""
+"""What `batch status` and the MCP server show of the service, gathered from the database alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypedDict
 
-from batch.cli.home import database_of
 from batch.cpu_sharing import alive
 from batch.folder.ledger.file_counts import FileCounts, count_files
 from batch.queue.jobs import Job, Kind, Priority, State
@@ -69,9 +68,8 @@ class ServiceStatus(TypedDict):
     """Unix time of the newest automatic copy of the database."""
 
 
-def gather(home: Path | None) -> ServiceStatus:
-    """{"running", "pid", "uptime", "ports", "profile", "models": {kind: …}, "inbox": {…}}; all zero for a new home."""
-    path = database_of(home)
+def gather(path: Path) -> ServiceStatus:
+    """The status of the service with the database at `path`, whether it runs or not; all zero for a new home."""
     if not path.exists():
         return _shape({}, {}, [], [], {}, FileCounts(), path)
     store = open_store(path, readonly=True)

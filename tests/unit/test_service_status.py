@@ -1,4 +1,4 @@
-"""batch.cli.status.data.py: how long what runs and waits will take, by the best of what is known."""
+"""batch.service_status: how long what runs and waits will take, by the best of what is known."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from batch.cli.status.data import _left
 from batch.queue.jobs import JobProgress
+from batch.service_status import _left
 
 
 def job(spent: float, **progress: Any) -> Any:
