@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-from batch.batches.rows import Purpose, StoredFile, UploadPart, UploadSession, UploadStatus
+from batch.batches.rows import NamedFile, Purpose, StoredFile, UploadPart, UploadSession, UploadStatus, new_public_id
 from batch.errors import BadRequest, NotFound
 from batch.queue.store import Store, Transaction
 
@@ -18,11 +17,6 @@ UPLOAD_LIFETIME_S = 3600
 
 _FILE = ", ".join(StoredFile.__struct_fields__)
 _UPLOAD = ", ".join(UploadSession.__struct_fields__)
-
-
-def new_public_id(prefix: str) -> str:
-    """An id that nobody can guess, after a prefix such as "file-"."""
-    return prefix + secrets.token_hex(12)
 
 
 def insert_file(transaction: Transaction, file: StoredFile) -> None:
@@ -62,6 +56,17 @@ class FileStore:
         if file is None or _is_over(file.expires_at):
             raise NotFound(f"No such File object: {id}", param="id")
         return file
+
+    def named_file(self, id: str) -> NamedFile:
+        """A file that a request names: one that is there, or that a batch which has not ended holds. Raises NotFound."""
+        try:
+            file = self.file(id)
+        except NotFound:
+            rows = self._store.read("select filename, bytes, sha256 from batch_file where file=? limit 1", (id,))
+            if not rows:
+                raise
+            return NamedFile(filename=rows[0][0], bytes=rows[0][1], sha256=rows[0][2])
+        return NamedFile(filename=file.filename, bytes=file.bytes, sha256=file.sha256)
 
     def files(self, *, purpose: str | None, after: str | None, limit: int, ascending: bool) -> tuple[list[StoredFile], bool]:
         """A page of files, newest first unless `ascending`, and whether more follow. Raises BadRequest naming `after`."""

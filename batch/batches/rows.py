@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import secrets
 from enum import StrEnum
 
 import msgspec
+
+PUBLIC_ID_BYTES = 12
+
+
+def new_public_id(prefix: str) -> str:
+    """An id that nobody can guess, after a prefix such as "file-"."""
+    return prefix + secrets.token_hex(PUBLIC_ID_BYTES)
 
 
 class Purpose(StrEnum):
@@ -30,6 +38,15 @@ class StoredFile(msgspec.Struct, frozen=True, kw_only=True):
     """Of its bytes, which lie in the spool."""
     created_at: int
     expires_at: int | None = None
+
+
+class NamedFile(msgspec.Struct, frozen=True, kw_only=True):
+    """What a request needs of a file that it names by id."""
+
+    filename: str
+    bytes: int
+    sha256: str
+    """Of its bytes, which lie in the spool."""
 
 
 class UploadStatus(StrEnum):
@@ -169,6 +186,36 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     output_file: str | None = None
     error_file: str | None = None
     usage: TokenCounts = TokenCounts()
+
+
+class BatchDraft(msgspec.Struct, frozen=True, kw_only=True):
+    """A batch before it is accepted, with its input in the spool."""
+
+    endpoint: str
+    input_sha256: str
+    input_bytes: int
+    priority: int
+    api: BatchApi = BatchApi.OPENAI
+    completion_window: str = "24h"
+    input_file: str | None = None
+    new_file: StoredFile | None = None
+    """The input as a file of its own that is accepted together with the batch, in place of `input_file`."""
+    lifetime_s: int | None = None
+    """Seconds after which what has not ended expires; None: never."""
+    metadata: dict[str, str] | None = None
+    output_lifetime_s: int | None = None
+    id: str = ""
+    """Follows from the api where it is not given."""
+
+    def __post_init__(self) -> None:
+        if not self.id:
+            prefix = "batch_" if self.api is BatchApi.OPENAI else "msgbatch_"
+            msgspec.structs.force_setattr(self, "id", new_public_id(prefix))
+
+    @property
+    def blobs(self) -> tuple[str, ...]:
+        """sha256 names of the spool files that it needs."""
+        return (self.input_sha256,)
 
 
 class BatchLine(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,10 +15,10 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from batch.batches.batch_store import BatchStore, EndedLine
-from batch.batches.file_store import new_public_id
+from batch.batches.batch_store import BatchStore
 from batch.batches.line_endpoint import JsonObject, LineEndpoint
 from batch.batches.line_reader import parse_body
+from batch.batches.line_store import EndedLine, LineStore
 from batch.batches.result_file import ResultFile
 from batch.batches.result_lines import LineFailed, lost_line, response_line
 from batch.batches.rows import (
@@ -29,6 +29,7 @@ from batch.batches.rows import (
     Purpose,
     StoredFile,
     TokenCounts,
+    new_public_id,
 )
 from batch.batches.validation import BatchValidation
 from batch.errors import BatchError, DiskFull
@@ -66,6 +67,7 @@ class BatchService:
         that has ended, after its files are on the disk."""
         self._hub = hub
         self.store = BatchStore(hub.store)
+        self._lines = LineStore(hub.store)
         self._endpoints = endpoints
         self._folder = folder
         self._validation = BatchValidation(hub, self.store, endpoints, max_line_bytes)
@@ -136,7 +138,7 @@ class BatchService:
             await self._in_thread(lambda: self.store.expire(batch))
             is_over = True
         if is_over:
-            for job in await self._in_thread(lambda: self.store.queued_jobs(batch)):
+            for job in await self._in_thread(lambda: self._lines.queued_jobs(batch)):
                 with contextlib.suppress(BatchError):
                     await self._hub.cancel(job)
         wrote = await self._write_ended(batch)
@@ -152,10 +154,10 @@ class BatchService:
 
     async def _feed(self, batch: Batch) -> bool:
         """Queue the next lines, as far as the batch may have jobs; lines that cannot be jobs get their error at once."""
-        room = QUEUED_LINES - await self._in_thread(lambda: self.store.count_lines(batch, LineState.QUEUED, QUEUED_LINES))
+        room = QUEUED_LINES - await self._in_thread(lambda: self._lines.count_lines(batch, LineState.QUEUED, QUEUED_LINES))
         if room < QUEUED_LINES // 4:
             return False
-        lines = await self._in_thread(lambda: self.store.waiting_lines(batch, room))
+        lines = await self._in_thread(lambda: self._lines.waiting_lines(batch, room))
         endpoint = self._endpoints[batch.endpoint]
         jobs: list[tuple[BatchLine, Draft]] = []
         refused: list[tuple[BatchLine, bytes]] = []
@@ -178,7 +180,7 @@ class BatchService:
                 )
                 jobs.append((line, draft))
         if jobs:
-            await self._in_thread(lambda: self.store.queue_lines(jobs))
+            await self._in_thread(lambda: self._lines.queue_lines(jobs))
         if refused:
             await self._record(batch, [], refused)
         return bool(lines)
@@ -194,7 +196,7 @@ class BatchService:
     # -- results
 
     async def _write_ended(self, batch: Batch) -> bool:
-        ended = await self._in_thread(lambda: self.store.ended_lines(batch, WRITTEN_TOGETHER))
+        ended = await self._in_thread(lambda: self._lines.ended_lines(batch, WRITTEN_TOGETHER))
         if not ended:
             return False
         bodies = await asyncio.to_thread(lambda: self._bodies(batch, [one.line for one in ended]))
@@ -246,7 +248,7 @@ class BatchService:
 
     async def _write_unstarted(self, batch: Batch) -> bool:
         """Lines of a batch that is over which never became jobs."""
-        lines = await self._in_thread(lambda: self.store.waiting_lines(batch, WRITTEN_TOGETHER * 10))
+        lines = await self._in_thread(lambda: self._lines.waiting_lines(batch, WRITTEN_TOGETHER * 10))
         if not lines:
             return False
         expired = batch.expired_at is not None or batch.status is not BatchStatus.CANCELLING
@@ -275,7 +277,7 @@ class BatchService:
         output_bytes, error_bytes = await asyncio.to_thread(write)
         lines = [line for line, _ in (*succeeded, *failed)]
         await self._in_thread(
-            lambda: self.store.record_written(
+            lambda: self._lines.record_written(
                 batch,
                 lines,
                 completed=len(succeeded),

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
 
-from batch.batches.batch_store import MAX_REPORTED_PROBLEMS, BatchStore
-from batch.batches.file_store import new_public_id
+from batch.batches.batch_store import BatchStore
 from batch.batches.line_endpoint import LineEndpoint
 from batch.batches.line_reader import ReadLine, read_lines
-from batch.batches.rows import Batch, BatchApi, BatchLine, LineProblem
+from batch.batches.line_store import MAX_REPORTED_PROBLEMS, LineStore
+from batch.batches.rows import Batch, BatchApi, BatchLine, LineProblem, new_public_id
 from batch.queue.hub.hub import Hub
 
 MAX_TASKS = {BatchApi.OPENAI: 50_000, BatchApi.ANTHROPIC: 100_000}
 """Requests of a batch; of embeddings, inputs."""
+MAX_FILE_ID_CHARS = 64
 READ_TOGETHER = 200
 """Lines that are checked before others have their turn."""
 
@@ -29,6 +30,8 @@ class _Slice(msgspec.Struct):
     lines: list[BatchLine] = []
     problems: list[LineProblem] = []
     tasks: int = 0
+    files: set[str] = set()
+    """Ids of the files that the lines name."""
     is_last: bool = True
 
 
@@ -37,6 +40,7 @@ class BatchValidation:
 
     def __init__(self, hub: Hub, store: BatchStore, endpoints: Mapping[str, LineEndpoint], max_line_bytes: int) -> None:
         self._hub, self._store = hub, store
+        self._lines = LineStore(hub.store)
         self._endpoints, self._max_line_bytes = endpoints, max_line_bytes
         self._tasks: dict[str, int] = {}
         """Tasks counted so far, by a batch's id."""
@@ -46,9 +50,10 @@ class BatchValidation:
         path = self._hub.path(batch.input_sha256)
         part = await asyncio.to_thread(self._read, batch, path)
         tasks = self._tasks[batch.id] = self._tasks.get(batch.id, batch.total) + part.tasks
-        batch = await self._hub.in_thread(
-            lambda: self._store.add_lines(batch, part.lines, part.problems, part.read_bytes, part.read_lines)
+        await self._hub.in_thread(
+            lambda: self._lines.add_lines(batch, part.lines, part.problems, part.read_bytes, part.read_lines, part.files)
         )
+        batch = await self._hub.in_thread(lambda: self._store.batch(batch.id))
         errors = batch.errors or []
         if tasks > (limit := MAX_TASKS[batch.api]):
             message = f"The batch has more than {limit} tasks: split it."
@@ -76,10 +81,25 @@ class BatchValidation:
                 elif line.body is not None:
                     part.tasks += endpoint.count_tasks(line.body)
                     part.lines.append(_row(batch, line))
+                    part.files.update(file_ids(line.body))
                 if len(part.lines) + len(part.problems) >= READ_TOGETHER:
                     part.is_last = False
                     break
         return part
+
+
+def file_ids(value: object) -> Iterator[str]:
+    """Every `file_id` in a JSON value, wherever an API has it."""
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            id = value.get("file_id")
+            if isinstance(id, str) and len(id) <= MAX_FILE_ID_CHARS:
+                yield id
+            waiting.extend(value.values())
+        elif isinstance(value, list):
+            waiting.extend(value)
 
 
 def _row(batch: Batch, line: ReadLine) -> BatchLine:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from batch.batches.file_store import new_public_id
+from batch.batches.rows import new_public_id
 from batch.conversations.item_store import insert_items
 from batch.conversations.rows import Conversation, Item
 from batch.errors import NotFound

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import anthropic
+import httpx
 import openai
 import pytest
 
@@ -262,6 +263,53 @@ def test_a_picture_is_asked_about_by_its_file_id(client: openai.OpenAI) -> None:
     content_parts = [{"type": "text", "text": "what"}, {"type": "file", "file": {"file_id": picture}}]
     batch = run(client, jsonl([chat_line("one", content_parts)]))  # type: ignore[arg-type]
     assert batch.status == "completed" and batch.request_counts.completed == 1, content(client, batch.error_file_id)
+
+
+def audio_line(custom_id: str, file_id: str, endpoint: str, **body: Any) -> dict[str, Any]:
+    return {"custom_id": custom_id, "method": "POST", "url": endpoint, "body": {"model": "w", "file_id": file_id, **body}}
+
+
+@pytest.mark.parametrize("endpoint", ["/v1/audio/transcriptions", "/v1/audio/translations"])
+def test_sound_is_transcribed_by_its_file_id_as_the_route_does(
+    client: openai.OpenAI, service: RunningService, endpoint: str
+) -> None:
+    from paths import DATA
+
+    data = (DATA / "jfk.wav").read_bytes()
+    sound = client.files.create(file=("jfk.wav", data), purpose="user_data").id
+    forms = ("json", "verbose_json", "srt", "vtt", "text")
+    lines = [audio_line(form, sound, endpoint, response_format=form, language="en", temperature=0) for form in forms]
+    lines.append(audio_line("missing", "file-none", endpoint))
+    lines.append(audio_line("wrong", sound, endpoint, response_format="mp3"))
+    lines.append({**audio_line("whole", sound, endpoint), "body": {"model": "w", "file": "UklGRg=="}})
+    batch = run(client, jsonl(lines), endpoint)
+    answers = {line["custom_id"]: line["response"]["body"] for line in content(client, batch.output_file_id)}
+    errors = {line["custom_id"]: line["response"]["status_code"] for line in content(client, batch.error_file_id)}
+    assert errors == {"missing": 404, "wrong": 400, "whole": 400}
+    assert batch.model == "w"
+    for form in forms:
+        fields = {"model": "w", "response_format": form, "language": "en", "temperature": "0"}
+        direct = httpx.post(service.url("stt", endpoint), data=fields, files={"file": ("jfk.wav", data)}).text
+        assert answers[form] == (json.loads(direct) if form in ("json", "verbose_json") else direct), form
+
+
+def test_files_that_lines_name_are_there_until_the_batch_ends(client: openai.OpenAI) -> None:
+    from paths import DATA
+
+    endpoint = "/v1/audio/transcriptions"
+    sound = client.files.create(file=("jfk.wav", (DATA / "jfk.wav").read_bytes()), purpose="user_data").id
+    lines = [audio_line(f"n{n}", sound, endpoint) for n in range(200)]
+    created = client.batches.create(
+        input_file_id=upload(client, jsonl(lines)),
+        endpoint=endpoint,  # type: ignore[arg-type]
+        completion_window="24h",
+    )
+    wait_until(lambda: client.batches.retrieve(created.id).request_counts.total == 200, "validated", 30)
+    client.files.delete(sound)
+    batch = ended(client, created.id)
+    assert batch.request_counts.completed == 200, content(client, batch.error_file_id)[:1]
+    late = run(client, jsonl([audio_line("late", sound, endpoint)]), endpoint)
+    assert content(client, late.error_file_id)[0]["response"]["status_code"] == 404, "nothing holds it any more"
 
 
 def test_anthropics_message_batches_are_the_same_jobs(service: RunningService) -> None:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
+from batch.api.batches.audio import AudioEndpoint
 from batch.api.chat_completions.request import read_chat
 from batch.api.chat_completions.response import to_openai as to_chat_completion
 from batch.api.completions.request import read_completion
@@ -195,4 +196,6 @@ def line_endpoints(hub: Hub, limits: LimitSettings) -> dict[str, LineEndpoint]:
             lambda result, model, created: to_message(result, model),
             to_anthropic_error,
         ),
+        "/v1/audio/transcriptions": AudioEndpoint(hub, translate=False),
+        "/v1/audio/translations": AudioEndpoint(hub, translate=True),
     }

@@ -15,7 +15,7 @@ from batch.api.json_body import json_response
 from batch.api.openapi_schemas import NOTHING
 from batch.batches.batch_store import BatchStore
 from batch.batches.file_store import FileStore
-from batch.batches.rows import Batch, BatchApi
+from batch.batches.rows import Batch, BatchApi, BatchDraft
 from batch.batches.service import BatchService
 from batch.errors import BadRequest, NotFound
 from batch.payloads.json_text import encode
@@ -38,12 +38,13 @@ async def create_message_batch(request: Request) -> Response:
     sha256, size = await asyncio.to_thread(lambda: hub.spool.keep_chunks(message_lines(requests, ENDPOINT), durable=True))
     batch = await hub.in_thread(
         lambda: service.store.create(
-            api=BatchApi.ANTHROPIC,
-            endpoint=ENDPOINT,
-            input_sha256=sha256,
-            input_bytes=size,
-            completion_window="24h",
-            priority=Priority.BATCH,
+            BatchDraft(
+                api=BatchApi.ANTHROPIC,
+                endpoint=ENDPOINT,
+                input_sha256=sha256,
+                input_bytes=size,
+                priority=Priority.BATCH,
+            )
         )
     )
     service.wake()

@@ -14,7 +14,7 @@ from batch.api.generation.metadata import read_metadata
 from batch.api.json_body import documented, json_body, json_response, quoted, reader
 from batch.batches.batch_store import BatchStore
 from batch.batches.file_store import FileStore
-from batch.batches.rows import Batch, BatchApi, Purpose
+from batch.batches.rows import Batch, BatchApi, BatchDraft, Purpose
 from batch.batches.service import BatchService
 from batch.errors import BadRequest, NotFound
 from batch.queue.hub.hub import Hub
@@ -45,16 +45,17 @@ async def create_batch(request: Request, body: Annotated[BatchBody, Depends(json
                 f"The file {file.id} was uploaded for {file.purpose}; a batch needs one of purpose batch", param="input_file_id"
             )
         return service.store.create(
-            api=BatchApi.OPENAI,
-            endpoint=body.endpoint,
-            input_file=file.id,
-            input_sha256=file.sha256,
-            input_bytes=file.bytes,
-            completion_window=body.completion_window,
-            lifetime_s=window_s if settings.enforce_window else None,
-            metadata=metadata,
-            output_lifetime_s=body.output_expires_after.seconds if body.output_expires_after else None,
-            priority=Priority.BATCH,
+            BatchDraft(
+                endpoint=body.endpoint,
+                input_file=file.id,
+                input_sha256=file.sha256,
+                input_bytes=file.bytes,
+                completion_window=body.completion_window,
+                lifetime_s=window_s if settings.enforce_window else None,
+                metadata=metadata,
+                output_lifetime_s=body.output_expires_after.seconds if body.output_expires_after else None,
+                priority=Priority.BATCH,
+            )
         )
 
     batch = await hub.in_thread(create)

@@ -109,7 +109,7 @@ class _Spooler:
         """An uploaded file as parts of a message. Raises NotFound, and BadRequest for what no model here reads."""
         files = FileStore(self._hub.store)
         try:
-            file = await self._hub.in_thread(lambda: files.file(source.file_id))
+            file = await self._hub.in_thread(lambda: files.named_file(source.file_id))
         except NotFound as error:
             raise NotFound(f"Field '{source.path}': {error.message}", param=source.path) from None
         path = self._hub.path(file.sha256)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
-import msgspec
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
@@ -13,27 +9,15 @@ from batch.api.http.multipart import FormUpload, read_upload
 from batch.api.jobs.event_stream import EventStreamResponse
 from batch.api.openapi_schemas import form_schema
 from batch.api.speech.job import check_file, submit_upload, transcribe
-from batch.api.speech.request import (
-    RESPONSE_FORMATS,
-    is_true,
-    option_properties,
-    read_choice,
-    read_language,
-    read_options,
-)
+from batch.api.speech.openai_request import GRANULARITIES, read_transcription
+from batch.api.speech.request import RESPONSE_FORMATS, is_true, option_properties
 from batch.api.speech.response import to_openai, write_off_loop
 from batch.api.speech.transcript_events import TranscriptEvents
-from batch.errors import BadRequest, NotSupported
-from batch.media import language as languages
-from batch.payloads.speech import TranscriptionOptions, TranscriptionResult
+from batch.payloads.speech import TranscriptionResult
 
 router = APIRouter()
 
-_GRANULARITIES = "timestamp_granularities"
-_SPEAKER_FIELDS = ("known_speaker_names", "known_speaker_references")
 _TEXT_FIELD = {"type": "string"}
-_KEYWORDS_CHARS = 4096
-"""Characters of all keywords together; of a prompt's end only some hundred count."""
 
 FORM = form_schema(
     {
@@ -49,7 +33,7 @@ FORM = form_schema(
         "stream": {"type": "boolean"},
         "chunking_strategy": _TEXT_FIELD,
         "include[]": {"type": "array", "items": {"type": "string", "enum": ["logprobs"]}},
-        f"{_GRANULARITIES}[]": {"type": "array", "items": {"type": "string", "enum": ["word", "segment"]}},
+        f"{GRANULARITIES}[]": {"type": "array", "items": {"type": "string", "enum": ["word", "segment"]}},
     },
     required=("file",),
 )
@@ -68,102 +52,12 @@ async def translations(request: Request) -> Response:
 
 
 async def _answer(request: Request, upload: FormUpload, *, translate: bool) -> Response:
-    form = read_choice(upload, "response_format", RESPONSE_FORMATS, "json")
-    options = _options(upload, translate=translate)
-    granularities = _granularities(upload, form)
-    logprobs = _wants_logprobs(upload, form)
-    for name in _SPEAKER_FIELDS:
-        if _values(upload, name):
-            raise NotSupported(f'Speakers are not told apart here: leave "{name}" out.', param=name)
+    wanted = read_transcription(upload, translate=translate)
     check_file(upload)
     if is_true(upload.last("stream") or ""):
-        ticket = await submit_upload(request, upload, options, logprobs=logprobs)
+        ticket = await submit_upload(request, upload, wanted.options, logprobs=wanted.logprobs)
         return EventStreamResponse(request.app.state.hub, [ticket], TranscriptionResult, TranscriptEvents())
-    words = "word" in granularities or form in ("srt", "vtt")
-    result = await transcribe(request, upload, options, words=words, logprobs=logprobs)
-    return await write_off_loop(result, lambda: to_openai(form, result, granularities, translate=translate))
-
-
-def _options(upload: FormUpload, *, translate: bool) -> TranscriptionOptions:
-    """OpenAI's fields as options; whisper-server's further ones play no part on these routes."""
-    fields = read_options(upload)
-    candidates = [read_language(value) for value in _values(upload, "languages") if value.strip()]
-    options = TranscriptionOptions(
-        language=fields.language or (candidates[0] if len(candidates) == 1 else "auto"),
-        candidate_languages=[] if len(candidates) == 1 else [languages.normalise(tag) or tag for tag in candidates],
-        audio_track=fields.audio_track,
-        prompt=_prompt(upload, fields.prompt),
-        temperature=fields.temperature,
-        translate=translate,
-        no_language_probabilities=True,
+    result = await transcribe(request, upload, wanted.options, words=wanted.words, logprobs=wanted.logprobs)
+    return await write_off_loop(
+        result, lambda: to_openai(wanted.response_format, result, wanted.granularities, translate=translate)
     )
-    return _with_chunking(upload, options)
-
-
-def _prompt(upload: FormUpload, prompt: str | None) -> str | None:
-    """The prompt behind the keywords, which lean the decoder to their spelling as a prompt does."""
-    keywords = ", ".join(word.strip() for word in _values(upload, "keywords") if word.strip())[:_KEYWORDS_CHARS]
-    if "\0" in keywords:
-        raise BadRequest('"keywords" must not hold a zero character.', param="keywords")
-    return f"{keywords}. {prompt or ''}".strip() if keywords else prompt
-
-
-def _with_chunking(upload: FormUpload, options: TranscriptionOptions) -> TranscriptionOptions:
-    """`chunking_strategy` as voice activity detection: auto, or an object of type server_vad."""
-    name = "chunking_strategy"
-    text = (upload.last(name) or "").strip()
-    strategy: dict[str, Any] = {
-        field[len(name) + 1 : -1]: values[-1]
-        for field, values in upload.fields.items()
-        if field.startswith(f"{name}[") and field.endswith("]")
-    }
-    if text and text != "auto":
-        try:
-            strategy = json.loads(text)
-        except (ValueError, RecursionError):
-            strategy = {}
-    elif not text and not strategy:
-        return options
-    if text != "auto" and (not isinstance(strategy, dict) or strategy.get("type") != "server_vad"):
-        raise BadRequest(f'"{name}" must be "auto" or an object of type "server_vad".', param=name)
-    spellings = {
-        "threshold": "vad_threshold",
-        "silence_duration_ms": "vad_min_silence_duration_ms",
-        "prefix_padding_ms": "vad_speech_pad_ms",
-    }
-    # Through the form's own reader, so that each number meets the same bounds.
-    form = FormUpload({spelled: [str(strategy[field])] for field, spelled in spellings.items() if field in strategy})
-    try:
-        tuned = read_options(form)
-    except BadRequest as error:
-        raise BadRequest(f'"{name}" is not valid: {error.message}', param=name) from None
-    return msgspec.structs.replace(
-        options,
-        vad=True,
-        vad_threshold=tuned.vad_threshold,
-        vad_min_silence_duration_ms=tuned.vad_min_silence_duration_ms,
-        vad_speech_pad_ms=tuned.vad_speech_pad_ms,
-    )
-
-
-def _granularities(upload: FormUpload, form: str) -> set[str]:
-    granularities = {value.strip() for value in _values(upload, _GRANULARITIES)} - {""}
-    if unknown := granularities - {"word", "segment"}:
-        raise BadRequest(f'"{_GRANULARITIES}" may hold word and segment, not "{min(unknown)[:40]}".', param=_GRANULARITIES)
-    if "word" in granularities and form != "verbose_json":
-        raise BadRequest(f'"{_GRANULARITIES}" with word needs "response_format": "verbose_json".', param=_GRANULARITIES)
-    return granularities or {"segment"}
-
-
-def _wants_logprobs(upload: FormUpload, form: str) -> bool:
-    included = {value.strip() for value in _values(upload, "include")} - {""}
-    if unknown := included - {"logprobs"}:
-        raise BadRequest(f'"include" may hold logprobs, not "{min(unknown)[:40]}".', param="include")
-    if included and form != "json":
-        raise BadRequest('"include" with logprobs needs "response_format": "json".', param="include")
-    return bool(included)
-
-
-def _values(upload: FormUpload, name: str) -> list[str]:
-    """All values of a field that may stand more than once, with or without brackets behind its name."""
-    return [*upload.fields.get(name, []), *upload.fields.get(f"{name}[]", [])]

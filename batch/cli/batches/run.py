@@ -77,7 +77,7 @@ def submit_file(store: Store, spool: Spool, requests: Path) -> Batch:
     """Create a batch of a file's lines, all for the endpoint that the first one names. Raises BadRequest."""
     from batch.batches.batch_store import BatchStore
     from batch.batches.file_store import FileStore
-    from batch.batches.rows import BatchApi, Purpose
+    from batch.batches.rows import BatchDraft, Purpose
     from batch.queue.jobs import Priority
 
     with requests.open("rb") as file:
@@ -86,13 +86,13 @@ def submit_file(store: Store, spool: Spool, requests: Path) -> Batch:
         sha256, size = spool.keep_file(file, durable=True)
     stored = FileStore(store).create_file(Purpose.BATCH, requests.name, size, sha256, None)
     return BatchStore(store).create(
-        api=BatchApi.OPENAI,
-        endpoint=endpoint,
-        input_file=stored.id,
-        input_sha256=sha256,
-        input_bytes=size,
-        completion_window="24h",
-        priority=Priority.BATCH,
+        BatchDraft(
+            endpoint=endpoint,
+            input_file=stored.id,
+            input_sha256=sha256,
+            input_bytes=size,
+            priority=Priority.BATCH,
+        )
     )
 
 

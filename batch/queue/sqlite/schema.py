@@ -28,6 +28,7 @@ MIGRATIONS = {
     "0008 search index": "0008_search.sql",
     "0009 leases": "0009_leases.sql",
     "0010 how texts were read": "0010_reading.sql",
+    "0011 files that batches hold": "0011_held_files.sql",
 }
 """Files in migrations/ by the name that databases remember. A released one never changes; a new one goes to the end."""
 VERSION = len(MIGRATIONS)
