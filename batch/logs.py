@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import copy
 import logging
 import logging.handlers
 import os
@@ -16,10 +17,11 @@ import re
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Generator
 from io import TextIOWrapper
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from batch.settings import Settings
 
@@ -37,6 +39,7 @@ _FAULT = re.compile(
     r'|^  File "[^"]*", line \d+ in |std::bad_alloc|out of memory|malloc\(\)|free\(\)|corrupted|^Aborted|Segmentation fault'
 )
 """Lines in which libraries and the interpreter say that they break; none of these quotes a client."""
+_MAX_CHAINED_ERRORS = 4
 # Tabs and newlines stay; anything else could steer the terminal of who reads the log.
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in (9, 10)}
 
@@ -45,7 +48,28 @@ def file_of(home: Path) -> Path:
     return home / ".batch" / "logs" / NAME
 
 
-class _Formatter(logging.Formatter):
+class _WordlessFormatter(logging.Formatter):
+    """Says of an error what it is and where it happened; its own words may quote what a client sent."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        if record.exc_info:
+            record = copy.copy(record)
+            record.exc_text = None  # another handler's, with those words
+        return super().format(record)
+
+    def formatException(self, ei: Any) -> str:
+        parts: list[str] = []
+        error: BaseException | None = ei[1]
+        while error is not None and len(parts) < _MAX_CHAINED_ERRORS:
+            kind = type(error)
+            reason = f": {error.strerror}" if isinstance(error, OSError) and error.strerror else ""
+            frames = "".join(traceback.format_tb(error.__traceback__))
+            parts.append(f"Traceback (most recent call last):\n{frames}{kind.__qualname__}{reason}")
+            error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        return "\nwhile handling\n".join(parts)
+
+
+class _Formatter(_WordlessFormatter):
     def format(self, record: logging.LogRecord) -> str:
         return super().format(record).translate(_CONTROL)
 
@@ -55,7 +79,7 @@ class _Formatter(logging.Formatter):
         return super().formatMessage(record)
 
 
-class WorkerFormatter(logging.Formatter):
+class WorkerFormatter(_WordlessFormatter):
     """A worker's lines on the pipe for its log, marked with their level for the supervisor."""
 
     def format(self, record: logging.LogRecord) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import io
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,12 @@ import pytest
 from PIL import Image, ImageDraw
 
 import vlm_setup
-from batch.errors import BatchError, Cancelled, TooLarge, UnsupportedMedia
+from batch.errors import BadRequest, BatchError, Cancelled, TooLarge, UnsupportedMedia
+from batch.media.decoder import process as decoder_process
 from batch.queue.jobs import Priority
 from batch.workers.chat.engine import VlmEngine
 from batch.workers.chat.images.vision import mtmd
+from hostile_media import progressive_jpeg
 from vlm_setup import chat, content, count_tokens, picture, rendered, run
 
 ASK = {"type": "text", "text": "Describe this image."}
@@ -153,6 +157,51 @@ def test_a_job_stopped_between_encoding_and_reading_a_picture_leaves_the_engine_
         with pytest.raises(Cancelled):
             engine.run(chat(tmp_path, [image, ASK], at={unit: cancel}))
     assert content(engine.run(chat(tmp_path, [image, ASK], enable_thinking=False))) == "a purple circle"
+
+
+def test_a_picture_that_takes_too_long_to_decode_ends_its_job_at_a_deadline_and_leaves_the_model_loaded(
+    engine: VlmEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """99 scans are no more than are taken, and each one goes over 99.8 million pixels."""
+    slow, model = part(tmp_path, progressive_jpeg(9990, 9990, 99)), engine._model
+    monkeypatch.setattr(decoder_process, "IMAGE_LIMIT_S", 1.0)
+    with pytest.raises(BadRequest, match="takes longer to decode than 1 seconds"):
+        engine.run(chat(tmp_path, [slow, ASK]))
+    monkeypatch.undo()
+    image = drawn(tmp_path, 330, 300, "red")
+    assert content(engine.run(chat(tmp_path, [image, ASK], enable_thinking=False))) == "a red circle"
+    assert engine._model is model is not None
+
+
+def test_a_picture_that_ends_its_decoder_fails_its_job_alone(engine: VlmEngine, tmp_path: Path) -> None:
+    slow = part(tmp_path, progressive_jpeg(9990, 9990, 99))
+    decoder = engine._pictures._decoders._idle[0]
+
+    def crash() -> None:
+        assert decoder.pid is not None
+        os.kill(decoder.pid, signal.SIGSEGV)
+
+    with pytest.raises(UnsupportedMedia, match=r"ended the decoder \(SIGSEGV\)"):
+        engine.run(chat(tmp_path, [slow, ASK], at={1: crash}))
+    image = drawn(tmp_path, 330, 310, "blue")
+    assert content(engine.run(chat(tmp_path, [image, ASK], enable_thinking=False))) == "a blue circle"
+
+
+def test_while_a_slow_picture_is_decoded_others_pass_and_its_job_can_be_cancelled(engine: VlmEngine, tmp_path: Path) -> None:
+    slow = part(tmp_path, progressive_jpeg(9990, 9990, 99))
+    seen: list[str] = []
+
+    def urgent() -> None:
+        image = drawn(tmp_path, 340, 300, "green")
+        seen.append(content(engine.run(chat(tmp_path, [image, ASK], enable_thinking=False))))
+
+    def cancel() -> None:
+        raise Cancelled()
+
+    work = chat(tmp_path, [slow, ASK], priority=Priority.INBOX, at={1: urgent, 2: cancel})
+    with pytest.raises(Cancelled):
+        run(engine, work)
+    assert seen == ["a green circle"]
 
 
 def test_an_interrupt_while_a_picture_is_read_changes_nothing(engine: VlmEngine, tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ class SoundClosed(_Header, tag="sound_closed", frozen=True, kw_only=True):
 
 
 class ImageDecoded(_Header, tag="image_decoded", frozen=True, kw_only=True):
-    """A picture's RGB bytes, as the frame's data."""
+    """A picture's RGB bytes stand in the shared memory."""
 
     width: int
     height: int

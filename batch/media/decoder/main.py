@@ -1,8 +1,10 @@
 """The decoder process: files of strangers are decoded here, where a crash or a hang costs nothing but that file.
 
-    python -m batch.media.decoder.main sound|image
+    python -m batch.media.decoder.main sound
+    python -m batch.media.decoder.main image DESCRIPTOR
 
-Requests come on standard input, replies go to standard output (frames.py). It ends when its input closes.
+Requests come on standard input, replies go to standard output (frames.py), pixels into the shared memory behind the inherited
+descriptor (pixel_memory.py). It ends when its input closes.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batch.errors import BatchError, TooLarge, UnsupportedMedia
+from batch.errors import BatchError, NotSupported, TooLarge, UnsupportedMedia
 from batch.media.decoder.frames import (
     CloseSound,
     Failed,
@@ -38,6 +40,7 @@ from batch.media.decoder.frames import (
 from batch.media.sound.samples import SAMPLE_RATE
 
 if TYPE_CHECKING:
+    from batch.media.decoder.pixel_memory import PixelMemory
     from batch.media.sound.audio import Sound
 
 MEMORY_BYTES = 6 << 30
@@ -58,16 +61,19 @@ def main() -> None:
         _, hard = resource.getrlimit(resource.RLIMIT_AS)
         limit = MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(MEMORY_BYTES, hard)
         resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
-    if "sound" in sys.argv[1:]:
-        import batch.media.sound.audio
-    if "image" in sys.argv[1:]:
-        import batch.media.image  # noqa: F401
-    _Decoder(FrameReader(0, Request), replies).serve()
+    if sys.argv[1:2] == ["sound"]:
+        pass
+    memory = None
+    if sys.argv[1:2] == ["image"]:
+        from batch.media.decoder.pixel_memory import PixelMemory
+
+        memory = PixelMemory(int(sys.argv[2]))
+    _Decoder(FrameReader(0, Request), replies, memory).serve()
 
 
 class _Decoder:
-    def __init__(self, requests: FrameReader, replies: int) -> None:
-        self._requests, self._replies = requests, replies
+    def __init__(self, requests: FrameReader, replies: int, memory: PixelMemory | None) -> None:
+        self._requests, self._replies, self._memory = requests, replies, memory
 
     def serve(self) -> None:
         with contextlib.suppress(PipeClosed):
@@ -116,9 +122,12 @@ class _Decoder:
     def _image(self, request: OpenImage, data: bytearray) -> None:
         from batch.media.image import open_image
 
+        if self._memory is None:
+            raise NotSupported("This decoder was started for sound.")
         source = request.path if request.path is not None else bytes(data)
         image = open_image(source, request.max_pixels, request.max_bytes)
-        self._send(ImageDecoded(width=image.width, height=image.height), image.tobytes())
+        self._memory.write(image.tobytes())
+        self._send(ImageDecoded(width=image.width, height=image.height))
 
     def _send(self, reply: Reply, data: bytes | memoryview = b"") -> None:
         write_frame(self._replies, reply, data)

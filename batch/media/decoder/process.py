@@ -13,13 +13,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
 import numpy as np
-from PIL import Image
 
 from batch.errors import BadRequest, BatchError, UnsupportedMedia
 from batch.media.decoder.frames import (
@@ -39,19 +38,23 @@ from batch.media.decoder.frames import (
     SoundOpened,
     write_frame,
 )
+from batch.media.decoder.pixel_memory import PixelMemory, Pixels
 from batch.media.sound.samples import SAMPLE_RATE, Samples
 
 SILENCE_LIMIT_S = 60.0
 """Seconds within which a decoder has to give the next second of sound."""
 
-IMAGE_LIMIT_S = 60.0
+IMAGE_LIMIT_S = 30.0
 """Seconds within which a picture has to be decoded: the largest that is taken needs a few."""
+
+KEPT_PIXEL_BYTES = 64 << 20
+"""A decoder whose shared memory has grown beyond this is replaced, which gives it back."""
 
 START_LIMIT_S = 60.0
 """Seconds that are waited for a decoder to end."""
 
 TICK_S = 0.5
-"""Seconds after which whoever waits for sound gets an empty block, so as to look up."""
+"""Seconds after which whoever waits may look up: for sound by an empty block."""
 
 CREDIT_BLOCKS = 32
 """Blocks, of about a second, that are decoded ahead."""
@@ -69,6 +72,7 @@ class DecoderProcess:
         self._purpose = purpose
         self._process: subprocess.Popen[bytes] | None = None
         self._reader: FrameReader | None = None
+        self._memory: PixelMemory | None = None
 
     @property
     def pid(self) -> int | None:
@@ -83,8 +87,18 @@ class DecoderProcess:
         command = [sys.executable, "-m", "batch.media.decoder.main", self._purpose]
         # One thread each: their pools reserve memory for every core of the machine.
         environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        shared: tuple[int, ...] = ()
+        if self._purpose == "image":
+            self._memory = PixelMemory.create()
+            shared = (self._memory.descriptor,)
+            command.append(str(self._memory.descriptor))
         process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            pass_fds=shared,
         )
         assert process.stdout is not None
         with contextlib.suppress(OSError, AttributeError):
@@ -102,6 +116,9 @@ class DecoderProcess:
                 with contextlib.suppress(OSError):
                     pipe.close()
         self._process = self._reader = None
+        if self._memory is not None:
+            self._memory.close()
+            self._memory = None
 
     def send(self, request: Request, data: bytes = b"") -> None:
         """Raises PipeClosed when the process is gone."""
@@ -131,27 +148,56 @@ class DecoderProcess:
                 ending = signal.Signals(-status).name
         return UnsupportedMedia(f"{name} cannot be decoded: it ended the decoder ({ending}), so it is probably damaged.")
 
-    def image(self, source: bytes | str | os.PathLike[str], max_pixels: int, max_bytes: int) -> Image.Image:
-        """The first frame, upright, as an RGB image; transparency lies on white. Raises what `open_image` raises, and
-        UnsupportedMedia or BadRequest for a picture that ends the decoder or takes it too long."""
+    def image(
+        self,
+        source: bytes | str | os.PathLike[str],
+        max_pixels: int,
+        max_bytes: int,
+        look_up: Callable[[], object] = lambda: None,
+    ) -> Pixels:
+        """The first frame, upright, as RGB values (height, width, 3); transparency lies on white. They stand in memory that
+        the next picture of this decoder overwrites.
+
+        `look_up` is called every half second while it waits, and may raise to give the picture up. Raises what `open_image`
+        raises, and UnsupportedMedia or BadRequest for a picture that ends the decoder or takes it too long.
+        """
         path = None if isinstance(source, bytes) else os.fspath(source)
         data = source if isinstance(source, bytes) else b""
         self.start()
         try:
             self.send(OpenImage(path=path, max_pixels=max_pixels, max_bytes=max_bytes), data)
-            reply, pixels = self.receive(IMAGE_LIMIT_S)
+            self._await_reply(IMAGE_LIMIT_S, look_up)
+            reply, _ = self.receive(IMAGE_LIMIT_S)
+            if isinstance(reply, Failed):
+                raise BatchError.from_record(reply.error)
+            assert isinstance(reply, ImageDecoded) and self._memory is not None
+            pixels = self._memory.read(reply.width, reply.height)
         except PipeClosed:
             raise self.blame("The image") from None
         except TimeoutError:
             self.close()
-            raise BadRequest(f"The image takes longer to decode than {IMAGE_LIMIT_S:.0f} seconds.") from None
+            raise BadRequest(
+                f"The image takes longer to decode than {IMAGE_LIMIT_S:.0f} seconds: save it anew, or smaller."
+            ) from None
+        except BatchError:
+            raise
         except BaseException:
             self.close()  # a reply may be under way, and the next request must not read it
             raise
-        if isinstance(reply, Failed):
-            raise BatchError.from_record(reply.error)
-        assert isinstance(reply, ImageDecoded)
-        return Image.frombuffer("RGB", (reply.width, reply.height), pixels, "raw", "RGB", 0, 1)
+        if pixels.nbytes > KEPT_PIXEL_BYTES:
+            self.close()
+        return pixels
+
+    def _await_reply(self, limit_s: float, look_up: Callable[[], object]) -> None:
+        """Wait for the next reply; what `look_up` does meanwhile takes nothing from its time. Raises TimeoutError."""
+        waited_s = 0.0
+        while waited_s < limit_s:
+            started = time.monotonic()
+            if self.is_ready(min(TICK_S, limit_s - waited_s)):
+                return
+            waited_s += time.monotonic() - started
+            look_up()
+        raise TimeoutError
 
 
 class SoundStream:
@@ -281,6 +327,7 @@ class DecoderPool:
                 decoder.close()
             else:
                 self._idle.append(decoder)
+                decoder.start()  # the next file need not wait for one that took the place of a lost one
 
     def close(self) -> None:
         """End the decoders that are not lent."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import msgspec
 
@@ -35,6 +36,7 @@ from batch.workers.chat.bulk.scheduler import BulkScheduler
 from batch.workers.chat.bulk.speed import BulkSpeed, measure_bulk_speed, sequences_for
 from batch.workers.chat.dialects import dialect as dialects
 from batch.workers.chat.generation import Generation, Resources
+from batch.workers.chat.images.picture_reader import PictureReader
 from batch.workers.chat.images.vision import Vision
 from batch.workers.chat.kv.prompt_cache import PromptCache
 from batch.workers.chat.output.result import ChoiceResult, make_chat_result
@@ -69,6 +71,7 @@ class VlmEngine:
         self._context: Context | None = None
         self._vision: Vision | None = None
         self._model: Model | None = None
+        self._pictures = PictureReader(settings.limits)
 
     # -- life
 
@@ -83,6 +86,7 @@ class VlmEngine:
         if resolved.mmproj:
             image_cache_bytes = max(vlm.cache_bytes // 4, _MIN_IMAGE_CACHE_BYTES)
             self._vision = Vision(resolved.mmproj, model, threads=threads, gpu=has_gpu, cache_bytes=image_cache_bytes)
+            self._pictures.start()
         speed = measure_bulk_speed(model, threads, width=None if vlm.parallel == "auto" else vlm.parallel)
         self._context = context = self._make_context(model, threads, speed.width)
         cache = PromptCache(
@@ -171,6 +175,7 @@ class VlmEngine:
 
     def close(self) -> None:
         """Free everything. Harmless when called again."""
+        self._pictures.close()
         if self._context is not None:
             self._context.close()
         if self._vision is not None:
@@ -206,7 +211,7 @@ class VlmEngine:
         payload = work.payload
         if not isinstance(payload, ChatPayload | CompletionPayload):
             raise NotSupported(f"The vlm queue has no task {work.job.task!r}.")
-        task = self._planner.plan(payload, work.spool_path)
+        task = self._planner.plan(payload, partial(self._pictures.read, work))
         if _is_described(payload) and work.is_watched:
             work.emit(PromptCounted(tokens=len(task.prompt)))
         return task

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
-
-from PIL import Image
+from functools import partial
 
 from batch.errors import BadRequest, BatchError, ContextExceeded
-from batch.media.image import image_header, open_image
+from batch.media.decoder.pixel_memory import Pixels
+from batch.media.image import image_header
 from batch.payloads.chat import ChatPayload, CompletionPayload
 from batch.payloads.sampling import SamplingParams
 from batch.queue.spool import Spool
@@ -55,13 +54,13 @@ class TaskPlanner:
         self._vocabulary = Vocabulary(model.all_pieces(), model.end_tokens, {**control, **markers})
         self._constraints = ConstraintBuilder(dialect, self._vocabulary.token_id)
 
-    def plan(self, payload: ChatPayload | CompletionPayload, blob: Callable[[str], Path]) -> TaskParams:
-        """What the job asks of the model; `blob` finds a picture's file by its sha256.
+    def plan(self, payload: ChatPayload | CompletionPayload, read_picture: Callable[[str], Pixels]) -> TaskParams:
+        """What the job asks of the model; `read_picture` decodes a picture by its sha256.
 
         Raises BadRequest naming the field, ContextExceeded where the prompt is too long.
         """
         text = self._prompt_text(payload)
-        prompt = text.token_sequence(lambda sha256: self._tokenize_image(sha256, blob))
+        prompt = text.token_sequence(lambda sha256: self._tokenize_image(sha256, read_picture))
         if len(prompt) >= self._n_ctx:
             raise ContextExceeded.for_prompt(len(prompt), self._n_ctx)
         params = payload.generation
@@ -134,13 +133,8 @@ class TaskPlanner:
             )
         return self._vision
 
-    def _tokenize_image(self, sha256: str, blob: Callable[[str], Path]) -> TokenizedImage:
-        limits = self._limits
-
-        def load() -> Image.Image:
-            return open_image(blob(sha256), limits.image_pixels, limits.image_bytes)
-
-        return self._seeing().tokenize_image(sha256, load)
+    def _tokenize_image(self, sha256: str, read_picture: Callable[[str], Pixels]) -> TokenizedImage:
+        return self._seeing().tokenize_image(sha256, partial(read_picture, sha256))
 
     def _count_image_tokens(self, sha256: str) -> int:
         limits = self._limits

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import deque
 from functools import lru_cache
@@ -12,8 +11,6 @@ import llama_cpp.llama_cpp as _bindings
 
 lib: Any = _bindings
 """The low-level bindings, untyped: their ctypes stubs fight a type checker and are never wrong at run time."""
-
-log = logging.getLogger(__name__)
 
 _GGML_LOG_LEVEL_ERROR = 4
 
@@ -33,8 +30,7 @@ def _collect_error(level: int, text: bytes | None, _: int | None) -> None:
     if level == _GGML_LOG_LEVEL_ERROR and text:
         line = text.decode("utf-8", "replace").strip()
         if line:
-            _errors.lines.append(line)
-            log.debug("llama.cpp: %s", line)
+            _errors.lines.append(line)  # and not logged: it may quote what a client sent
 
 
 # A collected callback is a segfault in the next log line, so this reference lives as long as the process.

@@ -20,6 +20,7 @@ from batch.media.decoder.process import DecoderPool, DecoderProcess, SoundStream
 from batch.media.image import open_image
 from batch.media.sound.audio import load
 from batch.media.sound.samples import SAMPLE_RATE
+from hostile_media import progressive_jpeg
 from paths import DATA
 from running_service import alive, wait_until
 from sounds import JFK, encode, jfk, silence, write_wav
@@ -140,11 +141,19 @@ def test_jobs_inside_one_another_have_a_decoder_each_and_one_is_kept(tmp_path: P
     assert inner.pid is outer.pid is None
 
 
-def test_pictures_are_decoded_as_they_are_here(decoder: DecoderProcess) -> None:
+@pytest.fixture
+def image_decoder() -> Iterator[DecoderProcess]:
+    process = DecoderProcess("image")
+    yield process
+    process.close()
+
+
+def test_pictures_are_decoded_as_they_are_here(image_decoder: DecoderProcess) -> None:
+    decoder = image_decoder
     here = open_image(CIRCLE, 1 << 20, 1 << 20)
     for source in (CIRCLE, str(CIRCLE), CIRCLE.read_bytes()):
         image = decoder.image(source, 1 << 20, 1 << 20)
-        assert (image.mode, image.size) == ("RGB", here.size) and image.tobytes() == here.tobytes()
+        assert np.array_equal(image, np.asarray(here))
     with pytest.raises(TooLarge, match=r"limits\.image_pixels"):
         decoder.image(CIRCLE, 100, 1 << 20)
     with pytest.raises(UnsupportedMedia):
@@ -152,8 +161,9 @@ def test_pictures_are_decoded_as_they_are_here(decoder: DecoderProcess) -> None:
 
 
 def test_a_picture_that_takes_too_long_or_crashes_is_refused_and_the_next_one_opens(
-    decoder: DecoderProcess, monkeypatch: pytest.MonkeyPatch
+    image_decoder: DecoderProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    decoder = image_decoder
     decoder.image(CIRCLE, 1 << 20, 1 << 20)
     assert decoder.pid is not None
     os.kill(decoder.pid, signal.SIGSTOP)
@@ -166,4 +176,35 @@ def test_a_picture_that_takes_too_long_or_crashes_is_refused_and_the_next_one_op
     threading.Timer(0.3, os.kill, (decoder.pid, signal.SIGKILL)).start()
     with pytest.raises(UnsupportedMedia, match=r"SIGKILL"):
         decoder.image(CIRCLE, 1 << 20, 1 << 20)
-    assert decoder.image(CIRCLE, 1 << 20, 1 << 20).size == (256, 256)
+    assert decoder.image(CIRCLE, 1 << 20, 1 << 20).shape == (256, 256, 3)
+
+
+def test_who_waits_for_a_picture_may_give_it_up_and_the_next_one_opens(
+    image_decoder: DecoderProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoder_process, "TICK_S", 0.05)
+    slow = progressive_jpeg(9990, 9990, 99)
+    looks: list[float] = []
+
+    def look_up() -> None:
+        looks.append(time.monotonic())
+        if len(looks) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        image_decoder.image(slow, 100_000_000, 1 << 20, look_up)
+    assert len(looks) == 3
+    assert image_decoder.image(CIRCLE, 1 << 20, 1 << 20).shape == (256, 256, 3)
+
+
+def test_a_large_pictures_memory_is_given_back_and_its_pixels_stay(
+    image_decoder: DecoderProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image_decoder.image(CIRCLE, 1 << 20, 1 << 20)
+    kept = image_decoder.pid
+    image_decoder.image(CIRCLE, 1 << 20, 1 << 20)
+    assert image_decoder.pid == kept is not None
+    monkeypatch.setattr(decoder_process, "KEPT_PIXEL_BYTES", 1000)
+    pixels = image_decoder.image(CIRCLE, 1 << 20, 1 << 20)
+    assert image_decoder.pid is None
+    assert np.array_equal(pixels, np.asarray(open_image(CIRCLE, 1 << 20, 1 << 20)))

@@ -17,6 +17,7 @@ from PIL import Image
 from batch.errors import BadRequest, BatchError, TooLarge, UnsupportedMedia
 from batch.media.image import image_header, open_image
 from batch.media.kind import MediaKind, kind_of
+from hostile_media import progressive_jpeg
 
 PIXELS, BYTES = 100_000_000, 64 << 20
 RED = (220, 20, 20)
@@ -252,32 +253,6 @@ _SEEDS = [encoded(half_red(), f) for f in ("JPEG", "PNG", "WEBP", "GIF", "BMP", 
 )
 def test_a_file_is_what_its_content_says_then_what_its_name_says(head: bytes, name: str, kind: str) -> None:
     assert kind_of(head, name) == kind
-
-
-def progressive_jpeg(width: int, height: int, scans: int) -> bytes:
-    """A grey picture whose coefficients, all 0, come in ever more scans, each of which says so in a few bytes."""
-
-    def segment(marker: int, data: bytes) -> bytes:
-        return bytes([0xFF, marker]) + struct.pack(">H", len(data) + 2) + data
-
-    def packed(bits: str) -> bytes:
-        bits += "1" * (-len(bits) % 8)
-        return int(bits, 2).to_bytes(len(bits) // 8, "big").replace(b"\xff", b"\xff\0")
-
-    blocks = -(-width // 8) * -(-height // 8)
-    run = 1 << 14  # blocks without a coefficient, in one code: EOB14 and how many more
-    ends = packed(("0" + format(run - 1, "014b")) * -(-blocks // (2 * run - 1)))
-    one_code = bytes([1] + [0] * 15)
-    head = [
-        b"\xff\xd8",
-        segment(0xDB, b"\0" + b"\1" * 64),
-        segment(0xC2, struct.pack(">BHHB", 8, height, width, 1) + b"\1\x11\0"),
-        segment(0xC4, b"\0" + one_code + b"\0"),
-        segment(0xC4, b"\x10" + one_code + b"\xe0"),
-        segment(0xDA, b"\1\1\0\0\0\0") + packed("0" * blocks),
-    ]
-    more = [segment(0xDA, b"\1\1\0" + bytes([k, k, 0])) + ends for k in (1 + i % 63 for i in range(scans - 1))]
-    return b"".join([*head, *more, b"\xff\xd9"])
 
 
 def test_a_jpeg_of_thousands_of_scans_is_refused_at_once(tmp_path: Path) -> None:

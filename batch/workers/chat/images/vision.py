@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from batch.errors import BadRequest, BatchError, ModelProblem
+from batch.media.decoder.pixel_memory import Pixels
 from batch.workers.chat.images.image_size import ImageSizeLimits
 from batch.workers.llama.context import DECODED, Context
 from batch.workers.llama.library import last_error, lib, log_callback
@@ -118,8 +119,8 @@ class Vision:
             mtmd.mtmd_free(self.handle)
             self.handle = None
 
-    def tokenize_image(self, sha256: str, load: Callable[[], Image.Image]) -> TokenizedImage:
-        """The picture with this hash as chunks; `load` (an RGB image) is called only when it is no longer cached.
+    def tokenize_image(self, sha256: str, load: Callable[[], Pixels]) -> TokenizedImage:
+        """The picture with this hash as chunks; `load` is called only when it is no longer cached.
 
         Raises BadRequest for a picture that the model cannot take.
         """
@@ -129,10 +130,11 @@ class Vision:
                 self._images.move_to_end(sha256)
                 return image
         pixels = load()
-        size = self._size_limits.fit(*pixels.size)
-        if size != pixels.size:
-            pixels = pixels.resize(size, Image.Resampling.BICUBIC)
-        image = self._cut_into_chunks(sha256, *size, np.ascontiguousarray(pixels, dtype=np.uint8))
+        height, width, _ = pixels.shape
+        size = self._size_limits.fit(width, height)
+        if size != (width, height):
+            pixels = np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC), dtype=np.uint8)
+        image = self._cut_into_chunks(sha256, *size, pixels)
         with self._lock:
             self._images[sha256] = image
         return image
@@ -156,9 +158,9 @@ class Vision:
         return -(-max(longest, self._size_limits.max_tokens) // _TOKENS_GRAIN) * _TOKENS_GRAIN
 
     def _cut_into_chunks(
-        self, sha256: str, width: int, height: int, pixels: np.ndarray[Any, Any] | None, *, bounded: bool = True
+        self, sha256: str, width: int, height: int, pixels: Pixels | None, *, bounded: bool = True
     ) -> TokenizedImage:
-        """Cut a picture (height, width, 3), or without pixels one of that size, into chunks."""
+        """Cut a picture, or without pixels one of that size, into chunks."""
         data = pixels.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8)) if pixels is not None else None
         bitmap = mtmd.mtmd_bitmap_init(width, height, data)
         chunks = mtmd.mtmd_input_chunks_init()

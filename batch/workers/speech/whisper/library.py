@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import atexit
 import ctypes
-import logging
 from collections import deque
 from typing import Any
 
 import _pywhispercpp as pw
 
-_log = logging.getLogger(__name__)
 _last_lines: deque[str] = deque(maxlen=8)
 _WARNING_LEVEL = 3
 
@@ -102,8 +100,7 @@ def params_in_context(context: int, original: ContextParams) -> ContextParams | 
 def _hear(level: int, text: bytes | None, _data: int | None) -> None:
     line = (text or b"").decode("utf-8", "replace").rstrip()
     if level >= _WARNING_LEVEL and line:
-        _last_lines.append(line)
-        _log.debug("whisper.cpp: %s", line)
+        _last_lines.append(line)  # and not logged: it may quote what a client sent
 
 
 _log_callback = _LOG_CALLBACK(_hear)
