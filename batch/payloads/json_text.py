@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
 import msgspec
@@ -36,3 +37,18 @@ def decode(text: str | bytes, type: Any) -> Any:
         raise
     except msgspec.DecodeError:
         return msgspec.convert(json.loads(text), type)
+
+
+def decoder(type: Any) -> Callable[[str | bytes], Any]:
+    """`decode` for one type, prepared once: msgspec would work out a union anew at every call, for as long as it reads."""
+    read = msgspec.json.Decoder(type).decode
+
+    def decode_one(text: str | bytes) -> Any:
+        try:
+            return read(text)
+        except msgspec.ValidationError:
+            raise
+        except msgspec.DecodeError:
+            return msgspec.convert(json.loads(text), type)
+
+    return decode_one

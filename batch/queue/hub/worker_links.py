@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from batch.errors import BatchError, Unavailable
-from batch.payloads.json_text import decode, encode
+from batch.payloads.json_text import decode, decoder, encode
 from batch.payloads.questions import ANSWER_TYPES, Answer, Question
 from batch.queue.channel import socket_path
 from batch.queue.frames import ABSENT, Answered, Ask, Hello, RowChanged, WorkerFrame
@@ -24,6 +24,7 @@ logger = logging.getLogger("batch.hub")
 MAX_FRAME_BYTES = 256 << 20
 """Longest line a worker may send."""
 _READ_BYTES = 1 << 18
+_read_frame: Callable[[bytes], WorkerFrame] = decoder(WorkerFrame)
 _WORKER_STOPPED = "The worker stopped before it answered; try again."
 
 
@@ -131,7 +132,7 @@ async def _frames(reader: asyncio.StreamReader) -> AsyncIterator[WorkerFrame]:
             whole[0] = b"".join((*pieces, whole[0]))
             pieces, size = [], 0
             for line in whole:
-                yield decode(line, WorkerFrame)
+                yield _read_frame(line)
         pieces.append(rest)
         size += len(rest)
         if size > MAX_FRAME_BYTES:
