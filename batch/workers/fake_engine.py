@@ -62,11 +62,11 @@ class WeightlessEngine:
         self._stop.clear()
         match work.payload:
             case ChatPayload() as payload:
-                return self._chat(work, _last_words(work, payload.messages), payload.generation)
+                return self._generate(work, _last_words(work, payload.messages), payload.generation, is_chat=True)
             case CompletionPayload() as payload:
                 prompt = payload.prompt
                 words = prompt if isinstance(prompt, str) else " ".join(map(str, prompt))
-                return self._chat(work, words, payload.generation)
+                return self._generate(work, words, payload.generation, is_chat=False)
             case EmbeddingPayload() as payload:
                 return self._embed(work, payload)
             case TranscriptionPayload() as payload:
@@ -86,7 +86,7 @@ class WeightlessEngine:
                     text=text, language="en", language_name="english", duration=1.0, segments=[segment], ms=0.0
                 )
 
-    def _chat(self, work: Work, content: str, generation: GenerationParams) -> ChatResult:
+    def _generate(self, work: Work, content: str, generation: GenerationParams, *, is_chat: bool) -> ChatResult:
         words = content.split()
         match words[:1]:
             case ["crash"]:
@@ -101,12 +101,14 @@ class WeightlessEngine:
             work.yield_point(done, len(words))
             if pause and self._stop.wait(pause):
                 work.yield_point()
-            work.emit(Delta(delta=MessageDelta(content=f"{word} ")))
+            piece = f"{word} "
+            work.emit(Delta(delta=MessageDelta(content=piece) if is_chat else MessageDelta(text=piece)))
         text = "".join(f"{word} " for word in words[:limit])
         finish: FinishReason = "length" if len(words) > limit else "stop"
         work.emit(Delta(finish_reason=finish))
+        message = AssistantMessage(content=text) if is_chat else None
         return ChatResult(
-            choices=[ChatChoice(message=AssistantMessage(content=text), text=text, finish_reason=finish)],
+            choices=[ChatChoice(message=message, text=None if is_chat else text, finish_reason=finish)],
             usage=Usage(prompt_tokens=len(words), completion_tokens=len(words), total_tokens=2 * len(words)),
             timings=Timings(
                 cache_n=0,
