@@ -1,6 +1,6 @@
 """What can be set: one frozen object for a home. Nothing else in batch reads the environment."""
 
-from batch.settings.sections import (
+from batch.settings.keys import (
     Access,
     EmbeddingSettings,
     FileSettings,

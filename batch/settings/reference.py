@@ -16,10 +16,10 @@ from annotated_types import Ge, Le, MaxLen
 from pydantic.fields import FieldInfo
 
 from batch.errors import NotFound
-from batch.settings import sections, settings
-from batch.settings.section import Section
+from batch.settings import keys, settings
 from batch.settings.settings import HIDDEN_KEYS, Settings
 from batch.settings.sources import variable_of
+from batch.settings.value_types import Section
 
 PAGE_HEAD = """\
 # Settings
@@ -149,7 +149,7 @@ def _values(field: FieldInfo) -> str:
 def _sources() -> dict[str, dict[str, str]]:
     """The sentence below each field, by class and field; Python itself forgets it."""
     classes: dict[str, dict[str, str]] = {}
-    for module in (sections, settings):
+    for module in (keys, settings):
         classes |= _sentences(module)
     return classes
 

@@ -14,8 +14,7 @@ from pydantic import Field, ValidationError
 
 from batch.errors import SettingsProblem
 from batch.model_kind import Kind
-from batch.settings.section import Section, UserPath, check_text
-from batch.settings.sections import (
+from batch.settings.keys import (
     MAX_FILE_BYTES,
     EmbeddingSettings,
     FileSettings,
@@ -39,6 +38,7 @@ from batch.settings.sources import (
     spell_out,
     variable_of,
 )
+from batch.settings.value_types import Section, UserPath, check_text
 
 HIDDEN_KEYS = ("fail_at",)
 """Keys for tests, which people are not shown."""

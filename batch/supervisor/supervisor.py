@@ -19,7 +19,7 @@ import uvicorn
 from batch import __version__, fail_points, logs
 from batch.api.app import AppServices, create_app
 from batch.api.batches.endpoints import line_endpoints
-from batch.api.http.connection_limits import protocol
+from batch.api.http.http_protocol import protocol
 from batch.api.responses.background import BackgroundResponses
 from batch.batches.service import BatchService
 from batch.errors import BatchError

@@ -1,4 +1,4 @@
-"""What `batch.api.http.connection_limits` uses of uvicorn and httptools below their documented interface is still there."""
+"""What `batch.api.http.http_protocol` uses of uvicorn and httptools below their documented interface is still there."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-SENTENCE = "uvicorn has changed: read its protocol again, mend batch/api/http/connection_limits.py, then raise its upper bound"
+SENTENCE = "uvicorn has changed: read its protocol again, mend batch/api/http/http_protocol.py, then raise its upper bound"
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, PlainValidator
 
 from batch.settings.parallel import MAX_PARALLEL, check_parallel
 from batch.settings.patterns import check_host_pattern, check_origin_pattern
-from batch.settings.section import PathOrName, Section, UserPath
+from batch.settings.value_types import PathOrName, Section, UserPath
 
 MAX_FILE_BYTES = 1 << 40
 MAX_WAIT_S = 7 * 86400.0
