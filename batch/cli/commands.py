@@ -12,6 +12,7 @@ from batch.cli.jobs import actions, listing, pausing, redo, waiting  # noqa: F40
 from batch.cli.maintenance import backup, gc, repair  # noqa: F401
 from batch.cli.models import app as models
 from batch.cli.search import command as search  # noqa: F401
+from batch.cli.search import reindex  # noqa: F401
 from batch.cli.service import logs, serve, service  # noqa: F401
 from batch.cli.status import command  # noqa: F401
 

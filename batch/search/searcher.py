@@ -73,6 +73,8 @@ class Searcher:
             nearest, is_whole = self._nearest(reader, state, request, query, left_out)
             if not is_whole:
                 degraded = degraded or "other_model"
+        if state.is_rebuilding:
+            degraded = degraded or "reindexing"
         joined = join_lists(matches, nearest)
         rows = reader.entries(joined, request.filter.folder)
         weight = FOREIGN_SCRIPT_WEIGHT if query is not None and query.is_foreign else 1.0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 from collections.abc import Iterator
 from typing import Any
 
@@ -123,6 +125,46 @@ def test_a_file_that_changes_is_found_by_its_new_words_alone(service: RunningSer
     path.write_text("A penguin plays the drums.")
     wait_until(lambda: search(service, q="penguin", mode="text").json()["data"] != [], "the second text is found", 30)
     assert search(service, q="walrus", mode="text").json()["data"] == []
+
+
+def database(service: RunningService) -> sqlite3.Connection:
+    return sqlite3.connect(service.home / ".batch" / "batch.db", timeout=30, isolation_level=None)
+
+
+def test_an_index_that_was_lost_is_made_anew_beside_the_running_service(service: RunningService) -> None:
+    assert service.command("reindex", "--check").returncode == 0
+    before = search(service, q="budget bridge").json()["data"]
+    with contextlib.closing(database(service)) as connection:
+        for table in ("entry", "entry_source", "passage", "passage_fts", "vector"):
+            connection.execute(f"delete from {table}")
+    assert search(service, q="budget bridge").json()["data"] == []
+    assert service.command("reindex", "--check").returncode == 1
+    ended = service.command("reindex")
+    assert ended.returncode == 0 and "The search index is new" in ended.stdout, ended
+    assert service.command("reindex", "--check").returncode == 0
+    assert search(service, q="budget bridge").json()["data"] == before
+    body = search(service, q="vegetables", mode="vector").json()
+    assert body["data"][0]["source"] == "notes/garden.txt" and body["degraded"] is None
+
+
+def test_vectors_of_another_model_are_replaced_by_the_loaded_ones(service: RunningService) -> None:
+    """As after a change of the embedding model: outbox and index have vectors of the one before."""
+    for path in (service.home / "outbox").rglob("*.json"):
+        path.write_text(path.read_text().replace('"embedding": {"model": "', '"embedding": {"model": "former-'))
+    with contextlib.closing(database(service)) as connection:
+        connection.execute("update vector set model='former-' || model, v=zeroblob(length(v))")
+        connection.execute("update search_meta set generation=generation+1")
+    body = search(service, q="vegetables").json()
+    assert body["degraded"] == "other_model" and body["data"] == []
+    ended = service.command("reindex", "--embed", "--json")
+    summary = json.loads(ended.stdout)
+    assert summary["embedded"] == summary["files"] >= 4 and summary["without_vectors"] == 0
+    for command in ("search", "reindex", "search"):  # a plain rebuild keeps the new vectors
+        if command == "reindex":
+            assert service.command("reindex").returncode == 0
+            continue
+        body = search(service, q="vegetables", mode="vector").json()
+        assert body["degraded"] is None and body["data"][0]["source"] == "notes/garden.txt"
 
 
 def test_without_the_embedding_model_the_text_list_answers(tmp_path_factory: pytest.TempPathFactory) -> None:

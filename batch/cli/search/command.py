@@ -29,7 +29,7 @@ _DEGRADED = {
     "embedding_unavailable": "the embedding model is not loaded, so only words were looked for, not meanings.",
     "other_model": "some vectors were made by a model that is not loaded, and were left out: `batch reindex --embed` makes "
     "new ones.",
-    "reindexing": "the index is being made anew: what is not in it yet is not found.",
+    "reindexing": "the index is being made anew, and the old one answers; if nobody is at it, `batch reindex` goes on.",
 }
 """What is said on standard error when a search had only a part of what it asked for."""
 

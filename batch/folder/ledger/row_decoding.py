@@ -40,7 +40,7 @@ def to_content(row: Sequence[Any]) -> Content:
         sha256=sha256,
         size=size,
         kind=MediaKind(kind),
-        parameters=_load_parameters(MediaKind(kind), parameters),
+        parameters=parameters_of(MediaKind(kind), parameters),
         state=ContentState(state),
         step=step,
         job=job,
@@ -51,7 +51,8 @@ def to_content(row: Sequence[Any]) -> Content:
     )
 
 
-def _load_parameters(kind: MediaKind, text: str) -> ContentParameters:
+def parameters_of(kind: MediaKind, text: str) -> ContentParameters:
+    """What was asked of a content, from its JSON."""
     match kind:
         case MediaKind.IMAGE:
             return msgspec.json.decode(text, type=CaptionParameters)

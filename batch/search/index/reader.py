@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from batch.search.documents import Moment, moments_from_json
+from batch.search.index.tables import SHADOW_PREFIX
 from batch.search.query_language import TextQuery
 from batch.search.request import SearchFilter
 
@@ -34,6 +35,8 @@ class IndexState(NamedTuple):
     last_vector: int
     """The highest passage with a vector."""
     last_removal: int
+    is_rebuilding: bool = False
+    """A new index is being made beside this one, or was and has been broken off."""
 
 
 class TextMatches(msgspec.Struct, frozen=True):
@@ -91,9 +94,10 @@ class IndexReader:
         """What the index is at by now."""
         row = self._rows.read(
             "select generation, (select coalesce(max(passage), 0) from vector), "
-            "(select coalesce(max(id), 0) from passage_removed) from search_meta"
+            "(select coalesce(max(id), 0) from passage_removed), "
+            f"exists (select 1 from sqlite_master where name='{SHADOW_PREFIX}progress') from search_meta"
         )[0]
-        return IndexState(*row)
+        return IndexState(row[0], row[1], row[2], bool(row[3]))
 
     # -- the text list
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from batch.search.documents import IndexedContent
+from batch.search.index.tables import LIVE, IndexTables
 
 if TYPE_CHECKING:
     from batch.search.index.prepared_content import PreparedContent
@@ -23,51 +24,55 @@ class Statements(Protocol):
 class IndexWriter:
     """Every method is a part of one transaction."""
 
+    def __init__(self, tables: IndexTables = LIVE) -> None:
+        self._tables = tables
+
     def put(self, statements: Statements, content: PreparedContent, paths: Iterable[bytes]) -> None:
         """Take in a content, in place of what was known of it, and the files that hold it from now on."""
         document = content.document
-        row = statements.execute("select id from entry where content=?", (document.content,)).fetchone()
+        row = statements.execute(f"select id from {self._tables.entry} where content=?", (document.content,)).fetchone()
         if row is not None:
-            self._delete_passages(statements, row[0])
-            statements.execute("delete from entry where id=?", row)
+            self.delete_entry(statements, row[0])
         if content.is_empty:
             if row is not None:
-                statements.execute("delete from entry_source where entry=?", row)
+                statements.execute(f"delete from {self._tables.entry_source} where entry=?", row)
             for path in paths:
                 self.remove_source(statements, path)
             return
         entry = self._insert(statements, document)
         if row is not None:
-            statements.execute("update entry_source set entry=? where entry=?", (entry, row[0]))
+            statements.execute(f"update {self._tables.entry_source} set entry=? where entry=?", (entry, row[0]))
         self._insert_passages(statements, entry, content)
         for path in paths:
-            self._set_source(statements, path, entry)
+            self.set_source(statements, path, entry)
 
     def add_source(self, statements: Statements, content: str, path: bytes) -> None:
         """A file holds a content that is known already; nothing where the index does not have it."""
-        row = statements.execute("select id from entry where content=?", (content,)).fetchone()
+        row = statements.execute(f"select id from {self._tables.entry} where content=?", (content,)).fetchone()
         if row is not None:
-            self._set_source(statements, path, row[0])
+            self.set_source(statements, path, row[0])
 
     def remove_source(self, statements: Statements, path: bytes) -> None:
         """A file does not hold what it held; the content goes with its last file."""
-        row = statements.execute("delete from entry_source where path=? returning entry", (path,)).fetchone()
+        row = statements.execute(f"delete from {self._tables.entry_source} where path=? returning entry", (path,)).fetchone()
         if row is not None:
             self._delete_unless_held(statements, row[0])
 
-    def _set_source(self, statements: Statements, path: bytes, entry: int) -> None:
-        row = statements.execute("select entry from entry_source where path=?", (path,)).fetchone()
+    def set_source(self, statements: Statements, path: bytes, entry: int) -> None:
+        """A file holds the content of an entry from now on."""
+        row = statements.execute(f"select entry from {self._tables.entry_source} where path=?", (path,)).fetchone()
         if row is not None and row[0] == entry:
             return
         statements.execute(
-            "insert into entry_source values (?,?) on conflict (path) do update set entry=excluded.entry", (path, entry)
+            f"insert into {self._tables.entry_source} values (?,?) on conflict (path) do update set entry=excluded.entry",
+            (path, entry),
         )
         if row is not None:
             self._delete_unless_held(statements, row[0])
 
     def _insert(self, statements: Statements, document: IndexedContent) -> int:
         cursor = statements.execute(
-            "insert into entry (content, sha256, kind, language, model, created) values (?,?,?,?,?,?)",
+            f"insert into {self._tables.entry} (content, sha256, kind, language, model, created) values (?,?,?,?,?,?)",
             (document.content, document.sha256, str(document.kind), document.language, document.model, document.created),
         )
         return int(cursor.lastrowid)
@@ -75,23 +80,27 @@ class IndexWriter:
     def _insert_passages(self, statements: Statements, entry: int, content: PreparedContent) -> None:
         for number, (passage, text, moments) in enumerate(content.passages):
             cursor = statements.execute(
-                'insert into passage (entry, n, text, char_start, start, "end", times) values (?,?,?,?,?,?,?)',
+                f'insert into {self._tables.passage} (entry, n, text, char_start, start, "end", times) values (?,?,?,?,?,?,?)',
                 (entry, number, passage.text, passage.char_start, passage.start, passage.end, moments),
             )
-            statements.execute("insert into passage_fts (rowid, t) values (?,?)", (cursor.lastrowid, text))
+            statements.execute(f"insert into {self._tables.passage_fts} (rowid, t) values (?,?)", (cursor.lastrowid, text))
             if content.vectors:
                 statements.execute(
-                    "insert into vector values (?,?,?)",
+                    f"insert into {self._tables.vector} values (?,?,?)",
                     (cursor.lastrowid, content.document.embedding_model, content.vectors[number]),
                 )
 
     def _delete_unless_held(self, statements: Statements, entry: int) -> None:
-        if statements.execute("select 1 from entry_source where entry=? limit 1", (entry,)).fetchone() is None:
-            self._delete_passages(statements, entry)
-            statements.execute("delete from entry where id=?", (entry,))
+        if statements.execute(f"select 1 from {self._tables.entry_source} where entry=? limit 1", (entry,)).fetchone() is None:
+            self.delete_entry(statements, entry)
+
+    def delete_entry(self, statements: Statements, entry: int) -> None:
+        """Take an entry out with all its passages; its files keep its number, until they get another."""
+        self._delete_passages(statements, entry)
+        statements.execute(f"delete from {self._tables.entry} where id=?", (entry,))
 
     def _delete_passages(self, statements: Statements, entry: int) -> None:
-        passages = "(select id from passage where entry=?)"
-        statements.execute(f"delete from passage_fts where rowid in {passages}", (entry,))
-        statements.execute(f"delete from vector where passage in {passages}", (entry,))
-        statements.execute("delete from passage where entry=?", (entry,))
+        passages = f"(select id from {self._tables.passage} where entry=?)"
+        statements.execute(f"delete from {self._tables.passage_fts} where rowid in {passages}", (entry,))
+        statements.execute(f"delete from {self._tables.vector} where passage in {passages}", (entry,))
+        statements.execute(f"delete from {self._tables.passage} where entry=?", (entry,))

@@ -1,0 +1,221 @@
+"""A second index that is made beside the one that answers, and takes its place in one transaction.
+
+Killed at any point, the old index answers, and `begin` goes on where the rebuild was. What changes in the old index meanwhile
+is noted by triggers, path by path, and carried over before the swap.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from batch.queue.store import Store, Transaction
+from batch.search.index.prepared_content import PreparedContent
+from batch.search.index.tables import LIVE, SHADOW, SHADOW_PREFIX
+from batch.search.index.vectors import Matrix
+from batch.search.index.writer import IndexWriter, Statements
+
+CHANGES_AT_ONCE = 200
+"""Paths carried over in one transaction."""
+_ID_GAP = 1 << 32
+"""Ids of the new index begin so far behind the old one's, so that a search across the swap misses a passage rather than taking
+it for another."""
+_PROGRESS, _CHANGE = f"{SHADOW_PREFIX}progress", f"{SHADOW_PREFIX}change"
+_EVENTS = {"insert": "new", "update": "new", "delete": "old"}
+_INDEX_GENERATION = re.compile(r"_g\d+\Z")
+
+
+class SourceOfContent(NamedTuple):
+    """What a file puts into the index: a content, or the name of one that is there already."""
+
+    path: bytes
+    content: str
+    prepared: PreparedContent | None
+    created: float
+
+
+class LiveVectors(NamedTuple):
+    """The vectors that the old index has of a content."""
+
+    model: str
+    windows: list[tuple[int, int]]
+    matrix: Matrix
+
+
+class ShadowIndex:
+    """One rebuild at a time; every method is one transaction, or a few short ones."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._writer = IndexWriter(SHADOW)
+
+    def begin(self, identity: str) -> bytes | None:
+        """Make the empty tables, or go on with those of a rebuild that was broken off and had the same identity.
+
+        Returns the cursor that `add` wrote last; None for a new one.
+        """
+        with self._store.transaction() as transaction:
+            if _exists(transaction, _PROGRESS):
+                row = transaction.execute(f"select identity, cursor from {_PROGRESS}").fetchone()
+                if row is not None and row[0] == identity:
+                    return None if row[1] is None else bytes(row[1])
+                self._discard(transaction)
+            self._create(transaction, identity)
+            return None
+
+    def knows(self, content: str) -> bool:
+        """Whether a content is in the new index."""
+        return bool(self._store.read(f"select 1 from {SHADOW.entry} where content=?", (content,)))
+
+    def live_vectors(self, content: str) -> LiveVectors | None:
+        """What the old index has; None where a passage of the content has no vector."""
+        rows = self._store.read(
+            f"select p.char_start, length(p.text), v.model, v.v from {LIVE.entry} e join {LIVE.passage} p on p.entry = e.id "
+            f"left join {LIVE.vector} v on v.passage = p.id where e.content=? order by p.n",
+            (content,),
+        )
+        if not rows or any(row[2] != rows[0][2] or row[3] is None for row in rows):
+            return None
+        matrix = np.frombuffer(b"".join(row[3] for row in rows), "<f2").reshape(len(rows), -1).astype(np.float32)
+        return LiveVectors(rows[0][2], [(row[0], row[0] + row[1]) for row in rows], matrix)
+
+    def add(self, sources: Sequence[SourceOfContent], cursor: bytes) -> None:
+        """Take in what files hold, and note that the rebuild is as far as `cursor`."""
+        with self._store.transaction() as transaction:
+            for source in sources:
+                if source.prepared is not None:
+                    self._writer.put(transaction, source.prepared, [source.path])
+                else:
+                    self._writer.add_source(transaction, source.content, source.path)
+                    transaction.execute(
+                        f"update {SHADOW.entry} set created=min(created, ?) where content=?", (source.created, source.content)
+                    )
+            transaction.execute(f"update {_PROGRESS} set cursor=?", (cursor,))
+
+    def follow_changes(self) -> int:
+        """Carry over some of what changed in the old index meanwhile; how many paths."""
+        with self._store.transaction() as transaction:
+            return self._follow_changes(transaction)
+
+    def swap(self) -> None:
+        """Put the new index in the place of the old one."""
+        while self.follow_changes() == CHANGES_AT_ONCE:
+            pass
+        with self._store.transaction(durable=True) as transaction:
+            while self._follow_changes(transaction):
+                pass
+            triggers = _definitions(transaction, "trigger", LIVE.vector)
+            for table in LIVE:
+                transaction.execute(f"drop table {table}")
+            for shadow, live in zip(SHADOW, LIVE, strict=True):
+                transaction.execute(f"alter table {shadow} rename to {live}")
+            for trigger in triggers:
+                transaction.execute(trigger)
+            transaction.execute("delete from passage_removed")
+            transaction.execute("update search_meta set generation = generation + 1")
+            transaction.execute(f"drop table {_CHANGE}")
+            transaction.execute(f"drop table {_PROGRESS}")
+
+    def discard(self) -> None:
+        """Leave a rebuild for good."""
+        with self._store.transaction() as transaction:
+            if _exists(transaction, _PROGRESS):
+                self._discard(transaction)
+
+    # -- inside a transaction
+
+    def _create(self, transaction: Transaction, identity: str) -> None:
+        generation = int(transaction.execute("select generation from search_meta").fetchone()[0]) + 1
+        for live, shadow in zip(LIVE, SHADOW, strict=True):
+            (definition,) = _definitions(transaction, "table", live, own=True)
+            transaction.execute(re.sub(rf'(?i)^(create (?:virtual )?table) "?{live}"?', rf"\1 {shadow}", definition))
+            for index in _definitions(transaction, "index", live):
+                transaction.execute(_renamed_index(index, live, shadow, generation))
+            if "autoincrement" in definition.lower():
+                row = transaction.execute("select seq from sqlite_sequence where name=?", (live,)).fetchone()
+                transaction.execute("insert into sqlite_sequence values (?,?)", (shadow, (row[0] if row else 0) + _ID_GAP))
+        transaction.execute(f"create table {_CHANGE} (path blob primary key) without rowid")
+        for event, row_name in _EVENTS.items():
+            transaction.execute(
+                f"create trigger {SHADOW_PREFIX}{event} after {event} on {LIVE.entry_source} begin "
+                f"insert or ignore into {_CHANGE} values ({row_name}.path); end"
+            )
+        transaction.execute(f"create table {_PROGRESS} (identity text not null, cursor blob)")
+        transaction.execute(f"insert into {_PROGRESS} values (?, null)", (identity,))
+
+    def _discard(self, transaction: Transaction) -> None:
+        for event in _EVENTS:
+            transaction.execute(f"drop trigger if exists {SHADOW_PREFIX}{event}")
+        for table in (*SHADOW, _CHANGE, _PROGRESS):
+            transaction.execute(f"drop table if exists {table}")
+
+    def _follow_changes(self, transaction: Transaction) -> int:
+        paths = transaction.execute(
+            f"delete from {_CHANGE} where path in (select path from {_CHANGE} limit ?) returning path", (CHANGES_AT_ONCE,)
+        ).fetchall()
+        copies: dict[int, int] = {}
+        for (path,) in paths:
+            row = transaction.execute(f"select entry from {LIVE.entry_source} where path=?", (path,)).fetchone()
+            if row is None:
+                self._writer.remove_source(transaction, path)
+                continue
+            if row[0] not in copies:
+                copies[row[0]] = self._copy_entry(transaction, row[0])
+            self._writer.set_source(transaction, path, copies[row[0]])
+        return len(paths)
+
+    def _copy_entry(self, transaction: Transaction, live: int) -> int:
+        """Put an entry of the old index, as it is now, in the place of what the new one has of its content."""
+        (content,) = transaction.execute(f"select content from {LIVE.entry} where id=?", (live,)).fetchone()
+        row = transaction.execute(f"select id from {SHADOW.entry} where content=?", (content,)).fetchone()
+        if row is not None:
+            self._writer.delete_entry(transaction, row[0])
+        columns = "content, sha256, kind, language, model, created"
+        entry = _inserted(
+            transaction, f"insert into {SHADOW.entry} ({columns}) select {columns} from {LIVE.entry} where id=?", live
+        )
+        if row is not None:
+            transaction.execute(f"update {SHADOW.entry_source} set entry=? where entry=?", (entry, row[0]))
+        passages = transaction.execute(f"select id from {LIVE.passage} where entry=? order by n", (live,)).fetchall()
+        columns = 'n, text, char_start, start, "end", times'
+        for (old,) in passages:
+            passage = _inserted(
+                transaction,
+                f"insert into {SHADOW.passage} (entry, {columns}) select {entry}, {columns} from {LIVE.passage} where id=?",
+                old,
+            )
+            transaction.execute(
+                f"insert into {SHADOW.passage_fts} (rowid, t) select ?, t from {LIVE.passage_fts} where rowid=?", (passage, old)
+            )
+            transaction.execute(
+                f"insert into {SHADOW.vector} select ?, model, v from {LIVE.vector} where passage=?", (passage, old)
+            )
+        return entry
+
+
+def _exists(statements: Statements, table: str) -> bool:
+    return statements.execute("select 1 from sqlite_master where name=?", (table,)).fetchone() is not None
+
+
+def _definitions(statements: Statements, type: str, table: str, *, own: bool = False) -> list[str]:
+    """How a table, or each index or trigger of it, was made."""
+    rows: list[Any] = statements.execute(
+        f"select sql from sqlite_master where type=? and tbl_name=? and sql is not null {'and name=tbl_name' if own else ''}",
+        (type, table),
+    ).fetchall()
+    return [str(row[0]) for row in rows]
+
+
+def _renamed_index(definition: str, live: str, shadow: str, generation: int) -> str:
+    """The same index for the other table: names of indexes cannot be changed, so each generation has its own."""
+    matched = re.match(r'(?is)^create index "?(\w+)"? on "?\w+"?\s*(.*)$', definition)
+    if matched is None:
+        raise ValueError(f"the index {definition!r} of {live} is of a kind that is not known here")
+    return f"create index {_INDEX_GENERATION.sub('', matched[1])}_g{generation} on {shadow} {matched[2]}"
+
+
+def _inserted(statements: Statements, sql: str, id: int) -> int:
+    return int(statements.execute(sql, (id,)).lastrowid)
