@@ -45,7 +45,8 @@ class NextSteps:
         self._loaded_model = loaded_model
         # A page takes a program of its own and may take seconds, for which no other file's result must wait.
         self._page_thread = DaemonThread("pages")
-        self._pages_under_way: set[int] = set()
+        self._pages_under_way: set[tuple[int, int]] = set()
+        """(content, page): a page's job may end before its thread is through, and the page after it must not wait for that."""
 
     def follow_jobs(self, jobs: Iterable[str]) -> int:
         """Act on ended jobs, by id; others than the inbox's are passed over. Returns how many files have their outcome."""
@@ -114,8 +115,8 @@ class NextSteps:
 
     def _begin_page(self, content: Content, job: Job, page: int) -> None:
         """Have the next page drawn and its job submitted, unless that is under way."""
-        if content.state is not ContentState.DROPPED and content.id not in self._pages_under_way:
-            self._pages_under_way.add(content.id)
+        if content.state is not ContentState.DROPPED and (content.id, page) not in self._pages_under_way:
+            self._pages_under_way.add((content.id, page))
             self._page_thread.run(lambda: self._submit_page(content, job, page))
 
     def _submit_page(self, content: Content, job: Job, page: int) -> None:
@@ -128,7 +129,7 @@ class NextSteps:
             if self._ledger.record_steps([outcome]):
                 self._report_ready()
         finally:
-            self._pages_under_way.discard(content.id)
+            self._pages_under_way.discard((content.id, page))
 
     def _next_page(self, content: Content, job: Job, page: int, model: str) -> StepOutcome:
         name, parameters = job.source or "", content.parameters

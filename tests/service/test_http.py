@@ -186,7 +186,7 @@ def test_a_half_closed_client_is_waited_for_and_one_that_then_goes_is_not(served
 def test_half_a_request_is_not_answered_when_its_sender_stops(served: RunningService) -> None:
     for cut in (post(BODY)[:-5], b"POST %s HTTP/1.1\r\nHost: loc" % CHAT.encode(), b""):
         started = time.monotonic()
-        assert exchange(served, cut, half_close=True) == b"" and time.monotonic() - started < 10
+        assert exchange(served, cut, half_close=True) == b"" and time.monotonic() - started < 30
 
 
 # -- compression
@@ -229,7 +229,7 @@ def test_a_compressed_body_is_decoded_within_its_limit_or_refused(
 ) -> None:
     started = time.monotonic()
     told, _, answer = ask(served, "POST", CHAT, {"Content-Encoding": coding}, body)
-    assert told == status and words in json.loads(answer)["error"]["message"] and time.monotonic() - started < 10
+    assert told == status and words in json.loads(answer)["error"]["message"] and time.monotonic() - started < 30
 
 
 def test_a_compressed_form_is_read_too(served: RunningService) -> None:

@@ -50,7 +50,7 @@ def test_a_worker_that_dies_at_start_up_is_failed_with_the_reason_in_words_and_t
     assert reason in sentence and "status -" not in sentence and sentence.endswith(".")
     started = time.monotonic()
     status, refused = service.call("vlm", "/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]})
-    assert status == 503 and reason in refused["error"]["message"] and time.monotonic() - started < 10, "nobody hangs"
+    assert status == 503 and reason in refused["error"]["message"] and time.monotonic() - started < 30, "nobody hangs"
     shown = json.loads(service.command("status", "--json").stdout)["models"]["vlm"]
     assert shown["status"] == "failed" and reason in shown["error"]
     assert reason in service.command("doctor").stdout

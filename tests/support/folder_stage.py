@@ -148,7 +148,7 @@ class Stage:
                     self.hub.receive(kind, End(job=job.id, state=state))
         return count
 
-    async def until(self, true: Callable[[], Any], seconds: float = 20.0, work: bool = True) -> None:
+    async def until(self, true: Callable[[], Any], seconds: float = 90.0, work: bool = True) -> None:
         """Run the workers until something holds."""
         deadline = time.monotonic() + seconds
         while not true():

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
 import pypdfium2.raw as pdfium_c
 import pytest
 
+from batch.folder import service
 from batch.folder.ledger.file_counts import count_files
+from batch.folder.ledger.ledger import Ledger
+from batch.folder.ledger.rows import StepOutcome
+from batch.folder.next_step import NextSteps
 from batch.media.document import document_process
 from batch.payloads.chat import ChatPayload, TextPart
 from batch.queue.jobs import State
@@ -144,6 +149,37 @@ def test_a_scanned_pdf_goes_on_where_it_stood_after_a_restart(tmp_path: Path, mo
             await stage.until(stage.has("scan.pdf.json"), 90)
             assert len([job for job in stage.ran if job.task == "chat"]) == 2
             assert len(stage.store.jobs(state=State.DONE)) == 4
+
+    asyncio.run(play())
+
+
+def test_a_page_whose_job_ends_before_its_thread_is_through_does_not_hold_up_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    say_page_numbers(monkeypatch)
+    is_followed = threading.Event()
+    follow_jobs, record_steps = NextSteps.follow_jobs, Ledger.record_steps
+
+    def follow(self: NextSteps, jobs: list[str]) -> int:
+        ready = follow_jobs(self, jobs)
+        is_followed.set()
+        return ready
+
+    def record(self: Ledger, outcomes: list[StepOutcome]) -> int:
+        is_followed.clear()
+        ready = record_steps(self, outcomes)
+        if threading.current_thread().name == "pages":
+            assert is_followed.wait(30), "the page's job has ended, and that was heard"
+        return ready
+
+    monkeypatch.setattr(NextSteps, "follow_jobs", follow)
+    monkeypatch.setattr(Ledger, "record_steps", record)
+    monkeypatch.setattr(service, "LOST_JOBS_INTERVAL_S", 3600.0)
+
+    async def play() -> None:
+        async with staged(tmp_path) as stage:
+            stage.drop("scan.pdf", scanned_pdf("red", "white", "blue"))
+            await stage.until(stage.has("scan.pdf.json"))
 
     asyncio.run(play())
 

@@ -266,7 +266,7 @@ def test_a_jpeg_of_thousands_of_scans_is_refused_at_once(tmp_path: Path) -> None
         for read in (image_header, lambda source: open_image(source, PIXELS, BYTES)):
             with pytest.raises(BadRequest, match="5,000 scans"):
                 read(source)
-    assert time.process_time() - started < 1
+    assert time.process_time() - started < 10
 
 
 def test_an_ordinary_progressive_jpeg_is_read() -> None:

@@ -94,6 +94,6 @@ def test_a_look_past_a_million_paused_messages_costs_nothing(tmp_path: Path) -> 
     started = time.process_time()
     for _ in range(100):
         assert store.is_waiting(Kind.EMBEDDING)
-    assert time.process_time() - started < 0.2
+    assert time.process_time() - started < 1
     assert taken(store) == [inbox]
     store.close()

@@ -70,7 +70,7 @@ def test_whatever_lies_in_a_results_place_is_replaced_and_nothing_else_is_touche
         assert all(stat.S_ISREG((stage.outbox / name).lstat().st_mode) for name in stage.tree())
         started = time.monotonic()
         await stage.close()
-        assert time.monotonic() - started < 5, "a stop waits for nothing that lies in the outbox"
+        assert time.monotonic() - started < 9, "a stop waits for nothing that lies in the outbox"
 
     asyncio.run(play())
     assert (tmp_path / "victim").read_text() == "somebody else's"
@@ -149,7 +149,7 @@ def test_a_disk_that_never_answers_does_not_keep_the_service_from_stopping(
         async with staged(tmp_path) as stage:
             await stage.until(is_hanging.is_set)
             started = time.monotonic()
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 40
 
     try:
         asyncio.run(play())

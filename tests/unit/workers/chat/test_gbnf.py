@@ -152,8 +152,8 @@ def test_a_bomb_is_followed_or_refused_within_a_bound(kind: str) -> None:
             if follower.allows(token):
                 follower.accept(token)
                 follower.mask()
-            assert time.process_time() - step < 2
-    assert time.process_time() - start < 10
+            assert time.process_time() - step < 10
+    assert time.process_time() - start < 60
 
 
 def test_the_447_bytes_that_stopped_the_port_are_followed_like_any_grammar() -> None:

@@ -380,7 +380,7 @@ def test_a_schema_that_makes_no_sense_is_a_bad_request_that_names_the_field(valu
     start = time.process_time()
     with pytest.raises(BadRequest, match="json_schema"):
         matcher(schema(value))
-    assert time.process_time() - start < 5
+    assert time.process_time() - start < 30
 
 
 def _deep() -> Any:
@@ -427,7 +427,7 @@ def test_a_hostile_schema_is_compiled_or_refused_within_a_bound(kind: str) -> No
                     if follower.allows(token):
                         follower.accept(token)
                         follower.mask()
-    assert time.process_time() - start < 5
+    assert time.process_time() - start < 30
 
 
 def test_a_pattern_with_huge_counts_stays_a_small_grammar() -> None:
