@@ -9,11 +9,13 @@ import msgspec
 
 from batch.errors import BadRequest, TooLarge
 from batch.payloads.embedding import EmbeddingInput
-from batch.payloads.json_slices import SLICE_BYTES, element_slices
+from batch.payloads.json_slices import JSON_SPACE, SLICE_BYTES, element_slices
 
 MAX_INPUTS = 1 << 16
 """Inputs of a call, which bounds the memory that its vectors take."""
 MAX_TEXT_BYTES = 16 << 20
+SMALL_ARRAY_BYTES = 32 << 10
+"""An array of this size is read as a whole: to look for its slices would take longer."""
 MAX_TOKEN_ARRAY_BYTES = 4 << 20
 """JSON of one token array: half a million ids, far more than any model takes."""
 
@@ -80,10 +82,19 @@ def _iter_array(data: bytes | memoryview, field: str) -> Iterator[list[Embedding
 
 
 def _array_slices(data: bytes | memoryview, field: str) -> Iterator[memoryview]:
+    if len(data) <= SMALL_ARRAY_BYTES and (inside := _inside_of_array(bytes(data))):
+        yield memoryview(inside)
+        return
     try:
         yield from element_slices(data)
     except ValueError as error:
         raise BadRequest(f'"{field}" is not JSON: {error}.', param=field) from None
+
+
+def _inside_of_array(data: bytes) -> bytes:
+    """What stands between an array's brackets; empty where that is nothing, or the data ends otherwise."""
+    data = data.strip(JSON_SPACE)
+    return data[1:-1].strip(JSON_SPACE) if data.endswith(b"]") else b""
 
 
 def _decode_items(part: memoryview, field: str, first: int) -> list[str | int | float | list[int | str]]:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 SLICE_BYTES = 1 << 20
 """Bytes looked at together: a few milliseconds."""
 
-_SPACE = b" \t\n\r"
+JSON_SPACE = b" \t\n\r"
 _QUOTE, _BACKSLASH, _COMMA = b'"\\,'
 _BRACKETS = {b"["[0]: b"]"[0], b"{"[0]: b"}"[0]}
 
@@ -26,9 +26,9 @@ def element_slices(data: bytes | memoryview, slice_bytes: int = SLICE_BYTES) -> 
     """
     view = memoryview(data)
     start, end = 0, len(view)
-    while start < end and view[start] in _SPACE:
+    while start < end and view[start] in JSON_SPACE:
         start += 1
-    while end > start and view[end - 1] in _SPACE:
+    while end > start and view[end - 1] in JSON_SPACE:
         end -= 1
     if end - start < 2 or _BRACKETS.get(view[start]) != view[end - 1]:
         raise ValueError("brackets do not match")
@@ -48,7 +48,7 @@ def element_slices(data: bytes | memoryview, slice_bytes: int = SLICE_BYTES) -> 
 
 
 def _is_blank(part: memoryview) -> bool:
-    return not part or (part[0] in _SPACE and not bytes(part).strip(_SPACE))
+    return not part or (part[0] in JSON_SPACE and not bytes(part).strip(JSON_SPACE))
 
 
 def _not_blank(part: memoryview) -> memoryview:

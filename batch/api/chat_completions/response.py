@@ -25,6 +25,7 @@ from batch.payloads.chat import (
     Usage,
 )
 from batch.payloads.events import Delta, JobEvent, Progress
+from batch.payloads.json_text import encode
 
 
 class CompletionToolCall(msgspec.Struct, kw_only=True):
@@ -135,6 +136,8 @@ class ChatChunks:
     def __init__(self, model: str, created: int, *, usage: bool = False, progress: bool = False) -> None:
         self._model, self._created, self._id = model, created, random_id("chatcmpl-")
         self._with_usage, self._with_progress = usage, progress
+        self._before_choices, self._after_choices = sse_event(self._frame([])).split(b"[]", 1)
+        """What stands around the choices of every event: written once, as a stream has an event a token."""
         self._started: set[int] = set()
         self._finished: set[int] = set()
         self._closing: tuple[int, FinishReason] | None = None
@@ -152,14 +155,17 @@ class ChatChunks:
                 return b""
 
     def _delta(self, event: Delta) -> bytes:
-        piece = self._release() + self._start(event.index)
+        piece = b"" if self._closing is None else self._release()
+        if event.index not in self._started:
+            piece += self._start(event.index)
         if event.delta != _NOTHING_NEW or event.logprobs:
-            chunk = self._chunk(event.index, event.delta)
-            if event.logprobs:
-                chunk.choices[0].logprobs = event.logprobs
+            choice = ChunkChoice(index=event.index, delta=event.delta, logprobs=event.logprobs or UNSET)
             if event.timings and event.finish_reason is None:
+                chunk = self._frame([choice])
                 chunk.timings = event.timings
-            piece += sse_event(chunk)
+                piece += sse_event(chunk)
+            else:
+                piece += b"%b[%b]%b" % (self._before_choices, encode(choice), self._after_choices)
         if event.finish_reason:
             self._finish(event.index, event.finish_reason)
         return piece

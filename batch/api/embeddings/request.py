@@ -113,12 +113,13 @@ class EmbeddingRequest(msgspec.Struct, frozen=True):
 def _read_fields(data: bytes) -> _Fields:
     data = data.removeprefix(b"\xef\xbb\xbf")
     try:
+        if len(data) <= SLICE_BYTES:
+            data.decode()  # fields that stay JSON are not looked into
+            return _FIELDS.decode(data)
         decoder = codecs.getincrementaldecoder("utf-8")()
         for start in range(0, len(data), SLICE_BYTES):
             decoder.decode(data[start : start + SLICE_BYTES])
         decoder.decode(b"", True)
-        if len(data) <= SLICE_BYTES:
-            return _FIELDS.decode(data)
         if data[:64].lstrip()[:1] != b"{":
             raise BadRequest("The request body must be a JSON object.")
         fields = _Fields()

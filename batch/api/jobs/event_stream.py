@@ -116,23 +116,25 @@ class EventStreamResponse(Response, Generic[R]):
             self._current, self._running = at, False
             resume = StreamResume()
             async for burst in ticket.bursts():
-                piece = b""
+                self._running = True  # a job that publishes anything waits no more
+                pieces: list[bytes] = []
+                size = 0
                 for event in burst:
-                    self._running = True  # a job that publishes anything waits no more
-                    if len(piece) >= MAX_PIECE_BYTES or (piece and isinstance(event, End)):
+                    if size >= MAX_PIECE_BYTES or (size and isinstance(event, End)):
                         # What a slow reader left waiting goes in pieces, between which others have their turn.
-                        yield piece
-                        piece = b""
+                        yield b"".join(pieces)
+                        pieces, size = [], 0
                     if isinstance(event, End):
                         result = await self._hub.outcome(ticket.id, self._result_type, event)
-                        missing = (self._serializer.event(at, delta) for delta in resume.missing(result))
-                        piece = b"".join(missing) + self._serializer.finish(at, result)
+                        pieces = [self._serializer.event(at, delta) for delta in resume.missing(result)]
+                        pieces.append(self._serializer.finish(at, result))
                         if at == len(self._tickets) - 1:
                             await self._record_once()
                         break
                     if (unsent := resume.unsent(event)) is not None:
-                        piece += self._serializer.event(at, unsent)
-                yield piece
+                        pieces.append(piece := self._serializer.event(at, unsent))
+                        size += len(piece)
+                yield b"".join(pieces)
         yield self._serializer.close()
 
     async def _answer(

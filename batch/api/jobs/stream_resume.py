@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import msgspec
 
@@ -16,13 +17,11 @@ _TextField = Literal["content", "reasoning_content", "text", "name", "arguments"
 _MESSAGE_FIELDS: tuple[Literal["content", "reasoning_content", "text"], ...] = ("reasoning_content", "content", "text")
 
 
-class _Text(NamedTuple):
-    """One text that grows in a stream."""
-
-    choice: int
-    field: _TextField
-    call: int = -1
-    """Which of the choice's tool calls; -1: none, it is the message's own."""
+_Text = tuple[int, _TextField, int]
+"""One text that grows in a stream: the choice, the field, and which of the choice's tool calls. A plain tuple, as one is made
+for every token."""
+_NO_CALL = -1
+"""In the place of a tool call: the text is the message's own."""
 
 
 class StreamResume:
@@ -31,7 +30,7 @@ class StreamResume:
     """
 
     def __init__(self) -> None:
-        self._sent: dict[_Text, list[str]] = {}
+        self._sent: defaultdict[_Text, list[str]] = defaultdict(list)
         """In pieces: adding to one long text would copy it at every token."""
         self._length: dict[_Text, int] = {}
         """Of each text: how much of it was sent before the job ran again."""
@@ -50,30 +49,32 @@ class StreamResume:
 
         Raises WorkerDied when the job goes another way than before.
         """
-        match event:
-            case Started():
-                self._restart()
-            case Delta() if self._runs_again:
+        if isinstance(event, Delta):
+            if self._runs_again:
                 return self._unsent_delta(event)
-            case Delta():
-                self._record(event)
+            self._record(event)
+        elif isinstance(event, Started):
+            self._restart()
         return event
 
     def _record(self, event: Delta) -> None:
         index, delta = event.index, event.delta
-        for field in _MESSAGE_FIELDS:
-            if text := getattr(delta, field):
-                self._sent.setdefault(_Text(index, field), []).append(text)
+        if delta.content:
+            self._sent[index, "content", _NO_CALL].append(delta.content)
+        if delta.reasoning_content:
+            self._sent[index, "reasoning_content", _NO_CALL].append(delta.reasoning_content)
+        if delta.text:
+            self._sent[index, "text", _NO_CALL].append(delta.text)
         for call in delta.tool_calls:
             if call.function.name:
-                self._sent.setdefault(_Text(index, "name", call.index), []).append(call.function.name)
+                self._sent[index, "name", call.index].append(call.function.name)
             if call.function.arguments:
-                self._sent.setdefault(_Text(index, "arguments", call.index), []).append(call.function.arguments)
+                self._sent[index, "arguments", call.index].append(call.function.arguments)
 
     def _unsent_delta(self, event: Delta) -> Delta | None:
         index, delta = event.index, event.delta
         rests = {
-            field: self._rest(_Text(index, field), text) or None
+            field: self._rest((index, field, _NO_CALL), text) or None
             for field in _MESSAGE_FIELDS
             if (text := getattr(delta, field)) is not None
         }
@@ -84,8 +85,8 @@ class StreamResume:
 
     def _unsent_call(self, index: int, call: ToolCallDelta) -> ToolCallDelta | None:
         function = call.function
-        name = self._rest(_Text(index, "name", call.index), function.name) if function.name else ""
-        arguments = self._rest(_Text(index, "arguments", call.index), function.arguments) if function.arguments else ""
+        name = self._rest((index, "name", call.index), function.name) if function.name else ""
+        arguments = self._rest((index, "arguments", call.index), function.arguments) if function.arguments else ""
         if not name and not arguments:
             return None
         spelled = FunctionDelta(name=name or None, arguments=arguments or ("" if name else None))
@@ -103,7 +104,7 @@ class StreamResume:
                 "send the request again."
             )
         rest = text[len(sent_before) :]
-        self._sent.setdefault(key, []).append(rest)
+        self._sent[key].append(rest)
         self._length[key] = length + len(rest)
         return rest
 
@@ -128,7 +129,7 @@ class StreamResume:
         for field in _MESSAGE_FIELDS:
             holder = choice if field == "text" else choice.message
             whole = ((getattr(holder, field) if holder else None) or "")[choice.prefill.get(field, 0) :]
-            text = self._text(_Text(choice.index, field))
+            text = self._text((choice.index, field, _NO_CALL))
             if len(whole) > len(text) and whole.startswith(text):
                 missing[field] = whole[len(text) :]
         return missing
@@ -136,8 +137,8 @@ class StreamResume:
     def _missing_calls(self, choice: ChatChoice) -> list[ToolCallDelta]:
         calls: list[ToolCallDelta] = []
         for at, call in enumerate(choice.message.tool_calls if choice.message else []):
-            function, sent = call.function, self._text(_Text(choice.index, "arguments", at))
-            if _Text(choice.index, "name", at) not in self._sent:
+            function, sent = call.function, self._text((choice.index, "arguments", at))
+            if (choice.index, "name", at) not in self._sent:
                 whole = FunctionDelta(name=function.name, arguments=function.arguments)
                 calls.append(ToolCallDelta(index=at, id=call.id, type="function", function=whole))
             elif len(function.arguments) > len(sent) and function.arguments.startswith(sent):

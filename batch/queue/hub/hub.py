@@ -14,7 +14,7 @@ from typing import Any, TypeVar, overload
 import msgspec
 
 from batch.errors import DiskFull, NotFound, QueueFull, Unavailable
-from batch.payloads.events import Started
+from batch.payloads.events import Delta, Progress, PromptCounted, SegmentEnded, Started
 from batch.payloads.job_payload import Result
 from batch.payloads.json_text import encode
 from batch.payloads.questions import (
@@ -296,6 +296,11 @@ class Hub:
     def receive(self, kind: Kind, frame: WorkerFrame) -> None:
         """Act on a worker's frame."""
         match frame:
+            case Delta() | Started() | End() | Progress() | PromptCounted() | SegmentEnded():  # the most frequent first
+                # A job that makes progress is alive, whatever it reports.
+                if (now := time.monotonic()) - self.models[kind].beat > _BEAT_INTERVAL_S:
+                    self.models.update(kind, beat=now)
+                self._job_event(kind, frame)
             case Loading():
                 if not self.models[kind].is_crashing:
                     self.models.update(kind, status="loading", progress=frame.progress)
@@ -308,11 +313,6 @@ class Hub:
                 self.models.update(kind, beat=time.monotonic())
             case Hello() | RowChanged() | Answered():
                 pass  # the link's own
-            case _:
-                # A job that makes progress is alive, whatever it reports.
-                if (now := time.monotonic()) - self.models[kind].beat > _BEAT_INTERVAL_S:
-                    self.models.update(kind, beat=now)
-                self._job_event(kind, frame)
 
     def _job_event(self, kind: Kind, event: TicketEvent) -> None:
         job = event.job

@@ -51,8 +51,8 @@ class Ticket:
 
     def push(self, event: TicketEvent) -> None:
         """Hand an event of the job to whoever reads this ticket, and to its followers."""
-        if not isinstance(event, Delta | SegmentEnded):  # followers came too late for the first ones: the result has all
-            for follower in self._followers:
+        if self._followers and not isinstance(event, (Delta, SegmentEnded)):
+            for follower in self._followers:  # they came too late for the first deltas: the result has all
                 follower.push(event)
         if self.ended:
             return  # this client gave up, while followers wait on

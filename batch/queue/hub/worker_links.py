@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -92,21 +92,22 @@ class WorkerLinks:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         kind: Kind | None = None
         try:
-            async for frame in _frames(reader):
-                if isinstance(frame, Hello):
-                    kind = frame.kind
-                    if before := self._writers.get(kind):
-                        before.close()  # should it still live, it ends when it finds that nobody listens
-                    self._writers[kind] = writer
-                    await self._connected(frame)
-                elif isinstance(frame, RowChanged):
-                    await self._row_changed(frame.job)
-                elif isinstance(frame, Answered):
-                    _, future = self._pending.get(frame.number, (None, None))
-                    if future and not future.done():
-                        future.set_result(frame)
-                elif kind is not None:
-                    self._received(kind, frame)
+            async for frames in _frames(reader):
+                for frame in frames:
+                    if isinstance(frame, Hello):
+                        kind = frame.kind
+                        if before := self._writers.get(kind):
+                            before.close()  # should it still live, it ends when it finds that nobody listens
+                        self._writers[kind] = writer
+                        await self._connected(frame)
+                    elif isinstance(frame, RowChanged):
+                        await self._row_changed(frame.job)
+                    elif isinstance(frame, Answered):
+                        _, future = self._pending.get(frame.number, (None, None))
+                        if future and not future.done():
+                            future.set_result(frame)
+                    elif kind is not None:
+                        self._received(kind, frame)
         except (ConnectionResetError, asyncio.CancelledError):
             pass
         except Exception:
@@ -122,8 +123,8 @@ class WorkerLinks:
                     future.set_result(Answered(number=number, error=stopped))
 
 
-async def _frames(reader: asyncio.StreamReader) -> AsyncIterator[WorkerFrame]:
-    """What a worker sends; raises ValueError when a frame is longer than any that it should send."""
+async def _frames(reader: asyncio.StreamReader) -> AsyncIterator[Iterator[WorkerFrame]]:
+    """What a worker sends, as it arrives; raises ValueError when a frame is longer than any that it should send."""
     pieces: list[bytes] = []
     size = 0
     while data := await reader.read(_READ_BYTES):
@@ -131,8 +132,7 @@ async def _frames(reader: asyncio.StreamReader) -> AsyncIterator[WorkerFrame]:
         if whole:
             whole[0] = b"".join((*pieces, whole[0]))
             pieces, size = [], 0
-            for line in whole:
-                yield _read_frame(line)
+            yield map(_read_frame, whole)
         pieces.append(rest)
         size += len(rest)
         if size > MAX_FRAME_BYTES:
