@@ -76,8 +76,7 @@ class CoreTable:
         """How many threads the next step may use: all cores when alone, this worker's share otherwise, at least 1."""
         total, now = self._weight or 1.0, time.monotonic()
         mine = total
-        for slot in range(_SLOTS):
-            pid, weight, beat = _SLOT.unpack_from(self._map, slot * _SLOT.size)
+        for slot, (pid, weight, beat) in enumerate(_SLOT.iter_unpack(self._map[:])):
             if pid == 0:
                 break  # slots fill from the front
             if weight == 0.0 or slot == self._slot:

@@ -20,7 +20,7 @@ from batch.api.errors import (
 )
 from batch.api.http.access import AccessControl
 from batch.api.responses.background import BackgroundResponses
-from batch.api.routes import ROUTERS
+from batch.api.routes import routers_of
 from batch.api.server.metrics import count_ended_jobs
 from batch.batches.service import BatchService
 from batch.errors import BatchError
@@ -47,7 +47,7 @@ def create_app(kind: Kind, hub: Hub, settings: Settings, services: AppServices |
         app.state.batches, app.state.background = services.batches, services.background
         app.state.search = services.search
     app.router.redirect_slashes = False
-    for router in ROUTERS:
+    for router in routers_of(kind):
         app.include_router(router)
     count_ended_jobs(app)
     app.add_exception_handler(BatchError, handle_batch_error)

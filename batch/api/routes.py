@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from fastapi import APIRouter
 
 from batch.api.batches import message_routes as message_batches
@@ -18,6 +20,7 @@ from batch.api.responses import stored_routes as stored_responses
 from batch.api.search import routes as search
 from batch.api.server import health, metrics, models, props, tokens
 from batch.api.speech import openai_routes, whisper_server_routes
+from batch.queue.jobs import Kind
 
 ROUTERS: tuple[APIRouter, ...] = (
     embeddings.router,
@@ -40,5 +43,15 @@ ROUTERS: tuple[APIRouter, ...] = (
     props.router,
     metrics.router,
 )
-"""In the order in which their paths are matched, so what is called most often comes first; what depends on the port (health,
-props, tokens) reads its own kind."""
+"""What depends on the port (health, props, tokens) reads its own kind."""
+_OWN_ROUTERS: Mapping[Kind, tuple[APIRouter, ...]] = {
+    Kind.VLM: (chat_completions.router, completions.router, responses.router, messages.router),
+    Kind.EMBEDDING: (embeddings.router,),
+    Kind.STT: (openai_routes.router, whisper_server_routes.router),
+}
+
+
+def routers_of(kind: Kind) -> list[APIRouter]:
+    """All routers in the order in which a port matches their paths: what it is asked for most often comes first."""
+    own = _OWN_ROUTERS[kind]
+    return [*own, *(router for router in ROUTERS if router not in own)]

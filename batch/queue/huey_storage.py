@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 from collections.abc import Callable
@@ -15,12 +14,15 @@ from huey.storage import BlackHoleStorage
 
 from batch.errors import DiskFull
 from batch.queue.jobs import Kind
-from batch.queue.store import DamagedDatabase, Lease, Store, message_for
+from batch.queue.store import DamagedDatabase, Lease, Store, job_named_in, message_for
 
 IDLE_LOOK_S = 2.0
 """After so long an idle worker looks by itself: what a lost wake-up costs at most."""
 _DISK_RETRY_S = 1.0
 """Between two tries to take a job while the disk is full: taking one writes its claim."""
+
+_TASK_NAME = "batch.run"
+"""What messages call the one task; it must not change when code moves."""
 
 logger = logging.getLogger("batch.queue")
 
@@ -32,8 +34,8 @@ class JobSerializer(Serializer):  # type: ignore[misc]
         return message_for(data.id)
 
     def _deserialize(self, data: bytes) -> Message:
-        message = json.loads(data)
-        return Message(message["id"], message["name"], args=tuple(message["args"]), kwargs={}, retries=0, retry_delay=0)
+        job = job_named_in(data)
+        return Message(job, _TASK_NAME, args=(job,), kwargs={}, retries=0, retry_delay=0)
 
 
 class ClaimStorage(BlackHoleStorage):  # type: ignore[misc]
