@@ -111,7 +111,7 @@ class VlmEngine:
         control, user_defined = model.special_texts
         bos, eos = model.token_text(model.bos), model.token_text(model.eos)
         template = ChatTemplate(source, bos, eos, control=control, user_defined=user_defined)
-        dialect = dialects.for_template(source)
+        dialect = dialects.for_template(source, template.probe, ends=frozenset(map(model.token_text, model.end_tokens)))
         thinks_by_default = {"auto": None, "on": True, "off": False}[vlm.thinking]
         self._maker = PromptMaker(model, template, dialect, thinks_by_default=thinks_by_default)
         defaults = model_defaults(model, msgspec.convert(resolved.sampling, SamplingParams))

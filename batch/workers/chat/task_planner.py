@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from functools import partial
 
@@ -21,9 +22,6 @@ from batch.workers.chat.prompt.builder import PromptMaker, PromptText
 from batch.workers.chat.sampling.sampling_params import resolve_sampling
 from batch.workers.chat.task_params import TaskParams, logit_bias
 from batch.workers.llama.model import Model
-
-_MARKERS = ("<|channel>", "<channel|>", "<|tool_call>", "<tool_call|>", '<|"|>', "<tool_call>", "</tool_call>")
-"""What a parser must see even where the vocabulary calls it a control token, and no text in a grammar may spell."""
 
 
 class TaskPlanner:
@@ -97,6 +95,7 @@ class TaskPlanner:
 
     def _plan_parsing(self, task: TaskParams, payload: ChatPayload, text: PromptText) -> None:
         functions = frozenset(tool.function.name for tool in payload.callable_tools)
+        schemas = {tool.function.name: tool.function.parameters or {} for tool in payload.callable_tools}
         is_fenced = task.constraint is not None and task.constraint.fenced
         task.shown_tokens = self._shown_tokens
         task.is_thinking_in_content = payload.reasoning_format == "none"
@@ -106,6 +105,7 @@ class TaskPlanner:
         task.parser = lambda: self._dialect.parser(
             reasoning_format=payload.reasoning_format,
             functions=functions,
+            schemas=schemas,
             parallel=payload.parallel_tool_calls,
             prompt_tail=text.tail,
             fenced=is_fenced,
@@ -119,10 +119,18 @@ class TaskPlanner:
         return self._constraints.for_completion(payload.generation)
 
     def _marker_tokens(self) -> dict[str, int]:
-        """The dialect's markers that are tokens of their own."""
-        model, texts = self._model, (*(self._dialect.thinking or ()), *_MARKERS)
-        tokens = {text: model.tokenize(text) for text in texts}
-        return {text: ids[0] for text, ids in tokens.items() if len(ids) == 1 and ids[0] not in model.end_tokens}
+        """The dialect's markers that are tokens of their own: the parser sees them even where the vocabulary calls them
+        control tokens, and no text in a grammar spells them."""
+        model, markers = self._model, dict[str, int]()
+        special = frozenset().union(*model.special_texts)
+        for text in self._dialect.markers:
+            for part in re.split(r"[\x00-\x02]", text):
+                ids = model.tokenize(part) if part else []
+                names = [part] if len(ids) == 1 else [model.token_text(token) for token in ids]
+                markers.update(
+                    (name, token) for name, token in zip(names, ids, strict=True) if len(ids) == 1 or name in special
+                )
+        return {text: token for text, token in markers.items() if token not in model.end_tokens}
 
     # -- pictures
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from batch.workers.chat.dialects.code_fence import Fence
 from batch.workers.chat.dialects.message_builder import Reply
-from batch.workers.chat.dialects.template_values import TemplateObject
+from batch.workers.chat.dialects.template_values import TemplateObject, TemplateValue
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,8 @@ class Reading:
     """Thinking stays inside content, markers and all."""
     functions: frozenset[str] = frozenset()
     """Names of the functions that may be called; empty: a call is plain text."""
+    schemas: Mapping[str, TemplateValue] = field(default_factory=dict)
+    """Their parameters, by name, where a value's type cannot be seen from the text."""
     parallel: bool = True
     tail: str = ""
     """The end of the prompt, where it may have opened the thinking itself."""

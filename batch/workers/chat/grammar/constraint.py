@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,16 +9,18 @@ from typing import Any
 from batch.errors import BadRequest
 from batch.payloads.chat import ChatPayload, GenerationParams, JsonSchema, Tool
 from batch.workers.chat.dialects import gemma4_output as gemma4
-from batch.workers.chat.dialects import think_tags as think
+from batch.workers.chat.dialects import harmony
+from batch.workers.chat.dialects.derived.layout import CallLayout
 from batch.workers.chat.dialects.dialect import Dialect
-from batch.workers.chat.dialects.gemma4_arguments import CALL_END
+from batch.workers.chat.grammar.calls import CallGrammar
 from batch.workers.chat.grammar.gbnf import root_rule
 from batch.workers.chat.grammar.lark import Lark, TokenId, literal, one_of
+from batch.workers.chat.grammar.markup import Markup
 from batch.workers.chat.grammar.schema.schema_reader import SchemaReader
 from batch.workers.chat.grammar.schema.schema_writer import SchemaWriter
 from batch.workers.chat.grammar.strings.pattern import pattern_terminal
 from batch.workers.chat.grammar.strings.string_terminals import StringProbe
-from batch.workers.chat.grammar.value_syntax import Gemma4Syntax, JsonSyntax, ValueSyntax
+from batch.workers.chat.grammar.value_syntax import JsonSyntax
 
 _SPACE = r"/[ \t\r\n]*/"
 _LINE_SPACE = r"/(?: |\n{1,2}[ \t]{0,20})?/"
@@ -82,11 +83,11 @@ class ConstraintBuilder:
             return self._for_calls(payload, tools, prompt_tail, is_lazy=not is_required, may_think=may_think)
         assert params.json_schema is not None
         lark = Lark("json_schema", self._token_id)
-        unenforced: dict[str, None] = {}
-        call = self._calls(payload, tools, lark, unenforced)
-        ways = [self._json_answer(params.json_schema, lark), f"{lark.marker(self._call_marker)} {call}"]
-        start = f"{self._thought(lark, may_think, prompt_tail)} {one_of(ways)}"
-        return Constraint(lark.text(start), "json_schema", fenced=dialect.fence, unenforced=tuple(unenforced))
+        calls = CallGrammar(self._dialect, lark)
+        call = f"{calls.begin()} {calls.behind_trigger(payload, tools)}"
+        answer = self._answer(self._json_answer(params.json_schema, lark), lark)
+        start = f"{self._thought(lark, may_think, prompt_tail)} {one_of([answer, call])}"
+        return Constraint(lark.text(start), "json_schema", fenced=dialect.fence, unenforced=tuple(calls.unenforced))
 
     def _for_content(
         self, params: GenerationParams, dialect: Dialect | None, prompt_tail: str, *, may_think: bool = False
@@ -106,7 +107,9 @@ class ConstraintBuilder:
             content = self._json_answer(schema, lark) if dialect is not None else _json(schema, lark)
         else:
             return None
-        thought = self._thought(lark, may_think, prompt_tail) if dialect is not None else ""
+        thought = ""
+        if dialect is not None:
+            thought, content = self._thought(lark, may_think, prompt_tail), self._answer(content, lark)
         is_json = field == "json_schema"
         is_fenced = is_json and dialect is not None and dialect.fence
         return Constraint(lark.text(f"{thought} {content}"), field, fenced=is_fenced, closable=is_json)
@@ -115,37 +118,24 @@ class ConstraintBuilder:
         self, payload: ChatPayload, tools: Sequence[Tool], prompt_tail: str, *, is_lazy: bool, may_think: bool
     ) -> Constraint:
         lark = Lark("tools", self._token_id)
-        unenforced: dict[str, None] = {}
-        start = self._calls(payload, tools, lark, unenforced)
+        calls = CallGrammar(self._dialect, lark)
+        layout = self._dialect.calls
+        is_prompted = isinstance(layout, CallLayout) and layout.is_opened_by(prompt_tail)
+        start = calls.behind_trigger(payload, tools, is_prompted=is_prompted)
         if not is_lazy:
-            start = f"{self._thought(lark, may_think, prompt_tail)} {lark.marker(self._call_marker)} {start}"
-        return Constraint(lark.text(start), "tools", lazy=is_lazy, unenforced=tuple(unenforced))
+            begin = "" if is_prompted else calls.begin()
+            start = f"{self._thought(lark, may_think, prompt_tail)} {begin} {start}"
+        return Constraint(lark.text(start), "tools", lazy=is_lazy, unenforced=tuple(calls.unenforced))
 
-    @property
-    def _call_marker(self) -> str:
-        return gemma4.CALL if self._dialect.calls == "gemma4" else think.CALL
-
-    def _calls(self, payload: ChatPayload, tools: Sequence[Tool], lark: Lark, unenforced: dict[str, None]) -> str:
-        """What follows the marker that opens the first call, to the end of the last one."""
-        ways = []
-        for tool in tools:
-            place = next(at for at, other in enumerate(payload.tools) if other is tool)
-            ways.append(self._call(tool, f"tools[{place}].function.parameters", lark, unenforced))
-        call = lark.rule(" | ".join(ways))
-        return f"{call} ({lark.marker(self._call_marker)} {call})*" if payload.parallel_tool_calls else call
-
-    def _call(self, tool: Tool, field: str, lark: Lark, unenforced: dict[str, None]) -> str:
-        """What follows the marker that opens a call of this function, to the one that closes it."""
-        function = tool.function
-        is_gemma4 = self._dialect.calls == "gemma4"
-        syntax: ValueSyntax = Gemma4Syntax(lark) if is_gemma4 else JsonSyntax(lark)
-        reader = SchemaReader(_arguments(function.parameters, field), field, StringProbe(), lenient=function.strict is not True)
-        arguments = SchemaWriter(reader, syntax).write(reader.root)
-        unenforced.update(reader.unenforced)
-        if is_gemma4:
-            return f"{literal(f'call:{function.name}')} {arguments} {lark.marker(CALL_END)}"
-        head = '\n{"name": ' + json.dumps(function.name, ensure_ascii=False) + ', "arguments": '
-        return f"{literal(head)} {arguments} {literal('}' + chr(10))} {lark.marker(think.CALL_END)}"
+    def _answer(self, content: str, lark: Lark) -> str:
+        """Content with the markers that the dialect has around answers."""
+        dialect, markup = self._dialect, Markup(lark)
+        if dialect.name == "harmony":
+            return f"{markup.text(harmony.FINAL)} {content}"
+        begin, end = dialect.answer.content_begin, dialect.answer.content_end
+        if not begin.startswith(("<", "[")):
+            return content
+        return f"({markup.text(begin)})? {content} ({markup.text(end)})?" if end else f"({markup.text(begin)})? {content}"
 
     def _json_answer(self, schema: JsonSchema | bool, lark: Lark) -> str:
         body = _json(schema, lark)
@@ -160,18 +150,22 @@ class ConstraintBuilder:
         if dialect.thinking is None:
             return ""
         opening, closing = dialect.thinking
-        is_gemma4 = dialect.name == "gemma4"
+        is_gemma4, markup = dialect.name == "gemma4", Markup(lark)
         space = lark.terminal(_SPACE)
         behind = "" if is_gemma4 else space
+        if dialect.name == "harmony":
+            behind = markup.text(harmony.START + "assistant")
         if tail.rfind(opening) > tail.rfind(closing):
-            return f"{lark.until(closing)} {behind}"
+            return f"{markup.until(closing)} {behind}"
         if not may_think:
             return ""
         if is_gemma4:
             # Empty channels come before it at times.
             channel = lark.marker(gemma4.OPEN)
             return f"({channel}* {channel} {literal(gemma4.THOUGHT)} {lark.until(closing)})?"
-        return f"({space} {lark.marker(opening)} {lark.until(closing)} {behind})?"
+        if dialect.name == "harmony":
+            return f"({markup.text(opening)} {markup.until(closing)} {behind})*"
+        return f"({space} {markup.text(opening)} {markup.until(closing)} {behind})?"
 
 
 def _json(schema: JsonSchema | bool, lark: Lark) -> str:
@@ -179,12 +173,3 @@ def _json(schema: JsonSchema | bool, lark: Lark) -> str:
     document: Any = {"type": "object"} if schema is True or schema == {} else schema
     reader = SchemaReader(document, "json_schema", StringProbe())
     return SchemaWriter(reader, JsonSyntax(lark)).write(reader.root)
-
-
-def _arguments(parameters: JsonSchema | None, field: str) -> JsonSchema:
-    """The function's parameters as the schema of an object, which arguments always are."""
-    if not parameters:
-        return {"type": "object", "properties": {}, "additionalProperties": False}
-    if parameters.get("type", "object") not in ("object", ["object"]):
-        raise BadRequest(f'{field}.type must be "object".', param=f"{field}.type")
-    return {"allOf": [{"type": "object"}, parameters]} if "$ref" in parameters else {**parameters, "type": "object"}

@@ -9,12 +9,14 @@ from typing import Any
 
 from batch.errors import BadRequest
 from batch.payloads.chat import ChatPayload
+from batch.workers.chat.dialects.derived.layout import CallLayout
 from batch.workers.chat.dialects.dialect import Dialect
 from batch.workers.chat.dialects.template_values import TemplateObject
 from batch.workers.chat.images.vision import TokenizedImage
 from batch.workers.chat.kv.token_sequence import TokenSequence
 from batch.workers.chat.prompt.template import ChatTemplate, Media, Segment, text_of
 from batch.workers.chat.prompt.template_input import template_messages, template_tools
+from batch.workers.chat.prompt.tool_prompt import with_tools_told
 from batch.workers.llama.model import Model
 
 
@@ -73,17 +75,19 @@ class PromptMaker:
         if thinking is None:
             thinking = self._thinks_by_default
         tools = template_tools(payload.tools) if payload.tool_choice != "none" else []
+        if tools and isinstance(self._dialect.calls, CallLayout) and not self._dialect.shows_tools:
+            messages = with_tools_told(messages, tools, self._dialect.calls)
         segments = self._template.render_segments(messages, tools=tools or None, enable_thinking=thinking, kwargs=kwargs)
         history = self._template.render_segments(
             messages, tools=tools or None, enable_thinking=thinking, kwargs=kwargs, add_generation_prompt=False
         )
         tail = _behind(segments, history)
         if prefill:
-            if self._opens_thought(tail):
+            before = self._dialect.prefill_begin(tail)
+            if before:
                 # The answer goes on from the prefill, so the thought that the template opens ends before it.
-                closing = self._dialect.thinking[1] if self._dialect.thinking else ""
-                segments.append(Segment(closing, True))
-                tail += closing
+                segments.append(Segment(before, True))
+                tail += before
             segments.append(Segment(prefill, False))
         prompt = PromptText(thinking=thinking, prefill=prefill, tail=tail)
         prompt.text = text_of(segments)
@@ -101,13 +105,6 @@ class PromptMaker:
             else:
                 prompt.parts.append(self._tokens([s for s in run if isinstance(s, Segment)]))
         return prompt
-
-    def _opens_thought(self, tail: str) -> bool:
-        """Whether a generation prompt ends inside a thought."""
-        if self._dialect.thinking is None:
-            return False
-        opening, closing = self._dialect.thinking
-        return tail.rfind(opening) > tail.rfind(closing)
 
     def _tokens(self, run: list[Segment]) -> list[int]:
         if not any(not a.trusted and not b.trusted for a, b in pairwise(run)):

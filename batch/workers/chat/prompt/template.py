@@ -12,14 +12,18 @@ from itertools import chain
 from typing import Any
 
 import jinja2
+from jinja2.meta import find_undeclared_variables
 
-from batch.errors import BadRequest, NotSupported
+from batch.errors import BadRequest, BatchError, NotSupported
 from batch.workers.chat.dialects import gemma4_messages as gemma4_turns
+from batch.workers.chat.dialects.derived.template_probe import REASONING_FIELDS
 from batch.workers.chat.dialects.gemma4_tools import plain_tools
 from batch.workers.chat.dialects.template_values import TemplateObject, TemplateValue
 from batch.workers.chat.prompt.call_arguments import read_arguments
+from batch.workers.chat.prompt.content_merging import flatten, merge_system
 from batch.workers.chat.prompt.markup_escape import Media, Segment, Shadow, Specials, strings
 from batch.workers.chat.prompt.template_environment import RenderingTooSlow, template_complaint, template_environment
+from batch.workers.chat.prompt.tool_prompt import complete_tools
 
 __all__ = ["ChatTemplate", "Media", "Segment"]
 
@@ -100,6 +104,23 @@ class ChatTemplate:
         except RecursionError:
             raise BadRequest("messages or tools are nested too deeply.") from None
 
+    def probe(
+        self, messages: Sequence[TemplateValue], tools: Sequence[TemplateValue], add_generation_prompt: bool
+    ) -> str | None:
+        """The prompt of messages that a dialect is read off; None where the template refuses them."""
+        try:
+            return self.render(messages, tools=tools or None, add_generation_prompt=add_generation_prompt)
+        except BatchError:
+            return None
+
+    @cached_property
+    def _variables(self) -> frozenset[str]:
+        """The names that the template reads."""
+        try:
+            return frozenset(find_undeclared_variables(self._environment.parse(self.source)))
+        except (jinja2.TemplateError, RecursionError):
+            return frozenset()
+
     @cached_property
     def takes_parts(self) -> bool:
         """Whether the template renders a content that is a list of text parts."""
@@ -130,6 +151,17 @@ class ChatTemplate:
         out = self._probe(turns)
         return out is not None and "{'probe_key'" not in out
 
+    @cached_property
+    def reasoning_field(self) -> str:
+        """The field of an assistant's message in which the template reads its thinking."""
+        call = {"id": "call00001", "type": "function", "function": {"name": "f", "arguments": {}}}
+        for name in REASONING_FIELDS:
+            for extra in ({"content": self._content("a")}, {"content": "", "tool_calls": [call]}):
+                turns = [{"role": "user", "content": self._content("u")}, {"role": "assistant", name: "probe-text", **extra}]
+                if "probe-text" in (self._probe(turns) or ""):
+                    return name
+        return REASONING_FIELDS[0]
+
     def _segments(
         self,
         messages: Sequence[TemplateValue],
@@ -145,16 +177,27 @@ class ChatTemplate:
         media = iter(shadow.media)
         plain = [self._message(m, i) for i, m in enumerate(messages)]
         if not self.takes_system:
-            plain = _merge_system(plain)
+            plain = merge_system(plain)
         turns = [self._hidden(m, shadow, media) for m in gemma4_turns.prepare(self.source, plain)]
         values: TemplateObject = shadow.hide(kwargs)
         if tools:
             shown_tools: Sequence[TemplateValue] = plain_tools(tools) if gemma4_turns.calls_tools(self.source) else tools
             values["tools"] = shadow.hide(list(shown_tools))
+        if "functions" in self._variables:
+            # Firefunction's template takes their text.
+            values["functions"] = json.dumps(values.get("tools", []), ensure_ascii=False, indent=4)
+        if tools and "xml_tools" in self._variables and "tools" not in self._variables:
+            values["xml_tools"] = values["tools"]
         if enable_thinking is not None:
             values["enable_thinking"] = enable_thinking
         values.update(messages=turns, add_generation_prompt=add_generation_prompt)
-        rendered = self._run(values)
+        try:
+            rendered = self._run(values)
+        except BadRequest:
+            if not tools:
+                raise
+            values["tools"] = shadow.hide(complete_tools(tools))
+            rendered = self._run(values)
         segments = shadow.segments(rendered + gemma4_turns.finish(self.source, rendered, add_generation_prompt))
         if sum(isinstance(s, Media) for s in segments) != count:
             raise BadRequest("messages: this model's chat template does not take images in the role they stand in.")
@@ -166,6 +209,8 @@ class ChatTemplate:
         if prepared["role"] == "developer" and "<|channel|>" not in self.source:
             prepared["role"] = "system"
         prepared.setdefault("content", "")
+        if thought := prepared.pop("reasoning_content", None):
+            prepared[self.reasoning_field] = thought
         calls = prepared.get("tool_calls")
         if calls:
             prepared["tool_calls"] = [self._call(c, f"messages[{index}].tool_calls[{i}]") for i, c in enumerate(calls)]
@@ -201,7 +246,7 @@ class ChatTemplate:
             return turn
         parts = [shadow.hide(p["text"], keep) if p["type"] == "text" else None for p in content]
         if None in parts or not self.takes_parts or not parts:
-            turn["content"] = self._content(_flatten(parts, iter(media)))
+            turn["content"] = self._content(flatten(parts, iter(media)))
         else:
             turn["content"] = [{"type": "text", "text": text} for text in parts]
         return turn
@@ -229,6 +274,7 @@ class ChatTemplate:
             "eos_token": self.eos,
             "datetime": now.strftime("%b %d %Y"),
             "date_string": now.strftime("%d %b %Y"),
+            **({"functions": "[]"} if "functions" in self._variables else {}),
             **values,
         }
         clock = self._environment.clock
@@ -277,33 +323,3 @@ def _check(messages: Sequence[TemplateValue]) -> int:
             elif kind != "text" or not isinstance(part.get("text"), str):
                 raise BadRequest(f"messages[{i}].content[{j}] must be a text or an image part.")
     return count
-
-
-def _merge_system(messages: list[TemplateObject]) -> list[TemplateObject]:
-    """For a template that knows no system role: its text goes before that of the message after it."""
-    if messages[0]["role"] != "system":
-        return messages
-    if len(messages) == 1:
-        return [{**messages[0], "role": "user"}]
-    parts = [p if isinstance(p, list) else [{"type": "text", "text": p}] for p in (m["content"] for m in messages[:2])]
-    if all(p["type"] == "text" for p in chain(*parts)):
-        merged: Any = "\n".join(p["text"] for p in chain(*parts))
-    else:
-        merged = [*parts[0], *parts[1]]
-        if parts[0] and merged[len(parts[0])]["type"] != "text":
-            merged[len(parts[0]) - 1] = {"type": "text", "text": parts[0][-1].get("text", "") + "\n"}
-    return [{**messages[1], "content": merged}, *messages[2:]]
-
-
-def _flatten(parts: Sequence[str | None], media: Iterable[str]) -> str:
-    """Text parts joined by line feeds, nothing next to media (None)."""
-    source = iter(media)
-    out: list[str] = []
-    after_media = False
-    for part in parts:
-        if part is None:
-            out.append(next(source))
-        else:
-            out.append(part if after_media or not out else "\n" + part)
-        after_media = part is None
-    return "".join(out)

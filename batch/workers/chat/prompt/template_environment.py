@@ -6,7 +6,7 @@ import json
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any, NoReturn
 
@@ -44,6 +44,10 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
         self._look_at_clock()
         return super().getitem(obj, argument)
 
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        """As the base class, but templates may lengthen lists: what they get of a request is a copy."""
+        return (isinstance(obj, list) and attr == "append") or super().is_safe_attribute(obj, attr, value)
+
     def _look_at_clock(self) -> None:
         if time.monotonic() > getattr(self.clock, "deadline", math.inf):
             raise RenderingTooSlow
@@ -71,7 +75,16 @@ def _tojson(
     sort_keys: bool = False,
 ) -> str:
     # Not Jinja's own, which escapes for HTML.
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    return json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys, default=_listed
+    )
+
+
+def _listed(value: Any) -> Any:
+    """What filters such as `map` return is a list that has not been made yet."""
+    if isinstance(value, Iterable):
+        return list(value)
+    raise TypeError(f"{type(value).__name__} is no JSON")
 
 
 def _raise_exception(message: str) -> NoReturn:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batch.payloads.chat import ChatPayload
+from batch.workers.chat.dialects.derived.known_markers import TOOL_CALL
 from batch.workers.chat.dialects.dialect import Dialect, for_template
 from batch.workers.chat.dialects.gemma4_arguments import QUOTE
 from paths import DATA
@@ -187,7 +188,7 @@ def test_a_plain_model_has_no_markers() -> None:
 
 def test_templates_show_their_dialect() -> None:
     assert (GEMMA.name, GEMMA.calls, GEMMA.fence, GEMMA.enable_thinking) == ("gemma4", "gemma4", True, True)
-    assert (THINK.name, THINK.calls, THINK.fence, THINK.enable_thinking) == ("think", "json", False, None)
+    assert (THINK.name, THINK.calls, THINK.fence, THINK.enable_thinking) == ("derived", TOOL_CALL, False, None)
     assert (PLAIN.name, PLAIN.calls, PLAIN.thinking) == ("plain", None, None)
     assert for_template(None).name == "plain"
 

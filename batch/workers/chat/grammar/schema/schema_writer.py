@@ -40,10 +40,13 @@ class SchemaWriter:
     def write(self, parts: Parts) -> str:
         """The name of the rule for a value for which all these schemas hold. Raises BadRequest."""
         name = self._rule(parts)
+        self._define_waiting()
+        return name
+
+    def _define_waiting(self) -> None:
         while self._waiting:
             waiting, place = self._waiting.pop()
             self._lark.define(waiting, one_of(map(self._shape, self._reader.possible_shapes(place))))
-        return name
 
     def _rule(self, parts: Parts) -> str:
         key = frozenset(p.key for p in parts)
