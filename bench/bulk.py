@@ -1,17 +1,20 @@
 """Bulk work against llama-server's slots: batch lines with a common beginning, and captions of pictures.
 
     BATCH_LLAMA_SERVER=/path/to/llama-server python bench/bulk.py [--model tiny|gemma-270m|e4b-shape] [--lines N]
-                                                                  [--pictures N] [--slots 1,4,8,16] [--json]
+                                                                  [--pictures N] [--parallel 1,auto] [--slots 1,4,8,16]
+                                                                  [--json]
 
-Ours gets the lines as one batch and the pictures in its inbox, once with `vlm.parallel = 1` and once with "auto".
-llama-server gets the same requests from as many clients as it has slots, in each of the numbers of slots named. What is
-compared is tokens a second over all of the work, ours with "auto" / theirs with its best number of slots. Everything is
-measured once, in turn, on a machine that does nothing else.
+Ours gets the lines as one batch and the pictures likewise, once with each `vlm.parallel` named. llama-server gets the same
+requests from as many clients as it has slots, in each of the numbers of slots named. What is compared is tokens a second
+over all of the work, ours with the last `vlm.parallel` named / theirs with its best number of slots. Beside a batch with
+the last one named, an interactive request's first token and its speed are measured, and the same with nothing else to do.
+Everything is measured once, in turn, on a machine that does nothing else.
 """
 
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 import time
 from collections.abc import Sequence
@@ -19,10 +22,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import e4b_shape
+import llama_cpp
 import llama_server
-from chat import SUBJECTS, Subject, picture
+from chat import SUBJECTS, Subject, ask_short, picture
 from measure import Report, finish, machine, options
-from peer import Peer, ours
+from peer import Client, Peer, ours
 from words import prose
 
 SHARED_WORDS = 330
@@ -30,7 +34,11 @@ SHARED_WORDS = 330
 ANSWER_TOKENS = 48
 CAPTION = "Describe this image."
 DEADLINE_S = 3600.0
-BAR_PEER, BAR_SINGLE = 0.95, 2.5
+BAR_PEER, BAR_SINGLE, BAR_SINGLE_GPU = 0.95, 2.5, 5.0
+BAR_DECODE = 0.9
+"""An interactive answer's speed beside bulk work / alone."""
+BESIDE_LINES = 400
+"""Of the batch that interactive requests are measured beside: more than are done meanwhile."""
 
 
 def line_body(subject: Subject, shared: str, number: int) -> dict[str, Any]:
@@ -44,7 +52,7 @@ def line_body(subject: Subject, shared: str, number: int) -> dict[str, Any]:
 
 
 def picture_body(number: int) -> dict[str, Any]:
-    """A request for a caption, as the inbox makes it."""
+    """A request for a caption, as the inbox makes it, but of a fixed length: both sides have the same to do."""
     parts = [
         {"type": "image_url", "image_url": {"url": picture(number)}},
         {"type": "text", "text": CAPTION},
@@ -53,29 +61,77 @@ def picture_body(number: int) -> dict[str, Any]:
         "messages": [{"role": "user", "content": parts}],
         "max_tokens": ANSWER_TOKENS,
         "temperature": 0,
+        "ignore_eos": True,
         "chat_template_kwargs": {"enable_thinking": False},
     }
 
 
-def ours_batch(peer: Peer, subject: Subject, bodies: Sequence[dict[str, Any]]) -> float:
-    """Answered tokens a second of the bodies as lines of one batch, from its creation to its end."""
+def start_batch(peer: Peer, subject: Subject, bodies: Sequence[dict[str, Any]]) -> str:
+    """The id of a batch with the bodies as its lines, which has begun."""
     lines = [
         {"custom_id": str(number), "method": "POST", "url": subject.route, "body": body} for number, body in enumerate(bodies)
     ]
     client = peer.client()
     data = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
     file = client.upload("/v1/files", {"purpose": "batch"}, "bench.jsonl", "application/jsonl", data)
+    request = {"input_file_id": file["id"], "endpoint": subject.route, "completion_window": "24h"}
+    return str(client.post("/v1/batches", request)["id"])
+
+
+def wait_for(peer: Peer, batch_id: str, lines: int) -> dict[str, Any]:
+    """The batch once so many of its lines are done, or it has ended."""
+    deadline = time.monotonic() + DEADLINE_S
+    while time.monotonic() < deadline:
+        batch: dict[str, Any] = json.loads(peer.client().get(f"/v1/batches/{batch_id}"))
+        if batch["request_counts"]["failed"] or batch["status"] in ("failed", "cancelled"):
+            raise SystemExit(f"the batch is {batch['status']}: {batch['request_counts']}, {batch['errors']}")
+        if batch["status"] == "completed" or batch["request_counts"]["completed"] >= lines:
+            return batch
+        time.sleep(0.05)
+    raise SystemExit("the batch did not end")
+
+
+def ours_batch(peer: Peer, subject: Subject, bodies: Sequence[dict[str, Any]]) -> float:
+    """Answered tokens a second of the bodies as lines of one batch, from its beginning to its end."""
     started = time.perf_counter()
-    batch = client.post("/v1/batches", {"input_file_id": file["id"], "endpoint": subject.route, "completion_window": "24h"})
-    while batch["status"] not in ("completed", "failed", "cancelled"):
-        if time.perf_counter() - started > DEADLINE_S:
-            raise SystemExit("the batch did not end")
-        time.sleep(0.1)
-        batch = json.loads(client.get(f"/v1/batches/{batch['id']}"))
-    seconds = time.perf_counter() - started
-    if batch["status"] != "completed" or batch["request_counts"]["failed"]:
-        raise SystemExit(f"the batch ended as {batch['status']}: {batch['request_counts']}, {batch['errors']}")
-    return float(batch["usage"]["output_tokens"] / seconds)
+    batch_id = start_batch(peer, subject, bodies)
+    batch = wait_for(peer, batch_id, len(bodies) + 1)
+    return float(batch["usage"]["output_tokens"] / (time.perf_counter() - started))
+
+
+def beside(report: Report, peer: Peer, subject: Subject, shared: str) -> None:
+    """An interactive request's first token and its speed, with nothing else to do and while a batch is computed."""
+    client = peer.client()
+    props = json.loads(client.get("/props"))
+    width, rates = int(props["parallel"]), dict(props["parallel_rates"])
+    ask_short(client, subject, 99)
+    idle, alone = statistics.median(ask_short(client, subject, n) for n in range(5)), answer_speed(client, subject, 1)
+    batch_id = start_batch(peer, subject, [line_body(subject, shared, 1000 + number) for number in range(BESIDE_LINES)])
+    wait_for(peer, batch_id, 1)
+    first = statistics.median(ask_short(client, subject, 100 + n) for n in range(5))
+    speed = answer_speed(client, subject, 2)
+    batch = json.loads(client.get(f"/v1/batches/{batch_id}"))
+    if batch["status"] == "completed":
+        raise SystemExit("the batch ended before requests beside it were measured: make it longer")
+    client.post(f"/v1/batches/{batch_id}/cancel", {})
+    step = 1e3 * width / rates[str(width)] if str(width) in rates else 1e3 / alone
+    bar = idle + 2 * step + width
+    report.say(f"parallel = {width}; tokens/s measured at load: {rates}")
+    report.say(
+        f"first token beside {width} sequences: {first:.1f} ms, idle {idle:.1f}, a step of all {step:.1f} "
+        f"(at most idle + 2 steps + 1 ms a sequence = {bar:.1f})",
+        first <= bar,
+    )
+    report.say(
+        f"decode beside {width} sequences: {speed:.1f} tokens/s, alone {alone:.1f}: {speed / alone:.2f} (bar {BAR_DECODE})",
+        speed >= BAR_DECODE * alone,
+    )
+
+
+def answer_speed(client: Client, subject: Subject, seed: int) -> float:
+    """Tokens a second between the first and the last chunk of a stream."""
+    times = [at for at, _ in client.stream(subject.route, subject.ask(prose(6000 + seed, 12), subject.answer_tokens))]
+    return (subject.answer_tokens - 1) / (times[-1] - times[0])
 
 
 def theirs(peer: Peer, route: str, bodies: Sequence[dict[str, Any]], clients: int) -> float:
@@ -93,21 +149,29 @@ def theirs(peer: Peer, route: str, bodies: Sequence[dict[str, Any]], clients: in
     return tokens / (time.perf_counter() - started)
 
 
-def bench(subject: Subject, lines: int, pictures: int, slots: Sequence[int], threads: int) -> Report:
+def bench(subject: Subject, lines: int, pictures: int, parallels: Sequence[str], slots: Sequence[int], threads: int) -> Report:
     """Every configuration once."""
     report = Report(f"bulk: {subject.name}", machine(threads, 1))
     shared = prose(1, SHARED_WORDS)
-    works: dict[str, tuple[str, list[dict[str, Any]]]] = {
-        f"{lines} lines": (subject.route, [line_body(subject, shared, number) for number in range(lines)])
-    }
+    works: dict[str, tuple[str, list[dict[str, Any]]]] = {}
+    if lines:
+        works[f"{lines} lines"] = (subject.route, [line_body(subject, shared, number) for number in range(lines)])
     if subject.mmproj is not None and pictures:
         works[f"{pictures} captions"] = ("/v1/chat/completions", [picture_body(number) for number in range(pictures)])
     figures: dict[str, dict[str, float]] = {name: {} for name in works}
+
+    def note(work: str, side: str, tokens: float) -> None:
+        figures[work][side] = tokens
+        report.say(f"{work}, {side}: {tokens:.1f} tokens/s")
+        print(f"{work}, {side}: {tokens:.1f} tokens/s", file=sys.stderr, flush=True)
+
     models = {"vlm": str(subject.path)} | ({"vlm_mmproj": str(subject.mmproj)} if subject.mmproj else {})
-    for parallel in ("1", "auto"):
+    for parallel in parallels:
         with ours(threads, vlm_parallel=parallel, **models) as peer:
             for name, (_, bodies) in works.items():
-                figures[name][f"ours, parallel = {parallel}"] = ours_batch(peer, subject, bodies)
+                note(name, _ours(parallel), ours_batch(peer, subject, bodies))
+            if parallel == parallels[-1]:
+                beside(report, peer, subject, shared)
     server = llama_server.binary()
     for count in slots if server else ():
         extra = ["--mmproj", str(subject.mmproj)] if subject.mmproj else []
@@ -115,29 +179,37 @@ def bench(subject: Subject, lines: int, pictures: int, slots: Sequence[int], thr
         assert server is not None
         with llama_server.llama(server, subject.path, *extra, threads=threads, slots=count) as peer:
             for name, (route, bodies) in works.items():
-                figures[name][f"llama-server, {count} slots"] = theirs(peer, route, bodies, count)
+                note(name, f"{llama_server.SOURCE.program}, {count} slots", theirs(peer, route, bodies, count))
+    bar = BAR_SINGLE_GPU if llama_cpp.llama_supports_gpu_offload() else BAR_SINGLE
     for name, by in figures.items():
-        for side, tokens in by.items():
-            report.say(f"{name}, {side}: {tokens:.1f} tokens/s")
-        auto, single = by["ours, parallel = auto"], by["ours, parallel = 1"]
-        report.say(f"{name}: auto / 1 = {auto / single:.2f} (bar {BAR_SINGLE})", auto >= BAR_SINGLE * single)
-        if best := max((tokens for side, tokens in by.items() if side.startswith("llama")), default=0.0):
-            report.say(f"{name}: ours / llama-server's best = {auto / best:.2f} (bar {BAR_PEER})", auto >= BAR_PEER * best)
+        best_ours = by.get(_ours(parallels[-1]) if parallels else "", 0.0)
+        if single := by.get(_ours("1"), 0.0):
+            report.say(f"{name}: {parallels[-1]} / 1 = {best_ours / single:.2f} (bar {bar})", best_ours >= bar * single)
+        if best_ours and (best := max((v for side, v in by.items() if not side.startswith("ours")), default=0.0)):
+            report.say(
+                f"{name}: ours / llama-server's best = {best_ours / best:.2f} (bar {BAR_PEER})", best_ours >= BAR_PEER * best
+            )
     return report
+
+
+def _ours(parallel: str) -> str:
+    return f"ours, parallel = {parallel}"
 
 
 def main() -> int:
     parser = options(__doc__ or "", rounds=1)
     parser.add_argument("--model", choices=list(SUBJECTS), default="gemma-270m")
-    parser.add_argument("--lines", type=int, default=200)
-    parser.add_argument("--pictures", type=int, default=200)
+    parser.add_argument("--lines", type=int, default=200, help="0: none")
+    parser.add_argument("--pictures", type=int, default=200, help="0: none")
+    parser.add_argument("--parallel", default="1,auto", help="our values of vlm.parallel; the last one is compared")
     parser.add_argument("--slots", default="1,4,8,16", help="llama-server's numbers of slots")
     given = parser.parse_args()
     subject = SUBJECTS[given.model]
     if given.model == "e4b-shape":
         e4b_shape.paths()
+    parallels = [value for value in given.parallel.split(",") if value]
     slots = [int(count) for count in given.slots.split(",") if count]
-    return finish([bench(subject, given.lines, given.pictures, slots, given.threads)], given.json)
+    return finish([bench(subject, given.lines, given.pictures, parallels, slots, given.threads)], given.json)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,8 @@ async def props(request: Request) -> Response:
             "build_info": FINGERPRINT,
             "is_sleeping": False,
             "cors_proxy_enabled": False,
+            "parallel": chat.parallel if chat else 1,
+            "parallel_rates": dict(chat.parallel_rates) if chat else {},
         }
     )
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import msgspec
 
 from batch.catalog.resolved import Resolved, resolve
-from batch.errors import NotSupported
+from batch.errors import ModelProblem, NotSupported
 from batch.payloads.chat import ChatPayload, ChatResult, CompletionPayload
 from batch.payloads.events import PromptCounted
 from batch.payloads.job_payload import Payload
@@ -33,7 +34,7 @@ from batch.payloads.sampling import SamplingParams
 from batch.queue.jobs import Kind, Priority
 from batch.settings import Settings
 from batch.workers.chat.bulk.scheduler import BulkScheduler
-from batch.workers.chat.bulk.speed import BulkSpeed, measure_bulk_speed, sequences_for
+from batch.workers.chat.bulk.speed import BulkSpeed, measure_bulk_speed, sequences_for, width_for
 from batch.workers.chat.dialects import dialect as dialects
 from batch.workers.chat.generation import Generation, Resources
 from batch.workers.chat.images.picture_reader import PictureReader
@@ -87,8 +88,9 @@ class VlmEngine:
             image_cache_bytes = max(vlm.cache_bytes // 4, _MIN_IMAGE_CACHE_BYTES)
             self._vision = Vision(resolved.mmproj, model, threads=threads, gpu=has_gpu, cache_bytes=image_cache_bytes)
             self._pictures.start()
-        speed = measure_bulk_speed(model, threads, width=None if vlm.parallel == "auto" else vlm.parallel)
+        speed = measure_bulk_speed(model, threads, width=None if vlm.parallel == "auto" else vlm.parallel, has_gpu=has_gpu)
         self._context = context = self._make_context(model, threads, speed.width)
+        speed = replace(speed, width=width_for(context.sequences))
         cache = PromptCache(
             context,
             model.n_swa,
@@ -121,6 +123,16 @@ class VlmEngine:
         return self._info(model, context, resolved, defaults, dialect.name, speed, has_gpu)
 
     def _make_context(self, model: Model, threads: int, width: int) -> Context:
+        """A context for so many bulk jobs, or for fewer where their sliding windows do not fit into memory."""
+        while True:
+            try:
+                return self._try_context(model, threads, width)
+            except ModelProblem:
+                if width == 1 or self._settings.vlm.parallel != "auto":
+                    raise
+                width //= 2
+
+    def _try_context(self, model: Model, threads: int, width: int) -> Context:
         # A picture that is attended to in both directions must fit into one micro-batch.
         chunk_tokens = self._vision.max_chunk_tokens if self._vision is not None and self._vision.is_non_causal else 0
         n_ubatch = max(N_UBATCH_TOKENS, chunk_tokens)

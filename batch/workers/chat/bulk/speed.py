@@ -12,6 +12,8 @@ from batch.workers.llama.model import Model
 
 WIDTHS = (1, 4, 8, 16)
 """Sequences in one decode that are tried. llama.cpp computes rows by fours on many processors."""
+GPU_WIDTHS = (1, 8, 16, 32)
+"""The same on a GPU, which one row leaves idle for most of a step."""
 MAX_STEP_S = 1.0
 """Longest step of the jobs together: a more urgent job waits for it."""
 SLICE_S = 0.25
@@ -46,15 +48,23 @@ def sequences_for(width: int) -> int:
     return 2 * width + 2
 
 
-def measure_bulk_speed(model: Model, threads: int, *, width: int | None = None) -> BulkSpeed:
+def width_for(sequences: int) -> int:
+    """How many jobs a context with so many sequences is for: the reverse of `sequences_for`."""
+    return (sequences - 2) // 2
+
+
+def measure_bulk_speed(model: Model, threads: int, *, width: int | None = None, has_gpu: bool = False) -> BulkSpeed:
     """Measure a model on this machine; `width`: the number of jobs is set and not measured. Takes a few steps."""
-    most = max(WIDTHS)
+    widths = GPU_WIDTHS if has_gpu else WIDTHS
+    most = max(widths)
     context = Context(model, n_ctx=1024, n_batch=512, n_ubatch=512, sequences=most, threads=threads)
     try:
         slice_tokens = _measure_slice(model, context)
         if width is not None:
             return BulkSpeed(width, slice_tokens)
-        steps = {n: _measure_step(model, context, n) for n in WIDTHS if n <= _widest_that_fits(model, context)}
+        # Memory of a GPU is not measured here: the engine asks for fewer sequences where it does not suffice.
+        widest = most if has_gpu else _widest_that_fits(model, context)
+        steps = {n: _measure_step(model, context, n) for n in widths if n <= widest}
     finally:
         context.close()
     rates = {n: n / seconds for n, seconds in steps.items()}
