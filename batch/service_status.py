@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypedDict
@@ -14,6 +15,7 @@ from batch.folder.ledger.file_counts import FileCounts, count_files
 from batch.queue.jobs import Job, Kind, Priority, State
 from batch.queue.open_store import open_store
 from batch.queue.pauses import Pause
+from batch.queue.store import Store
 
 _CLASSES = {
     int(Priority.INTERACTIVE): "interactive",
@@ -72,7 +74,12 @@ def gather(path: Path) -> ServiceStatus:
     """The status of the service with the database at `path`, whether it runs or not; all zero for a new home."""
     if not path.exists():
         return _shape({}, {}, [], [], {}, FileCounts(), path)
-    store = open_store(path, readonly=True)
+    with closing(open_store(path, readonly=True)) as store:
+        return read_status(store, path)
+
+
+def read_status(store: Store, path: Path) -> ServiceStatus:
+    """As `gather`, from a database that is open."""
     try:
         notes = store.notes()
         service = notes.get("service") or {}
@@ -86,8 +93,6 @@ def gather(path: Path) -> ServiceStatus:
         if "no such table" not in str(error):
             raise
         return _shape({}, {}, [], [], {}, FileCounts(), path)
-    finally:
-        store.close()
 
 
 def _shape(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -39,15 +40,22 @@ class AppServices:
     search: SearchService
 
 
-def create_app(kind: Kind, hub: Hub, settings: Settings, services: AppServices | None = None) -> FastAPI:
-    """The app of one port. `app.state` holds kind, hub, settings and the services for its routers."""
+def create_app(
+    kind: Kind,
+    hub: Hub,
+    settings: Settings,
+    services: AppServices | None = None,
+    more_routers: Sequence[APIRouter] = (),
+) -> FastAPI:
+    """The app of one port: the routes of every port, and `more_routers`. `app.state` holds kind, hub, settings and the
+    services for its routers."""
     app = FastAPI(title=f"batch {kind}", version=__version__, docs_url=None, redoc_url=None)
     app.state.kind, app.state.hub, app.state.settings = kind, hub, settings
     if services is not None:
         app.state.batches, app.state.background = services.batches, services.background
         app.state.search = services.search
     app.router.redirect_slashes = False
-    for router in routers_of(kind):
+    for router in (*routers_of(kind), *more_routers):
         app.include_router(router)
     count_ended_jobs(app)
     app.add_exception_handler(BatchError, handle_batch_error)

@@ -16,10 +16,10 @@ import typer
 from batch.cli.app import Json, app
 from batch.cli.exit_status import ExitStatus
 from batch.cli.home import Home, NoHome, database_of, no_home_sentence, service_note
-from batch.cli.jobs.description import full_result
 from batch.cli.jobs.waiting import require_service, wait_for_jobs
 from batch.cli.output import print_error, print_json, print_line, print_text, safe_line
 from batch.errors import BadRequest, BatchError, Cancelled, TooLarge, UnsupportedMedia
+from batch.job_description import full_result
 from batch.queue.jobs import Draft, Job, Origin, Priority, State
 
 if TYPE_CHECKING:

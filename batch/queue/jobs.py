@@ -181,6 +181,26 @@ class Job:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class JobSummary:
+    """A job without its payload and its result, each of which may be large. Times are Unix seconds."""
+
+    id: str
+    kind: Kind
+    task: str
+    state: State
+    origin: Origin
+    source: str | None
+    parent: str | None
+    created_at: float
+    started_at: float | None
+    finished_at: float | None
+    attempts: int
+    progress: JobProgress | None
+    error: str | None
+    """Its sentence."""
+
+
 def new_id() -> str:
     """A unique id that sorts by time: 12 hex digits of milliseconds, 8 random ones."""
     return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(4)}"

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from batch.errors import BatchError, Unavailable
 from batch.queue.job_filter import JobFilter
-from batch.queue.jobs import Draft, Job, JobProgress, Kind, Origin, State
+from batch.queue.jobs import Draft, Job, JobProgress, JobSummary, Kind, Origin, State
 from batch.queue.pauses import Pause
 
 
@@ -236,6 +236,10 @@ class Store(Protocol):
 
     def newest_matching(self, filter: JobFilter, limit: int) -> list[Job]:
         """The newest jobs that match a filter."""
+        ...
+
+    def summaries(self, filter: JobFilter, limit: int, before: str | None = None) -> list[JobSummary]:
+        """The newest jobs that match a filter, of those with ids below `before`."""
         ...
 
     def count_matching(self, filter: JobFilter) -> int:

@@ -217,6 +217,15 @@ class FileSettings(Section):
     """Whether a batch whose completion_window is over ends as expired; local hardware may need longer."""
 
 
+class PageSettings(Section):
+    """The page for people at the address of the chat model's port."""
+
+    enabled: bool = True
+    """Whether there is a page."""
+    preview_bytes: int = Field(512 << 20, ge=0, le=MAX_FILE_BYTES)
+    """Most bytes that small pictures for the page may take in .batch/previews."""
+
+
 class RetentionSettings(Section):
     """How many days an ended job's row is kept, by origin; 0: for ever. With an inbox job goes what is known of its file,
     once that has left the inbox."""

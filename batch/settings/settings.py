@@ -22,6 +22,7 @@ from batch.settings.keys import (
     LimitSettings,
     ModelSettings,
     OutboxSettings,
+    PageSettings,
     QueueSettings,
     RetentionSettings,
     SttSettings,
@@ -84,6 +85,7 @@ class Settings(Section):
     queue: QueueSettings = QueueSettings()
     limits: LimitSettings = LimitSettings()
     files: FileSettings = FileSettings()
+    page: PageSettings = PageSettings()
     retention: RetentionSettings = RetentionSettings()
     fail_at: str = Field("", max_length=1000)
     """For tests only: the point of batch/fail_points.py at which a process of the service is killed, once."""

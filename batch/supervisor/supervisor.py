@@ -24,6 +24,8 @@ from batch.api.responses.background import BackgroundResponses
 from batch.batches.service import BatchService
 from batch.errors import BatchError
 from batch.folder.service import FolderService, make_inbox_and_outbox
+from batch.page.routes import page_router
+from batch.page.service import PageService
 from batch.queue.hub.hub import Hub
 from batch.queue.jobs import Kind
 from batch.queue.open_store import open_store
@@ -101,10 +103,12 @@ class Supervisor:
             max_line_bytes=settings.limits.body_bytes,
         )
         services = AppServices(batches, BackgroundResponses(hub), SearchService(hub))
+        page = PageService(settings, hub, services.search)
+        pages = {Kind.VLM: [page_router(page)]} if settings.page.enabled else {}
         servers = {
             kind: Server(
                 uvicorn.Config(
-                    create_app(kind, hub, settings, services),
+                    create_app(kind, hub, settings, services, pages.get(kind, ())),
                     log_config=None,
                     access_log=False,
                     lifespan="off",
@@ -147,6 +151,7 @@ class Supervisor:
         ]
         await services.background.start()
         await folder.start()
+        page.start()
         self._periodic.start()
         self._announce(ports)
         stopping = asyncio.create_task(self._stopping.wait())
@@ -157,6 +162,7 @@ class Supervisor:
         await folder.stop()
         await asyncio.to_thread(self._periodic.stop)
         await services.background.stop()
+        await page.stop()
         await asyncio.to_thread(services.search.close)
         ended = await asyncio.gather(*tending, return_exceptions=True)
         for worker in workers:

@@ -21,6 +21,8 @@ Headers = MutableMapping[bytes, str]
 
 PREFLIGHT_AGE_S = 600
 FILE_PATH = "/v1/files"
+PAGE_PATHS = ("/", "/page")
+"""Where the page for people is, which other pages may neither read nor use."""
 FORM_BYTES = 2 << 20
 """Room for what a form holds besides its file."""
 MAX_QUOTED_CHARS = 200
@@ -57,7 +59,7 @@ class AccessControl:
             # Wherever a GET is answered; the server leaves out the body.
             scope = {**scope, "method": "GET"}
         scope.setdefault("state", {})
-        extra = [(b"x-request-id", _request_id(headers)), *self._cors(headers)]
+        extra = [(b"x-request-id", _request_id(headers)), *(() if _is_page(scope["path"]) else self._cors(headers))]
 
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -73,7 +75,7 @@ class AccessControl:
         except BatchError as error:
             await self._refusal(error, scope["path"])(scope, receive, answer)
             return
-        if _is_preflight(scope["method"], headers):
+        if _is_preflight(scope["method"], headers) and not _is_page(scope["path"]):
             await answer({"type": "http.response.start", "status": 204, "headers": []})
             await answer({"type": "http.response.body"})
             return
@@ -144,6 +146,10 @@ def _read_headers(scope: Scope) -> tuple[Headers, frozenset[bytes]]:
             twice.add(name)
         headers[name] = value.decode("latin-1")
     return headers, _ONCE & twice
+
+
+def _is_page(path: str) -> bool:
+    return path in PAGE_PATHS or path.startswith("/page/")
 
 
 def _is_preflight(method: str, headers: Headers) -> bool:

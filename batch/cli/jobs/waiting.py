@@ -13,9 +13,9 @@ import typer
 from batch.cli.app import Json, app
 from batch.cli.exit_status import ExitStatus
 from batch.cli.home import Home, open_store, service_note
-from batch.cli.jobs.description import full_result, job_summary
 from batch.cli.output import print_error, print_json, print_line, print_text, safe_line, terminal
 from batch.errors import NotFound
+from batch.job_description import full_result, job_summary
 from batch.queue.jobs import Job, State
 from batch.queue.store import Store
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from batch.errors import NotFound
 from batch.queue.job_filter import JobFilter
-from batch.queue.jobs import Job, Kind, Origin, Priority, State
+from batch.queue.jobs import Job, JobSummary, Kind, Origin, Priority, State
 from batch.queue.pauses import Pause, open_ranges
 from batch.queue.sqlite.database import Database
 from batch.queue.sqlite.filter_sql import Walk, walks
-from batch.queue.sqlite.job_rows import COLUMNS, to_job
+from batch.queue.sqlite.job_rows import COLUMNS, SUMMARY_COLUMNS, to_job, to_summary
 
 MAX_COUNTED_AHEAD = 10_000
 """Messages before a job's are counted up to here: what a client is shown need not be exact beyond."""
@@ -78,6 +78,21 @@ class JobReader(Database):
         # Payloads and results are read of those alone that are shown: each may be large.
         jobs = (self.job(id) for id in sorted(ids, reverse=True)[:limit])
         return [job for job in jobs if job is not None]
+
+    def summaries(self, filter: JobFilter, limit: int, before: str | None = None) -> list[JobSummary]:
+        """The newest jobs that match a filter, of those with ids below `before`."""
+        ids: list[str] = []
+        for where, params in self._walks(filter):
+            below = "" if before is None else " and id < ?"
+            more = [] if before is None else [before]
+            rows = self.read(f"select id from job where {where}{below} order by id desc limit ?", [*params, *more, limit])
+            ids += [row[0] for row in rows]
+        shown = sorted(ids, reverse=True)[:limit]
+        marks = ",".join("?" * len(shown))
+        return [
+            to_summary(row)
+            for row in self.read(f"select {SUMMARY_COLUMNS} from job where id in ({marks}) order by id desc", shown)
+        ]
 
     def count_matching(self, filter: JobFilter) -> int:
         """How many jobs match a filter."""

@@ -6,11 +6,16 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from batch.queue.jobs import Job, JobProgress, Kind, Origin, State
+from batch.queue.jobs import Job, JobProgress, JobSummary, Kind, Origin, State
 
 COLUMNS = (
     "id, kind, task, state, origin, priority, request, created_at, attempts, started_at, finished_at, result, error, "
     "progress, source, parent, cancel, waited"
+)
+
+SUMMARY_COLUMNS = (
+    "id, kind, task, state, origin, source, parent, created_at, started_at, finished_at, attempts, progress, "
+    "json_extract(error, '$.message')"
 )
 
 
@@ -55,6 +60,26 @@ def to_job(row: Sequence[Any]) -> Job:
         parent=parent,
         cancel=bool(cancel),
         waited=bool(waited),
+    )
+
+
+def to_summary(row: Sequence[Any]) -> JobSummary:
+    """The job in a row of `SUMMARY_COLUMNS`."""
+    id, kind, task, state, origin, source, parent, created, started, finished, attempts, progress, error = row
+    return JobSummary(
+        id=id,
+        kind=Kind(kind),
+        task=task,
+        state=State(state),
+        origin=Origin(origin),
+        source=source,
+        parent=parent,
+        created_at=created,
+        started_at=started,
+        finished_at=finished,
+        attempts=attempts,
+        progress=None if progress is None else _progress(json.loads(progress)),
+        error=error,
     )
 
 

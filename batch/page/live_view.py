@@ -1,0 +1,103 @@
+"""The status once a second for every page that watches, and how long the queues were: read once, however many watch."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import NamedTuple
+
+from batch.errors import BatchError, Unavailable
+from batch.payloads.json_text import encode
+from batch.queue.frames import JobEnded
+from batch.queue.jobs import Kind
+from batch.service_status import ServiceStatus
+
+MAX_STREAMS = 8
+INTERVAL_S = 1.0
+SAMPLE_INTERVAL_S = 30.0
+MAX_SAMPLES = 120
+MAX_ENDS = 200
+"""Ends of jobs told in one event; a page that sees more of them loads anew."""
+
+
+class Sample(NamedTuple):
+    """How many jobs of each kind waited at a Unix time."""
+
+    at: float
+    queued: dict[Kind, int]
+
+
+class LiveView:
+    """One a service; used on the event loop."""
+
+    def __init__(self, read: Callable[[], Awaitable[ServiceStatus]]) -> None:
+        self._read = read
+        self.samples: deque[Sample] = deque(maxlen=MAX_SAMPLES)
+        self._streams = 0
+        self._ends: dict[str, str] = {}
+        self._message = b""
+        self._changed = asyncio.Condition()
+        self._number = 0
+        self._is_stopping = False
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begin to take samples of the queues."""
+        self._tasks = [asyncio.create_task(self._sample(), name="page samples"), asyncio.create_task(self._publish())]
+
+    async def stop(self) -> None:
+        """End every stream."""
+        self._is_stopping = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        async with self._changed:
+            self._changed.notify_all()
+
+    def note_end(self, ended: JobEnded) -> None:
+        """A job has ended: told with the next status."""
+        if self._streams and len(self._ends) < MAX_ENDS:
+            self._ends[ended.job] = str(ended.state)
+
+    def follow(self) -> AsyncIterator[bytes]:
+        """Server-sent events until the client goes or the service stops. Raises Unavailable when too many watch."""
+        if self._streams >= MAX_STREAMS or self._is_stopping:
+            raise Unavailable(f"{MAX_STREAMS} pages are watching already: this one is loaded anew from time to time.")
+        self._streams += 1
+        return self._events()
+
+    async def _events(self) -> AsyncIterator[bytes]:
+        try:
+            yield b"retry: 5000\n\n"
+            number = self._number
+            while not self._is_stopping:
+                async with self._changed:
+                    await self._changed.wait_for(lambda seen=number: self._is_stopping or self._number != seen)  # type: ignore[misc]
+                number = self._number
+                yield self._message
+        finally:
+            self._streams -= 1
+
+    async def _publish(self) -> None:
+        while True:
+            await asyncio.sleep(INTERVAL_S)
+            if not self._streams:
+                continue
+            with contextlib.suppress(BatchError):
+                status = await self._read()
+                ends, self._ends = self._ends, {}
+                self._message = b"event: status\ndata: " + encode({**status, "ended": ends}) + b"\n\n"
+                async with self._changed:
+                    self._number += 1
+                    self._changed.notify_all()
+
+    async def _sample(self) -> None:
+        while True:
+            with contextlib.suppress(BatchError):
+                status = await self._read()
+                queued = {kind: sum(status["models"][kind.value]["queued"].values()) for kind in Kind}
+                self.samples.append(Sample(time.time(), queued))
+            await asyncio.sleep(SAMPLE_INTERVAL_S)

@@ -1,0 +1,152 @@
+"""Numbers as the geometry of a plot: the templates draw it as SVG, and write the same numbers into a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+WIDTH, HEIGHT = 600, 160
+"""Of the drawing, in its own units."""
+LEFT, BOTTOM, TOP = 44, 22, 8
+"""Room for the numbers at its sides."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlotBar:
+    """One stretch of a bar."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    series: int
+    """Which series it belongs to: 0 for the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlotMark:
+    """A number or a word at an axis."""
+
+    x: float
+    y: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """A drawing: bars or lines, a scale, and the table with the same numbers."""
+
+    title: str
+    sentence: str
+    """What it shows, for who cannot see it."""
+    series: tuple[str, ...]
+    labels: tuple[str, ...]
+    values: tuple[tuple[float, ...], ...]
+    """A row for each series."""
+    bars: tuple[PlotBar, ...] = ()
+    lines: tuple[str, ...] = ()
+    """Points of a polyline, one for each series."""
+    grid: tuple[PlotMark, ...] = ()
+    ticks: tuple[PlotMark, ...] = ()
+    width: int = WIDTH
+    height: int = HEIGHT
+    left: int = LEFT
+    unit: str = ""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to see."""
+        return not any(any(row) for row in self.values)
+
+
+def bar_plot(title: str, labels: Sequence[str], series: Sequence[tuple[str, Sequence[float]]], unit: str = "") -> Plot:
+    """Bars, the series stacked."""
+    totals = [sum(values[place] for _, values in series) for place in range(len(labels))]
+    top = _nice(max(totals, default=0))
+    step = (WIDTH - LEFT) / max(1, len(labels))
+    bars = []
+    for place in range(len(labels)):
+        base = 0.0
+        for number, (_, values) in enumerate(series):
+            if value := values[place]:
+                height = max(1.0, _height(value, top))
+                y = HEIGHT - BOTTOM - _height(base, top) - height
+                bars.append(
+                    PlotBar(round(LEFT + place * step + step * 0.15, 1), round(y, 1), round(step * 0.7, 1), height, number)
+                )
+                base += value
+    names, rows = tuple(name for name, _ in series), tuple(tuple(values) for _, values in series)
+    return Plot(
+        title,
+        _sentence(names, rows, unit),
+        names,
+        tuple(labels),
+        rows,
+        bars=tuple(bars),
+        unit=unit,
+        grid=_grid(top, unit),
+        ticks=_ticks(labels, step, step / 2),
+    )
+
+
+def line_plot(title: str, labels: Sequence[str], series: Sequence[tuple[str, Sequence[float]]], unit: str = "") -> Plot:
+    """Lines, one for each series, over points at equal distances."""
+    top = _nice(max((value for _, values in series for value in values), default=0))
+    step = (WIDTH - LEFT) / max(1, len(labels) - 1)
+    lines = tuple(
+        " ".join(f"{LEFT + place * step:.1f},{HEIGHT - BOTTOM - _height(value, top):.1f}" for place, value in enumerate(values))
+        for _, values in series
+    )
+    names, rows = tuple(name for name, _ in series), tuple(tuple(values) for _, values in series)
+    return Plot(
+        title,
+        _sentence(names, rows, unit),
+        names,
+        tuple(labels),
+        rows,
+        lines=lines,
+        unit=unit,
+        grid=_grid(top, unit),
+        ticks=_ticks(labels, step, 0.0),
+    )
+
+
+def number_text(value: float) -> str:
+    """A number as it stands in a plot and its table."""
+    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.1f}"
+
+
+def _height(value: float, top: float) -> float:
+    return round(value / top * (HEIGHT - BOTTOM - TOP), 1)
+
+
+def _nice(largest: float) -> float:
+    """The least of 1, 2, 5, 10, 20, 50 … that is not below."""
+    top = 1.0
+    while top < largest:
+        top *= 2.5 if str(top).startswith("2") else 2
+    return top
+
+
+def _grid(top: float, unit: str) -> tuple[PlotMark, ...]:
+    shares = (0.0, 0.5, 1.0)
+    return tuple(
+        PlotMark(LEFT, round(HEIGHT - BOTTOM - _height(top * share, top), 1), f"{number_text(top * share)}{unit}")
+        for share in shares
+    )
+
+
+def _ticks(labels: Sequence[str], step: float, shift: float) -> tuple[PlotMark, ...]:
+    """The first label, the middle one and the last."""
+    if not labels:
+        return ()
+    places = sorted({0, len(labels) // 2, len(labels) - 1})
+    return tuple(PlotMark(round(LEFT + place * step + shift, 1), HEIGHT - 6, labels[place]) for place in places)
+
+
+def _sentence(names: Sequence[str], rows: Sequence[Sequence[float]], unit: str) -> str:
+    parts = [
+        f"{name}: at most {number_text(max(values, default=0))}{unit}, lately {number_text(values[-1] if values else 0)}{unit}"
+        for name, values in zip(names, rows, strict=True)
+    ]
+    return "; ".join(parts)

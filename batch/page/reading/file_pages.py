@@ -1,0 +1,172 @@
+"""Files of the inbox a page at a time, the newest first; what a page costs does not depend on how many there are."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from batch.folder.ledger.rows import FileState
+from batch.media.kind import MediaKind
+from batch.queue.store import Store
+
+MAX_SCANNED_ROWS = 10_000
+"""Of a state, looked through for one page where a filter leaves out most of them."""
+_NEWEST = 1 << 62
+_EXCERPT_CHARS = 240
+_ERROR = (
+    "coalesce(json_extract(f.error, '$.message'), case when f.state = 'failed' then json_extract(c.error, '$.message') end)"
+)
+_COLUMNS = (
+    "f.id, f.path, f.state, c.kind, f.size, f.accepted_at, f.finished_at, f.gone, f.redo is not null, c.job, c.sha256, "
+    f"e.language, substr(p.text, 1, {_EXCERPT_CHARS}), {_ERROR}"
+)
+_JOINS = (
+    "left join content c on c.id = f.content left join entry_source s on s.path = f.path "
+    "left join entry e on e.id = s.entry left join passage p on p.entry = e.id and p.n = 0"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FileChoice:
+    """A file matches when every field that is set does."""
+
+    states: tuple[FileState, ...]
+    kind: MediaKind | None = None
+    folder: str | None = None
+    """It lies in this folder of the inbox, or below it."""
+    error: str | None = None
+    """Its error's sentence holds this text, in whatever case."""
+
+    @property
+    def is_scan(self) -> bool:
+        """Whether more than the state is asked for, which no index knows."""
+        return bool(self.kind or self.folder or self.error)
+
+
+@dataclass(frozen=True, slots=True)
+class FileRow:
+    """A file as a list shows it. Times are Unix seconds."""
+
+    id: int
+    path: str
+    state: FileState
+    kind: MediaKind | None
+    """None for what was refused before anybody looked into it."""
+    size: int
+    accepted_at: float
+    finished_at: float | None
+    is_gone: bool
+    """It has left the inbox."""
+    is_redone: bool
+    """It is to be done again."""
+    job: str | None
+    """The job of its latest step."""
+    sha256: str | None
+    language: str | None
+    """Of the speech in it."""
+    excerpt: str | None
+    """The beginning of its caption, transcript or text; None where the search index has none."""
+    error: str | None
+
+    @property
+    def name(self) -> str:
+        """Without its folder."""
+        return self.path.rpartition("/")[2]
+
+    @property
+    def is_redoable(self) -> bool:
+        """Whether it has its outcome and lies in the inbox."""
+        return not self.is_gone and not self.is_redone and self.state is not FileState.WAITING
+
+
+class FilePage(NamedTuple):
+    """A page of a list."""
+
+    rows: list[FileRow]
+    before: int | None
+    """Where the next page begins; None behind the last."""
+
+
+def read_file_page(store: Store, choice: FileChoice, before: int | None, limit: int) -> FilePage:
+    """Files that match with ids below `before`. A page may hold fewer than `limit` where few match, and more may follow."""
+    ids: list[int] = []
+    reached = 0
+    """Below this id nobody has looked."""
+    for state in choice.states:
+        matching, lowest = _walk(store, choice, state, _NEWEST if before is None else before, limit + 1)
+        ids += matching
+        reached = max(reached, lowest)
+    ids = sorted((id for id in ids if id >= reached), reverse=True)
+    shown = ids[:limit]
+    following = shown[-1] if len(ids) > limit else reached or None
+    return FilePage(_rows(store, shown), following)
+
+
+def read_file(store: Store, id: int) -> FileRow | None:
+    """One file."""
+    rows = _rows(store, [id])
+    return rows[0] if rows else None
+
+
+def ids_of_paths(store: Store, paths: list[str]) -> dict[str, int]:
+    """Ids of files by their paths below the inbox; unknown ones are left out."""
+    marks = ",".join("?" * len(paths))
+    rows = store.read(f"select path, id from file where path in ({marks})", [os.fsencode(path) for path in paths])
+    return {os.fsdecode(path): int(id) for path, id in rows}
+
+
+def _walk(store: Store, choice: FileChoice, state: FileState, before: int, limit: int) -> tuple[list[int], int]:
+    """The newest ids of a state that match, and the id down to which was looked; 0 for all of them."""
+    if not choice.is_scan:
+        rows = store.read("select id from file where state=? and id<? order by id desc limit ?", (state, before, limit))
+        return [row[0] for row in rows], rows[-1][0] if len(rows) == limit else 0
+    slice_ = "(select id, path, content, error, state from file where state=? and id<? order by id desc limit ?)"
+    where, params = _condition(choice)
+    rows = store.read(
+        f"select f.id from {slice_} f left join content c on c.id = f.content where {where} order by f.id desc limit ?",
+        [state, before, MAX_SCANNED_ROWS, *params, limit],
+    )
+    if len(rows) == limit:
+        return [row[0] for row in rows], rows[-1][0]
+    number, lowest = store.read(f"select count(*), min(id) from {slice_}", (state, before, MAX_SCANNED_ROWS))[0]
+    return [row[0] for row in rows], lowest if number == MAX_SCANNED_ROWS else 0
+
+
+def _condition(choice: FileChoice) -> tuple[str, list[str | bytes]]:
+    conditions: list[str] = []
+    params: list[str | bytes] = []
+    if choice.kind is not None:
+        conditions.append("c.kind = ?")
+        params.append(choice.kind)
+    if folder := (choice.folder or "").strip("/"):
+        conditions.append("f.path >= ? and f.path < ?")
+        params += [os.fsencode(f"{folder}/"), os.fsencode(f"{folder}0")]  # "0" follows "/"
+    if choice.error:
+        conditions.append(f"instr(lower(coalesce({_ERROR}, '')), lower(?)) > 0")
+        params.append(choice.error)
+    return " and ".join(conditions) or "1", params
+
+
+def _rows(store: Store, ids: list[int]) -> list[FileRow]:
+    marks = ",".join("?" * len(ids))
+    rows = store.read(f"select {_COLUMNS} from file f {_JOINS} where f.id in ({marks}) order by f.id desc", ids)
+    return [
+        FileRow(
+            id=row[0],
+            path=os.fsdecode(row[1]),
+            state=FileState.WAITING if row[2] == FileState.WRITING else FileState(row[2]),
+            kind=MediaKind(row[3]) if row[3] else None,
+            size=row[4],
+            accepted_at=row[5],
+            finished_at=row[6],
+            is_gone=bool(row[7]),
+            is_redone=bool(row[8]),
+            job=row[9],
+            sha256=row[10],
+            language=row[11],
+            excerpt=row[12],
+            error=row[13],
+        )
+        for row in rows
+    ]
