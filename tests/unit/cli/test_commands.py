@@ -351,11 +351,22 @@ def test_a_full_disk_behind_the_output_is_one_sentence(home: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["status", "jobs", "files", "config", "submit a.txt", "serve", "logs", "models", "retry x", "gc", "doctor"]
+    "command", ["status", "jobs", "files", "config", "submit a.txt", "logs", "models", "retry x", "gc", "doctor"]
 )
-def test_a_current_folder_that_is_gone_is_one_sentence(home: Path, command: str) -> None:
-    ended = run_process(home, f"mkdir gone; cd gone; rmdir ../gone; BATCH {command}")
-    assert ended.returncode in (1, 2, 3) and "Traceback" not in ended.stderr, ended.stderr
+def test_a_current_folder_that_is_gone_is_one_sentence(
+    home: Path, run_batch: RunBatch, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.delenv("PWD", raising=False)
+    (home / "gone").mkdir()
+    monkeypatch.chdir(home / "gone")
+    (home / "gone").rmdir()
+    ended = run_batch(*command.split())
+    assert ended.status in (1, 2, 3) and len(ended.err.splitlines()) == 1, ended.err
+
+
+def test_a_service_whose_current_folder_is_gone_says_so_in_one_sentence(home: Path) -> None:
+    ended = run_process(home, "mkdir gone; cd gone; rmdir ../gone; BATCH serve")
+    assert ended.returncode in (1, 2, 3)
     assert len([line for line in ended.stderr.splitlines() if "getcwd" not in line]) == 1, ended.stderr
 
 
@@ -363,37 +374,46 @@ def test_a_current_folder_that_is_gone_is_one_sentence(home: Path, command: str)
 def test_an_output_that_knows_not_every_character_gets_them_escaped(home: Path, encoding: str) -> None:
     with store_closed(home) as store:
         job = caption_job(store, "日本.jpg", state=State.DONE, text="日本 … é")
-    for command in ("jobs", f"show {job}", f"show {job} --json", f"wait {job}", "jobs --json"):
-        ended = run_process(home, f"BATCH {command}", PYTHONIOENCODING=encoding)
-        assert ended.returncode == 0 and not ended.stderr, (command, ended.stderr)
+    commands = ["jobs", f"show {job}", f"show {job} --json", f"wait {job}", "jobs --json"]
+    ended = in_one_process(home, "", commands, PYTHONIOENCODING=encoding)
+    assert ended.stderr.splitlines() == [f"{command} ended with 0" for command in commands]
 
 
-@pytest.mark.parametrize("command", ["status", "jobs", "files", "show_x", "retry_x", "cancel_x", "gc", "logs", "submit_a.txt"])
-def test_another_users_home_is_one_sentence(home: Path, command: str) -> None:
+def in_one_process(home: Path, first: str, commands: list[str], **environment: str | None) -> subprocess.CompletedProcess[str]:
+    """Run commands one after the other in one process of their own, which tells each one's status behind what it said."""
+    script = f"{first}\nfor command in {commands!r}:\n{AND_TELL_ITS_STATUS}"
+    env = {key: value for key, value in {**os.environ, **environment}.items() if value is not None}
+    return subprocess.run([sys.executable, "-c", script], cwd=home, env=env, capture_output=True, text=True, errors="replace")
+
+
+AND_TELL_ITS_STATUS = """
+    import sys
+    from batch.cli.app import main
+    sys.argv = ["batch", *command.split()]
+    try:
+        main()
+    except SystemExit as ended:
+        sys.stdout.flush()
+        print(command, "ended with", ended.code, file=sys.stderr)
+"""
+
+
+def test_another_users_home_is_one_sentence(home: Path) -> None:
     if os.geteuid():
         pytest.skip("only root becomes another user")
+    commands = ["status", "jobs", "files", "show x", "retry x", "cancel x", "gc", "logs", "submit a.txt"]
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # pytest's own folders let nobody else through
         shutil.copytree(home, folder, dirs_exist_ok=True)
         Path(folder, "a.txt").write_text("text")
         Path(folder).chmod(0o755)
-        # Once as itself, so that whatever it imports is in: Python itself may lie where nobody else gets.
-        ended = subprocess.run(
-            [sys.executable, "-c", AS_NOBODY, *command.split("_")], cwd=folder, text=True, capture_output=True, timeout=60
-        )
-    _, _, err = ended.stderr.rpartition("now as nobody\n")
-    assert ended.returncode == 1 and "Traceback" not in err and len(err.splitlines()) == 1, ended.stderr
-
-
-AS_NOBODY = """
-import contextlib, os, sys
-from batch.cli.app import main
-with contextlib.suppress(SystemExit):
-    main()
-os.setgid(65534)
-os.setuid(65534)
-print("now as nobody", file=sys.stderr)
-main()
-"""
+        # Once as itself, so that whatever they import is in: Python itself may lie where nobody else gets.
+        as_itself = f"for command in {commands!r}:\n{AND_TELL_ITS_STATUS}"
+        become_nobody = "import os\nos.setgid(65534)\nos.setuid(65534)\nprint('now as nobody', file=sys.stderr)"
+        ended = in_one_process(Path(folder), f"{as_itself}\n{become_nobody}", commands)
+    _, _, said = ended.stderr.rpartition("now as nobody\n")
+    lines = said.splitlines()
+    assert lines[1::2] == [f"{command} ended with 1" for command in commands], said
+    assert len(lines) == 2 * len(commands) and all(line.startswith("batch: ") for line in lines[::2]), said
 
 
 @pytest.mark.parametrize("command", ["status", "jobs", "config", "models", "doctor", "submit a.txt"])
@@ -414,10 +434,20 @@ def test_a_home_whose_path_is_no_utf_8_is_one_sentence_or_works(tmp_path: Path) 
     home = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
     home.mkdir()
     (home / "a.txt").write_text("text")
-    for command in ("status", "jobs", "config", "submit a.txt", "serve", "logs"):
-        ended = run_process(home, f"BATCH {command}")
-        assert "Traceback" not in ended.stderr and ended.returncode in (0, 1, 3), (command, ended.stderr)
-        assert len(ended.stderr.splitlines()) <= 1
+    commands = ["status", "jobs", "config", "submit a.txt", "logs"]
+    ended = in_one_process(home, "", commands)
+    said: dict[str, list[str]] = {}
+    told: list[str] = []
+    for line in ended.stderr.splitlines():
+        command, mark, status = line.partition(" ended with ")
+        if mark and command in commands:
+            assert int(status) in (0, 1, 3), ended.stderr
+            said[command], told = told, []
+        else:
+            told.append(line)
+    assert list(said) == commands and all(len(lines) <= 1 for lines in said.values()), ended.stderr
+    ended = run_process(home, "BATCH serve")
+    assert ended.returncode in (1, 3) and len(ended.stderr.splitlines()) <= 1, ended.stderr
 
 
 # -- help

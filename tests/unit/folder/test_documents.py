@@ -248,7 +248,7 @@ def test_a_document_that_takes_for_ever_is_ended_and_holds_up_no_other_file(
 ) -> None:
     slow = tmp_path / "slow"
     (slow / "batch").mkdir(parents=True)
-    monkeypatch.setattr(document_process, "DEADLINE_S", 3.0)
+    monkeypatch.setattr(document_process, "DEADLINE_S", 2.0)
     monkeypatch.setattr(document_process.sys, "executable", "/bin/sleep")
     real = document_process.subprocess.Popen
 
@@ -265,7 +265,7 @@ def test_a_document_that_takes_for_ever_is_ended_and_holds_up_no_other_file(
             await stage.until(stage.has("note.txt.json"))
             assert not stage.has("slow.pdf.error.json")()
             await stage.until(stage.has("slow.pdf.error.json"))
-            assert "longer than 3 seconds" in json.loads((stage.outbox / "slow.pdf.error.json").read_text())["error"]
+            assert "longer than 2 seconds" in json.loads((stage.outbox / "slow.pdf.error.json").read_text())["error"]
 
     asyncio.run(play())
 

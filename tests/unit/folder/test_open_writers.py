@@ -180,18 +180,18 @@ def nobody_can_tell(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_file_whose_writers_are_unsure_has_to_stand_still_for_longer(tmp_path: Path, nobody_can_tell: None) -> None:
     async def play() -> None:
-        async with staged(tmp_path, settle_unsure=4, source="delete") as stage:
+        async with staged(tmp_path, settle_unsure=2, source="delete") as stage:
             path = stage.inbox / "a.txt"
             with path.open("w") as file:
                 file.write("the first half")
                 file.flush()
-                await wait(stage, 2.5)
+                await wait(stage, 1)
                 assert not stage.store.jobs()
                 file.write(" and the second")
                 file.flush()
                 started = time.monotonic()
                 await stage.until(stage.has("a.txt.json"))
-                assert time.monotonic() - started >= 3.5
+                assert time.monotonic() - started >= 1.5
             assert stage.json("a.txt.json")["text"] == "the first half and the second"
 
     asyncio.run(play())

@@ -89,16 +89,16 @@ def test_sound_gets_a_transcript_subtitles_and_segments_and_a_text_gets_json_onl
 
 def test_a_half_copied_file_is_not_touched_until_it_stands_still(tmp_path: Path) -> None:
     async def play() -> None:
-        async with staged(tmp_path, settle=2) as stage:
+        async with staged(tmp_path, settle=1) as stage:
             data = picture(size=200)
             path = stage.drop("a.jpg", data[:100])
-            for cut in range(125, 750, 25):  # for longer than it takes to settle
+            for cut in range(125, 450, 25):  # for longer than it takes to settle
                 await asyncio.sleep(0.1)
                 with path.open("ab") as file:
                     file.write(data[cut - 25 : cut])
                 assert not stage.store.tally() and not stage.tree()
             with path.open("ab") as file:
-                file.write(data[725:])
+                file.write(data[425:])
             await stage.until(stage.has("a.jpg.json"))
             assert stage.json("a.jpg.json")["size"] == len(data)
 

@@ -142,7 +142,7 @@ BOMBS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", BOMBS)
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=pytest.mark.slow) if kind == "repeated" else kind for kind in BOMBS])
 def test_a_bomb_is_followed_or_refused_within_a_bound(kind: str) -> None:
     start = time.process_time()
     with contextlib.suppress(BadRequest):

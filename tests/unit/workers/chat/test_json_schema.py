@@ -415,7 +415,9 @@ HOSTILE: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("kind", HOSTILE)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.slow) if kind == "patterns of names" else kind for kind in HOSTILE]
+)
 def test_a_hostile_schema_is_compiled_or_refused_within_a_bound(kind: str) -> None:
     start = time.process_time()
     with contextlib.suppress(BadRequest):

@@ -96,9 +96,20 @@ SCHEMAS = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=300)
 @given(SCHEMAS, st.integers(0, 10**6))
 def test_json_that_the_grammar_allows_satisfies_its_schema(document: Any, seed: int) -> None:
+    walk_through_json(document, seed)
+
+
+@settings(max_examples=25)
+@given(SCHEMAS, st.integers(0, 10**6))
+def test_json_that_the_grammar_allows_satisfies_its_schema_in_a_few_examples(document: Any, seed: int) -> None:
+    walk_through_json(document, seed)
+
+
+def walk_through_json(document: Any, seed: int) -> None:
     try:
         made = schema(document)
     except BadRequest:
@@ -109,9 +120,20 @@ def test_json_that_the_grammar_allows_satisfies_its_schema(document: Any, seed: 
     assert satisfies(json.loads(text), document), text
 
 
-@settings(max_examples=200, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=200)
 @given(objects(SCHEMAS), st.integers(0, 10**6))
 def test_calls_that_the_grammar_allows_parse_into_arguments_that_satisfy_the_schema(document: Any, seed: int) -> None:
+    walk_through_a_call(document, seed)
+
+
+@settings(max_examples=20)
+@given(objects(SCHEMAS), st.integers(0, 10**6))
+def test_calls_that_the_grammar_allows_satisfy_the_schema_in_a_few_examples(document: Any, seed: int) -> None:
+    walk_through_a_call(document, seed)
+
+
+def walk_through_a_call(document: Any, seed: int) -> None:
     tools = [{"type": "function", "function": {"name": "f", "parameters": document, "strict": True}}]
     try:
         made = build(None, tools, "required", dialect=GEMMA, parallel=False)
