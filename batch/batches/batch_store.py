@@ -57,6 +57,16 @@ def insert_batch(transaction: Transaction, draft: BatchDraft) -> None:
     transaction.execute("insert into blob values (?,?,'input')", (draft.id, draft.input_sha256))
 
 
+def has_all_results(store: Store, id: str) -> bool:
+    """Whether a batch was completed and its result files are still there."""
+    rows = store.read(
+        "select 1 from batch where id=? and status='completed' and (output_file is null or output_file in (select id from "
+        "stored_file)) and (error_file is null or error_file in (select id from stored_file))",
+        (id,),
+    )
+    return bool(rows)
+
+
 class BatchStore:
     """Named queries on batches. Blocking; methods may be called from any thread."""
 

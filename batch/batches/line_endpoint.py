@@ -10,6 +10,17 @@ from batch.batches.rows import TokenCounts
 from batch.errors import BatchError
 from batch.payloads.job_payload import Payload, Result
 
+SERVED_ENDPOINTS = (
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/v1/responses",
+    "/v1/messages",
+    "/v1/audio/transcriptions",
+    "/v1/audio/translations",
+)
+"""What batches may be made of."""
+
 JsonObject = dict[str, object]
 """A JSON object as it was parsed."""
 

@@ -69,9 +69,24 @@ def read_lines(file: BinaryIO, endpoint: str, max_line_bytes: int, *, start: int
         yield _read_line(text, endpoint, line, begin, at)
 
 
+def named_endpoint(line: bytes) -> str | None:
+    """The endpoint that a request line names; None for what is no line of a batch."""
+    try:
+        envelope = msgspec.json.decode(line.removeprefix(codecs.BOM_UTF8), type=_Request)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    return envelope.url
+
+
 def parse_body(line: bytes) -> JsonObject:
     """The request body in a line that `read_lines` accepted."""
     return msgspec.json.decode(line, type=_Envelope).body or {}
+
+
+class _Request(msgspec.Struct, frozen=True):
+    custom_id: str
+    url: str
+    body: msgspec.Raw
 
 
 class _Envelope(msgspec.Struct, frozen=True):

@@ -10,9 +10,11 @@ import os
 import re
 
 SETTINGS_FILE = ".batch.toml"
+BATCH_OUTPUT_ENDING, BATCH_ERRORS_ENDING = ".output.jsonl", ".errors.jsonl"
 RESULT_ENDINGS = (".json", ".txt", ".srt", ".vtt")
 """What results are called behind their source's name; .json means done."""
 ERROR_ENDING = ".error.json"
+REQUESTS_ENDING = ".jsonl"
 NAME_BYTES = 255
 _UNFINISHED_ENDINGS = (
     *(".part", ".partial", ".filepart", ".crdownload", ".download", ".opdownload", ".unfinished", ".aria2", ".tmp", ".swp"),
@@ -27,6 +29,12 @@ _DESKTOP_FOLDERS = frozenset(
 )
 """Folders of storage boxes, archives and desktops."""
 _HASH_ENDING = re.compile(r"~[0-9a-f]{12}\Z")
+
+
+def result_endings(path: str) -> tuple[str, ...]:
+    """What the results of a source can be called behind its name."""
+    is_requests = path.lower().endswith(REQUESTS_ENDING)
+    return (*RESULT_ENDINGS, BATCH_OUTPUT_ENDING, BATCH_ERRORS_ENDING) if is_requests else RESULT_ENDINGS
 
 
 def is_hidden(name: str) -> bool:
@@ -55,8 +63,10 @@ def result_stem(path: str) -> str:
     would read as another's results, or that look like a name made here carry twelve digits of their hash instead.
     """
     folder, _, name = path.rpartition("/")
-    parts = [_unique_name(part, part.endswith(RESULT_ENDINGS), 0) for part in folder.split("/")] if folder else []
-    return "/".join([*parts, _unique_name(name, name.endswith(".error"), len(ERROR_ENDING))])
+    reserved = max(len(ERROR_ENDING), *map(len, result_endings(path)))
+    taken = (*RESULT_ENDINGS, BATCH_OUTPUT_ENDING, BATCH_ERRORS_ENDING)
+    parts = [_unique_name(part, part.endswith(taken), 0) for part in folder.split("/")] if folder else []
+    return "/".join([*parts, _unique_name(name, name.endswith(".error"), reserved)])
 
 
 def _unique_name(name: str, is_taken: bool, ending_bytes: int) -> str:

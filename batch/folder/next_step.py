@@ -6,11 +6,14 @@ from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
-from batch.errors import BatchError
+from batch.batches.batch_store import BatchStore
+from batch.batches.rows import BatchStatus
+from batch.errors import BadRequest, BatchError, NotFound
 from batch.folder.daemon_thread import DaemonThread
 from batch.folder.ledger.ledger import Ledger
-from batch.folder.ledger.rows import Content, ContentState, PageParameters, StepOutcome, TextParameters
+from batch.folder.ledger.rows import Content, ContentState, PageParameters, RequestParameters, StepOutcome, TextParameters
 from batch.folder.pipeline import (
+    BATCH,
     EMBEDDING,
     embedding_draft,
     page_draft,
@@ -25,6 +28,9 @@ from batch.media.document.document_process import pdf_page_picture
 from batch.queue.jobs import Job, Kind, State
 from batch.queue.spool import Spool
 from batch.search.index.prepared_content import PreparedContent
+
+MAX_TOLD_PROBLEMS = 5
+"""Most wrong lines of a batch that its file's error names."""
 
 
 class NextSteps:
@@ -68,6 +74,8 @@ class NextSteps:
         return (contents[-1].id if len(contents) == limit else None), ready
 
     def _outcome(self, content: Content) -> StepOutcome | None:
+        if content.step == BATCH:
+            return self._batch_outcome(content)
         job = self._ledger.store.job(content.job)
         if job is None:
             if content.state is not ContentState.WORKING:
@@ -85,6 +93,24 @@ class NextSteps:
             return StepOutcome(content=content.id, job=job.id, error=dict(job.error or cancelled.record()))
         return None
 
+    def _batch_outcome(self, content: Content) -> StepOutcome | None:
+        """What an ended batch means for its file: its results, or what is wrong with its lines."""
+        if content.state is not ContentState.WORKING:
+            return None
+        try:
+            batch = BatchStore(self._ledger.store).batch(content.job)
+        except NotFound:
+            gone = BatchError("The file's batch was removed before it ended: drop the file again.")
+            return StepOutcome(content=content.id, job=content.job, error=gone.record())
+        if batch.status is BatchStatus.FAILED:
+            problems = [f"line {one.line}: {one.message}" if one.line else one.message for one in batch.errors or []]
+            more = f" … and {len(problems) - MAX_TOLD_PROBLEMS} more." if len(problems) > MAX_TOLD_PROBLEMS else ""
+            error = BadRequest("The requests are not valid: " + " ".join(problems[:MAX_TOLD_PROBLEMS]) + more)
+            return StepOutcome(content=content.id, job=content.job, error=error.record())
+        if not batch.status.is_ended:
+            return None
+        return StepOutcome(content=content.id, job=content.job, model=batch.model or "")
+
     def _after_step(self, content: Content, job: Job) -> StepOutcome:
         model = self._loaded_model(job.kind)
         jobs = {step: job if id == job.id else self._ledger.store.job(id) for step, id in content.jobs.items()}
@@ -95,7 +121,11 @@ class NextSteps:
             text = pages_text(jobs) if page_of(content.step) is not None else text_of(result_of(job))
         except BatchError as error:
             return StepOutcome(content=content.id, job=job.id, model=model, error=error.record())
-        if not text.strip() or isinstance(content.parameters, TextParameters) or not content.parameters.embed:
+        if (
+            not text.strip()
+            or isinstance(content.parameters, TextParameters | RequestParameters)
+            or not content.parameters.embed
+        ):
             return StepOutcome(content=content.id, job=job.id, model=model, search_entry=entry)
         draft = embedding_draft(text, lambda data: self._spool.keep(data, durable=True), job.source or "", job.id)
         return StepOutcome(content=content.id, job=job.id, model=model, next_step=EMBEDDING, draft=draft, search_entry=entry)

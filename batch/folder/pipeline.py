@@ -28,7 +28,7 @@ from batch.payloads.speech import TranscriptionOptions, TranscriptionPayload, Tr
 from batch.queue.jobs import Draft, Job, Kind, Origin, Priority
 from batch.settings import FolderSettings, Settings
 
-CAPTION, TRANSCRIPT, EMBEDDING = "caption", "transcript", "embedding"
+CAPTION, TRANSCRIPT, EMBEDDING, BATCH = "caption", "transcript", "embedding", "batch"
 _PAGE = "page "
 PAGE_GAP = "\n\n"
 """Between the texts of two pages."""

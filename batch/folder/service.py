@@ -10,7 +10,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from batch.errors import DiskFull
+from batch.batches.batch_store import BatchStore
+from batch.batches.rows import Batch, BatchApi
+from batch.errors import Conflict, DiskFull, NotFound
 from batch.folder.daemon_thread import DaemonThread
 from batch.folder.inbox.inbox import Inbox
 from batch.folder.ledger.ledger import Ledger
@@ -143,8 +145,17 @@ class FolderService:
     def _loaded_model(self, kind: Kind) -> str:
         return self._hub.model(kind).name
 
+    def batch_ended(self, batch: Batch) -> None:
+        """A batch has ended: it may be a file's of the inbox."""
+        self._ended_jobs.append(batch.id)
+        self._outbox_wake.set()
+
     def _cancel_job(self, job: str) -> None:
-        """From the inbox's thread."""
+        """From the inbox's thread; the job may be a batch."""
+        if job.startswith("batch_"):
+            with contextlib.suppress(NotFound, Conflict):
+                BatchStore(self._hub.store).cancel(job, BatchApi.OPENAI)
+            return
         asyncio.run_coroutine_threadsafe(self._hub.cancel(job), self._loop)
 
     async def scan(self) -> bool:

@@ -109,7 +109,7 @@ FORMATS: tuple[FileFormat, ...] = (
     _row(_T, "Markdown", "md markdown", ""),
     _row(_T, "tables", "csv tsv", ""),
     _row(_T, "HTML", "html htm", ""),
-    _row(_T, "JSON", "json", ""),
+    _row(_T, "JSON", "json jsonl ndjson", ""),
     _row(_T, "subtitles", "srt vtt", ""),
     _row(_T, "logs", "log", ""),
     _row(_D, "PDF", "pdf", ""),

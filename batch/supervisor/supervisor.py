@@ -101,6 +101,7 @@ class Supervisor:
             line_endpoints(hub, settings.limits),
             settings.state_dir / "batches",
             max_line_bytes=settings.limits.body_bytes,
+            on_end=folder.batch_ended,
         )
         services = AppServices(batches, BackgroundResponses(hub), SearchService(hub))
         page = PageService(settings, hub, services.search)

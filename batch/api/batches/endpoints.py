@@ -27,7 +27,7 @@ from batch.api.responses.context import resolve_context
 from batch.api.responses.request import read_responses_body
 from batch.api.responses.response import started_response, to_response
 from batch.api.responses.stored_run import store_response
-from batch.batches.line_endpoint import JsonObject, LineEndpoint, LineJob, LineResponse
+from batch.batches.line_endpoint import SERVED_ENDPOINTS, JsonObject, LineEndpoint, LineJob, LineResponse
 from batch.batches.rows import TokenCounts
 from batch.errors import BadRequest, BatchError
 from batch.payloads.chat import ChatResult, Usage
@@ -184,7 +184,7 @@ def to_object(answer: Any) -> JsonObject:
 
 def line_endpoints(hub: Hub, limits: LimitSettings) -> dict[str, LineEndpoint]:
     """Every endpoint that a batch may name, by path."""
-    return {
+    endpoints: dict[str, LineEndpoint] = {
         "/v1/chat/completions": _ChatEndpoint(hub, limits, read_chat, to_chat_completion),
         "/v1/completions": _CompletionEndpoint(hub),
         "/v1/embeddings": _EmbeddingEndpoint(hub),
@@ -199,3 +199,5 @@ def line_endpoints(hub: Hub, limits: LimitSettings) -> dict[str, LineEndpoint]:
         "/v1/audio/transcriptions": AudioEndpoint(hub, translate=False),
         "/v1/audio/translations": AudioEndpoint(hub, translate=True),
     }
+    assert set(endpoints) == set(SERVED_ENDPOINTS)
+    return endpoints

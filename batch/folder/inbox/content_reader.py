@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 
+from batch.batches.line_endpoint import SERVED_ENDPOINTS
+from batch.batches.line_reader import named_endpoint
+from batch.batches.rows import BatchDraft, Purpose, StoredFile, new_public_id
 from batch.errors import BadRequest, BatchError, DiskFull, TooLarge, UnsupportedMedia
+from batch.folder.file_names import one_line, readable
 from batch.folder.folder_settings import EffectiveSettings
 from batch.folder.inbox.source_file import SourceFile, StillChanging, TakesLong
 from batch.folder.ledger.rows import (
@@ -13,11 +18,13 @@ from batch.folder.ledger.rows import (
     ContentParameters,
     ContentWork,
     PageParameters,
+    RequestParameters,
     SourceReading,
     TextParameters,
     TranscriptParameters,
 )
 from batch.folder.pipeline import (
+    BATCH,
     CAPTION,
     EMBEDDING,
     TRANSCRIPT,
@@ -33,10 +40,12 @@ from batch.folder.source_text import text_of_document, text_of_file
 from batch.media.document.document_process import pdf_page_picture
 from batch.media.image import image_header
 from batch.media.kind import MediaKind, kind_of
-from batch.queue.jobs import Draft
+from batch.queue.jobs import Draft, Priority
 from batch.queue.spool import Spool
 from batch.settings import Settings
 
+DAY_S = 86_400
+MAX_FIRST_LINE_BYTES = 64 << 20
 _RESERVE_BYTES = 1 << 30
 """A copy leaves this much of the disk free, or a twentieth of a small disk: sparse files hold more than they take."""
 
@@ -62,7 +71,8 @@ class ContentReader:
                     f"{name} is of a kind that is not known here: images, sound, video, texts, PDF and Word documents are."
                 )
             case MediaKind.TEXT:
-                return self._read_text(source)
+                endpoint = requested_endpoint(source)
+                return self._read_text(source) if endpoint is None else self._read_requests(source, endpoint)
             case MediaKind.DOCUMENT if not may_take_long:
                 raise TakesLong
             case MediaKind.DOCUMENT:
@@ -85,8 +95,32 @@ class ContentReader:
             case TranscriptParameters():
                 sha256 = self._copy(source)
                 return self._work(sha256, kind, parameters, TRANSCRIPT, transcript_draft(sha256, parameters, source.name))
-            case TextParameters() | PageParameters():
+            case TextParameters() | PageParameters() | RequestParameters():
                 raise UnsupportedMedia(f"{source.name} is neither picture nor sound.")
+
+    # -- requests
+
+    def _read_requests(self, source: SourceFile, endpoint: str) -> ContentWork:
+        """A file of batch requests, whose lines are checked when the batch begins."""
+        size, limit = source.stamp.size, self._settings.files.batch_bytes
+        if size > limit:
+            raise TooLarge(f"{source.name} has {size:,} bytes; at most {limit:,} are taken (files.batch_bytes).")
+        if endpoint not in SERVED_ENDPOINTS:
+            served = ", ".join(SERVED_ENDPOINTS)
+            raise BadRequest(f"{source.name} asks {one_line(endpoint)[:80]}, which is not served in batches; {served} are.")
+        sha256 = self._copy(source)
+        now, days = int(time.time()), self._settings.files.batch_days
+        file = StoredFile(
+            id=new_public_id("file-"),
+            purpose=Purpose.BATCH,
+            filename=readable(source.path).rpartition("/")[2],
+            bytes=size,
+            sha256=sha256,
+            created_at=now,
+            expires_at=now + round(days * DAY_S) if days else None,
+        )
+        draft = BatchDraft(endpoint=endpoint, input_sha256=sha256, input_bytes=size, priority=Priority.BATCH, new_file=file)
+        return self._work(sha256, MediaKind.TEXT, RequestParameters(endpoint), BATCH, draft)
 
     # -- texts and documents
 
@@ -128,7 +162,7 @@ class ContentReader:
         kind: MediaKind,
         parameters: ContentParameters,
         step: str,
-        draft: Draft,
+        draft: Draft | BatchDraft,
         reading: SourceReading = SourceReading(),  # noqa: B008
         result_blobs: tuple[str, ...] = (),
     ) -> ContentWork:
@@ -158,6 +192,18 @@ class ContentReader:
         if copied != size:
             raise StillChanging
         return sha256
+
+
+def requested_endpoint(source: SourceFile) -> str | None:
+    """The endpoint that the first request of a .jsonl file asks; None for a file that holds none."""
+    if not source.path.lower().endswith(".jsonl"):
+        return None
+    start = b""
+    for chunk in source.chunks():
+        start = (start + chunk).lstrip(b"\r\n\t ")
+        if b"\n" in start or len(start) > MAX_FIRST_LINE_BYTES:
+            break
+    return named_endpoint(start.partition(b"\n")[0])
 
 
 def _hash_of(source: SourceFile) -> str:

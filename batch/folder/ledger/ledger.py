@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from batch.batches.batch_store import has_all_results, insert_batch
+from batch.batches.rows import BatchDraft
 from batch.folder.ledger.row_decoding import (
     CONTENT_COLUMNS,
     REDO_RUNNING,
@@ -32,6 +34,7 @@ from batch.folder.ledger.rows import (
     FileState,
     RecordedFile,
     RedoRequest,
+    RequestParameters,
     StepOutcome,
     search_key,
 )
@@ -140,7 +143,10 @@ class Ledger:
         return str(row[0]) if row else ""
 
     def _begin_content(self, transaction: Transaction, work: ContentWork, size: int, now: float) -> Content:
-        transaction.submit(work.draft)
+        if isinstance(work.draft, BatchDraft):
+            insert_batch(transaction, work.draft)
+        else:
+            transaction.submit(work.draft)
         documents = (work.reading.document,) if work.reading.document else ()
         for sha256 in (*work.result_blobs, *documents):
             transaction.execute("insert or ignore into blob values (?,?,'result')", (work.draft.id, sha256))
@@ -166,7 +172,9 @@ class Ledger:
         return to_content(row)
 
     def _has_results(self, content: Content) -> bool:
-        """Whether the jobs' rows are still there: retention may have taken them."""
+        """Whether the jobs' rows, or the batch's files, are still there: retention may have taken them."""
+        if isinstance(content.parameters, RequestParameters):
+            return has_all_results(self.store, content.job)
         jobs = [self.store.job(job) for job in content.jobs.values()]
         return bool(jobs) and all(job is not None and job.state is State.DONE for job in jobs)
 

@@ -15,6 +15,7 @@ from batch.folder.ledger.rows import (
     ErrorRecord,
     PageParameters,
     RedoRequest,
+    RequestParameters,
     SourceReading,
     TextParameters,
     TranscriptParameters,
@@ -59,6 +60,8 @@ def parameters_of(kind: MediaKind, text: str) -> ContentParameters:
         case MediaKind.AUDIO | MediaKind.VIDEO:
             return msgspec.json.decode(text, type=TranscriptParameters)
         case MediaKind.TEXT | MediaKind.DOCUMENT | MediaKind.UNKNOWN:
+            if text.startswith('{"endpoint":'):
+                return msgspec.json.decode(text, type=RequestParameters)
             if "page_prompt" in text:
                 return msgspec.json.decode(text, type=PageParameters)
             return msgspec.json.decode(text, type=TextParameters)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from batch.batches.rows import BatchDraft
 from batch.folder.safe_open import FileStamp
 from batch.media.kind import MediaKind
 from batch.queue.jobs import Draft
@@ -76,7 +77,13 @@ class PageParameters(msgspec.Struct, frozen=True):
     embed: bool
 
 
-ContentParameters = CaptionParameters | TranscriptParameters | TextParameters | PageParameters
+class RequestParameters(msgspec.Struct, frozen=True):
+    """A file of batch requests: the endpoint that its lines ask."""
+
+    endpoint: str
+
+
+ContentParameters = CaptionParameters | TranscriptParameters | TextParameters | PageParameters | RequestParameters
 
 
 class SourceReading(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -112,8 +119,8 @@ class ContentWork(msgspec.Struct, frozen=True, kw_only=True):
     kind: MediaKind
     parameters: ContentParameters
     step: str
-    draft: Draft
-    """The first step's job; not submitted when the content is in the ledger already."""
+    draft: Draft | BatchDraft
+    """The first step's job, or its batch; not submitted when the content is in the ledger already."""
     result_blobs: tuple[str, ...] = ()
     """Spool files among the draft's blobs that are needed again when the results are written."""
     reading: SourceReading = SourceReading()
@@ -162,7 +169,7 @@ class Content(msgspec.Struct, frozen=True, kw_only=True):
     step: str
     """The latest step."""
     job: str
-    """The latest step's job."""
+    """The latest step's job, or its batch."""
     jobs: dict[str, str]
     """Job ids by step, in order."""
     models: dict[str, str]

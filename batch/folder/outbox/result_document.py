@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from batch.batches.rows import Batch
 from batch.errors import BatchError
 from batch.folder.file_names import readable
 from batch.folder.ledger.rows import Content, ContentParameters, Delivery, ErrorRecord, SourceReading
@@ -111,7 +112,34 @@ class FailureDocument(msgspec.Struct, frozen=True, kw_only=True):
     job: str | None
 
 
-Document = ResultDocument | FailureDocument
+class BatchCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """Lines of a batch: the failed ones stand in the error file."""
+
+    total: int
+    completed: int
+    failed: int
+
+
+class BatchDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """What stands in NAME.json beside a batch's result files."""
+
+    version: int = VERSION
+    source: str
+    source_bytes: str | UnsetType = UNSET
+    sha256: str
+    size: int
+    kind: str = "batch"
+    batch: str
+    endpoint: str
+    status: str
+    created: str | None
+    finished: str | None
+    linked: bool
+    model: str | None
+    request_counts: BatchCounts
+
+
+Document = ResultDocument | FailureDocument | BatchDocument
 
 
 def result_document(
@@ -183,6 +211,25 @@ def failure_document(delivery: Delivery, error: ErrorRecord) -> FailureDocument:
         error=str(error.get("message", "")),
         type=str(error.get("type", "server_error")),
         job=delivery.content.job if delivery.content else None,
+    )
+
+
+def batch_document(delivery: Delivery, content: Content, batch: Batch) -> BatchDocument:
+    """The document of a file of requests that has ended."""
+    source, source_bytes = _source(delivery)
+    return BatchDocument(
+        source=source,
+        source_bytes=source_bytes,
+        sha256=content.sha256,
+        size=content.size,
+        batch=batch.id,
+        endpoint=batch.endpoint,
+        status=batch.status,
+        created=iso(delivery.accepted_at if delivery.linked else batch.created_at),
+        finished=iso(batch.completed_at or batch.cancelled_at or batch.expired_at),
+        linked=delivery.linked,
+        model=batch.model,
+        request_counts=BatchCounts(total=batch.total, completed=batch.completed, failed=batch.failed),
     )
 
 

@@ -6,21 +6,32 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from msgspec import UNSET
 
+from batch.batches.batch_store import BatchStore
+from batch.batches.file_store import FileStore
 from batch.errors import BatchError
-from batch.folder.file_names import ERROR_ENDING, RESULT_ENDINGS, one_line, result_stem
+from batch.folder.file_names import (
+    BATCH_ERRORS_ENDING,
+    BATCH_OUTPUT_ENDING,
+    ERROR_ENDING,
+    one_line,
+    result_endings,
+    result_stem,
+)
 from batch.folder.ledger.ledger import Ledger
 from batch.folder.ledger.rows import Content, Delivery, ErrorRecord, FileState
 from batch.folder.outbox.result_document import (
     ResultDocument,
+    batch_document,
     failure_document,
     line_of,
     render,
     result_document,
 )
-from batch.folder.pipeline import CAPTION, TRANSCRIPT, result_of
+from batch.folder.pipeline import BATCH, CAPTION, TRANSCRIPT, result_of
 from batch.media.subtitles import to_srt, to_vtt
 from batch.payloads.speech import TranscriptionResult, TranscriptSegment
 from batch.queue.jobs import Job
@@ -28,6 +39,7 @@ from batch.queue.spool import Spool
 
 logger = logging.getLogger("batch.folder")
 
+PIECE_BYTES = 1 << 20
 Render = Callable[[], Iterable[bytes]]
 
 
@@ -78,6 +90,8 @@ class ResultPlanner:
             error = content.error
             if error is None:
                 try:
+                    if content.step == BATCH:
+                        return self._batch_results(delivery, content)
                     return self._results(delivery, content)
                 except (BatchError, FileNotFoundError, ValueError) as problem:
                     logger.warning("The result of %s cannot be read: %s", one_line(delivery.path), problem)
@@ -100,9 +114,37 @@ class ResultPlanner:
             FileState.LINKED if delivery.linked else FileState.DONE,
             result_stem(delivery.path),
             parts,
-            (ERROR_ENDING, *(ending for ending in RESULT_ENDINGS if ending not in endings)),
+            (ERROR_ENDING, *(ending for ending in result_endings(delivery.path) if ending not in endings)),
             mark=line_of(document, "jobs") + b",\n",
         )
+
+    def _batch_results(self, delivery: Delivery, content: Content) -> ResultFiles:
+        """A batch's result files as they are, and what became of it."""
+        store = self._ledger.store
+        batch = BatchStore(store).batch(content.job)
+        parts: list[tuple[str, Render]] = []
+        for ending, id in ((BATCH_OUTPUT_ENDING, batch.output_file), (BATCH_ERRORS_ENDING, batch.error_file)):
+            if id is not None:
+                path = self._spool.path(FileStore(store).file(id).sha256)
+                path.stat()
+                parts.append((ending, partial(_pieces, path)))
+        document = batch_document(delivery, content, batch)
+        parts.append((".json", partial(render, document)))
+        endings = {ending for ending, _ in parts}
+        return ResultFiles(
+            delivery,
+            FileState.LINKED if delivery.linked else FileState.DONE,
+            result_stem(delivery.path),
+            parts,
+            (ERROR_ENDING, *(ending for ending in result_endings(delivery.path) if ending not in endings)),
+            mark=line_of(document, "batch") + b",\n",
+        )
+
+
+def _pieces(path: Path) -> Iterable[bytes]:
+    with path.open("rb") as file:
+        while piece := file.read(PIECE_BYTES):
+            yield piece
 
 
 def _texts(document: ResultDocument, jobs: dict[str, Job]) -> dict[str, Render]:
@@ -128,7 +170,7 @@ def _failure(delivery: Delivery, error: ErrorRecord) -> ResultFiles:
         FileState.FAILED,
         result_stem(delivery.path),
         [(ERROR_ENDING, partial(render, document))],
-        () if delivery.is_redo else RESULT_ENDINGS,
+        () if delivery.is_redo else result_endings(delivery.path),
         mark=line_of(document, "job") + b"\n" if document.job else b"",
     )
 
