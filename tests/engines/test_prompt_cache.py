@@ -96,6 +96,15 @@ def test_conversations_that_share_a_long_beginning_all_hit_behind_it_too(engine:
     assert max(prefilled[2:]) < 60, "from the second turn on only what is new is prefilled"
 
 
+def test_no_conversation_is_copied_back_for_a_few_words_that_it_shares(engine: VlmEngine, tmp_path: Path) -> None:
+    engine.run(chat(tmp_path, "red " + "circle " * 100))
+    fresh = engine.run(chat(tmp_path, "blue " + "square " * 100))
+    shares_a_word = engine.run(chat(tmp_path, "red " + "square " * 100))
+    shares_half = engine.run(chat(tmp_path, "red " + "circle " * 50 + "square " * 50))
+    assert cached(shares_a_word) == cached(fresh)
+    assert cached(shares_half) > 50
+
+
 def test_what_a_newer_copy_repeats_is_let_go_first(tmp_path: Path) -> None:
     engine = vlm_setup.loaded(tmp_path, cache_bytes=2_500_000)
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from batch.errors import BatchError
@@ -13,7 +13,8 @@ from batch.workers.llama.context import STATE_PARTIAL, Context, State
 _SMALL_LOSS_TOKENS = 64
 """So few tokens of an old conversation may be overwritten without keeping a copy."""
 _SMALL_LOSS_SHARE = 16
-"""Or so small a part of it (one in 16): copying a token's KV costs a few dozen times less than computing it."""
+"""Or so small a part of it (one in 16): copying a token's KV costs a few dozen times less than computing it. A conversation in
+host memory is copied back only for more of its tokens than that."""
 _CHECKPOINT_SHARE = 4
 """The checkpoints of one conversation take at most one in 4 bytes of the budget."""
 
@@ -28,11 +29,15 @@ class StoredConversation:
     """The oldest position that all layers hold in `state`."""
     checkpoints: Checkpoints
     is_bulk: bool
+    number: int
+    """Higher in conversations that were stored later."""
+    repeated_by: int = 0
+    """Number of a later one that repeats this one for the most part; 0: none does."""
+    size: int = field(init=False)
+    """Bytes in all."""
 
-    @property
-    def size(self) -> int:
-        """Bytes in all."""
-        return len(self.state) + self.checkpoints.size
+    def __post_init__(self) -> None:
+        self.size = len(self.state) + self.checkpoints.size
 
 
 @dataclass(slots=True, eq=False)
@@ -67,6 +72,8 @@ class PromptCache:
         self._slots = [Slot(seq, self._no_checkpoints()) for seq in range(context.sequences)]
         self._stored: list[StoredConversation] = []
         """Oldest first."""
+        self._stored_count = 0
+        """How many conversations have been stored so far."""
         self._clock = 0
 
     @property
@@ -86,8 +93,14 @@ class PromptCache:
             raise BatchError("More jobs were interrupted inside each other than the model has sequences.")
         # What another bulk job has computed so far can be shared while that one goes on.
         donors = [slot for slot in self._slots if slot.is_busy and slot.is_bulk and slot.parked is None] if is_bulk else []
-        branches = self._branches(free, prompt) if reuse else []
-        best, n = self._find([*free, *donors], prompt) if reuse else (None, 0)
+        branches: list[int] = []
+        best: Slot | StoredConversation | None = None
+        n = 0
+        if reuse:
+            olds: list[Slot | StoredConversation] = [*free, *donors, *reversed(self._stored)]
+            common = [old.tokens.common_prefix(prompt) for old in olds]
+            branches = self._branches(olds, common)
+            best, n = self._find(olds, common, prompt)
         slot: Slot | None
         if isinstance(best, StoredConversation):
             slot = self._bring_back(best, free, n)
@@ -183,32 +196,41 @@ class PromptCache:
 
     # -- what stands where
 
-    def _find(self, free: list[Slot], prompt: TokenSequence) -> tuple[Slot | StoredConversation | None, int]:
-        """The conversation that holds most of the prompt, and how many tokens of it."""
+    def _find(
+        self, olds: Sequence[Slot | StoredConversation], common: Sequence[int], prompt: TokenSequence
+    ) -> tuple[Slot | StoredConversation | None, int]:
+        """The conversation that holds most of the prompt, and how many tokens of it. `olds`: those in sequences first, then
+        the newest; `common`: what each shares with the prompt."""
         best: Slot | StoredConversation | None = None
-        most = 0
-        for slot in free:
-            if len(slot.tokens):
-                n = self._usable(slot, prompt, self._context.first_position(slot.seq))
-                if n > most:
-                    best, most = slot, n
-        for stored in reversed(self._stored):
-            n = self._usable(stored, prompt, stored.first)
+        most = in_place = 0
+        for old, shared in zip(olds, common, strict=True):
+            if shared <= most:
+                continue
+            if isinstance(old, Slot):
+                n = self._usable(old, prompt, shared, self._context.first_position(old.seq))
+                in_place = max(in_place, n)
+            else:
+                n = self._usable(old, prompt, shared, old.first)
+                if n - in_place <= len(old.tokens) // _SMALL_LOSS_SHARE:
+                    continue
             if n > most:
-                best, most = stored, n
+                best, most = old, n
         return best, most
 
-    def _branches(self, free: list[Slot], prompt: TokenSequence) -> list[int]:
-        """Where this prompt parts from a conversation that has no checkpoint there: the next one will part there too."""
-        olds: list[Slot | StoredConversation] = [*free, *self._stored]
-        common = max((old.tokens.common_prefix(prompt) for old in olds), default=0)
-        return [common] if common >= MIN_CHECKPOINT_TOKENS else []
+    def _branches(self, olds: Sequence[Slot | StoredConversation], common: Sequence[int]) -> list[int]:
+        """Where a prompt parts from a conversation that has no checkpoint there: the next one will part there too."""
+        longest = max(
+            (n for old, n in zip(olds, common, strict=True) if isinstance(old, StoredConversation) or not old.is_busy),
+            default=0,
+        )
+        return [longest] if longest >= MIN_CHECKPOINT_TOKENS else []
 
     def _bring_back(self, stored: StoredConversation, free: list[Slot], n: int) -> Slot | None:
         """Put a conversation, whose first n tokens are wanted, from host memory into a free slot; None: no room."""
         slot = self._idlest(free)
         self._stored.remove(stored)
         if self._is_loss(stored, n):
+            stored.repeated_by = 0
             self._stored.append(stored)  # what is cut off may be wanted again
         self._move_all_idle_out(None)
         while not self._context.restore_state(slot.seq, stored.state):
@@ -223,9 +245,9 @@ class PromptCache:
         self._context.copy_sequence(donor.seq, slot.seq, donor.tokens.position(n))
         slot.tokens, slot.checkpoints = donor.tokens.copy(), donor.checkpoints.copy()
 
-    def _usable(self, old: Slot | StoredConversation, prompt: TokenSequence, first: int) -> int:
-        """How many first tokens can be taken over: the last of a prompt is computed again for its logits."""
-        n = prompt.uncut(min(old.tokens.common_prefix(prompt), len(prompt) - 1))
+    def _usable(self, old: Slot | StoredConversation, prompt: TokenSequence, common: int, first: int) -> int:
+        """How many of the `common` first tokens can be taken over: the last of a prompt is computed again for its logits."""
+        n = prompt.uncut(min(common, len(prompt) - 1))
         if n <= 0 or self._is_complete(n, first, old.tokens):
             return max(n, 0)
         checkpoint = old.checkpoints.last_before(n)
@@ -298,11 +320,19 @@ class PromptCache:
             # Positions that the window has left may still be there, but are not saved.
             first = max(first, self._context.last_position(slot.seq) - self._n_swa + 1)
         state = self._context.save_state(slot.seq)
-        stored = StoredConversation(slot.tokens.copy(), state, first, slot.checkpoints.copy(), slot.is_bulk)
+        self._stored_count += 1
+        stored = StoredConversation(
+            slot.tokens.copy(), state, first, slot.checkpoints.copy(), slot.is_bulk, number=self._stored_count
+        )
         if stored.size > self._budget:
             return
-        # A shorter state of the same conversation is of no more use.
-        self._stored = [s for s in self._stored if s.tokens.common_prefix(stored.tokens) < len(s.tokens)]
+        olds, self._stored = self._stored, []
+        for old in olds:
+            common = old.tokens.common_prefix(stored.tokens)
+            if 2 * common > len(old.tokens):
+                old.repeated_by = stored.number
+            if common < len(old.tokens):  # a shorter state of the same conversation is of no more use
+                self._stored.append(old)
         self._stored.append(stored)
         while self.host_bytes > self._budget:
             del self._stored[self._least_useful()]
@@ -310,7 +340,8 @@ class PromptCache:
     def _least_useful(self) -> int:
         """Which copy to drop: the oldest that a newer one repeats for the most part, say of a conversation whose last
         answer was rendered anew; else the oldest of bulk jobs, which nobody goes on with; else the oldest."""
+        numbers = {stored.number for stored in self._stored}
         for at, old in enumerate(self._stored[:-1]):
-            if any(2 * old.tokens.common_prefix(new.tokens) > len(old.tokens) for new in self._stored[at + 1 :]):
+            if old.repeated_by in numbers:
                 return at
         return next((at for at, old in enumerate(self._stored[:-1]) if old.is_bulk), 0)

@@ -7,8 +7,9 @@ from itertools import islice
 
 from batch.workers.chat.images.vision import ImageChunk, TokenizedImage
 
-_COMPARED_IDS = 512
-"""Ids that are compared at a time."""
+_FIRST_COMPARED_IDS = 8
+_MAX_COMPARED_IDS = 512
+"""Ids that are compared at a time: few at first, as most conversations share little more than what opens a turn."""
 
 
 class TokenSequence:
@@ -56,6 +57,8 @@ class TokenSequence:
 
     def uncut(self, index: int) -> int:
         """The largest number of tokens up to `index` that does not end inside an image chunk."""
+        if not self.chunks:
+            return index
         return next((s for s, c in self.chunks if s < index < s + c.n_tokens), index)
 
     def truncate(self, n: int) -> None:
@@ -76,9 +79,10 @@ class TokenSequence:
         """How many first tokens are the same in both, ending inside no picture."""
         a, b = self.ids, other.ids
         n = min(len(a), len(b))
-        at = 0
-        while at < n and a[at : at + _COMPARED_IDS] == b[at : at + _COMPARED_IDS]:
-            at += _COMPARED_IDS
+        at, size = 0, _FIRST_COMPARED_IDS
+        while at < n and a[at : at + size] == b[at : at + size]:
+            at += size
+            size = min(2 * size, _MAX_COMPARED_IDS)
         at = min(at, n)
         while at < n and a[at] == b[at]:
             at += 1
