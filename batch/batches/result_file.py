@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from batch.durable_folder import make_durable_folder, put_on_disk
 from batch.errors import DiskFull
 
 
@@ -23,7 +24,7 @@ class ResultFile:
         if not lines:
             return accounted_bytes
         try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_durable_folder(self.path.parent, 0o700)
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
                 os.ftruncate(descriptor, accounted_bytes)
@@ -36,7 +37,7 @@ class ResultFile:
             finally:
                 os.close(descriptor)
             if accounted_bytes == 0:
-                _flush_folder(self.path.parent)
+                put_on_disk(self.path.parent)
         except OSError as error:
             raise DiskFull(f"{self.path} cannot be written ({error.strerror}): free some space on its disk.") from error
         return at
@@ -52,11 +53,3 @@ class ResultFile:
     def remove(self) -> None:
         """Delete the file, if there is one."""
         self.path.unlink(missing_ok=True)
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -7,16 +7,15 @@ replaces one meanwhile leads nobody elsewhere.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import stat
 
 import msgspec
 
+from batch.durable_folder import sync_folder
+
 _INT64 = (1 << 63) - 1
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_NO_FOLDER_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP})
-"""What network shares answer that cannot put a folder on disk."""
 
 
 class FileStamp(msgspec.Struct, frozen=True):
@@ -81,15 +80,6 @@ def make_folder_below(root: str | int, path: str, mode: int) -> int:
         return os.dup(here)
     finally:
         os.close(here)
-
-
-def sync_folder(descriptor: int) -> None:
-    """Put a folder's entries on disk; does nothing where the file system has no such thing."""
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in _NO_FOLDER_SYNC:
-            raise
 
 
 def is_regular_file(folder: int, name: str) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 from batch.batches.batch_store import BatchStore
 from batch.batches.rows import Batch, BatchApi
+from batch.durable_folder import make_durable_folder
 from batch.errors import Conflict, DiskFull, NotFound
 from batch.folder.daemon_thread import DaemonThread
 from batch.folder.inbox.inbox import Inbox
@@ -38,7 +39,7 @@ _STOP_TIMEOUT_S = 10.0
 
 def make_inbox_and_outbox(settings: Settings) -> None:
     """Make the two folders where they are missing; raises OSError."""
-    settings.inbox_dir.mkdir(parents=True, exist_ok=True)
+    make_durable_folder(settings.inbox_dir)
     make_folders(settings.outbox_dir, settings.outbox.access)
 
 

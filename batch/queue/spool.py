@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from batch.durable_folder import make_durable_folder, put_on_disk
 from batch.errors import DiskFull
 
 _NAME = re.compile(r"[0-9a-f]{64}")
@@ -26,7 +27,7 @@ class Spool:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_durable_folder(folder, 0o700)
             (folder / "tmp").mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise DiskFull(
@@ -68,7 +69,7 @@ class Spool:
         path = self.path(sha256)
         with _disk_trouble(self.folder):
             for name in (path, path.parent, self.folder):
-                _put_on_disk(name)
+                put_on_disk(name)
         return sha256
 
     @contextlib.contextmanager
@@ -103,7 +104,7 @@ class Spool:
             os.replace(temporary, target)
         if durable:
             for folder in (target.parent, self.folder):
-                _put_on_disk(folder)
+                put_on_disk(folder)
 
     def remove(self, sha256: str, *, older_than: float) -> bool:
         """Delete a file that nobody refers to, unless it was put in again within `older_than` seconds."""
@@ -162,15 +163,6 @@ class _Writer:
         with _disk_trouble(self.folder):
             while view:
                 view = view[os.write(self.descriptor, view) :]
-
-
-def _put_on_disk(path: Path) -> None:
-    """Flush a file's bytes, or a folder's entries."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

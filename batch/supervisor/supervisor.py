@@ -22,6 +22,7 @@ from batch.api.batches.endpoints import line_endpoints
 from batch.api.http.http_protocol import protocol
 from batch.api.responses.background import BackgroundResponses
 from batch.batches.service import BatchService
+from batch.durable_folder import make_durable_folder
 from batch.errors import BatchError
 from batch.folder.service import FolderService, make_inbox_and_outbox
 from batch.page.routes import page_router
@@ -70,7 +71,7 @@ class Supervisor:
         fail_points.arm(settings.fail_at, settings.state_dir)
         with write_errors(settings.home):
             for folder in (settings.state_dir, settings.state_dir / "run", settings.state_dir / "logs"):
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                make_durable_folder(folder, 0o700)
             make_inbox_and_outbox(settings)
         with only_instance(settings), contextlib.ExitStack() as sockets:
             logs.to_file(settings)

@@ -6,6 +6,7 @@ import contextlib
 import os
 from pathlib import Path
 
+from batch.durable_folder import put_on_disk
 from batch.settings import Access
 
 _FILE_MODES: dict[Access, int] = {"owner": 0o600, "group": 0o640, "all": 0o644}
@@ -25,7 +26,8 @@ def make_folder(name: str, access: Access, *, dir_fd: int | None = None) -> None
 
 
 def make_folders(path: Path, access: Access) -> None:
-    """Make a folder and those above it that are missing."""
+    """Make a folder and those above it that are missing; the new ones are on disk afterwards."""
     for folder in (*reversed(path.parents), path):
         if not folder.is_dir():
             make_folder(os.fspath(folder), access)
+            put_on_disk(folder.parent)

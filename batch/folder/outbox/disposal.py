@@ -16,13 +16,14 @@ from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
 
+from batch.durable_folder import sync_folder
 from batch.folder.file_names import NAME_BYTES, one_line, shortened
 from batch.folder.inbox.entry import inspect
 from batch.folder.ledger.rows import Delivery, FileState
 from batch.folder.open_writers import Writers, is_lease_whole, read_lease
 from batch.folder.outbox.access import make_folders
 from batch.folder.outbox.result_files import ResultFiles
-from batch.folder.safe_open import FileStamp, make_folder_below, open_below, open_folder_below, sync_folder
+from batch.folder.safe_open import FileStamp, make_folder_below, open_below, open_folder_below
 from batch.settings import Settings
 
 logger = logging.getLogger("batch.folder")

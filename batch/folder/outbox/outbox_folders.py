@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from batch.durable_folder import sync_folder
 from batch.folder.outbox.access import make_folder, make_folders
-from batch.folder.safe_open import FOLDER_FLAGS, open_folder_below, sync_folder
+from batch.folder.safe_open import FOLDER_FLAGS, open_folder_below
 from batch.settings import Access
 
 

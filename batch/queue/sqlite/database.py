@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from batch import fail_points
+from batch.durable_folder import make_durable_folder, put_on_disk
 from batch.errors import DiskFull
 from batch.queue.jobs import Kind
 from batch.queue.sqlite import schema
@@ -69,9 +70,10 @@ class Database:
                 "newest backup."
             )
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_durable_folder(path.parent, 0o700)
             with contextlib.suppress(FileExistsError):
                 os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
+                put_on_disk(path.parent)
         except OSError as error:
             raise DiskFull(f"{path} cannot be made ({error.strerror}): look after its disk.") from error
         if schema.read_version(path) != schema.VERSION:
@@ -98,7 +100,7 @@ class Database:
             return None
         partial = target.with_name(f".{target.name}.part")
         try:
-            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_durable_folder(target.parent, 0o700)
             partial.unlink(missing_ok=True)
             os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
             uri = f"{self.path.absolute().as_uri()}?mode=ro"
@@ -112,6 +114,7 @@ class Database:
             with open(partial, "rb") as file:
                 os.fsync(file.fileno())
             os.replace(partial, target)
+            put_on_disk(target.parent)
             return target.stat().st_size
         except sqlite3.DatabaseError as error:
             raise self._sentence(error) from error
