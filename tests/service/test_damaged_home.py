@@ -47,6 +47,35 @@ def test_a_damaged_database_is_told_in_one_sentence_and_repair_brings_the_home_b
     assert service.stop() == 0
 
 
+def test_repair_without_a_backup_takes_up_from_the_outbox_what_that_holds(start_service: Start) -> None:
+    service = start_service(BATCH_QUEUE__BACKUP_BYTES="0").ready()
+    (service.inbox / "gone").mkdir()
+    (service.inbox / "gone/.batch.toml").write_text('source = "delete"\n')
+    service.inbox.joinpath("kept.txt").write_text("A note about herons.\n")
+    service.inbox.joinpath("gone/b.txt").write_text("A note about otters.\n")
+    wait_until(lambda: all((service.outbox / f"{name}.json").exists() for name in ("kept.txt", "gone/b.txt")), "both results")
+    wait_until(lambda: not (service.inbox / "gone/b.txt").exists(), "the source is gone")
+    assert service.stop() == 0
+    results = {path: path.read_bytes() for path in service.outbox.rglob("*.json")}
+    database: Path = service.home / ".batch" / "batch.db"
+    assert not (service.home / ".batch/backup").exists()
+    database.write_bytes(b"\x5a" * database.stat().st_size)
+    repaired = service.command("repair", "--json")
+    assert repaired.returncode == 0, repaired.stderr
+    counts = json.loads(repaired.stdout)
+    assert (counts["jobs"], counts["from_outbox"], counts["indexed"]) == (0, 2, 2)
+    found = service.command("search", "otters", "--json")
+    assert found.returncode == 0 and "gone/b.txt" in found.stdout, found.stderr
+    service.start().ready("embedding")
+    service.inbox.joinpath("new.txt").write_text("Something else.\n")
+    wait_until(lambda: (service.outbox / "new.txt.json").exists(), "the service goes on")
+    assert len(service.states("embedding", 9)) == 1, "what lies in the inbox as it was is not done again"
+    inbox = json.loads(service.command("status", "--json").stdout)["inbox"]
+    assert inbox == {"waiting": 0, "done": 3, "failed": 0, "linked": 0}
+    assert service.stop() == 0
+    assert results == {path: path.read_bytes() for path in results}
+
+
 def test_a_spool_that_is_a_file_ends_the_start_with_a_sentence(tmp_path: Path) -> None:
     state = tmp_path / ".batch"
     state.mkdir()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import sqlite3
 import sys
 import threading
@@ -22,6 +23,7 @@ from batch.queue.sqlite.schema import VERSION
 from batch.queue.sqlite.sqlite_store import SqliteStore
 from batch.supervisor import service_notes
 from drill_home import opened
+from paths import DATA
 from payloads import payload
 from running_service import KINDS, WEIGHTLESS, RunningService, wait_until
 
@@ -133,6 +135,37 @@ def test_every_command_says_in_one_sentence_that_the_database_is_of_a_newer_batc
     said = capsys.readouterr()
     assert ended.value.code == 1 and not said.out
     assert len(said.err.splitlines()) == 1 and "written by a newer batch" in said.err, said.err
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_no_command_brings_a_database_forward_under_an_older_service_that_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    path, lock = tmp_path / ".batch" / "batch.db", tmp_path / ".batch" / "run" / "service.lock"
+    lock.parent.mkdir(parents=True)
+    with contextlib.closing(sqlite3.connect(path)) as conn:
+        conn.executescript((DATA / "schema-3-with-folder.sql").read_text())
+        before = conn.execute("pragma user_version").fetchone()
+    (tmp_path / "note.txt").write_text("a note")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for kind in Kind:
+        monkeypatch.setenv(f"BATCH_{kind.upper()}__PORT", "0")
+    monkeypatch.setattr(sys, "argv", ["batch", *command])
+    with lock.open("w") as service:
+        service.write("4711")
+        service.flush()
+        fcntl.flock(service, fcntl.LOCK_EX)
+        with pytest.raises(SystemExit) as ended:
+            app.main()
+    said = capsys.readouterr()
+    assert ended.value.code == 1 and not said.out
+    assert len(said.err.splitlines()) == 1 and "(pid 4711) is of an older batch" in said.err, said.err
+    with contextlib.closing(sqlite3.connect(path)) as conn:
+        assert conn.execute("pragma user_version").fetchone() == before == (3,)
+    open_store(path, readonly=True).close()  # the service has ended
+    with contextlib.closing(sqlite3.connect(path)) as conn:
+        assert conn.execute("pragma user_version").fetchone() == (VERSION,)
 
 
 def test_the_service_does_not_start_on_the_database_of_a_newer_batch(tmp_path: Path) -> None:

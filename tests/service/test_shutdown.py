@@ -6,10 +6,16 @@ import collections
 import http.client
 import json
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
-from running_service import RunningService
+import pytest
+
+from drill_home import processes_of
+from running_service import KINDS, WEIGHTLESS, RunningService, wait_until
 
 Start = Callable[..., RunningService]
 
@@ -54,3 +60,26 @@ def test_requests_during_shutdown_get_503_with_retry_after_and_no_traceback(star
     assert set(answers) <= {200, 503} and not without_retry_after, answers
     service.close()
     assert "Traceback" not in service.output
+
+
+@pytest.mark.parametrize("mark", ["", "run/service.lock", "batch.db", "worker"], ids=str)
+def test_a_stop_signal_during_start_up_ends_it_cleanly_and_leaves_no_process(tmp_path: Path, mark: str) -> None:
+    """At the first sign of each stage."""
+    service = RunningService(tmp_path, WEIGHTLESS)
+    command = [sys.executable, "-m", "batch", "serve", *(f"--{kind}-port=0" for kind in KINDS)]
+    process = subprocess.Popen(
+        command, env=service._environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+    def is_there() -> bool:
+        return len(processes_of(tmp_path)) > 1 if mark == "worker" else (tmp_path / ".batch" / mark).exists()
+
+    wait_until(is_there, f"{mark or 'the state folder'} is there")
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 0 and "Traceback" not in said, said
+    assert "stopped while it was starting" in said or "batch is up" in said, said
+    wait_until(lambda: not processes_of(tmp_path), "no process is left")
+    if mark == "batch.db":  # cut off in the migration, say
+        with service:
+            assert service.stop() == 0

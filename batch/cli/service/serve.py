@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import Annotated, Any
 
@@ -26,6 +27,7 @@ def serve_command(
     as_json: Json = False,
 ) -> None:
     """Run the service: three ports, the inbox and the workers. Ctrl-C ends it cleanly."""
+    signal.signal(signal.SIGTERM, _stop_before_up)
     from batch.queue.jobs import Kind
     from batch.settings import Settings
     from batch.supervisor.supervisor import serve
@@ -55,3 +57,9 @@ def serve_command(
         print_line(f"Drop files into {settings.inbox_dir}; results appear in {settings.outbox_dir}.", flush=True)
 
     serve(settings, announce)
+
+
+def _stop_before_up(number: int, frame: object) -> None:
+    """SIGTERM before the supervisor listens for it: nothing has been taken, and no worker runs."""
+    os.write(2, b"batch was stopped while it was starting: nothing had been taken.\n")  # print may be under way
+    raise SystemExit(0)

@@ -53,9 +53,12 @@ class StoredResult(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     source_bytes: str | None = None
     sha256: str
+    size: int = 0
+    """Bytes of the source."""
     kind: MediaKind
     jobs: dict[str, str]
     created: str | None = None
+    finished: str | None = None
     linked: bool = False
     model: str | None = None
     parameters: msgspec.Raw
@@ -72,12 +75,22 @@ class StoredResult(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def content(self) -> str:
         """What the index calls the content."""
-        return content_key(self.sha256, self.kind, msgspec.json.encode(self._parameters()))
+        return content_key(self.sha256, self.kind, msgspec.json.encode(self.asked))
 
     @property
     def created_at(self) -> float:
         """Unix seconds."""
-        return datetime.fromisoformat(self.created).timestamp() if self.created else 0.0
+        return _seconds(self.created)
+
+    @property
+    def finished_at(self) -> float:
+        """Unix seconds."""
+        return _seconds(self.finished)
+
+    @property
+    def asked(self) -> ContentParameters:
+        """What was asked of the content."""
+        return parameters_of(self.kind, bytes(self.parameters).decode())
 
     def indexed_content(self, embedding: tuple[str, list[tuple[int, int]], Matrix] | None) -> IndexedContent:
         """What goes into the index, with vectors of (model, windows, vectors)."""
@@ -108,9 +121,6 @@ class StoredResult(msgspec.Struct, frozen=True, kw_only=True):
             return None
         return stored.model, [(window.start, window.end) for window in stored.windows[:MAX_PASSAGES]], matrix
 
-    def _parameters(self) -> ContentParameters:
-        return parameters_of(self.kind, bytes(self.parameters).decode())
-
     def _moments(self) -> list[Moment]:
         """Where each segment stands in the text, which is made of them in order."""
         moments, place = [], 0
@@ -128,7 +138,11 @@ def parse_result(data: bytes) -> StoredResult:
         result = msgspec.json.decode(data, type=StoredResult)
         if result.version != VERSION:
             raise UnreadableResult(f"it has version {result.version} of the format, not {VERSION}.")
-        _ = result.content, result.created_at, result.path
+        _ = result.content, result.created_at, result.finished_at, result.path
         return result
     except (ValueError, RecursionError) as error:
         raise UnreadableResult(f"it is no result of batch: {str(error)[:200]}.") from None
+
+
+def _seconds(iso: str | None) -> float:
+    return datetime.fromisoformat(iso).timestamp() if iso else 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import sqlite3
 import threading
@@ -31,8 +32,11 @@ BACKUP_NAME = "backup/batch.db"
 class Database:
     """Methods may be called from any thread, one at a time."""
 
-    def __init__(self, path: Path, *, create: bool = True, readonly: bool = False, front: str = "") -> None:
-        """`front`: the service that this connection accepts jobs for."""
+    def __init__(
+        self, path: Path, *, create: bool = True, readonly: bool = False, owns_home: bool = False, front: str = ""
+    ) -> None:
+        """`owns_home`: this is the home's service, which holds its lock. `front`: the service that this connection accepts
+        jobs for."""
         self.path = path
         self._front = front
         self.submitted: Callable[[set[Kind]], None] = lambda kinds: None
@@ -40,6 +44,8 @@ class Database:
         try:
             if create and not readonly:
                 self._create()
+            if create or readonly:
+                self._bring_forward(owns_home)
             uri = f"{path.absolute().as_uri()}?mode={'ro' if readonly else 'rw'}"
             self._conn = sqlite3.connect(
                 uri, uri=True, timeout=schema.OPEN_TIMEOUT_S, isolation_level=None, check_same_thread=False
@@ -76,8 +82,16 @@ class Database:
                 put_on_disk(path.parent)
         except OSError as error:
             raise DiskFull(f"{path} cannot be made ({error.strerror}): look after its disk.") from error
-        if schema.read_version(path) != schema.VERSION:
-            schema.migrate(path)
+
+    def _bring_forward(self, owns_home: bool) -> None:
+        """Migrate an older database, but not under a service that runs: it knows the older schema only."""
+        if not self.path.exists():
+            return
+        version = schema.read_version(self.path)
+        if version == schema.VERSION:
+            return
+        with contextlib.nullcontext() if owns_home or version == 0 else _no_service(self.path):
+            schema.migrate(self.path)
 
     @property
     def home(self) -> Path:
@@ -177,6 +191,25 @@ class Database:
 
     def _damaged(self, reason: object) -> DamagedDatabase:
         return DamagedDatabase(f"{self.path} is damaged ({reason}): stop the service and run `batch repair`.")
+
+
+@contextlib.contextmanager
+def _no_service(database: Path) -> Iterator[None]:
+    """Keep the home's service from starting meanwhile. Raises OlderDatabase where it runs."""
+    lock = database.parent / "run" / "service.lock"
+    if not lock.exists():
+        yield
+        return
+    with lock.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = file.read(20).decode("ascii", "replace") or "unknown"
+            raise schema.OlderDatabase(
+                f"The service that runs in {database.parent.parent} (pid {pid}) is of an older batch than this command: stop "
+                "it and start it again, which brings its database forward."
+            ) from None
+        yield
 
 
 def _is_emptied(path: Path) -> bool:

@@ -41,6 +41,12 @@ class NewerDatabase(BatchError):
     sentence = "The database was written by a newer batch."
 
 
+class OlderDatabase(BatchError):
+    """The database belongs to a service of an older batch, which runs."""
+
+    sentence = "The service that runs is of an older batch: stop it and start it again with this one."
+
+
 def refuse_newer(path: Path, version: int) -> None:
     """Raise NewerDatabase where a database's `user_version` is beyond what this code knows."""
     if version > VERSION:
