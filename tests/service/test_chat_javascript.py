@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -13,11 +11,9 @@ from typing import Any
 
 import pytest
 
-from paths import DATA, TESTS
+from javascript_packages import SCRIPTS, install_packages
+from paths import DATA
 from running_service import RunningService
-
-SCRIPTS = TESTS / "js"
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "batch" / "js"
 
 pytestmark = pytest.mark.skipif(
     shutil.which("node") is None or shutil.which("npm") is None,
@@ -27,20 +23,8 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def packages() -> Path:
-    """A folder with the pinned packages, kept between runs under the lock file's hash."""
-    lock = (SCRIPTS / "package-lock.json").read_bytes()
-    folder = CACHE / hashlib.sha256(lock).hexdigest()[:16]
-    folder.mkdir(parents=True, exist_ok=True)
-    whole = folder / ".whole"  # npm may have been stopped half-way
-    with (folder / ".lock").open("w") as turn:
-        fcntl.flock(turn, fcntl.LOCK_EX)  # another test process may be at it
-        if not whole.exists():
-            for name in ("package.json", "package-lock.json"):
-                shutil.copy(SCRIPTS / name, folder)
-            npm = ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
-            subprocess.run(npm, cwd=folder, check=True, timeout=200)
-            whole.touch()
-    return folder
+    """A folder with the pinned packages."""
+    return install_packages()
 
 
 @pytest.fixture(scope="module")
