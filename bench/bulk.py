@@ -37,6 +37,7 @@ DEADLINE_S = 3600.0
 BAR_PEER, BAR_SINGLE, BAR_SINGLE_GPU = 0.95, 2.5, 5.0
 BAR_DECODE = 0.9
 """An interactive answer's speed beside bulk work / alone."""
+LARGE_PICTURE = (1200, 900)
 BESIDE_LINES = 400
 """Of the batch that interactive requests are measured beside: more than are done meanwhile."""
 
@@ -51,10 +52,10 @@ def line_body(subject: Subject, shared: str, number: int) -> dict[str, Any]:
     return {"messages": messages, "chat_template_kwargs": {"enable_thinking": False}, **common}
 
 
-def picture_body(number: int) -> dict[str, Any]:
+def picture_body(number: int, size: tuple[int, int] = (320, 240)) -> dict[str, Any]:
     """A request for a caption, as the inbox makes it, but of a fixed length: both sides have the same to do."""
     parts = [
-        {"type": "image_url", "image_url": {"url": picture(number)}},
+        {"type": "image_url", "image_url": {"url": picture(number, size)}},
         {"type": "text", "text": CAPTION},
     ]
     return {
@@ -128,6 +129,26 @@ def beside(report: Report, peer: Peer, subject: Subject, shared: str) -> None:
     )
 
 
+def beside_picture(report: Report, peer: Peer, subject: Subject) -> None:
+    """An interactive request's first token while a large picture is encoded, read and described."""
+    client = peer.client()
+    idle = statistics.median(ask_short(client, subject, 200 + n) for n in range(3))
+    batch_id = start_batch(peer, subject, [picture_body(5000, LARGE_PICTURE)])
+    waits = []
+    while json.loads(client.get(f"/v1/batches/{batch_id}"))["status"] not in ("completed", "failed", "cancelled"):
+        waits.append(ask_short(client, subject, 300 + len(waits)))
+        time.sleep(0.2)
+    if not waits:
+        raise SystemExit("the picture was described before requests beside it were measured: take a larger one")
+    bar = 2 * idle + 1000
+    width, height = LARGE_PICTURE
+    report.say(
+        f"first token beside a picture of {width} x {height}, {len(waits)} asked: median {statistics.median(waits):.0f} ms, "
+        f"worst {max(waits):.0f}, idle {idle:.0f} (at most 2 x idle + 1 s = {bar:.0f})",
+        max(waits) <= bar,
+    )
+
+
 def answer_speed(client: Client, subject: Subject, seed: int) -> float:
     """Tokens a second between the first and the last chunk of a stream."""
     times = [at for at, _ in client.stream(subject.route, subject.ask(prose(6000 + seed, 12), subject.answer_tokens))]
@@ -172,6 +193,8 @@ def bench(subject: Subject, lines: int, pictures: int, parallels: Sequence[str],
                 note(name, _ours(parallel), ours_batch(peer, subject, bodies))
             if parallel == parallels[-1]:
                 beside(report, peer, subject, shared)
+                if subject.mmproj is not None:
+                    beside_picture(report, peer, subject)
     server = llama_server.binary()
     for count in slots if server else ():
         extra = ["--mmproj", str(subject.mmproj)] if subject.mmproj else []

@@ -235,10 +235,10 @@ class ChatMeasures:
         return taken
 
 
-def picture(seed: int) -> str:
+def picture(seed: int, size: tuple[int, int] = (320, 240)) -> str:
     """A picture of a shape that no other seed gives, as a data URL."""
     draw = random.Random(seed)
-    image = Image.new("RGB", (320, 240), "white")
+    image = Image.new("RGB", size, "white")
     x, y = draw.randint(20, 120), draw.randint(20, 80)
     ImageDraw.Draw(image).ellipse((x, y, x + 120, y + 120), fill=(draw.randint(200, 255), 10, 10))
     written = io.BytesIO()

@@ -21,6 +21,8 @@ from batch.media.decoder import process as decoder_process
 from batch.queue.jobs import Priority
 from batch.workers.chat.engine import VlmEngine
 from batch.workers.chat.images.vision import mtmd
+from batch.workers.chat.step_runner import MAX_ABORTS
+from batch.workers.llama.context import ABORTED, DECODED
 from hostile_media import progressive_jpeg
 from vlm_setup import chat, content, count_tokens, picture, rendered, run
 
@@ -221,6 +223,91 @@ def test_urgent_pictures_between_a_bulk_jobs_pictures(engine: VlmEngine, tmp_pat
     work = chat(tmp_path, bulk, enable_thinking=False, priority=Priority.INBOX, at=dict.fromkeys(range(1, 7), urgent))
     assert content(run(engine, work)) == "a blue circle"
     assert seen == ["an orange circle"] * 6
+
+
+def embeddings(engine: VlmEngine) -> list[np.ndarray[Any, Any]]:
+    """Of the pictures in the engine's cache, the newest last."""
+    assert engine._vision is not None
+    encodings = [chunk.encoding for image in engine._vision._images.values() for chunk in image.chunks]
+    return [one.embedding for one in encodings if one is not None and one.embedding is not None]
+
+
+def test_a_picture_is_encoded_piece_by_piece_and_urgent_pictures_come_between(engine: VlmEngine, tmp_path: Path) -> None:
+    """Its embeddings are the same to the last bit, whoever came between."""
+    image = drawn(tmp_path, 330, 310, "blue")
+    quiet = chat(tmp_path, [image, ASK], enable_thinking=False, priority=Priority.INBOX)
+    result = run(engine, quiet)
+    assert content(result) == "a blue circle"
+    alone = embeddings(engine)[-1]
+    of_the_prompt = [done for done, total, _ in quiet.units if total == result.usage.prompt_tokens]
+    assert len(of_the_prompt) > 12, "one yield point for each slice, and many for the picture"
+    assert engine._vision is not None
+    engine._vision._images.clear()
+    seen: list[str] = []
+
+    def urgent() -> None:
+        parts = [drawn(tmp_path, 340 + len(seen), 350, "orange"), ASK]
+        seen.append(content(run(engine, chat(tmp_path, parts, enable_thinking=False))))
+
+    more: dict[str, Any] = {"generation": {"cache_prompt": False}, "at": {6: urgent, 9: urgent}}
+    disturbed = chat(tmp_path, [image, ASK], enable_thinking=False, priority=Priority.INBOX, **more)
+    assert content(run(engine, disturbed)) == "a blue circle"
+    assert seen == ["an orange circle"] * 2
+    assert any(np.array_equal(alone, other) for other in embeddings(engine))
+
+
+def test_a_job_cancelled_inside_its_pictures_encoding_ends_there(engine: VlmEngine, tmp_path: Path) -> None:
+    def cancel() -> None:
+        raise Cancelled()
+
+    image = drawn(tmp_path, 350, 330, "purple")
+    work = chat(tmp_path, [image, ASK], at={7: cancel})
+    with pytest.raises(Cancelled):
+        engine.run(work)
+    assert len(work.units) == 7
+    assert content(engine.run(chat(tmp_path, [image, ASK], enable_thinking=False))) == "a purple circle"
+
+
+def test_a_picture_that_is_broken_off_again_and_again_is_read_at_last(
+    engine: VlmEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vision = engine._vision
+    assert vision is not None
+    decode, tries = vision.decode_chunk, []
+
+    def interrupted(*given: Any) -> int:
+        engine.interrupt()
+        tries.append(decode(*given))
+        return tries[-1]
+
+    monkeypatch.setattr(vision, "decode_chunk", interrupted)
+    image = drawn(tmp_path, 360, 330, "green")
+    assert content(engine.run(chat(tmp_path, [image, ASK], enable_thinking=False))) == "a green circle"
+    assert tries == [ABORTED] * MAX_ABORTS + [DECODED]
+
+
+def test_a_picture_read_in_slices_is_the_picture_read_at_once(
+    engine: VlmEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As models do that attend to pictures as to text: not the tiny one, so what it says means nothing here."""
+    vision = engine._vision
+    assert vision is not None
+    image = drawn(tmp_path, 370, 330, "green")
+
+    def logits(*, is_sliced: bool, length: int = 50) -> np.ndarray[Any, Any]:
+        monkeypatch.setattr(vision, "_can_slice", is_sliced)
+        monkeypatch.setattr(vision, "slice_tokens", length)
+        vision._images.clear()
+        generation = {"max_tokens": 1, "cache_prompt": False}
+        engine.run(chat(tmp_path, [image, ASK], generation=generation, at={30: engine.interrupt}))
+        (read,) = vision._images.values()
+        assert len(read.chunks) == (-(-read.n_tokens // length) if is_sliced else 1)
+        return engine._resources.context.logits().copy()
+
+    in_both_directions, long = logits(is_sliced=False), logits(is_sliced=True)
+    distance = np.abs(long - in_both_directions).max()
+    for length in (16, 7):
+        assert np.abs(logits(is_sliced=True, length=length) - long).max() < distance / 10
 
 
 def test_pictures_pushed_out_of_the_cache_are_encoded_again(

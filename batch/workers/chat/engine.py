@@ -91,6 +91,8 @@ class VlmEngine:
         speed = measure_bulk_speed(model, threads, width=None if vlm.parallel == "auto" else vlm.parallel, has_gpu=has_gpu)
         self._context = context = self._make_context(model, threads, speed.width)
         speed = replace(speed, width=width_for(context.sequences))
+        if self._vision is not None:
+            self._vision.slice_tokens = speed.slice_tokens
         cache = PromptCache(
             context,
             model.n_swa,

@@ -119,7 +119,7 @@ class Generation:
             position = slot.tokens.position(at)
             chunk = target.chunk_at(at)
             if chunk is not None:
-                if chunk.embedding is None:
+                if not chunk.is_encoded:
                     yield EncodeImage(chunk)
                 if (yield DecodeImage(chunk, position)) == LOST:
                     continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 
 from batch.errors import BatchError
@@ -16,6 +17,8 @@ from batch.workers.llama.library import clear_errors, last_error
 
 _LAST_ROW = -1
 """With one sequence in a decode, the logits wanted are always the last ones."""
+MAX_ABORTS = 3
+"""A step that was broken off so often is computed to its end: nothing is begun for ever."""
 
 
 class StepRunner:
@@ -51,14 +54,18 @@ class StepRunner:
     def compute(self, step: Step, slot: Slot, yield_point: Callable[[], None]) -> int:
         """One step until it is done, making room as needed; returns what to send to the generation.
 
-        `yield_point` is called where a step was aborted; what it raises, and BatchError, end the job.
+        `yield_point` is called where a step was aborted, and inside the encoding of a picture; what it raises, and
+        BatchError, end the job.
         """
+        aborts = 0
         while True:
             clear_errors()
-            status = self._call(step, slot)
+            with self._context.undisturbed() if aborts >= MAX_ABORTS else nullcontext():
+                status = self._call(step, slot, yield_point)
             if status == DECODED:
                 return _LAST_ROW
             if status == ABORTED:
+                aborts += 1
                 self._context.clear_abort()
                 is_lost = self.undo(slot)
                 yield_point()  # if nobody wanted this job gone, it tries again
@@ -69,7 +76,7 @@ class StepRunner:
             elif not self._cache.make_room(slot):
                 raise BatchError("There is no room left in the model's context: set a larger vlm.context.")
 
-    def _call(self, step: Step, slot: Slot) -> int:
+    def _call(self, step: Step, slot: Slot, yield_point: Callable[[], None]) -> int:
         match step:
             case NextToken():
                 return self._context.decode_token(step.token, step.position, slot.seq)
@@ -77,7 +84,7 @@ class StepRunner:
                 return self._context.decode_tokens(step.tokens, step.position, slot.seq, output=step.needs_logits)
             case EncodeImage():
                 assert self._vision is not None
-                self._vision.encode_chunk(step.chunk)
+                self._vision.encode_chunk(step.chunk, yield_point)
                 return DECODED
             case DecodeImage():
                 assert self._vision is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from batch.workers.chat.images.vision import ImageChunk
+from batch.workers.chat.images.image_chunk import ImageChunk
 
 LOST = -2
 """Sent to a generation instead of a row: an aborted decode destroyed what stood in its sequence, which is empty now."""

@@ -17,7 +17,8 @@ from batch.settings import Settings
 from batch.workers.chat.dialects.dialect import Dialect
 from batch.workers.chat.grammar.constraint import Constraint, ConstraintBuilder
 from batch.workers.chat.grammar.matcher import Matcher, Vocabulary
-from batch.workers.chat.images.vision import TokenizedImage, Vision
+from batch.workers.chat.images.image_chunk import TokenizedImage
+from batch.workers.chat.images.vision import Vision
 from batch.workers.chat.prompt.builder import PromptMaker, PromptText
 from batch.workers.chat.sampling.sampling_params import resolve_sampling
 from batch.workers.chat.task_params import TaskParams, logit_bias

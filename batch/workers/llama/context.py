@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ STATE_PARTIAL = 1
 
 State = np.ndarray[Any, np.dtype[np.uint8]]
 Numbers = Sequence[int] | np.ndarray[Any, np.dtype[np.int32]]
+Rows = np.ndarray[Any, np.dtype[np.float32]]
 Logits = np.ndarray[Any, np.dtype[np.float32]]
 
 _MAX_LOGITS_VIEWS = 1024
@@ -77,8 +79,11 @@ class Context:
         self.threads = threads
         self._abort_flag = ctypes.create_string_buffer(2)
         self._abort_condition = _abort_condition()
-        lib.llama_set_abort_callback(self.handle, self._abort_condition, ctypes.cast(self._abort_flag, ctypes.c_void_p))
+        self._listen()
         self._allocate_batches()
+
+    def _listen(self) -> None:
+        lib.llama_set_abort_callback(self.handle, self._abort_condition, ctypes.cast(self._abort_flag, ctypes.c_void_p))
 
     def _allocate_batches(self) -> None:
         n, pointer = self.n_batch, ctypes.POINTER(ctypes.c_int32)
@@ -145,6 +150,17 @@ class Context:
         self._batch.n_tokens = n
         return int(self._decode(self.handle, self._batch))
 
+    def decode_embeddings(self, rows: Rows, pos: int, seq: int) -> int:
+        """Append rows of the model's input, (n, width), at position `pos`, as tokens would be; no logits behind them."""
+        n = len(rows)
+        self._pos[:n] = np.arange(pos, pos + n, dtype=np.int32)
+        self._seq[:n] = seq
+        self._output[:n] = 0
+        values, tokens = np.ascontiguousarray(rows), self._batch
+        pointer = values.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+        batch = lib.llama_batch(n, None, pointer, tokens.pos, tokens.n_seq_id, tokens.seq_id, tokens.logits)
+        return int(self._decode(self.handle, batch))
+
     def copy_sequence(self, source: int, target: int, end: int) -> None:
         """Let `target` share the positions of `source` before `end`; nothing is copied in memory."""
         lib.llama_memory_seq_cp(self.memory, source, target, 0, end)
@@ -152,6 +168,15 @@ class Context:
     def abort(self) -> None:
         """From any thread: end the decode in flight (or the next one) with ABORTED."""
         self._abort_flag[0] = b"x"
+
+    @contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """While this lasts, `abort` waits: for a decode that was broken off so often that it must be let through."""
+        lib.llama_set_abort_callback(self.handle, lib.ggml_abort_callback(0), None)
+        try:
+            yield
+        finally:
+            self._listen()
 
     def clear_abort(self) -> None:
         """Forget an earlier `abort`."""

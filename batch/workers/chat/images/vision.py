@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,70 +15,21 @@ import llama_cpp.mtmd_cpp as _bindings
 import numpy as np
 from PIL import Image
 
-from batch.errors import BadRequest, BatchError, ModelProblem
+from batch.errors import BadRequest, ModelProblem
 from batch.media.decoder.pixel_memory import Pixels
+from batch.workers.chat.images.image_chunk import ImageChunk, ImageEncoding, TokenizedImage
 from batch.workers.chat.images.image_size import ImageSizeLimits
+from batch.workers.chat.images.projector import Projector
 from batch.workers.llama.context import DECODED, Context
-from batch.workers.llama.library import last_error, lib, log_callback
+from batch.workers.llama.library import lib
 from batch.workers.llama.model import Model
 
 mtmd: Any = _bindings
 _float_p = ctypes.POINTER(ctypes.c_float)
 
-Embedding = np.ndarray[Any, np.dtype[np.float32]]
-
 _PROBE_SIZES = tuple((side, side * ratio) for side in (64, 448, 896, 1344, 2048, 4096) for ratio in (1, 2, 4, 16))
 """Picture sizes whose token counts tell how many tokens a picture can have."""
 _TOKENS_GRAIN = 64
-
-
-@dataclass(slots=True, eq=False)
-class ImageChunk:
-    """A run of image tokens that only goes into the KV as a whole."""
-
-    ident: int
-    """Negative, the same for the same pixels: what stands in a token sequence for each of its tokens."""
-    n_tokens: int
-    n_pos: int
-    handle: int | None
-    embedding: Embedding | None = None
-    """(n_tokens * width of the model's input,), once encoded."""
-
-    def __del__(self) -> None:
-        if self.handle and mtmd is not None:
-            mtmd.mtmd_input_chunk_free(self.handle)
-
-    def layout(self) -> ImageChunk:
-        """The same tokens without their content: enough to remember what a KV sequence holds."""
-        return ImageChunk(self.ident, self.n_tokens, self.n_pos, None)
-
-
-@dataclass(slots=True, eq=False)
-class TokenizedImage:
-    """A picture as the model reads it: lists of text tokens, and image chunks, in order."""
-
-    sha256: str
-    items: list[list[int] | ImageChunk] = field(default_factory=list)
-
-    @property
-    def chunks(self) -> list[ImageChunk]:
-        """Its image chunks."""
-        return [item for item in self.items if isinstance(item, ImageChunk)]
-
-    @property
-    def n_tokens(self) -> int:
-        """Tokens in all."""
-        return sum(i.n_tokens if isinstance(i, ImageChunk) else len(i) for i in self.items)
-
-    @property
-    def is_encoded(self) -> bool:
-        """Whether all chunks have their embeddings."""
-        return all(chunk.embedding is not None for chunk in self.chunks)
-
-    @property
-    def embedding_bytes(self) -> int:
-        """Bytes that its embeddings take."""
-        return sum(chunk.embedding.nbytes for chunk in self.chunks if chunk.embedding is not None)
 
 
 class Vision:
@@ -85,22 +37,17 @@ class Vision:
 
     def __init__(self, path: Path, model: Model, *, threads: int, gpu: bool, cache_bytes: int) -> None:
         """Load the projector; raises ModelProblem with a sentence that names the file."""
-        # Without this, mtmd prints whole prompts to stderr.
-        mtmd.mtmd_helper_log_set(log_callback, None)
         if not path.is_file():
             raise ModelProblem(f"The projector file {path} does not exist: run `batch models pull` or set vlm.mmproj.")
-        params = mtmd.mtmd_context_params_default()
-        params.use_gpu = gpu
-        params.print_timings = False
-        params.n_threads = threads
-        params.warmup = False
-        self.handle = mtmd.mtmd_init_from_file(str(path).encode(), model.handle, params)
-        if not self.handle:
-            reason = last_error() or "it may be damaged or belong to another model"
-            raise ModelProblem(f"The projector file {path} cannot be loaded ({reason}).")
+        self._load_projector = partial(Projector, path, model, threads=threads, gpu=gpu)
+        self._projectors = [self._load_projector()]
+        self.handle = self._projectors[0].handle
         self.supports_images = bool(mtmd.mtmd_support_vision(self.handle))
         self.is_non_causal = bool(mtmd.mtmd_decode_use_non_causal(self.handle, None))
         """Whether a picture's tokens attend to each other in both directions, and so must be decoded in one piece."""
+        self._can_slice = not self.is_non_causal and not mtmd.mtmd_decode_use_mrope(self.handle)
+        self.slice_tokens = sys.maxsize
+        """Most tokens of one image chunk where a picture's tokens may go into the KV one after the other."""
         self._size_limits = ImageSizeLimits.read(path)
         self._n_embd = int(lib.llama_model_n_embd_inp(model.handle))
         self._cache_bytes = cache_bytes
@@ -115,9 +62,9 @@ class Vision:
     def close(self) -> None:
         """Free the projector. Harmless when called again."""
         self._images.clear()
-        if self.handle:
-            mtmd.mtmd_free(self.handle)
-            self.handle = None
+        for projector in self._projectors:
+            projector.close()
+        self.handle = None
 
     def tokenize_image(self, sha256: str, load: Callable[[], Pixels]) -> TokenizedImage:
         """The picture with this hash as chunks; `load` is called only when it is no longer cached.
@@ -190,22 +137,30 @@ class Vision:
             tokens = mtmd.mtmd_input_chunk_get_tokens_text(chunk, ctypes.byref(n))
             image.items.append([int(t) for t in tokens[: n.value]])
             return
-        key = (image.sha256, len(image.items))
-        with self._lock:
-            ident = self._idents.setdefault(key, -1 - len(self._idents))
         n_tokens = int(mtmd.mtmd_input_chunk_get_n_tokens(chunk))
         n_pos = int(mtmd.mtmd_input_chunk_get_n_pos(chunk))
-        image.items.append(ImageChunk(ident, n_tokens, n_pos, mtmd.mtmd_input_chunk_copy(chunk)))
+        encoding = ImageEncoding(mtmd.mtmd_input_chunk_copy(chunk), n_tokens)
+        length = self.slice_tokens if self._can_slice and n_pos == n_tokens else n_tokens
+        for start in range(0, n_tokens, length):
+            key = (image.sha256, len(image.items))
+            with self._lock:
+                ident = self._idents.setdefault(key, -1 - len(self._idents))
+            part = min(length, n_tokens - start)
+            image.items.append(ImageChunk(ident, part, n_pos if part == n_tokens else part, encoding, start))
 
     def decode_chunk(self, chunk: ImageChunk, context: Context, pos: int, seq: int) -> int:
         """Put an encoded chunk into the KV at position `pos` of a sequence; returns what Context.decode_tokens does."""
-        assert chunk.embedding is not None
+        encoding = chunk.encoding
+        assert encoding is not None and encoding.embedding is not None
+        if chunk.n_tokens < encoding.n_tokens:
+            rows = encoding.embedding.reshape(encoding.n_tokens, self._n_embd)
+            return context.decode_embeddings(rows[chunk.start : chunk.start + chunk.n_tokens], pos, seq)
         end = ctypes.c_int32()
         status: int = mtmd.mtmd_helper_decode_image_chunk(
             self.handle,
             context.handle,
-            chunk.handle,
-            chunk.embedding.ctypes.data_as(_float_p),
+            encoding.handle,
+            encoding.embedding.ctypes.data_as(_float_p),
             pos,
             seq,
             context.n_ubatch if not self.is_non_causal else context.n_batch,
@@ -215,17 +170,28 @@ class Vision:
         )
         return DECODED if status == 0 else status
 
-    def encode_chunk(self, chunk: ImageChunk) -> None:
-        """Compute the chunk's embedding, which it keeps: the slow part of reading a picture."""
-        if mtmd.mtmd_encode_chunk(self.handle, chunk.handle) != 0:
-            raise BatchError(f"The image could not be encoded ({last_error() or 'the projector failed'}).")
+    def encode_chunk(self, chunk: ImageChunk, yield_point: Callable[[], None]) -> None:
+        """Compute the embeddings of the chunk's encoding, which keeps them: the slow part of reading a picture.
+
+        `yield_point` is called in between; a more urgent job that runs inside it may encode pictures of its own.
+        """
+        encoding = chunk.encoding
+        assert encoding is not None
+        embedding = self._idle_projector().encode(encoding, self._n_embd, yield_point)
         self.encoded_chunks += 1
-        values = np.ctypeslib.as_array(mtmd.mtmd_get_output_embd(self.handle), shape=(chunk.n_tokens * self._n_embd,))
-        chunk.embedding = values.copy()
+        encoding.embedding = embedding
         # From here on only the layout is needed: the pixels are dropped.
-        pixels, chunk.handle = chunk.handle, mtmd.mtmd_input_chunk_get_placeholder(chunk.handle)
+        pixels, encoding.handle = encoding.handle, mtmd.mtmd_input_chunk_get_placeholder(encoding.handle)
         mtmd.mtmd_input_chunk_free(pixels)
         self._evict_images()
+
+    def _idle_projector(self) -> Projector:
+        """One that is not in the middle of a picture; a second one is loaded when a more urgent job brings a picture."""
+        projector = next((one for one in self._projectors if not one.is_busy), None)
+        if projector is None:
+            projector = self._load_projector()
+            self._projectors.append(projector)
+        return projector
 
     def _evict_images(self) -> None:
         with self._lock:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import islice
 
-from batch.workers.chat.images.vision import ImageChunk, TokenizedImage
+from batch.workers.chat.images.image_chunk import ImageChunk, TokenizedImage
 
 _FIRST_COMPARED_IDS = 8
 _MAX_COMPARED_IDS = 512

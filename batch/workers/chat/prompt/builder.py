@@ -12,7 +12,7 @@ from batch.payloads.chat import ChatPayload
 from batch.workers.chat.dialects.derived.layout import CallLayout
 from batch.workers.chat.dialects.dialect import Dialect
 from batch.workers.chat.dialects.template_values import TemplateObject
-from batch.workers.chat.images.vision import TokenizedImage
+from batch.workers.chat.images.image_chunk import TokenizedImage
 from batch.workers.chat.kv.token_sequence import TokenSequence
 from batch.workers.chat.prompt.template import ChatTemplate, Media, Segment, text_of
 from batch.workers.chat.prompt.template_input import template_messages, template_tools

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from batch.workers.chat.images.vision import ImageChunk
+from batch.workers.chat.images.image_chunk import ImageChunk
 from batch.workers.chat.kv.checkpoints import Checkpoint, Checkpoints, checkpoint_positions
 from batch.workers.chat.kv.token_sequence import TokenSequence
 

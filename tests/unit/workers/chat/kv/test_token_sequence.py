@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.workers.chat.images.vision import ImageChunk
+from batch.workers.chat.images.image_chunk import ImageChunk
 from batch.workers.chat.kv.token_sequence import TokenSequence
 
 
