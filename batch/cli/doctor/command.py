@@ -19,6 +19,7 @@ import typer
 from batch.cli.app import Home, Json
 from batch.cli.doctor.finding import Finding
 from batch.cli.doctor.libraries import check_libraries
+from batch.cli.doctor.memory import check_memory
 from batch.cli.models import Profile, effective, service, worker_error
 from batch.cli.output import print_json, safe_line, terminal
 from batch.errors import BatchError, ModelProblem
@@ -56,6 +57,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     for kind in Kind:
         yield _model(settings, kind)
         yield from _worker(settings, kind)
+    yield check_memory(settings)
     yield from _database(settings)
     yield _folder("home", settings.home)
     yield _folder("models folder", settings.models_dir)
