@@ -114,6 +114,27 @@ def test_jobs_that_are_computed_together_write_what_each_writes_alone(
         assert work.result.usage.prompt_tokens == result.usage.prompt_tokens
 
 
+def test_prompts_may_share_decodes_with_tokens_as_they_do_on_a_gpu(
+    engine: VlmEngine, alone: VlmEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = [run(alone, work) for work in jobs(tmp_path)]
+    monkeypatch.setattr(engine._resources, "mixes_prompts", True)
+    context, sizes = engine._resources.context, []
+    decode = context.decode_parts
+
+    def note(parts: list[tuple[list[int], int, int, bool]]) -> int:
+        sizes.append([len(tokens) for tokens, *_ in parts])
+        return decode(parts)
+
+    monkeypatch.setattr(context, "decode_parts", note)
+    works = jobs(tmp_path)
+    for work in works:
+        work.at = dict.fromkeys((2, 9, 30), engine.interrupt)
+    together(engine, works)
+    assert [written(work.result) for work in works] == [written(result) for result in expected]
+    assert any(max(size) > 1 and min(size) == 1 for size in sizes), "a prompt and a token were computed together"
+
+
 def test_completions_are_computed_together_too(engine: VlmEngine, alone: VlmEngine, tmp_path: Path) -> None:
     def works() -> list[ScriptedWork]:
         return [

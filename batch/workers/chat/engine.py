@@ -108,6 +108,7 @@ class VlmEngine:
             slice_tokens=context.n_batch if has_gpu else _SLICE_TOKENS,
             bulk_slice_tokens=speed.slice_tokens,
             checkpoint_interval=_GPU_CHECKPOINT_INTERVAL_TOKENS if has_gpu else _CHECKPOINT_INTERVAL_TOKENS,
+            mixes_prompts=has_gpu,
         )
         self._runner = StepRunner(self._resources)
         self._scheduler = BulkScheduler(self._resources, self._runner, self, speed.width)

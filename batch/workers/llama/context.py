@@ -150,6 +150,20 @@ class Context:
         self._batch.n_tokens = n
         return int(self._decode(self.handle, self._batch))
 
+    def decode_parts(self, parts: Sequence[tuple[Sequence[int], int, int, bool]]) -> int:
+        """Append to several sequences at once: (tokens, position, sequence, whether logits behind its last are wanted)."""
+        at = 0
+        for tokens, pos, seq, output in parts:
+            end = at + len(tokens)
+            self._token[at:end] = tokens
+            self._pos[at:end] = pos if end - at == 1 else np.arange(pos, pos + end - at, dtype=np.int32)
+            self._seq[at:end] = seq
+            self._output[at:end] = 0
+            self._output[end - 1] = output
+            at = end
+        self._batch.n_tokens = at
+        return int(self._decode(self.handle, self._batch))
+
     def decode_embeddings(self, rows: Rows, pos: int, seq: int) -> int:
         """Append rows of the model's input, (n, width), at position `pos`, as tokens would be; no logits behind them."""
         n = len(rows)

@@ -91,6 +91,9 @@ class BulkRun:
             # A picture before all else, so that its job can join the others.
             if self._compute_first(ready, EncodeImage | DecodeImage):
                 continue
+            if self._resources.mixes_prompts:
+                self._compute_together(ready)
+                continue
             # A slice of a prompt by itself, so that its numbers do not depend on what others generate meanwhile.
             if self._compute_first(ready, PromptSlice) and any(isinstance(job.step, NextToken) for job in ready):
                 self._yield()
@@ -221,14 +224,32 @@ class BulkRun:
         if rows:
             self._decode(rows)
 
-    def _decode(self, rows: list[tuple[BulkJob, NextToken]]) -> None:
+    def _compute_together(self, ready: list[BulkJob]) -> None:
+        """One token of each job that generates, and a slice of each prompt as far as the batch has room, in one decode."""
+        steps = [(job, job.step) for job in ready if self._can_compute(job)]
+        rows: list[tuple[BulkJob, NextToken | PromptSlice]] = [(job, s) for job, s in steps if isinstance(s, NextToken)]
+        room = self._context.n_batch - len(rows)
+        for job, step in steps:
+            if isinstance(step, PromptSlice) and len(step.tokens) <= room:
+                rows.append((job, step))
+                room -= len(step.tokens)
+        if rows:
+            self._decode(rows)
+
+    def _decode(self, rows: Sequence[tuple[BulkJob, NextToken | PromptSlice]]) -> None:
         jobs = [job for job, _ in rows]
+        parts = [
+            ([step.token], step.position, job.slot.seq, True)
+            if isinstance(step, NextToken)
+            else (step.tokens, step.position, job.slot.seq, step.needs_logits)
+            for job, step in rows
+        ]
         clear_errors()
-        status = self._context.decode_rows(
-            [step.token for _, step in rows], [step.position for _, step in rows], [job.slot.seq for job in jobs]
-        )
+        status = self._context.decode_parts(parts)
         if status == DECODED:
-            for row, job in enumerate(jobs):
+            row = -1
+            for job, (tokens, *_) in zip(jobs, parts, strict=True):
+                row += len(tokens)
                 self._advance(job, row)
         elif status == ABORTED:
             self._context.clear_abort()
