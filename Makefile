@@ -68,6 +68,10 @@ test-models: dev
 docs-pages: dev
 	$(BIN)/python docs/generate.py
 
+# strict, and so not --quiet, which hides what strict counts: a link that leads nowhere, or a page that is not in the site's index, fails
+docs: docs-pages
+	NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --clean
+
 # uv comes with `make dev`, but its own version is locked too: the first time, have one of your own on the path
 lock: export PATH := $(abspath $(BIN)):$(PATH)
 lock:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from batch.api import reference_page
 from batch.cli import manual
 from batch.media import format_page
 from batch.settings import reference
@@ -13,6 +14,7 @@ from batch.settings import reference
 PAGES: dict[str, Callable[[], str]] = {
     "settings.md": reference.page,
     "commands.md": manual.reference_page,
+    "http.md": reference_page.page,
     "formats.md": format_page.page,
 }
 """What makes each page, by its name below docs/."""

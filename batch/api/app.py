@@ -9,6 +9,8 @@ from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from batch import __version__
 from batch.api.errors import (
@@ -38,6 +40,8 @@ class AppServices:
     batches: BatchService
     background: BackgroundResponses
     search: SearchService
+    mcp: ASGIApp | None = None
+    """Answers at /mcp of the chat model's port."""
 
 
 def create_app(
@@ -57,6 +61,8 @@ def create_app(
     app.router.redirect_slashes = False
     for router in (*routers_of(kind), *more_routers):
         app.include_router(router)
+    if services is not None and services.mcp is not None and kind is Kind.VLM:
+        app.router.routes.append(Route("/mcp", services.mcp, methods=["GET", "POST", "DELETE"], include_in_schema=False))
     count_ended_jobs(app)
     app.add_exception_handler(BatchError, handle_batch_error)
     app.add_exception_handler(RequestValidationError, handle_invalid_parameter)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from batch.cli import config, files, submit  # noqa: F401
+from batch.cli import config, files, mcp, submit  # noqa: F401
 from batch.cli.app import app
 from batch.cli.batches import run  # noqa: F401
 from batch.cli.batches.listing import app as batches

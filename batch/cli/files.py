@@ -97,7 +97,8 @@ def _row(path: str, file: ListedFile | None) -> tuple[str, str, str, str]:
     if file is None:
         return "-", ShownState.IGNORED, "-", one_line(path)
     name = one_line(path) + (" (gone)" if file.is_gone else "")
-    what = f"{name}: {file.error}" if file.error else name
+    error = file.error or ""
+    what = f"{name}: {error}" if error and not error.startswith(one_line(path)) else error or name  # most errors name the file
     return short_moment(file.finished_at or file.accepted_at), file.state, file.kind or "-", what
 
 

@@ -76,7 +76,7 @@ class Searcher:
         if state.is_rebuilding:
             degraded = degraded or "reindexing"
         joined = join_lists(matches, nearest)
-        rows = reader.entries(joined, request.filter.folder)
+        rows = reader.entries(joined)
         weight = FOREIGN_SCRIPT_WEIGHT if query is not None and query.is_foreign else 1.0
         ranked = best_first(joined.values(), {id: row.created for id, row in rows.items()}, weight)
         page = ranked[request.offset : request.offset + request.limit]
@@ -87,7 +87,7 @@ class Searcher:
             took_ms=TookMs(0.0, round((time.perf_counter() - started_at) * 1000, 1)),
             total=TextTotal(matches.total if matches else 0, "eq" if matches is None or matches.is_total_exact else "gte"),
             has_more=len(ranked) > request.offset + request.limit,
-            data=_hits(reader, page, rows, terms),
+            data=_hits(reader, page, rows, terms, request.filter.folder),
         )
 
     # -- the vector list
@@ -155,6 +155,7 @@ def _hits(
     page: Sequence[tuple[float, RankedEntry]],
     rows: dict[int, EntryRow],
     terms: Sequence[Term],
+    folder: str | None,
 ) -> list[SearchHit]:
     shown_passages = [passage for _, entry in page for passage in _shown_passages(entry)]
     passages = reader.passages(shown_passages)
@@ -162,8 +163,8 @@ def _hits(
     for score, entry in page:
         entry_passages = [passages[passage] for passage in _shown_passages(entry) if passage in passages]
         row = rows[entry.entry]
-        if entry_passages and row.sources:
-            hits.append(_hit(score, entry, row, entry_passages, terms))
+        if entry_passages and (sources := reader.sources_of(row.id, folder)):
+            hits.append(_hit(score, entry, row, sources, entry_passages, terms))
     return hits
 
 
@@ -172,16 +173,23 @@ def _shown_passages(entry: RankedEntry) -> list[int]:
     return list(dict.fromkeys([*entry.text_passages, *entry.vector_passages]))[: MAX_MOMENTS + 1]
 
 
-def _hit(score: float, entry: RankedEntry, row: EntryRow, passages: Sequence[PassageRow], terms: Sequence[Term]) -> SearchHit:
+def _hit(
+    score: float,
+    entry: RankedEntry,
+    row: EntryRow,
+    sources: Sequence[str],
+    passages: Sequence[PassageRow],
+    terms: Sequence[Term],
+) -> SearchHit:
     first = passages[0]
     main_excerpt = excerpt(first.text, terms)
     moment = moment_at(first.moments, main_excerpt.char) if main_excerpt.highlights else None
     start, end = (moment.start, moment.end) if moment else (first.start, first.end)
-    source = _readable(row.sources[0])
+    source = _readable(sources[0])
     return SearchHit(
         source=source,
-        source_bytes=UNSET if source == row.sources[0] else base64.b64encode(os.fsencode(row.sources[0])).decode(),
-        also=[_readable(path) for path in row.sources[1:]],
+        source_bytes=UNSET if source == sources[0] else base64.b64encode(os.fsencode(sources[0])).decode(),
+        also=[_readable(path) for path in sources[1:]],
         kind=MediaKind(row.kind),
         score=round(score, 6),
         rank=Ranks(entry.text_rank, entry.vector_rank),

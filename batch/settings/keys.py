@@ -240,3 +240,12 @@ class RetentionSettings(Section):
     """Days that jobs of `batch submit` are kept."""
     responses: float = Field(30.0, ge=0, le=MAX_KEPT_DAYS)
     """Days that stored responses are kept after their last use."""
+
+
+class McpSettings(Section):
+    """The tools that agents get by the Model Context Protocol; needs the package's extra `mcp`."""
+
+    http: bool = False
+    """Whether the chat model's port serves them at /mcp; `batch mcp` serves them in any case."""
+    actions: bool = False
+    """Whether an agent may also retry and cancel jobs."""

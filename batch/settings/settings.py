@@ -20,6 +20,7 @@ from batch.settings.keys import (
     FileSettings,
     FolderSettings,
     LimitSettings,
+    McpSettings,
     ModelSettings,
     OutboxSettings,
     PageSettings,
@@ -87,6 +88,7 @@ class Settings(Section):
     files: FileSettings = FileSettings()
     page: PageSettings = PageSettings()
     retention: RetentionSettings = RetentionSettings()
+    mcp: McpSettings = McpSettings()
     fail_at: str = Field("", max_length=1000)
     """For tests only: the point of batch/fail_points.py at which a process of the service is killed, once."""
 

@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
@@ -23,7 +23,7 @@ from batch.api.http.http_protocol import protocol
 from batch.api.responses.background import BackgroundResponses
 from batch.batches.service import BatchService
 from batch.durable_folder import make_durable_folder
-from batch.errors import BatchError
+from batch.errors import BatchError, SettingsProblem
 from batch.folder.service import FolderService, make_inbox_and_outbox
 from batch.page.routes import page_router
 from batch.page.service import PageService
@@ -40,6 +40,9 @@ from batch.supervisor.backup import Backup
 from batch.supervisor.service_notes import model_note, record_models, write_note
 from batch.supervisor.single_instance import listen, only_instance, write_errors
 from batch.supervisor.worker_process import WorkerProcess
+
+if TYPE_CHECKING:
+    from batch.mcp.http_endpoint import McpEndpoint
 
 logger = logging.getLogger("batch.supervisor")
 
@@ -104,7 +107,8 @@ class Supervisor:
             max_line_bytes=settings.limits.body_bytes,
             on_end=folder.batch_ended,
         )
-        services = AppServices(batches, BackgroundResponses(hub), SearchService(hub))
+        endpoint = _mcp_endpoint(settings, store, ports[Kind.VLM]) if settings.mcp.http else None
+        services = AppServices(batches, BackgroundResponses(hub), SearchService(hub), endpoint)
         page = PageService(settings, hub, services.search)
         pages = {Kind.VLM: [page_router(page)]} if settings.page.enabled else {}
         servers = {
@@ -150,6 +154,7 @@ class Supervisor:
         others = [
             asyncio.create_task(record_models(store, hub)),
             asyncio.create_task(batches.run()),
+            *([asyncio.create_task(endpoint.run())] if endpoint else []),
         ]
         await services.background.start()
         await folder.start()
@@ -204,6 +209,19 @@ def serve(settings: Settings, announce: Callable[[dict[Kind, int]], None] = lamb
     except Exception as error:
         logger.critical("the service broke down", exc_info=error)
         sys.exit(BREAKDOWN_STATUS)
+
+
+def _mcp_endpoint(settings: Settings, store: Store, port: int) -> McpEndpoint:
+    """What answers at /mcp. Raises SettingsProblem where the package for it is missing."""
+    try:
+        from batch.mcp.http_endpoint import McpEndpoint
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in ("mcp", "mcp_types"):
+            raise
+        raise SettingsProblem(
+            "mcp.http is true, and the package mcp is missing: install it with `pip install 'batch-engine[mcp]'`."
+        ) from None
+    return McpEndpoint(settings, store, port)
 
 
 def _raise_descriptor_limit() -> None:

@@ -3,42 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from javascript_packages import SCRIPTS, install_packages
+from javascript import needs_node, run_script
 from paths import DATA
 from running_service import RunningService
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("node") is None or shutil.which("npm") is None,
-    reason="the JavaScript clients need Node with npm, which this machine does not have",
-)
+pytestmark = needs_node
 
 
 @pytest.fixture(scope="module")
-def packages() -> Path:
-    """A folder with the pinned packages."""
-    return install_packages()
-
-
-@pytest.fixture(scope="module")
-def told(service: RunningService, packages: Path) -> dict[str, Any]:
+def told(service: RunningService) -> dict[str, Any]:
     """What tests/js/clients.mjs saw."""
-    # Beside node_modules, where imports are looked up; under a name that no other test process writes to.
-    script = packages / f"clients-{os.getpid()}.mjs"
-    shutil.copy(SCRIPTS / "clients.mjs", script)
-    environment = {**os.environ, "BASE_URL": service.url("vlm"), "IMAGE": str(DATA / "sample-red-circle.png")}
-    ran = subprocess.run(["node", str(script)], env=environment, capture_output=True, text=True, timeout=100)
-    script.unlink()
-    assert ran.returncode == 0, ran.stderr
-    found: dict[str, Any] = json.loads(ran.stdout)
-    return found
+    return run_script("clients.mjs", {"BASE_URL": service.url("vlm"), "IMAGE": str(DATA / "sample-red-circle.png")})
 
 
 def text(answer: dict[str, Any]) -> str:
@@ -77,19 +56,9 @@ def test_javascript_sees_our_errors(told: dict[str, Any]) -> None:
     assert "temperature" in told["error"]["message"]
 
 
-def test_the_embedding_and_speech_ports_through_the_javascript_package(service: RunningService, packages: Path) -> None:
-    script = packages / "vectors-and-speech.mjs"
-    shutil.copy(SCRIPTS / script.name, script)
-    environment = {
-        **os.environ,
-        "EMBEDDING_URL": service.url("embedding"),
-        "STT_URL": service.url("stt"),
-        "SOUND": str(DATA / "jfk.wav"),
-    }
-    ran = subprocess.run(["node", str(script)], env=environment, capture_output=True, text=True, timeout=100)
-    script.unlink()
-    assert ran.returncode == 0, ran.stderr
-    found = json.loads(ran.stdout)
+def test_the_embedding_and_speech_ports_through_the_javascript_package(service: RunningService) -> None:
+    ports = {"EMBEDDING_URL": service.url("embedding"), "STT_URL": service.url("stt")}
+    found = run_script("vectors-and-speech.mjs", {**ports, "SOUND": str(DATA / "jfk.wav")})
     assert found["lengths"] == [384] * 3 and abs(found["norm"] - 1) < 1e-5
     assert found["tooLong"][:2] == ["BadRequestError", 400] and "602 tokens" in found["tooLong"][2]
     for said in (found["text"], found["streamed"], found["fetched"]):
@@ -101,16 +70,9 @@ def test_the_embedding_and_speech_ports_through_the_javascript_package(service: 
 
 
 @pytest.fixture(scope="module")
-def helped(service: RunningService, packages: Path) -> dict[str, Any]:
+def helped(service: RunningService) -> dict[str, Any]:
     """What tests/js/helpers.mjs saw."""
-    script = packages / f"helpers-{os.getpid()}.mjs"
-    shutil.copy(SCRIPTS / "helpers.mjs", script)
-    environment = {**os.environ, "BASE_URL": service.url("vlm"), "SOUND": str(DATA / "jfk.wav")}
-    ran = subprocess.run(["node", str(script)], env=environment, capture_output=True, text=True, timeout=200)
-    script.unlink()
-    assert ran.returncode == 0, ran.stderr
-    found: dict[str, Any] = json.loads(ran.stdout)
-    return found
+    return run_script("helpers.mjs", {"BASE_URL": service.url("vlm"), "SOUND": str(DATA / "jfk.wav")})
 
 
 GREETING = "Hello! Send me a picture."

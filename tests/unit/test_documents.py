@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from examples import examples
 from paths import ROOT, TESTS
 
 
@@ -21,7 +22,7 @@ def table_rows(page: str) -> list[str]:
     return [line for line in lines if line.startswith("|") and not line.startswith(("|---", "| concern", "| ---"))]
 
 
-MIN_NAMED_TESTS = {"reliability.md": 20, "edges.md": 20, "batches.md": 5, "responses.md": 5}
+MIN_NAMED_TESTS = {"reliability.md": 20, "edges.md": 20, "batches.md": 5, "responses.md": 5, "search.md": 10, "mcp.md": 5}
 
 
 @pytest.mark.parametrize("page", MIN_NAMED_TESTS)
@@ -76,3 +77,18 @@ def test_every_page_and_every_decision_is_listed() -> None:
     decisions = sorted((ROOT / "docs" / "decisions").glob("*.md"))
     assert len(decisions) >= 8
     assert [page.name for page in decisions if f"decisions/{page.name}" not in index] == []
+
+
+def test_an_example_that_is_not_run_says_why() -> None:
+    """And most are: what a page shows is what happens."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    blocks = [example for page in pages for example in examples(page)]
+    assert len([block for block in blocks if block.reason is None]) > 25
+    assert all(len(block.reason) > 10 for block in blocks if block.reason is not None)
+
+
+def test_every_page_is_in_the_sites_index() -> None:
+    """Else `make docs` fails, which is strict."""
+    index = (ROOT / "mkdocs.yml").read_text("utf-8")
+    pages = [page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")]
+    assert [page for page in pages if f": {page}\n" not in index] == []

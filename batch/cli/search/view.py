@@ -52,7 +52,8 @@ def _words(hit: SearchHit) -> Text:
         shown.append(_line(hit.text[place:start]))
         shown.append(_line(hit.text[start:end]), style="bold")
         place = end
-    return shown.append(_line(hit.text[place:]))
+    shown.append(_line(hit.text[place:].rstrip()))
+    return shown
 
 
 def _line(text: str) -> str:

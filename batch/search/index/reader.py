@@ -57,8 +57,6 @@ class EntryRow(NamedTuple):
     language: str | None
     model: str | None
     created: float
-    sources: list[str]
-    """The files that hold it, by name, at most `MAX_ALSO` and one."""
 
 
 class PassageRow(NamedTuple):
@@ -140,23 +138,22 @@ class IndexReader:
 
     # -- what hits show
 
-    def entries(self, ids: Iterable[int], folder: str | None = None) -> dict[int, EntryRow]:
-        """Contents by id, with their files; those below `folder` come first."""
-        marks = json.dumps(list(ids))
+    def entries(self, ids: Iterable[int]) -> dict[int, EntryRow]:
+        """Contents by id."""
         rows = self._rows.read(
-            "select id, kind, language, model, created from entry where id in (select value from json_each(?))", [marks]
+            "select id, kind, language, model, created from entry where id in (select value from json_each(?))",
+            [json.dumps(list(ids))],
         )
-        entries = {}
-        for row in rows:
-            low, high = _folder_bounds(folder) if folder else (b"", b"")
-            sources = self._rows.read(
-                "select path from entry_source where entry=? order by not (path >= ? and path < ?), path limit ?",
-                [row[0], low, high, MAX_ALSO + 1],
-            )
-            entries[int(row[0])] = EntryRow(
-                row[0], row[1], row[2], row[3], row[4], [os.fsdecode(source[0]) for source in sources]
-            )
-        return entries
+        return {int(row[0]): EntryRow(*row) for row in rows}
+
+    def sources_of(self, entry: int, folder: str | None = None) -> list[str]:
+        """The files that hold a content, by name, at most `MAX_ALSO` and one; those below `folder` come first."""
+        low, high = _folder_bounds(folder) if folder else (b"", b"")
+        rows = self._rows.read(
+            "select path from entry_source where entry=? order by not (path >= ? and path < ?), path limit ?",
+            [entry, low, high, MAX_ALSO + 1],
+        )
+        return [os.fsdecode(row[0]) for row in rows]
 
     def passages(self, ids: Iterable[int]) -> dict[int, PassageRow]:
         """Passages by id."""
