@@ -80,6 +80,7 @@ def shown(service: SmallDisk, job: str) -> dict[str, Any]:
 
 
 @needs_mounts
+@pytest.mark.slow
 def test_with_the_disk_full_a_request_is_507_the_inbox_waits_and_all_goes_on_once_there_is_space(
     small_disk: Callable[..., SmallDisk],
 ) -> None:
@@ -261,10 +262,10 @@ def test_writes_that_fail_in_a_worker_make_its_jobs_wait_and_a_caller_still_gets
     service = start_service().ready()
     pid = worker_pid(service, "vlm")
     words = [f"word{number}" for number in range(20)]
-    (bulk,) = submit(service, chat_draft("word " * 250, pause_ms=50))
+    (bulk,) = submit(service, chat_draft("word " * 120, pause_ms=50))
     wait_until(lambda: state(service, bulk) is State.RUNNING, "a bulk job runs")
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        caller = pool.submit(service.call, "vlm", "/v1/chat/completions", chat(" ".join(words), pause_ms=300))
+        caller = pool.submit(service.call, "vlm", "/v1/chat/completions", chat(" ".join(words), pause_ms=200))
         wait_until(lambda: count_running(service) == 2, "a caller's job runs inside it")
         refuse_writes(pid)
         status, answer = caller.result(60)

@@ -185,7 +185,7 @@ def test_too_long_a_queue_is_429_with_a_retry_after_of_120_seconds_at_most(start
     with concurrent.futures.ThreadPoolExecutor() as pool:
         held = []
         for count in (1, 2):
-            held.append(pool.submit(service.call, "vlm", "/v1/chat/completions", chat("w " * 12, pause_ms=500)))
+            held.append(pool.submit(service.call, "vlm", "/v1/chat/completions", chat("w " * 8, pause_ms=500)))
             wait_until(lambda count=count: len(in_state(service, "queued", "running")) == count, "accepted")
         connection = http.client.HTTPConnection("127.0.0.1", service.ports["vlm"], timeout=60)
         connection.request("POST", "/v1/chat/completions", json.dumps(chat("x")), {"Content-Type": "application/json"})
