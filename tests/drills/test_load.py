@@ -198,7 +198,10 @@ def _nothing_for(sql: str) -> list[None] | dict[str, None]:
     """As many NULLs as a statement has parameters."""
     if names := re.findall(r":([a-z_]+)", sql):
         return dict.fromkeys(names)
-    return [None] * (3 if "?1" in sql else sql.count("?"))
+    count = 0
+    for number in re.findall(r"\?(\d*)", sql):  # one without a number has the one after the largest so far
+        count = max(count, int(number)) if number else count + 1
+    return [None] * count
 
 
 def _is_slice(sql: str, detail: str) -> bool:
