@@ -68,6 +68,10 @@ class Function(_Struct, frozen=True, kw_only=True):
     description: str | None = None
     parameters: JsonSchema | None = None
     strict: bool | None = None
+    is_custom: bool = False
+    """Its only argument is a text, `input`, which the client gets as it is."""
+    lark: str | None = None
+    """The grammar of that text."""
 
 
 class Tool(_Struct, frozen=True, kw_only=True):

@@ -42,15 +42,22 @@ T = TypeVar("T")
 ErrorBody = Callable[[BatchError], dict[str, Any]]
 
 
+def _chat_completion(result: ChatResult, model: str, created: int, body: JsonObject) -> msgspec.Struct:
+    tools = [tool for tool in cast(list[JsonObject], body.get("tools") or []) if tool.get("type") == "custom"]
+    return to_chat_completion(
+        result, model, created, frozenset(str(cast(JsonObject, tool["custom"])["name"]) for tool in tools)
+    )
+
+
 class _ChatEndpoint:
-    """A chat API: `read` checks a body, `answer` makes its response of a result, a model's name and a time."""
+    """A chat API: `read` checks a body, `answer` makes its response of a result, a model's name, a time and the body."""
 
     def __init__(
         self,
         hub: Hub,
         limits: LimitSettings,
         read: Callable[[bytes], tuple[Any, ChatRequest]],
-        answer: Callable[[ChatResult, str, int], msgspec.Struct],
+        answer: Callable[[ChatResult, str, int, JsonObject], msgspec.Struct],
         error_body: ErrorBody = to_openai_error,
     ) -> None:
         self._hub, self._limits = hub, limits
@@ -69,7 +76,7 @@ class _ChatEndpoint:
         follow_job(job)
         chat_result = cast(ChatResult, result)
         model = model_name(self._hub, read_model_name(body.get("model")))
-        answer = self._answer(chat_result, model, creation_time())
+        answer = self._answer(chat_result, model, creation_time(), body)
         return LineResponse(body=to_object(answer), usage=token_counts(chat_result.usage), model=model)
 
     def to_error(self, error: BatchError) -> JsonObject:
@@ -185,7 +192,7 @@ def to_object(answer: Any) -> JsonObject:
 def line_endpoints(hub: Hub, limits: LimitSettings) -> dict[str, LineEndpoint]:
     """Every endpoint that a batch may name, by path."""
     endpoints: dict[str, LineEndpoint] = {
-        "/v1/chat/completions": _ChatEndpoint(hub, limits, read_chat, to_chat_completion),
+        "/v1/chat/completions": _ChatEndpoint(hub, limits, read_chat, _chat_completion),
         "/v1/completions": _CompletionEndpoint(hub),
         "/v1/embeddings": _EmbeddingEndpoint(hub),
         "/v1/responses": _ResponsesEndpoint(hub, limits),
@@ -193,7 +200,7 @@ def line_endpoints(hub: Hub, limits: LimitSettings) -> dict[str, LineEndpoint]:
             hub,
             limits,
             read_messages_request,
-            lambda result, model, created: to_message(result, model),
+            lambda result, model, created, body: to_message(result, model),
             to_anthropic_error,
         ),
         "/v1/audio/transcriptions": AudioEndpoint(hub, translate=False),

@@ -25,7 +25,8 @@ from batch.api.generation.conversation import (
 from batch.api.generation.documents import read_document
 from batch.api.generation.request import Choices, LogprobCount
 from batch.api.generation.structured_output import response_format_constraints
-from batch.api.generation.tools import FunctionTool, ToolOffer, read_functions, read_openai_choice
+from batch.api.generation.tools.custom import custom_function
+from batch.api.generation.tools.offer import FunctionTool, ToolOffer, read_functions, read_openai_choice
 from batch.api.json_body import Body, JsonObject, parse_json, quoted, read_body
 from batch.errors import BadRequest
 from batch.payloads.chat import TextPart, ToolCall
@@ -100,11 +101,20 @@ class FunctionBody(Body, frozen=True, kw_only=True):
     strict: Any = None
 
 
+class CustomBody(Body, frozen=True, kw_only=True):
+    """The object of a custom tool."""
+
+    name: Any = None
+    description: Any = None
+    format: Any = None
+
+
 class ToolBody(Body, frozen=True, kw_only=True):
     """A tool."""
 
     type: str | None = None
     function: FunctionBody | None = None
+    custom: CustomBody | None = None
 
 
 class ChatBody(ChatGenerationBody, frozen=True, kw_only=True):
@@ -183,9 +193,12 @@ def read_chat(data: bytes) -> tuple[ChatBody, ChatRequest]:
 
 
 def _function(tool: ToolBody, path: str) -> FunctionTool:
+    if tool.type == "custom":
+        custom = tool.custom or CustomBody()
+        return custom_function(custom.name, custom.description, custom.format, f"{path}.custom")
     if tool.type not in (None, "function"):
         raise BadRequest(
-            f"Field '{path}.type': only tools of type function can be called here, not {quoted(tool.type)}",
+            f"Field '{path}.type': only tools of type function or custom can be called here, not {quoted(tool.type)}",
             param=f"{path}.type",
         )
     function = tool.function or FunctionBody()

@@ -10,6 +10,7 @@ from msgspec import UNSET, UnsetType
 from batch.api.errors import to_openai_error
 from batch.api.generation.jobs import FINGERPRINT, note_comment
 from batch.api.generation.progress import PromptProgress
+from batch.api.generation.tools.custom import CustomInput, custom_input
 from batch.api.jobs.answer_ids import random_id
 from batch.api.jobs.server_sent_events import DONE, sse_event
 from batch.errors import BatchError
@@ -22,6 +23,7 @@ from batch.payloads.chat import (
     MessageDelta,
     Timings,
     ToolCall,
+    ToolCallDelta,
     Usage,
 )
 from batch.payloads.events import Delta, JobEvent, Progress
@@ -36,13 +38,45 @@ class CompletionToolCall(msgspec.Struct, kw_only=True):
     function: FunctionCall
 
 
+class CustomToolText(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What a custom tool is called with, or what is new of it."""
+
+    name: str | None = None
+    input: str | None = None
+
+
+class CompletionCustomCall(msgspec.Struct, kw_only=True):
+    """A custom tool's call of a whole answer."""
+
+    id: str | None
+    type: Literal["custom"] = "custom"
+    custom: CustomToolText
+
+
+class CustomCallDelta(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What is new of a custom tool's call."""
+
+    index: int
+    id: str | None = None
+    type: Literal["custom"] | None = None
+    custom: CustomToolText
+
+
+class CustomDelta(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A MessageDelta with calls of custom tools."""
+
+    content: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[ToolCallDelta | CustomCallDelta] = []
+
+
 class CompletionMessage(msgspec.Struct, kw_only=True):
     """What a choice says; content is always a string."""
 
     role: Literal["assistant"] = "assistant"
     content: str
     reasoning_content: str | UnsetType = UNSET
-    tool_calls: list[CompletionToolCall] | UnsetType = UNSET
+    tool_calls: list[CompletionToolCall | CompletionCustomCall] | UnsetType = UNSET
 
 
 class CompletionChoice(msgspec.Struct, kw_only=True):
@@ -82,7 +116,7 @@ class ChunkChoice(msgspec.Struct, kw_only=True):
 
     finish_reason: FinishReason | None = None
     index: int
-    delta: MessageDelta | RoleDelta
+    delta: MessageDelta | RoleDelta | CustomDelta
     logprobs: Logprobs | UnsetType = UNSET
 
 
@@ -100,10 +134,10 @@ class ChatCompletionChunk(msgspec.Struct, kw_only=True):
     prompt_progress: PromptProgress | UnsetType = UNSET
 
 
-def to_openai(result: ChatResult, model: str, created: int) -> ChatCompletion:
-    """The whole answer of a chat job."""
+def to_openai(result: ChatResult, model: str, created: int, custom_names: frozenset[str] = frozenset()) -> ChatCompletion:
+    """The whole answer of a chat job. `custom_names`: the custom tools among its functions."""
     return ChatCompletion(
-        choices=[_choice(choice) for choice in result.choices],
+        choices=[_choice(choice, custom_names) for choice in result.choices],
         created=created,
         model=model,
         usage=result.usage,
@@ -112,7 +146,7 @@ def to_openai(result: ChatResult, model: str, created: int) -> ChatCompletion:
     )
 
 
-def _choice(choice: ChatChoice) -> CompletionChoice:
+def _choice(choice: ChatChoice, custom_names: frozenset[str]) -> CompletionChoice:
     message = choice.message
     return CompletionChoice(
         finish_reason=choice.finish_reason,
@@ -120,20 +154,35 @@ def _choice(choice: ChatChoice) -> CompletionChoice:
         message=CompletionMessage(
             content=(message.content if message else None) or "",
             reasoning_content=(message.reasoning_content if message else None) or UNSET,
-            tool_calls=[_tool_call(call) for call in message.tool_calls] or UNSET if message else UNSET,
+            tool_calls=[_tool_call(call, custom_names) for call in message.tool_calls] or UNSET if message else UNSET,
         ),
         logprobs=choice.logprobs or UNSET,
     )
 
 
-def _tool_call(call: ToolCall) -> CompletionToolCall:
+def _tool_call(call: ToolCall, custom_names: frozenset[str]) -> CompletionToolCall | CompletionCustomCall:
+    if call.function.name in custom_names:
+        text = custom_input(call.function.arguments)
+        return CompletionCustomCall(id=call.id, custom=CustomToolText(name=call.function.name, input=text))
     return CompletionToolCall(id=call.id, function=call.function)
 
 
 class ChatChunks:
     """The event serializer of /v1/chat/completions."""
 
-    def __init__(self, model: str, created: int, *, usage: bool = False, progress: bool = False) -> None:
+    def __init__(
+        self,
+        model: str,
+        created: int,
+        *,
+        usage: bool = False,
+        progress: bool = False,
+        custom_names: frozenset[str] = frozenset(),
+    ) -> None:
+        """`custom_names`: the custom tools among the functions."""
+        self._custom_names = custom_names
+        self._custom_inputs: dict[tuple[int, int], CustomInput] = {}
+        """Readers of the calls of custom tools, by choice and call."""
         self._model, self._created, self._id = model, created, random_id("chatcmpl-")
         self._with_usage, self._with_progress = usage, progress
         self._before_choices, self._after_choices = sse_event(self._frame([])).split(b"[]", 1)
@@ -159,7 +208,8 @@ class ChatChunks:
         if event.index not in self._started:
             piece += self._start(event.index)
         if event.delta != _NOTHING_NEW or event.logprobs:
-            choice = ChunkChoice(index=event.index, delta=event.delta, logprobs=event.logprobs or UNSET)
+            delta = self._custom_delta(event) if self._custom_names and event.delta.tool_calls else event.delta
+            choice = ChunkChoice(index=event.index, delta=delta, logprobs=event.logprobs or UNSET)
             if event.timings and event.finish_reason is None:
                 chunk = self._frame([choice])
                 chunk.timings = event.timings
@@ -169,6 +219,21 @@ class ChatChunks:
         if event.finish_reason:
             self._finish(event.index, event.finish_reason)
         return piece
+
+    def _custom_delta(self, event: Delta) -> CustomDelta:
+        """The delta with its calls of custom tools as such."""
+        calls: list[ToolCallDelta | CustomCallDelta] = []
+        for call in event.delta.tool_calls:
+            key = event.index, call.index
+            if call.function.name in self._custom_names:
+                self._custom_inputs[key] = CustomInput()
+                name = CustomToolText(name=call.function.name, input="")
+                calls.append(CustomCallDelta(index=call.index, id=call.id, type="custom", custom=name))
+            elif (reader := self._custom_inputs.get(key)) is None:
+                calls.append(call)
+            elif text := reader.feed(call.function.arguments or ""):
+                calls.append(CustomCallDelta(index=call.index, custom=CustomToolText(input=text)))
+        return CustomDelta(content=event.delta.content, reasoning_content=event.delta.reasoning_content, tool_calls=calls)
 
     def finish(self, job: int, result: ChatResult) -> bytes:
         piece = b""

@@ -11,6 +11,7 @@ from batch.api.chat_completions.request import ChatBody, read_chat
 from batch.api.chat_completions.response import ChatChunks, to_openai
 from batch.api.generation.conversation import ChatRequest
 from batch.api.generation.jobs import chat_payload, count_tokens, hub_of, submit_chat
+from batch.api.generation.tools.custom import custom_names
 from batch.api.json_body import documented, json_body, json_response
 from batch.payloads.questions import ApplyTemplate
 from batch.queue.jobs import Kind
@@ -26,12 +27,13 @@ async def chat(request: Request, read: ReadChat) -> Response:
     """Answer a conversation of text and images."""
     body, chat_request = read
     jobs = await submit_chat(request, chat_request)
+    custom = custom_names(chat_request.offer.tools)
     if body.stream:
         usage = bool(body.stream_options and body.stream_options.include_usage)
-        serializer = ChatChunks(jobs.model, jobs.created, usage=usage, progress=bool(body.return_progress))
+        serializer = ChatChunks(jobs.model, jobs.created, usage=usage, progress=bool(body.return_progress), custom_names=custom)
         return jobs.stream(serializer, body.ping_interval_s)
     results = await jobs.results(request)
-    return json_response(to_openai(results[0], jobs.model, jobs.created), jobs.result_headers(results))
+    return json_response(to_openai(results[0], jobs.model, jobs.created, custom), jobs.result_headers(results))
 
 
 @router.post("/v1/chat/completions/input_tokens", openapi_extra=documented(ChatBody))

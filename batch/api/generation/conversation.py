@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal, TypeGuard, get_args
 
-from batch.api.generation.tools import ToolOffer
+from batch.api.generation.tools.offer import ToolOffer
 from batch.api.json_body import quoted
 from batch.errors import BadRequest
 from batch.payloads.chat import FunctionCall, GenerationParams, TextPart, ToolCall

@@ -12,7 +12,7 @@ from batch.api import openapi_schemas
 from batch.api.generation.chat_body import ChatGenerationBody
 from batch.api.generation.conversation import ChatRequest, Thinking, Turn, check_sizes
 from batch.api.generation.structured_output import OutputConstraint, response_format_constraints
-from batch.api.generation.tools import FunctionTool, ToolOffer, offer_tools, read_functions
+from batch.api.generation.tools.offer import FunctionTool, ToolOffer, offer_tools, read_functions
 from batch.api.json_body import Body, parse_json, quoted, read_body
 from batch.api.messages.content_blocks import AnthropicMessageBody, message_turns
 from batch.errors import BadRequest

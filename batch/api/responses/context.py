@@ -16,7 +16,14 @@ from batch.conversations.rows import Item
 from batch.errors import BadRequest, NotFound
 from batch.queue.hub.hub import Hub
 
-_PREFIXES = {"message": "msg_", "function_call": "fc_", "function_call_output": "fco_", "reasoning": "rs_"}
+_PREFIXES = {
+    "message": "msg_",
+    "function_call": "fc_",
+    "function_call_output": "fco_",
+    "custom_tool_call": "ctc_",
+    "custom_tool_call_output": "ctco_",
+    "reasoning": "rs_",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +126,7 @@ def _with_id(item: Item, items: ItemStore) -> Item:
 
 def _check_outputs(items: Sequence[Item]) -> None:
     """Raise BadRequest for a call of the conversation whose output is missing."""
-    outputs = {item.get("call_id") for item in items if item["type"] == "function_call_output"}
+    outputs = {item.get("call_id") for item in items if str(item["type"]).endswith("_call_output")}
     for item in items:
-        if item["type"] == "function_call" and item.get("call_id") not in outputs:
+        if item["type"] in ("function_call", "custom_tool_call") and item.get("call_id") not in outputs:
             raise BadRequest(f"No tool output found for function call {item.get('call_id')}.", param="input")

@@ -8,10 +8,12 @@ from typing import Literal
 import msgspec
 
 from batch.api.generation.jobs import note_comment
+from batch.api.generation.tools.custom import CustomInput
 from batch.api.jobs.answer_ids import random_id
 from batch.api.jobs.server_sent_events import named_sse_event, sse_comment
 from batch.api.responses.request import ResponsesBody
 from batch.api.responses.response import (
+    CustomCallItem,
     FunctionCallItem,
     ItemStatus,
     MessageItem,
@@ -44,6 +46,9 @@ class ResponseEvents:
         """Where every event goes with its sequence number, for streams that can be taken up again; None: nowhere."""
         self._summarized = body.summarizes_reasoning
         self._notes = notes
+        self._custom_names = body.custom_names
+        self._custom_input = CustomInput()
+        """Reads the open call of a custom tool."""
         self._output: list[OutputItem] = []
         self._open: OpenItem | None = None
         self._item: OutputItem = MessageItem(id="")
@@ -103,6 +108,9 @@ class ResponseEvents:
                 case FunctionCallItem():
                     self._item = msgspec.structs.replace(item, arguments="", status="in_progress")
                     text = item.arguments
+                case CustomCallItem():
+                    self._item = msgspec.structs.replace(item, input="", status="in_progress")
+                    text = item.input
             piece += self._event("response.output_item.added", output_index=len(self._output), item=self._item)
             piece += self._part_added() + self._whole_text(text)
             piece += self._close_item(item.status)
@@ -119,6 +127,9 @@ class ResponseEvents:
             case MessageItem():
                 self._text.append(text)
                 return self._item_event("response.output_text.delta", content_index=0, delta=text, logprobs=self._logprobs)
+            case CustomCallItem():
+                self._text.append(text)
+                return self._item_event("response.custom_tool_call_input.delta", delta=text)
             case _:
                 self._text.append(text)
                 return self._item_event("response.function_call_arguments.delta", delta=text)
@@ -170,9 +181,10 @@ class ResponseEvents:
             piece += self._item_event("response.output_text.delta", content_index=0, delta=text, logprobs=logprobs)
         for call in delta.tool_calls:
             piece += self._open_item(call.index, call)
-            if call.function.arguments:
-                self._text.append(call.function.arguments)
-                piece += self._item_event("response.function_call_arguments.delta", delta=call.function.arguments)
+            arguments = call.function.arguments or ""
+            if isinstance(self._item, CustomCallItem):
+                arguments = self._custom_input.feed(arguments)
+            piece += self._whole_text(arguments)
         return piece
 
     def _reasoning_delta(self, text: str) -> bytes:
@@ -193,7 +205,9 @@ class ResponseEvents:
                 self._item = MessageItem(id=random_id("msg_"), status="in_progress")
             case _:
                 name = (call.function.name if call else None) or ""
-                self._item = call_item(call.id if call else None, name, status="in_progress")
+                is_custom = name in self._custom_names
+                self._item = call_item(call.id if call else None, name, status="in_progress", is_custom=is_custom)
+                self._custom_input = CustomInput()
         piece += self._event("response.output_item.added", output_index=len(self._output), item=self._item)
         return piece + self._part_added()
 
@@ -225,6 +239,9 @@ class ResponseEvents:
                 piece = self._item_event("response.output_text.done", content_index=0, text=text, logprobs=self._logprobs)
                 piece += self._item_event("response.content_part.done", content_index=0, part=part)
                 item = MessageItem(id=item_id, content=[part], status=status)
+            case CustomCallItem() as custom:
+                item = msgspec.structs.replace(custom, input=text, status=status)
+                piece = self._item_event("response.custom_tool_call_input.done", input=text)
             case call:
                 item = msgspec.structs.replace(call, arguments=text, status=status)
                 piece = self._item_event("response.function_call_arguments.done", name=call.name, arguments=text)

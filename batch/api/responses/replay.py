@@ -11,6 +11,7 @@ from batch.api.responses.events import ResponseEvents
 from batch.api.responses.request import ResponsesBody
 from batch.api.responses.response import ResponseObject
 from batch.payloads.chat import FunctionDelta, MessageDelta, ToolCallDelta
+from batch.payloads.json_text import encode
 
 _TEXT_EVENTS = {
     "response.output_text.delta": "content",
@@ -34,15 +35,24 @@ class LoggedDeltas:
             kind = fields["type"]
             if field := _TEXT_EVENTS.get(kind):
                 yield MessageDelta(**{field: fields["delta"]})
-            elif kind == "response.output_item.added" and fields["item"]["type"] == "function_call":
+            elif kind == "response.output_item.added" and fields["item"]["type"] in ("function_call", "custom_tool_call"):
                 item, index = fields["item"], len(self._calls)
                 self._calls[fields["output_index"]] = index
                 name = FunctionDelta(name=item["name"])
                 yield MessageDelta(tool_calls=[ToolCallDelta(index=index, id=item["call_id"], type="function", function=name)])
+                if item["type"] == "custom_tool_call":
+                    yield _more_arguments(index, '{"input": "')
             elif kind == "response.function_call_arguments.delta":
                 index = self._calls[fields["output_index"]]
-                arguments = FunctionDelta(arguments=fields["delta"])
-                yield MessageDelta(tool_calls=[ToolCallDelta(index=index, function=arguments)])
+                yield _more_arguments(index, fields["delta"])
+            elif kind == "response.custom_tool_call_input.delta":
+                yield _more_arguments(self._calls[fields["output_index"]], encode(fields["delta"]).decode()[1:-1])
+            elif kind == "response.custom_tool_call_input.done":
+                yield _more_arguments(self._calls[fields["output_index"]], '"}')
+
+
+def _more_arguments(index: int, text: str) -> MessageDelta:
+    return MessageDelta(tool_calls=[ToolCallDelta(index=index, function=FunctionDelta(arguments=text))])
 
 
 def event_fields(piece: bytes) -> JsonObject:

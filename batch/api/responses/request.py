@@ -13,7 +13,8 @@ from batch.api.generation.conversation import ChatRequest, Turn, check_sizes
 from batch.api.generation.metadata import read_metadata
 from batch.api.generation.request import LogprobCount, TokenLimit
 from batch.api.generation.structured_output import OutputConstraint, response_format_constraints
-from batch.api.generation.tools import FunctionTool, ToolOffer, read_functions, read_openai_choice
+from batch.api.generation.tools.custom import custom_function
+from batch.api.generation.tools.offer import FunctionTool, ToolOffer, read_functions, read_openai_choice
 from batch.api.json_body import Body, JsonObject, parse_json, quoted, read_body
 from batch.api.responses.input_items import input_turns
 from batch.conversations.rows import Item
@@ -21,7 +22,7 @@ from batch.errors import BadRequest
 
 MAX_USER_CHARS = 512
 
-_HOSTED_TOOLS_SENTENCE = "tools of type {} run on a provider's servers; only function tools work here"
+_HOSTED_TOOLS_SENTENCE = "tools of type {} run on a provider's servers; only function and custom tools work here"
 
 
 class ReasoningOptions(Body, frozen=True, kw_only=True):
@@ -97,6 +98,11 @@ class ResponsesBody(ChatGenerationBody, frozen=True, kw_only=True):
         )
 
     @property
+    def custom_names(self) -> frozenset[str]:
+        """The names of the custom tools."""
+        return frozenset(str(tool.get("name")) for tool in self.tools or [] if tool.get("type") == "custom")
+
+    @property
     def conversation_id(self) -> str | None:
         """The conversation that the response goes on from."""
         return self.conversation.id if isinstance(self.conversation, ConversationName) else self.conversation
@@ -163,6 +169,8 @@ def read_responses_body(data: bytes) -> ResponsesBody:
 
 
 def _function(tool: JsonObject, path: str) -> FunctionTool:
-    if (kind := tool.get("type")) != "function":
+    if (kind := tool.get("type")) == "custom":
+        return custom_function(tool.get("name"), tool.get("description"), tool.get("format"), path)
+    if kind != "function":
         raise BadRequest(f"Field '{path}.type': {_HOSTED_TOOLS_SENTENCE.format(quoted(str(kind)))}", param=f"{path}.type")
     return FunctionTool(tool.get("name"), tool.get("description"), tool.get("parameters"), tool.get("strict"), path=path)

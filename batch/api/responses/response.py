@@ -7,11 +7,12 @@ from typing import Literal
 
 import msgspec
 
+from batch.api.generation.tools.custom import custom_input
 from batch.api.jobs.answer_ids import random_id
 from batch.api.json_body import JsonObject
 from batch.api.responses.request import ResponsesBody
 from batch.errors import BatchError, Cancelled
-from batch.payloads.chat import ChatResult, TokenLogprob, ToolCall
+from batch.payloads.chat import ChatResult, TokenLogprob
 
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
 
@@ -68,7 +69,17 @@ class FunctionCallItem(msgspec.Struct, kw_only=True, tag="function_call", tag_fi
     name: str
 
 
-OutputItem = ReasoningItem | MessageItem | FunctionCallItem
+class CustomCallItem(msgspec.Struct, kw_only=True, tag="custom_tool_call", tag_field="type"):
+    """A custom tool's call; its output is matched by call_id."""
+
+    id: str
+    status: ItemStatus = "completed"
+    call_id: str
+    input: str
+    name: str
+
+
+OutputItem = ReasoningItem | MessageItem | FunctionCallItem | CustomCallItem
 
 
 class InputTokensDetails(msgspec.Struct):
@@ -195,14 +206,15 @@ def reasoning_item(text: str, item_id: str, *, summarized: bool, status: ItemSta
     return ReasoningItem(id=item_id, content=[ReasoningText(text=text)], status=status)
 
 
-def call_item(call_id: str | None, name: str, arguments: str = "", status: ItemStatus = "completed") -> FunctionCallItem:
-    """A function call; the id that the model's call has goes on as call_id."""
+def call_item(
+    call_id: str | None, name: str, arguments: str = "", status: ItemStatus = "completed", *, is_custom: bool = False
+) -> FunctionCallItem | CustomCallItem:
+    """A call; the id that the model's call has goes on as call_id. `is_custom`: the arguments are a custom tool's."""
     bare = (call_id or random_id("")).removeprefix("call_")
+    if is_custom:
+        text = custom_input(arguments)
+        return CustomCallItem(id=f"ctc_{bare}", status=status, call_id=f"call_{bare}", input=text, name=name)
     return FunctionCallItem(id=f"fc_{bare}", status=status, arguments=arguments, call_id=f"call_{bare}", name=name)
-
-
-def _tool_call_item(call: ToolCall, status: ItemStatus) -> FunctionCallItem:
-    return call_item(call.id, call.function.name, call.function.arguments, status)
 
 
 def to_response(body: ResponsesBody, result: ChatResult, started: ResponseObject) -> ResponseObject:
@@ -216,7 +228,9 @@ def to_response(body: ResponsesBody, result: ChatResult, started: ResponseObject
     if message and message.content:
         part = OutputText(text=message.content, logprobs=choice.logprobs.content if choice.logprobs else [])
         output.append(MessageItem(id=random_id("msg_"), content=[part]))
-    output += [_tool_call_item(call, "completed") for call in (message.tool_calls if message else [])]
+    for call in message.tool_calls if message else []:
+        name = call.function.name
+        output.append(call_item(call.id, name, call.function.arguments, is_custom=name in body.custom_names))
     if choice.finish_reason == "length" and output:
         output[-1].status = "incomplete"
     return finished_response(started, result, output)

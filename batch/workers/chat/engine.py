@@ -234,7 +234,8 @@ class VlmEngine:
     def make_result(self, work: Work, task: TaskParams, results: Sequence[ChoiceResult]) -> ChatResult:
         """The result of a job whose choices are all there."""
         prompt = self._detokenize(task.prompt.ids) if _is_described(work.payload) else None
-        return make_chat_result(results, len(task.prompt), prompt)
+        unenforced = task.constraint.unenforced if task.constraint is not None else ()
+        return make_chat_result(results, len(task.prompt), prompt, unenforced)
 
     def _detokenize(self, tokens: list[int]) -> str:
         return self._resources.model.detokenize(tokens).decode("utf-8", "replace")

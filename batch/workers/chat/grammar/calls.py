@@ -8,9 +8,10 @@ from batch.errors import BadRequest
 from batch.payloads.chat import ChatPayload, JsonSchema, Tool
 from batch.workers.chat.dialects import gemma4_output as gemma4
 from batch.workers.chat.dialects import harmony
-from batch.workers.chat.dialects.derived.layout import CallLayout
+from batch.workers.chat.dialects.derived.layout import KEY_HOLE, CallLayout
 from batch.workers.chat.dialects.dialect import Dialect
-from batch.workers.chat.dialects.gemma4_arguments import CALL_END
+from batch.workers.chat.dialects.gemma4_arguments import CALL_END, QUOTE
+from batch.workers.chat.grammar.client_lark import client_lark
 from batch.workers.chat.grammar.lark import Lark, literal
 from batch.workers.chat.grammar.markup import Markup
 from batch.workers.chat.grammar.schema.schema_reader import SchemaReader
@@ -68,6 +69,21 @@ class CallGrammar:
             end = markup.text(layout.section_end)
         return " ".join(part for part in (head, call, more, end) if part and part != '""')
 
+    def _text_in_grammar(self, source: str, field: str, syntax: ValueSyntax) -> str:
+        """Arguments that are one text, `input`, of a client's own grammar."""
+        lark, markup = self._lark, self._markup
+        if isinstance(self._calls, CallLayout) and (tags := self._calls.tags) is not None and not tags.is_python:
+            text = lark.rule(client_lark(source, field, None))
+            begin = markup.text(tags.begin + "input" + tags.middles["string"])
+            return f"{begin} {text} {markup.text(tags.end.replace(KEY_HOLE, 'input'))}"
+        if isinstance(syntax, Gemma4Syntax):
+            quote, text = lark.marker(QUOTE), lark.rule(client_lark(source, field, None))
+            return f'"{{input:" {quote} {text} {quote} "}}"'
+        text = lark.rule(client_lark(source, field, JsonSyntax(lark).char))
+        is_python = isinstance(self._calls, CallLayout) and self._calls.tags is not None
+        begin, end = ('input="', '"') if is_python else ('{"input": "', '"}')
+        return f"{literal(begin)} {text} {literal(end)}"
+
     def _call(self, tool: Tool, field: str) -> str:
         """A function's name, and what follows it to the end of the call."""
         function, lark, markup = tool.function, self._lark, self._markup
@@ -77,6 +93,8 @@ class CallGrammar:
             arguments = TaggedWriter(reader, markup, self._calls.tags).arguments(reader.root)
         else:
             arguments = SchemaWriter(reader, syntax).write(reader.root)
+        if function.lark is not None:
+            arguments = self._text_in_grammar(function.lark, field.replace("function.parameters", "format.definition"), syntax)
         self.unenforced.update(reader.unenforced)
         match self._calls:
             case CallLayout() as layout:

@@ -14,6 +14,9 @@ from batch.payloads.chat import (
     Usage,
 )
 
+MAX_UNENFORCED = 5
+"""Of a schema's keywords that no grammar can follow, so many are named in the note."""
+
 
 @dataclass(frozen=True, slots=True)
 class ChoiceResult:
@@ -42,11 +45,19 @@ def make_timings(cached_n: int, prompt_n: int, prompt_ms: float, predicted_n: in
     )
 
 
-def make_chat_result(results: Sequence[ChoiceResult], prompt_tokens: int, prompt: str | None = None) -> ChatResult:
-    """The result of a job with these choices; the prompt counts once. `prompt`: its text, where that was asked for."""
+def make_chat_result(
+    results: Sequence[ChoiceResult], prompt_tokens: int, prompt: str | None = None, unenforced: Sequence[str] = ()
+) -> ChatResult:
+    """The result of a job with these choices; the prompt counts once.
+
+    `prompt`: its text, where that was asked for. `unenforced`: what functions that are not strict ask for in vain.
+    """
     first = results[0].timings
     completion = sum(r.timings.predicted_n for r in results)
     notes = dict.fromkeys(r.note for r in results if r.note)
+    if unenforced:
+        more = f" and {len(unenforced) - MAX_UNENFORCED} more" if len(unenforced) > MAX_UNENFORCED else ""
+        notes[f"not enforced, as the function is not strict: {', '.join(unenforced[:MAX_UNENFORCED])}{more}"] = None
     return ChatResult(
         choices=[r.choice for r in results],
         usage=Usage(

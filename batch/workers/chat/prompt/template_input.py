@@ -25,4 +25,6 @@ def template_tools(tools: Sequence[Tool]) -> list[TemplateObject]:
     values: list[TemplateObject] = msgspec.to_builtins(tools)
     for tool in values:
         tool["type"] = "function"
+        for field in ("is_custom", "lark"):
+            tool["function"].pop(field, None)
     return values

@@ -32,6 +32,8 @@ class FunctionTool:
     """The request's field that holds the three."""
     parameters_field: str = "parameters"
     """The API's own word for the parameters' schema."""
+    is_custom: bool = False
+    lark: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,8 @@ def _read_function(function: FunctionTool) -> Tool:
             description=description,
             parameters=_parameters(function),
             strict=function.strict if isinstance(function.strict, bool) else None,
+            is_custom=function.is_custom,
+            lark=function.lark,
         )
     )
 
@@ -130,9 +134,9 @@ def read_openai_choice(tools: Sequence[Tool], choice: object, parallel: bool | N
         if choice.get("type") == "allowed_tools":
             mode, allowed = _allowed_tools(choice)
             return offer_tools(tools, mode, allowed=allowed, parallel=parallel)
-        if choice.get("type", "function") != "function":
+        if choice.get("type", "function") not in ("function", "custom"):
             raise BadRequest(
-                f"Field 'tool_choice.type': only functions can be called here, not {quoted(str(choice['type']))}",
+                f"Field 'tool_choice.type': should be function, custom or allowed_tools, not {quoted(str(choice['type']))}",
                 param="tool_choice.type",
             )
         return offer_tools(tools, required_name=_chosen_name(choice), parallel=parallel)
@@ -162,7 +166,7 @@ def _allowed_tools(choice: JsonObject) -> tuple[Literal["auto", "required"], lis
 
 
 def _chosen_name(choice: object) -> str:
-    function = choice.get("function", choice) if isinstance(choice, dict) else None
+    function = choice.get("function", choice.get("custom", choice)) if isinstance(choice, dict) else None
     name = function.get("name") if isinstance(function, dict) else None
     if not isinstance(name, str):
         raise BadRequest("Field 'tool_choice': should name a function of 'tools'", param="tool_choice")

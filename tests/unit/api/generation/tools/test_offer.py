@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from batch.api.generation.tools import MAX_NAME_CHARS, MAX_TOOLS
+from batch.api.generation.tools.offer import MAX_NAME_CHARS, MAX_TOOLS
 from chat_calls import HELLO, post, says
 from scripted_hub import answer
 
@@ -92,9 +92,7 @@ def test_names_that_programs_use_are_taken(form: str, name: str) -> None:
         ("responses", {"type": "file_search", "vector_store_ids": ["x"]}, "tools[0].type"),
         ("responses", {"type": "code_interpreter"}, "tools[0].type"),
         ("responses", {"type": "mcp", "server_label": "x"}, "tools[0].type"),
-        ("responses", {"type": "custom", "name": "apply_patch"}, "tools[0].type"),
         ("responses", {"name": "f"}, "tools[0].type"),
-        ("chat", {"type": "custom", "custom": {"name": "x"}}, "tools[0].type"),
         ("chat", {"type": "web_search_preview"}, "tools[0].type"),
         ("messages", {"type": "web_search_20250305", "name": "web_search"}, "tools[0].type"),
         ("messages", {"type": "bash_20250124", "name": "bash"}, "tools[0].type"),
@@ -127,7 +125,7 @@ def test_a_wrong_part_of_a_tool_is_named(form: str, tool: Any, field: str) -> No
         ("chat", {"type": "function", "function": {"name": "g"}}),
         ("chat", {"type": "function"}),
         ("chat", {"type": "function", "function": {"name": 5}}),
-        ("chat", {"type": "custom", "custom": {"name": "f"}}),
+        ("chat", {"type": "custom", "custom": {"name": "g"}}),
         ("chat", "always"),
         ("chat", {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [5]}}),
         ("responses", {"type": "function", "name": "g"}),
