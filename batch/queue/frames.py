@@ -54,6 +54,13 @@ class Beat(_Frame, tag="beat", frozen=True, kw_only=True):
     """A sign of life from a job that has no progress to report."""
 
 
+class DiskWaiting(_Frame, tag="disk_waiting", frozen=True, kw_only=True):
+    """A write that must not be lost waits for the disk, and nothing goes on before that."""
+
+    error: msgspec.Raw
+    """What BatchError.record gave."""
+
+
 class Answered(_Frame, tag="answered", frozen=True, kw_only=True):
     """The answer to an Ask frame, or the error instead."""
 
@@ -87,6 +94,7 @@ WorkerFrame = (
     | Ready
     | Broken
     | Beat
+    | DiskWaiting
     | Answered
     | End
     | Started

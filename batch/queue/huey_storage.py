@@ -12,7 +12,7 @@ from huey.registry import Message
 from huey.serializer import Serializer
 from huey.storage import BlackHoleStorage
 
-from batch.errors import DiskFull
+from batch.errors import BatchError, DiskFull
 from batch.queue.jobs import Kind
 from batch.queue.store import DamagedDatabase, Lease, Store, job_named_in, message_for
 
@@ -54,6 +54,8 @@ class ClaimStorage(BlackHoleStorage):  # type: ignore[misc]
         self.stopping = threading.Event()
         self.lease: Lease | None = None
         """The job that the last message stands for: saves the task a second look-up."""
+        self.report_waiting: Callable[[BatchError], None] = lambda error: None
+        """Is told, again and again, that no job can be taken: the disk is full, or the database damaged."""
         self._has_logged = False
 
     def enqueue(self, data: bytes, priority: float | None = None) -> None:
@@ -71,6 +73,7 @@ class ClaimStorage(BlackHoleStorage):  # type: ignore[misc]
             if not self._has_logged:
                 logger.error("The %s queue waits: %s", self.kind, error.message)
             self._has_logged = True
+            self.report_waiting(error)
             self.stopping.wait(_DISK_RETRY_S)
             return None
         self._has_logged = False

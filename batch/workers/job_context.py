@@ -8,10 +8,13 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
+from msgspec import Raw
+
 from batch.cpu_sharing import CoreTable
-from batch.errors import DiskFull
+from batch.errors import BatchError, DiskFull
+from batch.payloads.json_text import encode
 from batch.queue.channel import EventStream
-from batch.queue.frames import Beat
+from batch.queue.frames import DiskWaiting
 from batch.queue.huey_storage import JobHuey
 from batch.queue.jobs import Kind, Priority
 from batch.queue.spool import Spool
@@ -79,8 +82,12 @@ class JobContext:
                 logged = True
                 if self.deadline is not None and time.monotonic() >= self.deadline:
                     raise Stopping() from error
-                self.events.send(Beat())
+                self.report_waiting(error)
                 time.sleep(DISK_RETRY_S)
+
+    def report_waiting(self, error: BatchError) -> None:
+        """Tell the service that nothing goes on before the disk takes writes again: clients are not kept waiting for that."""
+        self.events.send(DiskWaiting(error=Raw(encode(error.record()))))
 
     def close(self) -> None:
         """Give up the place among the workers that share the cores, and close the store."""

@@ -52,6 +52,7 @@ class Worker:
         )
         self._huey = self._context.huey = JobHuey(kind, self._store, self._context.worker_id, self._run_job)
         self._storage = self._huey.storage
+        self._storage.report_waiting = self._context.report_waiting
         self._consumer: QuietConsumer | None = None
 
     # -- life

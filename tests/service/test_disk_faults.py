@@ -281,6 +281,25 @@ def test_writes_that_fail_in_a_worker_make_its_jobs_wait_and_a_caller_still_gets
         assert store.read("pragma integrity_check") == [("ok",)]
 
 
+def test_while_a_worker_cannot_write_every_client_is_told_so_in_bounded_time(start_service: Start) -> None:
+    """The service's own writes may still fit on a nearly full disk: a request is accepted, and then nobody can take it."""
+    service = start_service().ready("embedding")
+    pid = worker_pid(service, "embedding")
+    assert service.call("embedding", "/v1/embeddings", {"input": "x"})[0] == 200
+    refuse_writes(pid)
+    bodies: list[Any] = [{"input": "x"}, {"input": ["some", "texts"]}, {"input": ["text " * 30_000] * 4}, {"input": "y " * 9}]
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda body: service.call("embedding", "/v1/embeddings", body, timeout=45), bodies * 4))
+    assert {status for status, _ in answers} == {507}, answers
+    assert service.health("vlm")[0] == 200
+    (bulk,) = submit(service, embed_draft("nobody waits for it"))
+    allow_writes(pid)
+    wait_until(lambda: service.call("embedding", "/v1/embeddings", {"input": "x"})[0] == 200, "all goes on")
+    wait_until(lambda: state(service, bulk) is State.DONE, "the bulk job is done")
+    with opened(service) as store:
+        assert {job.state for job in store.jobs()} == {State.DONE, State.CANCELLED}, "no job is left over"
+
+
 def test_an_inbox_that_is_deleted_and_comes_back_is_watched_again(start_service: Start) -> None:
     service = start_service().ready()
     outbox = Outbox(service)

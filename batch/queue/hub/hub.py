@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -13,7 +12,7 @@ from typing import Any, TypeVar, overload
 
 import msgspec
 
-from batch.errors import DiskFull, NotFound, QueueFull, Unavailable
+from batch.errors import QueueFull, Unavailable
 from batch.payloads.events import Delta, Progress, PromptCounted, SegmentEnded, Started
 from batch.payloads.job_payload import Result
 from batch.payloads.json_text import encode
@@ -36,6 +35,7 @@ from batch.queue.frames import (
     Answered,
     Beat,
     Broken,
+    DiskWaiting,
     End,
     Hello,
     JobEnded,
@@ -47,7 +47,7 @@ from batch.queue.frames import (
 )
 from batch.queue.hub.job_outcome import result_in, result_of
 from batch.queue.hub.model_state import ModelState, ModelStates
-from batch.queue.hub.open_tickets import OpenTickets
+from batch.queue.hub.open_tickets import OpenTickets, cancel_jobs
 from batch.queue.hub.retry_after import ServiceTimeEstimate
 from batch.queue.hub.ticket import Ticket
 from batch.queue.hub.worker_links import WorkerLinks
@@ -198,10 +198,8 @@ class Hub:
     async def turn_away(self, kind: Kind) -> None:
         """Refuse every client that waits for a model that could not be loaded: when it will be, nobody knows."""
         error = msgspec.Raw(encode(Unavailable(self.models[kind].error).record()))
-        for ticket in self._tickets.of_kind(kind):
-            ticket.push(End(job=ticket.id, state=State.FAILED, error=error))
-            with contextlib.suppress(NotFound, DiskFull):  # its row is not there, or is cancelled at the next start
-                await self.cancel(ticket.id)
+        jobs = self._tickets.refuse(kind, error)
+        await self.in_thread(lambda: cancel_jobs(self.store, jobs))
 
     async def cancel(self, job: str) -> State:
         """Cancel a job; the state after it. Raises NotFound."""
@@ -309,8 +307,11 @@ class Hub:
                 self.models.update(kind, progress=1.0, info=frame.info, **ready)
             case Broken():
                 self.models.update(kind, status="failed", error=frame.message)
-            case Beat():
+            case Beat() | DiskWaiting():
                 self.models.update(kind, beat=time.monotonic())
+                if isinstance(frame, DiskWaiting) and not self._closed:  # for how long nobody knows
+                    jobs = self._tickets.refuse(kind, frame.error, waited_only=True)
+                    self._store_thread.submit(cancel_jobs, self.store, jobs)
             case Hello() | RowChanged() | Answered():
                 pass  # the link's own
 

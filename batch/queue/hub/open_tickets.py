@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable
+
+import msgspec
+
+from batch.errors import DiskFull, NotFound
+from batch.queue.frames import End
 from batch.queue.hub.ticket import Ticket
-from batch.queue.jobs import Kind
+from batch.queue.jobs import Kind, State
+from batch.queue.store import DamagedDatabase, Store
 
 
 class OpenTickets:
@@ -40,6 +48,14 @@ class OpenTickets:
         """The tickets of one kind of job."""
         return [ticket for ticket in self._tickets.values() if ticket.kind is kind]
 
+    def refuse(self, kind: Kind, error: msgspec.Raw, *, waited_only: bool = False) -> list[str]:
+        """End one kind's tickets with an error, those on which a client waits or all; returns the ids of their jobs."""
+        tickets = [ticket for ticket in self.of_kind(kind) if not (waited_only and ticket.id in self._unwaited)]
+        for ticket in tickets:
+            self.remove(ticket.id)
+            ticket.push(End(job=ticket.id, state=State.FAILED, error=error))
+        return [ticket.id for ticket in tickets]
+
     def waiting(self, kind: Kind) -> int:
         """How many clients wait for jobs of a kind."""
         return self._waiting[kind]
@@ -51,3 +67,10 @@ class OpenTickets:
         self._unwaited.clear()
         self._waiting = dict.fromkeys(Kind, 0)
         return tickets
+
+
+def cancel_jobs(store: Store, jobs: Iterable[str]) -> None:
+    """Cancel jobs whose clients were refused. Where the disk takes that no more, the next start cancels them."""
+    for job in jobs:
+        with contextlib.suppress(NotFound, DiskFull, DamagedDatabase):
+            store.cancel(job)

@@ -12,14 +12,15 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec import Raw
 
-from batch.errors import Unavailable
+from batch.errors import DiskFull, Unavailable
 from batch.payloads.json_text import encode
 from batch.payloads.model_info import ChatModelInfo
 from batch.payloads.questions import Detokenize, Detokenized
 from batch.payloads.speech import TranscriptionResult
 from batch.queue.channel import socket_path
-from batch.queue.frames import Answered, Hello, Ready, WorkerFrame
+from batch.queue.frames import Answered, DiskWaiting, Hello, Ready, WorkerFrame
 from batch.queue.hub.hub import Hub
 from batch.queue.hub.retry_after import ServiceTimeEstimate
 from batch.queue.jobs import Draft, Kind, Origin, Priority, State
@@ -201,6 +202,26 @@ def test_callers_that_wait_when_their_model_fails_are_told_so(tmp_path: Path) ->
         finally:
             await hub.close()
             store.close()
+
+    asyncio.run(play())
+
+
+def test_clients_whose_worker_waits_for_the_disk_are_told_so_and_bulk_jobs_wait(tmp_path: Path) -> None:
+    async def play() -> None:
+        async with open_hub(tmp_path) as hub:
+            draft = Draft(payload("transcribe"), Origin.HTTP, Priority.INTERACTIVE, waited=True)
+            client = await hub.submit(draft)
+            other = await hub.submit(Draft(payload("chat"), Origin.HTTP, Priority.INTERACTIVE, waited=True))
+            bulk = Draft(payload("transcribe"), Origin.BATCH, Priority.BATCH)
+            await hub.in_thread(lambda: hub.store.submit(bulk))
+            background = await hub.follow(bulk.id, Kind.STT)
+            hub.receive(Kind.STT, DiskWaiting(error=Raw(encode(DiskFull("The disk is full.").record()))))
+            with pytest.raises(DiskFull, match="disk is full"):
+                await client.result(TranscriptionResult)
+            row = await hub.in_thread(lambda: hub.store.job(client.id))
+            assert row is not None and row.state is State.CANCELLED, "it does not run for nobody"
+            assert not other.ended and not background.ended
+            assert (hub.waiting_clients(Kind.STT), hub.waiting_clients(Kind.VLM)) == (0, 1)
 
     asyncio.run(play())
 
