@@ -14,7 +14,8 @@ from batch.workers.chat.dialects.dialect import Dialect
 from batch.workers.chat.dialects.template_values import TemplateObject
 from batch.workers.chat.images.image_chunk import TokenizedImage
 from batch.workers.chat.kv.token_sequence import TokenSequence
-from batch.workers.chat.prompt.template import ChatTemplate, Media, Segment, text_of
+from batch.workers.chat.prompt.markup_escape import Media, Segment, text_of
+from batch.workers.chat.prompt.template import ChatTemplate
 from batch.workers.chat.prompt.template_input import template_messages, template_tools
 from batch.workers.chat.prompt.tool_prompt import with_tools_told
 from batch.workers.llama.model import Model
@@ -77,11 +78,7 @@ class PromptMaker:
         tools = template_tools(payload.tools) if payload.tool_choice != "none" else []
         if tools and isinstance(self._dialect.calls, CallLayout) and not self._dialect.shows_tools:
             messages = with_tools_told(messages, tools, self._dialect.calls)
-        segments = self._template.render_segments(messages, tools=tools or None, enable_thinking=thinking, kwargs=kwargs)
-        history = self._template.render_segments(
-            messages, tools=tools or None, enable_thinking=thinking, kwargs=kwargs, add_generation_prompt=False
-        )
-        tail = _behind(segments, history)
+        segments, tail = self._template.render_prompt(messages, tools=tools or None, enable_thinking=thinking, kwargs=kwargs)
         if prefill:
             before = self._dialect.prefill_begin(tail)
             if before:
@@ -136,13 +133,6 @@ class PromptMaker:
             else:
                 raise BadRequest(f"{name} holds {item!r}, which is neither a text nor a token of this model.")
         return tokens
-
-
-def _behind(prompt: list[Segment | Media], history: list[Segment | Media]) -> str:
-    """The text that a prompt has behind the history that it begins with."""
-    whole, before = text_of(prompt), text_of(history)
-    shared = next((at for at, (a, b) in enumerate(zip(whole, before, strict=False)) if a != b), min(len(whole), len(before)))
-    return whole[shared:]
 
 
 def _prefill(messages: list[TemplateObject]) -> str:

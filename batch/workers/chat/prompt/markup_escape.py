@@ -17,6 +17,8 @@ from typing import Any
 
 from batch.errors import BadRequest
 
+MEDIA_MARKER = "<__media__>"
+"""Stands for a picture where a prompt is shown as one text."""
 _BRACKETS = frozenset("<>|[]")
 # Templates and JSON give these a meaning of their own.
 _NEVER = frozenset("\"'\\ \t\r\n{}")
@@ -141,6 +143,19 @@ class Shadow:
             start = end = b
         plain(len(text))
         return pieces
+
+
+def text_of(segments: Iterable[Segment | Media], media_marker: str = MEDIA_MARKER) -> str:
+    """The segments as one text, `media_marker` where media stand."""
+    return "".join(media_marker if isinstance(s, Media) else s.text for s in segments)
+
+
+def text_behind(prompt: str, history: str) -> str:
+    """The text that a prompt has behind the history that it begins with."""
+    if prompt.startswith(history):
+        return prompt[len(history) :]
+    unshared = bisect_left(range(len(history) + 1), True, key=lambda n: not prompt.startswith(history[:n]))
+    return prompt[unshared - 1 :]
 
 
 def strings(value: Any) -> Iterator[str]:

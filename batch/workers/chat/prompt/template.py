@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from itertools import chain
@@ -21,13 +22,19 @@ from batch.workers.chat.dialects.gemma4_tools import plain_tools
 from batch.workers.chat.dialects.template_values import TemplateObject, TemplateValue
 from batch.workers.chat.prompt.call_arguments import read_arguments
 from batch.workers.chat.prompt.content_merging import flatten, merge_system
-from batch.workers.chat.prompt.markup_escape import Media, Segment, Shadow, Specials, strings
+from batch.workers.chat.prompt.markup_escape import (
+    MEDIA_MARKER,
+    Media,
+    Segment,
+    Shadow,
+    Specials,
+    strings,
+    text_behind,
+    text_of,
+)
 from batch.workers.chat.prompt.template_environment import RenderingTooSlow, template_complaint, template_environment
 from batch.workers.chat.prompt.tool_prompt import complete_tools
 
-__all__ = ["ChatTemplate", "Media", "Segment"]
-
-MEDIA_MARKER = "<__media__>"
 MAX_RENDERING_S = 10.0
 """Some templates look through all messages for each one: 3,000 of them took over a minute."""
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
@@ -52,7 +59,7 @@ class ChatTemplate:
         self.source = source or ""
         self.bos = bos
         self.eos = eos
-        markers = {t for t in user_defined if len(t) > 1 and (_reads_as_marker(t) or t in self.source)}
+        markers = {t for t in user_defined if len(t) > 1 and (t.startswith("<|") or t.endswith("|>") or t in self.source)}
         self.specials = Specials({*control, *markers, *filter(None, (bos, eos))})
         self._broken: str | None = None
         self.max_rendering_s = MAX_RENDERING_S
@@ -98,11 +105,20 @@ class ChatTemplate:
         Joined, the texts are what `render` gives; tokenised one by one, they are the tokens of the whole, except that
         a special token's text inside what the client wrote stays text.
         """
-        self._usable()
-        try:
-            return self._segments(messages, tools, enable_thinking, add_generation_prompt, dict(kwargs or {}))
-        except RecursionError:
-            raise BadRequest("messages or tools are nested too deeply.") from None
+        with _refused_nesting():
+            return self._segments(messages, tools, enable_thinking, add_generation_prompt, dict(kwargs or {}))[0]
+
+    def render_prompt(
+        self,
+        messages: Sequence[TemplateValue],
+        *,
+        tools: Sequence[TemplateValue] | None = None,
+        enable_thinking: bool | None = None,
+        kwargs: TemplateValue | None = None,
+    ) -> tuple[list[Segment | Media], str]:
+        """The prompt cut as `render_segments` cuts it, and the text that it has behind the last message."""
+        with _refused_nesting():
+            return self._segments(messages, tools, enable_thinking, True, dict(kwargs or {}), with_tail=True)
 
     def probe(
         self, messages: Sequence[TemplateValue], tools: Sequence[TemplateValue], add_generation_prompt: bool
@@ -169,7 +185,10 @@ class ChatTemplate:
         enable_thinking: bool | None,
         add_generation_prompt: bool,
         kwargs: TemplateObject,
-    ) -> list[Segment | Media]:
+        *,
+        with_tail: bool = False,
+    ) -> tuple[list[Segment | Media], str]:
+        self._usable()
         count = _check(messages)
         shadow = Shadow(
             self.specials, count, chain(strings(list(messages)), strings(tools or []), strings(kwargs), [self.source])
@@ -198,10 +217,14 @@ class ChatTemplate:
                 raise
             values["tools"] = shadow.hide(complete_tools(tools))
             rendered = self._run(values)
-        segments = shadow.segments(rendered + gemma4_turns.finish(self.source, rendered, add_generation_prompt))
+        rendered += gemma4_turns.finish(self.source, rendered, add_generation_prompt)
+        segments = shadow.segments(rendered)
         if sum(isinstance(s, Media) for s in segments) != count:
             raise BadRequest("messages: this model's chat template does not take images in the role they stand in.")
-        return segments
+        if not with_tail:
+            return segments, ""
+        history = self._run({**values, "add_generation_prompt": False})
+        return segments, text_of(shadow.segments(text_behind(rendered, history)))
 
     def _message(self, message: TemplateValue, index: int) -> TemplateObject:
         """One message in the shapes that templates expect, its texts still the client's."""
@@ -293,13 +316,12 @@ class ChatTemplate:
             raise BadRequest(f"The model's chat template refuses these messages: {template_complaint(error)}") from error
 
 
-def text_of(segments: Iterable[Segment | Media], media_marker: str = MEDIA_MARKER) -> str:
-    """The segments as one text, `media_marker` where media stand."""
-    return "".join(media_marker if isinstance(s, Media) else s.text for s in segments)
-
-
-def _reads_as_marker(text: str) -> bool:
-    return text.startswith("<|") or text.endswith("|>")
+@contextlib.contextmanager
+def _refused_nesting() -> Iterator[None]:
+    try:
+        yield
+    except RecursionError:
+        raise BadRequest("messages or tools are nested too deeply.") from None
 
 
 def _check(messages: Sequence[TemplateValue]) -> int:

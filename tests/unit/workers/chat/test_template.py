@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batch.errors import BadRequest, NotSupported
-from batch.workers.chat.prompt.template import ChatTemplate, Media, Segment
+from batch.workers.chat.prompt.markup_escape import Media, Segment, text_behind
+from batch.workers.chat.prompt.template import ChatTemplate
 from batch.workers.llama.model import Model
 from paths import TINY_GEMMA4V
 
@@ -345,3 +346,17 @@ def test_markup_in_long_text_is_split_in_linear_time(tiny: ChatTemplate) -> None
     found = tiny.render_segments(user(text))
     assert time.process_time() - start < 60
     assert text.strip() in "".join(s.text for s in found if isinstance(s, Segment))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "history", "tail"),
+    [
+        ("user:hi|bot:", "user:hi|", "bot:"),
+        ("user:hi|bot:", "user:hi<end>", "|bot:"),
+        ("ab", "abc", ""),
+        ("ab", "", "ab"),
+        ("ab", "x", "ab"),
+    ],
+)
+def test_the_tail_of_a_prompt_is_what_its_history_does_not_begin_with(prompt: str, history: str, tail: str) -> None:
+    assert text_behind(prompt, history) == tail
