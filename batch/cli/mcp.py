@@ -11,8 +11,6 @@ from batch.cli.exit_status import ExitStatus
 from batch.cli.home import Home, open_store
 from batch.cli.output import print_error
 
-MISSING = "batch mcp needs the package mcp: install it with `pip install 'batch-engine[mcp]'`."
-
 
 @app.command("mcp")
 def mcp_command(home: Home = None) -> None:
@@ -21,14 +19,15 @@ def mcp_command(home: Home = None) -> None:
     An agent starts this command by itself; the service runs beside it. `mcp.http` in batch.toml serves the same at /mcp of the
     chat model's port.
     """
+    from batch.mcp import missing_package_advice
     from batch.settings import Settings
 
     try:
         from batch.mcp.server import make_server
     except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] not in ("mcp", "mcp_types"):
+        if (advice := missing_package_advice(error)) is None:
             raise
-        print_error(MISSING)
+        print_error(advice)
         raise typer.Exit(ExitStatus.FAILED) from None
     settings = Settings.load(home)
     with open_store(home) as store:

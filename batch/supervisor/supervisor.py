@@ -213,14 +213,14 @@ def serve(settings: Settings, announce: Callable[[dict[Kind, int]], None] = lamb
 
 def _mcp_endpoint(settings: Settings, store: Store, port: int) -> McpEndpoint:
     """What answers at /mcp. Raises SettingsProblem where the package for it is missing."""
+    from batch.mcp import missing_package_advice
+
     try:
         from batch.mcp.http_endpoint import McpEndpoint
     except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] not in ("mcp", "mcp_types"):
+        if (advice := missing_package_advice(error)) is None:
             raise
-        raise SettingsProblem(
-            "mcp.http is true, and the package mcp is missing: install it with `pip install 'batch-engine[mcp]'`."
-        ) from None
+        raise SettingsProblem(f"mcp.http is true, and {advice}") from None
     return McpEndpoint(settings, store, port)
 
 
