@@ -15,7 +15,7 @@ from batch.page.media.content_type import HEAD_BYTES, content_type_of, is_shown
 from batch.page.media.source_bytes import SourceBytes
 
 BLOCK_BYTES = 256 << 10
-_RANGE = re.compile(r"bytes=(\d{0,15})-(\d{0,15})")
+_RANGE = re.compile(r"bytes=([0-9]{0,15})-([0-9]{0,15})")
 
 
 class ByteRange(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,8 +11,10 @@ from batch.folder.ledger.rows import FileState
 from batch.media.kind import MediaKind
 from batch.queue.store import Store
 
-MAX_SCANNED_ROWS = 10_000
-"""Of a state, looked through for one page where a filter leaves out most of them."""
+SLICE_ROWS = 2000
+"""Of a state, looked through at once where a filter leaves out most of them."""
+SCAN_S = 0.03
+"""After which no further slice is looked through for one page: it leads on from there."""
 _NEWEST = 1 << 62
 _EXCERPT_CHARS = 240
 _ERROR = (
@@ -90,17 +93,24 @@ class FilePage(NamedTuple):
 
 def read_file_page(store: Store, choice: FileChoice, before: int | None, limit: int) -> FilePage:
     """Files that match with ids below `before`. A page may hold fewer than `limit` where few match, and more may follow."""
+    deadline = time.monotonic() + SCAN_S
+    ids, reached = _slice(store, choice, _NEWEST if before is None else before, limit + 1)
+    while len(ids) <= limit and reached and time.monotonic() < deadline:
+        more, reached = _slice(store, choice, reached, limit + 1 - len(ids))
+        ids += more
+    shown = ids[:limit]
+    return FilePage(_rows(store, shown), shown[-1] if len(ids) > limit else reached or None)
+
+
+def _slice(store: Store, choice: FileChoice, before: int, limit: int) -> tuple[list[int], int]:
+    """The newest ids of all states that match, and the id down to which was looked; 0 for all of them."""
     ids: list[int] = []
     reached = 0
-    """Below this id nobody has looked."""
     for state in choice.states:
-        matching, lowest = _walk(store, choice, state, _NEWEST if before is None else before, limit + 1)
+        matching, lowest = _walk(store, choice, state, before, limit)
         ids += matching
         reached = max(reached, lowest)
-    ids = sorted((id for id in ids if id >= reached), reverse=True)
-    shown = ids[:limit]
-    following = shown[-1] if len(ids) > limit else reached or None
-    return FilePage(_rows(store, shown), following)
+    return sorted((id for id in ids if id >= reached), reverse=True)[:limit], reached
 
 
 def read_file(store: Store, id: int) -> FileRow | None:
@@ -125,12 +135,12 @@ def _walk(store: Store, choice: FileChoice, state: FileState, before: int, limit
     where, params = _condition(choice)
     rows = store.read(
         f"select f.id from {slice_} f left join content c on c.id = f.content where {where} order by f.id desc limit ?",
-        [state, before, MAX_SCANNED_ROWS, *params, limit],
+        [state, before, SLICE_ROWS, *params, limit],
     )
     if len(rows) == limit:
         return [row[0] for row in rows], rows[-1][0]
-    number, lowest = store.read(f"select count(*), min(id) from {slice_}", (state, before, MAX_SCANNED_ROWS))[0]
-    return [row[0] for row in rows], lowest if number == MAX_SCANNED_ROWS else 0
+    number, lowest = store.read(f"select count(*), min(id) from {slice_}", (state, before, SLICE_ROWS))[0]
+    return [row[0] for row in rows], lowest if number == SLICE_ROWS else 0
 
 
 def _condition(choice: FileChoice) -> tuple[str, list[str | bytes]]:

@@ -1,0 +1,64 @@
+"""The live view: one reading a second however many watch, eight streams at most, and an end with the service."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from batch.errors import Unavailable
+from batch.page.live_view import MAX_STREAMS
+from folder_stage import picture
+from page_stage import page_staged
+
+
+def test_who_watches_hears_the_status_and_which_jobs_ended(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with page_staged(tmp_path) as stage:
+            stream = stage.page.live_view.follow()
+            assert await anext(stream) == b"retry: 5000\n\n"
+            await stage.deliver("red.jpg", picture())
+            ended: dict[str, str] = {}
+            status = {}
+            async with asyncio.timeout(20):
+                while not ended:
+                    event = (await anext(stream)).decode()
+                    assert event.startswith("event: status\ndata: ") and event.endswith("\n\n")
+                    status = json.loads(event.split("data: ")[1])
+                    ended |= status["ended"]
+            assert set(ended.values()) == {"done"} and status["models"]["vlm"]["done_today"] == 1
+
+    asyncio.run(main())
+
+
+def test_more_pages_than_eight_are_turned_away_and_places_come_free(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with page_staged(tmp_path) as stage:
+            streams = [stage.page.live_view.follow() for _ in range(MAX_STREAMS)]
+            for stream in streams:
+                await anext(stream)
+            answer = await stage.get("/page/events")
+            assert answer.status_code == Unavailable.status and "retry-after" in answer.headers
+            await streams[0].aclose()  # type: ignore[attr-defined]
+            await anext(stage.page.live_view.follow())
+            with pytest.raises(Unavailable):
+                stage.page.live_view.follow()
+
+    asyncio.run(main())
+
+
+def test_a_stream_ends_with_the_service_and_others_go_on_meanwhile(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with page_staged(tmp_path) as stage:
+            stream = stage.page.live_view.follow()
+            await anext(stream)
+            waiting = asyncio.ensure_future(anext(stream, b"end"))
+            assert (await stage.get("/page/status")).status_code == 200, "a stream must not hold up the loop"
+            await stage.page.live_view.stop()
+            async with asyncio.timeout(5):
+                while await waiting != b"end":
+                    waiting = asyncio.ensure_future(anext(stream, b"end"))
+
+    asyncio.run(main())
