@@ -82,7 +82,7 @@ class ChoiceText:
             deltas = self._text_deltas(self._show(text))
         else:
             was_thinking, self.was_deliberating = parser.thinking, parser.deliberating
-            parsed = _deltas(parser.feed(text)) if text else []
+            parsed = parser.feed(text) if text else []
             self.was_thinking = was_thinking or parser.thinking
             self.thinking_n += self.was_thinking
             deltas = self._filter(parsed) if parsed else []
@@ -97,7 +97,7 @@ class ChoiceText:
         if parser is None:
             deltas = self._text_deltas(self._show(rest) + self._record_shown(self._stops.finish()))
         else:
-            deltas = self._filter(_deltas([*(parser.feed(rest) if rest else []), *parser.finish(finish_reason)]))
+            deltas = self._filter([*(parser.feed(rest) if rest else []), *parser.finish(finish_reason)])
             if rest_held_back := self._record_shown(self._stops.finish()):
                 deltas.append(MessageDelta(content=rest_held_back))
             finish_reason = _finish_reason(parser, finish_reason)
@@ -138,18 +138,24 @@ class ChoiceText:
     def _record_shown(self, text: str) -> str:
         if text:
             self._content.append(text)
-            self._content_bytes += len(text.encode("utf-8", "replace"))
+            if self._content_logprobs is not None:
+                self._content_bytes += len(text.encode("utf-8", "replace"))
         return text
 
     def _text_deltas(self, text: str) -> list[MessageDelta]:
         return [MessageDelta(text=text)] if text else []
 
-    def _filter(self, deltas: Iterable[MessageDelta]) -> list[MessageDelta]:
+    def _filter(self, parsed: Iterable[dict[str, Any]]) -> list[MessageDelta]:
         """What the parser has made of the text, as far as stop strings let it through."""
         passed: list[MessageDelta] = []
-        for delta in deltas:
-            if self.stop_string is not None:
+        for fields in parsed:
+            if self._stops.matched is not None:
                 break
+            if len(fields) == 1 and "content" in fields:  # nearly every token
+                if fields["content"] and (shown := self._show(fields["content"])):
+                    passed.append(MessageDelta(content=shown))
+                continue
+            delta = msgspec.convert(fields, MessageDelta)
             if delta.content:
                 content = self._show(delta.content)
                 delta = msgspec.structs.replace(delta, content=content or None)
@@ -196,10 +202,6 @@ class ChoiceText:
 
 
 _NOTHING_NEW = MessageDelta()
-
-
-def _deltas(parsed: list[dict[str, Any]]) -> list[MessageDelta]:
-    return [msgspec.convert(delta, MessageDelta) for delta in parsed]
 
 
 def _message(parser: StreamParser) -> AssistantMessage:
