@@ -42,7 +42,7 @@ class Progress(_Event, tag="progress", frozen=True, kw_only=True):
     """With return_progress: milliseconds since the prompt was begun."""
 
 
-class Delta(_Event, tag="delta", frozen=True, kw_only=True):
+class Delta(_Event, tag="delta", frozen=True, kw_only=True, gc=False):
     """New text, thinking or tool calls of one choice."""
 
     index: int = 0

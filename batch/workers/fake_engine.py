@@ -101,8 +101,9 @@ class WeightlessEngine:
             work.yield_point(done, len(words))
             if pause and self._stop.wait(pause):
                 work.yield_point()
-            piece = f"{word} "
-            work.emit(Delta(delta=MessageDelta(content=piece) if is_chat else MessageDelta(text=piece)))
+            if work.is_watched:
+                piece = f"{word} "
+                work.emit(Delta(delta=MessageDelta(content=piece) if is_chat else MessageDelta(text=piece)))
         text = "".join(f"{word} " for word in words[:limit])
         finish: FinishReason = "length" if len(words) > limit else "stop"
         work.emit(Delta(finish_reason=finish))

@@ -111,7 +111,7 @@ class RoleDelta(msgspec.Struct):
     content: None = None
 
 
-class ChunkChoice(msgspec.Struct, kw_only=True):
+class ChunkChoice(msgspec.Struct, kw_only=True, gc=False):
     """What is new of one choice."""
 
     finish_reason: FinishReason | None = None
