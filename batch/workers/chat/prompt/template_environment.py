@@ -16,6 +16,8 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from batch.workers.chat.prompt.template_loops import end_searches
+
 
 class _Generation(Extension):
     """`{% generation %}` marks what training learns from; here it is only a bracket."""
@@ -65,6 +67,13 @@ def template_environment() -> TemplateEnvironment:
     strftime_now: Callable[[str], str] = lambda form: datetime.now().strftime(form)  # noqa: E731
     environment.globals["strftime_now"] = strftime_now
     return environment
+
+
+def compile_template(environment: TemplateEnvironment, source: str) -> jinja2.Template:
+    """A template whose searches end once they have what they look for. Raises jinja2.TemplateError, RecursionError."""
+    tree = environment.parse(source)
+    end_searches(tree)
+    return environment.from_string(tree)
 
 
 def _tojson(
