@@ -116,7 +116,7 @@ class GenerationParams(SamplingParams, frozen=True, omit_defaults=True, kw_only=
     post_sampling_probs: bool = False
     """Log probabilities are those after the samplers, among the tokens that these left."""
     grammar: str | None = None
-    """GBNF that the content has to follow."""
+    """GBNF or Lark that the content has to follow."""
     json_schema: JsonSchema | bool | None = None
     """A JSON Schema that the content has to follow; {} or True: any JSON object."""
     regex: str | None = None

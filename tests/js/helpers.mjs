@@ -29,6 +29,7 @@ async function streamed(more) {
     thought: response.output.find((item) => item.type === "reasoning")?.content?.[0]?.text,
     summary: response.output.find((item) => item.type === "reasoning")?.summary?.[0]?.text,
     call: response.output.find((item) => item.type === "function_call")?.arguments,
+    input: response.output.find((item) => item.type === "custom_tool_call")?.input,
   };
 }
 found.plain = await streamed({ reasoning: { effort: "none" } });
@@ -38,6 +39,9 @@ found.cut = await streamed({ enable_thinking: true, max_output_tokens: 3 });
 found.called = await streamed({
   tools: [{ type: "function", name: "look", strict: true, parameters: schema }], tool_choice: "required",
 });
+
+const format = { type: "grammar", syntax: "lark", definition: 'start: "go " /[a-z]{2,4}/' };
+found.custom = await streamed({ tools: [{ type: "custom", name: "run", format }], tool_choice: "required" });
 
 // The Vercel AI SDK, over both of OpenAI's APIs.
 const prompt = "Hello";

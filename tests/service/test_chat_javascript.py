@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -85,6 +86,11 @@ def test_openai_nodes_helper_follows_a_stream_of_thinking_text_and_calls(helped:
     assert helped["thinking"]["events"][-1] == helped["plain"]["events"][-1] == "response.completed"
     assert helped["cut"]["status"] == "incomplete" and helped["cut"]["events"][-1] == "response.incomplete"
     assert isinstance(json.loads(helped["called"]["call"])["deep"], bool)
+
+
+def test_a_custom_tools_text_follows_its_grammar_in_the_stream_helper(helped: dict[str, Any]) -> None:
+    assert re.fullmatch("go [a-z]{2,4}", helped["custom"]["input"])
+    assert "response.custom_tool_call_input.done" in helped["custom"]["events"]
 
 
 @pytest.mark.parametrize("api", ["responses", "chat"])

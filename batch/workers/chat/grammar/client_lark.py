@@ -45,6 +45,11 @@ _COMMON = {
 MAX_CHARS = 1 << 16
 
 
+def looks_like_lark(source: str) -> bool:
+    """Whether a grammar is Lark's rather than GBNF: vLLM's clients send either."""
+    return "::=" not in source and re.search(r"^\s*[?!]?start\s*:", source, re.MULTILINE) is not None
+
+
 def client_lark(source: str, field: str, write_char: WriteChar | None) -> str:
     """An expression for texts of the grammar, to stand in a rule.
 

@@ -13,6 +13,7 @@ from batch.workers.chat.dialects import harmony
 from batch.workers.chat.dialects.derived.layout import CallLayout
 from batch.workers.chat.dialects.dialect import Dialect
 from batch.workers.chat.grammar.calls import CallGrammar
+from batch.workers.chat.grammar.client_lark import client_lark, looks_like_lark
 from batch.workers.chat.grammar.gbnf import root_rule
 from batch.workers.chat.grammar.lark import Lark, TokenId, literal, one_of
 from batch.workers.chat.grammar.markup import Markup
@@ -100,7 +101,8 @@ class ConstraintBuilder:
         field = "grammar" if params.grammar else "regex" if params.regex is not None else "json_schema"
         lark = Lark(field, self._token_id)
         if params.grammar:
-            content = root_rule(params.grammar, lark)
+            is_lark = looks_like_lark(params.grammar)
+            content = client_lark(params.grammar, field, None) if is_lark else root_rule(params.grammar, lark)
         elif params.regex is not None:
             content = pattern_terminal(f"^(?:{params.regex})$", lark, lambda chars: chars.without(()), field)
         elif schema is not None:

@@ -93,3 +93,10 @@ def test_an_expression_binds_the_text() -> None:
     made = build(None, [tool(is_custom=True, parameters=bound)], "required", dialect=JSON)
     assert takes(made, call(JSON, "12"))
     assert not takes(made, call(JSON, "twelve"))
+
+
+def test_a_grammar_field_may_hold_lark() -> None:
+    made = build({"grammar": 'start: "a" DIGIT+\n%import common.DIGIT'})
+    assert takes(made, "a12")
+    assert not takes(made, "b")
+    assert takes(build({"grammar": 'root ::= "start: x"'}), "start: x")
