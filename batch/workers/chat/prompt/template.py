@@ -32,12 +32,7 @@ from batch.workers.chat.prompt.markup_escape import (
     text_behind,
     text_of,
 )
-from batch.workers.chat.prompt.template_environment import (
-    RenderingTooSlow,
-    compile_template,
-    template_complaint,
-    template_environment,
-)
+from batch.workers.chat.prompt.template_environment import RenderingTooSlow, template_complaint, template_environment
 from batch.workers.chat.prompt.tool_prompt import complete_tools
 
 MAX_RENDERING_S = 10.0
@@ -72,7 +67,7 @@ class ChatTemplate:
         markers_in_source = [m for m in _THINKING if m in self.source]
         self._thinking = re.compile("|".join(map(re.escape, markers_in_source))) if markers_in_source else None
         try:
-            self._template: jinja2.Template | None = compile_template(self._environment, self.source) if source else None
+            self._template: jinja2.Template | None = self._environment.compile_template(self.source) if source else None
         except (jinja2.TemplateError, RecursionError) as error:
             self._template, self._broken = None, template_complaint(error)
 

@@ -36,6 +36,12 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
         super().__init__(**options)
         self.clock = threading.local()
 
+    def compile_template(self, source: str) -> jinja2.Template:
+        """A template whose searches end once they have what they look for. Raises jinja2.TemplateError, RecursionError."""
+        tree = self.parse(source)
+        end_searches(tree)
+        return self.from_string(tree)
+
     def getattr(self, obj: Any, attribute: str) -> Any:
         """As the base class, which templates call for each attribute."""
         self._look_at_clock()
@@ -67,13 +73,6 @@ def template_environment() -> TemplateEnvironment:
     strftime_now: Callable[[str], str] = lambda form: datetime.now().strftime(form)  # noqa: E731
     environment.globals["strftime_now"] = strftime_now
     return environment
-
-
-def compile_template(environment: TemplateEnvironment, source: str) -> jinja2.Template:
-    """A template whose searches end once they have what they look for. Raises jinja2.TemplateError, RecursionError."""
-    tree = environment.parse(source)
-    end_searches(tree)
-    return environment.from_string(tree)
 
 
 def _tojson(

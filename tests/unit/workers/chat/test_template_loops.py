@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from jinja2 import nodes
 
-from batch.workers.chat.prompt.template_environment import compile_template, template_environment
+from batch.workers.chat.prompt.template_environment import template_environment
 from batch.workers.chat.prompt.template_loops import end_searches
 
 STATE = "{%- set s = namespace(found=false, n=0) -%}"
@@ -43,7 +43,7 @@ def test_a_search_ends_where_its_further_rounds_would_do_nothing(loop: str, ends
     end_searches(tree)
     assert any(True for _ in tree.find_all(nodes.Break)) is ends
     values = {"x": range(9), "y": [{"found": n % 2, "n": n} for n in range(5)], "f": lambda j: j > 4}
-    assert compile_template(environment, source).render(values) == environment.from_string(source).render(values)
+    assert environment.compile_template(source).render(values) == environment.from_string(source).render(values)
 
 
 def test_a_search_stops_asking_once_it_has_what_it_looks_for() -> None:
@@ -55,5 +55,5 @@ def test_a_search_stops_asking_once_it_has_what_it_looks_for() -> None:
             yield number
 
     source = STATE + "{%- for j in x -%}{%- if not s.found -%}{%- set s.found = j > 2 -%}{%- endif -%}{%- endfor -%}"
-    compile_template(template_environment(), source).render(x=counted())
+    template_environment().compile_template(source).render(x=counted())
     assert len(rounds) < 10
