@@ -24,6 +24,24 @@ class PlotBar:
 
 
 @dataclass(frozen=True, slots=True)
+class PlotLine:
+    """Some points of a series that follow each other."""
+
+    points: str
+    """As SVG has them: x,y and a space."""
+    series: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlotDot:
+    """A point of a series that stands alone."""
+
+    x: float
+    y: float
+    series: int
+
+
+@dataclass(frozen=True, slots=True)
 class PlotMark:
     """A number or a word at an axis."""
 
@@ -41,11 +59,12 @@ class Plot:
     """What it shows, for who cannot see it."""
     series: tuple[str, ...]
     labels: tuple[str, ...]
-    values: tuple[tuple[float, ...], ...]
-    """A row for each series."""
+    values: tuple[tuple[float | None, ...], ...]
+    """A row for each series; None where there is no value."""
+    is_line: bool = False
     bars: tuple[PlotBar, ...] = ()
-    lines: tuple[str, ...] = ()
-    """Points of a polyline, one for each series."""
+    lines: tuple[PlotLine, ...] = ()
+    dots: tuple[PlotDot, ...] = ()
     grid: tuple[PlotMark, ...] = ()
     ticks: tuple[PlotMark, ...] = ()
     width: int = WIDTH
@@ -89,30 +108,43 @@ def bar_plot(title: str, labels: Sequence[str], series: Sequence[tuple[str, Sequ
     )
 
 
-def line_plot(title: str, labels: Sequence[str], series: Sequence[tuple[str, Sequence[float]]], unit: str = "") -> Plot:
-    """Lines, one for each series, over points at equal distances."""
-    top = _nice(max((value for _, values in series for value in values), default=0))
+def line_plot(title: str, labels: Sequence[str], series: Sequence[tuple[str, Sequence[float | None]]], unit: str = "") -> Plot:
+    """Lines over points at equal distances, one for each series; they break off where there is no value."""
+    top = _nice(max((value for _, values in series for value in values if value is not None), default=0))
     step = (WIDTH - LEFT) / max(1, len(labels) - 1)
-    lines = tuple(
-        " ".join(f"{LEFT + place * step:.1f},{HEIGHT - BOTTOM - _height(value, top):.1f}" for place, value in enumerate(values))
-        for _, values in series
-    )
+    lines, dots = [], []
+    for number, (_, values) in enumerate(series):
+        run: list[str] = []
+        for place, value in enumerate([*values, None]):
+            if value is not None:
+                x, y = round(LEFT + place * step, 1), round(HEIGHT - BOTTOM - _height(value, top), 1)
+                run.append(f"{x},{y}")
+                continue
+            if len(run) == 1:
+                dots.append(PlotDot(x, y, number))
+            elif run:
+                lines.append(PlotLine(" ".join(run), number))
+            run = []
     names, rows = tuple(name for name, _ in series), tuple(tuple(values) for _, values in series)
     return Plot(
-        title,
-        _sentence(names, rows, unit),
-        names,
-        tuple(labels),
-        rows,
-        lines=lines,
+        title=title,
+        sentence=_sentence(names, rows, unit),
+        series=names,
+        labels=tuple(labels),
+        values=rows,
+        is_line=True,
+        lines=tuple(lines),
+        dots=tuple(dots),
         unit=unit,
         grid=_grid(top, unit),
         ticks=_ticks(labels, step, 0.0),
     )
 
 
-def number_text(value: float) -> str:
-    """A number as it stands in a plot and its table."""
+def number_text(value: float | None) -> str:
+    """A number as it stands in a plot and its table; a dash for none."""
+    if value is None:
+        return "–"
     return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.1f}"
 
 
@@ -144,9 +176,10 @@ def _ticks(labels: Sequence[str], step: float, shift: float) -> tuple[PlotMark, 
     return tuple(PlotMark(round(LEFT + place * step + shift, 1), HEIGHT - 6, labels[place]) for place in places)
 
 
-def _sentence(names: Sequence[str], rows: Sequence[Sequence[float]], unit: str) -> str:
-    parts = [
-        f"{name}: at most {number_text(max(values, default=0))}{unit}, lately {number_text(values[-1] if values else 0)}{unit}"
-        for name, values in zip(names, rows, strict=True)
-    ]
+def _sentence(names: Sequence[str], rows: Sequence[Sequence[float | None]], unit: str) -> str:
+    parts = []
+    for name, values in zip(names, rows, strict=True):
+        known = [value for value in values if value is not None]
+        if known:
+            parts.append(f"{name}: at most {number_text(max(known))}{unit}, lately {number_text(known[-1])}{unit}")
     return "; ".join(parts)

@@ -44,7 +44,7 @@ def _plots(history: dict[Kind, list[Day]], samples: Sequence[Sample]) -> list[Pl
     pace = line_plot(
         "Mean time a job",
         days,
-        [(NAMES[kind], [round(day.seconds / day.done, 2) if day.done else 0.0 for day in history[kind]]) for kind in Kind],
+        [(NAMES[kind], [round(day.seconds / day.done, 2) if day.done else None for day in history[kind]]) for kind in Kind],
         " s",
     )
     times = [time.strftime("%H:%M", time.localtime(sample.at)) for sample in samples]

@@ -16,12 +16,15 @@ def test_bars_stand_on_each_other_within_the_drawing() -> None:
     assert plot.values == ((1, 0, 300), (2, 0, 700)) and "x: at most 300, lately 300" in plot.sentence
 
 
-def test_lines_are_within_the_drawing_also_for_one_point_and_for_none() -> None:
-    for values in ([], [5.0], [0.0, 1e6, 2.5]):
-        plot = line_plot("t", [str(place) for place in range(len(values))], [("x", values)], " s")
-        points = [tuple(map(float, point.split(","))) for point in plot.lines[0].split()]
-        assert len(points) == len(values) and all(0 <= x <= WIDTH and 0 <= y <= HEIGHT for x, y in points)
-    assert line_plot("t", [], [("x", [])]).is_empty
+def test_lines_are_within_the_drawing_and_break_off_where_there_is_no_value() -> None:
+    plot = line_plot("t", ["a", "b", "c", "d", "e"], [("x", [0.0, 1e6, None, None, 2.5])], " s")
+    (line,), (dot,) = plot.lines, plot.dots
+    points = [tuple(map(float, point.split(","))) for point in line.points.split()]
+    assert len(points) == 2 and all(0 <= x <= WIDTH and 0 <= y <= HEIGHT for x, y in points)
+    assert dot.x == WIDTH and plot.sentence == "x: at most 1,000,000 s, lately 2.5 s"
+    for values in ([], [None, None], [0.0]):
+        assert line_plot("t", ["a"] * len(values), [("x", values)]).is_empty
+    assert number_text(None) == "–"
 
 
 def test_the_scale_ends_at_a_round_number_that_is_not_below_the_largest() -> None:
