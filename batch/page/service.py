@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from batch.errors import QueueFull
+from batch.errors import BatchError, QueueFull
 from batch.page.actions.bulk import BulkActions
 from batch.page.live_view import LiveView
-from batch.page.media.previews import Previews
+from batch.page.media.previews import THUMBNAIL_PIXELS, Previews
+from batch.page.media.source_bytes import SourceBytes, open_source
+from batch.page.reading.file_pages import file_of_job
+from batch.queue.frames import JobEnded
 from batch.queue.hub.hub import Hub
+from batch.queue.jobs import Kind, State
 from batch.queue.store import Store
 from batch.search.service import SearchService
 from batch.service_status import read_status
@@ -35,6 +40,7 @@ class PageService:
         self._readers = ThreadPoolExecutor(MAX_READING, thread_name_prefix="page")
         self._painter = ThreadPoolExecutor(1, thread_name_prefix="previews")
         self._local = threading.local()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._waiting: dict[ThreadPoolExecutor, int] = {self._readers: 0, self._painter: 0}
         self.previews = Previews(settings.state_dir / "previews", settings.page.preview_bytes, settings.limits)
         self.live_view = LiveView(lambda: self.read(lambda store: read_status(store, settings.database)))
@@ -44,13 +50,42 @@ class PageService:
         """Begin to note how long the queues are."""
         self.live_view.start()
         self.hub.listen(self.live_view.note_end)
+        self.hub.listen(self._paint_captioned)
 
     async def stop(self) -> None:
         """End the streams, what is done to many jobs, and the threads."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.bulk_actions.stop()
         await self.live_view.stop()
         await asyncio.to_thread(self._readers.shutdown, True, cancel_futures=True)
         await asyncio.to_thread(self._painter.shutdown, True, cancel_futures=True)
+
+    def _paint_captioned(self, ended: JobEnded) -> None:
+        """Make the gallery's picture of what was just captioned, unless others wait for pictures."""
+        if ended.kind is Kind.VLM and ended.state is State.DONE and not ended.waited and not self._waiting[self._painter]:
+            task = asyncio.create_task(self._paint_thumbnail(ended.job), name="thumbnail")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _paint_thumbnail(self, job: str) -> None:
+        with contextlib.suppress(BatchError):  # whoever looks at it is told
+            file = await self.read(lambda store: file_of_job(store, job))
+            if file is not None:
+                await self.thumbnail(file, THUMBNAIL_PIXELS)
+
+    async def thumbnail(self, id: int, pixels: int) -> bytes:
+        """A small WebP picture of a file of the ledger. Raises NotFound, QueueFull, and what `open_image` raises."""
+        source = await self.open_source(id)
+        try:
+            return await self.paint(lambda: self.previews.preview(source, pixels))
+        finally:
+            source.close()
+
+    async def open_source(self, id: int) -> SourceBytes:
+        """A file's bytes, to be closed. Raises NotFound."""
+        return await self.read(lambda store: open_source(store, self.hub.spool, self.settings, id))
 
     async def read(self, work: Callable[[Store], T]) -> T:
         """What `work` reads from the database, in a thread with a connection of its own. Raises QueueFull."""

@@ -119,6 +119,16 @@ def read_file(store: Store, id: int) -> FileRow | None:
     return rows[0] if rows else None
 
 
+def file_of_job(store: Store, job: str) -> int | None:
+    """The picture whose caption a job made; None for a job that made none, or is no more than one of a document's pages."""
+    rows = store.read(
+        "select c.owner from content c where c.kind = ? and c.id = (select content from file f join job j "
+        "on f.path = cast(j.source as blob) where j.id = ? and j.origin = 'inbox' and j.parent is null)",
+        (MediaKind.IMAGE, job),
+    )
+    return None if not rows else rows[0][0]
+
+
 def ids_of_paths(store: Store, paths: list[str]) -> dict[str, int]:
     """Ids of files by their paths below the inbox; unknown ones are left out."""
     marks = ",".join("?" * len(paths))

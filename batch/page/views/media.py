@@ -8,14 +8,13 @@ from starlette.responses import Response
 from batch.page.access import MEDIA_POLICY
 from batch.page.media.byte_range import file_response
 from batch.page.media.previews import PREVIEW_PIXELS, THUMBNAIL_PIXELS
-from batch.page.media.source_bytes import SourceBytes, open_source
 from batch.page.parameters import whole_number
 from batch.page.service import PageService
 
 
 async def original(page: PageService, request: Request) -> Response:
     """A file's own bytes, or a range of them."""
-    source = await _open(page, request)
+    source = await page.open_source(whole_number(request.path_params["id"], "id"))
     return await file_response(source, request.headers.get("range"), request.headers.get("if-none-match"))
 
 
@@ -30,18 +29,11 @@ async def preview(page: PageService, request: Request) -> Response:
 
 
 async def _small(page: PageService, request: Request, pixels: int) -> Response:
-    source = await _open(page, request)
-    try:
-        tag = f'"{source.tag}-{pixels}"'
-        headers = {"etag": tag, "cache-control": "private, max-age=300", "content-security-policy": MEDIA_POLICY}
-        if request.headers.get("if-none-match") == tag:
-            return Response(status_code=304, headers=headers)
-        data = await page.paint(lambda: page.previews.preview(source, pixels))
-        return Response(data, media_type="image/webp", headers=headers)
-    finally:
-        source.close()
-
-
-async def _open(page: PageService, request: Request) -> SourceBytes:
     id = whole_number(request.path_params["id"], "id")
-    return await page.read(lambda store: open_source(store, page.hub.spool, page.settings, id))
+    source = await page.open_source(id)
+    source.close()
+    tag = f'"{source.tag}-{pixels}"'
+    headers = {"etag": tag, "cache-control": "private, max-age=300", "content-security-policy": MEDIA_POLICY}
+    if request.headers.get("if-none-match") == tag:
+        return Response(status_code=304, headers=headers)
+    return Response(await page.thumbnail(id, pixels), media_type="image/webp", headers=headers)

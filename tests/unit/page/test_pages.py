@@ -38,6 +38,18 @@ def test_a_picture_is_seen_in_the_gallery_and_on_its_own_page_with_its_caption_a
     asyncio.run(main())
 
 
+def test_the_gallerys_picture_is_made_when_a_file_is_captioned(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with page_staged(tmp_path) as stage:
+            await stage.deliver("red.jpg", picture("red", size=400))
+            await stage.until(lambda: list((stage.settings.state_dir / "previews").rglob("*-320.webp")))
+            await stage.deliver("note.txt", "no picture")
+            await stage.deliver("torn.jpg", picture("blue") + b"BREAK")
+            assert len(list((stage.settings.state_dir / "previews").rglob("*.webp"))) == 1
+
+    asyncio.run(main())
+
+
 def test_a_recording_has_a_player_and_a_transcript_whose_links_lead_to_their_moments(tmp_path: Path) -> None:
     async def main() -> None:
         async with page_staged(tmp_path) as stage:
