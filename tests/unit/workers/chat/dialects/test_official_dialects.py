@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from batch.errors import BadRequest
+from batch.payloads.chat import ChatPayload
 from batch.workers.chat.dialects.derived.layout import CallLayout
 from batch.workers.chat.dialects.derived.template_probe import shared_length
 from batch.workers.chat.dialects.dialect import Dialect, for_template
+from batch.workers.chat.grammar.constraint import ConstraintBuilder
+from batch.workers.chat.grammar.matcher import Matcher, Vocabulary
 from batch.workers.chat.prompt.template import ChatTemplate
 from batch.workers.chat.prompt.tool_prompt import with_tools_told
 from grammar_setup import build, takes
@@ -289,3 +294,39 @@ def test_tools_without_optional_fields_get_those_that_a_template_needs(llama_cpp
     parameters = {"type": "object", "properties": {"a": {"type": "array"}}}
     bare = [{"type": "function", "function": {"name": "look_up", "parameters": parameters}}]
     assert "def look_up(" in (read(path)[0].probe([QUESTION], bare, True) or "")
+
+
+def byte_tokens(text: str, special: dict[str, int]) -> list[int]:
+    """The tokens of a text: its markers, and a token a byte for the rest."""
+    parts = re.split("(" + "|".join(map(re.escape, sorted(special, key=len, reverse=True))) + ")", text) if special else [text]
+    return [token for part in parts for token in ([special[part]] if part in special else part.encode())]
+
+
+def test_the_grammar_holds_where_every_marker_is_a_token_of_its_own(llama_cpp_source: Path) -> None:
+    for name, template, dialect in understood(llama_cpp_source):
+        if name in HISTORY_WITHOUT_CALLS or dialect.name == "gemma4":
+            continue
+        markers = sorted({m for text in dialect.markers for m in re.findall(r"<[^<>\s\x00-\x02]+>|\[[A-Z_]+\]", text)})
+        special = {marker: 257 + at for at, marker in enumerate(markers)}
+        pieces = [*(bytes([n]) for n in range(256)), b"", *(marker.encode() for marker in markers)]
+        vocabulary = Vocabulary(pieces, {256}, special)
+        text, tail = written(template, dialect, {"tool_calls": [call(1, {"city": "Ulm", "days": 7})]})
+        closing = dialect.thinking[1] if dialect.thinking else ""
+        text = text.rpartition(closing)[2].lstrip() if closing and closing in text else text.lstrip()
+        if dialect.name == "harmony":
+            text = " " + text
+        if isinstance(dialect.calls, CallLayout) and dialect.calls.tags and dialect.calls.tags.is_python:
+            text = text.replace("'", '"')
+        chat = {"messages": [], "tools": TOOLS, "tool_choice": "required"}
+        tail = "" if tail in (dialect.thinking or ()) else tail
+        builder = ConstraintBuilder(dialect, vocabulary.token_id)
+        made = builder.for_chat(msgspec.convert(chat, ChatPayload), may_think=True, prompt_tail=tail)
+        assert made is not None
+        opening, closing = dialect.thinking or ("", "")
+        thought = f"{opening}A < b, [so] it is.{closing}" if opening and opening not in tail else ""
+        if dialect.name == "harmony":
+            thought += "<|start|>assistant"
+        matcher = Matcher(vocabulary, made.grammar, made.field)
+        for token in byte_tokens(thought + text, special):
+            assert matcher.allows(token), (name, thought + text, token)
+            matcher.accept(token)
