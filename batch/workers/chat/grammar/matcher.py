@@ -9,11 +9,15 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
-from batch.errors import BadRequest
+from batch.errors import BadRequest, Unavailable
 
 _STACK_BYTES = 256 << 20
 """Address space of the thread that compiles: the engine follows references and nesting by recursion."""
 _KEPT_GRAMMARS = 32
+COMPILE_LIMIT_S = 10.0
+"""Seconds that a job waits for its grammar: the largest that is taken needs two."""
+_MAX_ABANDONED = 2
+"""Compilations beyond their time that may go on beside one another."""
 _LIMITS = LLParserLimits(
     max_items_in_row=10_000,
     initial_lexer_fuel=1_000_000,
@@ -43,6 +47,8 @@ class Vocabulary:
             TokenizerWrapper(_Tokens(tokens, sorted(self.ends), sorted(special.values()))), eos_token=sorted(self.ends)
         )
         self._compiled: OrderedDict[str, LLMatcher] = OrderedDict()
+        self._abandoned: list[threading.Thread] = []
+        """Threads that compile what nobody waits for any more; each ends by the engine's limits."""
         self._lock = threading.Lock()
 
     def token_id(self, text: str) -> int | None:
@@ -56,7 +62,7 @@ class Vocabulary:
             if cached is not None:
                 self._compiled.move_to_end(grammar)
                 return cached.deep_copy()
-        compiled = _compile(self._tokenizer, grammar)
+        compiled = self._compile(grammar, field)
         if compiled.is_error():
             raise BadRequest(f"{field} cannot be turned into a grammar ({_reason(compiled)}).")
         with self._lock:
@@ -64,6 +70,23 @@ class Vocabulary:
             while len(self._compiled) > _KEPT_GRAMMARS:
                 self._compiled.popitem(last=False)
             return compiled.deep_copy()
+
+    def _compile(self, grammar: str, field: str) -> LLMatcher:
+        """Compile in a thread that the job need not wait for: the engine lets go of the interpreter's lock meanwhile."""
+        with self._lock:
+            self._abandoned = [thread for thread in self._abandoned if thread.is_alive()]
+            if len(self._abandoned) >= _MAX_ABANDONED:
+                raise Unavailable("Grammars that take too long are still being compiled: try again in a minute.")
+        matchers: list[LLMatcher] = []
+        thread = _start_compiling(self._tokenizer, grammar, matchers)
+        thread.join(COMPILE_LIMIT_S)
+        if not matchers:
+            with self._lock:
+                self._abandoned.append(thread)
+            raise BadRequest(
+                f"{field} takes longer than {COMPILE_LIMIT_S:.0f} seconds to turn into a grammar: make it simpler."
+            )
+        return matchers[0]
 
 
 class Matcher:
@@ -123,19 +146,20 @@ class _Tokens:
         return []
 
 
-def _compile(tokenizer: LLTokenizer, grammar: str) -> LLMatcher:
-    matchers: list[LLMatcher] = []
+def _start_compiling(tokenizer: LLTokenizer, grammar: str, matchers: list[LLMatcher]) -> threading.Thread:
+    """The thread that puts the compiled grammar into `matchers`."""
     with _stack_size:
         before = threading.stack_size(_STACK_BYTES)
         try:
             thread = threading.Thread(
-                target=lambda: matchers.append(LLMatcher(tokenizer, grammar, log_level=0, limits=_LIMITS)), name="grammar"
+                target=lambda: matchers.append(LLMatcher(tokenizer, grammar, log_level=0, limits=_LIMITS)),
+                name="grammar",
+                daemon=True,
             )
             thread.start()
         finally:
             threading.stack_size(before)
-    thread.join()
-    return matchers[0]
+    return thread
 
 
 def _reason(matcher: LLMatcher) -> str:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 import time
 from typing import Any
 
 import pytest
 
-from batch.errors import BadRequest
-from grammar_setup import matcher, schema, takes, tiny_model
+from batch.errors import BadRequest, Unavailable
+from batch.workers.chat.grammar import matcher as grammar_matcher
+from grammar_setup import matcher, schema, takes, tiny_model, tiny_vocabulary
 
 GOOD_AND_BAD: list[tuple[str, Any, list[Any], list[Any]]] = [
     ("any object", {}, [{}, {"a": [1, {"b": None}]}], [[1], 3, "x"]),
@@ -474,3 +476,29 @@ def test_a_name_cannot_be_written_another_way_to_come_twice() -> None:
     made = schema({"type": "object", "properties": {"a": {"type": "integer"}}, "additionalProperties": {"type": "string"}})
     assert takes(made, '{"a": 1, "b": "x"}')
     assert not takes(made, '{"a": 1, "\\u0061": "x"}')
+
+
+def test_a_grammar_that_takes_too_long_to_compile_is_refused_at_a_deadline_and_others_are_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    is_over = threading.Event()
+
+    def compile_slowly(*_: object) -> threading.Thread:
+        thread = threading.Thread(target=is_over.wait, args=(60,), daemon=True)
+        thread.start()
+        return thread
+
+    monkeypatch.setattr(grammar_matcher, "COMPILE_LIMIT_S", 0.05)
+    monkeypatch.setattr(grammar_matcher, "_start_compiling", compile_slowly)
+    for number in range(2):
+        with pytest.raises(BadRequest, match=r"^json_schema .*takes longer than"):
+            matcher(schema({"type": "integer", "minimum": 70 + number}))
+    with pytest.raises(Unavailable, match="still being compiled"):
+        matcher(schema({"type": "integer", "minimum": 75}))
+    monkeypatch.undo()
+    abandoned = tiny_vocabulary()._abandoned
+    assert len(abandoned) == 2
+    is_over.set()
+    for thread in abandoned:
+        thread.join(60)
+    assert matcher(schema({"type": "integer", "minimum": 75})).mask().any()
