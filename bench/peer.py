@@ -235,10 +235,12 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running(command: list[str], *ports: int, wait: float = 120.0, **environment: str) -> Iterator[int]:
+def running(
+    command: list[str], *ports: int, wait: float = 120.0, folder: Path | None = None, **environment: str
+) -> Iterator[int]:
     """Run a server until its /health is good on every port; gives its pid, and ends it."""
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **environment})
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, env={**os.environ, **environment})
         try:
             deadline = time.monotonic() + wait
             for port in ports:
@@ -270,9 +272,10 @@ def _healthy(port: int) -> bool:
 
 
 @contextlib.contextmanager
-def ours(threads: int = 0, **models: str) -> Iterator[Peer]:
+def ours(threads: int = 0, *, root: Path = ROOT, name: str = "ours", **models: str) -> Iterator[Peer]:
     """The whole service as users run it, in a home of its own. `models`: kind to a name or path; the kinds that are not
-    named get the engine without weights. `vlm_mmproj` names the projector, `vlm_parallel` is that setting."""
+    named get the engine without weights. `vlm_mmproj` names the projector, `vlm_parallel` is that setting. `root`: the
+    checkout whose code runs."""
     kinds = ("vlm", "embedding", "stt")
     ports = dict(zip(kinds, free_ports(len(kinds)), strict=True))
     settings = {f"BATCH_{kind.upper()}__MODEL": models.pop(kind, "weightless") for kind in kinds}
@@ -285,6 +288,8 @@ def ours(threads: int = 0, **models: str) -> Iterator[Peer]:
     with tempfile.TemporaryDirectory() as home:
         flags = [word for kind, port in ports.items() for word in (f"--{kind}-port", str(port))]
         command = [sys.executable, "-m", "batch", "serve", "--home", home, *flags]
-        path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-        with running(command, *ports.values(), PYTHONPATH=path, **settings) as pid:
-            yield Peer("ours", ports, [pid], Path(home))
+        path = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
+        # `python -m` looks into its folder first, where another checkout's code may lie.
+        folder = None if root == ROOT else root
+        with running(command, *ports.values(), folder=folder, PYTHONPATH=path, **settings) as pid:
+            yield Peer(name, ports, [pid], Path(home))
