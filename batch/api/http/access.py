@@ -6,7 +6,7 @@ A foreign Host is DNS rebinding; a foreign Origin is a web page of somebody else
 from __future__ import annotations
 
 import re
-import uuid
+import secrets
 from collections.abc import Callable, Iterable, MutableMapping
 from urllib.parse import urlsplit
 
@@ -176,4 +176,4 @@ def _matches(name: str, patterns: tuple[re.Pattern[str], ...]) -> bool:
 def _request_id(headers: Headers) -> bytes:
     """The client's own id of its request, or a new one."""
     requested = headers.get(b"x-request-id", "")
-    return (requested if _REQUEST_ID.fullmatch(requested) else f"req_{uuid.uuid4().hex}").encode("latin-1")
+    return (requested if _REQUEST_ID.fullmatch(requested) else f"req_{secrets.token_hex(16)}").encode("latin-1")

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass, replace
 from typing import Any, Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from batch.payloads.model_info import AnyModelInfo
 from batch.queue.jobs import Kind
 
 logger = logging.getLogger("batch.hub")
 
+_OF_JOBS = {"beat", "busy"}
+"""Fields of a ModelState that change with each job."""
 
-@dataclass(frozen=True, slots=True)
-class ModelState:
-    """One worker's model."""
+
+class ModelState(Struct, frozen=True):
+    """One worker's model. A struct, as each request replaces it twice."""
 
     status: Literal["loading", "ready", "failed"] = "loading"
     progress: float = 0.0
@@ -55,7 +59,7 @@ class ModelStates:
     def update(self, kind: Kind, **changes: Any) -> None:
         """Replace fields of a ModelState; whoever waits for a change is woken unless a job alone moved on."""
         self._states[kind] = replace(self._states[kind], **changes)
-        if set(changes) - {"beat", "busy"}:
+        if not changes.keys() <= _OF_JOBS:
             self.wake_waiting()
 
     def fail_all(self, error: str) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from batch.payloads.model_info import ChatModelInfo
 from batch.queue.hub.model_state import ModelState
