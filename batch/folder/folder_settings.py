@@ -119,9 +119,10 @@ class FolderSettingsReader:
             problem: SettingsProblem | None = None
             try:
                 effective = self._merge(path, outer)
-            except SettingsProblem as error:
+            except Exception as error:  # whatever a stranger's file holds must not stop the inbox
                 # Somebody meant something else than the outer settings: until it can be read, nothing is taken away.
-                problem = error
+                sentence = f"{one_line(path)} cannot be understood ({type(error).__name__}): write it anew."
+                problem = error if isinstance(error, SettingsProblem) else SettingsProblem(sentence)
                 effective = EffectiveSettings(
                     outer.folder.model_copy(update={"source": "keep"}), outer.done_folder, outer.ignore
                 )
@@ -134,8 +135,8 @@ class FolderSettingsReader:
         data, status = self._read_bytes(path)
         try:
             values = tomllib.loads(data.decode("utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise SettingsProblem(f"{name} cannot be read as TOML: {' '.join(str(error).split())}.") from None
+        except (ValueError, RecursionError) as error:  # not only what TOML calls an error: numbers of thousands of digits, too
+            raise SettingsProblem(f"{name} cannot be read as TOML: {' '.join(str(error).split())[:200].rstrip('.')}.") from None
         if extra := [key for key in values if key not in FolderSettings.model_fields]:
             keys = ", ".join(FolderSettings.model_fields)
             raise SettingsProblem(f"{name}: there is no folder setting {extra[0]!r}; there are {keys}.")

@@ -62,7 +62,12 @@ def test_a_change_is_seen_and_so_is_its_end(tmp_path: Path) -> None:
         ("source = ", "cannot be read as TOML: "),
         ('source = "\udcff"', "cannot be read as TOML: "),
         ("# " + "x" * 70_000, "is larger than"),
+        ("caption_max_tokens = " + "9" * 10_000, "cannot be read as TOML: "),
+        ("a = " + "[" * 5000 + "]" * 5000, "cannot be read as TOML: "),
+        ("caption_temperature = nan", "caption_temperature is not valid: "),
+        ("caption_prompt = 1979-05-27", "caption_prompt is not valid: "),
     ],
+    ids=map(str, range(13)),
 )
 def test_a_wrong_file_is_one_sentence_and_takes_nothing_away(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "a").mkdir()
@@ -73,6 +78,20 @@ def test_a_wrong_file_is_one_sentence_and_takes_nothing_away(tmp_path: Path, tex
     (problem,) = [change.problem for change in settings.take_changes() if change.problem]
     assert problem.message.startswith("a/.batch.toml") and words in problem.message
     assert "\n" not in problem.message and problem.message.endswith(".")
+
+
+def test_a_fault_of_our_own_in_reading_a_settings_file_does_not_stop_the_inbox(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_down(*_: object) -> None:
+        raise ZeroDivisionError
+
+    (tmp_path / ".batch.toml").write_text('language = "de"')
+    settings = FolderSettingsReader(str(tmp_path), BASE.model_copy(update={"source": "delete"}))
+    monkeypatch.setattr(settings, "_merge", break_down)
+    assert settings.for_folder("").folder.source == "keep", "until it can be read, nothing is taken away"
+    (change,) = settings.take_changes()
+    assert change.problem is not None and "cannot be understood (ZeroDivisionError)" in change.problem.message
 
 
 def test_a_link_or_a_pipe_is_no_rules_file(tmp_path: Path) -> None:
