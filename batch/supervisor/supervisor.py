@@ -158,7 +158,8 @@ class Supervisor:
         ]
         await services.background.start()
         await folder.start()
-        page.start()
+        if settings.page.enabled:
+            page.start()
         self._periodic.start()
         self._announce(ports)
         stopping = asyncio.create_task(self._stopping.wait())

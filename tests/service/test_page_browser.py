@@ -68,7 +68,8 @@ def every_page(server: PageServer) -> list[str]:
     assert server.stage is not None
     job = server.stage.store.jobs(limit=1)[0].id
     items = [f"/page/item/{id_of(server, name)}" for name in ("shapes/red.jpg", "talk.wav", "notes.txt", "torn.jpg")]
-    lists = ["/", "/page/search?q=budget", "/page/files", "/page/jobs", "/page/batches", "/page/status", "/page/try"]
+    lists = ["/", "/page/search?q=budget", "/page/files", "/page/files?state=ignored", "/page/jobs"]
+    lists += ["/page/batches", "/page/status", "/page/try"]
     return [*lists, *items, f"/page/jobs/{job}", "/page/nothing"]
 
 

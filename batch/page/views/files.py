@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from itertools import islice
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from batch.folder.ledger.file_counts import count_files
+from batch.folder.inbox.ignored_files import ignored_files
+from batch.folder.ledger.file_counts import FileCounts, count_files
 from batch.folder.ledger.rows import FileState
 from batch.media.kind import MediaKind
+from batch.page.actions.upload import clean_folder
 from batch.page.endpoint import notice_of
 from batch.page.parameters import Parameters
-from batch.page.reading.file_pages import FileChoice, read_file_page
+from batch.page.reading.file_pages import FileChoice, FilePage, read_file_page
 from batch.page.rendering import render
 from batch.page.service import PageService
 
 PAGE_FILES = 50
+MAX_IGNORED = 500
 
 
 class FileStateChoice(StrEnum):
@@ -26,6 +30,8 @@ class FileStateChoice(StrEnum):
     DONE = "done"
     LINKED = "linked"
     FAILED = "failed"
+    IGNORED = "ignored"
+    """Passed over, as they lie in the inbox now; the ledger does not know them."""
 
 
 _STATES: dict[FileStateChoice | None, tuple[FileState, ...]] = {
@@ -43,22 +49,50 @@ async def show(page: PageService, request: Request) -> Response:
     state = parameters.choice("state", FileStateChoice)
     kind, folder, error = parameters.choice("kind", MediaKind), parameters.text("folder"), parameters.text("error")
     before = parameters.number("before")
+    if state is FileStateChoice.IGNORED:
+        return await _show_ignored(page, request, folder)
     choice = FileChoice(states=_STATES[state], kind=kind, folder=folder, error=error)
     files, counts = await page.read(
         lambda store: (read_file_page(store, choice, before, PAGE_FILES), count_files(store)),
     )
+    return _page(page, request, files, counts, state, kind, folder, error, is_first=before is None)
+
+
+async def _show_ignored(page: PageService, request: Request, folder: str | None) -> Response:
+    """What no scan takes of the inbox, or of a folder of it."""
+    start, settings = clean_folder(folder or ""), page.settings
+    ignored, counts = await page.read(
+        lambda store: (list(islice(ignored_files(settings, start), MAX_IGNORED)), count_files(store)),
+    )
+    return _page(page, request, FilePage([], None), counts, FileStateChoice.IGNORED, None, folder, None, ignored=ignored)
+
+
+def _page(
+    page: PageService,
+    request: Request,
+    files: FilePage,
+    counts: FileCounts,
+    state: FileStateChoice | None,
+    kind: MediaKind | None,
+    folder: str | None,
+    error: str | None,
+    *,
+    is_first: bool = True,
+    ignored: list[str] | None = None,
+) -> Response:
     return render(
         "files.html",
         page="files",
         files=files,
         counts=counts,
+        ignored=ignored,
         state=state,
         states=list(FileStateChoice),
         kind=kind,
         kinds=[one for one in MediaKind if one is not MediaKind.UNKNOWN],
         folder=folder,
         error=error,
-        is_first=before is None,
+        is_first=is_first,
         inbox=str(page.settings.inbox_dir),
         notice=notice_of(request),
     )

@@ -62,6 +62,25 @@ def test_an_action_on_a_filter_says_how_many_first_and_refuses_another_count(tmp
     asyncio.run(main())
 
 
+def test_what_takes_long_goes_on_in_the_background_and_nothing_else_begins_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batch.page.actions.bulk.PATIENCE_S", 0.0)
+
+    async def main() -> None:
+        async with page_staged(tmp_path) as stage:
+            ids = queue(stage, 300)
+            form = {"filter": "yes", "kind": "embedding", "expected": "300"}
+            answer = await stage.post("/page/jobs/cancel", form, JSON)
+            assert answer.json()["notice"] == "background"
+            assert "In the background: cancel 300 jobs." in (await stage.get("/page/jobs")).text
+            assert (await stage.post("/page/jobs/retry", {"ids": ids[0]})).status_code == 409
+            await stage.until(lambda: stage.page.bulk_actions.running is None, work=False)
+            assert states(stage, ids) == {State.CANCELLED}
+
+    asyncio.run(main())
+
+
 def test_pausing_holds_a_class_back_and_resuming_lets_it_go(tmp_path: Path) -> None:
     async def main() -> None:
         async with page_staged(tmp_path) as stage:

@@ -140,6 +140,22 @@ def test_files_are_listed_with_their_outcome_and_filters_narrow_the_list(tmp_pat
     asyncio.run(main())
 
 
+def test_files_that_are_passed_over_are_listed_and_no_folder_outside_is_looked_into(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with page_staged(tmp_path / "home") as stage:
+            (tmp_path / "home/secret.tmp").write_text("x")
+            (stage.inbox / "a").mkdir()
+            (stage.inbox / "a/half.part").write_text("x")
+            (stage.inbox / "Thumbs.db").write_text("x")
+            page = (await stage.get("/page/files?state=ignored")).text
+            assert "<li>a/half.part</li>" in page and "<li>Thumbs.db</li>" in page
+            assert "Thumbs.db" not in (await stage.get("/page/files?state=ignored&folder=a")).text
+            outside = await stage.get("/page/files?state=ignored&folder=..")
+            assert outside.status_code == 400 and "secret" not in outside.text
+
+    asyncio.run(main())
+
+
 def test_a_job_has_a_page_with_what_was_sent_and_what_came_out(tmp_path: Path) -> None:
     async def main() -> None:
         async with page_staged(tmp_path) as stage:
