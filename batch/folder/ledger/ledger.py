@@ -103,10 +103,10 @@ class Ledger:
     def _accept(self, transaction: Transaction, arrival: Arrival) -> AcceptedFile:
         now, path = time.time(), os.fsencode(arrival.path)
         before = transaction.execute("select content from file where path=? and content is not null", (path,)).fetchone()
-        if not arrival.is_redo:  # its old results go, or are written over
-            self._search.remove_source(transaction, path)
         state = FileState.WRITING
         if arrival.work is None:
+            if not arrival.is_redo:  # its old results go, or are written over
+                self._search.remove_source(transaction, path)
             self._record_file(transaction, arrival, state, None, now)
         else:
             state = self._accept_work(transaction, arrival, arrival.work, now)
@@ -125,9 +125,13 @@ class Ledger:
             for sha256 in work.draft.blobs:  # this copy is not needed, unless the first file's job needs it
                 transaction.execute("insert or ignore into orphan values (?)", (sha256,))
             self._record_file(transaction, arrival, state, content.id, now)
-            if has_results:
+            if has_results:  # the same bytes as before, it may be
                 self._search.add_source(transaction, search_key(content), os.fsencode(arrival.path))
+            elif not arrival.is_redo:
+                self._search.remove_source(transaction, os.fsencode(arrival.path))
         else:
+            if not arrival.is_redo:
+                self._search.remove_source(transaction, os.fsencode(arrival.path))
             content = self._begin_content(transaction, work, arrival.stamp.size, now)
             file = self._record_file(transaction, arrival, state, content.id, now)
             transaction.execute("update content set owner=? where id=?", (file, content.id))

@@ -47,10 +47,13 @@ class IndexWriter:
             self.set_source(statements, path, entry)
 
     def add_source(self, statements: Statements, content: str, path: bytes) -> None:
-        """A file holds a content that is known already; nothing where the index does not have it."""
+        """A file holds a content that is known already, and nothing else any more; it holds nothing where the index does not
+        have the content."""
         row = statements.execute(f"select id from {self._tables.entry} where content=?", (content,)).fetchone()
         if row is not None:
             self.set_source(statements, path, row[0])
+        else:
+            self.remove_source(statements, path)
 
     def remove_source(self, statements: Statements, path: bytes) -> None:
         """A file does not hold what it held; the content goes with its last file."""

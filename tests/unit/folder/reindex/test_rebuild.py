@@ -234,3 +234,19 @@ def test_a_walk_goes_on_behind_any_of_its_files(tmp_path: Path) -> None:
         (tmp_path / name).unlink()
         assert list(result_paths(os.fspath(tmp_path), name)) == walked[place + 1 :]
         (tmp_path / name).write_text("{}")
+
+
+async def test_a_file_that_is_dropped_again_as_it_was_is_still_found(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        before = await filled(stage)
+        delivered = "select accepted_at from file where path=? and state in ('done','linked')"
+        for name in (b"notes.txt", b"talk.wav"):
+            earlier = stage.store.read(delivered, (name,))
+            stage.drop(name.decode(), (stage.inbox / name.decode()).read_bytes())
+            await stage.until(
+                lambda name=name, earlier=earlier: stage.store.read(delivered, (name,)) not in ([], earlier)  # type: ignore[misc]
+            )
+        assert index_of(stage.store) == before
+        stage.drop("notes.txt", "Other words.")
+        await stage.until(stage.says("notes.txt.json", "Other words."))
+        assert {row[7] for key, row in index_of(stage.store).items() if key.startswith("notes.txt ")} == {"Other words."}
