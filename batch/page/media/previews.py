@@ -48,7 +48,7 @@ class Previews:
         if source.size > self._limits.image_bytes:
             raise TooLarge("The picture is larger than limits.image_bytes.")
         data = source.read(source.size, 0)
-        image = open_image(data, self._limits.image_pixels, self._limits.image_bytes)
+        image = open_image(data, self._limits.image_pixels, self._limits.image_bytes, least_side=pixels)
         image.thumbnail((pixels, pixels))
         out = io.BytesIO()
         image.save(out, "WEBP", quality=QUALITY, method=2)

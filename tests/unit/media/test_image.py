@@ -273,3 +273,11 @@ def test_an_ordinary_progressive_jpeg_is_read() -> None:
     assert open_image(progressive_jpeg(64, 48, 60), PIXELS, BYTES).size == (64, 48)
     progressive = encoded(half_red(64, 32), "JPEG", progressive=True)
     assert near(open_image(progressive, PIXELS, BYTES).getpixel((5, 10)), RED)
+
+
+def test_a_jpeg_may_be_decoded_smaller_but_not_below_what_is_asked() -> None:
+    out = io.BytesIO()
+    Image.new("RGB", (1600, 1200), "red").save(out, "JPEG")
+    small = open_image(out.getvalue(), 10_000_000, 1 << 20, least_side=160)
+    assert 160 <= small.height < 1200 and small.width * 3 == small.height * 4
+    assert open_image(out.getvalue(), 10_000_000, 1 << 20).size == (1600, 1200)
