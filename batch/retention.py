@@ -8,9 +8,11 @@ import time
 from collections.abc import Callable, Iterator
 
 from batch.batches.file_store import FileStore
+from batch.conversations.completion_store import CompletionStore, delete_least_used, stored_bytes
 from batch.conversations.response_store import ResponseStore
 from batch.errors import BatchError
 from batch.folder.ledger.retention import LedgerRetention
+from batch.notifications.notification_store import NotificationStore
 from batch.queue.jobs import Origin
 from batch.queue.spool import Spool
 from batch.queue.store import Store
@@ -70,9 +72,17 @@ class Retention:
         for origin, before in expiry_times(self._settings).items():
             while deleted := store.expire(origin, before):
                 yield deleted
-        for delete_expired in (FileStore(store).delete_expired, ResponseStore(store).delete_expired):
-            while deleted := delete_expired():
+        kept_s = self._settings.retention.notifications * 86400
+        if kept_s:
+            while deleted := NotificationStore(store).delete_ended(int(time.time() - kept_s)):
                 yield deleted
+        stores = (FileStore(store), ResponseStore(store), CompletionStore(store))
+        for one in stores:
+            while deleted := one.delete_expired():
+                yield deleted
+        cap = self._settings.retention.responses_bytes
+        while cap and stored_bytes(store) > cap and (deleted := delete_least_used(store)):
+            yield deleted
         while deleted := delete_orphans(store, self._spool):
             yield deleted
         while has_more := store.vacuum(keep=SPARE_PAGES):

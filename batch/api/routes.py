@@ -9,6 +9,7 @@ from fastapi import APIRouter
 from batch.api.batches import message_routes as message_batches
 from batch.api.batches import routes as batches
 from batch.api.chat_completions import routes as chat_completions
+from batch.api.chat_completions import stored_routes as stored_completions
 from batch.api.completions import routes as completions
 from batch.api.conversations import routes as conversations
 from batch.api.embeddings import routes as embeddings
@@ -20,6 +21,7 @@ from batch.api.responses import stored_routes as stored_responses
 from batch.api.search import routes as search
 from batch.api.server import health, metrics, models, props, tokens
 from batch.api.speech import openai_routes, whisper_server_routes
+from batch.api.webhooks import routes as webhooks
 from batch.queue.jobs import Kind
 
 ROUTERS: tuple[APIRouter, ...] = (
@@ -28,6 +30,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     completions.router,
     responses.router,
     stored_responses.router,
+    stored_completions.router,
     conversations.router,
     messages.router,
     health.router,
@@ -42,6 +45,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     models.router,
     props.router,
     metrics.router,
+    webhooks.router,
 )
 """What depends on the port (health, props, tokens) reads its own kind."""
 _OWN_ROUTERS: Mapping[Kind, tuple[APIRouter, ...]] = {

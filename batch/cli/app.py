@@ -20,7 +20,7 @@ from batch.errors import BatchError
 _ORDER = (
     *("serve", "status", "submit", "files", "jobs", "show", "wait", "retry", "cancel", "redo", "pause", "resume"),
     *("search", "reindex", "mcp"),
-    *("run", "batches", "uploads"),
+    *("run", "batches", "uploads", "notifications"),
     *("logs", "models", "config", "doctor", "gc", "backup", "repair", "install-service", "uninstall-service"),
 )
 

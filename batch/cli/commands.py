@@ -11,6 +11,7 @@ from batch.cli.doctor.command import doctor
 from batch.cli.jobs import actions, listing, pausing, redo, waiting  # noqa: F401
 from batch.cli.maintenance import backup, gc, repair  # noqa: F401
 from batch.cli.models import app as models
+from batch.cli.notifications import app as notifications
 from batch.cli.search import command as search  # noqa: F401
 from batch.cli.search import reindex  # noqa: F401
 from batch.cli.service import logs, serve, service  # noqa: F401
@@ -19,4 +20,5 @@ from batch.cli.status import command  # noqa: F401
 app.add_typer(models, name="models")
 app.add_typer(batches, name="batches")
 app.add_typer(uploads, name="uploads")
+app.add_typer(notifications, name="notifications")
 app.command("doctor")(doctor)

@@ -103,11 +103,12 @@ def insert_items(transaction: Transaction, items: Iterable[Item]) -> None:
     for item in items:
         id = str(item["id"])
         if transaction.execute("insert or ignore into item values (?,?)", (id, encode(item).decode())).rowcount:
-            for sha256 in _blobs(item):
+            for sha256 in picture_blobs(item):
                 transaction.execute("insert or ignore into blob values (?,?,'item')", (id, sha256))
 
 
-def _blobs(item: Item) -> Iterator[str]:
+def picture_blobs(item: Item) -> Iterator[str]:
+    """sha256 names of an item's pictures in the spool."""
     content = item.get("content")
     for part in content if isinstance(content, list) else ():
         if isinstance(part, dict) and isinstance(url := part.get("image_url"), str) and url.startswith(SPOOLED):

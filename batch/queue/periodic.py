@@ -52,9 +52,10 @@ class WakingStorage(MemoryStorage):  # type: ignore[misc]
 
 
 class PeriodicTasks:
-    """Tasks that run one after the other in one thread; one that raises is logged and runs again when it is due."""
+    """Tasks that run one after the other in each of its threads; one that raises is logged and runs again when it is due."""
 
-    def __init__(self) -> None:
+    def __init__(self, threads: int = 1) -> None:
+        self._threads = threads
         self._huey = MemoryHuey("batch-periodic", storage_class=WakingStorage, results=False)
         self._consumer: QuietConsumer | None = None
         self._is_stopping = threading.Event()
@@ -102,7 +103,7 @@ class PeriodicTasks:
         logging.getLogger("huey").setLevel(logging.WARNING)  # it logs several lines a task
         consumer = QuietConsumer(
             self._huey,
-            workers=1,
+            workers=self._threads,
             worker_type="thread",
             scheduler_interval=SCHEDULER_INTERVAL_S,
             check_worker_health=False,
@@ -110,12 +111,12 @@ class PeriodicTasks:
         consumer.start()
         self._consumer = consumer
 
-    def stop(self) -> None:
-        """End the task that runs at its next step, and begin no more."""
+    def stop(self, timeout_s: float = _STOP_TIMEOUT_S) -> None:
+        """End the task that runs at its next step, for which `timeout_s` seconds are waited, and begin no more."""
         self._is_stopping.set()
         if self._consumer is None:
             return
         self._consumer.stop_flag.set()
         self._huey.storage.arrived.set()
         for _, thread in self._consumer.worker_threads:
-            thread.join(_STOP_TIMEOUT_S)
+            thread.join(timeout_s)

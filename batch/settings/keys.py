@@ -12,16 +12,19 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, PlainValidator
 
 from batch.settings.parallel import MAX_PARALLEL, check_parallel
-from batch.settings.patterns import check_host_pattern, check_origin_pattern
+from batch.settings.patterns import check_host_pattern, check_origin_pattern, check_webhook
 from batch.settings.value_types import PathOrName, Section, UserPath
 
 MAX_FILE_BYTES = 1 << 40
 MAX_WAIT_S = 7 * 86400.0
 MAX_KEPT_DAYS = 36500.0
+DAY_S = 86_400
 
 Text = Annotated[str, Field(max_length=10_000)]
 HostPattern = Annotated[str, Field(max_length=1000), AfterValidator(check_host_pattern), "host names"]
 OriginPattern = Annotated[str, Field(max_length=1000), AfterValidator(check_origin_pattern), "addresses of web pages"]
+WebhookUrl = Annotated[str, Field(max_length=2000), AfterValidator(check_webhook), "addresses of receivers"]
+Argument = Annotated[str, Field(max_length=4096), "arguments of a command"]
 Parallel = Annotated[Literal["auto"] | int, PlainValidator(check_parallel), f"auto or a whole number from 1 to {MAX_PARALLEL}"]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -226,6 +229,15 @@ class PageSettings(Section):
     """Most bytes that small pictures for the page may take in .batch/previews."""
 
 
+class NotificationSettings(Section):
+    """Who is told, by signed webhooks, that batches, background responses and dropped files have ended."""
+
+    urls: tuple[WebhookUrl, ...] = ()
+    """Addresses that every event is sent to; none by default. Each one's signing secret lies in .batch/webhooks/."""
+    hosts: tuple[HostPattern, ...] = ()
+    """Names or addresses besides this machine's own that webhooks may be sent to; a star stands for any part."""
+
+
 class RetentionSettings(Section):
     """How many days an ended job's row is kept, by origin; 0: for ever. With an inbox job goes what is known of its file,
     once that has left the inbox."""
@@ -239,7 +251,16 @@ class RetentionSettings(Section):
     cli: float = Field(30.0, ge=0, le=MAX_KEPT_DAYS)
     """Days that jobs of `batch submit` are kept."""
     responses: float = Field(30.0, ge=0, le=MAX_KEPT_DAYS)
-    """Days that stored responses are kept after their last use."""
+    """Days that stored responses and chat completions are kept after their last use."""
+    responses_bytes: int = Field(4 << 30, ge=0, le=MAX_FILE_BYTES)
+    """Most bytes that they may take in the database; beyond it the ones used longest ago go. 0: as many as the disk holds."""
+    notifications: float = Field(7.0, ge=0, le=MAX_KEPT_DAYS)
+    """Days that it is kept which events were told to whom."""
+
+    @property
+    def responses_s(self) -> int | None:
+        """Seconds that a stored response is kept after its last use; None: for ever."""
+        return round(self.responses * DAY_S) if self.responses else None
 
 
 class McpSettings(Section):

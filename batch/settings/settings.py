@@ -16,12 +16,14 @@ from batch.errors import SettingsProblem
 from batch.model_kind import Kind
 from batch.settings.keys import (
     MAX_FILE_BYTES,
+    Argument,
     EmbeddingSettings,
     FileSettings,
     FolderSettings,
     LimitSettings,
     McpSettings,
     ModelSettings,
+    NotificationSettings,
     OutboxSettings,
     PageSettings,
     QueueSettings,
@@ -89,6 +91,9 @@ class Settings(Section):
     page: PageSettings = PageSettings()
     retention: RetentionSettings = RetentionSettings()
     mcp: McpSettings = McpSettings()
+    notifications: NotificationSettings = NotificationSettings()
+    on_event: tuple[Argument, ...] = ()
+    """A command, as a list of its arguments, that is run for every event, with the event as JSON on its standard input."""
     fail_at: str = Field("", max_length=1000)
     """For tests only: the point of batch/fail_points.py at which a process of the service is killed, once."""
 

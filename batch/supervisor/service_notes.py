@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from batch.errors import DiskFull
+from batch.notifications.notification_store import NotificationStore
 from batch.queue.hub.hub import Hub
 from batch.queue.hub.model_state import ModelState
 from batch.queue.jobs import Kind
@@ -44,6 +45,12 @@ def model_note(state: ModelState) -> dict[str, Any]:
     }
 
 
+def _announce_failure(store: Store, kind: Kind) -> None:
+    """A model does not answer any more: whoever wants to know is told."""
+    with contextlib.suppress(DiskFull, DamagedDatabase):
+        NotificationStore(store).add_event("service.degraded", kind)
+
+
 async def record_models(store: Store, hub: Hub) -> None:
     """Keep the notes of the models current until cancelled."""
     notes: dict[Kind, dict[str, Any]] = {}
@@ -55,6 +62,8 @@ async def record_models(store: Store, hub: Hub) -> None:
             note = model_note(state)
             if note != notes.get(kind):
                 if await hub.in_thread(partial(write_note, store, f"model:{kind}", note, log=not was_behind)):
+                    if note["status"] == "failed" and notes.get(kind, {}).get("status") != "failed":
+                        await hub.in_thread(partial(_announce_failure, store, kind))
                     notes[kind] = note
                 else:
                     is_behind = True

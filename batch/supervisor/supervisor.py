@@ -25,6 +25,7 @@ from batch.batches.service import BatchService
 from batch.durable_folder import make_durable_folder
 from batch.errors import BatchError, SettingsProblem
 from batch.folder.service import FolderService, make_inbox_and_outbox
+from batch.notifications.service import NotificationService
 from batch.page.routes import page_router
 from batch.page.service import PageService
 from batch.queue.hub.hub import Hub
@@ -107,6 +108,7 @@ class Supervisor:
             max_line_bytes=settings.limits.body_bytes,
             on_end=folder.batch_ended,
         )
+        notifications = NotificationService(settings, hub)
         endpoint = _mcp_endpoint(settings, store, ports[Kind.VLM]) if settings.mcp.http else None
         services = AppServices(batches, BackgroundResponses(hub), SearchService(hub), endpoint)
         page = PageService(settings, hub, services.search)
@@ -155,6 +157,7 @@ class Supervisor:
             asyncio.create_task(record_models(store, hub)),
             asyncio.create_task(batches.run()),
             *([asyncio.create_task(endpoint.run())] if endpoint else []),
+            asyncio.create_task(notifications.run()),
         ]
         await services.background.start()
         await folder.start()
@@ -169,6 +172,7 @@ class Supervisor:
         # No new work from the folder, then the workers end or put back what they hold, then clients are told.
         await folder.stop()
         await asyncio.to_thread(self._periodic.stop)
+        notifications.stop()
         await services.background.stop()
         await page.stop()
         await asyncio.to_thread(services.search.close)

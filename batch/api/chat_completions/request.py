@@ -134,6 +134,8 @@ class ChatBody(ChatGenerationBody, frozen=True, kw_only=True):
     modalities: list[str] | None = None
     audio: Any = None
     web_search_options: Any = None
+    store: bool | None = None
+    metadata: JsonObject | None = None
 
     def chat_request(self) -> ChatRequest:
         """The request in the form that all chat APIs share. Raises BadRequest naming the field."""

@@ -134,14 +134,16 @@ class ChatCompletionChunk(msgspec.Struct, kw_only=True):
     prompt_progress: PromptProgress | UnsetType = UNSET
 
 
-def to_openai(result: ChatResult, model: str, created: int, custom_names: frozenset[str] = frozenset()) -> ChatCompletion:
-    """The whole answer of a chat job. `custom_names`: the custom tools among its functions."""
+def to_openai(
+    result: ChatResult, model: str, created: int, custom_names: frozenset[str] = frozenset(), id: str = ""
+) -> ChatCompletion:
+    """The whole answer of a chat job. `custom_names`: the custom tools among its functions; `id` where it has one already."""
     return ChatCompletion(
         choices=[_choice(choice, custom_names) for choice in result.choices],
         created=created,
         model=model,
         usage=result.usage,
-        id=random_id("chatcmpl-"),
+        id=id or random_id("chatcmpl-"),
         timings=result.timings or UNSET,
     )
 
@@ -178,8 +180,10 @@ class ChatChunks:
         usage: bool = False,
         progress: bool = False,
         custom_names: frozenset[str] = frozenset(),
+        keep: bool = False,
     ) -> None:
-        """`custom_names`: the custom tools among the functions."""
+        """`custom_names`: the custom tools among the functions. `keep`: whether the whole answer is wanted too, once it is
+        there."""
         self._custom_names = custom_names
         self._custom_inputs: dict[tuple[int, int], CustomInput] = {}
         """Readers of the calls of custom tools, by choice and call."""
@@ -187,6 +191,9 @@ class ChatChunks:
         self._with_usage, self._with_progress = usage, progress
         self._before_choices, self._after_choices = sse_event(self._frame([])).split(b"[]", 1)
         """What stands around the choices of every event: written once, as a stream has an event a token."""
+        self._keeps = keep
+        self.completion: ChatCompletion | None = None
+        """The whole answer, once it is there."""
         self._started: set[int] = set()
         self._finished: set[int] = set()
         self._closing: tuple[int, FinishReason] | None = None
@@ -236,6 +243,8 @@ class ChatChunks:
         return CustomDelta(content=event.delta.content, reasoning_content=event.delta.reasoning_content, tool_calls=calls)
 
     def finish(self, job: int, result: ChatResult) -> bytes:
+        if self._keeps:
+            self.completion = to_openai(result, self._model, self._created, self._custom_names, self._id)
         piece = b""
         last: ChatCompletionChunk | None
         for choice in result.choices:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from batch.api.chat_completions.request import ChatBody, read_chat
-from batch.api.chat_completions.response import ChatChunks, to_openai
+from batch.api.chat_completions.response import ChatChunks, ChatCompletion, to_openai
+from batch.api.chat_completions.stored_chat import store_completion
 from batch.api.generation.conversation import ChatRequest
 from batch.api.generation.jobs import chat_payload, count_tokens, hub_of, submit_chat
+from batch.api.generation.metadata import read_metadata
 from batch.api.generation.tools.custom import custom_names
 from batch.api.json_body import documented, json_body, json_response
 from batch.payloads.questions import ApplyTemplate
@@ -26,14 +29,36 @@ ReadChat = Annotated[tuple[ChatBody, ChatRequest], Depends(json_body(read_chat))
 async def chat(request: Request, read: ReadChat) -> Response:
     """Answer a conversation of text and images."""
     body, chat_request = read
+    metadata = read_metadata(body.metadata)
     jobs = await submit_chat(request, chat_request)
     custom = custom_names(chat_request.offer.tools)
     if body.stream:
         usage = bool(body.stream_options and body.stream_options.include_usage)
-        serializer = ChatChunks(jobs.model, jobs.created, usage=usage, progress=bool(body.return_progress), custom_names=custom)
-        return jobs.stream(serializer, body.ping_interval_s)
+        serializer = ChatChunks(
+            jobs.model,
+            jobs.created,
+            usage=usage,
+            progress=bool(body.return_progress),
+            custom_names=custom,
+            keep=bool(body.store),
+        )
+
+        async def record() -> None:
+            if serializer.completion is not None:
+                await _store(request, serializer.completion, metadata)
+
+        return jobs.stream(serializer, body.ping_interval_s, record=record if body.store else None)
     results = await jobs.results(request)
-    return json_response(to_openai(results[0], jobs.model, jobs.created, custom), jobs.result_headers(results))
+    completion = to_openai(results[0], jobs.model, jobs.created, custom)
+    if body.store:
+        await _store(request, completion, metadata)
+    return json_response(completion, jobs.result_headers(results))
+
+
+async def _store(request: Request, completion: ChatCompletion, metadata: dict[str, str] | None) -> None:
+    """Keep a completion before its client learns its id."""
+    data, lifetime_s = await request.body(), request.app.state.settings.retention.responses_s
+    await asyncio.to_thread(store_completion, hub_of(request), data, completion, metadata, lifetime_s)
 
 
 @router.post("/v1/chat/completions/input_tokens", openapi_extra=documented(ChatBody))

@@ -33,8 +33,6 @@ from batch.settings import RetentionSettings
 
 router = APIRouter()
 
-DAY_S = 86_400
-
 ReadBody = Annotated[ResponsesBody, Depends(json_body(read_responses_body))]
 
 
@@ -123,7 +121,7 @@ def stream_events(background: BackgroundResponses, response_id: str, above: int)
 
 def response_lifetime(retention: RetentionSettings) -> int | None:
     """Seconds that a stored response is kept after its last use; None: for ever."""
-    return round(retention.responses * DAY_S) if retention.responses else None
+    return retention.responses_s
 
 
 @router.post("/v1/responses/input_tokens", openapi_extra=documented(ResponsesBody))

@@ -16,8 +16,21 @@ from batch.queue.sqlite import schema
 from batch.queue.store import message_for
 
 _ROWS_AT_ONCE = 200
-_LEFT_OUT = ("tally", "file_tally", "entry", "entry_source", "passage", "vector", "passage_removed", "search_meta")
-"""Counters, which triggers fill as rows come in, and the search index, which is built again from results."""
+_LEFT_OUT = (
+    "tally",
+    "file_tally",
+    "entry",
+    "entry_source",
+    "passage",
+    "vector",
+    "passage_removed",
+    "search_meta",
+    "stored_bytes",
+    "notification_event",
+    "notification_delivery",
+)
+"""Counters, which triggers fill as rows come in, notifications, which would be sent again, and the search index, which is built
+again from results."""
 _FILES = ("", "-wal", "-shm")
 """What belongs to a database, by what follows its name."""
 

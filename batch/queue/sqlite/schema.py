@@ -29,6 +29,8 @@ MIGRATIONS = {
     "0009 leases": "0009_leases.sql",
     "0010 how texts were read": "0010_reading.sql",
     "0011 files that batches hold": "0011_held_files.sql",
+    "0012 notifications": "0012_notifications.sql",
+    "0013 stored bytes": "0013_stored_bytes.sql",
 }
 """Files in migrations/ by the name that databases remember. A released one never changes; a new one goes to the end."""
 VERSION = len(MIGRATIONS)

@@ -1,0 +1,198 @@
+"""Makes deliveries: huey's schedule says when, rows say what, so that nothing pending is lost with the process."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import logging
+import os
+import random
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from batch.errors import BatchError, NotFound
+from batch.notifications.address import read_url, resolve
+from batch.notifications.command_hook import run_command
+from batch.notifications.event_body import event_body, object_id, output_path
+from batch.notifications.notification_store import NotificationStore
+from batch.notifications.rows import COMMAND_TARGET, DeliveryState, EventDelivery, Target
+from batch.notifications.signing import SecretFiles
+from batch.notifications.webhook_sender import send_webhook
+from batch.queue.hub.hub import Hub
+from batch.queue.periodic import PeriodicTasks
+from batch.settings import Settings
+
+logger = logging.getLogger("batch.notifications")
+
+RETRY_DELAYS_S = (5.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 86_400.0)
+"""Between the attempts of a webhook: about three days."""
+COMMAND_DELAYS_S = (5.0, 300.0)
+JITTER = 0.1
+LOOK_INTERVAL_S = 1.0
+"""Between two looks for new deliveries, where anybody is to be told."""
+AHEAD_S = 60.0
+"""What is due within so long is handed to huey's schedule."""
+GONE_STATUS = 410
+SENDERS = 4
+"""Webhooks that are sent at a time: a dead receiver holds one of them up for 15 seconds."""
+
+
+class NotificationService:
+    """One a home. Blocking work runs in huey's threads."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        hub: Hub,
+        *,
+        retry_delays_s: Sequence[float] = RETRY_DELAYS_S,
+        command_delays_s: Sequence[float] = COMMAND_DELAYS_S,
+    ) -> None:
+        self._settings, self._hub = settings, hub
+        self._retry_delays_s, self._command_delays_s = retry_delays_s, command_delays_s
+        self.store = NotificationStore(hub.store)
+        self.secrets = SecretFiles(secrets_folder(settings))
+        self._webhooks, self._commands = PeriodicTasks(SENDERS), PeriodicTasks()
+        self._schedule_webhook = self._webhooks.add_delayed("webhook", self._deliver)
+        self._schedule_command = self._commands.add_delayed("command", self._deliver)
+        self._scheduled: set[int] = set()
+        self._lock = threading.Lock()
+
+    def configure(self) -> None:
+        """Bring the targets that the settings name to what they say now. Blocking."""
+        now, urls = int(time.time()), dict.fromkeys(self._settings.notifications.urls)
+        wanted = {settings_target_id(url): url for url in urls}
+        if self._settings.on_event:
+            wanted[COMMAND_TARGET] = ""
+        existing = {target.id: target for target in self.store.targets() if target.is_from_settings}
+        for id in existing.keys() - wanted.keys():
+            self.store.delete_target(id)
+            self.secrets.remove(id)
+        for id in wanted.keys() - existing.keys():
+            if id != COMMAND_TARGET:
+                self.secrets.ensure(id)
+            self.store.put_target(
+                Target(
+                    id=id,
+                    name="on_event" if id == COMMAND_TARGET else "notifications.urls",
+                    url=wanted[id],
+                    event_types=[],
+                    created_at=now,
+                    updated_at=now,
+                    is_from_settings=True,
+                )
+            )
+
+    async def run(self) -> None:
+        """Hand what is due to the schedule until cancelled."""
+        await asyncio.to_thread(self.configure)
+        self._webhooks.start()
+        self._commands.start()
+        while True:
+            try:
+                await self._hub.in_thread(self._look)
+            except BatchError as error:
+                logger.warning("notifications wait: %s", error.message)
+            await asyncio.sleep(LOOK_INTERVAL_S)
+
+    def stop(self) -> None:
+        """Begin no more; what is unsent goes on at the next start."""
+        self._webhooks.stop(0.0)
+        self._commands.stop(0.0)
+
+    def _look(self) -> None:
+        now = time.time()
+        for delivery in self.store.due(now + AHEAD_S):
+            with self._lock:
+                if delivery.sequence in self._scheduled:
+                    continue
+                self._scheduled.add(delivery.sequence)
+            schedule = self._schedule_command if delivery.target == COMMAND_TARGET else self._schedule_webhook
+            schedule(str(delivery.sequence), max(0.0, delivery.next_attempt_at - now))
+
+    def _deliver(self, sequence: str) -> None:
+        """One attempt, in a thread of huey's."""
+        try:
+            delivery = self.store.delivery(int(sequence))
+            if delivery.state is DeliveryState.PENDING:
+                if delivery.target == COMMAND_TARGET:
+                    self._run_command(delivery)
+                else:
+                    self._post(delivery, self.store.target(delivery.target))
+        except NotFound:
+            pass  # deleted meanwhile
+        finally:
+            with self._lock:
+                self._scheduled.discard(int(sequence))
+
+    # -- webhooks
+
+    def _post(self, delivery: EventDelivery, target: Target) -> None:
+        body = event_body(self._hub.store, delivery)
+        retry_after_s, status, error = 0.0, None, None
+        try:
+            address = resolve(read_url(target.url), self._settings.notifications.hosts)
+            keys = self.secrets.ensure(target.id).valid(time.time())
+            answer = send_webhook(address, delivery.event, body, keys)
+            status, retry_after_s = answer.status, answer.retry_after_s
+        except (OSError, http.client.HTTPException) as problem:
+            error = f"{type(problem).__name__}: {problem}"
+        except BatchError as problem:
+            error = problem.message
+        if status is not None and 200 <= status < 300:
+            self.store.record_attempt(delivery.sequence, DeliveryState.DELIVERED, status=status)
+        elif status == GONE_STATUS:
+            logger.warning("the webhook endpoint %s answered 410: it is switched off", target.id)
+            self.store.record_attempt(delivery.sequence, DeliveryState.FAILED, status=status, error="gone (410)")
+            self.store.disable_target(target.id)
+        else:
+            self._retry(delivery, self._retry_delays_s, status, error or f"it answered {status}", retry_after_s)
+
+    def _retry(
+        self,
+        delivery: EventDelivery,
+        delays_s: Sequence[float],
+        status: int | None,
+        error: str,
+        retry_after_s: float = 0.0,
+    ) -> None:
+        if delivery.attempts >= len(delays_s):
+            logger.error("%s was not told to %s: %s", delivery.type, delivery.target, error)
+            self.store.record_attempt(delivery.sequence, DeliveryState.FAILED, status=status, error=error)
+            return
+        delay_s = max(retry_after_s, delays_s[delivery.attempts]) * (1 + JITTER * random.random())
+        next_attempt_at = time.time() + delay_s
+        self.store.record_attempt(
+            delivery.sequence, DeliveryState.PENDING, status=status, error=error, next_attempt_at=next_attempt_at
+        )
+
+    # -- the command
+
+    def _run_command(self, delivery: EventDelivery) -> None:
+        store, settings = self._hub.store, self._settings
+        variables = {
+            "BATCH_EVENT": delivery.type,
+            "BATCH_ID": object_id(store, delivery).replace("\0", ""),
+            "BATCH_STATUS": delivery.type.partition(".")[2],
+            "BATCH_OUTPUT_PATH": output_path(store, self._hub.spool, settings.outbox_dir, delivery),
+        }
+        end = run_command(settings.on_event, event_body(store, delivery), variables, settings.home)
+        if end.status == 0:
+            self.store.record_attempt(delivery.sequence, DeliveryState.DELIVERED, status=0)
+            return
+        logger.warning("the command of on_event ended with status %s: %s", end.status, end.error[-500:])
+        self._retry(delivery, self._command_delays_s, end.status, end.error or f"exit status {end.status}")
+
+
+def secrets_folder(settings: Settings) -> Path:
+    """Where the endpoints' secrets lie."""
+    return settings.state_dir / "webhooks"
+
+
+def settings_target_id(url: str) -> str:
+    """The id of an endpoint that the settings name: the same at every start."""
+    import hashlib
+
+    return "we_settings_" + hashlib.sha256(os.fsencode(url)).hexdigest()[:16]

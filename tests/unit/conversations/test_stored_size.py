@@ -1,0 +1,99 @@
+"""What stored responses and completions may take, and how long they stay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from batch.conversations.completion_store import CompletionStore, StoredCompletion, stored_bytes
+from batch.conversations.response_store import ResponseStore
+from batch.errors import NotFound
+from batch.queue.open_store import open_store
+from batch.queue.spool import Spool
+from batch.queue.store import Store
+from batch.retention import Retention
+from batch.settings import Settings
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    (tmp_path / ".batch").mkdir()
+    opened = open_store(tmp_path / ".batch" / "batch.db")
+    yield opened
+    opened.close()
+
+
+def add_response(store: Store, id: str, size: int, *, ended: bool = True, lifetime_s: int | None = None) -> None:
+    responses = ResponseStore(store)
+    item = {"id": f"msg_{id}", "type": "message", "role": "user", "content": "x" * size}
+    responses.create(
+        id=id,
+        status="in_progress",
+        data=b"{}",
+        request=b"{}",
+        items=[item],
+        created_at=1,
+        is_kept=True,
+        background=True,
+        streamed=True,
+        conversation=None,
+        job=None,
+        lifetime_s=lifetime_s,
+    )
+    if ended:
+        responses.end(id, "completed", b'{"a":1}', [], events=[(0, b"event")])
+
+
+def sweep(store: Store, tmp_path: Path, **retention: float) -> None:
+    Retention(Settings(home=tmp_path, retention=retention), store, Spool(tmp_path / ".batch" / "spool")).delete_expired()  # type: ignore[arg-type]
+
+
+def exists(store: Store, id: str) -> bool:
+    try:
+        return bool(ResponseStore(store).response(id))
+    except NotFound:
+        return False
+
+
+def test_what_is_stored_is_counted_to_the_byte(store: Store) -> None:
+    add_response(store, "resp_1", 1000)
+    CompletionStore(store).create(
+        StoredCompletion(id="c", model="m", metadata={}, data=b'"\xc3\xa9"', messages=b"[]", created_at=1)
+    )
+    counted = store.read(
+        "select (select sum(length(cast(data as blob)) + length(cast(request as blob))) from response)"
+        " + (select sum(length(cast(data as blob))) from item) + (select sum(length(cast(data as blob))) from response_event)"
+        " + (select sum(length(cast(data as blob)) + length(cast(messages as blob))) from chat_completion)"
+    )[0][0]
+    assert stored_bytes(store) == counted > 1000
+    ResponseStore(store).delete("resp_1")
+    CompletionStore(store).delete("c")
+    assert stored_bytes(store) == 0
+
+
+def test_beyond_the_cap_what_was_used_longest_ago_goes_and_what_runs_stays(store: Store, tmp_path: Path) -> None:
+    add_response(store, "resp_running", 100_000, ended=False)
+    for n in range(60):
+        add_response(store, f"resp_{n:02}", 10_000)
+        with store.transaction() as transaction:
+            transaction.execute("update response set used_at=? where id=?", (n, f"resp_{n:02}"))
+    sweep(store, tmp_path, responses_bytes=350_000)
+    assert stored_bytes(store) <= 350_000
+    assert exists(store, "resp_running") and exists(store, "resp_59") and not exists(store, "resp_00")
+    sweep(store, tmp_path, responses_bytes=0)
+    assert exists(store, "resp_59"), "0 is no cap"
+
+
+def test_a_response_past_its_time_is_gone_at_once_and_its_bytes_with_the_next_sweep(store: Store, tmp_path: Path) -> None:
+    add_response(store, "resp_old", 1000, lifetime_s=-1)
+    add_response(store, "resp_new", 1000, lifetime_s=3600)
+    assert not exists(store, "resp_old") and exists(store, "resp_new")
+    before = stored_bytes(store)
+    sweep(store, tmp_path)
+    assert stored_bytes(store) < before and exists(store, "resp_new")
+    assert store.read("select id from item") == [("msg_resp_new",)]
+    ResponseStore(store).touch("resp_new", -1)
+    sweep(store, tmp_path)
+    assert stored_bytes(store) == 0
