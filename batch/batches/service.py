@@ -135,7 +135,9 @@ class BatchService:
     async def _advance(self, batch: Batch) -> bool:
         is_over = batch.expired_at is not None or batch.status is BatchStatus.CANCELLING
         if batch.expires_at is not None and batch.expires_at <= time.time() and not is_over:
-            await self._in_thread(lambda: self.store.expire(batch))
+            expiring = batch
+            await self._in_thread(lambda: self.store.expire(expiring))
+            batch = await self._in_thread(lambda: self.store.batch(expiring.id))
             is_over = True
         if is_over:
             for job in await self._in_thread(lambda: self._lines.queued_jobs(batch)):

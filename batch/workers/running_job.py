@@ -18,7 +18,7 @@ from batch.payloads.events import JobEvent, Progress, ProgressUnit, Started
 from batch.payloads.job_payload import Payload, Result
 from batch.payloads.json_text import decode, encode
 from batch.queue.frames import ABSENT, Beat, End
-from batch.queue.jobs import Job, JobProgress, Priority, State, UnreadableJob
+from batch.queue.jobs import Job, JobProgress, Origin, Priority, State, UnreadableJob
 from batch.queue.store import DamagedDatabase, Ending, Lease
 from batch.workers.engine import Work
 from batch.workers.job_context import JobContext, Stopping
@@ -61,8 +61,10 @@ class RunningJob:
 
     @cached_property
     def is_watched(self) -> bool:
-        # Where a client waits for the result alone, nobody reads deltas.
-        return self.job.waited and getattr(self.payload, "stream", None) is not False
+        # Where a client waits for the result alone, nobody reads deltas. A background response's are logged as they come.
+        stream = getattr(self.payload, "stream", None)
+        is_in_background = not self.job.waited and self.job.origin is Origin.HTTP
+        return stream is not False and (self.job.waited or (is_in_background and stream is True))
 
     def report_started(self) -> None:
         """Send the job's first event."""

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import signal
+import sqlite3
 import time
 from collections import Counter
 from pathlib import Path
@@ -66,6 +67,38 @@ def test_whatever_is_killed_every_line_of_a_batch_stands_once_in_output_or_error
             assert Counter(line["custom_id"] for line in output + errors) == Counter(f"n{n}" for n in range(LINES))
             assert {line["custom_id"] for line in errors} == {f"n{n}" for n in range(LINES) if n % 40 == 7}
             assert batch["request_counts"] == {"total": LINES, "completed": len(output), "failed": len(errors)}
+    assert list((home / ".batch" / "batches").glob("*")) == [], "no growing file is left"
+
+
+@pytest.mark.drill
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("end", ["cancelled", "expired"])
+def test_a_batch_that_is_stopped_while_everything_is_killed_has_every_line_once(tmp_path: Path, end: str) -> None:
+    draw = random.Random(end)
+    requests, home = tmp_path / "requests.jsonl", tmp_path / "home"
+    write_requests(requests, LINES)
+    home.mkdir()
+    with RunningService(home, {**WEIGHTLESS, "BATCH_QUEUE__ATTEMPTS": "1000"}) as service:
+        id = service.command("run", str(requests), "--detach").stdout.strip()
+        wait_until(lambda: service.get("vlm", f"/v1/batches/{id}")[1]["request_counts"]["completed"] > 20, "it runs")
+        service.kill()
+        service.start()
+        # By the database, so that the stop itself may come while nothing runs, or anything.
+        with contextlib.closing(sqlite3.connect(home / ".batch" / "batch.db", timeout=30)) as database, database:
+            stopping = {"cancelled": "status='cancelling', cancelling_at=created_at", "expired": "expires_at=created_at"}
+            database.execute(f"update batch set {stopping[end]} where id=? and status='in_progress'", (id,))
+        for _ in range(4):
+            time.sleep(draw.uniform(0.0, 0.5))  # the moment is what is drawn
+            service.kill()
+            service.start()
+        batch = wait_until(lambda: _ended(service, id), f"{id} ended\n{service.output[-2000:]}", 120)
+        assert batch["status"] == end
+        output = result_lines(service, batch["output_file_id"])
+        errors = result_lines(service, batch["error_file_id"])
+        assert Counter(line["custom_id"] for line in output + errors) == Counter(f"n{n}" for n in range(LINES))
+        codes = {line["error"]["code"] for line in errors if line["error"]}
+        assert codes <= {f"batch_{end}"}
+        assert batch["request_counts"] == {"total": LINES, "completed": len(output), "failed": len(errors)}
     assert list((home / ".batch" / "batches").glob("*")) == [], "no growing file is left"
 
 

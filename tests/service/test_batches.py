@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -198,6 +200,54 @@ def test_cancelling_ends_a_batch_with_every_line_in_one_of_its_files(client: ope
     with pytest.raises(openai.ConflictError) as error:
         client.batches.cancel(done.id)
     assert error.value.response.headers["x-should-retry"] == "false"
+
+
+def test_a_batch_whose_time_is_over_expires_with_every_line_in_one_of_its_files(client: openai.OpenAI, home: Path) -> None:
+    lines = [chat_line(f"n{n}", "one two three four", seed=300) for n in range(100)]
+    created = client.batches.create(input_file_id=upload(client, jsonl(lines)), endpoint=CHAT, completion_window="24h")
+    wait_until(lambda: client.batches.retrieve(created.id).request_counts.completed >= 1, "the first line", 30)
+    with contextlib.closing(sqlite3.connect(home / ".batch" / "batch.db", timeout=30)) as database, database:
+        database.execute("update batch set expires_at=created_at where id=?", (created.id,))  # the window is hours long
+    batch = ended(client, created.id)
+    assert batch.status == "expired" and batch.expired_at
+    output, errors = content(client, batch.output_file_id), content(client, batch.error_file_id)
+    assert Counter(line["custom_id"] for line in output + errors) == Counter(f"n{n}" for n in range(100))
+    assert output and {line["error"]["code"] for line in errors} == {"batch_expired"}
+    with pytest.raises(openai.ConflictError):
+        client.batches.cancel(created.id)
+
+
+def test_large_batches_do_not_starve_a_small_one(client: openai.OpenAI) -> None:
+    def create(name: str, count: int, **body: Any) -> str:
+        file = upload(client, jsonl([chat_line(f"{name}{n}", "a word", **body) for n in range(count)]))
+        return client.batches.create(input_file_id=file, endpoint=CHAT, completion_window="24h").id
+
+    large = [create(name, 2000, seed=2) for name in ("a", "b")]
+    wait_until(lambda: all(client.batches.retrieve(id).request_counts.completed for id in large), "both large ones run", 60)
+    small = ended(client, create("small", 10))
+    assert small.request_counts.completed == 10
+    for id in large:
+        counts = client.batches.retrieve(id).request_counts
+        assert 0 < counts.completed < counts.total == 2000, "both still run"
+        client.batches.cancel(id)
+    for id in large:
+        assert ended(client, id).status == "cancelled"
+
+
+def test_a_full_quota_is_507_and_leaves_no_half_file(tmp_path: Path) -> None:
+    with RunningService(tmp_path, {**WEIGHTLESS, "BATCH_FILES__TOTAL_BYTES": "100000"}) as running:
+        limited = openai.OpenAI(base_url=running.url("vlm", "/v1"), api_key="none", max_retries=2)
+        kept = limited.files.create(file=("a.bin", b"a" * 60_000), purpose="user_data").id
+        with pytest.raises(openai.InternalServerError) as error:
+            limited.files.create(file=("b.bin", b"b" * 60_000), purpose="user_data")
+        assert (error.value.status_code, error.value.response.headers["x-should-retry"]) == (507, "false")
+        started = limited.uploads.create(bytes=30_000, filename="c", mime_type="text/plain", purpose="user_data")
+        limited.uploads.parts.create(started.id, data=b"c" * 30_000)
+        with pytest.raises(openai.InternalServerError):
+            limited.uploads.parts.create(started.id, data=b"d" * 30_000)
+        assert [file.id for file in limited.files.list()] == [kept]
+        limited.files.delete(kept)
+        assert limited.files.create(file=("b.bin", b"b" * 60_000), purpose="user_data").bytes == 60_000
 
 
 def test_files_keep_their_bytes_and_go_when_deleted(client: openai.OpenAI) -> None:

@@ -170,13 +170,14 @@ def test_a_background_response_is_answered_while_nobody_waits(client: openai.Ope
 def test_a_background_stream_is_taken_up_again_at_any_number(client: openai.OpenAI) -> None:
     first: list[Any] = []
     id = ""
-    with client.responses.create(model="any", input="a b c d e f", background=True, stream=True, **slow(50)) as stream:
+    with client.responses.create(model="any", input="a b c d e f", background=True, stream=True, **slow(200)) as stream:
         for event in stream:
             first.append(event)
             id = event.response.id if event.type == "response.created" else id
             if event.type == "response.output_text.delta":
                 break
     assert [event.type for event in first[:3]] == ["response.created", "response.queued", "response.in_progress"]
+    assert client.responses.retrieve(id).status == "in_progress", "what is generated is sent as it comes"
     rest = list(client.responses.retrieve(id, stream=True, starting_after=first[-1].sequence_number))
     numbers = [event.sequence_number for event in [*first, *rest]]
     assert numbers == list(range(len(numbers)))

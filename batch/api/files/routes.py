@@ -15,6 +15,7 @@ from batch.api.http.multipart import read_upload
 from batch.api.json_body import json_response
 from batch.api.openapi_schemas import form_schema
 from batch.batches.file_store import FileStore
+from batch.batches.rows import StoredFile
 from batch.errors import BadRequest, NotFound
 from batch.queue.hub.hub import Hub
 
@@ -44,9 +45,12 @@ async def upload_file(request: Request) -> Response:
     lifetime_s = read_form_lifetime(form, purpose, settings)
     files = FileStore(hub.store)
     sha256 = await asyncio.to_thread(hub.spool.make_durable, form.sha256)
-    await hub.in_thread(lambda: check_quota(files, settings, form.size))
-    file = await hub.in_thread(lambda: files.create_file(purpose, form.filename or "file", form.size, sha256, lifetime_s))
-    return json_response(to_file(file))
+
+    def create() -> StoredFile:
+        check_quota(files, settings, form.size)
+        return files.create_file(purpose, form.filename or "file", form.size, sha256, lifetime_s)
+
+    return json_response(to_file(await hub.in_thread(create)))
 
 
 @router.get("/v1/files")

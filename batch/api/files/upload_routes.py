@@ -17,6 +17,7 @@ from batch.api.http.multipart import read_upload
 from batch.api.json_body import documented, json_body, json_response, reader
 from batch.api.openapi_schemas import form_schema
 from batch.batches.file_store import FileStore
+from batch.batches.rows import UploadPart
 from batch.errors import BadRequest, TooLarge
 from batch.queue.hub.hub import Hub
 
@@ -58,7 +59,18 @@ async def add_part(request: Request, upload_id: str) -> Response:
     if form.size > MAX_PART_BYTES:
         raise TooLarge(f"The part has {form.size} bytes; {MAX_PART_BYTES} are taken at most.", param="data")
     sha256, size = await asyncio.to_thread(hub.spool.make_durable, form.sha256), form.size
-    return json_response(to_part(await hub.in_thread(lambda: files.add_part(upload_id, sha256, size))))
+
+    def add() -> UploadPart:
+        # A part may be sent again, and only one of the two is named at the end; but not for ever.
+        upload, sent = files.upload(upload_id), files.bytes_of_parts(upload_id)
+        if sent + size > (limit := 2 * upload.bytes + MAX_PART_BYTES):
+            raise TooLarge(
+                f"The parts have {sent + size} bytes together; {limit} are taken at most for this upload.", param="data"
+            )
+        check_quota(files, request.app.state.settings.files, size)
+        return files.add_part(upload_id, sha256, size)
+
+    return json_response(to_part(await hub.in_thread(add)))
 
 
 @router.post("/v1/uploads/{upload_id}/complete", openapi_extra=documented(CompleteBody))
