@@ -12,6 +12,8 @@ from batch.queue.jobs import Draft, State
 from batch.queue.store import Store
 
 MAX_REPORTED_PROBLEMS = 100
+TOGETHER_BYTES = 4 << 20
+"""Most bytes of lines that are in memory at a time, unless one has more."""
 
 _LINE = ", ".join(BatchLine.__struct_fields__)
 
@@ -156,6 +158,16 @@ class LineStore:
                     batch.sequence,
                 ),
             )
+
+
+def within_memory(lines: list[BatchLine]) -> list[BatchLine]:
+    """As many from the front as may be held in memory at once, one at least: a line may be as large as a request."""
+    total = 0
+    for number, line in enumerate(lines):
+        total += line.length
+        if total > TOGETHER_BYTES and number:
+            return lines[:number]
+    return lines
 
 
 def _line(row: Sequence[Any]) -> BatchLine:

@@ -18,7 +18,7 @@ from typing import BinaryIO, TypeVar
 from batch.batches.batch_store import BatchStore
 from batch.batches.line_endpoint import JsonObject, LineEndpoint
 from batch.batches.line_reader import parse_body
-from batch.batches.line_store import EndedLine, LineStore
+from batch.batches.line_store import EndedLine, LineStore, within_memory
 from batch.batches.result_file import ResultFile
 from batch.batches.result_lines import LineFailed, lost_line, response_line
 from batch.batches.rows import (
@@ -159,7 +159,7 @@ class BatchService:
         room = QUEUED_LINES - await self._in_thread(lambda: self._lines.count_lines(batch, LineState.QUEUED, QUEUED_LINES))
         if room < QUEUED_LINES // 4:
             return False
-        lines = await self._in_thread(lambda: self._lines.waiting_lines(batch, room))
+        lines = within_memory(await self._in_thread(lambda: self._lines.waiting_lines(batch, room)))
         endpoint = self._endpoints[batch.endpoint]
         jobs: list[tuple[BatchLine, Draft]] = []
         refused: list[tuple[BatchLine, bytes]] = []
@@ -201,6 +201,7 @@ class BatchService:
         ended = await self._in_thread(lambda: self._lines.ended_lines(batch, WRITTEN_TOGETHER))
         if not ended:
             return False
+        ended = ended[: len(within_memory([one.line for one in ended]))]
         bodies = await asyncio.to_thread(lambda: self._bodies(batch, [one.line for one in ended]))
         succeeded: list[tuple[BatchLine, bytes]] = []
         failed: list[tuple[BatchLine, bytes]] = []
