@@ -139,8 +139,6 @@ def main() -> int:
         for name in PARTS:
             if options.only in name:
                 getattr(bench, f"measure_{name}")()
-    for line, is_met in report.lines:
-        print(f"{'  ' if is_met is None else 'ok' if is_met else 'NO'}  {line}")
     return 0 if all(is_met is not False for _, is_met in report.lines) else 1
 
 
@@ -158,6 +156,7 @@ class Bench:
 
     def _tell(self, line: str, is_met: bool | None = None) -> None:
         self._report.lines.append((line, is_met))
+        print(f"{'  ' if is_met is None else 'ok' if is_met else 'NO'}  {line}", flush=True)
 
     def _fill(self) -> None:
         there = int(self._store.read("select count(*) from passage")[0][0])

@@ -87,6 +87,13 @@ def test_an_example_that_is_not_run_says_why() -> None:
     assert all(len(block.reason) > 10 for block in blocks if block.reason is not None)
 
 
+def test_every_page_with_examples_is_run() -> None:
+    text = (TESTS / "service" / "test_docs_examples.py").read_text("utf-8")
+    for page in (ROOT / "docs").glob("*.md"):
+        if any(example.reason is None for example in examples(page)):
+            assert f'"{page.stem}"' in text, page
+
+
 def test_every_page_is_in_the_sites_index() -> None:
     """Else `make docs` fails, which is strict."""
     index = (ROOT / "mkdocs.yml").read_text("utf-8")
