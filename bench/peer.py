@@ -203,15 +203,15 @@ class Peer:
         """Seconds of CPU that its processes have used so far, those that ended left out; None where /proc is missing."""
         if not Path("/proc/self/stat").exists():
             return None
-        return sum(_cpu(pid) for root in self.pids for pid in _family(root))
+        return sum(_cpu(pid) for root in self.pids for pid in family(root))
 
 
-def _family(pid: int) -> list[int]:
+def family(pid: int) -> list[int]:
     found = [pid]
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(OSError):
             for child in children.read_text().split():
-                found += _family(int(child))
+                found += family(int(child))
     return found
 
 

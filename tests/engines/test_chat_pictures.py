@@ -23,6 +23,7 @@ from batch.workers.chat.engine import VlmEngine
 from batch.workers.chat.images.vision import mtmd
 from batch.workers.chat.step_runner import MAX_ABORTS
 from batch.workers.llama.context import ABORTED, DECODED
+from batch.workers.llama.library import lib
 from hostile_media import progressive_jpeg
 from vlm_setup import chat, content, count_tokens, picture, rendered, run
 
@@ -308,6 +309,30 @@ def test_a_picture_read_in_slices_is_the_picture_read_at_once(
     distance = np.abs(long - in_both_directions).max()
     for length in (16, 7):
         assert np.abs(logits(is_sliced=True, length=length) - long).max() < distance / 10
+
+
+def test_rows_of_a_picture_go_in_as_llama_cpps_own_helper_puts_them_in(engine: VlmEngine, tmp_path: Path) -> None:
+    vision, context = engine._vision, engine._resources.context
+    assert vision is not None
+    image = drawn(tmp_path, 380, 330, "green")
+    engine.run(chat(tmp_path, [image, ASK], generation={"max_tokens": 1}))
+    (chunk,) = vision._images[image["blob"]].chunks
+    assert chunk.encoding is not None and chunk.encoding.embedding is not None
+    engine._resources.cache._move_all_idle_out(None)
+
+    def logits_behind() -> np.ndarray[Any, Any]:
+        assert context.decode_token(5, chunk.n_pos, 0) == DECODED
+        logits = context.logits().copy()
+        context.forget(0)
+        return logits
+
+    assert vision.decode_chunk(chunk, context, 0, 0) == DECODED
+    theirs = logits_behind()
+    lib.llama_set_causal_attn(context.handle, False)
+    status = context.decode_embeddings(chunk.encoding.embedding.reshape(chunk.n_tokens, -1), 0, 0)
+    lib.llama_set_causal_attn(context.handle, True)
+    assert status == DECODED
+    assert np.abs(logits_behind() - theirs).max() < 1e-4
 
 
 def test_pictures_pushed_out_of_the_cache_are_encoded_again(
