@@ -180,6 +180,8 @@ class BulkRun:
             if other is job or not other.is_started or other.is_done:
                 continue
             slot = other.slot
+            if len(slot.tokens) >= len(other.task.prompt):
+                continue  # all that both can have in common stands there already
             common = job.task.prompt.common_prefix(other.task.prompt)
             common = min(common, len(job.task.prompt) - 1)
             if len(slot.tokens) < common and common >= MIN_SHARED_TOKENS and job.task.cache_prompt:

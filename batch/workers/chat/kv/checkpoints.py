@@ -89,7 +89,7 @@ def checkpoint_positions(
     positions = {total - distance for distance in distances} | set(branches)
     openers = {token for token in ids[-_TAIL_TOKENS:] if token in control_tokens}
     remaining = dict.fromkeys(openers, _TURNS)
-    for at in range(total - _TAIL_TOKENS - 1, MIN_CHECKPOINT_TOKENS - 1, -1):
+    for at in range(total - _TAIL_TOKENS - 1, MIN_CHECKPOINT_TOKENS - 1, -1) if openers else ():
         if remaining.get(ids[at]):
             positions.add(at)
             remaining[ids[at]] -= 1

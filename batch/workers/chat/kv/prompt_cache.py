@@ -98,7 +98,7 @@ class PromptCache:
         n = 0
         if reuse:
             olds: list[Slot | StoredConversation] = [*free, *donors, *reversed(self._stored)]
-            common = [old.tokens.common_prefix(prompt) for old in olds]
+            common = prompt.common_prefixes([old.tokens for old in olds])
             branches = self._branches(olds, common)
             best, n = self._find(olds, common, prompt)
         slot: Slot | None

@@ -84,6 +84,18 @@ class TokenSequence:
             at += size
             size = min(2 * size, _MAX_COMPARED_IDS)
         at = min(at, n)
-        while at < n and a[at] == b[at]:
-            at += 1
+        # Slices are compared in C: halving them finds where the two part in a few comparisons.
+        while size := size // 2:
+            if at + size <= n and a[at : at + size] == b[at : at + size]:
+                at += size
         return min(self.uncut(at), other.uncut(at))
+
+    def common_prefixes(self, others: Iterable[TokenSequence]) -> list[int]:
+        """`common_prefix` with each: of many that share as much with this one, most are known by two comparisons."""
+        lengths, longest = [], 0
+        for other in others:
+            parts_there = other.ids[longest : longest + 1] != self.ids[longest : longest + 1]
+            is_known = parts_there and other.ids[:longest] == self.ids[:longest]
+            lengths.append(longest if is_known else self.common_prefix(other))
+            longest = max(longest, lengths[-1])
+        return lengths

@@ -19,6 +19,13 @@ def test_the_common_prefix_is_found(ids: list[int], at: int, change: int) -> Non
     assert TokenSequence(ids).common_prefix(TokenSequence(ids[:at])) == expected
 
 
+@given(st.lists(st.integers(0, 1), max_size=40), st.lists(st.lists(st.integers(0, 1), max_size=40), max_size=8))
+def test_the_prefixes_common_with_many_are_those_common_with_each(ids: list[int], others: list[list[int]]) -> None:
+    prompt, sequences = TokenSequence(ids), [TokenSequence([*ids[: len(other)], *other]) for other in others]
+    sequences += [TokenSequence(other) for other in others]
+    assert prompt.common_prefixes(sequences) == [prompt.common_prefix(one) for one in sequences]
+
+
 def test_a_prefix_cuts_no_picture() -> None:
     chunk = ImageChunk(-1, 10, 4, None)
     a = TokenSequence([1, 2])
