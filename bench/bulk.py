@@ -117,7 +117,7 @@ def beside(report: Report, peer: Peer, subject: Subject, shared: str) -> None:
     client.post(f"/v1/batches/{batch_id}/cancel", {})
     step = 1e3 * width / rates[str(width)] if str(width) in rates else 1e3 / alone
     bar = idle + 2 * step + width
-    report.say(f"parallel = {width}; tokens/s measured at load: {rates}")
+    report.say(f"beside: parallel = {width}; tokens/s measured at load: {rates}")
     report.say(
         f"first token beside {width} sequences: {first:.1f} ms, idle {idle:.1f}, a step of all {step:.1f} "
         f"(at most idle + 2 steps + 1 ms a sequence = {bar:.1f})",
@@ -195,6 +195,10 @@ def bench(subject: Subject, lines: int, pictures: int, parallels: Sequence[str],
                 beside(report, peer, subject, shared)
                 if subject.mmproj is not None:
                     beside_picture(report, peer, subject)
+                # At once, so that a run that is cut off has told what it knew.
+                print(
+                    *(sentence for sentence, _ in report.lines if "beside" in sentence), sep="\n", file=sys.stderr, flush=True
+                )
     server = llama_server.binary()
     for count in slots if server else ():
         extra = ["--mmproj", str(subject.mmproj)] if subject.mmproj else []

@@ -4,9 +4,10 @@
 #
 #     bench/gpu.sh SOURCE [ARCHITECTURE]
 #
-# SOURCE is an unpacked llama-cpp-python sdist; ARCHITECTURE is CUDA's number for the GPU (90 for Hopper). The Python that
-# runs this has the packages of requirements.lock but llama-cpp-python, which is taken from SOURCE as it was built here.
-# BENCH_MODEL (e4b-shape), BENCH_LINES (200), BENCH_PICTURES (64), BENCH_SLOTS (1,16,32) and BENCH_CMAKE (-DGGML_CUDA=ON …)
+# SOURCE is an unpacked llama-cpp-python sdist, whole (its scripts are part of the build); ARCHITECTURE is CUDA's number for
+# the GPU (90 for Hopper). The Python that runs this has the packages of requirements.lock but llama-cpp-python, which is taken
+# from SOURCE as it was built here.
+# BENCH_MODEL (e4b-shape), BENCH_LINES (200), BENCH_PICTURES (64), BENCH_SLOTS (32,16,1) and BENCH_CMAKE (-DGGML_CUDA=ON …)
 # change what is run: a try without a GPU takes a small model and BENCH_CMAKE=-DGGML_CUDA=OFF. Each part has a time limit, and
 # one that fails does not keep the next from running.
 set -euo pipefail
@@ -55,10 +56,10 @@ python3 -c "import llama_cpp; print(llama_cpp.__version__, 'offload', llama_cpp.
 
 stage "bulk"
 part 200 python3 "$here/bench/bulk.py" --model "$model" --lines "${BENCH_LINES:-200}" --pictures "${BENCH_PICTURES:-64}" \
-  --slots "${BENCH_SLOTS:-1,16,32}"
+  --slots "${BENCH_SLOTS:-32,16,1}"
 if command -v nvidia-smi >/dev/null; then nvidia-smi --query-gpu=memory.used --format=csv,noheader; fi
 stage "chat"
 part 110 python3 "$here/bench/chat.py" --model "$model" --rounds 1
 stage "embeddings"
-part 60 python3 "$here/bench/embeddings.py" --model wide --rounds 1 --full
+part 60 python3 "$here/bench/embeddings.py" --model wide --rounds 1
 stage "done"
