@@ -235,8 +235,9 @@ def embeddings(engine: VlmEngine) -> list[np.ndarray[Any, Any]]:
 
 def test_a_picture_is_encoded_piece_by_piece_and_urgent_pictures_come_between(engine: VlmEngine, tmp_path: Path) -> None:
     """Its embeddings are the same to the last bit, whoever came between."""
-    image = drawn(tmp_path, 330, 310, "blue")
-    quiet = chat(tmp_path, [image, ASK], enable_thinking=False, priority=Priority.INBOX)
+    image = drawn(tmp_path, 394, 386, "blue")
+    uncached: dict[str, Any] = {"cache_prompt": False}
+    quiet = chat(tmp_path, [image, ASK], enable_thinking=False, priority=Priority.INBOX, generation=uncached)
     result = run(engine, quiet)
     assert content(result) == "a blue circle"
     alone = embeddings(engine)[-1]
@@ -250,7 +251,7 @@ def test_a_picture_is_encoded_piece_by_piece_and_urgent_pictures_come_between(en
         parts = [drawn(tmp_path, 340 + len(seen), 350, "orange"), ASK]
         seen.append(content(run(engine, chat(tmp_path, parts, enable_thinking=False))))
 
-    more: dict[str, Any] = {"generation": {"cache_prompt": False}, "at": {6: urgent, 9: urgent}}
+    more: dict[str, Any] = {"generation": uncached, "at": {6: urgent, 9: urgent}}
     disturbed = chat(tmp_path, [image, ASK], enable_thinking=False, priority=Priority.INBOX, **more)
     assert content(run(engine, disturbed)) == "a blue circle"
     assert seen == ["an orange circle"] * 2
