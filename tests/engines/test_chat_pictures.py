@@ -176,7 +176,10 @@ def test_a_picture_that_takes_too_long_to_decode_ends_its_job_at_a_deadline_and_
     assert engine._model is model is not None
 
 
-def test_a_picture_that_ends_its_decoder_fails_its_job_alone(engine: VlmEngine, tmp_path: Path) -> None:
+def test_a_picture_that_ends_its_decoder_fails_its_job_alone(
+    engine: VlmEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoder_process, "IMAGE_TICK_S", 0.1)
     slow = part(tmp_path, progressive_jpeg(9990, 9990, 99))
     decoder = engine._pictures._decoders._idle[0]
 
@@ -186,11 +189,14 @@ def test_a_picture_that_ends_its_decoder_fails_its_job_alone(engine: VlmEngine, 
 
     with pytest.raises(UnsupportedMedia, match=r"ended the decoder \(SIGSEGV\)"):
         engine.run(chat(tmp_path, [slow, ASK], at={1: crash}))
-    image = drawn(tmp_path, 330, 310, "blue")
+    image = drawn(tmp_path, 345, 310, "blue")
     assert content(engine.run(chat(tmp_path, [image, ASK], enable_thinking=False))) == "a blue circle"
 
 
-def test_while_a_slow_picture_is_decoded_others_pass_and_its_job_can_be_cancelled(engine: VlmEngine, tmp_path: Path) -> None:
+def test_while_a_slow_picture_is_decoded_others_pass_and_its_job_can_be_cancelled(
+    engine: VlmEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoder_process, "IMAGE_TICK_S", 0.1)
     slow = part(tmp_path, progressive_jpeg(9990, 9990, 99))
     seen: list[str] = []
 

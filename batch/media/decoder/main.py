@@ -120,12 +120,14 @@ class _Decoder:
             self._send(SoundEnded(truncated=sound.truncated))
 
     def _image(self, request: OpenImage, data: bytearray) -> None:
-        from batch.media.image import open_image
+        from batch.media.image import open_image, shrink_factor
 
         if self._memory is None:
             raise NotSupported("This decoder was started for sound.")
         source = request.path if request.path is not None else bytes(data)
         image = open_image(source, request.max_pixels, request.max_bytes)
+        if (factor := shrink_factor(image.width, image.height)) > 1:
+            image = image.reduce(factor)
         self._memory.write(image.tobytes())
         self._send(ImageDecoded(width=image.width, height=image.height))
 

@@ -54,7 +54,10 @@ START_LIMIT_S = 60.0
 """Seconds that are waited for a decoder to end."""
 
 TICK_S = 0.5
-"""Seconds after which whoever waits may look up: for sound by an empty block."""
+"""Seconds after which whoever waits for sound gets an empty block, so as to look up."""
+
+IMAGE_TICK_S = 2.0
+"""The same for a picture, of which most are there at once."""
 
 CREDIT_BLOCKS = 32
 """Blocks, of about a second, that are decoded ahead."""
@@ -155,10 +158,10 @@ class DecoderProcess:
         max_bytes: int,
         look_up: Callable[[], object] = lambda: None,
     ) -> Pixels:
-        """The first frame, upright, as RGB values (height, width, 3); transparency lies on white. They stand in memory that
-        the next picture of this decoder overwrites.
+        """The first frame, upright, as RGB values (height, width, 3); transparency lies on white. A very large one is made
+        smaller by `shrink_factor`. They stand in memory that the next picture of this decoder overwrites.
 
-        `look_up` is called every half second while it waits, and may raise to give the picture up. Raises what `open_image`
+        `look_up` is called every other second while it waits, and may raise to give the picture up. Raises what `open_image`
         raises, and UnsupportedMedia or BadRequest for a picture that ends the decoder or takes it too long.
         """
         path = None if isinstance(source, bytes) else os.fspath(source)
@@ -193,7 +196,7 @@ class DecoderProcess:
         waited_s = 0.0
         while waited_s < limit_s:
             started = time.monotonic()
-            if self.is_ready(min(TICK_S, limit_s - waited_s)):
+            if self.is_ready(min(IMAGE_TICK_S, limit_s - waited_s)):
                 return
             waited_s += time.monotonic() - started
             look_up()

@@ -9,7 +9,7 @@ from functools import partial
 
 from batch.errors import BadRequest, BatchError, ContextExceeded
 from batch.media.decoder.pixel_memory import Pixels
-from batch.media.image import image_header
+from batch.media.image import image_header, shrink_factor
 from batch.payloads.chat import ChatPayload, CompletionPayload
 from batch.payloads.sampling import SamplingParams
 from batch.queue.spool import Spool
@@ -151,7 +151,9 @@ class TaskPlanner:
         def read_size() -> tuple[int, int]:
             try:
                 path: str | os.PathLike[str] = self._spool.path(sha256)
-                return image_header(path, limits.image_pixels, limits.image_bytes)[1:]
+                _, width, height = image_header(path, limits.image_pixels, limits.image_bytes)
+                factor = shrink_factor(width, height)
+                return -(-width // factor), -(-height // factor)
             except (OSError, ValueError):
                 raise BatchError(f"The spool does not hold the image {sha256[:12]}…") from None
 

@@ -179,10 +179,16 @@ def test_a_picture_that_takes_too_long_or_crashes_is_refused_and_the_next_one_op
     assert decoder.image(CIRCLE, 1 << 20, 1 << 20).shape == (256, 256, 3)
 
 
+def test_a_picture_of_a_hundred_megapixels_is_made_smaller_before_a_model_has_to(image_decoder: DecoderProcess) -> None:
+    pixels = image_decoder.image(progressive_jpeg(9990, 9990, 1), 100_000_000, 1 << 20)
+    assert pixels.shape == (3330, 3330, 3) and (pixels == 128).all()
+    assert image_decoder.image(progressive_jpeg(4000, 4000, 1), 100_000_000, 1 << 20).shape == (4000, 4000, 3)
+
+
 def test_who_waits_for_a_picture_may_give_it_up_and_the_next_one_opens(
     image_decoder: DecoderProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoder_process, "TICK_S", 0.05)
+    monkeypatch.setattr(decoder_process, "IMAGE_TICK_S", 0.05)
     slow = progressive_jpeg(9990, 9990, 99)
     looks: list[float] = []
 
