@@ -21,7 +21,7 @@ from running_service import STARTER, RunningService
 
 PAGES = [
     "README.md",
-    *(f"docs/{name}.md" for name in ("quick-start", "search", "mcp", "batches", "embeddings", "responses", "outbox")),
+    *(f"docs/{name}.md" for name in ("quick-start", "search", "mcp", "batches", "responses", "notifications")),
     *sorted(page.relative_to(ROOT).as_posix() for page in (ROOT / "docs" / "recipes").glob("*.md")),
 ]
 TIMEOUT_S = 100
