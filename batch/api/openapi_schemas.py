@@ -59,7 +59,15 @@ CHAT_MESSAGES = a_list(
 )
 """OpenAI's chat messages."""
 
-CHAT_TOOLS = a_list(an_object("function", type=one_of("function"), function=_FUNCTION))
+_CUSTOM = an_object("name", name={"type": "string", "pattern": "^[a-zA-Z0-9_-]{1,64}$"}, description=_TEXT)
+CHAT_TOOLS = a_list(
+    {
+        "anyOf": [
+            an_object("function", type=one_of("function"), function=_FUNCTION),
+            an_object("type", "custom", type=one_of("custom"), custom=_CUSTOM),
+        ]
+    }
+)
 
 _BLOCKS = a_list(
     {
