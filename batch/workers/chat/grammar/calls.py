@@ -65,7 +65,7 @@ class CallGrammar:
         if is_many and not layout.is_single:
             more = f"({markup.text(layout.separator + layout.call_begin)} {call})*"
         end = f"({markup.text(layout.section_end)})?" if layout.section_end.strip() else ""
-        if layout.is_single and layout.json_call is not None:
+        if (layout.is_single and layout.json_call is not None) or (layout.tags is not None and layout.tags.is_python):
             end = markup.text(layout.section_end)
         return " ".join(part for part in (head, call, more, end) if part and part != '""')
 

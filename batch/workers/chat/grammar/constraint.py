@@ -23,7 +23,8 @@ from batch.workers.chat.grammar.strings.pattern import pattern_terminal
 from batch.workers.chat.grammar.strings.string_terminals import StringProbe
 from batch.workers.chat.grammar.value_syntax import JsonSyntax
 
-_SPACE = r"/[ \t\r\n]*/"
+_SPACE = r"/[ \t\r\n]{0,8}/"
+"""Around a thought's markers; with no limit a small model writes space for ever."""
 _LINE_SPACE = r"/(?: |\n{1,2}[ \t]{0,20})?/"
 
 

@@ -25,7 +25,8 @@ class PythonCallsReader(CallReader):
     def finish(self, *, is_cut: bool) -> None:
         """A section that its end marker is missing from is read as far as it goes."""
         if not is_cut:
-            self._read(self.raw)
+            text = self.raw.strip()
+            self._read(text + "]" if text.startswith("[") and not text.endswith("]") else text)
 
     def _begin(self) -> str:
         text, end, rest = self.raw.partition(self._end)
