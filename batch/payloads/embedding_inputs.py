@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import cast
 
 import msgspec
 
@@ -58,7 +59,8 @@ def _iter_array(data: bytes | memoryview, field: str) -> Iterator[list[Embedding
     count = 0
     for part in _array_slices(data, field):
         items = _decode_items(part, field, count)
-        numbers = any(type(item) in (int, float) for item in items)
+        types = set(map(type, items))
+        numbers = bool(types & {int, float})
         if numbers and count:
             message = f'"{field}" holds numbers behind item {count}: send texts, or an array for each text\'s token ids.'
             raise BadRequest(message, param=field)
@@ -66,7 +68,7 @@ def _iter_array(data: bytes | memoryview, field: str) -> Iterator[list[Embedding
             yield [_whole_token_array(data, field)]
             return
         checked: list[EmbeddingInput] = []
-        for index, item in enumerate(items, count):
+        for index, item in enumerate(items, count) if types != {str} else ():
             if isinstance(item, (int, float)):  # seen above
                 continue
             if not item and isinstance(item, list):
@@ -75,6 +77,8 @@ def _iter_array(data: bytes | memoryview, field: str) -> Iterator[list[Embedding
         count += len(items)
         if count > MAX_INPUTS:
             raise TooLarge(f'"{field}" has more than {MAX_INPUTS} items: send several calls.', param=field)
+        if types == {str}:  # nearly always
+            checked = cast(list[EmbeddingInput], items)
         if checked:
             yield checked
     if count == 0:
