@@ -260,21 +260,21 @@ def _text_of(line: bytes) -> str:
 
 def tail(path: Path, count: int) -> tuple[list[str], BinaryIO | None]:
     """The last `count` lines, over the rotated files too; also the newest file, opened at its end, for `follow`."""
-    found: list[str] = []
+    tail_lines: list[str] = []
     newest: BinaryIO | None = None
     for part in parts(path):
         file = _opened(part)
         if file is None:
             continue
         lines = [line.decode("utf-8", "replace") for line in file.read().splitlines()]
-        found = lines[max(0, len(lines) - (count - len(found))) :] + found
+        tail_lines = lines[max(0, len(lines) - (count - len(tail_lines))) :] + tail_lines
         if newest is None:
             newest = file
         else:
             file.close()
-        if len(found) >= count:
+        if len(tail_lines) >= count:
             break
-    return found, newest
+    return tail_lines, newest
 
 
 def parts(path: Path) -> list[Path]:

@@ -64,8 +64,8 @@ def result_stem(path: str) -> str:
     """
     folder, _, name = path.rpartition("/")
     reserved = max(len(ERROR_ENDING), *map(len, result_endings(path)))
-    taken = (*RESULT_ENDINGS, BATCH_OUTPUT_ENDING, BATCH_ERRORS_ENDING)
-    parts = [_unique_name(part, part.endswith(taken), 0) for part in folder.split("/")] if folder else []
+    reserved_endings = (*RESULT_ENDINGS, BATCH_OUTPUT_ENDING, BATCH_ERRORS_ENDING)
+    parts = [_unique_name(part, part.endswith(reserved_endings), 0) for part in folder.split("/")] if folder else []
     return "/".join([*parts, _unique_name(name, name.endswith(".error"), reserved)])
 
 

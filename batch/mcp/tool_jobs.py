@@ -22,7 +22,7 @@ MAX_WAIT_S = 60.0
 _LOOK_INTERVAL_S = 0.05
 _TELL_INTERVAL_S = 1.0
 
-Tell = Callable[[float, float], Awaitable[None]]
+ReportProgress = Callable[[float, float], Awaitable[None]]
 """Reports progress: (done, total)."""
 
 
@@ -44,7 +44,7 @@ class ToolJobs:
         self.require_service()
         return int(self._store.notes()["service"]["ports"][kind])
 
-    async def run(self, draft: Draft, tell: Tell, max_wait_s: float = MAX_WAIT_S) -> JobOutput:
+    async def run(self, draft: Draft, report: ReportProgress, max_wait_s: float = MAX_WAIT_S) -> JobOutput:
         """Submit a job and wait for its end, so long at most. A job that goes on longer goes on without the tool."""
         await to_thread.run_sync(self._submit, draft)
         started_at = told_at = time.monotonic()
@@ -56,7 +56,7 @@ class ToolJobs:
                 return job_output(job)
             if time.monotonic() - told_at >= _TELL_INTERVAL_S:
                 told_at = time.monotonic()
-                await tell(_share(job) or 0.0, 1.0)
+                await report(_share(job) or 0.0, 1.0)
             await sleep(_LOOK_INTERVAL_S)
 
     def _submit(self, draft: Draft) -> None:
@@ -72,13 +72,13 @@ class ToolJobs:
 def job_output(job: Job) -> JobOutput:
     """A job as a tool tells of it."""
     text = _text(job)
-    shown = None if text is None else cut(text)
+    excerpt = None if text is None else cut(text)
     return JobOutput(
         job=job.id,
         state=job.state.value,
         source=job.source,
-        text=shown,
-        is_cut=shown != text,
+        text=excerpt,
+        is_cut=excerpt != text,
         error=cut(str(job.error["message"])) if job.error else None,
         progress=_share(job),
         note=None if job.state.ended else f'It goes on: ask for it later with the tool "job" and the id {job.id}.',

@@ -63,21 +63,21 @@ class NotificationService:
     def configure(self) -> None:
         """Bring the targets that the settings name to what they say now. Blocking."""
         now, urls = int(time.time()), dict.fromkeys(self._settings.notifications.urls)
-        wanted = {settings_target_id(url): url for url in urls}
+        urls_by_id = {settings_target_id(url): url for url in urls}
         if self._settings.on_event:
-            wanted[COMMAND_TARGET] = ""
+            urls_by_id[COMMAND_TARGET] = ""
         existing = {target.id: target for target in self.store.targets() if target.is_from_settings}
-        for id in existing.keys() - wanted.keys():
+        for id in existing.keys() - urls_by_id.keys():
             self.store.delete_target(id)
             self.secrets.remove(id)
-        for id in wanted.keys() - existing.keys():
+        for id in urls_by_id.keys() - existing.keys():
             if id != COMMAND_TARGET:
                 self.secrets.ensure(id)
             self.store.put_target(
                 Target(
                     id=id,
                     name="on_event" if id == COMMAND_TARGET else "notifications.urls",
-                    url=wanted[id],
+                    url=urls_by_id[id],
                     event_types=[],
                     created_at=now,
                     updated_at=now,

@@ -75,7 +75,7 @@ class LiveView:
             number = self._number
             while not self._is_stopping:
                 async with self._changed:
-                    await self._changed.wait_for(lambda seen=number: self._is_stopping or self._number != seen)  # type: ignore[misc]
+                    await self._changed.wait_for(lambda last_number=number: self._is_stopping or self._number != last_number)  # type: ignore[misc]
                 number = self._number
                 yield self._message
         finally:

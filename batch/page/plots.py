@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 WIDTH, HEIGHT = 600, 160
 """Of the drawing, in its own units."""
-LEFT, BOTTOM, TOP = 44, 22, 8
+MARGIN_LEFT, MARGIN_BOTTOM, MARGIN_TOP = 44, 22, 8
 """Room for the numbers at its sides."""
 
 
@@ -69,7 +69,7 @@ class Plot:
     ticks: tuple[PlotMark, ...] = ()
     width: int = WIDTH
     height: int = HEIGHT
-    left: int = LEFT
+    left: int = MARGIN_LEFT
     unit: str = ""
 
     @property
@@ -82,16 +82,18 @@ def bar_plot(title: str, labels: Sequence[str], series: Sequence[tuple[str, Sequ
     """Bars, the series stacked."""
     totals = [sum(values[place] for _, values in series) for place in range(len(labels))]
     top = _nice(max(totals, default=0))
-    step = (WIDTH - LEFT) / max(1, len(labels))
+    step = (WIDTH - MARGIN_LEFT) / max(1, len(labels))
     bars = []
     for place in range(len(labels)):
         base = 0.0
         for number, (_, values) in enumerate(series):
             if value := values[place]:
                 height = max(1.0, _height(value, top))
-                y = HEIGHT - BOTTOM - _height(base, top) - height
+                y = HEIGHT - MARGIN_BOTTOM - _height(base, top) - height
                 bars.append(
-                    PlotBar(round(LEFT + place * step + step * 0.15, 1), round(y, 1), round(step * 0.7, 1), height, number)
+                    PlotBar(
+                        round(MARGIN_LEFT + place * step + step * 0.15, 1), round(y, 1), round(step * 0.7, 1), height, number
+                    )
                 )
                 base += value
     names, rows = tuple(name for name, _ in series), tuple(tuple(values) for _, values in series)
@@ -111,13 +113,13 @@ def bar_plot(title: str, labels: Sequence[str], series: Sequence[tuple[str, Sequ
 def line_plot(title: str, labels: Sequence[str], series: Sequence[tuple[str, Sequence[float | None]]], unit: str = "") -> Plot:
     """Lines over points at equal distances, one for each series; they break off where there is no value."""
     top = _nice(max((value for _, values in series for value in values if value is not None), default=0))
-    step = (WIDTH - LEFT) / max(1, len(labels) - 1)
+    step = (WIDTH - MARGIN_LEFT) / max(1, len(labels) - 1)
     lines, dots = [], []
     for number, (_, values) in enumerate(series):
         run: list[str] = []
         for place, value in enumerate([*values, None]):
             if value is not None:
-                x, y = round(LEFT + place * step, 1), round(HEIGHT - BOTTOM - _height(value, top), 1)
+                x, y = round(MARGIN_LEFT + place * step, 1), round(HEIGHT - MARGIN_BOTTOM - _height(value, top), 1)
                 run.append(f"{x},{y}")
                 continue
             if len(run) == 1:
@@ -149,7 +151,7 @@ def number_text(value: float | None) -> str:
 
 
 def _height(value: float, top: float) -> float:
-    return round(value / top * (HEIGHT - BOTTOM - TOP), 1)
+    return round(value / top * (HEIGHT - MARGIN_BOTTOM - MARGIN_TOP), 1)
 
 
 def _nice(largest: float) -> float:
@@ -163,7 +165,7 @@ def _nice(largest: float) -> float:
 def _grid(top: float, unit: str) -> tuple[PlotMark, ...]:
     shares = (0.0, 0.5, 1.0)
     return tuple(
-        PlotMark(LEFT, round(HEIGHT - BOTTOM - _height(top * share, top), 1), f"{number_text(top * share)}{unit}")
+        PlotMark(MARGIN_LEFT, round(HEIGHT - MARGIN_BOTTOM - _height(top * share, top), 1), f"{number_text(top * share)}{unit}")
         for share in shares
     )
 
@@ -173,13 +175,13 @@ def _ticks(labels: Sequence[str], step: float, shift: float) -> tuple[PlotMark, 
     if not labels:
         return ()
     places = sorted({0, len(labels) // 2, len(labels) - 1})
-    return tuple(PlotMark(round(LEFT + place * step + shift, 1), HEIGHT - 6, labels[place]) for place in places)
+    return tuple(PlotMark(round(MARGIN_LEFT + place * step + shift, 1), HEIGHT - 6, labels[place]) for place in places)
 
 
 def _sentence(names: Sequence[str], rows: Sequence[Sequence[float | None]], unit: str) -> str:
     parts = []
     for name, values in zip(names, rows, strict=True):
-        known = [value for value in values if value is not None]
-        if known:
-            parts.append(f"{name}: at most {number_text(max(known))}{unit}, lately {number_text(known[-1])}{unit}")
+        numbers = [value for value in values if value is not None]
+        if numbers:
+            parts.append(f"{name}: at most {number_text(max(numbers))}{unit}, lately {number_text(numbers[-1])}{unit}")
     return "; ".join(parts)

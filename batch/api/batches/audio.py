@@ -35,7 +35,7 @@ class AudioEndpoint:
         return 1
 
     async def create_job(self, body: JsonObject) -> LineJob:
-        wanted = self._read(body)
+        transcription = self._read(body)
         file_id = body.get("file_id")
         if not isinstance(file_id, str) or not file_id:
             raise BadRequest("'file_id' is required: the id of an uploaded sound file", param="file_id")
@@ -49,18 +49,18 @@ class AudioEndpoint:
         payload = TranscriptionPayload(
             blob=file.sha256,
             filename=file.filename,
-            options=wanted.options,
-            words=wanted.words,
-            logprobs=wanted.logprobs,
+            options=transcription.options,
+            words=transcription.words,
+            logprobs=transcription.logprobs,
         )
         return LineJob(payload=payload, blobs=(file.sha256,))
 
     def to_response(self, body: JsonObject, result: Result, job: str) -> LineResponse:
-        wanted, transcript = self._read(body), cast(TranscriptionResult, result)
-        response = to_openai(wanted.response_format, transcript, wanted.granularities, translate=self._translate)
+        transcription, transcript = self._read(body), cast(TranscriptionResult, result)
+        response = to_openai(transcription.response_format, transcript, transcription.granularities, translate=self._translate)
         # Subtitles and plain text are one JSON string: a line holds JSON.
         data = bytes(response.body)
-        answer = data if wanted.response_format in JSON_FORMATS else encode(data.decode())
+        answer = data if transcription.response_format in JSON_FORMATS else encode(data.decode())
         model = body.get("model")
         name = model if isinstance(model, str) and model else self._hub.model(Kind.STT).name
         return LineResponse(body=msgspec.Raw(answer), model=name)

@@ -44,11 +44,11 @@ def stored_message(completion_id: str, place: int, message: dict[str, Any]) -> I
     """A message of a request as it is stored; pictures stand in its parts as an item's do."""
     content = message.get("content")
     parts = [_flat(part) for part in content if _is_kept(part)] if isinstance(content, list) else None
-    kept = {key: message[key] for key in ("name", "tool_calls", "tool_call_id") if message.get(key) is not None}
+    fields = {key: message[key] for key in ("name", "tool_calls", "tool_call_id") if message.get(key) is not None}
     text = content if isinstance(content, str) else None
     # Under "content" until it is shown: that is where an item's pictures are looked for.
-    shown = {"content": parts, "text": text}
-    return {"id": f"{completion_id}-{place}", "role": message.get("role"), **kept, **shown}
+    by_type = {"content": parts, "text": text}
+    return {"id": f"{completion_id}-{place}", "role": message.get("role"), **fields, **by_type}
 
 
 def to_openai_message(items: ItemStore, message: Item) -> Item:

@@ -62,10 +62,10 @@ async def add_part(request: Request, upload_id: str) -> Response:
 
     def add() -> UploadPart:
         # A part may be sent again, and only one of the two is named at the end; but not for ever.
-        upload, sent = files.upload(upload_id), files.bytes_of_parts(upload_id)
-        if sent + size > (limit := 2 * upload.bytes + MAX_PART_BYTES):
+        upload, received_bytes = files.upload(upload_id), files.bytes_of_parts(upload_id)
+        if received_bytes + size > (limit := 2 * upload.bytes + MAX_PART_BYTES):
             raise TooLarge(
-                f"The parts have {sent + size} bytes together; {limit} are taken at most for this upload.", param="data"
+                f"The parts have {received_bytes + size} bytes together; this upload takes at most {limit}.", param="data"
             )
         check_quota(files, request.app.state.settings.files, size)
         return files.add_part(upload_id, sha256, size)

@@ -137,10 +137,10 @@ class StreamResume:
     def _missing_calls(self, choice: ChatChoice) -> list[ToolCallDelta]:
         calls: list[ToolCallDelta] = []
         for at, call in enumerate(choice.message.tool_calls if choice.message else []):
-            function, sent = call.function, self._text((choice.index, "arguments", at))
+            function, text = call.function, self._text((choice.index, "arguments", at))
             if (choice.index, "name", at) not in self._sent:
                 whole = FunctionDelta(name=function.name, arguments=function.arguments)
                 calls.append(ToolCallDelta(index=at, id=call.id, type="function", function=whole))
-            elif len(function.arguments) > len(sent) and function.arguments.startswith(sent):
-                calls.append(ToolCallDelta(index=at, function=FunctionDelta(arguments=function.arguments[len(sent) :])))
+            elif len(function.arguments) > len(text) and function.arguments.startswith(text):
+                calls.append(ToolCallDelta(index=at, function=FunctionDelta(arguments=function.arguments[len(text) :])))
         return calls

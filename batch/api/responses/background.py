@@ -96,7 +96,7 @@ class BackgroundResponses:
     async def follow(self, id: str, above: int) -> AsyncIterator[list[tuple[int, bytes]]]:
         """Events of a response with numbers above one, as they come, until its end."""
         while True:
-            news = self._changed[id]
+            changed = self._changed[id]
             events = await self._hub.in_thread(lambda: self._store.events(id, above))  # noqa: B023  # awaited at once
             if events:
                 above = events[-1][0]
@@ -106,7 +106,7 @@ class BackgroundResponses:
             if response.is_ended and not await self._hub.in_thread(lambda: self._store.events(id, above)):  # noqa: B023
                 return
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(news.wait(), FOLLOW_LOOK_S)
+                await asyncio.wait_for(changed.wait(), FOLLOW_LOOK_S)
 
     # -- running
 

@@ -52,12 +52,14 @@ async def translations(request: Request) -> Response:
 
 
 async def _answer(request: Request, upload: FormUpload, *, translate: bool) -> Response:
-    wanted = read_transcription(upload, translate=translate)
+    transcription = read_transcription(upload, translate=translate)
     check_file(upload)
     if is_true(upload.last("stream") or ""):
-        ticket = await submit_upload(request, upload, wanted.options, logprobs=wanted.logprobs)
+        ticket = await submit_upload(request, upload, transcription.options, logprobs=transcription.logprobs)
         return EventStreamResponse(request.app.state.hub, [ticket], TranscriptionResult, TranscriptEvents())
-    result = await transcribe(request, upload, wanted.options, words=wanted.words, logprobs=wanted.logprobs)
+    result = await transcribe(
+        request, upload, transcription.options, words=transcription.words, logprobs=transcription.logprobs
+    )
     return await write_off_loop(
-        result, lambda: to_openai(wanted.response_format, result, wanted.granularities, translate=translate)
+        result, lambda: to_openai(transcription.response_format, result, transcription.granularities, translate=translate)
     )

@@ -47,13 +47,13 @@ def _title(hit: SearchHit) -> str:
 def _words(hit: SearchHit) -> Text:
     from rich.text import Text
 
-    shown, place = Text(_INDENT), 0
+    highlighted, place = Text(_INDENT), 0
     for start, end in hit.highlights:
-        shown.append(_line(hit.text[place:start]))
-        shown.append(_line(hit.text[start:end]), style="bold")
+        highlighted.append(_line(hit.text[place:start]))
+        highlighted.append(_line(hit.text[start:end]), style="bold")
         place = end
-    shown.append(_line(hit.text[place:].rstrip()))
-    return shown
+    highlighted.append(_line(hit.text[place:].rstrip()))
+    return highlighted
 
 
 def _line(text: str) -> str:

@@ -54,7 +54,7 @@ def _record(transaction: Transaction, result: StoredResult, settings: Settings) 
         return False
     stamp = _stamp_in_inbox(os.fspath(settings.inbox_dir), result)
     step = list(result.jobs)[-1]
-    key = content_key(result.sha256, result.kind, result.asked, settings)
+    key = content_key(result.sha256, result.kind, result.requested_parameters, settings)
     created, finished = result.created_at, result.finished_at
     transaction.execute(
         "insert into content (key, sha256, size, kind, parameters, state, step, job, jobs, models, created_at, finished_at) "
@@ -64,7 +64,7 @@ def _record(transaction: Transaction, result: StoredResult, settings: Settings) 
             result.sha256,
             result.size,
             result.kind,
-            msgspec.json.encode(result.asked).decode(),
+            msgspec.json.encode(result.requested_parameters).decode(),
             step,
             result.jobs[step],
             msgspec.json.encode(result.jobs).decode(),
@@ -74,17 +74,17 @@ def _record(transaction: Transaction, result: StoredResult, settings: Settings) 
         ),
     )
     content = transaction.execute("select id from content where key=?", (key,)).fetchone()[0]
-    known, state = stamp or _NO_STAMP, FileState.LINKED if result.linked else FileState.DONE
+    file_stamp, state = stamp or _NO_STAMP, FileState.LINKED if result.linked else FileState.DONE
     row = transaction.execute(
         "insert into file (path, folder, size, mtime_ns, inode, ctime_ns, state, content, gone, accepted_at, finished_at) "
         "values (?,?,?,?,?,?,?,?,?,?,?) returning id",
         (
             path,
             path.rpartition(b"/")[0],
-            known.size,
-            known.mtime_ns,
-            known.inode,
-            known.ctime_ns,
+            file_stamp.size,
+            file_stamp.mtime_ns,
+            file_stamp.inode,
+            file_stamp.ctime_ns,
             state,
             content,
             stamp is None,

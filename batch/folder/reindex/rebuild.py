@@ -74,7 +74,7 @@ class Rebuild:
         self._summary = RebuildSummary()
         self._waiting: list[_Read] = []
         self._bytes = 0
-        self._wanted = 0
+        self._vectors_needed = 0
 
     def run(self) -> RebuildSummary:
         """Make the index and put it in the place of the old one."""
@@ -85,7 +85,7 @@ class Rebuild:
         for path in result_paths(self._outbox, after):
             self._read(path)
             is_full = len(self._waiting) >= MAX_FILES_AT_ONCE or self._bytes >= MAX_BYTES_AT_ONCE
-            if is_full or self._wanted >= MAX_EMBEDDED_AT_ONCE:
+            if is_full or self._vectors_needed >= MAX_EMBEDDED_AT_ONCE:
                 self._write(path)
         if path is not None:
             self._write(path)
@@ -111,7 +111,7 @@ class Rebuild:
         wants_vectors = self._embedding is not None and is_other and bool(result.text.strip()) and _is_embedded(result)
         self._waiting.append(_Read(result, vectors, wants_vectors))
         self._bytes += len(result.text) + (0 if vectors is None else vectors[2].nbytes)
-        self._wanted += wants_vectors
+        self._vectors_needed += wants_vectors
 
     def _best_vectors(self, result: StoredResult) -> Vectors | None:
         """The loaded model's, from the outbox or as an earlier rebuild made them; else what there is."""
@@ -125,7 +125,7 @@ class Rebuild:
 
     def _write(self, cursor: str) -> None:
         new_vectors: dict[int, Vectors | None] = {}
-        if self._embedding is not None and self._wanted:
+        if self._embedding is not None and self._vectors_needed:
             places = [place for place, read in enumerate(self._waiting) if read.wants_vectors]
             texts = [(self._waiting[place].result.source, self._waiting[place].result.text) for place in places]
             for place, made in zip(places, self._embedding.embed(texts), strict=True):
@@ -140,7 +140,7 @@ class Rebuild:
             sources.append(SourceOfContent(result.path, result.content, prepared, result.created_at))
         self._shadow.add(sources, os.fsencode(cursor))
         self._summary.files += len(sources)
-        self._waiting, self._bytes, self._wanted = [], 0, 0
+        self._waiting, self._bytes, self._vectors_needed = [], 0, 0
         self._report(self._summary.files)
 
 

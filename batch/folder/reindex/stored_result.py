@@ -75,7 +75,7 @@ class StoredResult(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def content(self) -> str:
         """What the index calls the content."""
-        return content_key(self.sha256, self.kind, msgspec.json.encode(self.asked))
+        return content_key(self.sha256, self.kind, msgspec.json.encode(self.requested_parameters))
 
     @property
     def created_at(self) -> float:
@@ -88,7 +88,7 @@ class StoredResult(msgspec.Struct, frozen=True, kw_only=True):
         return _seconds(self.finished)
 
     @property
-    def asked(self) -> ContentParameters:
+    def requested_parameters(self) -> ContentParameters:
         """What was asked of the content."""
         return parameters_of(self.kind, bytes(self.parameters).decode())
 

@@ -34,7 +34,7 @@ class BulkActions:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    async def run(self, name: str, wanted: JobFilter | list[str], act: Act) -> int | None:
+    async def run(self, name: str, choice: JobFilter | list[str], act: Act) -> int | None:
         """Do something to jobs by id, or to all that match; how many, or None where it goes on in the background.
 
         Raises Conflict while another such action goes on.
@@ -42,7 +42,7 @@ class BulkActions:
         if self.running is not None:
             raise Conflict(f"Another action goes on ({self.running}): wait until it has ended.")
         self.running = name
-        self._task = asyncio.create_task(self._run(wanted, act), name="bulk action")
+        self._task = asyncio.create_task(self._run(choice, act), name="bulk action")
         self._task.add_done_callback(self._ended)
         ended, _ = await asyncio.wait({self._task}, timeout=PATIENCE_S)
         return self._task.result() if ended else None
@@ -52,9 +52,9 @@ class BulkActions:
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.warning("an action on many jobs ended early: %s", error)
 
-    async def _run(self, wanted: JobFilter | list[str], act: Act) -> int:
+    async def _run(self, choice: JobFilter | list[str], act: Act) -> int:
         store, number = self._hub.store, 0
-        ids: Iterable[str] = iter(wanted) if isinstance(wanted, list) else store.ids_matching(wanted)
+        ids: Iterable[str] = iter(choice) if isinstance(choice, list) else store.ids_matching(choice)
         while some := await self._hub.in_thread(lambda: list(islice(ids, _SLICE))):
             for id in some:
                 with contextlib.suppress(Conflict):  # it has gone on since it was matched

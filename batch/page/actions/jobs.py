@@ -83,8 +83,8 @@ async def _act(
     choice = choice_of(form)
     if choice.states and choice.states[0] not in states:
         raise BadRequest(f"A job that is {choice.states[0]} cannot be {notice}.")
-    wanted = replace(choice, states=choice.states or states)
-    matching = await page.read(lambda store: store.count_matching(wanted))
+    job_filter = replace(choice, states=choice.states or states)
+    matching = await page.read(lambda store: store.count_matching(job_filter))
     expected = form.number("expected")
     if expected is None:
         if wants_json(request):
@@ -92,6 +92,6 @@ async def _act(
         return render("confirm.html", page="jobs", verb=verb, matching=matching, keys=keys_of(choice), notice=None)
     if expected != matching:
         raise Conflict(f"{matching} jobs match by now, not {expected}: look at the list again.")
-    number = await page.bulk_actions.run(f"{verb} {matching} jobs", wanted, act)
+    number = await page.bulk_actions.run(f"{verb} {matching} jobs", job_filter, act)
     back = address("/page/jobs", **keys_of(replace(choice, states=())))
     return done(request, back, notice if number is not None else "background", matching if number is None else number)

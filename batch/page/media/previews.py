@@ -71,14 +71,14 @@ class Previews:
     def _make_room(self, max_bytes: int) -> None:
         """Delete what was looked at longest ago."""
         files = sorted(self._files())
-        held = sum(size for _, size, _ in files)
+        total_bytes = sum(size for _, size, _ in files)
         for _, size, path in files:
-            if held <= max_bytes:
+            if total_bytes <= max_bytes:
                 break
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
-            held -= size
-        self._held_bytes = held
+            total_bytes -= size
+        self._held_bytes = total_bytes
 
     def _files(self) -> list[tuple[float, int, str]]:
         """(time of the last look, bytes, path) of each."""

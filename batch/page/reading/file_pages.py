@@ -98,8 +98,8 @@ def read_file_page(store: Store, choice: FileChoice, before: int | None, limit: 
     while len(ids) <= limit and reached and time.monotonic() < deadline:
         more, reached = _slice(store, choice, reached, limit + 1 - len(ids))
         ids += more
-    shown = ids[:limit]
-    return FilePage(_rows(store, shown), shown[-1] if len(ids) > limit else reached or None)
+    page_ids = ids[:limit]
+    return FilePage(_rows(store, page_ids), page_ids[-1] if len(ids) > limit else reached or None)
 
 
 def _slice(store: Store, choice: FileChoice, before: int, limit: int) -> tuple[list[int], int]:

@@ -73,18 +73,18 @@ def read_item(store: Store, spool: Spool, id: int) -> Item:
     rows = store.read(f"select {CONTENT_COLUMNS} from file f join content c on c.id = f.content where f.id = ?", (id,))
     content = to_content(rows[0]) if rows else None
     jobs = [] if content is None else [(step, store.job(job)) for step, job in content.jobs.items()]
-    known = _KnownText() if content is None else _text(store, spool, file, content, dict(jobs))
+    text = _KnownText() if content is None else _text(store, spool, file, content, dict(jobs))
     return Item(
         file=file,
-        text=None if known.text is None else known.text[:MAX_SHOWN_CHARS],
-        is_cut=known.text is not None and len(known.text) > MAX_SHOWN_CHARS,
-        language=known.language or file.language,
-        duration=known.duration,
-        segments=list(known.segments),
+        text=None if text.text is None else text.text[:MAX_SHOWN_CHARS],
+        is_cut=text.text is not None and len(text.text) > MAX_SHOWN_CHARS,
+        language=text.language or file.language,
+        duration=text.duration,
+        segments=list(text.segments),
         parameters=[] if content is None else _named(content.parameters),
         models={} if content is None else content.models,
         jobs=jobs,
-        note=known.note,
+        note=text.note,
         newer=_neighbour(store, "select min(id) from file where state=? and id>?", id),
         older=_neighbour(store, "select max(id) from file where state=? and id<?", id),
     )

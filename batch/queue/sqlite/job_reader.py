@@ -87,11 +87,11 @@ class JobReader(Database):
             more = [] if before is None else [before]
             rows = self.read(f"select id from job where {where}{below} order by id desc limit ?", [*params, *more, limit])
             ids += [row[0] for row in rows]
-        shown = sorted(ids, reverse=True)[:limit]
-        marks = ",".join("?" * len(shown))
+        newest = sorted(ids, reverse=True)[:limit]
+        marks = ",".join("?" * len(newest))
         return [
             to_summary(row)
-            for row in self.read(f"select {SUMMARY_COLUMNS} from job where id in ({marks}) order by id desc", shown)
+            for row in self.read(f"select {SUMMARY_COLUMNS} from job where id in ({marks}) order by id desc", newest)
         ]
 
     def count_matching(self, filter: JobFilter) -> int:

@@ -66,39 +66,39 @@ class CustomInput:
     """Reads the text out of arguments that arrive in pieces."""
 
     def __init__(self) -> None:
-        self._held = ""
+        self._pending = ""
         self._state = "before"
 
     def feed(self, fragment: str) -> str:
         """What is new of the text."""
-        self._held += fragment
+        self._pending += fragment
         if self._state == "before":
-            match = _VALUE.match(self._held)
+            match = _VALUE.match(self._pending)
             if match is None:
                 return ""
-            self._held, self._state = self._held[match.end() :], "inside"
+            self._pending, self._state = self._pending[match.end() :], "inside"
         if self._state != "inside":
             return ""
         end = self._end()
-        text, self._held = self._held[:end], self._held[end:]
-        if self._held.startswith('"'):
+        text, self._pending = self._pending[:end], self._pending[end:]
+        if self._pending.startswith('"'):
             self._state = "behind"
         return _unescaped(text)
 
     def _end(self) -> int:
         """How far the text goes, up to its end or to an escape that is not whole yet."""
         at = 0
-        while at < len(self._held) and self._held[at] != '"':
-            if self._held[at] != "\\":
+        while at < len(self._pending) and self._pending[at] != '"':
+            if self._pending[at] != "\\":
                 at += 1
                 continue
-            match = _ESCAPE.match(self._held, at)
+            match = _ESCAPE.match(self._pending, at)
             if match is None:
                 return at
             if match.group()[2:4].lower() in ("d8", "d9", "da", "db"):  # the first half of a character
-                second = _ESCAPE.match(self._held, match.end())
+                second = _ESCAPE.match(self._pending, match.end())
                 if second is None:
-                    return at if len(self._held) - match.end() < len(match.group()) else match.end()
+                    return at if len(self._pending) - match.end() < len(match.group()) else match.end()
                 match = second
             at = match.end()
         return at

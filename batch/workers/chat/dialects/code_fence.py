@@ -34,5 +34,5 @@ class Fence:
 
     def finish(self) -> str:
         """The rest, when no more text comes."""
-        held, self._pending = self._pending.strip(), ""
-        return "" if held in ("```", "``", "`", "") else held
+        text, self._pending = self._pending.strip(), ""
+        return "" if text in ("```", "``", "`", "") else text

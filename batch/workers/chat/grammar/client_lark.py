@@ -117,8 +117,8 @@ class _Rewriter:
     def _rule(self, node: Node) -> str:
         match node:
             case Char(chars):
-                written = self._write_char(chars)
-                return self._terminals.terminal(f"/{written or '[a&&b]'}/")
+                literal = self._write_char(chars)
+                return self._terminals.terminal(f"/{literal or '[a&&b]'}/")
             case Sequence(parts):
                 return f"({' '.join(map(self._rule, parts))})" if parts else '""'
             case Choice(options):

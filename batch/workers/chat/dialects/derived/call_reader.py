@@ -116,8 +116,8 @@ class JsonCallReader(CallReader):
         self._before = frozenset(before + " \t\r\n[,")
         name, arguments = re.escape(layout.name_key), re.escape(layout.arguments_key)
         others = rf'(?:"(?!{name}"|{arguments}")[^"\\]*"\s*:\s*(?:"[^"\\]*"|\d+)\s*,\s*)*'
-        named = rf'{others}"{name}"\s*:\s*"((?:[^"\\]|\\.)*)"\s*,\s*{others}"{arguments}"\s*:\s*(?=\{{)'
-        self._head = re.compile(r"\{\s*" + (named if layout.name_key else r'"((?:[^"\\]|\\.)*)"\s*:\s*(?=\{)'))
+        name_first = rf'{others}"{name}"\s*:\s*"((?:[^"\\]|\\.)*)"\s*,\s*{others}"{arguments}"\s*:\s*(?=\{{)'
+        self._head = re.compile(r"\{\s*" + (name_first if layout.name_key else r'"((?:[^"\\]|\\.)*)"\s*:\s*(?=\{)'))
         self._object: JsonExtent | None = None
         self._extent = JsonExtent()
         self._start = self._seen = 0
@@ -184,7 +184,7 @@ class TaggedArgumentsReader(CallReader):
         self._value: list[str] = []
         self._types = ANY_TYPE
         self._end = Markers(())
-        self._held = ""
+        self._pending = ""
         self._is_fresh = False
         """Whether nothing of the value has been read yet."""
         self._trail = self._end_text = ""
@@ -196,7 +196,7 @@ class TaggedArgumentsReader(CallReader):
         if not self.has_begun or is_cut:
             return
         if self._state == "value":
-            self._tell(self._held + self._text)
+            self._tell(self._pending + self._text)
             self._close_value()
         self._close()
 
@@ -244,20 +244,20 @@ class TaggedArgumentsReader(CallReader):
         match = _KEY.match(self._text, at)
         if match is None:
             return "", LiteralMatch(-1) if at == len(self._text) else NEVER, ""
-        found = [(match_literal(middle.rstrip(), self._text, match.end()), middle) for middle in self._middles]
-        for result, middle in found:
+        matches = [(match_literal(middle.rstrip(), self._text, match.end()), middle) for middle in self._middles]
+        for result, middle in matches:
             if result.is_whole:
                 return match.group(), result, middle
-        return match.group(), next((result for result, _ in found if result.is_open), NEVER), ""
+        return match.group(), next((result for result, _ in matches if result.is_open), NEVER), ""
 
     def _open_value(self, key: str, middle: str) -> None:
         parameters = self._reading.schemas.get(self._name) or {}
         properties = parameters.get("properties")
         schema = properties.get(key) if isinstance(properties, dict) else None
         types = possible_types(schema, parameters)
-        written = self._middles[middle]
+        text = self._middles[middle]
         if len(self._middles) > 1:
-            types = frozenset({"string"}) if written == {"string"} else ANY_TYPE - {"string"}
+            types = frozenset({"string"}) if text == {"string"} else ANY_TYPE - {"string"}
         self._types = types
         self._arguments((", " if self._count else "") + json.dumps(key, ensure_ascii=False) + ": ")
         if types == {"string"}:
@@ -267,7 +267,7 @@ class TaggedArgumentsReader(CallReader):
         self._trail = end[: len(end) - len(end.lstrip())]
         self._end_text = end.strip()
         self._end = Markers((self._end_text,))
-        self._held = ""
+        self._pending = ""
         self._is_fresh = True
         self._value.clear()
         self._state = "value"
@@ -281,16 +281,16 @@ class TaggedArgumentsReader(CallReader):
                 self._text = self._text[len(_CDATA) :]
                 self._end = Markers((_CDATA_END + self._end_text,))
         before, marker, self._text = self._end.cut(self._text)
-        before = self._held + before
+        before = self._pending + before
         if marker:
             self._tell(before.removesuffix(self._trail) if self._trail else before)
             self._close_value()
             self._state = "between"
             return True
         # What may be the space before the closing tag is held back.
-        kept = len(before) - len(self._trail) if self._trail and before.endswith(tuple(self._trail)) else len(before)
-        self._held = before[kept:]
-        self._tell(before[:kept])
+        end = len(before) - len(self._trail) if self._trail and before.endswith(tuple(self._trail)) else len(before)
+        self._pending = before[end:]
+        self._tell(before[:end])
         return False
 
     def _tell(self, text: str) -> None:

@@ -97,14 +97,14 @@ class MarkedParser(StreamParser):
         reader = self._reader
         if self._state != "call" or reader is None or reader.has_begun or self._reply.calls:
             return None
-        written = reader.raw + self._text
+        text = reader.raw + self._text
         if self._trigger:
-            return written
+            return text
         layout = self._layout
         if layout is not None and layout.json_call is not None:
             name = f'"{layout.json_call.name_key}"'
-            return written[written.find(name) + len(name) :] if name in written else None
-        return written
+            return text[text.find(name) + len(name) :] if name in text else None
+        return text
 
     def _end(self, cut: bool) -> None:
         text, self._text = self._text, ""
@@ -179,9 +179,9 @@ class MarkedParser(StreamParser):
         before, marker, self._text = self._in_thought.cut(self._text)
         # Space before the closing marker is held until it is known not to stand there.
         before = self._space + before
-        kept = before.rstrip()
-        self._space = before[len(kept) :]
-        self._thinks(kept)
+        text = before.rstrip()
+        self._space = before[len(text) :]
+        self._thinks(text)
         if not marker:
             return False
         self._mark(self._space + marker)

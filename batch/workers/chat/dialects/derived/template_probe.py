@@ -203,12 +203,12 @@ class TemplateProbe:
             text = self._assistant(tool_calls=[_call(0, {"alpha": value})]) or ""
             name_at = text.rfind(_NAMES[0])
             at = text.find(f"{begin}alpha", name_at)
-            written = value if isinstance(value, str) else json.dumps(value)
-            found = text.lower().find(written.lower(), at) if isinstance(value, bool) else text.find(written, at)
-            if name_at < 0 or at < 0 or found < 0:
+            text_of_value = value if isinstance(value, str) else json.dumps(value)
+            place = text.lower().find(text_of_value.lower(), at) if isinstance(value, bool) else text.find(text_of_value, at)
+            if name_at < 0 or at < 0 or place < 0:
                 continue
-            if text[found + len(written) :].startswith(end.replace(KEY_HOLE, "alpha")):
-                middles[kind] = text[at + len(begin) + len("alpha") : found]
+            if text[place + len(text_of_value) :].startswith(end.replace(KEY_HOLE, "alpha")):
+                middles[kind] = text[at + len(begin) + len("alpha") : place]
         if "string" not in middles or "number" not in middles:
             return None
         return middles
