@@ -110,14 +110,13 @@ class DecoderProcess:
 
     def close(self) -> None:
         """End the process, at once."""
-        if self._process is None:
-            return
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            for pipe in (self._process.stdin, self._process.stdout):
+                if pipe is not None:
+                    with contextlib.suppress(OSError):
+                        pipe.close()
         self._process = self._reader = None
         if self._memory is not None:
             self._memory.close()
@@ -171,10 +170,7 @@ class DecoderProcess:
             self.send(OpenImage(path=path, max_pixels=max_pixels, max_bytes=max_bytes), data)
             self._await_reply(IMAGE_LIMIT_S, look_up)
             reply, _ = self.receive(IMAGE_LIMIT_S)
-            if isinstance(reply, Failed):
-                raise BatchError.from_record(reply.error)
-            assert isinstance(reply, ImageDecoded) and self._memory is not None
-            pixels = self._memory.read(reply.width, reply.height)
+            pixels = self._pixels(reply)
         except PipeClosed:
             raise self.blame("The image") from None
         except TimeoutError:
@@ -182,14 +178,21 @@ class DecoderProcess:
             raise BadRequest(
                 f"The image takes longer to decode than {IMAGE_LIMIT_S:.0f} seconds: save it anew, or smaller."
             ) from None
-        except BatchError:
-            raise
-        except BaseException:
+        except BaseException:  # a BatchError too: the job was cancelled
             self.close()  # a reply may be under way, and the next request must not read it
             raise
+        if isinstance(pixels, BatchError):
+            raise pixels
         if pixels.nbytes > KEPT_PIXEL_BYTES:
             self.close()
         return pixels
+
+    def _pixels(self, reply: Reply) -> Pixels | BatchError:
+        """What a picture's reply stands for."""
+        if isinstance(reply, Failed):
+            return BatchError.from_record(reply.error)
+        assert isinstance(reply, ImageDecoded) and self._memory is not None
+        return self._memory.read(reply.width, reply.height)
 
     def _await_reply(self, limit_s: float, look_up: Callable[[], object]) -> None:
         """Wait for the next reply; what `look_up` does meanwhile takes nothing from its time. Raises TimeoutError."""

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from batch.errors import BadRequest, TooLarge, UnsupportedMedia
+from batch.errors import BadRequest, Cancelled, TooLarge, UnsupportedMedia
 from batch.media.decoder import process as decoder_process
 from batch.media.decoder.process import DecoderPool, DecoderProcess, SoundStream
 from batch.media.image import open_image
@@ -185,8 +185,9 @@ def test_a_picture_of_a_hundred_megapixels_is_made_smaller_before_a_model_has_to
     assert image_decoder.image(progressive_jpeg(4000, 4000, 1), 100_000_000, 1 << 20).shape == (4000, 4000, 3)
 
 
+@pytest.mark.parametrize("reason", [KeyboardInterrupt, Cancelled])
 def test_who_waits_for_a_picture_may_give_it_up_and_the_next_one_opens(
-    image_decoder: DecoderProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    image_decoder: DecoderProcess, monkeypatch: pytest.MonkeyPatch, reason: type[BaseException]
 ) -> None:
     monkeypatch.setattr(decoder_process, "IMAGE_TICK_S", 0.05)
     slow = progressive_jpeg(9990, 9990, 99)
@@ -195,9 +196,9 @@ def test_who_waits_for_a_picture_may_give_it_up_and_the_next_one_opens(
     def look_up() -> None:
         looks.append(time.monotonic())
         if len(looks) == 3:
-            raise KeyboardInterrupt
+            raise reason
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(reason):
         image_decoder.image(slow, 100_000_000, 1 << 20, look_up)
     assert len(looks) == 3
     assert image_decoder.image(CIRCLE, 1 << 20, 1 << 20).shape == (256, 256, 3)
