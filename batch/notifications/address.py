@@ -28,7 +28,12 @@ class WebhookAddress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RefusedAddress(BadRequest):
-    """This service sends notifications to this machine only; others are named in notifications.hosts of batch.toml."""
+    """An address that the home's owner did not name."""
+
+    sentence = (
+        "This service sends notifications to this machine only; the home's owner can name others in notifications.hosts of "
+        "batch.toml."
+    )
 
 
 def read_url(url: str) -> WebhookAddress:
@@ -51,8 +56,12 @@ def read_url(url: str) -> WebhookAddress:
 
 
 def resolve(address: WebhookAddress, hosts: Sequence[str]) -> WebhookAddress:
-    """The address with the one IP that is dialled. Raises RefusedAddress where it may not be, OSError where nobody knows it."""
-    entries = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    """The address with the one IP that is dialled. Raises RefusedAddress where it may not be, BadRequest for a host that can
+    be no name, OSError where nobody knows it."""
+    try:
+        entries = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    except UnicodeError:  # an empty label, or one of more than 63 characters
+        raise BadRequest("'url' names a host that can be no name", param="url") from None
     is_named = any(fnmatchcase(address.host.lower(), pattern.lower()) for pattern in hosts)
     for *_, where in entries:
         ip = str(where[0]).partition("%")[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import logging
+import math
 import os
 import random
 import threading
@@ -34,6 +35,8 @@ LOOK_INTERVAL_S = 1.0
 """Between two looks for new deliveries, where anybody is to be told."""
 AHEAD_S = 60.0
 """What is due within so long is handed to huey's schedule."""
+HOLD_S = 300.0
+"""Between two tries of a delivery whose attempt could not be written down, as on a full disk: the receiver may have it."""
 GONE_STATUS = 410
 SENDERS = 4
 """Webhooks that are sent at a time: a dead receiver holds one of them up for 15 seconds."""
@@ -57,7 +60,8 @@ class NotificationService:
         self._webhooks, self._commands = PeriodicTasks(SENDERS), PeriodicTasks()
         self._schedule_webhook = self._webhooks.add_delayed("webhook", self._deliver)
         self._schedule_command = self._commands.add_delayed("command", self._deliver)
-        self._scheduled: set[int] = set()
+        self._held_until: dict[int, float] = {}
+        """When a delivery may be scheduled (again), by its number; one that is scheduled: never."""
         self._lock = threading.Lock()
 
     def configure(self) -> None:
@@ -106,14 +110,15 @@ class NotificationService:
         now = time.time()
         for delivery in self.store.due(now + AHEAD_S):
             with self._lock:
-                if delivery.sequence in self._scheduled:
+                if self._held_until.get(delivery.sequence, 0.0) > time.monotonic():
                     continue
-                self._scheduled.add(delivery.sequence)
+                self._held_until[delivery.sequence] = math.inf
             schedule = self._schedule_command if delivery.target == COMMAND_TARGET else self._schedule_webhook
             schedule(str(delivery.sequence), max(0.0, delivery.next_attempt_at - now))
 
     def _deliver(self, sequence: str) -> None:
         """One attempt, in a thread of huey's."""
+        held_until: float | None = time.monotonic() + HOLD_S
         try:
             delivery = self.store.delivery(int(sequence))
             if delivery.state is DeliveryState.PENDING:
@@ -121,11 +126,15 @@ class NotificationService:
                     self._run_command(delivery)
                 else:
                     self._post(delivery, self.store.target(delivery.target))
+            held_until = None
         except NotFound:
-            pass  # deleted meanwhile
+            held_until = None  # deleted meanwhile
         finally:
             with self._lock:
-                self._scheduled.discard(int(sequence))
+                if held_until is None:
+                    self._held_until.pop(int(sequence), None)
+                else:
+                    self._held_until[int(sequence)] = held_until
 
     # -- webhooks
 
@@ -137,7 +146,7 @@ class NotificationService:
             keys = self.secrets.ensure(target.id).valid(time.time())
             answer = send_webhook(address, delivery.event, body, keys)
             status, retry_after_s = answer.status, answer.retry_after_s
-        except (OSError, http.client.HTTPException) as problem:
+        except (OSError, http.client.HTTPException, ValueError) as problem:
             error = f"{type(problem).__name__}: {problem}"
         except BatchError as problem:
             error = problem.message

@@ -55,6 +55,7 @@ class _PinnedConnection(http.client.HTTPConnection):
     def __init__(self, address: WebhookAddress) -> None:
         super().__init__(address.host, address.port, timeout=TIMEOUT_S)
         self._address = address
+        self._is_aborted = False
 
     def connect(self) -> None:
         plain = socket.create_connection((self._address.ip, self._address.port), TIMEOUT_S)
@@ -62,9 +63,12 @@ class _PinnedConnection(http.client.HTTPConnection):
             self.sock = ssl.create_default_context().wrap_socket(plain, server_hostname=self._address.host)
         else:
             self.sock = plain
+        if self._is_aborted:  # while it connected there was no socket to shut
+            raise TimeoutError("timed out")
 
     def abort(self) -> None:
-        """End whatever is under way."""
+        """End whatever is under way; a connection that is being made ends once it stands."""
+        self._is_aborted = True
         if self.sock is not None:
             with contextlib.suppress(OSError):
                 self.sock.shutdown(socket.SHUT_RDWR)

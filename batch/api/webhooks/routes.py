@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import threading
 import time
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, TypeVar
 
 import msgspec
 from fastapi import APIRouter, Depends, Query, Request
@@ -16,7 +18,7 @@ from batch.api.generation.jobs import hub_of
 from batch.api.json_body import documented, json_body, json_response, reader
 from batch.api.webhooks.request import EndpointBody, EndpointChanges, RotationBody, TrialBody, check_event_types
 from batch.batches.rows import new_public_id
-from batch.errors import BadRequest, Conflict, NotFound
+from batch.errors import BadRequest, Conflict, NotFound, QueueFull
 from batch.notifications.address import read_url, resolve
 from batch.notifications.event_body import Event, EventData
 from batch.notifications.notification_store import NotificationStore
@@ -28,8 +30,13 @@ from batch.payloads.json_text import encode
 from batch.settings import Settings
 
 router = APIRouter()
+T = TypeVar("T")
 
 MAX_ENDPOINTS = 100
+MAX_CALLS_OUT = 2
+"""Names looked up and sample events sent for clients at a time: each may keep a thread for many seconds, of which others have
+need."""
+_calls_out = threading.BoundedSemaphore(MAX_CALLS_OUT)
 TRIAL_OBJECTS = {"batch": "batch_test", "response": "resp_test", "file": "test.jpg", "service": "vlm"}
 
 
@@ -153,7 +160,7 @@ async def test_endpoint(
         return send_webhook(address, event.id, encode(event), keys).status
 
     try:
-        status = await asyncio.to_thread(send)
+        status = await _call_out(send)
     except (OSError, http.client.HTTPException) as error:
         raise BadRequest(f"The receiver did not answer: {type_name(error)}.", param="webhook_endpoint_id") from None
     trial = {"object": "webhook_endpoint.test", "event_type": type, "status_code": status, "success": True}
@@ -178,11 +185,25 @@ def _secrets(request: Request) -> SecretFiles:
     return SecretFiles(secrets_folder(_settings(request)))
 
 
+async def _call_out(work: Callable[[], T]) -> T:
+    """Do what may wait for others, in a thread. Raises QueueFull where `MAX_CALLS_OUT` do so already."""
+    if not _calls_out.acquire(blocking=False):
+        raise QueueFull("Other webhook endpoints are being looked up or tried; try again in some seconds.")
+
+    def run() -> T:
+        try:
+            return work()
+        finally:
+            _calls_out.release()
+
+    return await asyncio.to_thread(run)
+
+
 async def _check_url(request: Request, url: str) -> None:
     """Raise BadRequest for an address that nothing may be sent to."""
     hosts = _settings(request).notifications.hosts
     try:
-        await asyncio.to_thread(lambda: resolve(read_url(url), hosts))
+        await _call_out(lambda: resolve(read_url(url), hosts))
     except OSError:
         raise BadRequest("'url' names a host that cannot be resolved", param="url") from None
 

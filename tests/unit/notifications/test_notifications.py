@@ -18,6 +18,7 @@ import pytest
 
 from batch.batches.batch_store import BatchStore
 from batch.batches.rows import BatchDraft, BatchStatus
+from batch.errors import BadRequest, DiskFull
 from batch.notifications import service as service_module
 from batch.notifications import webhook_sender
 from batch.notifications.address import RefusedAddress, read_url, resolve
@@ -216,10 +217,60 @@ def test_nothing_is_sent_beyond_this_machine_unless_the_owner_names_it(monkeypat
     assert resolve(read_url("http://elsewhere.test/hook"), (ip,)).ip == ip
 
 
+@pytest.mark.parametrize("host", ["a..b", "x" * 64 + ".test"])
+def test_a_host_that_can_be_no_name_is_refused_as_such(host: str) -> None:
+    with pytest.raises(BadRequest, match="'url' names a host"):
+        resolve(read_url(f"http://{host}/hook"), ("*",))
+
+
+def test_who_is_refused_an_address_hears_where_others_are_named() -> None:
+    with pytest.raises(RefusedAddress, match=r"notifications\.hosts"):
+        resolve(read_url("http://10.0.0.7/hook"), ())
+
+
+async def test_an_attempt_that_cannot_be_written_down_is_not_made_again_at_once(
+    tmp_path: Path, store: Store, receiver: EventReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is full when the receiver has answered: it was sent the event again every second."""
+    refusals: list[int] = []
+
+    def refuse(self: NotificationStore, sequence: int, *_: Any, **__: Any) -> None:
+        refusals.append(sequence)
+        raise DiskFull()
+
+    monkeypatch.setattr(NotificationStore, "record_attempt", refuse)
+    async with notifying(tmp_path, store, notifications={"urls": [receiver.url]}) as service:
+        end_batch(store)
+        await until(lambda: refusals)
+        for _ in range(20):  # looks, each of which would have sent it again
+            await asyncio.sleep(service_module.LOOK_INTERVAL_S)
+        assert len(receiver.received) == 1
+        monkeypatch.undo()
+        service._held_until.clear()  # its time is over
+        await until(lambda: service.store.newest(1)[0].state is DeliveryState.DELIVERED)
+
+
+def test_a_receiver_is_given_up_when_connecting_alone_took_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its answer might come a byte at a time, for ever: nobody would end it."""
+    monkeypatch.setattr(webhook_sender, "TIMEOUT_S", 0.2)
+    create = socket.create_connection
+
+    def create_slowly(*arguments: Any) -> socket.socket:
+        time.sleep(0.5)
+        return create(*arguments)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        monkeypatch.setattr(socket, "create_connection", create_slowly)
+        with pytest.raises(TimeoutError):
+            webhook_sender.send_webhook(resolve(read_url(url), ()), "evt_1", b"{}", [new_secret()])
+        server.settimeout(10)
+        with server.accept()[0] as connection:
+            assert connection.recv(1) == b"", "nothing was sent"
+
+
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1/", "http://", "http://u:p@127.0.0.1/", "http://127.0.0.1:99999/", "x" * 3000])
 def test_what_is_no_address_is_refused(url: str) -> None:
-    from batch.errors import BadRequest
-
     with pytest.raises(BadRequest):
         read_url(url)
 
