@@ -78,6 +78,7 @@ lock:
 	$(COMPILE) -o requirements.lock pyproject.toml
 	$(COMPILE) --group dev -c requirements.lock -o requirements-dev.lock pyproject.toml
 	$(COMPILE) --group build -o requirements-build.lock
+	$(COMPILE) -o tests/clients/requirements.lock tests/clients/requirements.txt
 
 clean:
 	rm -rf $(VENV) build
