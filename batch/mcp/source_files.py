@@ -45,9 +45,11 @@ class SourceFiles:
             return self._keep_bytes(self._decoded(data))
         folder, below = self._below(path or "")
         try:
-            with open(open_below(os.fspath(folder), below), "rb") as file:
-                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                    raise BadRequest(f"{path} is not a file.")
+            descriptor = open_below(os.fspath(folder), below)
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                os.close(descriptor)  # `open` would leave a folder's open
+                raise BadRequest(f"{path} is not a file.")
+            with open(descriptor, "rb") as file:
                 return self._keep_file(file, below)
         except OSError as error:
             raise BadRequest(f"{path} cannot be read: {error.strerror}. Name a file below inbox/ or outbox/.") from None

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from fastapi import APIRouter
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from batch.api.errors import retry_headers, to_openai_error
 from batch.errors import BadRequest, BatchError, Forbidden, NotFound
@@ -32,6 +32,9 @@ def add_view(router: APIRouter, service: PageService, path: str, view: View, *, 
             response = await view(service, request)
         except BatchError as error:
             response = error_response(request, error)
+        if isinstance(response, StreamingResponse) and getattr(request.state, "is_head", False):
+            # Nobody reads the body: a film would be read for nothing, and a stream of events never ends.
+            response = Response(status_code=response.status_code, headers=dict(response.headers))
         add_headers(response)
         return response
 

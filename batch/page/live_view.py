@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import NamedTuple
@@ -66,10 +67,9 @@ class LiveView:
         """Server-sent events until the client goes or the service stops. Raises Unavailable when too many watch."""
         if self._streams >= MAX_STREAMS or self._is_stopping:
             raise Unavailable(f"{MAX_STREAMS} pages are watching already: this one is loaded anew from time to time.")
-        self._streams += 1
-        return self._events()
+        return self._events(_StreamPlace(self))
 
-    async def _events(self) -> AsyncIterator[bytes]:
+    async def _events(self, place: _StreamPlace) -> AsyncIterator[bytes]:
         try:
             yield b"retry: 5000\n\n"
             number = self._number
@@ -79,7 +79,11 @@ class LiveView:
                 number = self._number
                 yield self._message
         finally:
-            self._streams -= 1
+            place.release()
+
+    def count_stream(self, change: int) -> None:
+        """A stream has begun, or has ended."""
+        self._streams += change
 
     async def _publish(self) -> None:
         while True:
@@ -101,3 +105,11 @@ class LiveView:
                 queued = {kind: sum(status["models"][kind.value]["queued"].values()) for kind in Kind}
                 self.samples.append(Sample(time.time(), queued))
             await asyncio.sleep(SAMPLE_INTERVAL_S)
+
+
+class _StreamPlace:
+    """One of the places of those who watch; given back by itself where the client went before its stream began."""
+
+    def __init__(self, view: LiveView) -> None:
+        view.count_stream(1)
+        self.release = weakref.finalize(self, view.count_stream, -1)

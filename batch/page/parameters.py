@@ -27,7 +27,7 @@ class Parameters:
     @classmethod
     def of_address(cls, request: Request) -> Parameters:
         """Those of a request's query string."""
-        return cls({name: request.query_params.getlist(name) for name in request.query_params})
+        return cls(_address_values(request))
 
     @classmethod
     async def of_form(cls, request: Request) -> Parameters:
@@ -41,7 +41,7 @@ class Parameters:
             fields = parse_qs(data.decode("utf-8"), keep_blank_values=True, max_num_fields=MAX_FORM_FIELDS)
         except ValueError:  # also what is no UTF-8
             raise BadRequest(f"The form cannot be read, or has more than {MAX_FORM_FIELDS} fields.") from None
-        return cls({name: request.query_params.getlist(name) for name in request.query_params} | fields)
+        return cls(_address_values(request) | fields)
 
     def text(self, name: str, max_chars: int = MAX_CHARS) -> str | None:
         """The last value. Raises BadRequest for one that is too long or holds a NUL character."""
@@ -89,6 +89,14 @@ class Parameters:
             return choices(text)
         except ValueError:
             raise BadRequest(f'"{name}" must be one of {", ".join(choices)}.', param=name) from None
+
+
+def _address_values(request: Request) -> dict[str, list[str]]:
+    """In one pass: `getlist` goes through all of them for each name, seconds for an address of thousands."""
+    values: dict[str, list[str]] = {}
+    for name, value in request.query_params.multi_items():
+        values.setdefault(name, []).append(value)
+    return values
 
 
 def whole_number(text: str, name: str) -> int:

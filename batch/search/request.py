@@ -81,7 +81,7 @@ class SearchRequest(msgspec.Struct, frozen=True, kw_only=True):
             like=None if like is None else _path(like, "like"),
             mode=_mode(mode),
             filter=SearchFilter(
-                kinds=tuple(map(_kind, kinds or ())),
+                kinds=tuple(dict.fromkeys(map(_kind, kinds or ()))),
                 folder=None if folder is None else _path(folder, "folder") or None,
                 language=_word(language, "language"),
                 model=_word(model, "model"),

@@ -55,10 +55,11 @@ class AccessControl:
             await self._app(scope, receive, send)
             return
         headers, doubled = _read_headers(scope)
+        scope.setdefault("state", {})
         if scope["method"] == "HEAD":
             # Wherever a GET is answered; the server leaves out the body.
             scope = {**scope, "method": "GET"}
-        scope.setdefault("state", {})
+            scope["state"]["is_head"] = True
         extra = [(b"x-request-id", _request_id(headers)), *(() if _is_page(scope["path"]) else self._cors(headers))]
 
         async def answer(message: Message) -> None:

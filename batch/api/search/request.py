@@ -69,6 +69,8 @@ def read_parameters(parameters: QueryParams) -> SearchRequest:
     """The search in a query string; `kind` may stand there several times, everything else once."""
     values: dict[str, object] = {}
     for name in parameters:
+        if name not in SearchBody.__struct_fields__:  # before the next line, which goes through all of the address
+            raise BadRequest(f'There is no parameter "{name}" of a search.', param=name)
         texts = parameters.getlist(name)
         if name == "kind":
             values[name] = texts

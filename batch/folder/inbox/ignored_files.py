@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Iterator
 
 from batch.folder.folder_settings import FolderSettingsReader
@@ -11,12 +13,15 @@ from batch.folder.safe_open import open_folder_below
 from batch.settings import Settings
 
 
-def ignored_files(settings: Settings, start: str = "") -> Iterator[str]:
-    """Paths below the inbox, from a folder on, that no scan takes; folders that are passed over end in "/"."""
+def ignored_files(settings: Settings, start: str = "", deadline: float = math.inf) -> Iterator[str]:
+    """Paths below the inbox, from a folder on, that no scan takes; folders that are passed over end in "/".
+
+    No further folder is looked into once `time.monotonic()` is at `deadline`.
+    """
     root = os.fspath(settings.inbox_dir)
     reader = FolderSettingsReader(root, settings.folder)
     stack = [start.strip("/")]
-    while stack:
+    while stack and time.monotonic() < deadline:
         folder = stack.pop()
         try:
             descriptor = open_folder_below(root, folder)

@@ -102,10 +102,11 @@ def _stamp_in_inbox(inbox: str, result: StoredResult) -> FileStamp | None:
         descriptor = open_below(inbox, os.fsdecode(result.path))
     except OSError:
         return None
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_size != result.size:  # a folder by now, say
+        os.close(descriptor)
+        return None
     with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_size != result.size:
-            return None
         digest = hashlib.sha256()
         while chunk := file.read(_READ_BYTES):
             digest.update(chunk)

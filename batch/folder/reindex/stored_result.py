@@ -119,6 +119,8 @@ class StoredResult(msgspec.Struct, frozen=True, kw_only=True):
             matrix = np.array(rows, np.float32)
         except ValueError:  # a number that is none, or rows of several lengths
             return None
+        if not matrix.size or not np.isfinite(matrix).all():
+            return None
         return stored.model, [(window.start, window.end) for window in stored.windows[:MAX_PASSAGES]], matrix
 
     def _moments(self) -> list[Moment]:
@@ -138,7 +140,9 @@ def parse_result(data: bytes) -> StoredResult:
         result = msgspec.json.decode(data, type=StoredResult)
         if result.version != VERSION:
             raise UnreadableResult(f"it has version {result.version} of the format, not {VERSION}.")
-        _ = result.content, result.created_at, result.finished_at, result.path
+        _ = result.content, result.created_at, result.finished_at
+        if not result.path or b"\0" in result.path:
+            raise UnreadableResult("its source is no path.")
         return result
     except (ValueError, RecursionError) as error:
         raise UnreadableResult(f"it is no result of batch: {str(error)[:200]}.") from None

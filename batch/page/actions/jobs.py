@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -76,7 +77,7 @@ async def _act(
     ids = form.texts("ids", 64)
     if ids:
         number = await page.bulk_actions.run(f"{verb} {len(ids)} jobs", ids, act)
-        back = f"/page/jobs/{ids[0]}" if len(ids) == 1 and form.text("back") == "job" else "/page/jobs"
+        back = f"/page/jobs/{quote(ids[0], safe='')}" if len(ids) == 1 and form.text("back") == "job" else "/page/jobs"
         return done(request, back, notice if number is not None else "background", len(ids) if number is None else number)
     if form.text("filter") is None:
         raise BadRequest("No job was chosen: tick some, or choose all that match.")

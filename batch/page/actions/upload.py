@@ -49,12 +49,17 @@ def clean_name(name: str) -> str:
     clean = "".join(char if char.isprintable() else "_" for char in last).strip()
     if len(os.fsencode(clean.encode("utf-8", "replace").decode())) > NAME_BYTES:
         stem, dot, ending = clean.rpartition(".")
-        clean = shortened(stem, f"{dot}{ending}") if stem and ending.isascii() and len(ending) < 20 else shortened(clean, "")
+        clean = shortened(stem, f"{dot}{ending}") if stem and _is_ending(ending) else shortened(clean, "")
     if clean in ("", ".", ".."):
         raise BadRequest('The file has no name: send it as "name".', param="name")
     if is_ignored(clean):
         raise BadRequest(f"The inbox passes over files called {clean[:100]!r}: give it another name.", param="name")
     return clean
+
+
+def _is_ending(ending: str) -> bool:
+    """Whether what follows the last dot of a name tells a kind of file, and stays where a name is made shorter."""
+    return ending.isascii() and len(ending) < 20
 
 
 def clean_folder(folder: str) -> str:
@@ -98,10 +103,9 @@ def place_file(source: str, inbox: str, folder: str, name: str) -> str:
 def _name_file(folder: int, part: str, name: str) -> str:
     """Give a finished copy a name that no file has."""
     stem, dot, ending = name.rpartition(".")
+    base, ending = (stem, f"{dot}{ending}") if stem and _is_ending(ending) else (name, "")
     for number in range(1, _MAX_NUMBERED):
-        ending_ = f"{dot}{ending}" if stem else ""
-        base = stem or name
-        candidate = name if number == 1 else shortened(f"{base} ({number})", ending_) if ending_ else f"{base} ({number})"
+        candidate = name if number == 1 else shortened(base, f" ({number}){ending}")
         try:
             os.link(part, candidate, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
             return candidate

@@ -41,13 +41,16 @@ def parse_range(header: str | None, size: int) -> ByteRange | None:
     return ByteRange(start, end) if start < size else None
 
 
-async def file_response(source: SourceBytes, range_header: str | None, known_tag: str | None) -> Response:
-    """The answer; closes the file. `known_tag`: what If-None-Match says."""
+async def file_response(
+    source: SourceBytes, range_header: str | None, known_tag: str | None, range_tag: str | None = None
+) -> Response:
+    """The answer; closes the file. `known_tag`: what If-None-Match says; `range_tag`: what If-Range says, of which file a
+    part is wanted: of another one all is sent."""
     tag = f'"{source.tag}"'
     if known_tag == tag:
         source.close()
         return _with_headers(Response(status_code=304), tag)
-    bytes_ = parse_range(range_header, source.size)
+    bytes_ = parse_range(range_header if range_tag in (None, tag) else None, source.size)
     if bytes_ is None:
         source.close()
         return _with_headers(Response(status_code=416, headers={"content-range": f"bytes */{source.size}"}), tag)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from enum import StrEnum
 from itertools import islice
 
@@ -18,9 +19,12 @@ from batch.page.parameters import Parameters
 from batch.page.reading.file_pages import FileChoice, FilePage, read_file_page
 from batch.page.rendering import render
 from batch.page.service import PageService
+from batch.queue.store import Store
 
 PAGE_FILES = 50
 MAX_IGNORED = 500
+IGNORED_SCAN_S = 3.0
+"""After which no further folder of the inbox is looked into for what is passed over."""
 
 
 class FileStateChoice(StrEnum):
@@ -61,10 +65,25 @@ async def show(page: PageService, request: Request) -> Response:
 async def _show_ignored(page: PageService, request: Request, folder: str | None) -> Response:
     """What no scan takes of the inbox, or of a folder of it."""
     start, settings = clean_folder(folder or ""), page.settings
-    ignored, counts = await page.read(
-        lambda store: (list(islice(ignored_files(settings, start), MAX_IGNORED)), count_files(store)),
+
+    def read(store: Store) -> tuple[list[str], bool, FileCounts]:
+        deadline = time.monotonic() + IGNORED_SCAN_S
+        ignored = list(islice(ignored_files(settings, start, deadline), MAX_IGNORED))
+        return ignored, len(ignored) < MAX_IGNORED and time.monotonic() < deadline, count_files(store)
+
+    ignored, is_whole, counts = await page.read(read)
+    return _page(
+        page,
+        request,
+        FilePage([], None),
+        counts,
+        FileStateChoice.IGNORED,
+        None,
+        folder,
+        None,
+        ignored=ignored,
+        is_ignored_whole=is_whole,
     )
-    return _page(page, request, FilePage([], None), counts, FileStateChoice.IGNORED, None, folder, None, ignored=ignored)
 
 
 def _page(
@@ -79,6 +98,7 @@ def _page(
     *,
     is_first: bool = True,
     ignored: list[str] | None = None,
+    is_ignored_whole: bool = True,
 ) -> Response:
     return render(
         "files.html",
@@ -86,6 +106,7 @@ def _page(
         files=files,
         counts=counts,
         ignored=ignored,
+        is_ignored_whole=is_ignored_whole,
         state=state,
         states=list(FileStateChoice),
         kind=kind,

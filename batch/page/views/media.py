@@ -15,7 +15,8 @@ from batch.page.service import PageService
 async def original(page: PageService, request: Request) -> Response:
     """A file's own bytes, or a range of them."""
     source = await page.open_source(whole_number(request.path_params["id"], "id"))
-    return await file_response(source, request.headers.get("range"), request.headers.get("if-none-match"))
+    headers = request.headers
+    return await file_response(source, headers.get("range"), headers.get("if-none-match"), headers.get("if-range"))
 
 
 async def thumbnail(page: PageService, request: Request) -> Response:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
 from batch.errors import BadRequest
-from batch.page.actions.upload import clean_folder, clean_name
+from batch.page.actions.upload import clean_folder, clean_name, place_file
 from batch.payloads.embedding import EmbeddingPayload
 from batch.queue.jobs import Draft, Kind, Origin, Priority, State
 from batch.queue.pauses import Pause
@@ -39,6 +40,17 @@ def test_chosen_jobs_are_cancelled_and_retried(tmp_path: Path) -> None:
             assert "Jobs cancelled, or stopping at their next step: 2." in (await stage.get(answer.headers["location"])).text
             await stage.post("/page/jobs/retry", {"ids": ids[:1]})
             assert states(stage, ids[:1]) == {State.QUEUED}
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("id", ["\u4e16", "x\r\nset-cookie: a=b", "../../x"], ids=["no latin", "a header", "dots"])
+def test_an_id_that_no_job_has_leads_back_to_no_other_address(tmp_path: Path, id: str) -> None:
+    async def main() -> None:
+        async with page_staged(tmp_path) as stage:
+            answer = await stage.post("/page/jobs/retry", {"ids": id, "back": "job"})
+            place = f"/page/jobs/{quote(id, safe='')}?notice=retried&n=0"
+            assert (answer.status_code, answer.headers["location"]) == (303, place)
 
     asyncio.run(main())
 
@@ -127,6 +139,22 @@ def test_a_file_is_put_into_the_inbox_whole_and_a_taken_name_gets_a_number(tmp_p
             assert not list(folder.glob(".*"))
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(f"{'x' * 251}.txt", id="an ending"),
+        pytest.param("x" * 255, id="no ending"),
+        pytest.param(f"x.{'é' * 126}", id="a long ending"),
+    ],
+)
+def test_a_taken_name_of_the_greatest_length_gets_a_number_too(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a").write_text("text")
+    (tmp_path / "inbox").mkdir()
+    names = {place_file(str(tmp_path / "a"), str(tmp_path / "inbox"), "", clean_name(name)) for _ in range(3)}
+    assert len(names) == 3 and {path.name for path in (tmp_path / "inbox").iterdir()} == names
+    assert len([one for one in names if "(2)" in one]) == 1
 
 
 def test_a_folder_that_is_a_link_leads_nowhere(tmp_path: Path) -> None:

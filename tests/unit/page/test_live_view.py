@@ -49,6 +49,37 @@ def test_more_pages_than_eight_are_turned_away_and_places_come_free(tmp_path: Pa
     asyncio.run(main())
 
 
+def test_a_client_that_goes_before_its_stream_begins_leaves_its_place(tmp_path: Path) -> None:
+    async def gone() -> dict[str, str]:
+        return {"type": "http.disconnect"}
+
+    async def send(message: object) -> None:
+        await asyncio.sleep(0)
+
+    async def main() -> None:
+        async with page_staged(tmp_path) as stage:
+            for _ in range(MAX_STREAMS + 1):
+                headers = [(b"host", b"127.0.0.1:8080")]
+                scope = {"type": "http", "method": "GET", "path": "/page/events", "query_string": b"", "headers": headers}
+                await stage.app({**scope, "scheme": "http", "server": ("127.0.0.1", 8080)}, gone, send)
+            assert await anext(stage.page.live_view.follow())
+
+    asyncio.run(main())
+
+
+def test_who_asks_for_the_head_alone_gets_it_at_once(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with page_staged(tmp_path) as stage, asyncio.timeout(20):
+            answer = await stage.client.head("/page/events")
+            assert answer.status_code == 200 and answer.headers["content-type"].startswith("text/event-stream")
+            id = await stage.deliver("note.txt", "some words")
+            answer = await stage.client.head(f"/page/media/{id}")
+            assert (answer.content, answer.headers["content-length"]) == (b"", "10")
+            assert (await stage.client.head(f"/page/media/{id}", headers={"range": "bytes=2-3"})).status_code == 206
+
+    asyncio.run(main())
+
+
 def test_a_stream_ends_with_the_service_and_others_go_on_meanwhile(tmp_path: Path) -> None:
     async def main() -> None:
         async with page_staged(tmp_path) as stage:

@@ -76,6 +76,9 @@ def test_media_come_in_ranges_and_under_a_type_that_their_bytes_have(tmp_path: P
             assert part.headers["content-range"] == f"bytes 100-199/{len(whole)}"
             assert part.headers["content-type"] == "audio/wav" and "sandbox" in part.headers["content-security-policy"]
             assert (await stage.get(f"/page/media/{id}", range=f"bytes={len(whole)}-")).status_code == 416
+            for tag, status in ((part.headers["etag"], 206), ('"another"', 200), ("Thu, 26 Nov 2026 19:00:00 GMT", 200)):
+                answer = await stage.get(f"/page/media/{id}", range="bytes=1-", **{"if-range": tag})
+                assert answer.status_code == status, "a part of one file is never joined to a part of another"
 
     asyncio.run(main())
 
@@ -136,6 +139,18 @@ def test_files_are_listed_with_their_outcome_and_filters_narrow_the_list(tmp_pat
                 page = (await stage.get(f"/page/files?{narrow}")).text
                 assert "torn.jpg" in page and "good/red.jpg" not in page, narrow
             assert "No file matches" in (await stage.get("/page/files?folder=nowhere")).text
+
+    asyncio.run(main())
+
+
+def test_a_list_of_what_is_passed_over_that_takes_too_long_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("batch.page.views.files.IGNORED_SCAN_S", 0.0)
+
+    async def main() -> None:
+        async with page_staged(tmp_path) as stage:
+            (stage.inbox / "Thumbs.db").write_text("x")
+            page = (await stage.get("/page/files?state=ignored")).text
+            assert "Thumbs.db" not in page and "too large to be looked through" in page
 
     asyncio.run(main())
 

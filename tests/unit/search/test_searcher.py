@@ -285,3 +285,8 @@ def test_candidates_by_signs_are_nearly_what_exact_scores_give(stage: SearchStag
     rescored = [stage.sources(query, mode="vector", limit=10, min_similarity=0) for query in texts[::37]]
     recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(exact, rescored, strict=True)])
     assert recall > 0.9
+
+
+def test_a_kind_that_is_named_thousands_of_times_counts_once(stage: SearchStage) -> None:
+    stage.put("a.txt", "the red circle")
+    assert stage.sources("circle", mode="text", kinds=["text"] * 300_000) == ["a.txt"]

@@ -12,6 +12,7 @@ import pytest
 
 from batch.folder.reindex import rebuild as rebuild_module
 from batch.folder.reindex.index_check import check_index
+from batch.folder.reindex.ledger_rebuild import rebuild_ledger
 from batch.folder.reindex.outbox_walk import result_paths
 from batch.folder.reindex.rebuild import Rebuild
 from batch.queue.store import Store
@@ -250,3 +251,29 @@ async def test_a_file_that_is_dropped_again_as_it_was_is_still_found(tmp_path: P
         stage.drop("notes.txt", "Other words.")
         await stage.until(stage.says("notes.txt.json", "Other words."))
         assert {row[7] for key, row in index_of(stage.store).items() if key.startswith("notes.txt ")} == {"Other words."}
+
+
+async def test_a_result_without_a_path_or_with_vectors_that_are_none_breaks_nothing(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        stage.drop("notes.txt", "Tomatoes grow in the garden.")
+        await stage.until(stage.has("notes.txt.json"))
+        result = json.loads((stage.outbox / "notes.txt.json").read_text())
+        (stage.outbox / "bad.json").write_text(json.dumps(result | {"source": "a\0b"}))
+        result["embedding"]["vectors"] = [[] for _ in result["embedding"]["vectors"]]
+        (stage.outbox / "notes.txt.json").write_text(json.dumps(result))
+        empty(stage.store)
+        summary = rebuild(stage)
+        assert (summary.files, summary.left_out, summary.without_vectors) == (1, 1, 1)
+        assert check_index(stage.store, os.fspath(stage.outbox), MODEL).unreadable == 1
+
+
+async def test_a_ledger_is_made_anew_where_a_folder_has_a_files_name_by_now(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        stage.drop("notes", "Tomatoes grow in the garden.")
+        await stage.until(stage.has("notes.json"))
+        with stage.store.transaction() as transaction:
+            transaction.execute("delete from file")
+        (stage.inbox / "notes").unlink()
+        (stage.inbox / "notes").mkdir()
+        assert rebuild_ledger(stage.store, stage.settings) == 1
+        assert stage.store.read("select gone from file where path=?", (b"notes",)) == [(1,)]
