@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
-
 _OPEN = "```json"
-_TAIL = re.compile(r"\s*`{0,3}\s*\Z")
+_CLOSE = "```"
 
 
 class Fence:
@@ -27,12 +25,20 @@ class Fence:
         if self._state == "begun":
             self._pending = self._pending.lstrip()
             self._state = "inside" if self._pending else "begun"
-        match = _TAIL.search(self._pending)
-        assert match is not None
-        ready, self._pending = self._pending[: match.start()], self._pending[match.start() :]
+        end = len(_without_close(self._pending))
+        ready, self._pending = self._pending[:end], self._pending[end:]
         return ready
 
     def finish(self) -> str:
         """The rest, when no more text comes."""
         text, self._pending = self._pending.strip(), ""
         return "" if text in ("```", "``", "`", "") else text
+
+
+def _without_close(text: str) -> str:
+    """The text without its last backticks, three at most, and the space around them. An expression would look for their end
+    from every space of a long run of it anew."""
+    text = text.rstrip()
+    for _ in _CLOSE:
+        text = text.removesuffix("`")
+    return text.rstrip()

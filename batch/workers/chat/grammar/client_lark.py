@@ -12,11 +12,13 @@ from batch.workers.chat.grammar.strings.pattern import WriteChar, pattern_termin
 from batch.workers.chat.grammar.strings.regex_parser import Char, Choice, Node, Repeat, Sequence, parse
 
 _TOKENS = re.compile(
-    r"""(?P<comment>(?://|\#)[^\n]*)|(?P<text>"(?:[^"\\\n]|\\.)*")(?P<text_flags>[a-z]*)"""
-    r"""|/(?P<regex>(?![*/])(?:[^/\\\n]|\\.)+)/(?P<regex_flags>[imslux]*)|(?P<import>%import[^\n]*)|(?P<other>[^"/%\#]+|.)""",
+    r"""(?P<comment>(?://|\#)[^\n]*)|(?P<text>"(?:[^"\\\n]|\\.)*+")(?P<text_flags>[a-z]*)"""
+    r"""|/(?P<regex>(?![*/])(?:[^/\\\n]|\\.)++)/(?P<regex_flags>[imslux]*)"""
+    r"""|(?P<endless>"(?:[^"\\\n]|\\.)*+|/(?![*/])(?:[^/\\\n]|\\.)++)|(?P<import>%import[^\n]*)|(?P<other>[^"/%\#]+|.)""",
     re.DOTALL,
 )
-_IMPORT = re.compile(r"%import\s+common\s*(?:\.\s*(\w+)\s*(?:->\s*(\w+))?|\(([\w\s,]+)\))\s*$")
+"""Nothing is tried twice: a client wrote what is looked through."""
+_IMPORT = re.compile(r"%import\s+common\s*+(?:\.\s*+(\w++)\s*+(?:->\s*+(\w++))?|\(([\w\s,]++)\))\s*+$")
 _NAME = re.compile(r"[A-Za-z_]\w*")
 _DECORATION = re.compile(r"->\s*\w+|(?<=\w)\.-?\d+(?=\s*:)|^[?!](?=\w)", re.MULTILINE)
 """What Lark's trees and its lexer need and a grammar that only accepts does not."""
@@ -47,7 +49,7 @@ MAX_CHARS = 1 << 16
 
 def looks_like_lark(source: str) -> bool:
     """Whether a grammar is Lark's rather than GBNF: vLLM's clients send either."""
-    return "::=" not in source and re.search(r"^\s*[?!]?start\s*:", source, re.MULTILINE) is not None
+    return "::=" not in source and re.search(r"^[^\S\n]*+[?!]?start\s*+:", source, re.MULTILINE) is not None
 
 
 def client_lark(source: str, field: str, write_char: WriteChar | None) -> str:
@@ -91,6 +93,8 @@ class _Rewriter:
             if flags := groups["regex_flags"]:
                 self._refuse(f"the flag {flags!r} on an expression, which is not supported here")
             return self._expression(expression.replace("\\/", "/"))
+        if (endless := groups["endless"]) is not None:
+            self._refuse(f"{endless[:40]!r}, which has no end on its line")
         if groups["import"] is not None:
             return self._imported(groups["import"])
         text = _DECORATION.sub("", match.group())

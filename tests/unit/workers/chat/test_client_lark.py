@@ -9,6 +9,9 @@ import pytest
 
 from batch.errors import BadRequest
 from batch.workers.chat.dialects.dialect import Dialect, for_template
+from batch.workers.chat.grammar.client_lark import client_lark, looks_like_lark
+from batch.workers.chat.grammar.lark import Lark
+from batch.workers.chat.grammar.value_syntax import JsonSyntax
 from grammar_setup import build, matcher, takes
 
 GEMMA = for_template("<|turn> <|channel> <channel|> '<|tool_call>call:'")
@@ -100,3 +103,18 @@ def test_a_grammar_field_may_hold_lark() -> None:
     assert takes(made, "a12")
     assert not takes(made, "b")
     assert takes(build({"grammar": 'root ::= "start: x"'}), "start: x")
+
+
+@pytest.mark.parametrize(
+    "source",
+    ['start: "' + '\\"' * 30_000, "start: /" + "\\/" * 30_000, "start: WS\n%import common.WS" + " " * 60_000 + "!"],
+    ids=["a text without an end", "an expression without an end", "an import"],
+)
+def test_a_grammar_without_an_end_is_refused_at_once(source: str) -> None:
+    with pytest.raises(BadRequest):
+        client_lark(source, "tools", JsonSyntax(Lark("tools")).char)
+
+
+def test_whether_a_grammar_is_lark_is_seen_at_once() -> None:
+    assert looks_like_lark("// a\n" * 10 + "\n" * 300_000 + '  ?start : "a"')
+    assert not looks_like_lark("\n" * 300_000 + "root")
