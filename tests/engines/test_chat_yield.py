@@ -97,6 +97,22 @@ def test_a_job_is_parked_in_host_memory_when_an_urgent_one_needs_its_room(tmp_pa
         engine.close()
 
 
+def test_a_job_that_is_parked_where_its_slice_was_broken_off_goes_on_from_its_own_tokens(tmp_path: Path) -> None:
+    engine = vlm_setup.loaded(tmp_path, context=1536, parallel=4)
+    try:
+        alone = written(run(engine, bulk(tmp_path, prompt=900, tokens=60)))
+        inner: list[Any] = []
+
+        def urgent() -> None:
+            inner.append(run(engine, bulk(tmp_path, Priority.INTERACTIVE, prompt=1350, tokens=20)))
+
+        outer = run(engine, bulk(tmp_path, prompt=900, tokens=60, at={2: engine.interrupt, 3: urgent}))
+        assert len(inner) == 1
+        assert written(outer) == alone
+    finally:
+        engine.close()
+
+
 def test_an_urgent_job_that_fails_or_is_cancelled_leaves_the_outer_one_whole(engine: VlmEngine, tmp_path: Path) -> None:
     alone = written(run(engine, bulk(tmp_path)))
 

@@ -69,6 +69,8 @@ class StepRunner:
                 self._context.clear_abort()
                 is_lost = self.undo(slot)
                 yield_point()  # if nobody wanted this job gone, it tries again
+                if slot.parked is not None:
+                    self._cache.unpark(slot)  # a more urgent job, which came in between, took its room
                 if is_lost:
                     return LOST
             elif status != NO_ROOM:

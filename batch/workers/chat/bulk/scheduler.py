@@ -265,10 +265,11 @@ class BulkRun:
                 self._next_unpark = time.monotonic() + UNPARK_INTERVAL_S
         else:
             # One of them is at fault, or there is no room for one: each is computed, and blamed, by itself.
+            lost = [job for job in jobs if self._runner.undo(job.slot)]
             for job in jobs:
-                if self._runner.undo(job.slot):
+                if job in lost:
                     self._advance(job, LOST)
-                else:
+                elif self._can_compute(job):
                     self._attempt(job.work, partial(self._compute_alone, job))
 
     def _compute_alone(self, job: BulkJob) -> None:
