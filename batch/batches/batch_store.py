@@ -134,12 +134,13 @@ class BatchStore:
                 transaction.execute("update batch set status=?, cancelling_at=? where id=?", (BatchStatus.CANCELLING, now, id))
         return self.batch(id)
 
-    def delete(self, id: str) -> None:
-        """Remove an ended batch with its lines; its result files stay. Raises NotFound, Conflict."""
-        batch = self.batch(id)
+    def delete(self, id: str, api: BatchApi) -> None:
+        """Remove an ended batch with those of its result files that are still there. Raises NotFound, Conflict."""
+        batch = self.batch(id, api)
         if not batch.status.is_ended:
             raise Conflict(f"The batch {id} is {batch.status}: cancel it first.")
         with self._store.transaction(durable=True) as transaction:
+            transaction.execute("delete from stored_file where id in (?,?)", (batch.output_file, batch.error_file))
             transaction.execute("delete from batch where id=?", (id,))
 
     def expire(self, batch: Batch) -> None:
@@ -158,13 +159,15 @@ class BatchStore:
             )
 
     def fail(self, batch: Batch, problems: Sequence[LineProblem]) -> None:
-        """A batch whose file is not valid ends; nothing of it runs."""
+        """A batch whose file is not valid ends; nothing of it runs. One that was cancelled meanwhile keeps its lines, which
+        end as cancelled."""
         with self._store.transaction(durable=True) as transaction:
-            _forget_input(transaction, batch)
-            transaction.execute(
+            changed = transaction.execute(
                 "update batch set status='failed', failed_at=?, errors=?, total=0 where sequence=? and status='validating'",
                 (int(time.time()), msgspec.json.encode(problems).decode(), batch.sequence),
-            )
+            ).rowcount
+            if changed:
+                _forget_input(transaction, batch)
 
     def begin_finalizing(self, batch: Batch) -> None:
         """Every line has ended; a batch that is cancelled keeps that status until its end."""

@@ -144,6 +144,9 @@ class TokenCounts(msgspec.Struct, frozen=True, kw_only=True):
     output_tokens: int = 0
     reasoning_tokens: int = 0
 
+    def __add__(self, other: TokenCounts) -> TokenCounts:
+        return TokenCounts(**{name: getattr(self, name) + getattr(other, name) for name in self.__struct_fields__})
+
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """One batch."""

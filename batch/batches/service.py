@@ -13,12 +13,12 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
 from batch.batches.batch_store import BatchStore
 from batch.batches.line_endpoint import JsonObject, LineEndpoint
 from batch.batches.line_reader import parse_body
-from batch.batches.line_store import EndedLine, LineStore, within_memory
+from batch.batches.line_store import TOGETHER_BYTES, EndedLine, LineStore, within_memory
 from batch.batches.result_file import ResultFile
 from batch.batches.result_lines import LineFailed, lost_line, response_line
 from batch.batches.rows import (
@@ -73,6 +73,8 @@ class BatchService:
         self._validation = BatchValidation(hub, self.store, endpoints, max_line_bytes)
         self._on_end = on_end
         self._wake = asyncio.Event()
+        self._complaints: dict[str, str] = {}
+        """What was logged last of a live batch that stumbles, by its id."""
         hub.listen(self._job_ended)
 
     @property
@@ -111,24 +113,29 @@ class BatchService:
     async def _look(self) -> bool:
         """One turn for every live batch; whether more can be done at once."""
         busy = False
-        for batch in await self._in_thread(self.store.live):
-            match batch.status:
-                case BatchStatus.VALIDATING:
-                    batch = await self._validation.read_slice(batch)
-                    if batch.status.is_ended:
-                        self._ended(batch)
-                    busy = True
-                case BatchStatus.IN_PROGRESS | BatchStatus.CANCELLING | BatchStatus.FINALIZING:
-                    busy |= await self._advance(batch)
-                case _:
-                    pass
+        live = await self._in_thread(self.store.live)
+        for batch in live:
+            try:
+                busy |= await self._turn(batch)
+            except DiskFull:
+                raise
+            except Exception as error:  # what is wrong with one batch holds up no other
+                if self._complaints.get(batch.id) != (complaint := f"{type(error).__name__}: {error}"):
+                    logger.exception("the batch %s stumbled, and is tried again every second", batch.id)
+                    self._complaints[batch.id] = complaint
+        self._complaints = {batch.id: self._complaints[batch.id] for batch in live if batch.id in self._complaints}
         return busy
+
+    async def _turn(self, batch: Batch) -> bool:
+        if batch.status is not BatchStatus.VALIDATING:
+            return await self._advance(batch)
+        batch = await self._validation.read_slice(batch)
+        if batch.status.is_ended:
+            self._ended(batch)
+        return True
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await self._hub.in_thread(work)
-
-    def _open_input(self, batch: Batch) -> BinaryIO:
-        return self._hub.path(batch.input_sha256).open("rb")
 
     # -- running
 
@@ -189,7 +196,7 @@ class BatchService:
 
     def _bodies(self, batch: Batch, lines: list[BatchLine]) -> list[JsonObject]:
         bodies = []
-        with self._open_input(batch) as file:
+        with self._hub.path(batch.input_sha256).open("rb") as file:
             for line in lines:
                 file.seek(line.start)
                 bodies.append(parse_body(file.read(line.length)))
@@ -205,16 +212,19 @@ class BatchService:
         bodies = await asyncio.to_thread(lambda: self._bodies(batch, [one.line for one in ended]))
         succeeded: list[tuple[BatchLine, bytes]] = []
         failed: list[tuple[BatchLine, bytes]] = []
-        usage, model, lost = TokenCounts(), "", 0
+        usage, model, lost, size = TokenCounts(), "", 0, 0
         for one, body in zip(ended, bodies, strict=True):
+            if size > TOGETHER_BYTES:  # the others come with the next look
+                break
             try:
                 text, counts, name = await self._answer(batch, one, body)
             except LineFailed as error:
-                failed.append((one.line, error.text))
+                failed.append((one.line, text := error.text))
                 lost += error.is_lost
             else:
                 succeeded.append((one.line, text))
-                usage, model = _sum(usage, counts), name or model
+                usage, model = usage + counts, name or model
+            size += len(text)
         await self._record(batch, succeeded, failed, usage, model, lost)
         return True
 
@@ -338,7 +348,3 @@ class BatchService:
     def _ended(self, batch: Batch) -> None:
         logger.info("batch %s is %s: %d lines, %d failed", batch.id, batch.status, batch.total, batch.failed)
         self._on_end(batch)
-
-
-def _sum(one: TokenCounts, other: TokenCounts) -> TokenCounts:
-    return TokenCounts(**{name: getattr(one, name) + getattr(other, name) for name in TokenCounts.__struct_fields__})

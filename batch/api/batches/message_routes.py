@@ -91,10 +91,7 @@ async def cancel_message_batch(request: Request, batch_id: str) -> Response:
 async def delete_message_batch(request: Request, batch_id: str) -> Response:
     """Remove an ended batch and its results."""
     hub: Hub = request.app.state.hub
-    batch = await _batch(request, batch_id)
-    await hub.in_thread(lambda: BatchStore(hub.store).delete(batch_id))
-    for file_id in filter(None, (batch.output_file, batch.error_file)):
-        await hub.in_thread(lambda file_id=file_id: FileStore(hub.store).delete_file(file_id))  # type: ignore[misc]
+    await hub.in_thread(lambda: BatchStore(hub.store).delete(batch_id, BatchApi.ANTHROPIC))
     return json_response({"id": batch_id, "type": "message_batch_deleted"})
 
 

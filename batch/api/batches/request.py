@@ -81,6 +81,11 @@ def read_message_batch(data: bytes) -> list[MessageRequest]:
             )
         if bytes(memoryview(request.params)[:1]) != b"{":
             raise BadRequest(f"requests.{at}.params: should be an object", param=f"requests.{at}.params")
+        try:  # what a line of its batch could not hold would end that batch, without a word to this client
+            bytes(request.params).decode("utf-8")
+            msgspec.json.decode(request.params)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise BadRequest(f"requests.{at}.params: should be JSON: {error}", param=f"requests.{at}.params") from None
         if request.custom_id in custom_ids:
             raise BadRequest(
                 f"requests.{at}.custom_id: {quoted(request.custom_id)} stands twice", param=f"requests.{at}.custom_id"

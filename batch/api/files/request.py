@@ -57,7 +57,7 @@ def read_form_lifetime(form: FormUpload, purpose: Purpose, files: FileSettings) 
         return default_lifetime(purpose, files)
     if anchor != "created_at":
         raise BadRequest("'expires_after[anchor]' should be created_at", param="expires_after[anchor]")
-    if seconds is None or not seconds.isdecimal() or not MIN_LIFETIME_S <= int(seconds[:10]) <= MAX_LIFETIME_S:
+    if seconds is None or not seconds.isdecimal() or len(seconds) > 10 or not MIN_LIFETIME_S <= int(seconds) <= MAX_LIFETIME_S:
         raise BadRequest(
             f"'expires_after[seconds]' should be from {MIN_LIFETIME_S} to {MAX_LIFETIME_S}", param="expires_after[seconds]"
         )

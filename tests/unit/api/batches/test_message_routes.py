@@ -1,0 +1,84 @@
+"""Anthropic's batches: what is refused at once, and what goes with a batch."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from batch.api.app import create_app
+from batch.api.batches.endpoints import line_endpoints
+from batch.batches.batch_store import BatchStore
+from batch.batches.file_store import FileStore
+from batch.batches.rows import BatchApi, BatchDraft, BatchStatus, Purpose, StoredFile, new_public_id
+from batch.batches.service import BatchService
+from batch.errors import NotFound
+from batch.queue.hub.hub import Hub
+from batch.queue.jobs import Kind, Priority
+from batch.queue.open_store import open_store
+from batch.queue.spool import Spool
+from batch.settings import LimitSettings, Settings
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def hub(tmp_path: Path) -> AsyncIterator[Hub]:
+    settings = Settings(home=tmp_path)
+    settings.state_dir.mkdir()
+    store = open_store(settings.database)
+    hub = Hub(store, Spool(settings.state_dir / "spool"), settings.state_dir)
+    yield hub
+    await hub.close()
+    store.close()
+
+
+@pytest.fixture
+async def client(hub: Hub, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+    batches = BatchService(hub, line_endpoints(hub, LimitSettings()), tmp_path / "batches", max_line_bytes=1 << 20)
+    app = create_app(Kind.VLM, hub, Settings(home=tmp_path))
+    app.state.batches = batches
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as running:
+        yield running
+
+
+def result_file(hub: Hub, text: bytes) -> StoredFile:
+    return StoredFile(
+        id=new_public_id("file-"),
+        purpose=Purpose.BATCH_OUTPUT,
+        filename="x.jsonl",
+        bytes=len(text),
+        sha256=hub.spool.keep(text),
+        created_at=1,
+    )
+
+
+async def test_a_batch_is_deleted_with_what_is_left_of_its_results(hub: Hub, client: httpx.AsyncClient) -> None:
+    """One of whose files was deleted before it answered 404, although it was gone then, and left the other file behind."""
+    batches, files = BatchStore(hub.store), FileStore(hub.store)
+    draft = BatchDraft(
+        api=BatchApi.ANTHROPIC, endpoint="/v1/messages", input_sha256="0" * 64, input_bytes=1, priority=Priority.BATCH
+    )
+    batch, output, errors = batches.create(draft), result_file(hub, b"a\n"), result_file(hub, b"b\n")
+    refused = await client.delete(f"/v1/messages/batches/{batch.id}")
+    assert refused.status_code == 409, refused.text
+    batches.end(batch, BatchStatus.COMPLETED, output, errors)
+    files.delete_file(output.id)
+    response = await client.delete(f"/v1/messages/batches/{batch.id}")
+    assert (response.status_code, response.json()["id"]) == (200, batch.id)
+    with pytest.raises(NotFound):
+        files.file(errors.id)
+    assert (await client.delete(f"/v1/messages/batches/{batch.id}")).status_code == 404
+
+
+@pytest.mark.parametrize("value", [b'"\xff"', b"1e999"], ids=["not UTF-8", "no number"])
+async def test_a_request_that_no_line_can_hold_is_refused_by_name(client: httpx.AsyncClient, value: bytes) -> None:
+    """The whole batch failed later, without results and without a word why: Anthropic's clients know no such end."""
+    good = b'{"custom_id": "good", "params": {"max_tokens": 1}}'
+    bad = b'{"custom_id": "bad", "params": {"max_tokens": ' + value + b"}}"
+    body = b'{"requests": [' + good + b"," + bad + b"]}"
+    response = await client.post("/v1/messages/batches", content=body, headers={"content-type": "application/json"})
+    assert response.status_code == 400, response.text
+    assert "requests.1.params" in response.text

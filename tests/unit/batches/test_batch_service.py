@@ -1,0 +1,129 @@
+"""The batch service in this process, on its endpoints; jobs are ended as a worker ends them."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from batch.api.batches.endpoints import line_endpoints
+from batch.batches.batch_store import BatchStore
+from batch.batches.line_store import TOGETHER_BYTES, LineStore
+from batch.batches.result_file import ResultFile
+from batch.batches.rows import Batch, BatchDraft, BatchStatus, LineProblem
+from batch.batches.service import BatchService
+from batch.payloads.embedding import EmbeddingResult
+from batch.queue.hub.hub import Hub
+from batch.queue.jobs import Kind, Priority, State
+from batch.queue.open_store import open_store
+from batch.queue.spool import Spool
+from batch.queue.store import Ending
+from batch.settings import LimitSettings, Settings
+
+pytestmark = pytest.mark.anyio
+
+LARGE = 250_000
+"""Dimensions of a vector that takes over a megabyte as JSON."""
+
+
+@pytest.fixture
+async def hub(tmp_path: Path) -> AsyncIterator[Hub]:
+    settings = Settings(home=tmp_path)
+    settings.state_dir.mkdir()
+    store = open_store(settings.database)
+    hub = Hub(store, Spool(settings.state_dir / "spool"), settings.state_dir)
+    yield hub
+    await hub.close()
+    store.close()
+
+
+@contextlib.asynccontextmanager
+async def serving(hub: Hub, folder: Path) -> AsyncIterator[BatchService]:
+    service = BatchService(hub, line_endpoints(hub, LimitSettings()), folder, max_line_bytes=1 << 20)
+    task = asyncio.create_task(service.run())
+    try:
+        yield service
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def until(condition: Callable[[], Any], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        await asyncio.sleep(0.02)
+
+
+def new_batch(hub: Hub, *lines: str) -> Batch:
+    text = "".join(line + "\n" for line in lines).encode()
+    sha256 = hub.spool.keep(text)
+    draft = BatchDraft(endpoint="/v1/embeddings", input_sha256=sha256, input_bytes=len(text), priority=Priority.BATCH)
+    return BatchStore(hub.store).create(draft)
+
+
+def request_line(custom_id: str) -> str:
+    return json.dumps({"custom_id": custom_id, "method": "POST", "url": "/v1/embeddings", "body": {"input": "a"}})
+
+
+async def test_what_is_wrong_with_one_batch_holds_up_no_other(hub: Hub, tmp_path: Path) -> None:
+    broken, other = new_batch(hub, request_line("a")), new_batch(hub, "no JSON")
+    hub.path(broken.input_sha256).unlink()
+    store = BatchStore(hub.store)
+    async with serving(hub, tmp_path / "batches"):
+        await until(lambda: store.batch(other.id).status is BatchStatus.FAILED)
+        assert store.batch(broken.id).status is BatchStatus.VALIDATING, "its file may come back"
+
+
+async def test_a_batch_that_is_cancelled_while_its_wrong_lines_are_read_ends(hub: Hub, tmp_path: Path) -> None:
+    """Its lines were forgotten although it did not fail: they were waited for for ever."""
+    batch, store = new_batch(hub, request_line("a"), "no JSON"), BatchStore(hub.store)
+    service = BatchService(hub, line_endpoints(hub, LimitSettings()), tmp_path / "batches", max_line_bytes=1 << 20)
+    fail = store.fail
+
+    def fail_late(batch: Batch, problems: Sequence[LineProblem]) -> None:
+        store.cancel(batch.id, batch.api)
+        fail(batch, problems)
+
+    service.store.fail = fail_late  # type: ignore[method-assign]
+    for _ in range(4):
+        await service._look()
+    ended = store.batch(batch.id)
+    assert (ended.status, ended.total, ended.failed) == (BatchStatus.CANCELLED, 1, 1)
+
+
+async def test_large_results_are_held_in_memory_a_few_megabytes_at_a_time(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    append = ResultFile.append
+
+    def measured(self: ResultFile, lines: Sequence[bytes], accounted_bytes: int) -> int:
+        sizes.append(sum(map(len, lines)))
+        return append(self, lines, accounted_bytes)
+
+    monkeypatch.setattr(ResultFile, "append", measured)
+    batch = new_batch(hub, *(request_line(str(at)) for at in range(12)))
+    service = BatchService(hub, line_endpoints(hub, LimitSettings()), tmp_path / "batches", max_line_bytes=1 << 20)
+    store, lines = BatchStore(hub.store), LineStore(hub.store)
+    while len(lines.queued_jobs(batch)) < 12:
+        await service._look()
+    vectors = base64.b64encode(np.full(LARGE, 0.5, "<f4").tobytes()).decode()
+    result = msgspec.json.encode(EmbeddingResult(count=1, dimensions=LARGE, vectors=vectors, tokens=[3], ms=1.0)).decode()
+    leases = hub.store.take(Kind.EMBEDDING, "w1", limit=12)
+    hub.store.end([Ending(lease, State.DONE, result) for lease in leases])
+    while not store.batch(batch.id).status.is_ended:
+        await service._look()
+    ended = store.batch(batch.id)
+    assert (ended.status, ended.completed) == (BatchStatus.COMPLETED, 12)
+    assert sum(sizes) > 2 * TOGETHER_BYTES
+    assert max(sizes) < 2 * TOGETHER_BYTES
