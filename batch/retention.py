@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from batch.batches.file_store import FileStore
-from batch.conversations.completion_store import CompletionStore, delete_least_used, stored_bytes
+from batch.conversations.completion_store import CompletionStore, conversation_bytes, delete_least_used, stored_bytes
 from batch.conversations.response_store import ResponseStore
 from batch.errors import BatchError
 from batch.folder.ledger.retention import LedgerRetention
@@ -81,8 +81,13 @@ class Retention:
             while deleted := one.delete_expired():
                 yield deleted
         cap = self._settings.retention.responses_bytes
-        while cap and stored_bytes(store) > cap and (deleted := delete_least_used(store)):
-            yield deleted
+        if cap and stored_bytes(store) > cap:
+            # What conversations hold stays until those are deleted: no response makes room for it.
+            for part in conversation_bytes(store):
+                cap += part
+                yield part
+            while stored_bytes(store) > cap and (deleted := delete_least_used(store)):
+                yield deleted
         while deleted := delete_orphans(store, self._spool):
             yield deleted
         while has_more := store.vacuum(keep=SPARE_PAGES):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -28,6 +28,20 @@ class StoredCompletion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _COLUMNS = ", ".join(StoredCompletion.__struct_fields__)
+_LISTED = _COLUMNS.replace("messages", "'[]'")
+LEAST_USED = (
+    # Each half by an index: a completion's time stands behind its data, so that sorting by it would read all of the table.
+    "select * from (select 0, sequence, used_at from response where status not in ('queued', 'in_progress') "
+    "order by used_at, sequence limit :limit) union all select * from (select 1, sequence, created_at from chat_completion "
+    "order by sequence limit :limit) order by 3, 2 limit :limit"
+)
+"""(whether it is a completion, sequence, time) of what was used longest ago, running responses apart."""
+_CONVERSATION_SLICE = (
+    "select max(c.place), sum(case when exists (select 1 from conversation_item o where o.item=c.item and o.place<c.place) "
+    "then 0 else length(cast(i.data as blob)) end) "
+    "from (select place, item from conversation_item where place > ? order by place limit 200) c "
+    "left join item i on i.id=c.item"
+)
 
 
 class CompletionStore:
@@ -69,7 +83,7 @@ class CompletionStore:
         model: str | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> tuple[list[StoredCompletion], bool]:
-        """A page of completions of a model and with all pairs of metadata, and whether more follow.
+        """A page of completions of a model and with all pairs of metadata, without their messages, and whether more follow.
 
         Raises BadRequest for an unknown `after`.
         """
@@ -89,7 +103,7 @@ class CompletionStore:
             conditions.append(rows[0][0])
         order = "asc" if ascending else "desc"
         rows = self._store.read(
-            f"select {_COLUMNS} from chat_completion where {' and '.join(where)} order by sequence {order} limit ?",
+            f"select {_LISTED} from chat_completion where {' and '.join(where)} order by sequence {order} limit ?",
             (*conditions, limit + 1),
         )
         return [_completion(row) for row in rows[:limit]], len(rows) > limit
@@ -122,14 +136,18 @@ def stored_bytes(store: Store) -> int:
     return int(store.read("select n from stored_bytes")[0][0])
 
 
+def conversation_bytes(store: Store) -> Iterator[int]:
+    """Bytes of the items that conversations hold, which go with those alone; a part of them at each step."""
+    place: int | None = 0
+    while (row := store.read(_CONVERSATION_SLICE, (place,))[0])[0] is not None:
+        place = row[0]
+        yield int(row[1] or 0)
+
+
 def delete_least_used(store: Store, limit: int = 20) -> int:
     """Remove the responses and completions that were used longest ago, running ones apart; returns how many."""
     with store.transaction() as transaction:
-        rows = transaction.execute(
-            "select 0, sequence, used_at from response where status not in ('queued', 'in_progress') union all "
-            "select 1, sequence, created_at from chat_completion order by 3, 2 limit ?",
-            (limit,),
-        ).fetchall()
+        rows = transaction.execute(LEAST_USED, {"limit": limit}).fetchall()
         for is_completion, sequence, _ in rows:
             table = "chat_completion" if is_completion else "response"
             transaction.execute(f"delete from {table} where sequence=?", (sequence,))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -49,7 +50,7 @@ async def list_completions(
     page, has_more = await hub_of(request).in_thread(
         lambda: store.page(after=after, limit=limit, ascending=order == "asc", model=model, metadata=filters)
     )
-    return json_response(_page([_object(one) for one in page], has_more))
+    return await asyncio.to_thread(lambda: json_response(_page([_object(one) for one in page], has_more)))
 
 
 @router.get("/v1/chat/completions/{completion_id}")
@@ -82,17 +83,22 @@ async def list_messages(
 ) -> Response:
     """The messages that a stored completion answers."""
     hub = hub_of(request)
-    messages = msgspec.json.decode((await _completion(request, completion_id)).messages, type=list[Item])
-    if order == "desc":
-        messages.reverse()
-    if after is not None:
-        ids = [message["id"] for message in messages]
-        if after not in ids:
-            raise BadRequest(f"'after': no such message here: {after[:100]}", param="after")
-        messages = messages[ids.index(after) + 1 :]
-    items = ItemStore(hub.store, hub.spool)
-    page = await hub.in_thread(lambda: [to_openai_message(items, message) for message in messages[:limit]])
-    return json_response(_page(page, len(messages) > limit))
+    stored, items = await _completion(request, completion_id), ItemStore(hub.store, hub.spool)
+
+    def show() -> Response:
+        messages = msgspec.json.decode(stored.messages, type=list[Item])
+        if order == "desc":
+            messages.reverse()
+        start = 0
+        if after is not None:
+            ids = [message["id"] for message in messages]
+            if after not in ids:
+                raise BadRequest(f"'after': no such message here: {after[:100]}", param="after")
+            start = ids.index(after) + 1
+        page = [to_openai_message(items, message) for message in messages[start : start + limit]]
+        return json_response(_page(page, len(messages) > start + limit))
+
+    return await asyncio.to_thread(show)
 
 
 async def _completion(request: Request, id: str) -> StoredCompletion:
