@@ -54,6 +54,7 @@ class PageService:
 
     async def stop(self) -> None:
         """End the streams, what is done to many jobs, and the threads."""
+        self.previews.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -61,6 +62,7 @@ class PageService:
         await self.live_view.stop()
         await asyncio.to_thread(self._readers.shutdown, True, cancel_futures=True)
         await asyncio.to_thread(self._painter.shutdown, True, cancel_futures=True)
+        await asyncio.to_thread(self.previews.close)
 
     def _paint_captioned(self, ended: JobEnded) -> None:
         """Make the gallery's picture of what was just captioned, unless others wait for pictures."""

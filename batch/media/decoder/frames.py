@@ -49,6 +49,8 @@ class OpenImage(_Header, tag="open_image", frozen=True, kw_only=True):
     path: str | None = None
     max_pixels: int
     max_bytes: int
+    least_side: int | None = None
+    """As `open_image` takes it."""
 
 
 class SoundOpened(_Header, tag="sound_opened", frozen=True, kw_only=True):

@@ -125,7 +125,7 @@ class _Decoder:
         if self._memory is None:
             raise NotSupported("This decoder was started for sound.")
         source = request.path if request.path is not None else bytes(data)
-        image = open_image(source, request.max_pixels, request.max_bytes)
+        image = open_image(source, request.max_pixels, request.max_bytes, request.least_side)
         if (factor := shrink_factor(image.width, image.height)) > 1:
             image = image.reduce(factor)
         self._memory.write(image.tobytes())

@@ -156,9 +156,11 @@ class DecoderProcess:
         max_pixels: int,
         max_bytes: int,
         look_up: Callable[[], object] = lambda: None,
+        least_side: int | None = None,
     ) -> Pixels:
         """The first frame, upright, as RGB values (height, width, 3); transparency lies on white. A very large one is made
-        smaller by `shrink_factor`. They stand in memory that the next picture of this decoder overwrites.
+        smaller by `shrink_factor`, a JPEG by `least_side` as `open_image` does. They stand in memory that the next picture of
+        this decoder overwrites.
 
         `look_up` is called every other second while it waits, and may raise to give the picture up. Raises what `open_image`
         raises, and UnsupportedMedia or BadRequest for a picture that ends the decoder or takes it too long.
@@ -167,7 +169,7 @@ class DecoderProcess:
         data = source if isinstance(source, bytes) else b""
         self.start()
         try:
-            self.send(OpenImage(path=path, max_pixels=max_pixels, max_bytes=max_bytes), data)
+            self.send(OpenImage(path=path, max_pixels=max_pixels, max_bytes=max_bytes, least_side=least_side), data)
             self._await_reply(IMAGE_LIMIT_S, look_up)
             reply, _ = self.receive(IMAGE_LIMIT_S)
             pixels = self._pixels(reply)

@@ -7,10 +7,14 @@ import io
 import os
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from batch.errors import TooLarge
+from batch.errors import TooLarge, Unavailable
 from batch.page.media.source_bytes import SourceBytes
 from batch.settings import LimitSettings
+
+if TYPE_CHECKING:
+    from batch.media.decoder.process import DecoderPool
 
 THUMBNAIL_PIXELS = 320
 """Longest side: shown at half of it, sharp on dense screens."""
@@ -21,7 +25,10 @@ _KEPT_SHARE = 0.8
 
 
 class Previews:
-    """A folder of small pictures by the content they show. Use from one thread."""
+    """A folder of small pictures by the content they show. Use from one thread; `stop` may come from another.
+
+    What is hostile or broken ends a decoder, never the service.
+    """
 
     def __init__(self, folder: Path, max_bytes: int, limits: LimitSettings) -> None:
         self._folder = folder
@@ -29,6 +36,18 @@ class Previews:
         self._limits = limits
         self._held_bytes: int | None = None
         """None until the folder was looked through."""
+        self._decoders: DecoderPool | None = None
+        """None until a picture is made: a service that shows none needs no decoder."""
+        self._is_stopping = False
+
+    def stop(self) -> None:
+        """Give up the picture that is being decoded, within two seconds, and take no other."""
+        self._is_stopping = True
+
+    def close(self) -> None:
+        """End the decoder, once nothing is made any more."""
+        if self._decoders is not None:
+            self._decoders.close()
 
     def preview(self, source: SourceBytes, pixels: int) -> bytes:
         """A WebP picture at most `pixels` wide and high. Raises what `open_image` raises: it is none, or too large."""
@@ -43,16 +62,27 @@ class Previews:
         return data
 
     def _paint(self, source: SourceBytes, pixels: int) -> bytes:
-        from batch.media.image import open_image  # here, as it costs a service without a page a tenth of a second
+        # Here, as both cost a service without a page a tenth of a second.
+        from PIL import Image
+
+        from batch.media.decoder.process import DecoderPool
 
         if source.size > self._limits.image_bytes:
             raise TooLarge("The picture is larger than limits.image_bytes.")
         data = source.read(source.size, 0)
-        image = open_image(data, self._limits.image_pixels, self._limits.image_bytes, least_side=pixels)
+        if self._decoders is None:
+            self._decoders = DecoderPool("image")
+        with self._decoders.lend() as decoder:
+            rgb = decoder.image(data, self._limits.image_pixels, self._limits.image_bytes, self._look_up, least_side=pixels)
+            image = Image.fromarray(rgb)
         image.thumbnail((pixels, pixels))
         out = io.BytesIO()
         image.save(out, "WEBP", quality=QUALITY, method=2)
         return out.getvalue()
+
+    def _look_up(self) -> None:
+        if self._is_stopping:
+            raise Unavailable("The service stops.")
 
     def _keep(self, path: Path, data: bytes) -> None:
         if len(data) > self._max_bytes:
