@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
@@ -125,7 +124,8 @@ class ChatTemplate:
     ) -> str | None:
         """The prompt of messages that a dialect is read off; None where the template refuses them."""
         try:
-            return self.render(messages, tools=tools or None, add_generation_prompt=add_generation_prompt)
+            with self._environment.probing():
+                return self.render(messages, tools=tools or None, add_generation_prompt=add_generation_prompt)
         except BatchError:
             return None
 
@@ -285,7 +285,8 @@ class ChatTemplate:
 
     def _probe(self, messages: list[TemplateObject]) -> str | None:
         try:
-            return self._run({"messages": messages, "add_generation_prompt": False})
+            with self._environment.probing():
+                return self._run({"messages": messages, "add_generation_prompt": False})
         except BadRequest:
             return None
 
@@ -300,8 +301,7 @@ class ChatTemplate:
             **({"functions": "[]"} if "functions" in self._variables else {}),
             **values,
         }
-        clock = self._environment.clock
-        clock.deadline = time.monotonic() + self.max_rendering_s
+        self._environment.start_clock(self.max_rendering_s)
         try:
             return self._template.render(variables)
         except RecursionError:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import pytest
 from jinja2 import nodes
 
+from batch.errors import BadRequest
+from batch.workers.chat.dialects.dialect import for_template
+from batch.workers.chat.prompt import template_environment as template_environment_module
+from batch.workers.chat.prompt.template import ChatTemplate
 from batch.workers.chat.prompt.template_environment import template_environment
 from batch.workers.chat.prompt.template_loops import end_searches
 
@@ -57,3 +61,32 @@ def test_a_search_stops_asking_once_it_has_what_it_looks_for() -> None:
     source = STATE + "{%- for j in x -%}{%- if not s.found -%}{%- set s.found = j > 2 -%}{%- endif -%}{%- endfor -%}"
     template_environment().compile_template(source).render(x=counted())
     assert len(rounds) < 10
+
+
+ENDLESS = {
+    "loops": "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+    "macro": "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}",
+    "power": "{{ 10 ** (10 ** 9) % 7 }}",
+    "product": "{% set s = namespace(n=9) %}{% for i in range(60) %}{% set s.n = s.n * s.n %}{% endfor %}",
+    "text": "{{ ('x' * 2000000000)|length }}",
+    "list": "{{ (2000000000 * [1])|length }}",
+}
+
+
+@pytest.mark.parametrize("source", ENDLESS.values(), ids=ENDLESS)
+def test_a_template_that_would_go_on_for_ever_is_refused_and_its_model_loads(
+    source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(template_environment_module, "MAX_PROBING_S", 0.02)
+    template = ChatTemplate(source)
+    template.max_rendering_s = 0.1
+    with pytest.raises(BadRequest):
+        template.render([{"role": "user", "content": "a"}])
+    assert for_template(source, template.probe).calls is None
+
+
+def test_arguments_and_products_of_templates_are_what_they_were() -> None:
+    source = "{% macro f(context, obj=1, self=2) %}{{ context }}{{ obj }}{{ self }}{% endmacro %}"
+    source += "{{ f(context=3, obj='-' * 3) }}{{ 2 * 3 }}{{ 2 ** 3 }}{{ 2 ** -1 }}{{ 1.5 * 2 }}"
+    source += "{% for i in 'ab' %}{{ loop.length }}{% endfor %}"
+    assert ChatTemplate(source).render([{"role": "user", "content": "a"}]) == "3---2680.53.022"
