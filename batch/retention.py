@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from batch.batches.file_store import FileStore
+from batch.batches.result_file import remove_left_over
 from batch.conversations.completion_store import CompletionStore, conversation_bytes, delete_least_used, stored_bytes
 from batch.conversations.response_store import ResponseStore
 from batch.errors import BatchError
@@ -95,6 +96,7 @@ class Retention:
 
     def _walk_steps(self) -> Iterator[object]:
         yield from unreferenced_steps(self._store, self._spool)
+        yield remove_left_over(self._settings.state_dir / "batches", self._store)
         before = expiry_times(self._settings).get(Origin.INBOX)
         if before is not None:
             yield from forget_left_files(LedgerRetention(self._store), before)

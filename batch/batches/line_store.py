@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ from batch.queue.jobs import Draft, State
 from batch.queue.store import Store
 
 MAX_REPORTED_PROBLEMS = 100
+MAX_SQL_PARAMETERS = 500
 TOGETHER_BYTES = 4 << 20
 """Most bytes of lines that are in memory at a time, unless one has more."""
 
@@ -33,6 +35,16 @@ class LineStore:
         self._store = store
 
     # -- validation
+
+    def stored_files(self, ids: Collection[str]) -> set[str]:
+        """Those of the ids that are files'. A line may name millions that are none: they are looked up outside the
+        transaction, which holds up who writes."""
+        stored: set[str] = set()
+        waiting = iter(ids)
+        while some := tuple(islice(waiting, MAX_SQL_PARAMETERS)):
+            rows = self._store.read(f"select id from stored_file where id in ({','.join('?' * len(some))})", some)
+            stored.update(row[0] for row in rows)
+        return stored
 
     def add_lines(
         self,

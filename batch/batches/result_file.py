@@ -6,8 +6,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from batch.batches.batch_store import BatchStore
 from batch.durable_folder import make_durable_folder, put_on_disk
 from batch.errors import DiskFull
+from batch.queue.store import Store
+
+ENDINGS = (".output.jsonl", ".errors.jsonl")
 
 
 class ResultFile:
@@ -53,3 +57,17 @@ class ResultFile:
     def remove(self) -> None:
         """Delete the file, if there is one."""
         self.path.unlink(missing_ok=True)
+
+
+def remove_left_over(folder: Path, store: Store) -> int:
+    """Delete growing files of batches that have ended: a service died between a batch's end and that. Returns how many."""
+    try:
+        names = [entry.name for entry in os.scandir(folder)]
+    except FileNotFoundError:
+        return 0
+    # After the folder was listed: whose file lay there then and is not live by now has ended.
+    live = {batch.id for batch in BatchStore(store).live()}
+    left_over = [name for name in names if name.endswith(ENDINGS) and name.partition(".")[0] not in live]
+    for name in left_over:
+        ResultFile(folder / name).remove()
+    return len(left_over)

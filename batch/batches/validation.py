@@ -85,6 +85,7 @@ class BatchValidation:
                 if len(part.lines) + len(part.problems) >= READ_TOGETHER:
                     part.is_last = False
                     break
+        part.files = self._lines.stored_files(part.files)
         return part
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -39,8 +40,14 @@ def object_id(store: Store, delivery: EventDelivery) -> str:
     """What clients know the object by: an id, a file's path below the inbox, a model's kind."""
     if not delivery.object.startswith(FILE_OBJECT):
         return delivery.object
+    path = _inbox_path(store, delivery)
+    return delivery.object if path is None else os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _inbox_path(store: Store, delivery: EventDelivery) -> str | None:
+    """The path below the inbox of the file that an event is about, as the system names it; None once it is forgotten."""
     rows = store.read("select path from file where id=?", (int(delivery.object.removeprefix(FILE_OBJECT)),))
-    return os.fsencode(os.fsdecode(rows[0][0])).decode("utf-8", "backslashreplace") if rows else delivery.object
+    return os.fsdecode(rows[0][0]) if rows else None
 
 
 def event_body(store: Store, delivery: EventDelivery) -> bytes:
@@ -49,8 +56,11 @@ def event_body(store: Store, delivery: EventDelivery) -> bytes:
     return encode(Event(id=delivery.event, created_at=delivery.created_at, type=delivery.type, data=data))
 
 
-def output_path(store: Store, spool: Spool, outbox: Path, delivery: EventDelivery) -> str:
-    """Where the results lie, for the command hook: a batch's output file, a file's JSON in the outbox; else empty."""
+def output_path(store: Store, spool: Spool, outbox: Path, delivery: EventDelivery, result_stem: Callable[[str], str]) -> str:
+    """Where the results lie, for the command hook: a batch's output file, a file's JSON in the outbox; else empty.
+
+    `result_stem` says where a source's results lie below the outbox, without their endings.
+    """
     if delivery.type.startswith("batch."):
         try:
             output = BatchStore(store).batch(delivery.object).output_file
@@ -59,5 +69,6 @@ def output_path(store: Store, spool: Spool, outbox: Path, delivery: EventDeliver
             return ""
     if delivery.type.startswith("file."):
         ending = ".json" if delivery.type == "file.completed" else ".error.json"
-        return str(outbox / (object_id(store, delivery) + ending))
+        path = _inbox_path(store, delivery)
+        return "" if path is None else str(outbox / (result_stem(path) + ending))
     return ""

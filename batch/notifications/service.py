@@ -10,7 +10,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from batch.errors import BatchError, NotFound
@@ -52,8 +52,11 @@ class NotificationService:
         *,
         retry_delays_s: Sequence[float] = RETRY_DELAYS_S,
         command_delays_s: Sequence[float] = COMMAND_DELAYS_S,
+        result_stem: Callable[[str], str] = lambda path: path,
     ) -> None:
+        """`result_stem` says where the results of a file of the inbox lie below the outbox, without their endings."""
         self._settings, self._hub = settings, hub
+        self._result_stem = result_stem
         self._retry_delays_s, self._command_delays_s = retry_delays_s, command_delays_s
         self.store = NotificationStore(hub.store)
         self.secrets = SecretFiles(secrets_folder(settings))
@@ -185,7 +188,7 @@ class NotificationService:
             "BATCH_EVENT": delivery.type,
             "BATCH_ID": object_id(store, delivery).replace("\0", ""),
             "BATCH_STATUS": delivery.type.partition(".")[2],
-            "BATCH_OUTPUT_PATH": output_path(store, self._hub.spool, settings.outbox_dir, delivery),
+            "BATCH_OUTPUT_PATH": output_path(store, self._hub.spool, settings.outbox_dir, delivery, self._result_stem),
         }
         end = run_command(settings.on_event, event_body(store, delivery), variables, settings.home)
         if end.status == 0:

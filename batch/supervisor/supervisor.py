@@ -24,6 +24,7 @@ from batch.api.responses.background import BackgroundResponses
 from batch.batches.service import BatchService
 from batch.durable_folder import make_durable_folder
 from batch.errors import BatchError, SettingsProblem
+from batch.folder.file_names import result_stem
 from batch.folder.service import FolderService, make_inbox_and_outbox
 from batch.notifications.service import NotificationService
 from batch.page.routes import page_router
@@ -108,7 +109,7 @@ class Supervisor:
             max_line_bytes=settings.limits.body_bytes,
             on_end=folder.batch_ended,
         )
-        notifications = NotificationService(settings, hub)
+        notifications = NotificationService(settings, hub, result_stem=result_stem)
         endpoint = _mcp_endpoint(settings, store, ports[Kind.VLM]) if settings.mcp.http else None
         services = AppServices(batches, BackgroundResponses(hub), SearchService(hub), endpoint)
         page = PageService(settings, hub, services.search)

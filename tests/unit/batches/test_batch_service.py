@@ -17,10 +17,12 @@ import pytest
 
 from batch.api.batches.endpoints import line_endpoints
 from batch.batches.batch_store import BatchStore
+from batch.batches.file_store import FileStore
 from batch.batches.line_store import TOGETHER_BYTES, LineStore
-from batch.batches.result_file import ResultFile
-from batch.batches.rows import Batch, BatchDraft, BatchStatus, LineProblem
+from batch.batches.result_file import ResultFile, remove_left_over
+from batch.batches.rows import Batch, BatchDraft, BatchStatus, LineProblem, Purpose
 from batch.batches.service import BatchService
+from batch.batches.validation import BatchValidation
 from batch.payloads.embedding import EmbeddingResult
 from batch.queue.hub.hub import Hub
 from batch.queue.jobs import Kind, Priority, State
@@ -127,3 +129,31 @@ async def test_large_results_are_held_in_memory_a_few_megabytes_at_a_time(
     assert (ended.status, ended.completed) == (BatchStatus.COMPLETED, 12)
     assert sum(sizes) > 2 * TOGETHER_BYTES
     assert max(sizes) < 2 * TOGETHER_BYTES
+
+
+async def test_growing_files_of_batches_that_have_ended_are_removed(hub: Hub, tmp_path: Path) -> None:
+    """Of a service that died between a batch's end and their removal."""
+    folder, store = tmp_path / "batches", BatchStore(hub.store)
+    live, ended = new_batch(hub, request_line("a")), new_batch(hub, request_line("a"))
+    assert remove_left_over(folder, hub.store) == 0
+    store.end(ended, BatchStatus.COMPLETED, None, None)
+    for batch in (live, ended):
+        ResultFile(folder / f"{batch.id}.output.jsonl").append([b"{}"], 0)
+    (folder / "note.txt").touch()
+    assert remove_left_over(folder, hub.store) == 1
+    assert {path.name for path in folder.iterdir()} == {f"{live.id}.output.jsonl", "note.txt"}
+
+
+async def test_ids_that_are_no_files_are_not_written_down_for_a_batch(hub: Hub) -> None:
+    """A client's line may name millions, and held up every other write meanwhile."""
+    file = FileStore(hub.store).create_file(Purpose.USER_DATA, "a.wav", 1, "0" * 64, None)
+    body = {"input": [{"file_id": id} for id in (file.id, *(f"file-{at:024x}" for at in range(1200)))]}
+    line = json.dumps({"custom_id": "a", "method": "POST", "url": "/v1/embeddings", "body": body})
+    batch, written = new_batch(hub, line), []
+    store = BatchStore(hub.store)
+    validation = BatchValidation(hub, store, line_endpoints(hub, LimitSettings()), 1 << 20)
+    add_lines = validation._lines.add_lines
+    validation._lines.add_lines = lambda *arguments: (written.extend(arguments[-1]), add_lines(*arguments))  # type: ignore[method-assign,assignment]
+    assert (await validation.read_slice(batch)).status is BatchStatus.IN_PROGRESS
+    assert written == [file.id]
+    assert hub.store.read("select file from batch_file") == [(file.id,)]
