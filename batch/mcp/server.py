@@ -18,7 +18,7 @@ from batch.errors import BadRequest, BatchError
 from batch.folder.ledger.rows import CaptionParameters, TranscriptParameters
 from batch.folder.pipeline import caption_draft, content_parameters, transcript_draft
 from batch.mcp.outputs import FileHit, JobOutput, ModelLine, SearchMoment, SearchOutput, StatusOutput, cut
-from batch.mcp.source_files import KeptFile, SourceFiles
+from batch.mcp.source_files import SourceFiles
 from batch.mcp.tool_jobs import ToolJobs, job_output
 from batch.media.kind import MediaKind
 from batch.media.language import normalise
@@ -113,9 +113,8 @@ class AgentTools:
         """Describe a picture, or answer a question about it, with the local vision model."""
 
         def draft() -> Draft:
-            file = self._files.keep(path, data)
+            file = self._files.keep(path, data, (MediaKind.IMAGE,), "picture")
             parameters = content_parameters(MediaKind.IMAGE, self._settings.folder)
-            _require(file, isinstance(parameters, CaptionParameters) and file.kind is MediaKind.IMAGE, "no picture")
             assert isinstance(parameters, CaptionParameters)
             asked = parameters if prompt is None else _with_prompt(parameters, prompt)
             return replace(caption_draft(file.blob, asked, file.name), origin=Origin.CLI, priority=Priority.INTERACTIVE)
@@ -137,9 +136,8 @@ class AgentTools:
             raise BadRequest(f"There is no language {language!r}: en, zh or auto, say.")
 
         def draft() -> Draft:
-            file = self._files.keep(path, data)
+            file = self._files.keep(path, data, (MediaKind.AUDIO, MediaKind.VIDEO), "recording or film")
             parameters = content_parameters(MediaKind.AUDIO, self._settings.folder)
-            _require(file, file.kind in (MediaKind.AUDIO, MediaKind.VIDEO), "no recording or film")
             assert isinstance(parameters, TranscriptParameters)
             asked = parameters if language is None else _in_language(parameters, language)
             return replace(transcript_draft(file.blob, asked, file.name), origin=Origin.CLI, priority=Priority.LARGE_REQUEST)
@@ -222,18 +220,13 @@ def _model_line(model: ModelStatus) -> ModelLine:
     return ModelLine(
         model=model["model"],
         status=model["status"],
-        error=model["error"],
+        error=None if model["error"] is None else cut(model["error"]),
         running=None if running is None else cut(running["source"] or running["task"]),
         queued=sum(model["queued"].values()),
         done_today=model["done_today"],
         failed=model["failed"],
         eta_seconds=model["eta_seconds"],
     )
-
-
-def _require(file: KeptFile, is_fit: bool, what: str) -> None:
-    if not is_fit:
-        raise BadRequest(f"{file.name} is {what} that batch can read.")
 
 
 def _with_prompt(parameters: CaptionParameters, prompt: str) -> CaptionParameters:

@@ -6,7 +6,7 @@ import base64
 import binascii
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -37,12 +37,15 @@ class SourceFiles:
         self._max_data_bytes = settings.limits.body_bytes
         self._spool = spool
 
-    def keep(self, path: str | None, data: str | None) -> KeptFile:
-        """Put a file, or bytes in base64, into the spool. Raises BadRequest, TooLarge."""
+    def keep(self, path: str | None, data: str | None, kinds: Collection[MediaKind], noun: str) -> KeptFile:
+        """Put a file, or bytes in base64, into the spool, if it is of one of these kinds; `noun` is what they are called.
+
+        Raises BadRequest, TooLarge.
+        """
         if (path is None) == (data is None):
             raise BadRequest('Give "path", a file below inbox/ or outbox/, or "data", its bytes in base64: one of the two.')
         if data is not None:
-            return self._keep_bytes(self._decoded(data))
+            return self._keep_bytes(self._decoded(data), kinds, noun)
         folder, below = self._below(path or "")
         try:
             descriptor = open_below(os.fspath(folder), below)
@@ -50,7 +53,7 @@ class SourceFiles:
                 os.close(descriptor)  # `open` would leave a folder's open
                 raise BadRequest(f"{path} is not a file.")
             with open(descriptor, "rb") as file:
-                return self._keep_file(file, below)
+                return self._keep_file(file, below, kinds, noun)
         except OSError as error:
             raise BadRequest(f"{path} cannot be read: {error.strerror}. Name a file below inbox/ or outbox/.") from None
 
@@ -81,14 +84,16 @@ class SourceFiles:
         except (binascii.Error, ValueError):
             raise BadRequest('"data" is no base64.') from None
 
-    def _keep_bytes(self, content: bytes) -> KeptFile:
+    def _keep_bytes(self, content: bytes, kinds: Collection[MediaKind], noun: str) -> KeptFile:
         kind = kind_of(content[:HEAD_BYTES], "")
+        _require(kind, kinds, noun, "data")
         self._check_size(kind, len(content), "the file")
         return KeptFile(self._spool.keep(content, durable=True), kind, "data")
 
-    def _keep_file(self, file: BinaryIO, name: str) -> KeptFile:
+    def _keep_file(self, file: BinaryIO, name: str, kinds: Collection[MediaKind], noun: str) -> KeptFile:
         head = file.read(HEAD_BYTES)
         kind = kind_of(head, name)
+        _require(kind, kinds, noun, name)
         self._check_size(kind, os.fstat(file.fileno()).st_size, name)
         blob, _ = self._spool.keep_chunks(_chunks(head, file), durable=True)
         return KeptFile(blob, kind, name)
@@ -96,6 +101,11 @@ class SourceFiles:
     def _check_size(self, kind: MediaKind, size: int, name: str) -> None:
         if kind is MediaKind.IMAGE and size > self._max_image_bytes:
             raise TooLarge(f"{name} is larger than {self._max_image_bytes:,} bytes (limits.image_bytes in batch.toml).")
+
+
+def _require(kind: MediaKind, kinds: Collection[MediaKind], noun: str, name: str) -> None:
+    if kind not in kinds:
+        raise BadRequest(f"{name} is no {noun} that batch can read.")
 
 
 def _chunks(head: bytes, file: BinaryIO) -> Iterator[bytes]:

@@ -76,7 +76,7 @@ def job_output(job: Job) -> JobOutput:
     return JobOutput(
         job=job.id,
         state=job.state.value,
-        source=job.source,
+        source=None if job.source is None else cut(job.source),
         text=excerpt,
         is_cut=excerpt != text,
         error=cut(str(job.error["message"])) if job.error else None,

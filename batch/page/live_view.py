@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import NamedTuple
 
 from batch.errors import BatchError, Unavailable
@@ -16,6 +17,7 @@ from batch.queue.frames import JobEnded
 from batch.queue.jobs import Kind
 from batch.service_status import ServiceStatus
 
+logger = logging.getLogger("batch.page")
 MAX_STREAMS = 8
 INTERVAL_S = 1.0
 SAMPLE_INTERVAL_S = 30.0
@@ -90,7 +92,7 @@ class LiveView:
             await asyncio.sleep(INTERVAL_S)
             if not self._streams:
                 continue
-            with contextlib.suppress(BatchError):
+            with _outlived():
                 status = await self._read()
                 ends, self._ends = self._ends, {}
                 self._message = b"event: status\ndata: " + encode({**status, "ended": ends}) + b"\n\n"
@@ -100,11 +102,22 @@ class LiveView:
 
     async def _sample(self) -> None:
         while True:
-            with contextlib.suppress(BatchError):
+            with _outlived():
                 status = await self._read()
                 queued = {kind: sum(status["models"][kind.value]["queued"].values()) for kind in Kind}
                 self.samples.append(Sample(time.time(), queued))
             await asyncio.sleep(SAMPLE_INTERVAL_S)
+
+
+@contextlib.contextmanager
+def _outlived() -> Iterator[None]:
+    """Goes on behind whatever a reading raises: its task would end, and every page that watches wait for ever."""
+    try:
+        yield
+    except BatchError:
+        pass  # every page says it to who asks
+    except Exception as error:
+        logger.warning("the status could not be read for those who watch (%s)", type(error).__name__)
 
 
 class _StreamPlace:

@@ -33,7 +33,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 def draft() -> Draft:
     payload = ChatPayload(messages=[Message(role="user", content=[TextPart(text="Describe this.")])])
-    return Draft(payload, Origin.CLI, Priority.INTERACTIVE, source="trip/a.jpg")
+    return Draft(payload, Origin.CLI, Priority.INTERACTIVE, source="trip/a.jpg" + "x" * 20_000)
 
 
 async def quiet(done: float, total: float) -> None:
@@ -87,7 +87,7 @@ def test_a_long_text_is_cut_and_says_so_and_an_error_is_told(store: Store) -> No
         worker.end(job.id, state, **values)
         ids.append(job.id)
     long, failed = (job_output(store.find(id)) for id in ids)
-    assert long.is_cut and len((long.text or "").encode()) <= MAX_TEXT_BYTES
+    assert long.is_cut and len((long.text or "").encode()) <= MAX_TEXT_BYTES and len(long.source or "") <= MAX_TEXT_BYTES
     assert failed.error == "Bad." and failed.text is None and failed.state == "failed"
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 from pathlib import Path
 
 import pytest
 
-from batch.errors import Unavailable
-from batch.page.live_view import MAX_STREAMS
+from batch.errors import BadRequest, Unavailable
+from batch.page.live_view import MAX_STREAMS, LiveView
+from batch.queue.jobs import Kind
+from batch.service_status import ServiceStatus
 from folder_stage import picture
 from page_stage import page_staged
 
@@ -29,6 +32,27 @@ def test_who_watches_hears_the_status_and_which_jobs_ended(tmp_path: Path) -> No
                     status = json.loads(event.split("data: ")[1])
                     ended |= status["ended"]
             assert set(ended.values()) == {"done"} and status["models"]["vlm"]["done_today"] == 1
+
+    asyncio.run(main())
+
+
+def test_a_reading_that_fails_unexpectedly_ends_no_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("batch.page.live_view.INTERVAL_S", 0.01)
+    failures = [sqlite3.OperationalError("database is locked"), BadRequest("not now")]
+
+    async def read() -> ServiceStatus:
+        if failures:
+            raise failures.pop()
+        return {"models": {kind.value: {"queued": {}} for kind in Kind}}  # type: ignore[return-value, typeddict-item]
+
+    async def main() -> None:
+        view = LiveView(read)
+        view.start()
+        stream = view.follow()
+        async with asyncio.timeout(10):
+            await anext(stream)
+            assert (await anext(stream)).startswith(b"event: status") and not failures
+        await view.stop()
 
     asyncio.run(main())
 
