@@ -31,6 +31,8 @@ class MarkedParser(StreamParser):
         self._triggers = self._find_triggers()
         self._ends = tuple(marker for marker in (answer.content_end,) if marker and marker not in self._triggers)
         begins = (answer.content_begin,) if answer.content_begin.startswith(("<", "[")) else ()
+        if any(begin.startswith(marker) for begin in begins for marker in (*self._triggers, *self._ends)):
+            begins = ()  # what it begins with is told apart before the rest of it can be seen
         self._in_content = Markers((*self._triggers, *self._ends, *begins))
         self._edges = self._find_edges()
         self._reader: CallReader | None = None
@@ -172,7 +174,9 @@ class MarkedParser(StreamParser):
         if begin and begin.startswith(body) and begin != body:
             return False
         self._mark(self._text[: len(self._text) - len(body)])
-        self._text = body.removeprefix(begin).lstrip() if begin and body.startswith(begin) else body
+        rest = body.removeprefix(begin)
+        self._text = rest.lstrip()
+        self._mark(rest[: len(rest) - len(self._text)])
         return self._start_content(self._text) if self._text else False
 
     def _thought(self) -> bool:

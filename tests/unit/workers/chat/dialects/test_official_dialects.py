@@ -330,3 +330,24 @@ def test_the_grammar_holds_where_every_marker_is_a_token_of_its_own(llama_cpp_so
         for token in byte_tokens(thought + text, special):
             assert matcher.allows(token), (name, thought + text, token)
             matcher.accept(token)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("CohereForAI-c4ai-command-r7b-12-2024-tool_use", "A thought.<|END_THINKING|><|START_RESPONSE|>\nAn answer."),
+        ("Kimi-K3", "An answer.<|close|>think<|sep|><|open|>response<|sep|>More."),
+    ],
+)
+def test_however_an_answers_marks_are_cut_the_message_is_the_same(llama_cpp_source: Path, name: str, text: str) -> None:
+    _, dialect = read(llama_cpp_source / TEMPLATES / f"{name}.jinja")
+    tail = dialect.thinking[0] if dialect.thinking and "END_THINKING" in text else ""
+    for form in ("none", "auto"):
+        messages = []
+        for at in range(len(text)):
+            parser = dialect.parser(reasoning_format=form, prompt_tail=tail)  # type: ignore[arg-type]
+            parser.feed(text[:at])
+            parser.feed(text[at:])
+            parser.finish()
+            messages.append(parser.message())
+        assert all(message == messages[0] for message in messages), form
