@@ -15,7 +15,7 @@ from batch.errors import BatchError
 from batch.folder.ledger.retention import LedgerRetention
 from batch.notifications.notification_store import NotificationStore
 from batch.queue.jobs import Origin
-from batch.queue.spool import Spool
+from batch.queue.spool import Spool, is_spool_name
 from batch.queue.store import Store
 from batch.settings import Settings
 
@@ -146,7 +146,12 @@ def forget_left_files(ledger: LedgerRetention, before: float) -> Iterator[int]:
 
 def delete_orphans(store: Store, spool: Spool, *, fresh: float = FRESH_SPOOL_FILE_S, limit: int = 200) -> int:
     """Delete spool files that lost their last reference; returns how many went."""
-    gone = [name for name in store.orphans(limit) if not store.referred(name) and spool.remove(name, older_than=fresh)]
+    # A name that no file can have is forgotten: it would stand in the way of all others, for ever.
+    gone = [
+        name
+        for name in store.orphans(limit)
+        if not is_spool_name(name) or (not store.referred(name) and spool.remove(name, older_than=fresh))
+    ]
     store.forget_orphans(gone)
     return len(gone)
 

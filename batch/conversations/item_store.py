@@ -11,7 +11,7 @@ import msgspec
 from batch.conversations.rows import Item
 from batch.errors import NotFound
 from batch.payloads.json_text import encode
-from batch.queue.spool import Spool
+from batch.queue.spool import Spool, is_spool_name
 from batch.queue.store import Store, Transaction
 
 SPOOLED = "batch-spool:"
@@ -111,8 +111,9 @@ def picture_blobs(item: Item) -> Iterator[str]:
     """sha256 names of an item's pictures in the spool."""
     content = item.get("content")
     for part in content if isinstance(content, list) else ():
-        if isinstance(part, dict) and isinstance(url := part.get("image_url"), str) and url.startswith(SPOOLED):
-            yield url.rpartition(",")[2]
+        url = part.get("image_url") if isinstance(part, dict) else None
+        if isinstance(url, str) and url.startswith(SPOOLED) and is_spool_name(name := url.rpartition(",")[2]):
+            yield name
 
 
 def _decode(data: str) -> Item:

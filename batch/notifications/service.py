@@ -94,14 +94,20 @@ class NotificationService:
 
     async def run(self) -> None:
         """Hand what is due to the schedule until cancelled."""
-        await asyncio.to_thread(self.configure)
         self._webhooks.start()
         self._commands.start()
+        is_configured, complaint = False, ""
         while True:
             try:
+                if not is_configured:
+                    await asyncio.to_thread(self.configure)
+                    is_configured = True
                 await self._hub.in_thread(self._look)
-            except BatchError as error:
-                logger.warning("notifications wait: %s", error.message)
+                complaint = ""
+            except (BatchError, OSError) as error:  # a full disk, it may be, on which the service goes on
+                if str(error) != complaint:
+                    logger.warning("notifications wait: %s", error)
+                complaint = str(error)
             await asyncio.sleep(LOOK_INTERVAL_S)
 
     def stop(self) -> None:

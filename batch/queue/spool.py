@@ -21,6 +21,11 @@ _NAME = re.compile(r"[0-9a-f]{64}")
 _CHUNK = 1 << 20
 
 
+def is_spool_name(name: str) -> bool:
+    """Whether a file of the spool may have that name."""
+    return _NAME.fullmatch(name) is not None
+
+
 class Spool:
     """A folder of files named by sha256, two levels deep. Safe for several processes."""
 
@@ -36,7 +41,7 @@ class Spool:
 
     def path(self, sha256: str) -> Path:
         """Where the bytes lie. A name that is no sha256 is refused, as it could leave the folder."""
-        if not _NAME.fullmatch(sha256):
+        if not is_spool_name(sha256):
             raise ValueError(f"not a sha256: {sha256[:80]!r}")
         return self.folder / sha256[:2] / sha256
 

@@ -66,6 +66,8 @@ def _is_kept(part: Any) -> bool:
 
 def _flat(part: dict[str, Any]) -> Item:
     url = part.get("image_url")
+    if part["type"] == "text":  # whatever else it holds was not read
+        return {"type": "text", "text": part.get("text")}
     return {**part, "image_url": url.get("url")} if isinstance(url, dict) else part
 
 

@@ -39,8 +39,11 @@ class ResponseContext:
 def resolve_context(hub: Hub, body: ResponsesBody, response_lifetime_s: int | None) -> ResponseContext:
     """The whole context of a request. Blocking. Raises BadRequest and NotFound, naming the field."""
     items = ItemStore(hub.store, hub.spool)
-    inherited = items.items(_inherited_ids(hub, body, response_lifetime_s))
+    inherited_ids = _inherited_ids(hub, body, response_lifetime_s)
     own = input_items(body.input, items)
+    if len(inherited_ids) > MAX_TURNS + len(own):  # not to load them all: a conversation grows without end
+        raise BadRequest(f"The conversation has {len(inherited_ids)} items; {MAX_TURNS} are taken at most", param="input")
+    inherited = items.items(inherited_ids)
     replaced = {item["id"] for item in own}
     inherited = [item for item in inherited if item["id"] not in replaced]
     if len(inherited) + len(own) > MAX_TURNS:
@@ -103,14 +106,13 @@ def _is_reference(item: JsonObject) -> bool:
 def _normalized(item: JsonObject, path: str) -> Item:
     kind = item.get("type") or "message"
     normalized: Item = {**item, "type": kind}
-    if kind != "message":
-        return normalized
     content = item.get("content")
     for part in content if isinstance(content, list) else ():
         url = part.get("image_url") if isinstance(part, dict) else None
         if isinstance(url, str) and url.startswith(SPOOLED):
             raise BadRequest(f"Field '{path}.content': image_url should be a data: URL", param=f"{path}.content")
-    normalized.setdefault("status", "completed")
+    if kind == "message":
+        normalized.setdefault("status", "completed")
     return normalized
 
 

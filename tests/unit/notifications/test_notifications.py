@@ -127,6 +127,26 @@ async def test_an_event_is_sent_again_under_its_id_until_it_is_taken(
     assert len({body for _, body in receiver.received}) == 1
 
 
+async def test_a_disk_that_is_full_at_the_start_does_not_end_the_service(
+    tmp_path: Path, store: Store, receiver: EventReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The task's end would be the whole service's."""
+    ensure, refusals = SecretFiles.ensure, 2
+
+    def refuse_at_first(self: SecretFiles, target: str) -> Any:
+        nonlocal refusals
+        refusals -= 1
+        if refusals >= 0:
+            raise DiskFull()
+        return ensure(self, target)
+
+    monkeypatch.setattr(SecretFiles, "ensure", refuse_at_first)
+    async with notifying(tmp_path, store, notifications={"urls": [receiver.url]}):
+        end_batch(store)
+        await until(lambda: receiver.received)
+    assert refusals < 0
+
+
 async def test_an_event_that_nobody_takes_is_failed_and_sent_again_on_request(
     tmp_path: Path, store: Store, receiver: EventReceiver
 ) -> None:
