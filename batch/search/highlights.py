@@ -14,6 +14,8 @@ from batch.search.segmentation import fold, is_run
 MAX_SHOWN_CHARS = 300
 LEAD_CHARS = 80
 """Shown before the first word that was found."""
+MAX_COMPARED_WORDS = 4000
+"""Of a text, with those of a query: words that are looked for over and over in a text that repeats them would take minutes."""
 ELLIPSIS = "…"
 
 
@@ -38,8 +40,10 @@ class FoldedText:
         self.folded = "".join(parts)
 
     def find(self, terms: Sequence[Term]) -> list[tuple[int, int]]:
-        """Where terms stand in the text, in order, overlapping ones joined."""
-        spans = sorted(span for term in terms for span in self._occurrences(term))
+        """Where terms stand in the text, in order, overlapping ones joined; of very many places the first of each term."""
+        distinct = dict.fromkeys(terms)
+        share = MAX_COMPARED_WORDS // max(1, len(distinct))
+        spans = sorted(span for term in distinct for span in self._occurrences(term, share))
         joined: list[tuple[int, int]] = []
         for start, end in spans:
             if joined and start <= joined[-1][1]:
@@ -48,16 +52,17 @@ class FoldedText:
                 joined.append((start, end))
         return joined
 
-    def _occurrences(self, term: Term) -> Iterator[tuple[int, int]]:
+    def _occurrences(self, term: Term, max_words: int) -> Iterator[tuple[int, int]]:
         words = _split(_bare(fold(term.text)))
         if not words:
             return
         # Within scripts without spaces a word begins and ends anywhere.
         begins_anywhere = is_run(words[0][0])
         ends_anywhere = term.is_prefix or is_run(words[-1][-1])
-        start = self.folded.find(words[0])
-        while start >= 0:
-            end = self._end_of(words, start)
+        start, compared = self.folded.find(words[0]), 0
+        while start >= 0 and compared < max_words:
+            end, number = self._end_of(words, start)
+            compared += number
             if (
                 end is not None
                 and (begins_anywhere or start == 0 or not _is_word_sign(self.folded[start - 1]))
@@ -66,17 +71,17 @@ class FoldedText:
                 yield self._places[start], self._places[end - 1] + 1
             start = self.folded.find(words[0], start + 1)
 
-    def _end_of(self, words: Sequence[str], start: int) -> int | None:
-        """Where words in a row end that begin at `start`; None where others stand there."""
+    def _end_of(self, words: Sequence[str], start: int) -> tuple[int | None, int]:
+        """Where words in a row end that begin at `start`, None where others stand there; and how many were compared."""
         end = start + len(words[0])
-        for word in words[1:]:
+        for number, word in enumerate(words[1:], 2):
             next_start = end
             while next_start < len(self.folded) and not _is_word_sign(self.folded[next_start]):
                 next_start += 1
             if next_start == end or not self.folded.startswith(word, next_start):
-                return None
+                return None, number
             end = next_start + len(word)
-        return end
+        return end, len(words)
 
 
 def excerpt(text: str, terms: Sequence[Term]) -> Excerpt:

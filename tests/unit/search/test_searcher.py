@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 
 from batch.errors import BadRequest, NotFound, Unavailable
 from batch.media.kind import MediaKind
+from batch.search.highlights import FoldedText
 from batch.search.index import reader, vector_index
+from batch.search.query_language import parse_query
 from batch.search.segmentation import has_words
 from search_stage import MODEL, SearchStage, vector_of
 
@@ -290,3 +293,11 @@ def test_candidates_by_signs_are_nearly_what_exact_scores_give(stage: SearchStag
 def test_a_kind_that_is_named_thousands_of_times_counts_once(stage: SearchStage) -> None:
     stage.put("a.txt", "the red circle")
     assert stage.sources("circle", mode="text", kinds=["text"] * 300_000) == ["a.txt"]
+
+
+@pytest.mark.parametrize("repeated", [[495], range(1, 30)], ids=["one long phrase", "many phrases"])
+def test_words_that_a_query_and_a_text_repeat_are_highlighted_in_bounded_work(repeated: Sequence[int]) -> None:
+    terms = parse_query(" ".join(f'"{"a b " * number}"' for number in repeated)).terms
+    started_at = time.process_time()
+    spans = FoldedText("a b " * 2500).find(terms)
+    assert spans[0][0] == 0 and time.process_time() - started_at < 1
