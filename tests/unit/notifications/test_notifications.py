@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import socket
 import stat
 import sys
@@ -20,11 +19,9 @@ import pytest
 from batch.batches.batch_store import BatchStore
 from batch.batches.rows import BatchDraft, BatchStatus
 from batch.errors import BadRequest, DiskFull
-from batch.folder.file_names import result_stem
 from batch.notifications import service as service_module
 from batch.notifications import webhook_sender
 from batch.notifications.address import RefusedAddress, read_url, resolve
-from batch.notifications.event_body import output_path
 from batch.notifications.notification_store import NotificationStore
 from batch.notifications.rows import COMMAND_TARGET, DeliveryState, Target
 from batch.notifications.service import NotificationService
@@ -334,20 +331,3 @@ async def test_a_command_that_does_not_end_is_ended_with_all_that_it_started(
     assert end.status is None and "ran past" in end.error
     pid = int((tmp_path / "pid").read_text())
     await until(lambda: not alive(pid))
-
-
-@pytest.mark.parametrize(
-    "path", [b"a.jpg", b"b/\xff.jpg", b"a.error", b"x" * 250], ids=["plain", "no UTF-8", "shortened", "long"]
-)
-def test_the_command_is_told_where_a_files_result_lies_whatever_its_name(store: Store, tmp_path: Path, path: bytes) -> None:
-    columns = "path, folder, size, mtime_ns, inode, ctime_ns, state, accepted_at"
-    with store.transaction() as transaction:
-        row = transaction.execute(f"insert into file ({columns}) values (?,?,1,1,1,1,'writing',1) returning id", (path, b""))
-        id = row.fetchone()[0]
-    NotificationStore(store).put_target(Target(id="we_1", name="n", url="", event_types=[], created_at=1, updated_at=1))
-    with store.transaction() as transaction:
-        transaction.execute("update file set state='done' where id=?", (id,))
-    (delivery,) = NotificationStore(store).newest(9)
-    told = output_path(store, Spool(tmp_path / "spool"), tmp_path / "outbox", delivery, result_stem)
-    assert told == f"{tmp_path}/outbox/{result_stem(os.fsdecode(path))}.json"
-    assert len(os.fsencode(told).rpartition(b"/")[2]) <= 255
