@@ -16,7 +16,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 import vlm_setup
-from batch.errors import BadRequest, BatchError, Cancelled, TooLarge, UnsupportedMedia
+from batch.errors import BadRequest, BatchError, Cancelled, ContextExceeded, TooLarge, UnsupportedMedia
 from batch.media.decoder import process as decoder_process
 from batch.queue.jobs import Priority
 from batch.workers.chat.engine import VlmEngine
@@ -350,6 +350,24 @@ def test_pictures_pushed_out_of_the_cache_are_encoded_again(
     parts: list[dict[str, Any]] = [drawn(tmp_path, 200 + i, 200, "black") for i in range(4)]
     engine.run(chat(tmp_path, [*parts, ASK], generation={"max_tokens": 3}))
     assert content(engine.run(chat(tmp_path, [parts[0], ASK], enable_thinking=False))) == "a black circle"
+
+
+def test_pictures_that_are_prepared_and_never_read_are_let_go(
+    engine: VlmEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as those of prompts that turn out to be too long."""
+    vision = engine._vision
+    assert vision is not None
+    monkeypatch.setattr(vision, "_cache_bytes", 1)
+    for width in range(210, 214):
+        parts = [drawn(tmp_path, width, 200, "black"), {"type": "text", "text": "word " * engine._resources.context.n_ctx}]
+        with pytest.raises(ContextExceeded):
+            engine.run(chat(tmp_path, parts))
+    assert len(vision._images) == 1
+    assert (
+        content(engine.run(chat(tmp_path, [drawn(tmp_path, 210, 200, "black"), ASK], enable_thinking=False)))
+        == "a black circle"
+    )
 
 
 def test_pictures_fill_a_small_context_by_moving_others_out(tmp_path: Path) -> None:

@@ -56,6 +56,8 @@ class TokenizedImage:
 
     sha256: str
     items: list[list[int] | ImageChunk] = field(default_factory=list)
+    pixel_bytes: int = 0
+    """About how many bytes it takes until it is encoded."""
 
     @property
     def chunks(self) -> list[ImageChunk]:

@@ -82,8 +82,10 @@ class Vision:
         if size != (width, height):
             pixels = np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC), dtype=np.uint8)
         image = self._cut_into_chunks(sha256, *size, pixels)
+        image.pixel_bytes = pixels.size * np.dtype(np.float32).itemsize
         with self._lock:
             self._images[sha256] = image
+        self._evict_unread_images()
         return image
 
     def count_tokens(self, sha256: str, read_size: Callable[[], tuple[int, int]]) -> int:
@@ -192,6 +194,17 @@ class Vision:
             projector = self._load_projector()
             self._projectors.append(projector)
         return projector
+
+    def _evict_unread_images(self) -> None:
+        """Let go of pictures that were prepared long ago and never encoded, as their jobs ended before that. A job that
+        still waits has its own hold on them."""
+        with self._lock:
+            unread = [image for image in self._images.values() if not image.is_encoded]
+            total = sum(image.pixel_bytes for image in unread)
+            for image in unread[:-1]:
+                if total > self._cache_bytes:
+                    total -= image.pixel_bytes
+                    del self._images[image.sha256]
 
     def _evict_images(self) -> None:
         with self._lock:

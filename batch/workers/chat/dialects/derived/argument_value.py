@@ -45,7 +45,13 @@ def read_value(text: str, types: frozenset[str]) -> str:
         is_fit = _TYPES.get(type(parsed), "null") in types
         if is_fit and not (isinstance(parsed, str) and "string" in types):
             value = parsed
-    return json.dumps(value, ensure_ascii=False)
+    return json_text(value)
+
+
+def json_text(value: Any) -> str:
+    """A value as JSON that is text: halves of characters, which escapes may write, are joined or replaced."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _parsed(word: str, text: str) -> Any:

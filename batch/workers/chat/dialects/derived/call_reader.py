@@ -7,7 +7,7 @@ import re
 from abc import ABC, abstractmethod
 from typing import Any
 
-from batch.workers.chat.dialects.derived.argument_value import ANY_TYPE, possible_types, read_value
+from batch.workers.chat.dialects.derived.argument_value import ANY_TYPE, json_text, possible_types, read_value
 from batch.workers.chat.dialects.derived.json_extent import JsonExtent
 from batch.workers.chat.dialects.derived.layout import KEY_HOLE, CallLayout, JsonCall, TaggedArguments
 from batch.workers.chat.dialects.derived.literal_match import NEVER, LiteralMatch, match_call_head, match_literal
@@ -156,7 +156,7 @@ class JsonCallReader(CallReader):
         if not isinstance(name, str) or name not in self._reading.functions:
             return self._fail()
         self._call(name)
-        self._arguments(arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False))
+        self._arguments(arguments if isinstance(arguments, str) else json_text(arguments))
         self._state = "done"
         return rest
 

@@ -6,6 +6,7 @@ import ast
 import json
 from typing import Any
 
+from batch.workers.chat.dialects.derived.argument_value import json_text
 from batch.workers.chat.dialects.derived.call_reader import CallReader
 from batch.workers.chat.dialects.message_builder import Reply
 from batch.workers.chat.dialects.stream_parser import Reading
@@ -50,18 +51,20 @@ class PythonCallsReader(CallReader):
         for name, arguments in calls:
             self._is_told = self._reading.parallel or not self._reply.calls
             self._call(name)
-            self._arguments(json.dumps(arguments, ensure_ascii=False))
+            self._arguments(json_text(arguments))
 
 
 def _calls(text: str) -> list[tuple[str, Any]]:
     """(name, arguments) of each call; none where the text is anything else."""
-    try:
-        # A template may write texts with their line feeds as they are.
-        tree = ast.parse(text.strip().replace("\n", "\\n"), mode="eval").body
-        nodes = tree.elts if isinstance(tree, ast.List) else [tree]
-        return [(ast.unparse(node.func), _arguments(node)) for node in nodes if isinstance(node, ast.Call)]
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
-        return []
+    # A template may write texts with their line feeds as they are; a model puts some between values, as JSON has them.
+    for source in (text.strip(), text.strip().replace("\n", "\\n")):
+        try:
+            tree = ast.parse(source, mode="eval").body
+            nodes = tree.elts if isinstance(tree, ast.List) else [tree]
+            return [(ast.unparse(node.func), _arguments(node)) for node in nodes if isinstance(node, ast.Call)]
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+            continue
+    return []
 
 
 def _arguments(call: ast.Call) -> dict[str, object]:
