@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
@@ -42,6 +43,28 @@ class ItemStore:
             for id, data in self._store.read(f"select id, data from item where id in ({marks})", tuple(some)):
                 items_by_id[id] = _decode(data)
         return [items_by_id[id] for id in ids if id in items_by_id]
+
+    def first_items(self, ids: Sequence[str], max_bytes: int, *, with_pictures: bool) -> tuple[list[Item], int]:
+        """As many of the items with these ids, in order, as take `max_bytes` together, one at least, and how many of the ids
+        those stand for. `with_pictures`: counted with the pictures that they are to be shown with."""
+        loaded: list[Item] = []
+        total = 0
+        for place, id in enumerate(ids):
+            for (data,) in self._store.read("select data from item where id=?", (id,)):
+                item = _decode(data)
+                total += len(data) + (self._picture_bytes(item) if with_pictures else 0)
+                if loaded and total > max_bytes:
+                    return loaded, place
+                loaded.append(item)
+        return loaded, len(ids)
+
+    def _picture_bytes(self, item: Item) -> int:
+        """How long an item's pictures are as data: URLs."""
+        total = 0
+        for sha256 in picture_blobs(item):
+            with contextlib.suppress(OSError):
+                total += self._spool.path(sha256).stat().st_size * 4 // 3
+        return total
 
     def spool_pictures(self, items: Iterable[Item]) -> list[Item]:
         """The items with the pictures of their data: URLs put into the spool and named by hash."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Literal
 
@@ -14,6 +15,9 @@ from batch.queue.hub.hub import Hub
 
 PICTURES = "message.input_image.image_url"
 """What `include` names to have the pictures of items."""
+
+MAX_PAGE_BYTES = 16 << 20
+"""Of a page's items, unless one alone has more: an item may be as large as a request. What is left is the next page's."""
 
 
 async def item_page(
@@ -32,9 +36,10 @@ async def item_page(
         if after not in ordered:
             raise BadRequest(f"'after': no such item here: {after[:100]}", param="after")
         ordered = ordered[ordered.index(after) + 1 :]
-    page = await hub.in_thread(lambda: items.items(ordered[:limit]))
-    if wants_pictures(request):
-        page = await hub.in_thread(lambda: [items.with_pictures(item) for item in page])
+    with_pictures = wants_pictures(request)
+    page, count = await hub.in_thread(lambda: items.first_items(ordered[:limit], MAX_PAGE_BYTES, with_pictures=with_pictures))
+    if with_pictures:
+        page = await asyncio.to_thread(lambda: [items.with_pictures(item) for item in page])
     else:
         page = [without_pictures(item) for item in page]
     page = [to_openai(item) for item in page]
@@ -43,7 +48,7 @@ async def item_page(
         "data": page,
         "first_id": page[0]["id"] if page else None,
         "last_id": page[-1]["id"] if page else None,
-        "has_more": len(ordered) > limit,
+        "has_more": len(ordered) > count,
     }
 
 

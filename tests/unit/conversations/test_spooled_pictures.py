@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
 import pytest
+from starlette.requests import Request
 
 from batch.api.chat_completions.stored_chat import stored_message
+from batch.api.jobs import item_pages
+from batch.api.jobs.item_pages import item_page
 from batch.api.responses import context
 from batch.api.responses.context import input_items, resolve_context
 from batch.api.responses.request import read_responses_body
@@ -74,3 +78,30 @@ async def test_a_conversation_that_is_too_long_is_refused_before_it_is_read(hub:
     with pytest.raises(BadRequest, match="10 are taken at most"):
         resolve_context(hub, body, None)
     assert sum(read) <= 1, "its own item's id"
+
+
+async def test_a_page_of_large_items_ends_early_and_the_next_one_goes_on(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred items as large as requests may be would take all memory; so would their pictures."""
+    monkeypatch.setattr(item_pages, "MAX_PAGE_BYTES", 25_000)
+    store = ItemStore(hub.store, hub.spool)
+    url = "data:image/png;base64," + base64.b64encode(b"p" * 9000).decode()
+    large: list[Item] = [
+        {"id": f"msg_{n}", "type": "message", "content": [{"type": "input_image", "image_url": url}]} for n in range(5)
+    ]
+    huge: Item = {"id": "msg_5", "type": "message", "content": "x" * 30_000}
+    conversations = ConversationStore(hub.store)
+    conversation = conversations.create([*store.spool_pictures(large), huge], {})
+    ids = conversations.item_ids(conversation.id)
+
+    async def pages(query: bytes) -> list[list[object]]:
+        request, after, pages = Request({"type": "http", "query_string": query}), None, []
+        while True:
+            page = await item_page(hub, store, ids, request, after=after, limit=4, order="asc")
+            pages.append([item["id"] for item in page["data"]])  # type: ignore[attr-defined]
+            after = str(page["last_id"])
+            if not page["has_more"]:
+                return pages
+
+    assert await pages(b"") == [ids[:4], ids[4:5], ids[5:]]
+    with_pictures = b"include[]=" + item_pages.PICTURES.encode()
+    assert await pages(with_pictures) == [ids[:2], ids[2:4], ids[4:5], ids[5:]]
