@@ -129,11 +129,10 @@ def file_of_job(store: Store, job: str) -> int | None:
     return None if not rows else rows[0][0]
 
 
-def ids_of_paths(store: Store, paths: list[str]) -> dict[str, int]:
-    """Ids of files by their paths below the inbox; unknown ones are left out."""
+def ids_of_paths(store: Store, paths: list[bytes]) -> dict[bytes, int]:
+    """Ids of files by their paths below the inbox, as the system knows them; unknown ones are left out."""
     marks = ",".join("?" * len(paths))
-    rows = store.read(f"select path, id from file where path in ({marks})", [os.fsencode(path) for path in paths])
-    return {os.fsdecode(path): int(id) for path, id in rows}
+    return {path: int(id) for path, id in store.read(f"select path, id from file where path in ({marks})", paths)}
 
 
 def _walk(store: Store, choice: FileChoice, state: FileState, before: int, limit: int) -> tuple[list[int], int]:

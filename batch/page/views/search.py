@@ -31,7 +31,7 @@ async def show(page: PageService, request: Request) -> Response:
     offset = min(parameters.number("offset") or 0, MAX_OFFSET)
     result: SearchResult | None = None
     problem: BatchError | None = None
-    ids: dict[str, int] = {}
+    ids: dict[bytes, int] = {}
     if words or like:
         try:
             search = SearchRequest.of(
@@ -44,7 +44,7 @@ async def show(page: PageService, request: Request) -> Response:
                 offset=offset,
             )
             result = await page.search.search(search)
-            paths = [hit.source for hit in result.data]
+            paths = [hit.source_path() for hit in result.data]
             ids = await page.read(lambda store: ids_of_paths(store, paths))
         except BatchError as error:
             if not isinstance(error, BadRequest) and error.status not in (404, 429, 503):

@@ -101,6 +101,8 @@ def test_names_that_are_no_utf_8_have_pages_too(tmp_path: Path) -> None:
             assert "caf\\xe9.txt" in (await stage.get("/")).text
             page = (await stage.get(f"/page/item/{id}")).text
             assert "words in a file" in page and "like=caf%E9.txt" in page
+            stage.hub.models.update("embedding", status="failed", error="no model here")
+            assert f'<a href="/page/item/{id}">caf' in (await stage.get("/page/search?q=latin")).text
             answer = await stage.get(f"/page/media/{id}")
             assert answer.status_code == 200 and "caf" in answer.headers["content-disposition"]
 
