@@ -170,9 +170,10 @@ class FileStore:
             raise BadRequest("'part_ids' names a part twice", param="part_ids")
         return [parts_by_id[id] for id in ids]
 
-    def bytes_of_parts(self, upload: str) -> int:
-        """Bytes of all parts that an upload has so far."""
-        return int(self._store.read("select coalesce(sum(bytes), 0) from upload_part where upload=?", (upload,))[0][0])
+    def size_of_parts(self, upload: str) -> tuple[int, int]:
+        """How many parts an upload has so far, and their bytes together."""
+        rows = self._store.read("select count(*), coalesce(sum(bytes), 0) from upload_part where upload=?", (upload,))
+        return int(rows[0][0]), int(rows[0][1])
 
     def complete_upload(self, upload: UploadSession, sha256: str) -> StoredFile:
         """Turn an upload into a file whose whole bytes are in the spool. Raises BadRequest when it has ended meanwhile."""

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import msgspec
+
 from batch.errors import BatchError, NotFound
 from batch.notifications.address import read_url, resolve
 from batch.notifications.command_hook import run_command
@@ -77,6 +79,9 @@ class NotificationService:
         for id in existing.keys() - urls_by_id.keys():
             self.store.delete_target(id)
             self.secrets.remove(id)
+        for target in existing.values():
+            if target.id in urls_by_id and not target.is_enabled:  # nobody else can switch it on again
+                self.store.put_target(msgspec.structs.replace(target, is_enabled=True, updated_at=now))
         for id in urls_by_id.keys() - existing.keys():
             if id != COMMAND_TARGET:
                 self.secrets.ensure(id)

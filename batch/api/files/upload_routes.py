@@ -25,6 +25,8 @@ router = APIRouter()
 
 MAX_PART_BYTES = 64 << 20
 """What OpenAI's own helper sends."""
+MAX_PARTS = 10_000
+"""Of an upload: parts may be empty, and each costs a row."""
 CHUNK_BYTES = 1 << 20
 
 PART_FORM = form_schema({"data": {"type": "string", "format": "binary"}}, required=("data",))
@@ -62,7 +64,9 @@ async def add_part(request: Request, upload_id: str) -> Response:
 
     def add() -> UploadPart:
         # A part may be sent again, and only one of the two is named at the end; but not for ever.
-        upload, received_bytes = files.upload(upload_id), files.bytes_of_parts(upload_id)
+        upload, (count, received_bytes) = files.upload(upload_id), files.size_of_parts(upload_id)
+        if count >= MAX_PARTS:
+            raise BadRequest(f"The upload has {count} parts, which is the most: send larger ones.", param="data")
         if received_bytes + size > (limit := 2 * upload.bytes + MAX_PART_BYTES):
             raise TooLarge(
                 f"The parts have {received_bytes + size} bytes together; this upload takes at most {limit}.", param="data"

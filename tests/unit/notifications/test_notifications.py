@@ -165,6 +165,10 @@ async def test_a_receiver_that_is_gone_is_switched_off(tmp_path: Path, store: St
         end_batch(store)
         assert [one.state for one in service.store.newest(10)] == [DeliveryState.FAILED]
     assert len(receiver.received) == 1
+    async with notifying(tmp_path, store, notifications={"urls": [receiver.url]}) as service:
+        await until(lambda: service.store.targets()[0].is_enabled)
+        end_batch(store)  # what the settings name is told again from the next start on
+        await until(lambda: len(receiver.received) == 2)
 
 
 def test_without_anybody_to_tell_nothing_is_written(store: Store) -> None:
