@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from batch.errors import DiskFull
 from batch.queue.jobs import State
 from batch.queue.sqlite import schema
 from batch.queue.store import message_for
@@ -52,12 +53,31 @@ class Repair:
 
 
 def repair(path: Path, backup: Path) -> Repair:
-    """Put the damaged database aside and build it anew; nobody may have it open."""
+    """Put the damaged database aside and build it anew; nobody may have it open. Raises DiskFull, with all as it was."""
     aside = path.parent / f"damaged-{time.strftime('%Y%m%d-%H%M%S')}"
     aside.mkdir(mode=0o700)
     for ending in _FILES:
         with contextlib.suppress(FileNotFoundError):
             os.replace(f"{path}{ending}", aside / f"{path.name}{ending}")
+    try:
+        return _build(path, backup, aside)
+    except BaseException as error:
+        # The next start must not take what was begun here for the whole.
+        for ending in _FILES:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{path}{ending}")
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(aside / f"{path.name}{ending}", f"{path}{ending}")
+        aside.rmdir()
+        if isinstance(error, sqlite3.Error):
+            raise DiskFull(
+                f"The database {path} could not be built anew and is as it was ({error}): make room on its disk and run "
+                "`batch repair` again."
+            ) from error
+        raise
+
+
+def _build(path: Path, backup: Path, aside: Path) -> Repair:
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     schema.migrate(path)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as target:
@@ -100,7 +120,9 @@ def _copy(source: Path, target: sqlite3.Connection) -> list[str]:
                     for rows in _slices(conn, f"select {shared} from {table} order by {key.replace('?', order)}"):
                         target.executemany(f"insert or ignore into {table} ({shared}) values ({marks})", rows)
                     break
-                except sqlite3.DatabaseError:
+                except sqlite3.DatabaseError as error:
+                    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+                        raise  # it is the new one that takes no more
                     incomplete.append(table)
     return incomplete
 

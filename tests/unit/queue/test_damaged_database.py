@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -139,3 +140,24 @@ def test_jobs_that_lost_their_message_or_their_claim_wait_again_and_strangers_go
     store = open_store(path)
     assert sorted(lease.job.id for lease in store.take(Kind.VLM, "w1", limit=10)) == sorted(ids)
     store.close()
+
+
+def test_a_repair_that_finds_no_room_leaves_all_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = home_with_jobs(tmp_path)
+    path = tmp_path / ".batch" / "batch.db"
+    before = path.read_bytes()
+    connect = sqlite3.connect
+
+    def connect_small(target: Path, **options: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = connect(target, **options)
+        if target == path:
+            connection.execute("pragma max_page_count=100")
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", connect_small)
+    with pytest.raises(DiskFull, match="is as it was"):
+        repair(path, tmp_path / "no backup")
+    monkeypatch.undo()
+    assert path.read_bytes() == before
+    assert not list(path.parent.glob("damaged-*"))
+    assert repair(path, tmp_path / "no backup").jobs == len(ids)
