@@ -11,7 +11,7 @@ import contextlib
 import logging
 import random
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import msgspec
 
@@ -25,18 +25,20 @@ from batch.api.responses.response import ResponseObject, failed_response, starte
 from batch.api.responses.stored_run import StoredRun, output_items
 from batch.conversations.response_store import ResponseStore
 from batch.conversations.rows import Item, StoredResponse
-from batch.errors import BatchError, Unavailable
+from batch.errors import BatchError, DiskFull, Unavailable
 from batch.payloads.chat import ChatPayload, ChatResult
 from batch.payloads.events import Delta, Started
 from batch.payloads.json_text import encode
 from batch.queue.frames import End
 from batch.queue.hub.hub import Hub
 from batch.queue.jobs import Draft, Kind, Origin, Priority
+from batch.queue.store import StoreAway
 
 logger = logging.getLogger("batch.api")
 
 FOLLOW_LOOK_S = 1.0
 """Seconds after which a follower looks at the log by itself."""
+DISK_RETRY_S = 2.0
 MAX_SEED = 1 << 31
 
 
@@ -188,19 +190,30 @@ class _BackgroundRun:
 
     async def _begin(self) -> None:
         response = msgspec.structs.replace(self._serializer.response, status="in_progress")
-        await self._hub.in_thread(lambda: self._store.begin(self._stored.id, encode(response)))
+        await self._write(lambda: self._store.begin(self._stored.id, encode(response)))
 
     async def _flush(self, log: list[tuple[int, bytes]]) -> None:
         """Write new events to the log, then let followers read them."""
         if log:
             events = list(log)
             log.clear()
-            await self._hub.in_thread(lambda: self._store.log_events(self._stored.id, events))
+            await self._write(lambda: self._store.log_events(self._stored.id, events))
             self._owner.publish(self._stored.id)
 
     async def _end(self, log: list[tuple[int, bytes]]) -> None:
         response = self._serializer.response
         events, output = list(log), output_items(response)
-        await self._hub.in_thread(
-            lambda: self._store.end(self._stored.id, response.status, encode(response), output, events=events)
-        )
+        await self._write(lambda: self._store.end(self._stored.id, response.status, encode(response), output, events=events))
+
+    async def _write(self, work: Callable[[], object]) -> None:
+        """Write down what has come; a disk that is full is waited for, as the job goes on meanwhile."""
+        complaint = ""
+        while True:
+            try:
+                await self._hub.in_thread(work)
+                return
+            except (DiskFull, StoreAway) as error:
+                if error.message != complaint:
+                    logger.error("the background response %s waits: %s", self._stored.id, error.message)
+                complaint = error.message
+                await asyncio.sleep(DISK_RETRY_S)
