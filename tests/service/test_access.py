@@ -109,6 +109,6 @@ def test_a_refusal_has_the_shape_that_a_paths_clients_expect(
 
 
 def test_unknown_routes_and_methods_are_llama_servers_404(guarded: RunningService) -> None:
-    for method, path in (("GET", "/nope"), ("DELETE", "/health"), ("GET", "/v1/chat/completions")):
+    for method, path in (("GET", "/nope"), ("DELETE", "/health"), ("GET", "/v1/completions")):
         answer = ask(guarded, method, path, {})
         assert answer.status == 404 and '"File Not Found"' in answer.text  # type: ignore[attr-defined]

@@ -32,7 +32,7 @@ def test_openai_node_takes_a_background_stream_up_again_and_cancels_it(seen: dic
     background = seen["background"]
     assert background["numbers"] == list(range(len(background["numbers"]))), "nothing twice, nothing left out"
     assert (background["status"], background["after"]) == ("cancelled", "cancelled")
-    assert seen["helper"] == "completed"
+    assert seen["helper"] == "completed", seen["helperError"]
 
 
 def test_openai_node_pages_through_a_conversation_that_responses_added_to(seen: dict[str, Any]) -> None:

@@ -31,6 +31,7 @@ from batch.payloads.events import Delta, Started
 from batch.payloads.json_text import encode
 from batch.queue.frames import End
 from batch.queue.hub.hub import Hub
+from batch.queue.hub.ticket import Ticket
 from batch.queue.jobs import Draft, Kind, Origin, Priority
 from batch.queue.store import StoreAway
 
@@ -83,8 +84,15 @@ class BackgroundResponses:
         response = started_response(body, model_name(self._hub, body.model_name), created)
         response = msgspec.structs.replace(response, status="queued")
         run = StoredRun(self._hub, body, response, items)
-        await run.create(draft.id, lifetime_s, draft)
-        self._run(response.id, body, await self._hub.in_thread(lambda: self._store.response(response.id)))
+        # In place before the job is: its first words may come before the row that tells of it is read.
+        ticket = self._hub.tickets.add(Ticket(self._hub, draft.id, Kind.VLM), waited=False)
+        try:
+            await run.create(draft.id, lifetime_s, draft)
+            stored = await self._hub.in_thread(lambda: self._store.response(response.id))
+        except BaseException:
+            self._hub.tickets.remove(draft.id)
+            raise
+        self._run(response.id, body, stored, ticket)
         return response
 
     async def cancel(self, response: StoredResponse) -> None:
@@ -112,13 +120,13 @@ class BackgroundResponses:
 
     # -- running
 
-    def _run(self, id: str, body: ResponsesBody, response: StoredResponse) -> None:
-        task = self._tasks[id] = asyncio.create_task(self._follow_job(id, body, response))
+    def _run(self, id: str, body: ResponsesBody, response: StoredResponse, ticket: Ticket | None = None) -> None:
+        task = self._tasks[id] = asyncio.create_task(self._follow_job(id, body, response, ticket))
         task.add_done_callback(lambda _: self._tasks.pop(id, None))
 
-    async def _follow_job(self, id: str, body: ResponsesBody, stored: StoredResponse) -> None:
+    async def _follow_job(self, id: str, body: ResponsesBody, stored: StoredResponse, ticket: Ticket | None) -> None:
         try:
-            await _BackgroundRun(self, self._hub, self._store, body, stored).run()
+            await _BackgroundRun(self, self._hub, self._store, body, stored).run(ticket)
         except Unavailable:
             return  # the service ends: the next one goes on
         except Exception:
@@ -144,8 +152,8 @@ class _BackgroundRun:
         self._owner, self._hub, self._store, self._body, self._stored = owner, hub, store, body, stored
         self._resume = StreamResume()
 
-    async def run(self) -> None:
-        """Until the job has ended and the response's end is written."""
+    async def run(self, ticket: Ticket | None = None) -> None:
+        """Until the job has ended and the response's end is written. `ticket`: of a job that this service submitted."""
         assert self._stored.job is not None
         follow_job(self._stored.job)
         response = started_response(self._body, model_name(self._hub, self._body.model_name), self._stored.created_at)
@@ -155,7 +163,7 @@ class _BackgroundRun:
         self._serializer.log = log
         self._serializer.announce()
         await self._flush(log)
-        ticket = await self._hub.follow(self._stored.job, Kind.VLM)
+        ticket = ticket or await self._hub.follow(self._stored.job, Kind.VLM)
         try:
             async for burst in ticket.bursts():
                 for event in burst:

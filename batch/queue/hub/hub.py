@@ -78,7 +78,7 @@ class Hub:
         # One thread: the store serves one caller at a time anyway, and order of submission is order of arrival.
         self._store_thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="store")
         self._spool_threads = concurrent.futures.ThreadPoolExecutor(4, thread_name_prefix="spool")
-        self._tickets = OpenTickets()
+        self.tickets = OpenTickets()
         self._started_jobs: dict[Kind, set[str]] = {kind: set() for kind in Kind}
         """Jobs whose start was heard and whose end was not."""
         self._service_times = {kind: ServiceTimeEstimate() for kind in Kind}
@@ -101,7 +101,7 @@ class Hub:
         self._closed = True
         self.models.wake_waiting()
         self._links.close()
-        for ticket in self._tickets.clear():
+        for ticket in self.tickets.clear():
             ticket.push(End(job=ticket.id, state=State.CANCELLED, closing=True))
         self._store_thread.shutdown(wait=True)
         self._spool_threads.shutdown(wait=True)
@@ -129,24 +129,24 @@ class Hub:
             self._refuse_if_failed(draft.kind)
             self._refuse_if_full(draft.kind)
         # Registered first: the job may have ended before the submitting thread is back.
-        ticket = self._tickets.add(Ticket(self, draft.id, draft.kind))
+        ticket = self.tickets.add(Ticket(self, draft.id, draft.kind))
         try:
             await self.in_thread(lambda: self.store.submit(draft, durable=durable))
         except BaseException:
-            self._tickets.remove(draft.id)
+            self.tickets.remove(draft.id)
             raise
         return ticket
 
     async def submit_once(self, key: Key, drafts: Sequence[Draft]) -> tuple[list[Ticket], bool]:
         """As `submit`, under an Idempotency-Key: tickets, and whether they are those of an earlier request's jobs."""
         self._refuse_if_full(key.kind)
-        tickets = [self._tickets.add(Ticket(self, draft.id, draft.kind)) for draft in drafts]
+        tickets = [self.tickets.add(Ticket(self, draft.id, draft.kind)) for draft in drafts]
         earlier_jobs: list[Held] = []
         try:
             earlier_jobs = await self.in_thread(lambda: self.store.submit_once(key, drafts))
         except BaseException:
             for ticket in tickets:
-                self._tickets.remove(ticket.id)
+                self.tickets.remove(ticket.id)
             raise
         if not earlier_jobs:
             try:  # only now: what was done before is returned again, model or no model
@@ -157,11 +157,11 @@ class Hub:
                 raise
             return tickets, False
         for ticket in tickets:
-            self._tickets.remove(ticket.id)
+            self.tickets.remove(ticket.id)
         return [await self._join(one, draft.kind) for one, draft in zip(earlier_jobs, drafts, strict=True)], True
 
     def _refuse_if_full(self, kind: Kind) -> None:
-        if (waiting := self._tickets.waiting(kind)) >= self._max_waiting:
+        if (waiting := self.tickets.waiting(kind)) >= self._max_waiting:
             seconds = self._service_times[kind].refuse(waiting - self._max_waiting)
             raise QueueFull(f"{waiting} requests are waiting already: try again in {seconds} seconds.", retry_after=seconds)
 
@@ -174,37 +174,37 @@ class Hub:
         return await self._join(Held(job, State.QUEUED), kind, waited=False)
 
     async def _join(self, earlier: Held, kind: Kind, *, waited: bool = True) -> Ticket:
-        first = self._tickets.get(earlier.job)
+        first = self.tickets.get(earlier.job)
         ticket = Ticket(self, earlier.job, kind)
         if first is not None:
             first.add_follower(ticket)
         else:
-            self._tickets.add(ticket, waited=waited)
+            self.tickets.add(ticket, waited=waited)
         # Read after the ticket is in place: the job may have ended in between.
         row = await self.in_thread(lambda: self.store.job(earlier.job))
         if row is None or row.state.ended:
             if first is None:
-                self._tickets.remove(earlier.job)
+                self.tickets.remove(earlier.job)
             ticket.push(End(job=earlier.job, state=row.state if row else State.CANCELLED))
-        elif row.state is State.RUNNING:
+        elif row.state is State.RUNNING and not ticket.is_started:
             ticket.push(Started(job=earlier.job))
         return ticket
 
     def is_shared(self, ticket: Ticket) -> bool:
         """Whether another client waits for this ticket's job as well."""
-        first = self._tickets.get(ticket.id)
+        first = self.tickets.get(ticket.id)
         return first is not None and first.is_awaited_besides(ticket)
 
     async def turn_away(self, kind: Kind) -> None:
         """Refuse every client that waits for a model that could not be loaded: when it will be, nobody knows."""
         error = msgspec.Raw(encode(Unavailable(self.models[kind].error).record()))
-        jobs = self._tickets.refuse(kind, error)
+        jobs = self.tickets.refuse(kind, error)
         await self.in_thread(lambda: cancel_jobs(self.store, jobs))
 
     async def cancel(self, job: str) -> State:
         """Cancel a job; the state after it. Raises NotFound."""
         state = await self.in_thread(lambda: self.store.cancel(job))
-        if state is State.CANCELLED and (ticket := self._tickets.remove(job)):
+        if state is State.CANCELLED and (ticket := self.tickets.remove(job)):
             ticket.push(End(job=job, state=State.CANCELLED))
         for kind in Kind:
             self._waker.wake(kind)
@@ -252,7 +252,7 @@ class Hub:
 
     def waiting_clients(self, kind: Kind) -> int:
         """How many clients wait for jobs of a kind."""
-        return self._tickets.waiting(kind)
+        return self.tickets.waiting(kind)
 
     def listen(self, callback: Callable[[JobEnded], None]) -> None:
         """Be called, on the event loop, for every job that ends."""
@@ -282,7 +282,7 @@ class Hub:
         if not self.models[kind].is_crashing:
             self.models.update(kind, status="loading", progress=0.0, error=None)
         # Its predecessor may have died between a job's end and the report of it.
-        unreported = self._started_jobs[kind] | {ticket.id for ticket in self._tickets.of_kind(kind)}
+        unreported = self._started_jobs[kind] | {ticket.id for ticket in self.tickets.of_kind(kind)}
         self._started_jobs[kind] = set()
         for job in unreported:
             await self._row_changed(job)
@@ -310,19 +310,19 @@ class Hub:
             case Beat() | DiskWaiting():
                 self.models.update(kind, beat=time.monotonic())
                 if isinstance(frame, DiskWaiting) and not self._closed:  # for how long nobody knows
-                    jobs = self._tickets.refuse(kind, frame.error, waited_only=True)
+                    jobs = self.tickets.refuse(kind, frame.error, waited_only=True)
                     self._store_thread.submit(cancel_jobs, self.store, jobs)
             case Hello() | RowChanged() | Answered():
                 pass  # the link's own
 
     def _job_event(self, kind: Kind, event: TicketEvent) -> None:
         job = event.job
-        ticket = self._tickets.get(job)
+        ticket = self.tickets.get(job)
         if isinstance(event, Started):
             self._started_jobs[kind].add(job)
             self.models.update(kind, busy=job)
         elif isinstance(event, End):
-            self._tickets.remove(job)
+            self.tickets.remove(job)
             self._started_jobs[kind].discard(job)
             self.models.update(kind, busy=event.resumes)
             if event.seconds is not None:
@@ -344,6 +344,6 @@ class Hub:
         row = await self.in_thread(lambda: self.store.job(job))
         if row is None or not row.state.ended:
             return
-        if ticket := self._tickets.remove(job):
+        if ticket := self.tickets.remove(job):
             ticket.push(End(job=job, state=row.state))
         self._report_end(JobEnded(job=job, kind=row.kind, state=row.state, waited=ticket is not None))

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Protocol, TypeVar
 
 from batch.errors import Cancelled
-from batch.payloads.events import Delta, SegmentEnded
+from batch.payloads.events import Delta, SegmentEnded, Started
 from batch.payloads.job_payload import Result
 from batch.queue.frames import End, TicketEvent
 from batch.queue.jobs import Kind, State
@@ -37,6 +37,8 @@ class Ticket:
         self.kind = kind
         self.created = time.monotonic()
         self.ended = False
+        self.is_started = False
+        """Whether a Started was pushed: a second one means that the job runs again."""
         self._events: list[TicketEvent] = []
         self._arrived = asyncio.Event()
         self._followers: list[Ticket] = []
@@ -58,6 +60,8 @@ class Ticket:
             return  # this client gave up, while followers wait on
         if isinstance(event, End):
             self.ended = True
+        elif isinstance(event, Started):
+            self.is_started = True
         self._events.append(event)
         self._arrived.set()
 

@@ -15,15 +15,17 @@ import pytest
 from msgspec import Raw
 
 from batch.errors import DiskFull, Unavailable
+from batch.payloads.chat import MessageDelta
+from batch.payloads.events import Delta, Started
 from batch.payloads.json_text import encode
 from batch.payloads.model_info import ChatModelInfo
 from batch.payloads.questions import Detokenize, Detokenized
 from batch.payloads.speech import TranscriptionResult
 from batch.queue.channel import socket_path
-from batch.queue.frames import Answered, DiskWaiting, Hello, Ready, WorkerFrame
+from batch.queue.frames import Answered, DiskWaiting, End, Hello, Ready, WorkerFrame
 from batch.queue.hub.hub import Hub
 from batch.queue.hub.retry_after import ServiceTimeEstimate
-from batch.queue.jobs import Draft, Kind, Origin, Priority, State
+from batch.queue.jobs import Draft, Job, Kind, Origin, Priority, State
 from batch.queue.open_store import open_store
 from batch.queue.spool import Spool
 from batch.queue.store import Key
@@ -222,6 +224,32 @@ def test_clients_whose_worker_waits_for_the_disk_are_told_so_and_bulk_jobs_wait(
             assert row is not None and row.state is State.CANCELLED, "it does not run for nobody"
             assert not other.ended and not background.ended
             assert (hub.waiting_clients(Kind.STT), hub.waiting_clients(Kind.VLM)) == (0, 1)
+
+    asyncio.run(play())
+
+
+def test_a_job_that_is_followed_while_it_starts_has_started_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def play() -> None:
+        async with open_hub(tmp_path) as hub:
+            draft = Draft(payload("chat"), Origin.BATCH, Priority.BATCH)
+            await hub.in_thread(lambda: hub.store.submit(draft))
+            await hub.in_thread(lambda: hub.store.take(Kind.VLM, "worker"))
+            loop, read = asyncio.get_running_loop(), hub.store.job
+
+            def read_after_the_first_words(job: str) -> Job | None:
+                words = Delta(job=job, delta=MessageDelta(content="one "))
+                for event in (Started(job=job), words):
+                    asyncio.run_coroutine_threadsafe(receive(event), loop).result(10)
+                return read(job)
+
+            async def receive(event: WorkerFrame) -> None:
+                hub.receive(Kind.VLM, event)
+
+            monkeypatch.setattr(hub.store, "job", read_after_the_first_words)
+            ticket = await hub.follow(draft.id, Kind.VLM)
+            hub.receive(Kind.VLM, End(job=draft.id, state=State.DONE))
+            events = [type(event) for event in [event async for event in ticket.events()]]
+            assert events == [Started, Delta, End], "a second start would mean that the worker died"
 
     asyncio.run(play())
 
