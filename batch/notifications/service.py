@@ -135,7 +135,8 @@ class NotificationService:
         held_until: float | None = time.monotonic() + HOLD_S
         try:
             delivery = self.store.delivery(int(sequence))
-            if delivery.state is DeliveryState.PENDING:
+            # It may have been looked up just before an attempt failed: then it is not due yet.
+            if delivery.state is DeliveryState.PENDING and delivery.next_attempt_at <= time.time() + LOOK_INTERVAL_S:
                 if delivery.target == COMMAND_TARGET:
                     self._run_command(delivery)
                 else:

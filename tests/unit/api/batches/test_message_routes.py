@@ -73,6 +73,18 @@ async def test_a_batch_is_deleted_with_what_is_left_of_its_results(hub: Hub, cli
     assert (await client.delete(f"/v1/messages/batches/{batch.id}")).status_code == 404
 
 
+async def test_results_that_left_the_spool_are_a_404_and_no_broken_stream(hub: Hub, client: httpx.AsyncClient) -> None:
+    draft = BatchDraft(
+        api=BatchApi.ANTHROPIC, endpoint="/v1/messages", input_sha256="0" * 64, input_bytes=1, priority=Priority.BATCH
+    )
+    batches = BatchStore(hub.store)
+    batch, output = batches.create(draft), result_file(hub, b"")
+    batches.end(batch, BatchStatus.COMPLETED, output, None)
+    assert (await client.get(f"/v1/messages/batches/{batch.id}/results")).status_code == 200
+    hub.path(output.sha256).unlink()
+    assert (await client.get(f"/v1/messages/batches/{batch.id}/results")).status_code == 404
+
+
 @pytest.mark.parametrize("value", [b'"\xff"', b"1e999"], ids=["not UTF-8", "no number"])
 async def test_a_request_that_no_line_can_hold_is_refused_by_name(client: httpx.AsyncClient, value: bytes) -> None:
     """The whole batch failed later, without results and without a word why: Anthropic's clients know no such end."""
