@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -15,8 +15,10 @@ from batch.workers.chat.dialects.derived.marked_parser import MarkedParser
 from batch.workers.chat.dialects.derived.template_probe import Render, TemplateProbe
 from batch.workers.chat.dialects.gemma4_arguments import CALL_END, QUOTE
 from batch.workers.chat.dialects.stream_parser import Reading, StreamParser
-from batch.workers.chat.dialects.template_values import TemplateValue
+from batch.workers.chat.dialects.template_values import TemplateObject, TemplateValue
 
+_MAX_RENDERED_CHARS = 1 << 17
+"""Of a few words: far more than any template makes of them, and compared place by place."""
 ReasoningFormat = Literal["none", "auto", "deepseek"]
 
 
@@ -122,7 +124,7 @@ def for_template(source: str | None, render: Render | None = None, *, ends: froz
 def _derived(source: str, render: Render | None, ends: frozenset[str]) -> Dialect:
     calls, answer, shows_tools = None, AnswerLayout(), True
     if render is not None:
-        probe = TemplateProbe(render)
+        probe = TemplateProbe(_bounded(render))
         calls = probe.calls()
         answer = probe.answers(calls)
         calls = without_ends(behind_thought(calls, answer), ends) if calls else None
@@ -142,3 +144,13 @@ def _derived(source: str, render: Render | None, ends: frozenset[str]) -> Dialec
         shows_tools=shows_tools,
         answer=answer,
     )
+
+
+def _bounded(render: Render) -> Render:
+    """As `render`, but refusing a text that is too long to be looked through."""
+
+    def bounded(messages: Sequence[TemplateObject], tools: Sequence[TemplateObject], add_generation_prompt: bool) -> str | None:
+        text = render(messages, tools, add_generation_prompt)
+        return text if text is None or len(text) <= _MAX_RENDERED_CHARS else None
+
+    return bounded

@@ -71,6 +71,7 @@ ENDLESS = {
     "text": "{{ ('x' * 2000000000)|length }}",
     "list": "{{ (2000000000 * [1])|length }}",
 }
+LONG = "{% for m in messages %}{{ '<y>' * 500000 if m.role == 'assistant' }}<s>{{ m.content }}</s>{% endfor %}"
 
 
 @pytest.mark.parametrize("source", ENDLESS.values(), ids=ENDLESS)
@@ -90,3 +91,8 @@ def test_arguments_and_products_of_templates_are_what_they_were() -> None:
     source += "{{ f(context=3, obj='-' * 3) }}{{ 2 * 3 }}{{ 2 ** 3 }}{{ 2 ** -1 }}{{ 1.5 * 2 }}"
     source += "{% for i in 'ab' %}{{ loop.length }}{% endfor %}"
     assert ChatTemplate(source).render([{"role": "user", "content": "a"}]) == "3---2680.53.022"
+
+
+def test_a_template_that_makes_pages_of_a_word_is_not_looked_through() -> None:
+    template = ChatTemplate(LONG)
+    assert for_template(LONG, template.probe).name == "plain"
