@@ -46,11 +46,14 @@ class SecretFiles:
         self._folder = folder
 
     def read(self, target: str) -> SigningSecrets | None:
-        """An endpoint's secrets; None where it has none, or its file is damaged."""
+        """An endpoint's secrets; None where it has none, or its file is damaged. Raises DiskFull where it cannot be read."""
+        path = self._path(target)
         try:
-            return msgspec.json.decode(self._path(target).read_bytes(), type=SigningSecrets)
-        except (OSError, msgspec.MsgspecError):
+            return msgspec.json.decode(path.read_bytes(), type=SigningSecrets)
+        except (FileNotFoundError, msgspec.MsgspecError):
             return None
+        except OSError as error:  # not for want of a secret: a new one would make the receiver refuse every event
+            raise DiskFull(f"{path} cannot be read ({error.strerror}): look after its disk.") from error
 
     def ensure(self, target: str) -> SigningSecrets:
         """An endpoint's secrets, made where it has none. Raises DiskFull."""
