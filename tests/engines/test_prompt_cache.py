@@ -230,3 +230,20 @@ def test_checkpoints_count_as_host_memory_too(tmp_path: Path) -> None:
             assert metrics(engine).cache_bytes <= bound
     finally:
         engine.close()
+
+
+def test_a_conversation_that_no_memory_is_left_to_copy_is_let_go_and_all_sequences_stay_usable(
+    engine: VlmEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = engine._resources.context
+    save_state = context.save_state
+
+    def save_checkpoints_only(seq: int, flags: int = 0) -> Any:
+        if not flags:
+            raise MemoryError
+        return save_state(seq, flags)
+
+    monkeypatch.setattr(context, "save_state", save_checkpoints_only)
+    for number in range(context.sequences + 1):
+        assert content(engine.run(chat(tmp_path, f"{number} blue square " * 60 + "ping", enable_thinking=False)))
+    assert metrics(engine).cache_conversations == 0

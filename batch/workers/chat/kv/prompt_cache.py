@@ -319,7 +319,10 @@ class PromptCache:
         if self._n_swa:
             # Positions that the window has left may still be there, but are not saved.
             first = max(first, self._context.last_position(slot.seq) - self._n_swa + 1)
-        state = self._context.save_state(slot.seq)
+        try:
+            state = self._context.save_state(slot.seq)
+        except MemoryError:
+            return  # it is computed again when it is wanted
         self._stored_count += 1
         stored = StoredConversation(
             slot.tokens.copy(), state, first, slot.checkpoints.copy(), slot.is_bulk, number=self._stored_count
