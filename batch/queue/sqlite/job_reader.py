@@ -137,8 +137,8 @@ class JobReader(Database):
     def is_waiting(self, kind: Kind, above: float = -1.0) -> bool:
         """Whether a message of a higher priority than `above` waits, in a class that is not paused."""
         ((has_message, has_pause),) = self.read(
-            "select exists (select 1 from task where queue=?1 and priority>?2), exists (select 1 from pause where kind=?1)",
-            (kind, above),
+            "select exists (select 1 from task where queue=? and priority>?), exists (select 1 from pause where kind=?)",
+            (kind, above, kind),
         )
         if not has_message or not has_pause:  # one statement tells, nearly always
             return bool(has_message)

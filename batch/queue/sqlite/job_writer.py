@@ -71,9 +71,9 @@ class JobTransaction:
     def next_messages(self, kind: Kind, above: float, limit: int) -> list[tuple[int, Any, float]]:
         """(id, data, priority) of a queue's first messages above a priority, but for classes that are paused."""
         rows = self._conn.execute(
-            "select id, data, priority, exists (select 1 from pause where kind=?1) from task where queue=?1 and priority>?2 "
-            "order by priority desc, id limit ?3",
-            (kind, above, limit),
+            "select id, data, priority, exists (select 1 from pause where kind=?) from task where queue=? and priority>? "
+            "order by priority desc, id limit ?",
+            (kind, kind, above, limit),
         ).fetchall()
         if not rows or not rows[0][3]:  # one statement tells, nearly always
             return [row[:3] for row in rows]
