@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import time
-import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import NamedTuple
@@ -24,6 +23,8 @@ SAMPLE_INTERVAL_S = 30.0
 MAX_SAMPLES = 120
 MAX_ENDS = 200
 """Ends of jobs told in one event; a page that sees more of them loads anew."""
+MAX_KEPT_EVENTS = 60
+"""Events whose ends are told again, with the newest status, to a page that was slow to take them."""
 
 
 class Sample(NamedTuple):
@@ -41,7 +42,9 @@ class LiveView:
         self.samples: deque[Sample] = deque(maxlen=MAX_SAMPLES)
         self._streams = 0
         self._ends: dict[str, str] = {}
-        self._message = b""
+        self._status: ServiceStatus | None = None
+        self._events: deque[tuple[int, dict[str, str]]] = deque(maxlen=MAX_KEPT_EVENTS)
+        """The last numbers, and the ends that each told."""
         self._changed = asyncio.Condition()
         self._number = 0
         self._is_stopping = False
@@ -65,23 +68,29 @@ class LiveView:
         if self._streams and len(self._ends) < MAX_ENDS:
             self._ends[ended.job] = str(ended.state)
 
-    def follow(self) -> AsyncIterator[bytes]:
-        """Server-sent events until the client goes or the service stops. Raises Unavailable when too many watch."""
+    def take_place(self) -> StreamPlace:
+        """A place among those who watch, to be released. Raises Unavailable when too many watch."""
         if self._streams >= MAX_STREAMS or self._is_stopping:
             raise Unavailable(f"{MAX_STREAMS} pages are watching already: this one is loaded anew from time to time.")
-        return self._events(_StreamPlace(self))
+        return StreamPlace(self)
 
-    async def _events(self, place: _StreamPlace) -> AsyncIterator[bytes]:
+    async def follow(self, place: StreamPlace) -> AsyncIterator[bytes]:
+        """Server-sent events until the client goes or the service stops; then the place is released."""
         try:
             yield b"retry: 5000\n\n"
             number = self._number
             while not self._is_stopping:
                 async with self._changed:
                     await self._changed.wait_for(lambda last_number=number: self._is_stopping or self._number != last_number)  # type: ignore[misc]
-                number = self._number
-                yield self._message
+                event, number = self._event_after(number), self._number
+                yield event
         finally:
             place.release()
+
+    def _event_after(self, number: int) -> bytes:
+        """The newest status with all that has ended since an event."""
+        ended = {job: state for at, ends in self._events if at > number for job, state in ends.items()}
+        return b"event: status\ndata: " + encode({**(self._status or {}), "ended": ended}) + b"\n\n"
 
     def count_stream(self, change: int) -> None:
         """A stream has begun, or has ended."""
@@ -95,9 +104,10 @@ class LiveView:
             with _outlived():
                 status = await self._read()
                 ends, self._ends = self._ends, {}
-                self._message = b"event: status\ndata: " + encode({**status, "ended": ends}) + b"\n\n"
+                self._status = status
                 async with self._changed:
                     self._number += 1
+                    self._events.append((self._number, ends))
                     self._changed.notify_all()
 
     async def _sample(self) -> None:
@@ -120,9 +130,15 @@ def _outlived() -> Iterator[None]:
         logger.warning("the status could not be read for those who watch (%s)", type(error).__name__)
 
 
-class _StreamPlace:
-    """One of the places of those who watch; given back by itself where the client went before its stream began."""
+class StreamPlace:
+    """One of the places of those who watch."""
 
     def __init__(self, view: LiveView) -> None:
+        self._view: LiveView | None = view
         view.count_stream(1)
-        self.release = weakref.finalize(self, view.count_stream, -1)
+
+    def release(self) -> None:
+        """Give the place back. Harmless when called again."""
+        if self._view is not None:
+            self._view.count_stream(-1)
+            self._view = None

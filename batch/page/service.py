@@ -40,6 +40,8 @@ class PageService:
         self._readers = ThreadPoolExecutor(MAX_READING, thread_name_prefix="page")
         self._painter = ThreadPoolExecutor(1, thread_name_prefix="previews")
         self._local = threading.local()
+        self._connections: list[Store] = []
+        """One of each reading thread."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting: dict[ThreadPoolExecutor, int] = {self._readers: 0, self._painter: 0}
         self.previews = Previews(settings.state_dir / "previews", settings.page.preview_bytes, settings.limits)
@@ -62,6 +64,8 @@ class PageService:
         await self.live_view.stop()
         await asyncio.to_thread(self._readers.shutdown, True, cancel_futures=True)
         await asyncio.to_thread(self._painter.shutdown, True, cancel_futures=True)
+        for connection in self._connections:
+            connection.close()
         await asyncio.to_thread(self.previews.close)
 
     def _paint_captioned(self, ended: JobEnded) -> None:
@@ -111,4 +115,5 @@ class PageService:
         reader: Store | None = getattr(self._local, "reader", None)
         if reader is None:
             reader = self._local.reader = self.hub.store.open_reader()
+            self._connections.append(reader)
         return reader

@@ -17,6 +17,7 @@ from batch.payloads.embedding import EmbeddingPayload, EmbeddingResult
 from batch.payloads.model_info import EmbeddingModelInfo
 from batch.queue.hub.hub import Hub
 from batch.queue.jobs import Draft, Kind, Origin, Priority
+from batch.queue.store import Store
 from batch.search.index.reader import IndexReader
 from batch.search.request import SearchMode, SearchRequest
 from batch.search.result import Degradation, SearchResult, TookMs
@@ -38,6 +39,8 @@ class SearchService:
         self._searcher = Searcher()
         self._threads = ThreadPoolExecutor(MAX_RUNNING, thread_name_prefix="search")
         self._local = threading.local()
+        self._connections: list[Store] = []
+        """One of each searching thread."""
         self._cores = CoreTable()
         self._admitted = 0
         self._running = 0
@@ -62,6 +65,8 @@ class SearchService:
     def close(self) -> None:
         """End the threads; searches under way are waited for."""
         self._threads.shutdown(wait=True)
+        for connection in self._connections:
+            connection.close()
         self._cores.close()
 
     async def _query_vector(self, request: SearchRequest) -> tuple[QueryVector | None, Degradation | None]:
@@ -106,7 +111,8 @@ class SearchService:
         """This thread's own connection."""
         reader: IndexReader | None = getattr(self._local, "reader", None)
         if reader is None:
-            reader = self._local.reader = IndexReader(self._hub.store.open_reader())
+            self._connections.append(store := self._hub.store.open_reader())
+            reader = self._local.reader = IndexReader(store)
         return reader
 
     def _count(self, change: int) -> None:
