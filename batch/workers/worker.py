@@ -54,6 +54,7 @@ class Worker:
         self._storage = self._huey.storage
         self._storage.report_waiting = self._context.report_waiting
         self._consumer: QuietConsumer | None = None
+        self._abandoning = threading.Lock()
 
     # -- life
 
@@ -130,8 +131,10 @@ class Worker:
     def abandon(self) -> None:
         """This process ends with a job under way: it waits for the next start, and is not blamed for it."""
         self._take_no_more()
-        for running in list(self._context.running):
-            running.put_back()
+        # Several threads notice the service's end; whoever comes second ends the process, so it waits for the first.
+        with self._abandoning:
+            for running in list(self._context.running):
+                running.put_back()
 
     def _take_no_more(self) -> None:
         self._storage.stopping.set()
