@@ -116,8 +116,10 @@ class AgentTools:
             file = self._files.keep(path, data, (MediaKind.IMAGE,), "picture")
             parameters = content_parameters(MediaKind.IMAGE, self._settings.folder)
             assert isinstance(parameters, CaptionParameters)
-            asked = parameters if prompt is None else _with_prompt(parameters, prompt)
-            return replace(caption_draft(file.blob, asked, file.name), origin=Origin.CLI, priority=Priority.INTERACTIVE)
+            caption_parameters = parameters if prompt is None else _with_prompt(parameters, prompt)
+            return replace(
+                caption_draft(file.blob, caption_parameters, file.name), origin=Origin.CLI, priority=Priority.INTERACTIVE
+            )
 
         return await self._jobs.run(await to_thread.run_sync(draft), context.report_progress)
 
@@ -139,8 +141,12 @@ class AgentTools:
             file = self._files.keep(path, data, (MediaKind.AUDIO, MediaKind.VIDEO), "recording or film")
             parameters = content_parameters(MediaKind.AUDIO, self._settings.folder)
             assert isinstance(parameters, TranscriptParameters)
-            asked = parameters if language is None else _in_language(parameters, language)
-            return replace(transcript_draft(file.blob, asked, file.name), origin=Origin.CLI, priority=Priority.LARGE_REQUEST)
+            transcript_parameters = parameters if language is None else _in_language(parameters, language)
+            return replace(
+                transcript_draft(file.blob, transcript_parameters, file.name),
+                origin=Origin.CLI,
+                priority=Priority.LARGE_REQUEST,
+            )
 
         return await self._jobs.run(await to_thread.run_sync(draft), context.report_progress)
 

@@ -17,7 +17,7 @@ from batch.folder.ledger.ledger import Ledger
 from batch.folder.ledger.rows import Delivery, FileState
 from batch.folder.outbox.access import share_file
 from batch.folder.outbox.disposal import Disposal, Fate
-from batch.folder.outbox.outbox_folders import OutboxFolders
+from batch.folder.outbox.outbox_folders import OutboxFolders, has_result
 from batch.folder.outbox.result_document import HEAD_BYTES
 from batch.folder.outbox.result_files import ResultFiles, ResultPlanner
 from batch.folder.safe_open import is_regular_file, open_below, open_folder_below
@@ -76,21 +76,10 @@ class Outbox:
         """Look at a slice of the files that lie in the inbox and have results: those whose JSON is not in the outbox
         are written again. Returns the next slice's start, None behind the last, and how many were missing."""
         files = self._ledger.delivered_paths(after)
-        missing = [id for id, path in files if not self._has_json(path)]
+        missing = [id for id, path in files if not has_result(self._root, path)]
         if missing:
             self._ledger.deliver_again(missing)
         return (files[-1][0] if files else None), len(missing)
-
-    def _has_json(self, path: str) -> bool:
-        folder, _, name = result_stem(path).rpartition("/")
-        try:
-            descriptor = open_folder_below(self._root, folder)
-        except OSError:
-            return False
-        try:
-            return is_regular_file(descriptor, f"{name}.json")
-        finally:
-            os.close(descriptor)
 
     # -- writing
 

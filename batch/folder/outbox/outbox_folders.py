@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 
 from batch.durable_folder import sync_folder
+from batch.folder.file_names import result_stem
 from batch.folder.outbox.access import make_folder, make_folders
-from batch.folder.safe_open import FOLDER_FLAGS, open_folder_below
+from batch.folder.safe_open import FOLDER_FLAGS, is_regular_file, open_folder_below
 from batch.settings import Access
 
 
@@ -64,3 +65,16 @@ class OutboxFolders:
         """Close every folder."""
         while self._descriptors:
             os.close(self._descriptors.popitem()[1])
+
+
+def has_result(outbox: str, path: str) -> bool:
+    """Whether a source's JSON lies in the outbox, as a file and below it; `path` is the source's below the inbox."""
+    folder, _, name = result_stem(path).rpartition("/")
+    try:
+        descriptor = open_folder_below(outbox, folder)
+    except OSError:
+        return False
+    try:
+        return is_regular_file(descriptor, f"{name}.json")
+    finally:
+        os.close(descriptor)

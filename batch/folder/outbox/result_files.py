@@ -108,15 +108,7 @@ class ResultPlanner:
         document, rows = result_document(delivery, content, jobs, self._spool)
         parts = [(f".{name}", content) for name, content in _texts(document, jobs).items() if name in delivery.rules.formats]
         parts.append((".json", partial(render, document, rows)))
-        endings = {ending for ending, _ in parts}
-        return ResultFiles(
-            delivery,
-            FileState.LINKED if delivery.linked else FileState.DONE,
-            result_stem(delivery.path),
-            parts,
-            (ERROR_ENDING, *(ending for ending in result_endings(delivery.path) if ending not in endings)),
-            mark=line_of(document, "jobs") + b",\n",
-        )
+        return _result_files(delivery, parts, line_of(document, "jobs"))
 
     def _batch_results(self, delivery: Delivery, content: Content) -> ResultFiles:
         """A batch's result files as they are, and what became of it."""
@@ -130,15 +122,20 @@ class ResultPlanner:
                 parts.append((ending, partial(_pieces, path)))
         document = batch_document(delivery, content, batch)
         parts.append((".json", partial(render, document)))
-        endings = {ending for ending, _ in parts}
-        return ResultFiles(
-            delivery,
-            FileState.LINKED if delivery.linked else FileState.DONE,
-            result_stem(delivery.path),
-            parts,
-            (ERROR_ENDING, *(ending for ending in result_endings(delivery.path) if ending not in endings)),
-            mark=line_of(document, "batch") + b",\n",
-        )
+        return _result_files(delivery, parts, line_of(document, "batch"))
+
+
+def _result_files(delivery: Delivery, parts: list[tuple[str, Render]], line: bytes) -> ResultFiles:
+    """The files of a source that is done, in place of all others that it may have had; `line` of the JSON names the work."""
+    endings = {ending for ending, _ in parts}
+    return ResultFiles(
+        delivery,
+        FileState.LINKED if delivery.linked else FileState.DONE,
+        result_stem(delivery.path),
+        parts,
+        (ERROR_ENDING, *(ending for ending in result_endings(delivery.path) if ending not in endings)),
+        mark=line + b",\n",
+    )
 
 
 def _pieces(path: Path) -> Iterable[bytes]:

@@ -7,10 +7,10 @@ import os
 import msgspec
 
 from batch.errors import BatchError
-from batch.folder.file_names import readable, result_stem
+from batch.folder.file_names import readable
+from batch.folder.outbox.outbox_folders import has_result
 from batch.folder.reindex.outbox_walk import read_result, result_paths
 from batch.folder.reindex.stored_result import UnreadableResult, parse_result
-from batch.folder.safe_open import is_regular_file, open_folder_below
 from batch.queue.store import DamagedDatabase, Store
 
 MAX_NAMED = 20
@@ -85,21 +85,9 @@ def _check_sources(store: Store, outbox: str, check: IndexCheck) -> None:
     ):
         after = rows[-1][0]
         for path, state in rows:
-            if state not in ("waiting", "writing") and not _has_json(outbox, os.fsdecode(path)):
+            if state not in ("waiting", "writing") and not has_result(outbox, os.fsdecode(path)):
                 check.left_over += 1
                 _name(check.left_over_files, os.fsdecode(path))
-
-
-def _has_json(outbox: str, path: str) -> bool:
-    folder, _, name = result_stem(path).rpartition("/")
-    try:
-        descriptor = open_folder_below(outbox, folder)
-    except OSError:
-        return False
-    try:
-        return is_regular_file(descriptor, f"{name}.json")
-    finally:
-        os.close(descriptor)
 
 
 def _is_damaged(store: Store) -> bool:

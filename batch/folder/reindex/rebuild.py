@@ -128,9 +128,9 @@ class Rebuild:
         if self._embedding is not None and self._vectors_needed:
             places = [place for place, read in enumerate(self._waiting) if read.wants_vectors]
             texts = [(self._waiting[place].result.source, self._waiting[place].result.text) for place in places]
-            for place, made in zip(places, self._embedding.embed(texts), strict=True):
-                new_vectors[place] = None if made is None else (self._loaded_model, *made)
-                self._summary.embedded += made is not None
+            for place, embedded in zip(places, self._embedding.embed(texts), strict=True):
+                new_vectors[place] = None if embedded is None else (self._loaded_model, *embedded)
+                self._summary.embedded += embedded is not None
         sources = []
         for place, (result, vectors, _) in enumerate(self._waiting):
             vectors = new_vectors.get(place) or vectors

@@ -81,7 +81,7 @@ def read_item(store: Store, spool: Spool, id: int) -> Item:
         language=text.language or file.language,
         duration=text.duration,
         segments=list(text.segments),
-        parameters=[] if content is None else _named(content.parameters),
+        parameters=[] if content is None else _labelled_values(content.parameters),
         models={} if content is None else content.models,
         jobs=jobs,
         note=text.note,
@@ -127,7 +127,7 @@ def _indexed_text(store: Store, file: FileRow) -> _KnownText:
     return _KnownText("\n".join(row[0] for row in rows) or None, segments=segments)
 
 
-def _named(parameters: ContentParameters) -> list[tuple[str, str]]:
+def _labelled_values(parameters: ContentParameters) -> list[tuple[str, str]]:
     values = msgspec.to_builtins(parameters)
     words = {True: "yes", False: "no"}
     return [(name.replace("_", " "), words[value] if isinstance(value, bool) else str(value)) for name, value in values.items()]

@@ -52,5 +52,5 @@ async def show_job(page: PageService, request: Request) -> Response:
             raise NotFound("There is no such job, or it is kept no longer.")
         return job, store.ahead(job.id), describe_payload(job), describe_result(job)
 
-    job, ahead, sent, result = await page.read(read)
-    return render("job.html", page="job", job=job, ahead=ahead, sent=sent, result=result, notice=notice_of(request))
+    job, ahead, payload_text, result = await page.read(read)
+    return render("job.html", page="job", job=job, ahead=ahead, sent=payload_text, result=result, notice=notice_of(request))

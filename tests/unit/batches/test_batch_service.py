@@ -26,10 +26,9 @@ from batch.batches.validation import BatchValidation
 from batch.payloads.embedding import EmbeddingResult
 from batch.queue.hub.hub import Hub
 from batch.queue.jobs import Kind, Priority, State
-from batch.queue.open_store import open_store
-from batch.queue.spool import Spool
 from batch.queue.store import Ending
-from batch.settings import LimitSettings, Settings
+from batch.settings import LimitSettings
+from hub_stage import opened_hub
 
 pytestmark = pytest.mark.anyio
 
@@ -39,13 +38,8 @@ LARGE = 250_000
 
 @pytest.fixture
 async def hub(tmp_path: Path) -> AsyncIterator[Hub]:
-    settings = Settings(home=tmp_path)
-    settings.state_dir.mkdir()
-    store = open_store(settings.database)
-    hub = Hub(store, Spool(settings.state_dir / "spool"), settings.state_dir)
-    yield hub
-    await hub.close()
-    store.close()
+    async with opened_hub(tmp_path) as hub:
+        yield hub
 
 
 @contextlib.asynccontextmanager

@@ -21,23 +21,16 @@ from batch.conversations.item_store import SPOOLED, ItemStore, picture_blobs
 from batch.conversations.rows import Item
 from batch.errors import BadRequest
 from batch.queue.hub.hub import Hub
-from batch.queue.open_store import open_store
-from batch.queue.spool import Spool
 from batch.retention import delete_orphans
-from batch.settings import Settings
+from hub_stage import opened_hub
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
 async def hub(tmp_path: Path) -> AsyncIterator[Hub]:
-    settings = Settings(home=tmp_path)
-    settings.state_dir.mkdir()
-    store = open_store(settings.database)
-    hub = Hub(store, Spool(settings.state_dir / "spool"), settings.state_dir)
-    yield hub
-    await hub.close()
-    store.close()
+    async with opened_hub(tmp_path) as hub:
+        yield hub
 
 
 async def test_no_client_names_a_file_of_the_spool(hub: Hub) -> None:

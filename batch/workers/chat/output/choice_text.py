@@ -152,8 +152,8 @@ class ChoiceText:
             if self._stops.matched is not None:
                 break
             if len(fields) == 1 and "content" in fields:  # nearly every token
-                if fields["content"] and (shown := self._show(fields["content"])):
-                    passed.append(MessageDelta(content=shown))
+                if fields["content"] and (content_shown := self._show(fields["content"])):
+                    passed.append(MessageDelta(content=content_shown))
                 continue
             delta = msgspec.convert(fields, MessageDelta)
             if delta.content:

@@ -17,22 +17,16 @@ from batch.batches.service import BatchService
 from batch.errors import NotFound
 from batch.queue.hub.hub import Hub
 from batch.queue.jobs import Kind, Priority
-from batch.queue.open_store import open_store
-from batch.queue.spool import Spool
 from batch.settings import LimitSettings, Settings
+from hub_stage import opened_hub
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
 async def hub(tmp_path: Path) -> AsyncIterator[Hub]:
-    settings = Settings(home=tmp_path)
-    settings.state_dir.mkdir()
-    store = open_store(settings.database)
-    hub = Hub(store, Spool(settings.state_dir / "spool"), settings.state_dir)
-    yield hub
-    await hub.close()
-    store.close()
+    async with opened_hub(tmp_path) as hub:
+        yield hub
 
 
 @pytest.fixture

@@ -19,10 +19,8 @@ from batch.errors import DiskFull
 from batch.payloads.chat import ChatPayload, Message
 from batch.queue.hub.hub import Hub
 from batch.queue.jobs import Kind, State
-from batch.queue.open_store import open_store
-from batch.queue.spool import Spool
 from batch.queue.store import Ending
-from batch.settings import Settings
+from hub_stage import opened_hub
 from scripted_hub import answer
 
 pytestmark = pytest.mark.anyio
@@ -30,13 +28,8 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 async def hub(tmp_path: Path) -> AsyncIterator[Hub]:
-    settings = Settings(home=tmp_path)
-    settings.state_dir.mkdir()
-    store = open_store(settings.database)
-    hub = Hub(store, Spool(settings.state_dir / "spool"), settings.state_dir)
-    yield hub
-    await hub.close()
-    store.close()
+    async with opened_hub(tmp_path) as hub:
+        yield hub
 
 
 async def until(condition: Callable[[], Any], seconds: float = 30.0) -> None:

@@ -14,17 +14,19 @@ _MAX_DEPTH = 8
 ANY_TYPE = frozenset((*_TYPES.values(), "null"))
 
 
-def possible_types(schema: Any, root: Any, depth: int = 0, known: dict[int, frozenset[str]] | None = None) -> frozenset[str]:
+def possible_types(
+    schema: Any, root: Any, depth: int = 0, types_by_part: dict[int, frozenset[str]] | None = None
+) -> frozenset[str]:
     """The types that a schema allows, "integer" among "number".
 
-    `known`: those of parts that were looked at already, by their identity, as alternatives may refer to one another.
+    `types_by_part`: those of parts that were looked at already, by their identity, as alternatives may refer to one another.
     """
     if not isinstance(schema, Mapping) or depth > _MAX_DEPTH:
         return ANY_TYPE
-    known = {} if known is None else known
-    if id(schema) in known:
-        return known[id(schema)]
-    known[id(schema)] = types = ANY_TYPE  # what a part says of itself by a reference to itself
+    types_by_part = {} if types_by_part is None else types_by_part
+    if id(schema) in types_by_part:
+        return types_by_part[id(schema)]
+    types_by_part[id(schema)] = types = ANY_TYPE  # what a part says of itself by a reference to itself
     if (kind := schema.get("type")) is not None:
         kinds = kind if isinstance(kind, list) else [kind]
         types &= frozenset("number" if name == "integer" else str(name) for name in kinds)
@@ -32,14 +34,14 @@ def possible_types(schema: Any, root: Any, depth: int = 0, known: dict[int, froz
     if values is not None:
         types &= frozenset(_TYPES.get(type(value), "null") for value in values)
     if isinstance(reference := schema.get("$ref"), str):
-        types &= possible_types(_target(reference, root), root, depth + 1, known)
+        types &= possible_types(_target(reference, root), root, depth + 1, types_by_part)
     for keyword in ("anyOf", "oneOf"):
         if isinstance(options := schema.get(keyword), list):
-            types &= frozenset().union(*(possible_types(option, root, depth + 1, known) for option in options))
+            types &= frozenset().union(*(possible_types(option, root, depth + 1, types_by_part) for option in options))
     if isinstance(parts := schema.get("allOf"), list):
         for part in parts:
-            types &= possible_types(part, root, depth + 1, known)
-    known[id(schema)] = types
+            types &= possible_types(part, root, depth + 1, types_by_part)
+    types_by_part[id(schema)] = types
     return types
 
 
