@@ -123,11 +123,30 @@ def first_token(client: Client, route: str, body: Mapping[str, Any]) -> float:
     return (first - begun) * 1e3
 
 
+EIGHT_CLIENTS_ROUNDS = 3
+
+
 class ChatMeasures:
     """What is measured of one subject. Every method is a Measure's `run`."""
 
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
+
+    def all(self) -> list[Measure]:
+        """Every measure, with what it is held to beside llama-server."""
+        measures = [
+            Measure("prompt", "tokens/s", self.prompt, bar=0.97),
+            Measure("decode, streamed", "tokens/s", self.streamed, bar=0.97),
+            Measure("decode, one answer", "tokens/s", self.whole, bar=0.97),
+            Measure("first token, cold", "ms", self.cold, "less"),
+            Measure("first token, cached prefix", "ms", self.cached, "less", bar=1.2, slack=3.0),
+            Measure("first token behind a stranger", "ms", self.behind_a_stranger, "less", bar=1.2, slack=3.0),
+            Measure("8 clients at once", "tokens/s", self.eight, rounds=EIGHT_CLIENTS_ROUNDS),
+            Measure("decode within a JSON Schema", "tokens/s", self.constrained, bar=1.5),
+        ]
+        if self.subject.mmproj:
+            measures.append(Measure("first token, second turn on an image", "ms", self.second_turn, "less"))
+        return measures
 
     def prompt(self, peer: Peer, seed: int) -> float:
         """Prompt tokens a second, by the caller's clock, of a prompt that nothing is cached of."""
@@ -330,19 +349,7 @@ def bench(subject: Subject, rounds: int, threads: int, only: str) -> Report:
             peers.append(stack.enter_context(llama_server.llama(binary, subject.path, *more, threads=threads)))
         for peer in peers:
             peer.client().post(subject.route, subject.ask("warm up", 8))
-        m = ChatMeasures(subject)
-        measures = [
-            Measure("prompt", "tokens/s", m.prompt, bar=0.97),
-            Measure("decode, streamed", "tokens/s", m.streamed, bar=0.97),
-            Measure("decode, one answer", "tokens/s", m.whole, bar=0.97),
-            Measure("first token, cold", "ms", m.cold, "less"),
-            Measure("first token, cached prefix", "ms", m.cached, "less", bar=1.2, slack=3.0),
-            Measure("first token behind a stranger", "ms", m.behind_a_stranger, "less", bar=1.2, slack=3.0),
-            Measure("8 clients at once", "tokens/s", m.eight, rounds=min(rounds, 3)),
-            Measure("decode within a JSON Schema", "tokens/s", m.constrained, bar=1.5),
-        ]
-        if subject.mmproj:
-            measures.append(Measure("first token, second turn on an image", "ms", m.second_turn, "less"))
+        measures = ChatMeasures(subject).all()
         report.take(measures, peers, rounds)
         if shares := peers[0].notes.get("cached share"):
             share = min(shares)

@@ -1,14 +1,16 @@
 """This checkout against another one, alternating in one run: what the same requests cost in both.
 
-    python bench/checkouts.py /path/to/other/checkout [--rounds N] [--threads N] [--json]
+    python bench/checkouts.py /path/to/other/checkout [--model tiny|gemma-270m|e4b-shape] [--rounds N] [--threads N] [--json]
 
-The engines without weights answer, so what is measured is the way of a request: HTTP, queue, worker and back. Both run with
-this Python and its packages. Ours may take 1.05 of the other's time.
+The engines without weights answer, so what is measured is the way of a request: HTTP, queue, worker and back. With `--model`
+the chat model of that name answers what bench/chat.py asks. Both run with this Python and its packages. Ours may take 1.05
+of the other's time.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import statistics
 import sys
 import time
@@ -16,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from chat import SUBJECTS, ChatMeasures, Subject
 from measure import Measure, Report, finish, machine, options
 from peer import Peer, ours
 
@@ -61,25 +64,36 @@ MEASURES = [
 ]
 
 
-def bench(other: Path, rounds: int, threads: int, only: str) -> Report:
-    report = Report(f"This checkout against {other.name}", machine(threads, rounds), only=only)
+def bench(other: Path, subject: Subject | None, rounds: int, threads: int, only: str) -> Report:
+    models, measures = {}, MEASURES
+    if subject is not None:
+        models = {"vlm": str(subject.path), "vlm_mmproj": str(subject.mmproj or "")}
+        measures = [dataclasses.replace(measure, bar=_bar(measure), slack=0.0) for measure in ChatMeasures(subject).all()]
+    title = "This checkout against " + " with ".join(filter(None, (other.name, subject and subject.name)))
+    report = Report(title, machine(threads, rounds), only=only)
     with contextlib.ExitStack() as stack:
         peers = [
-            stack.enter_context(ours(threads)),
-            stack.enter_context(ours(threads, root=other, name="the other")),
+            stack.enter_context(ours(threads, **models)),
+            stack.enter_context(ours(threads, root=other, name="the other", **models)),
         ]
-        for measure in MEASURES:
+        for measure in measures:
             for peer in peers:
                 measure.run(peer, 0)
-        report.take(MEASURES, peers, rounds)
+        report.take(measures, peers, rounds)
     return report
+
+
+def _bar(measure: Measure) -> float:
+    return BAR if measure.better == "less" else 1 / BAR
 
 
 def main() -> int:
     parser = options(__doc__ or "", rounds=15)
     parser.add_argument("checkout", type=Path, help="the other checkout's folder")
+    parser.add_argument("--model", choices=SUBJECTS, help="bench/chat.py's measures with this model")
     given = parser.parse_args()
-    return finish([bench(given.checkout.resolve(), given.rounds, given.threads, given.only)], given.json)
+    subject = SUBJECTS[given.model] if given.model else None
+    return finish([bench(given.checkout.resolve(), subject, given.rounds, given.threads, given.only)], given.json)
 
 
 if __name__ == "__main__":
