@@ -42,6 +42,14 @@ BESIDE_LINES = 400
 """Of the batch that interactive requests are measured beside: more than are done meanwhile."""
 
 
+class ImmediateReport(Report):
+    """Tells each sentence at once too, so that a run that is cut off has told what it knew."""
+
+    def say(self, sentence: str, good: bool | None = None) -> None:
+        super().say(sentence, good)
+        print(f"{sentence}{'' if good is None else ' | met' if good else ' | MISSED'}", file=sys.stderr, flush=True)
+
+
 def line_body(subject: Subject, shared: str, number: int) -> dict[str, Any]:
     """A request that begins as all others do."""
     question = f"Question {number}: {prose(number, 12)}"
@@ -172,7 +180,8 @@ def theirs(peer: Peer, route: str, bodies: Sequence[dict[str, Any]], clients: in
 
 def bench(subject: Subject, lines: int, pictures: int, parallels: Sequence[str], slots: Sequence[int], threads: int) -> Report:
     """Every configuration once."""
-    report = Report(f"bulk: {subject.name}", machine(threads, 1))
+    report = ImmediateReport(f"bulk: {subject.name}", machine(threads, 1))
+    print("; ".join(f"{name} {fact}" for name, fact in report.facts.items()), file=sys.stderr, flush=True)
     shared = prose(1, SHARED_WORDS)
     works: dict[str, tuple[str, list[dict[str, Any]]]] = {}
     if lines:
@@ -184,7 +193,6 @@ def bench(subject: Subject, lines: int, pictures: int, parallels: Sequence[str],
     def note(work: str, side: str, tokens: float) -> None:
         figures[work][side] = tokens
         report.say(f"{work}, {side}: {tokens:.1f} tokens/s")
-        print(f"{work}, {side}: {tokens:.1f} tokens/s", file=sys.stderr, flush=True)
 
     models = {"vlm": str(subject.path)} | ({"vlm_mmproj": str(subject.mmproj)} if subject.mmproj else {})
     for parallel in parallels:
@@ -195,10 +203,6 @@ def bench(subject: Subject, lines: int, pictures: int, parallels: Sequence[str],
                 beside(report, peer, subject, shared)
                 if subject.mmproj is not None:
                     beside_picture(report, peer, subject)
-                # At once, so that a run that is cut off has told what it knew.
-                print(
-                    *(sentence for sentence, _ in report.lines if "beside" in sentence), sep="\n", file=sys.stderr, flush=True
-                )
     server = llama_server.binary()
     for count in slots if server else ():
         extra = ["--mmproj", str(subject.mmproj)] if subject.mmproj else []

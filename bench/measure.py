@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
+import re
 import statistics
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from peer import Peer
@@ -140,7 +143,22 @@ def options(doc: str, *, rounds: int) -> argparse.ArgumentParser:
 
 def machine(threads: int, rounds: int) -> dict[str, Any]:
     """What a reader has to know to judge the figures."""
-    return {"cores": os.cpu_count(), "threads": threads, "load before": round(os.getloadavg()[0], 2), "rounds": rounds}
+    load = round(os.getloadavg()[0], 2)
+    return {"processor": processor(), "cores": os.cpu_count(), "threads": threads, "load before": load, "rounds": rounds}
+
+
+def processor() -> str:
+    """The processor's name, and the widest of the instruction sets that matter here."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.processor() or platform.machine()
+    name = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
+    flags = re.search(r"^flags\s*: (.+)$", text, re.MULTILINE)
+    known = flags[1].split() if flags else []
+    sets = (("amx_int8", "AMX"), ("avx512f", "AVX-512"), ("avx2", "AVX2"))
+    widest = next((label for flag, label in sets if flag in known), "")
+    return ", ".join(filter(None, (name[1].strip() if name else platform.machine(), widest)))
 
 
 def finish(reports: Iterable[Report], as_json: bool) -> int:

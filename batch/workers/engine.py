@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -69,6 +69,10 @@ class Work(Protocol):
 
     def finish(self, result: Result) -> None:
         """End a batch mate; the worker itself ends the job that `run` returned a result for."""
+        ...
+
+    def finish_mates(self, results: Sequence[tuple[Work, Result]]) -> None:
+        """End several of the jobs claimed with this one, itself among them or not, in one transaction."""
         ...
 
     def fail(self, error: Exception) -> None:

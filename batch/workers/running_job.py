@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
@@ -32,6 +34,20 @@ PROGRESS_EVENT_INTERVAL_S = 0.25
 PROGRESS_ROW_INTERVAL_S = 1.0
 MAX_INLINE_RESULT_BYTES = 256 << 10
 """Results up to this size travel in the End event, which saves the waiting side a read."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnd:
+    """How a job ends: what is written down, and what is told of it."""
+
+    running: RunningJob
+    ending: Ending
+    event: End
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether a client that waits has everything it needs in the event."""
+        return self.running.job.waited and (self.event.result is not ABSENT or self.event.error is not ABSENT)
 
 
 class RunningJob:
@@ -178,20 +194,22 @@ class RunningJob:
     # -- the end
 
     def finish(self, result: Result) -> None:
-        text = encode(result)
-        inline = Raw(text) if len(text) <= MAX_INLINE_RESULT_BYTES else ABSENT
-        seconds = time.monotonic() - self._started_at
-        self._end(State.DONE, End(job=self.job.id, state=State.DONE, seconds=seconds, result=inline), result=text.decode())
+        self._write_ends([self.make_end(result)])
+
+    def finish_mates(self, results: Sequence[tuple[Work, Result]]) -> None:
+        self._write_ends([self._mate(work.job.id).make_end(result) for work, result in results])
 
     def fail(self, error: Exception) -> None:
         if isinstance(error, Cancelled):
-            self._end(State.CANCELLED, End(job=self.job.id, state=State.CANCELLED))
+            event = End(job=self.job.id, state=State.CANCELLED)
+            self._write_ends([JobEnd(self, Ending(self.lease, State.CANCELLED), event)])
             return
         if not isinstance(error, BatchError):
             logger.error("job %s failed", self.job.id, exc_info=error)
             error = BatchError(f"The {self._context.kind} worker could not do this job: {type(error).__name__}: {error}.")
-        event = End(job=self.job.id, state=State.FAILED, error=Raw(encode(error.record())))
-        self._end(State.FAILED, event, error=error)
+        record = error.record()
+        event = End(job=self.job.id, state=State.FAILED, error=Raw(encode(record)))
+        self._write_ends([JobEnd(self, Ending(self.lease, State.FAILED, None, record), event)])
 
     def put_back(self) -> None:
         """The service stops: this job and the batch mates claimed with it wait for the next start."""
@@ -203,29 +221,51 @@ class RunningJob:
             except DiskFull as error:  # its claim stays, which the next start finds
                 logger.error("job %s could not be put back: %s", job.id, error.message)
 
-    def _end(self, state: State, event: End, *, result: str | None = None, error: BatchError | None = None) -> None:
-        context, job = self._context, self.job
-        active = (other for lead in reversed(context.running) for other in lead.unended_jobs() if other is not self)
-        event = replace(event, resumes=next((other.job.id for other in active), None))
-        record = None if error is None else error.record()
+    def _mate(self, job_id: str) -> RunningJob:
+        return self if job_id == self.job.id else self._batch_mates[job_id]
 
-        def write() -> bool:
-            # Results that nobody waits for on a socket must survive a power cut once they are called done.
-            return context.store.end([Ending(self.lease, state, result, record)], durable=not job.waited)[0]
+    def make_end(self, result: Result) -> JobEnd:
+        """How this job ends with a result; nothing is written or told yet."""
+        text = encode(result)
+        inline = Raw(text) if len(text) <= MAX_INLINE_RESULT_BYTES else ABSENT
+        seconds = time.monotonic() - self._started_at
+        event = End(job=self.job.id, state=State.DONE, seconds=seconds, result=inline)
+        return JobEnd(self, Ending(self.lease, State.DONE, text.decode()), event)
 
+    def _write_ends(self, ends: Sequence[JobEnd]) -> None:
+        """End jobs in one transaction, and tell of them."""
+        context, ids = self._context, {end.running.job.id for end in ends}
+        active = (other for lead in reversed(context.running) for other in lead.unended_jobs() if other.job.id not in ids)
+        resumes = next((other.job.id for other in active), None)
+
+        def tell(end: JobEnd) -> None:
+            context.events.send(replace(end.event, resumes=resumes))
+
+        # Results that nobody waits for on a socket must survive a power cut once they are called done.
+        is_durable = not all(end.running.job.waited for end in ends)
+
+        def write() -> list[bool]:
+            return context.store.end([end.ending for end in ends], durable=is_durable)
+
+        untold: Sequence[JobEnd] = ends
         try:
-            ended = write()
+            have_ended = write()
         except DiskFull:
-            if is_complete := job.waited and (event.result is not ABSENT or event.error is not ABSENT):
-                context.events.send(event)  # a client can have its answer, row or no row
-            ended = context.persist(write) and not is_complete
+            for end in ends:
+                if end.is_complete:
+                    tell(end)  # a client can have its answer, row or no row
+            untold = [end for end in ends if not end.is_complete]
+            have_ended = [ended for end, ended in zip(ends, context.persist(write), strict=True) if not end.is_complete]
         except DamagedDatabase as error:
-            logger.error("job %s has ended and cannot be written down: %s", job.id, error.message)
-            ended = job.waited  # its client can have its answer; the claim stays
-        self.is_ended = True
+            for end in ends:
+                logger.error("job %s has ended and cannot be written down: %s", end.running.job.id, error.message)
+            have_ended = [end.running.job.waited for end in ends]  # their clients can have the answers; the claims stay
+        for end in ends:
+            end.running.is_ended = True
         fail_points.reach("ended")
-        if ended:
-            context.events.send(event)
+        for end, has_ended in zip(untold, have_ended, strict=True):
+            if has_ended:
+                tell(end)
 
     def unended_jobs(self) -> list[RunningJob]:
         """This job and its batch mates, those that have not ended: an engine may end the job before its mates."""

@@ -114,11 +114,13 @@ def test_jobs_that_are_computed_together_write_what_each_writes_alone(
         assert work.result.usage.prompt_tokens == result.usage.prompt_tokens
 
 
-def test_prompts_may_share_decodes_with_tokens_as_they_do_on_a_gpu(
-    engine: VlmEngine, alone: VlmEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("most", [128, 2048])
+def test_prompts_may_share_decodes_with_tokens_up_to_a_bound(
+    engine: VlmEngine, alone: VlmEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
     expected = [run(alone, work) for work in jobs(tmp_path)]
-    monkeypatch.setattr(engine._resources, "mixes_prompts", True)
+    monkeypatch.setattr(engine._resources, "mixed_prompt_tokens", most)
+    monkeypatch.setattr(engine._resources, "bulk_slice_tokens", min(most, engine._resources.bulk_slice_tokens))
     context, sizes = engine._resources.context, []
     decode = context.decode_parts
 
@@ -133,6 +135,7 @@ def test_prompts_may_share_decodes_with_tokens_as_they_do_on_a_gpu(
     together(engine, works)
     assert [written(work.result) for work in works] == [written(result) for result in expected]
     assert any(max(size) > 1 and min(size) == 1 for size in sizes), "a prompt and a token were computed together"
+    assert all(sum(length for length in size if length > 1) <= most for size in sizes)
 
 
 def test_completions_are_computed_together_too(engine: VlmEngine, alone: VlmEngine, tmp_path: Path) -> None:
@@ -253,6 +256,25 @@ def test_what_prompts_share_is_computed_once(engine: VlmEngine, alone: VlmEngine
         assert computed < 1.3 * done[0].result.usage.prompt_tokens
         expected = [written(run(alone, work)) for work in works()]
         assert [written(work.result) for work in done] == expected
+
+
+def test_no_job_waits_for_a_few_tokens_more_of_what_stands_there_already(
+    engine: VlmEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine._resources, "mixed_prompt_tokens", 2048)
+    context, prompts = engine._resources.context, []
+    decode = context.decode_parts
+
+    def note(parts: list[tuple[list[int], int, int, bool]]) -> int:
+        prompts.append(sum(len(tokens) > 1 for tokens, *_ in parts))
+        return decode(parts)
+
+    monkeypatch.setattr(context, "decode_parts", note)
+    beginning = "blue triangle " * 100
+    together(engine, [bulk(tmp_path, f"{beginning}ping", enable_thinking=False)])
+    prompts.clear()
+    together(engine, [bulk(tmp_path, f"{beginning}Question {number}: ping?", enable_thinking=False) for number in range(4)])
+    assert max(prompts) == 4, "all of them at once, though their questions begin alike"
 
 
 def test_an_abort_in_the_middle_changes_nothing(engine: VlmEngine, alone: VlmEngine, tmp_path: Path) -> None:

@@ -75,6 +75,10 @@ class ScriptedWork:
     def finish(self, result: Any) -> None:
         self.result = result
 
+    def finish_mates(self, results: Sequence[tuple[Any, Any]]) -> None:
+        for work, result in results:
+            work.finish(result)
+
     def fail(self, error: Exception) -> None:
         self.error = error
 

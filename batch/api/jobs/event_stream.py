@@ -183,7 +183,8 @@ class EventStreamResponse(Response, Generic[R]):
         latest = clock() + HEADERS_AFTER_S
         unchecked = self._check
         while True:
-            timeout = CHECK_AFTER_S if unchecked else max(0.0, latest - clock())
+            # A job that runs tells by itself what is wrong with it: only where it takes very long is it asked before headers.
+            timeout = CHECK_AFTER_S if unchecked and not self._running else max(0.0, latest - clock())
             await asyncio.wait({step, disconnect}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
             if disconnect.done():
                 return step, b""

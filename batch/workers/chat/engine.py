@@ -108,7 +108,7 @@ class VlmEngine:
             slice_tokens=context.n_batch if has_gpu else _SLICE_TOKENS,
             bulk_slice_tokens=speed.slice_tokens,
             checkpoint_interval=_GPU_CHECKPOINT_INTERVAL_TOKENS if has_gpu else _CHECKPOINT_INTERVAL_TOKENS,
-            mixes_prompts=has_gpu,
+            mixed_prompt_tokens=_mixed_prompt_tokens(speed, context, has_gpu=has_gpu),
         )
         self._runner = StepRunner(self._resources)
         self._scheduler = BulkScheduler(self._resources, self._runner, self, speed.width)
@@ -270,6 +270,15 @@ class VlmEngine:
             return Tokenized(list(tokens))
         model = self._resources.model
         return Tokenized([TokenPiece(token, model.shown_piece(token)) for token in tokens])
+
+
+def _mixed_prompt_tokens(speed: BulkSpeed, context: Context, *, has_gpu: bool) -> int:
+    """How many prompt tokens may share a decode with tokens that are generated. On a GPU a small decode takes as long as a
+    large one. On a CPU the decode of a slice takes longer in company, and it is done only where computing it alone would
+    not make a job's numbers independent of its company either."""
+    if has_gpu:
+        return context.n_batch
+    return speed.slice_tokens if speed.company_matters else 0
 
 
 def _is_described(payload: Payload) -> bool:

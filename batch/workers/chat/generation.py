@@ -45,9 +45,9 @@ class Resources:
     """The same for bulk jobs, which others may overtake."""
     checkpoint_interval: int
     """A prompt's slices end with a checkpoint once so many tokens have come since the last one."""
-    mixes_prompts: bool = False
-    """Whether bulk jobs' prompt slices share decodes with each other and with tokens, as suits a GPU: there a small decode
-    takes as long as a large one, and what a job's company does to the last bit is not avoided by computing it alone."""
+    mixed_prompt_tokens: int = 0
+    """Most prompt tokens of bulk jobs in a decode that they share with each other and with tokens; 0: each slice is computed
+    alone, as it is where a job's numbers then do not depend on its company."""
 
 
 class Generation:

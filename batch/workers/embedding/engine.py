@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from batch.errors import BadRequest, BatchError, NotSupported
 from batch.payloads.embedding import EmbeddingPayload, EmbeddingResult
+from batch.payloads.job_payload import Result
 from batch.payloads.model_info import EmbeddingModelInfo
 from batch.payloads.questions import Answer, Detokenize, Detokenized, Question, Tokenize, Tokenized, TokenPiece
 from batch.queue.jobs import Kind
@@ -93,8 +94,7 @@ class EmbeddingEngine:
                 for mate in mates:
                     mate.work.put_back()
                 raise
-            for mate in mates:
-                _finish(mate)
+            _finish(work, mates)
         return job.result()
 
     def _job(self, work: Work, yield_point: Callable[[], object] = lambda: None) -> EmbeddingJob:
@@ -191,11 +191,13 @@ class EmbeddingEngine:
             self._loaded = None
 
 
-def _finish(mate: EmbeddingJob) -> None:
-    """End a batch mate with its result; one whose result cannot be kept fails alone."""
-    try:
-        result = mate.result()
-    except Exception as error:
-        mate.work.fail(error)
-    else:
-        mate.work.finish(result)
+def _finish(work: Work, mates: Sequence[EmbeddingJob]) -> None:
+    """End a job's batch mates with their results; one whose result cannot be kept fails alone."""
+    results: list[tuple[Work, Result]] = []
+    for mate in mates:
+        try:
+            results.append((mate.work, mate.result()))
+        except Exception as error:
+            mate.work.fail(error)
+    if results:
+        work.finish_mates(results)

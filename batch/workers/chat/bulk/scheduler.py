@@ -21,7 +21,7 @@ from batch.workers.llama.context import ABORTED, DECODED, NO_ROOM
 from batch.workers.llama.library import clear_errors
 
 MIN_SHARED_TOKENS = 64
-"""A job waits for another that is about to compute so many tokens that both prompts begin with."""
+"""A job waits for another that has yet to compute so many tokens that both prompts begin with."""
 CLAIM_INTERVAL_S = 0.25
 """Between two looks for further jobs while there is room for more."""
 UNPARK_INTERVAL_S = 0.25
@@ -75,6 +75,8 @@ class BulkRun:
         self._lead = lead
         self._jobs: list[BulkJob] = []
         """In the order in which they were claimed."""
+        self._done: list[tuple[Work, ChatResult]] = []
+        """Jobs whose answers are there and that are not ended yet: those of one decode are ended together."""
         self._next_claim = 0.0
         self._next_unpark = 0.0
 
@@ -91,7 +93,7 @@ class BulkRun:
             # A picture before all else, so that its job can join the others.
             if self._compute_first(ready, EncodeImage | DecodeImage):
                 continue
-            if self._resources.mixes_prompts:
+            if self._resources.mixed_prompt_tokens:
                 self._compute_together(ready)
                 continue
             # A slice of a prompt by itself, so that its numbers do not depend on what others generate meanwhile.
@@ -153,9 +155,13 @@ class BulkRun:
 
     def _advance(self, job: BulkJob, row: int) -> None:
         if self._attempt(job.work, partial(job.advance, row)) and job.is_done:
-            result = self._engine.make_result(job.work, job.task, job.results)
+            self._done.append((job.work, self._engine.make_result(job.work, job.task, job.results)))
             self._drop(job.work)
-            job.work.finish(result)
+
+    def _end_done(self) -> None:
+        if self._done:
+            done, self._done = self._done, []
+            self._lead.finish_mates(done)
             self._next_claim = self._next_unpark = 0.0
 
     def _yield(self) -> None:
@@ -184,7 +190,8 @@ class BulkRun:
                 continue  # all that both can have in common stands there already
             common = job.task.prompt.common_prefix(other.task.prompt)
             common = min(common, len(job.task.prompt) - 1)
-            if len(slot.tokens) < common and common >= MIN_SHARED_TOKENS and job.task.cache_prompt:
+            # What stands there already can be shared now: a few tokens more are not worth waiting for, one after the other.
+            if common - len(slot.tokens) >= MIN_SHARED_TOKENS and job.task.cache_prompt:
                 job.donor = other
                 if common not in slot.checkpoint_at:
                     slot.checkpoint_at = sorted([*slot.checkpoint_at, common])
@@ -230,7 +237,7 @@ class BulkRun:
         """One token of each job that generates, and a slice of each prompt as far as the batch has room, in one decode."""
         steps = [(job, job.step) for job in ready if self._can_compute(job)]
         rows: list[tuple[BulkJob, NextToken | PromptSlice]] = [(job, s) for job, s in steps if isinstance(s, NextToken)]
-        room = self._context.n_batch - len(rows)
+        room = min(self._resources.mixed_prompt_tokens, self._context.n_batch - len(rows))
         for job, step in steps:
             if isinstance(step, PromptSlice) and len(step.tokens) <= room:
                 rows.append((job, step))
@@ -253,6 +260,7 @@ class BulkRun:
             for job, (tokens, *_) in zip(jobs, parts, strict=True):
                 row += len(tokens)
                 self._advance(job, row)
+            self._end_done()
         elif status == ABORTED:
             self._context.clear_abort()
             for job in jobs:
@@ -276,3 +284,4 @@ class BulkRun:
         """One job's step by itself, with the job's own yield point where it is aborted."""
         assert job.step is not None
         self._advance(job, self._runner.compute(job.step, job.slot, partial(self._yield_job, job)))
+        self._end_done()

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from batch.workers.llama.context import STATE_PARTIAL, Context
 from batch.workers.llama.model import Model
 
@@ -39,6 +41,8 @@ class BulkSpeed:
     """Most jobs computed together."""
     slice_tokens: int
     """Most prompt tokens in one step."""
+    company_matters: bool = False
+    """Whether so many jobs' tokens in one decode have other numbers, in the last bits, than each computed alone."""
     rates: Mapping[str, float] = field(default_factory=dict)
     """Tokens a second by number of sequences, where that was measured."""
 
@@ -61,18 +65,19 @@ def measure_bulk_speed(model: Model, threads: int, *, width: int | None = None, 
     try:
         slice_tokens = _measure_slice(model, context)
         if width is not None:
-            return BulkSpeed(width, slice_tokens)
+            return BulkSpeed(width, slice_tokens, _company_matters(model, context, min(width, most)))
         # Memory of a GPU is not measured here: the engine asks for fewer sequences where it does not suffice.
         widest = most if has_gpu else _widest_that_fits(model, context)
         steps = {n: _measure_step(model, context, n) for n in widths if n <= widest}
+        rates = {n: n / seconds for n, seconds in steps.items()}
+        best = 1
+        for n, seconds in steps.items():
+            if seconds <= MAX_STEP_S and rates[n] > _MIN_SPEED_UP * rates[best]:
+                best = n
+        company_matters = _company_matters(model, context, best)
     finally:
         context.close()
-    rates = {n: n / seconds for n, seconds in steps.items()}
-    best = 1
-    for n, seconds in steps.items():
-        if seconds <= MAX_STEP_S and rates[n] > _MIN_SPEED_UP * rates[best]:
-            best = n
-    return BulkSpeed(best, slice_tokens, {str(n): round(rate, 1) for n, rate in rates.items()})
+    return BulkSpeed(best, slice_tokens, company_matters, {str(n): round(rate, 1) for n, rate in rates.items()})
 
 
 def _measure_slice(model: Model, context: Context) -> int:
@@ -101,6 +106,20 @@ def _measure_step(model: Model, context: Context, n: int) -> float:
     for seq in sequences:
         context.forget(seq)
     return seconds
+
+
+def _company_matters(model: Model, context: Context, n: int) -> bool:
+    """Whether one token's logits are other ones where n sequences decode it together: llama.cpp's kernels for repacked
+    weights compute four rows at a time, and round otherwise than those for one row."""
+    tokens, sequences = [max(model.bos, 0)] * n, list(range(n))
+    context.decode_rows(tokens[:1], [0], sequences[:1])
+    alone = context.logits(0).copy()
+    context.forget(0)
+    context.decode_rows(tokens, [0] * n, sequences)
+    matters = not all(np.array_equal(alone, context.logits(row)) for row in sequences)
+    for seq in sequences:
+        context.forget(seq)
+    return matters
 
 
 def _best_of(decode: Callable[[int], None]) -> float:

@@ -51,6 +51,16 @@ def test_a_model_that_is_not_named_is_the_loaded_one() -> None:
     assert chat({}).json()["model"] == "tiny"
 
 
+def test_a_job_that_runs_is_not_asked_about_beside_its_work_and_one_that_waits_is() -> None:
+    """Counting its tokens would render its template a second time, on the cores that compute its prompt."""
+    running = says(0.2, delta(content="Hi"), answer("Hi"))
+    streamed(running)
+    assert not running.asked
+    waiting = ScriptedHub(lambda draft: [0.2, {"type": "started"}, delta(content="Hi"), answer("Hi")])
+    streamed(waiting)
+    assert [name for name, _ in waiting.asked] == ["count"]
+
+
 def test_a_stream_begins_with_the_role_and_ends_with_reason_usage_and_done() -> None:
     hub = says(delta(reasoning_content="hm"), delta(content="Hi"), delta(content="!", finish="stop"), answer("Hi!"))
     *told, done = streamed(hub, stream_options={"include_usage": True})

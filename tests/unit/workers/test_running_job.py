@@ -1,0 +1,141 @@
+"""How a worker ends the jobs in its hands."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from batch.errors import DiskFull
+from batch.payloads.embedding import EmbeddingResult
+from batch.queue.channel import EventStream, socket_path
+from batch.queue.frames import End, WorkerFrame
+from batch.queue.jobs import Draft, Kind, Origin, Priority, State
+from batch.queue.open_store import open_store
+from batch.queue.spool import Spool
+from batch.queue.store import Ending, Store, Transaction
+from batch.workers.job_context import JobContext
+from batch.workers.running_job import RunningJob
+from payloads import payload
+
+RESULT = EmbeddingResult(count=1, dimensions=1, vectors="AACAPw==", tokens=[3], ms=1.0)
+
+
+@pytest.fixture
+def listener(tmp_path: Path) -> Iterator[socket.socket]:
+    """The supervisor's end of the stream of events."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(socket_path(tmp_path, "events")))
+    listener.listen()
+    yield listener
+    listener.close()
+
+
+@pytest.fixture
+def events(listener: socket.socket, tmp_path: Path) -> Iterator[EventStream]:
+    """The worker's end."""
+    assert listener
+    events = EventStream(tmp_path)
+    yield events
+    events._socket.close()
+
+
+@pytest.fixture
+def connection(events: EventStream, listener: socket.socket) -> Iterator[socket.socket]:
+    """What the supervisor hears on."""
+    assert events
+    connection = listener.accept()[0]
+    yield connection
+    connection.close()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = open_store(tmp_path / "batch.db")
+    yield store
+    store.close()
+
+
+def claimed(store: Store, events: EventStream, folder: Path, drafts: list[Draft]) -> tuple[RunningJob, list[RunningJob]]:
+    """The first of the jobs, and the others claimed to be done together with it."""
+    context = JobContext(Kind.EMBEDDING, store, Spool(folder / "spool"), events, 1)
+    with store.transaction() as transaction:
+        for draft in drafts:
+            transaction.submit(draft)
+    (lease,) = store.take(Kind.EMBEDDING, context.worker_id)
+    lead = RunningJob(context, lease, report_start_late=True)
+    context.running.append(lead)
+    mates = lead.claim_batch_mates(len(drafts))
+    return lead, [mate for mate in mates if isinstance(mate, RunningJob)]
+
+
+def draft(priority: Priority = Priority.INBOX) -> Draft:
+    waited = priority is Priority.INTERACTIVE
+    return Draft(payload("embed"), Origin.HTTP if waited else Origin.INBOX, priority, waited=waited)
+
+
+def ends(connection: socket.socket, count: int) -> list[End]:
+    """So many ends of jobs, as the supervisor hears of them."""
+    heard: list[End] = []
+    with connection.makefile("rb") as lines:
+        while len(heard) < count:
+            frame = msgspec.json.decode(lines.readline(), type=WorkerFrame)
+            if isinstance(frame, End):
+                heard.append(frame)
+    return heard
+
+
+def test_jobs_that_are_done_together_end_in_one_transaction_and_each_is_told_of(
+    store: Store, events: EventStream, connection: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lead, mates = claimed(store, events, tmp_path, [draft() for _ in range(4)])
+    flushed: list[bool] = []
+    begin = store.transaction
+
+    def note(*, durable: bool = False) -> AbstractContextManager[Transaction]:
+        flushed.append(durable)
+        return begin(durable=durable)
+
+    monkeypatch.setattr(store, "transaction", note)
+    done = [lead, *mates[:2]]
+    lead.finish_mates([(one, RESULT) for one in done])
+    assert flushed == [True], "one flush to the disk for all of them"
+    heard = ends(connection, 3)
+    assert [end.job for end in heard] == [one.job.id for one in done]
+    assert {end.resumes for end in heard} == {mates[2].job.id}, "the one that is still in hand"
+    for one in done:
+        row = store.job(one.job.id)
+        assert row is not None and row.state is State.DONE and row.result == RESULT
+    assert store.read("select job from claim") == [(mates[2].job.id,)]
+
+
+def test_a_full_disk_holds_up_no_client_whose_answer_is_there_and_loses_no_other_jobs(
+    store: Store, events: EventStream, connection: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batch.workers.job_context.DISK_RETRY_S", 0.0)
+    lead, mates = claimed(store, events, tmp_path, [draft()])
+    assert not mates
+    with store.transaction() as transaction:
+        for priority in (Priority.INBOX, Priority.INTERACTIVE):
+            transaction.submit(draft(priority))
+    mates = [mate for mate in lead.claim_batch_mates(2) if isinstance(mate, RunningJob)]
+    client, other = sorted(mates, key=lambda mate: not mate.job.waited)
+    refusals = [DiskFull("The disk is full."), DiskFull("The disk is full.")]
+    write = store.end
+    before: list[list[End]] = []
+
+    def refuse(endings: list[Ending], *, durable: bool = False) -> list[bool]:
+        if refusals:
+            raise refusals.pop()
+        before.append(ends(connection, 1))
+        return write(endings, durable=durable)
+
+    monkeypatch.setattr(store, "end", refuse)
+    lead.finish_mates([(one, RESULT) for one in (lead, other, client)])
+    assert [end.job for end in before[0]] == [client.job.id], "told before anything could be written"
+    assert {end.job for end in ends(connection, 2)} == {lead.job.id, other.job.id}
+    assert store.read("select count(*) from claim") == [(0,)]
