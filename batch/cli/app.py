@@ -23,6 +23,16 @@ _ORDER = (
     *("run", "batches", "uploads", "notifications"),
     *("logs", "models", "config", "doctor", "gc", "backup", "repair", "install-service", "uninstall-service"),
 )
+_MODULES = {
+    "status": "batch.cli.status.command",
+    **dict.fromkeys(("jobs", "show"), "batch.cli.jobs.listing"),
+    **dict.fromkeys(("retry", "cancel"), "batch.cli.jobs.actions"),
+    **dict.fromkeys(("pause", "resume"), "batch.cli.jobs.pausing"),
+    "wait": "batch.cli.jobs.waiting",
+    "submit": "batch.cli.submit",
+    "search": "batch.cli.search.command",
+}
+"""Where the commands are that are loaded alone."""
 
 
 class _ReaderGone(Exception):
@@ -110,8 +120,10 @@ def _run() -> int:
 
 
 def _invoke() -> int:
-    # `batch status` answers in a blink because it loads no other command; all the others come in for help and errors.
-    importlib.import_module("batch.cli.status.command" if sys.argv[1:2] == ["status"] else "batch.cli.commands")
+    # What people and scripts ask for again and again answers in a blink because it loads no other command; all of them come in
+    # for the rest, for help and for errors.
+    word = sys.argv[1] if len(sys.argv) > 1 else ""
+    importlib.import_module(_MODULES.get(word, "batch.cli.commands"))
     ended = app(prog_name="batch")
     return ended if isinstance(ended, int) else ExitStatus.DONE
 

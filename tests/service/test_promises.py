@@ -120,16 +120,19 @@ def test_a_job_that_waits_for_a_missing_model_is_done_once_its_file_is_put_there
     assert done.result.choices[0].message.content == "Hello! Send me a picture."
 
 
-def test_batch_status_loads_no_model_library_no_web_framework_and_no_settings(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("command", "status", "words"), [("status", 3, "not running"), ("jobs", 0, "")])
+def test_what_is_looked_at_often_loads_no_model_library_no_web_framework_and_no_settings(
+    tmp_path: Path, command: str, status: int, words: str
+) -> None:
     open_store(tmp_path / ".batch" / "batch.db").close()
     found = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "batch", "status", "--home", str(tmp_path)],
+        [sys.executable, "-X", "importtime", "-m", "batch", command, "--home", str(tmp_path)],
         capture_output=True,
         text=True,
         timeout=60,
         cwd=ROOT,
     )
-    assert found.returncode == 3 and "not running" in found.stdout, found.stderr
+    assert found.returncode == status and words in found.stdout, found.stderr
     loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in found.stderr.splitlines() if "|" in line}
     assert {"batch", "typer", "sqlite3"} <= loaded
     assert not loaded & {
