@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Iterable
 from contextlib import closing
@@ -15,7 +14,7 @@ from batch.folder.ledger.file_counts import FileCounts, count_files
 from batch.queue.jobs import Job, Kind, Priority, State
 from batch.queue.open_store import open_store
 from batch.queue.pauses import Pause
-from batch.queue.store import Store
+from batch.queue.store import EmptyDatabase, Store
 
 _CLASSES = {
     int(Priority.INTERACTIVE): "interactive",
@@ -89,9 +88,7 @@ def read_status(store: Store, path: Path) -> ServiceStatus:
             # The innermost of nested jobs is the one that computes; it began last.
             running[kind] = max(jobs, key=lambda job: job.started_at or 0.0) if jobs else None
         return _shape(notes, service, store.tally(), store.today(), running, count_files(store), path, store.paused())
-    except sqlite3.OperationalError as error:
-        if "no such table" not in str(error):
-            raise
+    except EmptyDatabase:
         return _shape({}, {}, [], [], {}, FileCounts(), path)
 
 

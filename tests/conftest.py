@@ -13,6 +13,7 @@ import pytest
 
 import sdists
 from paths import TESTS
+from postgres_server import PostgresServer, running_server
 from running_service import STARTER, WEIGHTLESS, RunningService
 
 # No clock decides, as other processes use this machine too; and the same examples for all, so that a red run is red again.
@@ -95,6 +96,13 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService
     """One service with the small real models, shared by a test process; tests leave nothing queued behind."""
     with RunningService(tmp_path_factory.mktemp("service"), STARTER) as running:
         yield running.ready()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """One PostgreSQL server a test process; each test makes databases of its own in it."""
+    with running_server() as server:
+        yield server
 
 
 @pytest.hookimpl(wrapper=True)

@@ -95,7 +95,7 @@ class BatchStore:
 
         `after` names the batch before the page; `before` the one behind it. Raises BadRequest for an unknown one.
         """
-        where, conditions = ["1"], list[Any]()
+        where, conditions = ["1=1"], list[Any]()
         if api is not None:
             where.append("api=?")
             conditions.append(api)

@@ -22,7 +22,7 @@ _UPLOAD = ", ".join(UploadSession.__struct_fields__)
 def insert_file(transaction: Transaction, file: StoredFile) -> None:
     """Write a file's row and hold its bytes in the spool."""
     transaction.execute(f"insert into stored_file ({_FILE}) values (?,?,?,?,?,?,?)", msgspec.structs.astuple(file))
-    transaction.execute("insert or ignore into blob values (?,?,'file')", (file.id, file.sha256))
+    transaction.execute("insert into blob values (?,?,'file') on conflict do nothing", (file.id, file.sha256))
 
 
 class FileStore:
@@ -97,8 +97,8 @@ class FileStore:
     def total_bytes(self) -> int:
         """Bytes of all files and of parts that are not yet one, shared content counted once."""
         rows = self._store.read(
-            "select coalesce(sum(bytes), 0) from (select sha256, max(bytes) bytes from "
-            "(select sha256, bytes from stored_file union all select sha256, bytes from upload_part) group by sha256)"
+            "select coalesce(sum(bytes), 0) from (select sha256, max(bytes) as bytes from "
+            "(select sha256, bytes from stored_file union all select sha256, bytes from upload_part) as a group by sha256) as b"
         )
         return int(rows[0][0])
 
@@ -154,7 +154,7 @@ class FileStore:
         with self._store.transaction(durable=True) as transaction:
             _check_pending(transaction, upload)
             transaction.execute("insert into upload_part values (?,?,?,?,?)", (part.id, upload, sha256, size, part.created_at))
-            transaction.execute("insert or ignore into blob values (?,?,'part')", (part.id, sha256))
+            transaction.execute("insert into blob values (?,?,'part') on conflict do nothing", (part.id, sha256))
         return part
 
     def parts(self, upload: str, ids: Sequence[str]) -> list[UploadPart]:

@@ -62,18 +62,19 @@ class LineStore:
         with self._store.transaction() as transaction:
             for file in files:
                 transaction.execute(
-                    "insert or ignore into batch_file select ?, id, filename, bytes, sha256 from stored_file where id=?",
+                    "insert into batch_file select ?, id, filename, bytes, sha256 from stored_file where id=? "
+                    "on conflict do nothing",
                     (batch.sequence, file),
                 )
             if files:
                 transaction.execute(
-                    "insert or ignore into blob select ?, sha256, 'input' from batch_file where batch=?",
+                    "insert into blob select ?, sha256, 'input' from batch_file where batch=? on conflict do nothing",
                     (batch.id, batch.sequence),
                 )
             reported = list(problems)
             for line in lines:
                 added = transaction.execute(
-                    f"insert or ignore into batch_line ({_LINE}) values (?,?,?,?,?,?,?,?,?)",
+                    f"insert into batch_line ({_LINE}) values (?,?,?,?,?,?,?,?,?) on conflict do nothing",
                     msgspec.structs.astuple(line),
                 ).rowcount
                 if not added:
@@ -104,7 +105,8 @@ class LineStore:
     def count_lines(self, batch: Batch, state: LineState, limit: int = 100_000) -> int:
         """How many lines are in a state, `limit` at most."""
         rows = self._store.read(
-            "select count(*) from (select 1 from batch_line where batch=? and state=? limit ?)", (batch.sequence, state, limit)
+            "select count(*) from (select 1 from batch_line where batch=? and state=? limit ?) as few",
+            (batch.sequence, state, limit),
         )
         return int(rows[0][0])
 

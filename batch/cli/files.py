@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import os
-import sqlite3
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
@@ -22,6 +22,7 @@ from batch.folder.file_names import one_line, readable
 from batch.folder.ledger.file_listing import FileFilter, ListedFile, list_files
 from batch.folder.ledger.rows import FileState
 from batch.media.kind import MediaKind
+from batch.queue.store import EmptyDatabase
 
 
 class ShownState(StrEnum):
@@ -80,12 +81,8 @@ def files(
 def _files(home: Path | None, states: list[ShownState], file_choice: FileFilter) -> Iterator[tuple[str, ListedFile | None]]:
     """(path, what the ledger has of it: nothing of an ignored file)."""
     if not states or file_choice.states:
-        with open_store(home, readonly=True) as store:
-            try:
-                yield from ((file.path, file) for file in list_files(store, file_choice))
-            except sqlite3.OperationalError as problem:
-                if "no such table" not in str(problem):  # no service has run here yet
-                    raise
+        with open_store(home, readonly=True) as store, suppress(EmptyDatabase):  # no service has run here yet
+            yield from ((file.path, file) for file in list_files(store, file_choice))
     if ShownState.IGNORED in states:
         from batch.folder.inbox.ignored_files import ignored_files
         from batch.settings import Settings

@@ -32,13 +32,14 @@ _LISTED = _COLUMNS.replace("messages", "'[]'")
 LEAST_USED = (
     # Each half by an index: a completion's time stands behind its data, so that sorting by it would read all of the table.
     "select * from (select 0, sequence, used_at from response where status not in ('queued', 'in_progress') "
-    "order by used_at, sequence limit :limit) union all select * from (select 1, sequence, created_at from chat_completion "
-    "order by sequence limit :limit) order by 3, 2 limit :limit"
+    "order by used_at, sequence limit :limit) as a "
+    "union all select * from (select 1, sequence, created_at from chat_completion order by sequence limit :limit) "
+    "as b order by 3, 2 limit :limit"
 )
 """(whether it is a completion, sequence, time) of what was used longest ago, running responses apart."""
 _CONVERSATION_SLICE = (
     "select max(c.place), sum(case when exists (select 1 from conversation_item o where o.item=c.item and o.place<c.place) "
-    "then 0 else length(cast(i.data as blob)) end) "
+    "then 0 else octet_length(i.data) end) "
     "from (select place, item from conversation_item where place > ? order by place limit 200) c "
     "left join item i on i.id=c.item"
 )
@@ -62,9 +63,9 @@ class CompletionStore:
             completion.expires_at,
         )
         with self._store.transaction() as transaction:
-            transaction.execute(f"insert or ignore into chat_completion ({_COLUMNS}) values (?,?,?,?,?,?,?)", row)
+            transaction.execute(f"insert into chat_completion ({_COLUMNS}) values (?,?,?,?,?,?,?) on conflict do nothing", row)
             for sha256 in pictures:
-                transaction.execute("insert or ignore into blob values (?,?,'picture')", (completion.id, sha256))
+                transaction.execute("insert into blob values (?,?,'picture') on conflict do nothing", (completion.id, sha256))
 
     def completion(self, id: str) -> StoredCompletion:
         """One completion that has not expired. Raises NotFound."""

@@ -75,4 +75,6 @@ class ConversationStore:
 def _append_items(transaction: Transaction, id: str, items: Sequence[Item]) -> None:
     insert_items(transaction, items)
     for item in items:
-        transaction.execute("insert or ignore into conversation_item (conversation, item) values (?,?)", (id, str(item["id"])))
+        transaction.execute(
+            "insert into conversation_item (conversation, item) values (?,?) on conflict do nothing", (id, str(item["id"]))
+        )

@@ -125,9 +125,9 @@ def insert_items(transaction: Transaction, items: Iterable[Item]) -> None:
     """Write items that are not there yet, and hold their pictures in the spool."""
     for item in items:
         id = str(item["id"])
-        if transaction.execute("insert or ignore into item values (?,?)", (id, encode(item).decode())).rowcount:
+        if transaction.execute("insert into item values (?,?) on conflict do nothing", (id, encode(item).decode())).rowcount:
             for sha256 in picture_blobs(item):
-                transaction.execute("insert or ignore into blob values (?,?,'item')", (id, sha256))
+                transaction.execute("insert into blob values (?,?,'item') on conflict do nothing", (id, sha256))
 
 
 def picture_blobs(item: Item) -> Iterator[str]:

@@ -57,8 +57,8 @@ class ResponseStore:
             ):
                 return False
             added = transaction.execute(
-                "insert or ignore into response (id, status, data, request, created_at, used_at, expires_at, kept, background, "
-                "streamed, conversation, job) values (?,?,?,?,?,?,?,?,?,?,?,?)",
+                "insert into response (id, status, data, request, created_at, used_at, expires_at, kept, background, "
+                "streamed, conversation, job) values (?,?,?,?,?,?,?,?,?,?,?,?) on conflict do nothing",
                 (
                     id,
                     status,
@@ -194,7 +194,7 @@ class ResponseStore:
 def _append_items(transaction: Transaction, id: str, items: Sequence[Item], *, is_output: bool) -> None:
     sequence, place = transaction.execute(
         "select r.sequence, coalesce(max(i.place) + 1, 0) from response r left join response_item i on i.response=r.sequence "
-        "where r.id=?",
+        "where r.id=? group by r.sequence",
         (id,),
     ).fetchone()
     for at, item in enumerate(items):
@@ -206,15 +206,16 @@ def _append_items(transaction: Transaction, id: str, items: Sequence[Item], *, i
 def _log_events(transaction: Transaction, id: str, events: Sequence[tuple[int, bytes]]) -> None:
     for number, data in events:
         transaction.execute(
-            "insert or ignore into response_event select sequence, ?, ? from response where id=?", (number, data.decode(), id)
+            "insert into response_event select sequence, ?, ? from response where id=? on conflict do nothing",
+            (number, data.decode(), id),
         )
 
 
 def _extend_conversation(transaction: Transaction, id: str) -> None:
     transaction.execute(
-        "insert or ignore into conversation_item (conversation, item) select r.conversation, i.item "
+        "insert into conversation_item (conversation, item) select r.conversation, i.item "
         "from response r join response_item i on i.response=r.sequence join conversation c on c.id=r.conversation "
-        "where r.id=? order by i.place",
+        "where r.id=? order by i.place on conflict do nothing",
         (id,),
     )
 

@@ -7,12 +7,27 @@ from pathlib import Path
 from batch.queue.store import Store
 
 
-def open_store(database: Path, *, readonly: bool = False, create: bool = True, owns_home: bool = False) -> Store:
-    """The store in a file, made and brought to this version's schema unless `create` is off or it is opened to read only.
+def open_store(
+    database: Path | str,
+    *,
+    home: Path | None = None,
+    front: str = "",
+    readonly: bool = False,
+    create: bool = True,
+    owns_home: bool = False,
+) -> Store:
+    """The store in a file, or at an address of PostgreSQL, made and brought to this version's schema unless `create` is off
+    or it is opened to read only.
 
-    `owns_home`: the home's service opens it, holding its lock; others bring nothing forward while a service runs.
-    Raises NewerDatabase, OlderDatabase, DamagedDatabase and DiskFull, each with one sentence.
+    `home`: the folder that an address is used from; a file lies in its own. `front`: the service that jobs are accepted for,
+    where several share an address. `owns_home`: the home's service opens it, holding its lock; others bring no file forward
+    while a service runs. Raises NewerDatabase, OlderDatabase, DamagedDatabase, DiskFull, StoreAway and SettingsProblem, each
+    with one sentence.
     """
+    if isinstance(database, str):
+        from batch.queue.postgres.postgres_store import PostgresStore
+
+        return PostgresStore(database, home=home or Path.cwd(), front=front, readonly=readonly, create=create)
     from batch.queue.sqlite.sqlite_store import SqliteStore
 
     return SqliteStore(database, readonly=readonly, create=create, owns_home=owns_home)

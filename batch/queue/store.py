@@ -31,6 +31,12 @@ class DamagedDatabase(Unavailable):
     sentence = "The database is damaged: stop the service and run `batch repair`."
 
 
+class EmptyDatabase(BatchError):
+    """The database lacks a table that is asked for: no service of this version has run on it yet."""
+
+    sentence = "No service has run here yet: start `batch serve`."
+
+
 class StoreAway(Unavailable):
     """The database cannot be reached now; what was accepted is there once it is back."""
 
@@ -185,7 +191,9 @@ class Store(Protocol):
         """Tie a result's spool file to its job. Raises LeaseLost."""
         ...
 
-    def recover(self, kind: Kind, worker: str, limit: int, last_death: str = "") -> list[tuple[str, State]]:
+    def recover(
+        self, kind: Kind, worker: str, limit: int, last_death: str = "", *, predecessor: str = ""
+    ) -> list[tuple[str, State]]:
         """Called by a queue's worker before it takes anything: leases of workers that died go back.
 
         A job that took `limit` workers down is failed; one that only waited while a more urgent one ran inside it is not

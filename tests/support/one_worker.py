@@ -51,7 +51,7 @@ class OneWorker:
 
     def recover(self, kind: Kind, limit: int) -> list[tuple[str, State]]:
         """As its successor."""
-        return self.store.recover(kind, "w2", limit)
+        return self.store.recover(kind, "w2", limit, predecessor=self.worker)
 
     def checkpoint(self, job: str, step: int, data: str) -> None:
         self.store.checkpoint(self.lease(job), step, data)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import sys
 import time
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from batch.cli.home import database_of
 from batch.cli.output import print_line, safe_line, short_moment, terminal
 from batch.cli.status.view import inbox_line, problem_lines, running_text, status_table, title
 from batch.queue.open_store import open_store
-from batch.queue.store import Store
+from batch.queue.store import EmptyDatabase, Store
 from batch.service_status import ServiceStatus, gather
 
 _MAX_FAILURES = 5
@@ -97,7 +96,7 @@ def _last_failures(home: Path | None) -> list[str]:
             for kind in {row[0] for row in store.tally()}:
                 rows += store.read(_FAILED_JOBS, (kind, _MAX_FAILURES))
             rows += [(when, path.decode("utf-8", "replace"), why) for when, path, why in _failed_files(store)]
-    except sqlite3.OperationalError:
+    except EmptyDatabase:
         return []
     rows.sort(key=lambda row: row[0], reverse=True)
     return [f"  {short_moment(when)}  {what}: {why or 'failed'}" for when, what, why in rows[:_MAX_FAILURES]]
@@ -106,5 +105,5 @@ def _last_failures(home: Path | None) -> list[str]:
 def _failed_files(store: Store) -> list[tuple[float, bytes, str | None]]:
     try:
         return store.read(_FAILED_FILES, (_MAX_FAILURES,))
-    except sqlite3.OperationalError:  # no service has run here yet
+    except EmptyDatabase:  # no service has run here yet
         return []

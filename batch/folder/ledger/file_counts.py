@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
+
+from batch.queue.store import EmptyDatabase
 
 
 class FileCounts(NamedTuple):
@@ -26,7 +27,7 @@ def count_files(database: ReadableDatabase) -> FileCounts:
     """Files by state, from counters: costs the same however many there are."""
     try:
         tally = dict(database.read("select state, n from file_tally"))
-    except sqlite3.OperationalError:  # a home in which no service has run yet has no ledger
+    except EmptyDatabase:  # a home in which no service has run yet has no ledger
         tally = {}
     return FileCounts(
         waiting=tally.get("waiting", 0) + tally.get("writing", 0),

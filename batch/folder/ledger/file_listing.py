@@ -79,7 +79,7 @@ def find_file(store: Store, path: str) -> ListedFile | None:
 
 
 def _condition(file_filter: FileFilter) -> tuple[str, list[str | bytes | float]]:
-    conditions: list[str] = ["1"]
+    conditions: list[str] = ["1=1"]
     params: list[str | bytes | float] = []
     states = set(file_filter.states)
     if FileState.WAITING in states:

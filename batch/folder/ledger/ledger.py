@@ -55,7 +55,7 @@ class Ledger:
 
     def recorded_files(self, paths: Sequence[str]) -> dict[str, RecordedFile]:
         """Those of the paths that were taken before, with what was recorded of them."""
-        marks = ",".join("?" * len(paths))
+        marks = ",".join("?" * len(paths)) or "null"
         rows = self.store.read(
             f"select path, size, mtime_ns, inode, ctime_ns, state, gone, redo from file where path in ({marks})",
             [os.fsencode(path) for path in paths],
@@ -83,8 +83,8 @@ class Ledger:
     def present_folders(self) -> list[str]:
         """Every folder with recorded files that were there when last looked at; one index step each."""
         rows = self.store.read(
-            "with recursive f(x) as (select min(folder) from file where gone=0 union all "
-            "select (select min(folder) from file where gone=0 and folder > x) from f where x is not null) "
+            "with recursive f(x) as (select (select folder from file where gone=0 order by folder limit 1) union all "
+            "select (select folder from file where gone=0 and folder > x order by folder limit 1) from f where x is not null) "
             "select x from f where x is not null"
         )
         return [os.fsdecode(row[0]) for row in rows]
@@ -123,7 +123,7 @@ class Ledger:
         state = FileState.WRITING if has_results else FileState.WAITING
         if content is not None and (is_working or has_results):
             for sha256 in work.draft.blobs:  # this copy is not needed, unless the first file's job needs it
-                transaction.execute("insert or ignore into orphan values (?)", (sha256,))
+                transaction.execute("insert into orphan values (?) on conflict do nothing", (sha256,))
             self._record_file(transaction, arrival, state, content.id, now)
             if has_results:  # the same bytes as before, it may be
                 self._search.add_source(transaction, search_key(content), os.fsencode(arrival.path))
@@ -153,7 +153,7 @@ class Ledger:
             transaction.submit(work.draft)
         documents = (work.reading.document,) if work.reading.document else ()
         for sha256 in (*work.result_blobs, *documents):
-            transaction.execute("insert or ignore into blob values (?,?,'result')", (work.draft.id, sha256))
+            transaction.execute("insert into blob values (?,?,'result') on conflict do nothing", (work.draft.id, sha256))
         row = transaction.execute(
             "insert into content as c (key, sha256, size, kind, parameters, state, step, job, jobs, reading, created_at) "
             "values (?,?,?,?,?,'working',?,?,?,?,?) on conflict (key) do update set state='working', step=excluded.step, "
@@ -317,7 +317,7 @@ class Ledger:
                 stamp = delivery.stamp
                 # The stamp: a file that was dropped anew meanwhile has a new outcome to wait for.
                 transaction.execute(
-                    "update file set state=?, gone=max(gone, ?), finished_at=?, redo=null "
+                    "update file set state=?, gone=case when gone=1 then 1 else ? end, finished_at=?, redo=null "
                     "where id=? and state='writing' and mtime_ns=? and inode=? and size=?",
                     (state, gone, time.time(), delivery.id, stamp.mtime_ns, stamp.inode, stamp.size),
                 )

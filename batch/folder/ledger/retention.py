@@ -43,7 +43,7 @@ class LedgerRetention:
 
     def _forget(self, table: str, after: int, before: float, limit: int, which: str) -> tuple[int | None, int]:
         (last,) = self._store.read(
-            f"select max(id) from (select id from {table} where id > ? order by id limit ?)", (after, limit)
+            f"select max(id) from (select id from {table} where id > ? order by id limit ?) as slice", (after, limit)
         )[0]
         if last is None:
             return None, 0

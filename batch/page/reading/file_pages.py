@@ -121,17 +121,21 @@ def read_file(store: Store, id: int) -> FileRow | None:
 
 def file_of_job(store: Store, job: str) -> int | None:
     """The picture whose caption a job made; None for a job that made none, or is no more than one of a document's pages."""
+    sources = store.read(
+        "select source from job where id=? and origin='inbox' and parent is null and source is not null", (job,)
+    )
+    if not sources:
+        return None
     rows = store.read(
-        "select c.owner from content c where c.kind = ? and c.id = (select content from file f join job j "
-        "on f.path = cast(j.source as blob) where j.id = ? and j.origin = 'inbox' and j.parent is null)",
-        (MediaKind.IMAGE, job),
+        "select c.owner from content c join file f on f.content = c.id where c.kind = ? and f.path = ?",
+        (MediaKind.IMAGE, os.fsencode(sources[0][0])),
     )
     return None if not rows else rows[0][0]
 
 
 def ids_of_paths(store: Store, paths: list[bytes]) -> dict[bytes, int]:
     """Ids of files by their paths below the inbox, as the system knows them; unknown ones are left out."""
-    marks = ",".join("?" * len(paths))
+    marks = ",".join("?" * len(paths)) or "null"
     return {path: int(id) for path, id in store.read(f"select path, id from file where path in ({marks})", paths)}
 
 
@@ -148,7 +152,7 @@ def _walk(store: Store, choice: FileChoice, state: FileState, before: int, limit
     )
     if len(rows) == limit:
         return [row[0] for row in rows], rows[-1][0]
-    number, lowest = store.read(f"select count(*), min(id) from {slice_}", (state, before, SLICE_ROWS))[0]
+    number, lowest = store.read(f"select count(*), min(id) from {slice_} as newest", (state, before, SLICE_ROWS))[0]
     return [row[0] for row in rows], lowest if number == SLICE_ROWS else 0
 
 
@@ -164,11 +168,11 @@ def _condition(choice: FileChoice) -> tuple[str, list[str | bytes]]:
     if choice.error:
         conditions.append(f"instr(lower(coalesce({_ERROR}, '')), lower(?)) > 0")
         params.append(choice.error)
-    return " and ".join(conditions) or "1", params
+    return " and ".join(conditions) or "1=1", params
 
 
 def _rows(store: Store, ids: list[int]) -> list[FileRow]:
-    marks = ",".join("?" * len(ids))
+    marks = ",".join("?" * len(ids)) or "null"
     rows = store.read(f"select {_COLUMNS} from file f {_JOINS} where f.id in ({marks}) order by f.id desc", ids)
     return [
         FileRow(

@@ -17,7 +17,7 @@ from batch.errors import DiskFull
 from batch.queue.jobs import Kind
 from batch.queue.sqlite import schema
 from batch.queue.sqlite.job_writer import JobTransaction
-from batch.queue.store import DamagedDatabase
+from batch.queue.store import DamagedDatabase, EmptyDatabase
 
 MAX_KEPT_WAL_BYTES = 32 << 20
 """To this size the write-ahead log is cut once all of it is in the database."""
@@ -59,6 +59,8 @@ class Database:
                 # One huge commit, or a reader that kept checkpoints from ending, must not leave its size behind.
                 self._conn.execute(f"pragma journal_size_limit={MAX_KEPT_WAL_BYTES}")
             self._conn.execute(f"pragma cache_size=-{_CACHE_KIB}")
+            if sqlite3.sqlite_version_info < (3, 43):  # which brought it
+                self._conn.create_function("octet_length", 1, _octet_length, deterministic=True)
             # Nothing is migrated here, but what cannot be understood is not guessed at.
             schema.refuse_newer(path, self._conn.execute("pragma user_version").fetchone()[0])
         except sqlite3.DatabaseError as error:
@@ -143,11 +145,13 @@ class Database:
             self._conn.close()
 
     def read(self, sql: str, params: Sequence[Any] | Mapping[str, Any] = ()) -> list[Any]:
-        """Rows of a query. Raises DiskFull, DamagedDatabase."""
+        """Rows of a query. Raises DiskFull, DamagedDatabase, EmptyDatabase."""
         with self._lock:
             try:
                 return self._conn.execute(sql, params).fetchall()
             except sqlite3.DatabaseError as error:
+                if "no such table" in str(error):
+                    raise EmptyDatabase() from error
                 raise self._sentence(error) from error
 
     @contextlib.contextmanager
@@ -191,6 +195,10 @@ class Database:
 
     def _damaged(self, reason: object) -> DamagedDatabase:
         return DamagedDatabase(f"{self.path} is damaged ({reason}): stop the service and run `batch repair`.")
+
+
+def _octet_length(text: str | None) -> int | None:
+    return None if text is None else len(text.encode())
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 from batch import fail_points
 from batch.queue.jobs import Draft, Kind, State
 from batch.queue.pauses import open_ranges
-from batch.queue.sqlite.job_rows import COLUMNS, to_job, to_json
+from batch.queue.reading.job_rows import COLUMNS, to_job, to_json
 from batch.queue.store import Ending, Lease, LeaseLost, job_named_in, message_for
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -9,9 +10,10 @@ from typing import Any
 
 from batch.errors import Conflict, NotFound, Unprocessable, WorkerDied
 from batch.queue.jobs import TRANSITIONS, Draft, JobProgress, Kind, Origin, State
-from batch.queue.pauses import Pause
-from batch.queue.sqlite.job_reader import JobReader
-from batch.queue.sqlite.job_rows import to_json
+from batch.queue.pauses import Pause, open_ranges
+from batch.queue.reading.job_reader import JobReader
+from batch.queue.reading.job_rows import to_json
+from batch.queue.sqlite.database import Database
 from batch.queue.store import Ending, Held, Key, Lease
 
 logger = logging.getLogger("batch.queue")
@@ -20,7 +22,7 @@ _KINDS = ",".join("?" * len(Kind))
 """Named in conditions so that the index on (kind, state, origin, id) is used."""
 
 
-class SqliteStore(JobReader):
+class SqliteStore(Database, JobReader):
     """The Store Protocol over one connection. One worker a queue is all that a home has, so leases never run out."""
 
     def open_reader(self) -> SqliteStore:
@@ -59,7 +61,9 @@ class SqliteStore(JobReader):
                 if len(rows) == len(drafts):
                     # This request's payloads were put in the spool again, and nothing else would ever take them out.
                     names = {blob for draft in drafts for blob in draft.blobs}
-                    transaction.execute_many("insert or ignore into orphan values (?)", [(name,) for name in names])
+                    transaction.execute_many(
+                        "insert into orphan values (?) on conflict do nothing", [(name,) for name in names]
+                    )
                     return [Held(job, State(state)) for _, job, state, _ in rows]
             transaction.execute("delete from idempotency where kind=? and key=?", (key.kind, key.name))
             for place, draft in enumerate(drafts):
@@ -131,7 +135,9 @@ class SqliteStore(JobReader):
             transaction.require(lease)
             transaction.execute("insert or ignore into blob values (?,?,'result')", (lease.job.id, sha256))
 
-    def recover(self, kind: Kind, worker: str, limit: int, last_death: str = "") -> list[tuple[str, State]]:
+    def recover(
+        self, kind: Kind, worker: str, limit: int, last_death: str = "", *, predecessor: str = ""
+    ) -> list[tuple[str, State]]:
         """Called by a queue's only worker before it takes anything: leftover claims are of workers that died.
 
         A job that took `limit` workers down is failed, the others go back; one that only waited while a more urgent one ran
@@ -208,6 +214,20 @@ class SqliteStore(JobReader):
                 (message, job),
             )
 
+    def is_waiting(self, kind: Kind, above: float = -1.0) -> bool:
+        """Whether a message of a higher priority than `above` waits, in a class that is not paused."""
+        ((has_message, has_pause),) = self.read(
+            "select exists (select 1 from task where queue=? and priority>?), exists (select 1 from pause where kind=?)",
+            (kind, above, kind),
+        )
+        if not has_message or not has_pause:  # one statement tells, nearly always
+            return bool(has_message)
+        paused = [row[0] for row in self.read("select priority from pause where kind=?", (kind,))]
+        return any(
+            self.read("select 1 from task where queue=? and priority>? and priority<? limit 1", (kind, *bounds))
+            for bounds in open_ranges(above, paused)
+        )
+
     # -- holding classes back
 
     def pause(self, pauses: Iterable[Pause]) -> None:
@@ -225,12 +245,20 @@ class SqliteStore(JobReader):
 
     # -- what the running service writes for `batch status` in another process
 
+    def notes(self) -> dict[str, Any]:
+        """What the running service wrote for `batch status`, by name."""
+        return {name: json.loads(value) for name, value in self.read("select name, value from service")}
+
     def note(self, notes: Mapping[str, Any]) -> None:
         """Write JSON values by name, of which nobody sees some without the others."""
         with self.transaction() as transaction:
             transaction.execute_many(
                 "insert or replace into service values (?,?)", [(name, to_json(value)) for name, value in notes.items()]
             )
+
+    def today(self) -> list[tuple[str, str, int, float, float]]:
+        """(kind, state, count, seconds of work, seconds of waiting) of the jobs that ended today, local time."""
+        return self.read("select kind, state, n, seconds, waited from daily where day = date('now', 'localtime')")
 
     # -- retention
 

@@ -18,8 +18,8 @@ def draft(text: str = "x") -> Draft:
     return Draft(payload("completion", {"prompt": text}), Origin.HTTP, Priority.INTERACTIVE, blobs=("ab" * 32,), waited=True)
 
 
-def test_a_key_goes_with_its_jobs_and_a_repeat_leaves_no_payload_behind(tmp_path: Path) -> None:
-    store = OneWorker(open_store(tmp_path / "batch.db"))
+def test_a_key_goes_with_its_jobs_and_a_repeat_leaves_no_payload_behind(database: Path | str) -> None:
+    store = OneWorker(open_store(database))
     first, key = draft(), Key(Kind.VLM, "k", "f")
     assert store.submit_once(key, [first]) == []
     assert [held.job for held in store.submit_once(key, [draft()])] == [first.id]
@@ -37,8 +37,8 @@ def test_a_key_goes_with_its_jobs_and_a_repeat_leaves_no_payload_behind(tmp_path
     store.close()
 
 
-def test_a_key_of_several_jobs_is_free_once_one_of_them_is_gone(tmp_path: Path) -> None:
-    store = open_store(tmp_path / "batch.db")
+def test_a_key_of_several_jobs_is_free_once_one_of_them_is_gone(database: Path | str) -> None:
+    store = open_store(database)
     drafts, key = [draft("a"), draft("b")], Key(Kind.VLM, "k", "f")
     store.submit_once(key, drafts)
     assert [held.job for held in store.submit_once(key, [draft(), draft()])] == [d.id for d in drafts]

@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from batch.errors import Conflict, NotFound
 from batch.queue.jobs import TRANSITIONS, Draft, Kind, Origin, Priority, State
 from batch.queue.open_store import open_store
 from one_worker import OneWorker
 from payloads import payload
+from postgres_server import PostgresServer
 
 SCALE = int(os.environ.get("FUZZ_SCALE", "1"))
 """How much longer than in CI the random walks are."""
@@ -41,17 +42,26 @@ class Expected:
 
 class Lives(RuleBasedStateMachine):
     jobs = Bundle("jobs")
+    stranger = "insert into task (queue, data, priority) values ('vlm', ?, 20)"
+    """What somebody else may write into the queue."""
+
+    def new_database(self) -> Path | str:
+        return self.folder / "batch.db"
+
+    def remove_database(self) -> None: ...
 
     @initialize()
     def open(self) -> None:
         self.folder = Path(tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
-        self.store = OneWorker(open_store(self.folder / "batch.db"))
+        self.database = self.new_database()
+        self.store = OneWorker(open_store(self.database))
         self.model: dict[str, Expected] = {}
         self.claims: dict[Kind, list[str]] = {kind: [] for kind in Kind}
         self.places = 0
 
     def teardown(self) -> None:
         self.store.close()
+        self.remove_database()
         shutil.rmtree(self.folder)
 
     # -- what doors, workers and people do
@@ -159,7 +169,7 @@ class Lives(RuleBasedStateMachine):
     @rule()
     def service_restarts(self) -> None:
         self.store.close()
-        self.store.store = open_store(self.folder / "batch.db")
+        self.store.store = open_store(self.database)
         gone = [e for e in self.model.values() if e.waited and e.state is State.QUEUED]
         assert self.store.abandon_waited() == len(gone)
         for mine in self.model.values():
@@ -171,7 +181,7 @@ class Lives(RuleBasedStateMachine):
     @rule(data=st.binary(max_size=20) | st.sampled_from([b'{"id":"nobody"}', b'{"id":5}', b"[]", b"[" * 5000]))
     def somebody_writes_into_the_queue(self, data: bytes) -> None:
         with self.store.transaction() as transaction:
-            transaction.execute("insert into task (queue, data, priority) values ('vlm', ?, 20)", (data,))
+            transaction.execute(self.stranger, (data,))
         self.places += 1
 
     def _ended(self, job: str, state: State) -> None:
@@ -238,6 +248,20 @@ Lives.TestCase.settings = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
 )
 TestLivesOfJobs = Lives.TestCase
+
+
+@pytest.mark.postgres
+def test_lives_of_jobs_in_postgres_are_the_same(postgres_server: PostgresServer) -> None:
+    class LivesInPostgres(Lives):
+        stranger = "insert into task (queue, job, priority) values ('vlm', encode(?, 'hex'), 20)"
+
+        def new_database(self) -> str:
+            return postgres_server.new_database()
+
+        def remove_database(self) -> None:
+            postgres_server.empty_database(str(self.database))
+
+    run_state_machine_as_test(LivesInPostgres, settings=settings(Lives.TestCase.settings, max_examples=12 * SCALE))
 
 
 def test_every_state_can_be_reached_and_left_only_as_the_table_says() -> None:

@@ -19,8 +19,8 @@ from payloads import payload
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[OneWorker]:
-    store = OneWorker(open_store(tmp_path / "batch.db"))
+def store(database: Path | str) -> Iterator[OneWorker]:
+    store = OneWorker(open_store(database))
     yield store
     store.close()
 
@@ -175,8 +175,8 @@ def test_a_job_put_back_while_it_ends_keeps_its_payload_and_is_not_ended(store: 
     assert row and row.state is State.QUEUED and row.attempts == 0
 
 
-def test_two_takers_never_get_the_same_job(tmp_path: Path) -> None:
-    stores = [OneWorker(open_store(tmp_path / "batch.db")) for _ in range(2)]
+def test_two_takers_never_get_the_same_job(database: Path | str) -> None:
+    stores = [OneWorker(open_store(database)) for _ in range(2)]
     ids = submitted(stores[0], *(draft() for _ in range(60)))
     taken: list[str] = []
 

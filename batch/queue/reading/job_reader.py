@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import heapq
-import json
-import sqlite3
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from batch.errors import NotFound
 from batch.queue.job_filter import JobFilter
 from batch.queue.jobs import Job, JobSummary, Kind, Origin, Priority, State
-from batch.queue.pauses import Pause, open_ranges
-from batch.queue.sqlite.database import Database
-from batch.queue.sqlite.filter_sql import Walk, walks
-from batch.queue.sqlite.job_rows import COLUMNS, SUMMARY_COLUMNS, to_job, to_summary
+from batch.queue.pauses import Pause
+from batch.queue.reading.filter_sql import Walk, walks
+from batch.queue.reading.job_rows import COLUMNS, SUMMARY_COLUMNS, to_job, to_summary
+from batch.queue.store import EmptyDatabase
 
 MAX_COUNTED_AHEAD = 10_000
 """Messages before a job's are counted up to here: what a client is shown need not be exact beyond."""
@@ -23,8 +22,12 @@ _SLICE = 500
 """Ids read at once."""
 
 
-class JobReader(Database):
-    """A database and the questions that are put to it."""
+class JobReader(ABC):
+    """The questions that are put to a database, whichever it is."""
+
+    @abstractmethod
+    def read(self, sql: str, params: Sequence[Any] | Mapping[str, Any] = ()) -> list[Any]:
+        """Rows of a query."""
 
     def job(self, job: str) -> Job | None:
         """One job's row."""
@@ -40,7 +43,7 @@ class JobReader(Database):
         rows = self.read("select id from job where id >= ? and id < ? limit 2", (part, part + "\U0010ffff"))
         where = "begins"
         if not rows:
-            rows = self.read("select id from job where substr(id, -length(?)) = ? limit 2", (part, part))
+            rows = self.read("select id from job where substr(id, length(id) - length(?) + 1) = ? limit 2", (part, part))
             where = "begins or ends" if not rows else "ends"
         if len(rows) != 1:
             raise NotFound(f"{'More than one job' if rows else 'No job'} {where} with {part}.")
@@ -88,7 +91,7 @@ class JobReader(Database):
             rows = self.read(f"select id from job where {where}{below} order by id desc limit ?", [*params, *more, limit])
             ids += [row[0] for row in rows]
         newest = sorted(ids, reverse=True)[:limit]
-        marks = ",".join("?" * len(newest))
+        marks = ",".join("?" * len(newest)) or "null"
         return [
             to_summary(row)
             for row in self.read(f"select {SUMMARY_COLUMNS} from job where id in ({marks}) order by id desc", newest)
@@ -127,32 +130,19 @@ class JobReader(Database):
         limit = MAX_COUNTED_AHEAD
         return int(
             self.read(
-                "select (select count(*) from (select 1 from task where queue=:queue and priority>:priority limit :limit)) + "
+                "select "
+                "(select count(*) from (select 1 from task where queue=:queue and priority>:priority limit :limit) as a) + "
                 "(select count(*) from "
-                "(select 1 from task where queue=:queue and priority=:priority and id<:message limit :limit))",
+                "(select 1 from task where queue=:queue and priority=:priority and id<:message limit :limit) as b)",
                 {"queue": queue, "priority": priority, "message": message, "limit": limit},
             )[0][0]
-        )
-
-    def is_waiting(self, kind: Kind, above: float = -1.0) -> bool:
-        """Whether a message of a higher priority than `above` waits, in a class that is not paused."""
-        ((has_message, has_pause),) = self.read(
-            "select exists (select 1 from task where queue=? and priority>?), exists (select 1 from pause where kind=?)",
-            (kind, above, kind),
-        )
-        if not has_message or not has_pause:  # one statement tells, nearly always
-            return bool(has_message)
-        paused = [row[0] for row in self.read("select priority from pause where kind=?", (kind,))]
-        return any(
-            self.read("select 1 from task where queue=? and priority>? and priority<? limit 1", (kind, *bounds))
-            for bounds in open_ranges(above, paused)
         )
 
     def paused(self) -> set[Pause]:
         """The classes that are held back."""
         try:
             rows = self.read("select kind, priority from pause")
-        except sqlite3.OperationalError:  # opened read-only, and not migrated yet
+        except EmptyDatabase:  # opened read-only, and not migrated yet
             return set()
         return {Pause(Kind(kind), Priority(priority)) for kind, priority in rows}
 
@@ -173,14 +163,6 @@ class JobReader(Database):
         """(kind, origin, priority, state, count) of all jobs, from counters kept by triggers."""
         return self.read("select kind, origin, priority, state, n from tally where n > 0")
 
-    def today(self) -> list[tuple[str, str, int, float, float]]:
-        """(kind, state, count, seconds of work, seconds of waiting) of the jobs that ended today, local time."""
-        return self.read("select kind, state, n, seconds, waited from daily where day = date('now', 'localtime')")
-
     def referred(self, sha256: str) -> bool:
         """Whether anything refers to a spool file."""
         return bool(self.read("select 1 from blob where sha256=? limit 1", (sha256,)))
-
-    def notes(self) -> dict[str, Any]:
-        """What the running service wrote for `batch status`, by name."""
-        return {name: json.loads(value) for name, value in self.read("select name, value from service")}

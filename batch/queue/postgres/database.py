@@ -1,0 +1,189 @@
+"""One connection to Postgres, made again when it breaks: queries, transactions and their durability."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psycopg
+
+from batch import fail_points
+from batch.queue.jobs import Kind
+from batch.queue.postgres import schema
+from batch.queue.postgres.connection_info import check_address, connect
+from batch.queue.postgres.error_mapping import is_connection_lost, to_batch_error
+from batch.queue.postgres.job_transaction import PostgresTransaction
+from batch.queue.postgres.portable_sql import to_parameters, to_psycopg
+from batch.queue.store import StoreAway
+
+T = TypeVar("T")
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+logger = logging.getLogger("batch.queue")
+
+_FIRST_PAUSE_S = 0.1
+_MAX_PAUSE_S = 2.0
+"""Between two tries to reach a database that is away; whoever asks meanwhile is told so at once."""
+_FOLD_INTERVAL_S = 1.0
+_FOLDED_AT_ONCE = 20_000
+
+_BEGIN = b"begin"
+_NOT_DURABLE = b"; set local synchronous_commit = off"
+"""Never without `local`: it would stay with a connection that a pooler gives to another client."""
+_ALONE = f"; select pg_advisory_xact_lock({schema.ADVISORY_CLASS}, 2)".encode()
+"""Transactions on tables of modules read, decide and write: one at a time, as in SQLite."""
+
+
+class PostgresDatabase:
+    """Methods may be called from any thread, one at a time."""
+
+    def __init__(self, url: str, *, home: Path, front: str = "", readonly: bool = False, create: bool = True) -> None:
+        """`front`: the service that this connection accepts jobs for."""
+        check_address(url)
+        self._url = url
+        self._home = home
+        self._front = front
+        self.submitted: Callable[[set[Kind]], None] = lambda kinds: None
+        self._lock = threading.RLock()
+        self._conn: Connection | None = None
+        self._is_in_transaction = False
+        self._pause_s = 0.0
+        self._next_try_at = 0.0
+        self._next_fold_at = 0.0
+        conn = self._connected()
+        try:
+            if create and not readonly:
+                schema.migrate(conn)
+            else:
+                schema.refuse_newer(schema.read_version(conn))
+        except psycopg.Error as error:
+            self.close()
+            raise to_batch_error(error) from error
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def home(self) -> Path:
+        """The home folder that it was opened for."""
+        return self._home
+
+    @property
+    def front(self) -> str:
+        """The service that jobs are accepted for."""
+        return self._front
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether workers of other machines may hold leases."""
+        return True
+
+    def check(self) -> None:
+        """Whether the database answers; it looks after its own pages. Raises StoreAway, DamagedDatabase."""
+        self.read("select 1")
+
+    def close(self) -> None:
+        with self._lock:
+            if self._conn is not None:
+                self._conn.close()
+                self._conn = None
+
+    def _connected(self) -> Connection:
+        """The connection, made anew where it broke. Raises StoreAway, at once where the last try was a moment ago."""
+        if self._conn is not None and not self._conn.closed:
+            return self._conn
+        if time.monotonic() < self._next_try_at:
+            raise StoreAway()
+        self.close()
+        try:
+            self._conn = connect(self._url)
+        except psycopg.Error as error:
+            self._pause_s = min(_MAX_PAUSE_S, max(_FIRST_PAUSE_S, self._pause_s * 2))
+            self._next_try_at = time.monotonic() + self._pause_s
+            raise to_batch_error(error) from error
+        if self._pause_s:
+            logger.warning("the database answers again")
+        self._pause_s = self._next_try_at = 0.0
+        return self._conn
+
+    def _with_connection(self, work: Callable[[Connection], T]) -> T:
+        """Do what changes nothing, or what may be done twice; once more where the connection turns out to be broken."""
+        with self._lock:
+            for is_last in (self._is_in_transaction, True):
+                try:
+                    return work(self._connected())
+                except psycopg.Error as error:
+                    if is_last or not is_connection_lost(error):
+                        raise to_batch_error(error) from error
+                    logger.warning("the connection to the database broke: %s", to_batch_error(error))
+                    self.close()
+        raise AssertionError("the last try returns or raises")
+
+    def read(self, sql: str, params: Sequence[Any] | Mapping[str, Any] = ()) -> list[Any]:
+        """Rows of a query. Raises StoreAway, DamagedDatabase."""
+        query, values = to_psycopg(sql), to_parameters(params)
+        return self._with_connection(lambda conn: conn.execute(query, values).fetchall())
+
+    @contextlib.contextmanager
+    def transaction(self, *, durable: bool = False) -> Iterator[PostgresTransaction]:
+        """One write transaction on tables of modules, of which one at a time goes on in the whole database. `durable`: on the
+        database's disk before it returns.
+
+        Raises DiskFull and StoreAway; nothing is kept then, unless the connection broke in the very moment of the commit.
+        """
+        with self._begun(durable=durable, alone=True) as transaction:
+            yield transaction
+
+    @contextlib.contextmanager
+    def _begun(self, *, durable: bool, alone: bool = False) -> Iterator[PostgresTransaction]:
+        begin = _BEGIN + (b"" if durable else _NOT_DURABLE) + (_ALONE if alone else b"")
+        with self._lock:
+            conn = self._with_connection(lambda conn: self._begin(conn, begin))
+            self._is_in_transaction = True
+            try:
+                yield (transaction := PostgresTransaction(conn, self._front))
+                conn.execute(b"commit")
+            except psycopg.Error as error:
+                self._roll_back(conn)
+                raise to_batch_error(error) from error
+            except BaseException:
+                self._roll_back(conn)
+                raise
+            finally:
+                self._is_in_transaction = False
+            self._fold_if_due()
+        if transaction.queued_kinds:
+            fail_points.reach("committed")
+            self.submitted(transaction.queued_kinds)
+
+    @staticmethod
+    def _begin(conn: Connection, begin: bytes) -> Connection:
+        conn.execute(begin)
+        return conn
+
+    @staticmethod
+    def _roll_back(conn: Connection) -> None:
+        if not conn.closed:
+            with contextlib.suppress(psycopg.Error):  # the first error says more
+                conn.execute(b"rollback")
+
+    def _fold_if_due(self) -> None:
+        """Add up what changed lately: every second one of all processes does."""
+        if time.monotonic() < self._next_fold_at:
+            return
+        self._next_fold_at = time.monotonic() + _FOLD_INTERVAL_S
+        conn = self._conn
+        if conn is None or conn.closed:
+            return
+        try:
+            conn.execute(_BEGIN + _NOT_DURABLE)
+            conn.execute(b"select fold_state_changes(%s)", (_FOLDED_AT_ONCE,))
+            conn.execute(b"commit")
+        except psycopg.Error as error:
+            self._roll_back(conn)
+            logger.debug("counters are added up later: %s", error)

@@ -1,0 +1,71 @@
+"""A write transaction in Postgres: statements of modules, and jobs that are accepted together with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import psycopg
+
+from batch import fail_points
+from batch.queue.jobs import Draft, Kind
+from batch.queue.postgres.portable_sql import to_parameters, to_psycopg
+
+_SUBMIT = """
+with known as (select 1 from job where id = ?),
+  message as (insert into task (queue, job, priority) select ?, ?, ? where not exists (select 1 from known) returning id)
+insert into job (id, kind, task, state, origin, priority, request, source, parent, waited, message, created_at, front)
+select ?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?, message.id, unix_now(), ? from message"""
+
+
+class PostgresTransaction:
+    """Statements that commit together; made by `PostgresDatabase.transaction`."""
+
+    def __init__(self, conn: psycopg.Connection[tuple[Any, ...]], front: str) -> None:
+        self._conn = conn
+        self._front = front
+        self.queued_kinds: set[Kind] = set()
+        """Queues that got a message, whose workers are woken after the commit."""
+
+    def execute(self, sql: str, params: Sequence[Any] | Mapping[str, Any] = ()) -> psycopg.Cursor[tuple[Any, ...]]:
+        """Run a statement."""
+        return self._conn.execute(to_psycopg(sql), to_parameters(params))
+
+    def execute_many(self, sql: str, params: Sequence[Sequence[Any]]) -> None:
+        """Run a statement once for every row of parameters."""
+        if params:
+            with self._conn.cursor() as cursor:
+                cursor.executemany(to_psycopg(sql), [to_parameters(row) for row in params])
+
+    def submit(self, draft: Draft) -> None:
+        """Accept a job, its row and its message together; nothing when a job of its id is there, as a submit whose answer was
+        lost may come again."""
+        from batch.payloads.json_text import encode  # here, as `batch status` submits nothing
+
+        fail_points.reach("spooled")
+        kind, priority = draft.kind, int(draft.priority)
+        added = self.execute(
+            _SUBMIT,
+            (
+                draft.id,
+                kind,
+                draft.id,
+                float(priority),
+                draft.id,
+                kind,
+                draft.task,
+                draft.origin,
+                priority,
+                encode(draft.payload).decode(),
+                draft.source,
+                draft.parent,
+                draft.waited,
+                self._front,
+            ),
+        ).rowcount
+        if not added:
+            return
+        self.queued_kinds.add(kind)
+        self.execute_many(
+            "insert into blob values (?,?,'request') on conflict do nothing", [(draft.id, sha256) for sha256 in draft.blobs]
+        )

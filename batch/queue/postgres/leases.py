@@ -1,0 +1,77 @@
+"""Leases of workers that died or fell silent: they run out by the database's clock, and their jobs go back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from batch.errors import WorkerDied
+from batch.queue.jobs import Kind, State
+from batch.queue.postgres.database import PostgresDatabase
+from batch.queue.postgres.job_transaction import PostgresTransaction
+from batch.queue.reading.job_rows import to_json
+
+LEASE_S = 30.0
+
+_CLAIMS = (
+    "select c.job, c.token, exists (select 1 from claim i where i.worker = c.worker and i.queue = c.queue "
+    "and i.token > c.token and i.taken_at <> c.taken_at) from claim c where "
+)
+"""(job, token, whether it only waited while a more urgent job ran inside it)."""
+_RUN_OUT = (
+    "c.until < clock_timestamp() and clock_timestamp() > pg_postmaster_start_time() + make_interval(secs => ?) "
+    "order by c.until limit ? for update of c skip locked"
+)
+"""After a restart of the database nobody could renew a lease: all get their length once more."""
+
+
+class PostgresLeases(PostgresDatabase):
+    """What becomes of jobs whose worker is gone."""
+
+    def recover(
+        self, kind: Kind, worker: str, limit: int, last_death: str = "", *, predecessor: str = ""
+    ) -> list[tuple[str, State]]:
+        """Called by a worker before it takes anything: the leases of `predecessor`, in whose place it is, go back.
+
+        A job that took `limit` workers down is failed; one that only waited while a more urgent one ran inside it is not
+        blamed. `last_death`: a clause that says what ended the last worker. Returns (job, new state) of all.
+        """
+        cause = f" ({last_death})" if last_death else ""
+        with self._begun(durable=True) as transaction:
+            claims = transaction.execute(
+                _CLAIMS + "c.queue=? and c.worker=? and c.worker<>? for update of c", (kind, predecessor, worker)
+            ).fetchall()
+            return _give_back(transaction, claims, limit, cause)
+
+    def reap(self, limit: int, *, batch: int = 100) -> list[tuple[str, State]]:
+        """Give back up to `batch` jobs whose leases ran out; one that took `limit` workers down is failed."""
+        with self._begun(durable=True) as transaction:
+            claims = transaction.execute(_CLAIMS + _RUN_OUT, (LEASE_S, batch)).fetchall()
+            return _give_back(transaction, claims, limit, "")
+
+
+def _give_back(
+    transaction: PostgresTransaction, claims: list[tuple[Any, ...]], limit: int, cause: str
+) -> list[tuple[str, State]]:
+    moved: list[tuple[str, State]] = []
+    for job, token, has_inner in claims:
+        row = transaction.execute(
+            "select attempts, cancel from job where id=? and state='running' for update", (job,)
+        ).fetchone()
+        if row is None:
+            transaction.execute("delete from claim where job=? and token=?", (job, token))
+        elif row[1]:
+            transaction.execute("select end_job(?, ?, 'cancelled', null, null)", (job, token))
+            moved.append((job, State.CANCELLED))
+        elif row[0] >= limit and not has_inner:
+            reason = WorkerDied(
+                f"The worker process died {row[0]} times while it ran this job{cause}: it is set aside; "
+                f"`batch retry {job}` tries it again."
+            )
+            transaction.execute("select end_job(?, ?, 'failed', null, ?)", (job, token, to_json(reason.record())))
+            moved.append((job, State.FAILED))
+        else:
+            queue = transaction.execute("select put_back_job(?, ?, ?)", (job, token, not has_inner)).fetchone()
+            if queue is not None and queue[0] is not None:
+                transaction.queued_kinds.add(Kind(queue[0]))
+            moved.append((job, State.QUEUED))
+    return moved

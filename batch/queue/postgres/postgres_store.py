@@ -1,0 +1,260 @@
+"""The store of jobs in a PostgreSQL database."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from batch.errors import Conflict, NotFound, NotSupported, Unprocessable
+from batch.queue.jobs import TRANSITIONS, Draft, JobProgress, Kind, Origin, State
+from batch.queue.pauses import Pause
+from batch.queue.postgres.leases import LEASE_S, PostgresLeases
+from batch.queue.reading.job_reader import JobReader
+from batch.queue.reading.job_rows import COLUMNS, to_job, to_json
+from batch.queue.store import Ending, Held, Key, Lease, LeaseLost
+
+
+class PostgresStore(PostgresLeases, JobReader):
+    """The Store Protocol over one connection, of which every process may have some: what a job's way needs is one statement
+    each, which never waits for another job's."""
+
+    def open_reader(self) -> PostgresStore:
+        """Another connection to the same database, which only reads."""
+        return PostgresStore(self._url, home=self._home, front=self._front, readonly=True)
+
+    def back_up(self, target: Path, *, max_bytes: int | None = None) -> int | None:
+        """Nothing: Raises NotSupported, as Postgres' own tools copy it while it runs."""
+        raise NotSupported("The jobs are in PostgreSQL: copy that database with pg_dump, or with its continuous archiving.")
+
+    # -- the way of a job
+
+    def submit(self, *drafts: Draft, durable: bool = False) -> None:
+        """Accept jobs, all or none; those that are there already stay as they are."""
+        with self._begun(durable=durable) as transaction:
+            for draft in drafts:
+                transaction.submit(draft)
+
+    def submit_once(self, key: Key, drafts: Sequence[Draft]) -> list[Held]:
+        """Accept the drafts under a key, in one transaction; the earlier jobs instead when the key is taken.
+
+        A key stands as long as its jobs' rows. A job that was cancelled, or is about to be, has no result to give again, so
+        its key is free. Raises Unprocessable when it is taken by another request.
+        """
+        with self._begun(durable=True) as transaction:
+            # Two requests with the same key at the same moment, on two machines: one after the other.
+            transaction.execute("select pg_advisory_xact_lock(hashtextextended(?, 0))", (f"{key.kind}\n{key.name}",))
+            rows = transaction.execute(
+                "select i.fingerprint, i.job, j.state, j.cancel from idempotency i left join job j on j.id = i.job "
+                "where i.kind=? and i.key=? order by i.place",
+                (key.kind, key.name),
+            ).fetchall()
+            is_free = any(
+                state is None or state == State.CANCELLED or (cancel and not State(state).ended) for _, _, state, cancel in rows
+            )
+            if rows and not is_free:
+                if rows[0][0] != key.fingerprint:
+                    raise Unprocessable(
+                        f"The Idempotency-Key {key.name[:80]!r} was used for another request: send each request under a "
+                        "key of its own."
+                    )
+                if len(rows) == len(drafts):
+                    # This request's payloads were put in the spool again, and nothing else would ever take them out.
+                    names = {blob for draft in drafts for blob in draft.blobs}
+                    transaction.execute_many(
+                        "insert into orphan values (?) on conflict do nothing", [(name,) for name in sorted(names)]
+                    )
+                    return [Held(job, State(state)) for _, job, state, _ in rows]
+            transaction.execute("delete from idempotency where kind=? and key=?", (key.kind, key.name))
+            for place, draft in enumerate(drafts):
+                transaction.submit(draft)
+                transaction.execute(
+                    "insert into idempotency values (?,?,?,?,?)", (key.kind, key.name, place, key.fingerprint, draft.id)
+                )
+        return []
+
+    def take(
+        self, kind: Kind, worker: str, *, above: float | None = None, batch_mate: Lease | None = None, limit: int = 1
+    ) -> list[Lease]:
+        """Lease the next jobs of a queue to a worker: most urgent first, then oldest; at most `limit`.
+
+        `above`: only jobs of a higher priority. `batch_mate`: only what comes next as long as it is as urgent as this lease's
+        job, of the same task, and was never taken before.
+        """
+        if limit < 1:
+            return []
+        floor = float(batch_mate.job.priority - 1) if batch_mate else -1.0 if above is None else float(above)
+        mate = batch_mate.job if batch_mate else None
+        with self._begun(durable=False) as transaction:
+            rows = transaction.execute(
+                f"select {COLUMNS}, token from take_jobs(?, ?, ?, ?, ?, ?, ?)",
+                (kind, worker, floor, limit, mate and mate.task, mate and mate.started_at, LEASE_S),
+            ).fetchall()
+        return [Lease(to_job(row[:-1]), row[-1]) for row in rows]
+
+    def end(self, endings: Sequence[Ending], *, durable: bool = False) -> list[bool]:
+        """End leased jobs in one transaction; of each whether it was running under its lease until now."""
+        ended: list[bool] = []
+        with self._begun(durable=durable) as transaction:
+            for ending in endings:
+                error = None if ending.error is None else to_json(ending.error)
+                row = transaction.execute(
+                    "select end_job(?, ?, ?, ?, ?)",
+                    (ending.lease.job.id, ending.lease.token, ending.state, ending.result, error),
+                ).fetchone()
+                ended.append(bool(row and row[0]))
+        return ended
+
+    def put_back(self, lease: Lease, *, count: bool, durable: bool = True) -> None:
+        """Return a leased job to its old place in the line; `count=False` takes the attempt back too."""
+        with self._begun(durable=durable) as transaction:
+            row = transaction.execute("select put_back_job(?, ?, ?)", (lease.job.id, lease.token, count)).fetchone()
+            if row is not None and row[0] is not None:
+                transaction.queued_kinds.add(lease.job.kind)
+
+    def progress(self, lease: Lease, progress: JobProgress) -> None:
+        """Write down how far a job is."""
+        with self._begun(durable=False) as transaction:
+            transaction.execute(
+                "update job set progress=? where id=? and token=?",
+                (to_json(asdict(progress)), lease.job.id, lease.token),
+            )
+
+    def checkpoint(self, lease: Lease, step: int, data: str) -> None:
+        """Write a finished step of a job durably, as JSON text. Raises LeaseLost."""
+        self._write_under(
+            lease,
+            "insert into checkpoint values (?,?,?) on conflict (job, step) do update set data=excluded.data",
+            (lease.job.id, step, data),
+            durable=True,
+        )
+
+    def refer(self, lease: Lease, sha256: str) -> None:
+        """Tie a result's spool file to its job. Raises LeaseLost."""
+        statement = "insert into blob values (?,?,'result') on conflict do nothing"
+        self._write_under(lease, statement, (lease.job.id, sha256), durable=False)
+
+    def _write_under(self, lease: Lease, statement: str, params: Sequence[Any], *, durable: bool) -> None:
+        with self._begun(durable=durable) as transaction:
+            # Shared: it cannot be given to another worker before this is committed.
+            row = transaction.execute(
+                "select 1 from claim where job=? and token=? for share", (lease.job.id, lease.token)
+            ).fetchone()
+            if row is None:
+                raise LeaseLost(f"Job {lease.job.id} was given to another worker meanwhile.")
+            transaction.execute(statement, params)
+
+    def abandon_waited(self) -> int:
+        """At a service's start: requests whose clients went down with its predecessor are cancelled, unless running (their
+        worker finds the cancel mark); how many were queued."""
+        with self._begun(durable=True) as transaction:
+            transaction.execute(
+                "update job set cancel=1 where state='running' and waited=1 and origin=? and front=?",
+                (Origin.HTTP, self._front),
+            )
+            return transaction.execute(
+                "with line as (select t.id, j.id as job from task t join job j on j.message = t.id and j.id = t.job "
+                "where j.state='queued' and j.waited=1 and j.origin=? and j.front=? for update of t skip locked), "
+                "gone as (delete from task where id in (select id from line)) "
+                "update job set state='cancelled', cancel=1, finished_at=unix_now(), message=null "
+                "where id in (select job from line) and state='queued'",
+                (Origin.HTTP, self._front),
+            ).rowcount
+
+    def cancel(self, job: str) -> State:
+        """Cancel: at once when queued, marked for its worker when running; an ended job stays as it is.
+
+        Returns the state after it; raises NotFound.
+        """
+        with self._begun(durable=False) as transaction:
+            row = transaction.execute("select cancel_job(?)", (job,)).fetchone()
+            if row is None or row[0] is None:
+                raise NotFound(f"There is no job {job}.")
+            return State(row[0])
+
+    def retry(self, job: str) -> None:
+        """Queue a failed or cancelled job again, its attempts counted anew; raises NotFound, Conflict."""
+        with self._begun(durable=True) as transaction:
+            row = transaction.execute("select state, kind, priority from job where id=? for update", (job,)).fetchone()
+            if row is None:
+                raise NotFound(f"There is no job {job}.")
+            if State.QUEUED not in TRANSITIONS[State(row[0])] or row[0] == State.RUNNING:
+                raise Conflict(f"Job {job} is {row[0]}: only a failed or cancelled job can be retried.")
+            transaction.execute(
+                "with message as (insert into task (queue, job, priority) values (?, ?, ?) returning id) "
+                "update job set state='queued', attempts=0, cancel=0, waited=0, error=null, result=null, progress=null, "
+                "started_at=null, finished_at=null, message=message.id from message where job.id=?",
+                (row[1], job, float(row[2]), job),
+            )
+            transaction.queued_kinds.add(Kind(row[1]))
+
+    # -- holding classes back
+
+    def pause(self, pauses: Iterable[Pause]) -> None:
+        """Begin no more jobs of these classes, until they are resumed; what runs goes on."""
+        with self._begun(durable=True) as transaction:
+            for kind, priority in pauses:
+                transaction.execute("insert into pause values (?,?) on conflict do nothing", (kind, int(priority)))
+
+    def resume(self, pauses: Iterable[Pause]) -> None:
+        """Let jobs of these classes go on; their workers are woken."""
+        with self._begun(durable=True) as transaction:
+            for kind, priority in pauses:
+                transaction.execute("delete from pause where kind=? and priority=?", (kind, int(priority)))
+                transaction.queued_kinds.add(kind)
+
+    # -- what the running service writes for `batch status` in another process
+
+    def note(self, notes: Mapping[str, Any]) -> None:
+        """Write JSON values by name, of which nobody sees some without the others; each front has its own."""
+        with self._begun(durable=False) as transaction:
+            transaction.execute_many(
+                "insert into service values (?,?,?) on conflict (front, name) do update set value=excluded.value",
+                [(self._front, name, to_json(value)) for name, value in sorted(notes.items())],
+            )
+
+    def notes(self) -> dict[str, Any]:
+        """What the running service wrote for `batch status`, by name."""
+        rows = self.read("select name, value from service where front=?", (self._front,))
+        return {name: json.loads(value) for name, value in rows}
+
+    def today(self) -> list[tuple[str, str, int, float, float]]:
+        """(kind, state, count, seconds of work, seconds of waiting) of the jobs that ended today, a day of UTC."""
+        return self.read(
+            "select kind, state, n, seconds, waited from daily "
+            "where day = to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD')"
+        )
+
+    # -- retention
+
+    def expire(self, origin: Origin, before: float, limit: int = 500) -> int:
+        """Delete up to `limit` ended jobs of an origin that ended before a Unix time; returns how many."""
+        marks = ",".join("?" * len(Kind))
+        with self._begun(durable=False) as transaction:
+            return transaction.execute(
+                f"delete from job where id in (select id from job where kind in ({marks}) and "
+                "state in ('done','failed','cancelled') and id < ? and origin=? and finished_at < ? limit ? "
+                "for update skip locked)",
+                (*Kind, f"{int(before * 1000):012x}", origin, before, limit),
+            ).rowcount
+
+    def orphans(self, limit: int) -> list[str]:
+        """Spool files that lost a reference and have none left."""
+        with self._begun(durable=False) as transaction:
+            transaction.execute(
+                "delete from orphan where sha256 in (select sha256 from orphan o where exists "
+                "(select 1 from blob where blob.sha256 = o.sha256) limit ?)",
+                (limit,),
+            )
+            return [row[0] for row in transaction.execute("select sha256 from orphan limit ?", (limit,)).fetchall()]
+
+    def forget_orphans(self, names: Sequence[str]) -> None:
+        """These spool files are gone."""
+        with self._begun(durable=False) as transaction:
+            transaction.execute_many("delete from orphan where sha256=?", [(name,) for name in names])
+
+    def vacuum(self, pages: int = 1000, *, keep: int = 0) -> bool:
+        """Nothing to do: Postgres' autovacuum gives freed space to new rows."""
+        return False

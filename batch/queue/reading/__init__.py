@@ -1,0 +1,1 @@
+"""Looking at jobs with statements that both stores understand."""

@@ -1,0 +1,154 @@
+"""A PostgreSQL server of the tests' own: in a temporary folder, on a Unix socket, with fsync as people have it."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+_START_TIMEOUT_S = 60.0
+_NUMBERS = itertools.count(1)
+_SETTINGS = (
+    "fsync = on",
+    "listen_addresses = ''",
+    "log_min_messages = fatal",
+    "max_connections = 60",
+    "max_locks_per_transaction = 512",  # one transaction drops all tables between two tests
+    "shared_buffers = 32MB",
+)
+
+
+def program(name: str) -> str | None:
+    """Where a program of PostgreSQL lies; Debian keeps the newest outside the path."""
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name), reverse=True)
+    return next((str(folder / name) for folder in folders if (folder / name).exists()), shutil.which(name))
+
+
+class PostgresServer:
+    """One server; `start` and `kill` may take turns."""
+
+    def __init__(self) -> None:
+        # Sockets' paths are short, and root may not run the server: a folder that its user can reach.
+        self.folder = Path(tempfile.mkdtemp(prefix="batch-pg-", dir="/tmp"))
+        self.user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
+        self._process: subprocess.Popen[bytes] | None = None
+        self._emptied: list[str] = []
+        if os.geteuid() == 0:
+            shutil.chown(self.folder, self.user)
+        self._run("initdb", "--pgdata", str(self.folder / "data"), "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync")
+        with (self.folder / "data" / "postgresql.conf").open("a") as file:
+            file.write("\n".join((*_SETTINGS, f"unix_socket_directories = '{self.folder}'", "")))
+
+    def _command(self, name: str, *arguments: str) -> list[str]:
+        path = program(name)
+        assert path is not None
+        return [path, *arguments]
+
+    def _as_owner(self) -> dict[str, object]:
+        if os.geteuid() != 0:
+            return {}
+        account = pwd.getpwnam(self.user)
+        return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+
+    def _run(self, name: str, *arguments: str) -> None:
+        subprocess.run(
+            self._command(name, *arguments),
+            check=True,
+            cwd="/",
+            stdout=subprocess.DEVNULL,
+            **self._as_owner(),  # type: ignore[call-overload]
+        )
+
+    def start(self) -> PostgresServer:
+        """Run it, and wait until it answers."""
+        import psycopg
+
+        command = self._command("postgres", "-D", str(self.folder / "data"))
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(command, cwd="/", stdout=log, stderr=log, **self._as_owner())  # type: ignore[call-overload]
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while True:
+            try:
+                psycopg.connect(self.url("postgres")).close()
+                return self
+            except psycopg.OperationalError:
+                assert self._process.poll() is None and time.monotonic() < deadline, (self.folder / "log").read_text()
+                time.sleep(0.05)
+
+    def url(self, database: str) -> str:
+        """The address of one of its databases."""
+        return f"postgresql://{self.user}@/{database}?host={self.folder}"
+
+    def new_database(self) -> str:
+        """The address of an empty database."""
+        import psycopg
+
+        if self._emptied:
+            return self._emptied.pop()
+        name = f"batch_{os.getpid()}_{next(_NUMBERS)}"
+        with psycopg.connect(self.url("postgres"), autocommit=True) as conn:
+            conn.execute(f"create database {name}".encode())
+        return self.url(name)
+
+    def empty_database(self, url: str) -> None:
+        """Take everything out of a database, for the next test: making one takes longer."""
+        import psycopg
+
+        with psycopg.connect(url, autocommit=True) as conn:
+            conn.execute("drop schema public cascade; create schema public")
+        self._emptied.append(url)
+
+    def kill(self) -> None:
+        """End it as a power cut would end its processes: nothing is flushed that was not."""
+        assert self._process is not None
+        pids = [self._process.pid, *_children(self._process.pid)]
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, 9)
+        self._process.wait()
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while any(Path(f"/proc/{pid}").exists() and _is_alive(pid) for pid in pids[1:]) and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def close(self) -> None:
+        """Stop it, and remove all of it."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(2)  # fast shutdown
+            try:
+                self._process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _children(pid: int) -> list[int]:
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(child) for child in text.split()]
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def running_server() -> Iterator[PostgresServer]:
+    """A server for as long as it is needed; the test is skipped where PostgreSQL is not installed."""
+    if program("initdb") is None:
+        pytest.skip("PostgreSQL is not installed: `apt-get install postgresql` brings it")
+    server = PostgresServer()
+    try:
+        yield server.start()
+    finally:
+        server.close()
