@@ -23,6 +23,11 @@ class _Event(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag_
 class Started(_Event, tag="started", frozen=True, kw_only=True):
     """A worker has taken the job, for the first time or again."""
 
+    token: int = 0
+    """The fencing token of its lease, where workers of several machines share a queue."""
+    front: str = ""
+    """The service that accepted the job, where several share a queue."""
+
 
 class PromptCounted(_Event, tag="prompt", frozen=True, kw_only=True):
     """A completion with `describe`: the tokens it continues from."""

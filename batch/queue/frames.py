@@ -22,6 +22,8 @@ class Hello(_Frame, tag="hello", frozen=True, kw_only=True):
 
     kind: Kind
     pid: int
+    worker: str = ""
+    """Its id, random at each start: under this name it leases jobs."""
 
 
 class RowChanged(_Frame, tag="row_changed", frozen=True, kw_only=True):

@@ -14,7 +14,8 @@ from huey.storage import BlackHoleStorage
 
 from batch.errors import BatchError, DiskFull
 from batch.queue.jobs import Kind
-from batch.queue.store import DamagedDatabase, Lease, Store, job_named_in, message_for
+from batch.queue.messages import job_named_in, message_for
+from batch.queue.store import DamagedDatabase, Lease, Store
 
 IDLE_LOOK_S = 2.0
 """After so long an idle worker looks by itself: what a lost wake-up costs at most."""
@@ -56,6 +57,8 @@ class ClaimStorage(BlackHoleStorage):  # type: ignore[misc]
         """The job that the last message stands for: saves the task a second look-up."""
         self.report_waiting: Callable[[BatchError], None] = lambda error: None
         """Is told, again and again, that no job can be taken: the disk is full, or the database damaged."""
+        self.may_take: Callable[[], bool] = lambda: True
+        """Whether the worker may lease further jobs."""
         self._has_logged = False
 
     def enqueue(self, data: bytes, priority: float | None = None) -> None:
@@ -83,7 +86,7 @@ class ClaimStorage(BlackHoleStorage):  # type: ignore[misc]
 
     def claim(self, above: float | None = None) -> bytes | None:
         """Lease the next job; its message, or None when there is none (above a priority)."""
-        leases = self.store.take(self.kind, self.worker, above=above)
+        leases = self.store.take(self.kind, self.worker, above=above) if self.may_take() else []
         self.lease = leases[0] if leases else None
         return message_for(leases[0].job.id) if leases else None
 

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any, Protocol
 from batch.errors import BatchError, Unavailable
 from batch.queue.job_filter import JobFilter
 from batch.queue.jobs import Draft, Job, JobProgress, JobSummary, Kind, Origin, State
+from batch.queue.nodes import NodeStore
 from batch.queue.pauses import Pause
 
 
@@ -49,7 +49,9 @@ class Lease:
 
     job: Job
     token: int
-    """Of this take: writes under an older one are refused."""
+    """Of this take, the fencing token: writes under an older one are refused."""
+    front: str = ""
+    """The service that accepted the job, to which its events go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,7 @@ class Transaction(Protocol):
         ...
 
 
-class Store(Protocol):
+class Store(NodeStore, Protocol):
     """Methods may be called from any thread, one at a time. Whoever writes gets DiskFull where the disk takes no more, and
     StoreAway where the database cannot be reached; nothing of the write is kept then."""
 
@@ -194,15 +196,21 @@ class Store(Protocol):
     def recover(
         self, kind: Kind, worker: str, limit: int, last_death: str = "", *, predecessor: str = ""
     ) -> list[tuple[str, State]]:
-        """Called by a queue's worker before it takes anything: leases of workers that died go back.
+        """Called by a worker before it takes anything: the leases of its dead `predecessor`, whose lock it holds, go back.
 
-        A job that took `limit` workers down is failed; one that only waited while a more urgent one ran inside it is not
-        blamed. `last_death`: a clause that says what ended the last worker. Returns (job, new state) of all.
+        Where a home has the database to itself, those of all other workers of the kind do. A job that took `limit` workers
+        down is failed; one that only waited while a more urgent one ran inside it is not blamed. `last_death`: a clause that
+        says what ended the last worker. Returns (job, new state) of all.
         """
         ...
 
     def abandon_waited(self) -> int:
-        """At a service's start: requests whose clients went down with its predecessor are cancelled; how many."""
+        """At a service's start: requests whose clients went down with its predecessor are cancelled; how many. Those that
+        another service accepted are let be."""
+        ...
+
+    def states(self, jobs: Sequence[str]) -> dict[str, State]:
+        """The states of those of up to 1,000 jobs that have a row."""
         ...
 
     def cancel(self, job: str) -> State:
@@ -319,26 +327,3 @@ class Store(Protocol):
     def vacuum(self, pages: int = 1000, *, keep: int = 0) -> bool:
         """Give freed space back to the file system, a slice at a time, down to `keep` pages; True while there is more."""
         ...
-
-
-_MESSAGE_START = '{"id":"'
-
-
-def message_for(job: str) -> bytes:
-    """The huey message of a job: JSON, never a pickle, so that who can write the database cannot run code."""
-    if job.isascii() and job.isalnum():  # as all ids are that we make: no JSON writer is needed
-        return f'{_MESSAGE_START}{job}","name":"batch.run","args":["{job}"]}}'.encode()
-    return json.dumps({"id": job, "name": "batch.run", "args": [job]}, separators=(",", ":")).encode()
-
-
-def job_named_in(data: Any) -> str:
-    """The job that a message names; empty when it is none of ours, whatever it holds."""
-    if isinstance(data, bytes):
-        job = data[len(_MESSAGE_START) : data.find(b'"', len(_MESSAGE_START))].decode("ascii", "replace")
-        if data == message_for(job):
-            return job
-    try:
-        job = json.loads(data)["id"]
-    except (ValueError, TypeError, LookupError, RecursionError):
-        return ""
-    return job if isinstance(job, str) else ""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import secrets
 import site
 import sys
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 import batch
 from batch import logs
 from batch.queue.hub.hub import Hub
+from batch.queue.hub.model_state import UNKNOWN_WORKER, ModelState
 from batch.queue.jobs import Kind
 from batch.settings import Settings
 from batch.supervisor.worker_death import describe_death
@@ -41,6 +43,8 @@ class WorkerProcess:
     def __init__(self, kind: Kind, settings: Settings, hub: Hub, stopping: asyncio.Event) -> None:
         """`stopping` is set when the service ends."""
         self.kind = kind
+        self._worker_id = UNKNOWN_WORKER
+        """Of the process that runs or ran last."""
         self._settings = settings
         self._hub = hub
         self._stopping = stopping
@@ -72,13 +76,17 @@ class WorkerProcess:
         if self._output is not None:
             self._output.end()
 
+    @property
+    def _state(self) -> ModelState:
+        return self._hub.models.of(self.kind, self._worker_id)
+
     async def _watch(self, process: asyncio.subprocess.Process) -> None:
         """Until the process has ended or the service stops."""
         ended = asyncio.create_task(process.wait())
         stopping = asyncio.create_task(self._stopping.wait())
         while not ended.done() and not stopping.done():
             await asyncio.wait([ended, stopping], return_when=asyncio.FIRST_COMPLETED, timeout=_HANG_CHECK_INTERVAL_S)
-            if self._hub.model(self.kind).status == "ready":
+            if self._state.status == "ready":
                 self._early_deaths = 0
             self._kill_if_hung(process)
         stopping.cancel()
@@ -88,15 +96,15 @@ class WorkerProcess:
         kind, hub = self.kind, self._hub
         if status == BROKEN_STATUS:
             self._last_death = ""
-            await self._fail(hub.model(kind).error or f"The {kind} worker could not start: see the log.")
+            await self._fail(self._state.error or f"The {kind} worker could not start: see the log.")
             return
         last_line = self._output.last_line if self._output else ""
         self._last_death = describe_death(kind, status, last_line)
         logger.warning("%s: %s; starting it again", kind, self._last_death)
-        if not hub.model(kind).was_ready:
+        if not self._state.was_ready:
             self._early_deaths += 1
         if self._early_deaths >= MAX_EARLY_DEATHS:
-            hub.models.update(kind, is_crashing=True)
+            hub.models.update(kind, self._worker_id, is_crashing=True)
             await self._fail(
                 f"The {kind} model cannot be used: {self._last_death}, {self._early_deaths} times before it was loaded; "
                 "`batch doctor` says more."
@@ -107,26 +115,30 @@ class WorkerProcess:
     async def _fail(self, sentence: str) -> None:
         """Refuse this kind's clients. What is wrong may be mended meanwhile, so it is tried again, but not often."""
         logger.error("%s: %s", self.kind, sentence)
-        self._hub.models.update(self.kind, status="failed", error=sentence)
-        await self._hub.turn_away(self.kind)
+        self._hub.models.update(self.kind, self._worker_id, status="failed", error=sentence)
+        if self._hub.models[self.kind].status == "failed":  # no other worker could do the work
+            await self._hub.turn_away(self.kind)
         self._pause_s = min(_MAX_BROKEN_PAUSE_S, max(_MIN_BROKEN_PAUSE_S, self._pause_s * 2))
 
     def _kill_if_hung(self, process: asyncio.subprocess.Process) -> None:
-        limit, state = self._settings.queue.hang, self._hub.model(self.kind)
+        limit, state = self._settings.queue.hang, self._state
         if limit and state.busy and time.monotonic() - state.beat > limit and process.returncode is None:
             logger.error("the %s worker made no progress for %.0f s with job %s: killed", self.kind, limit, state.busy)
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
 
     async def _start(self) -> asyncio.subprocess.Process:
-        self._hub.models.update(self.kind, was_ready=False)
-        output = logs.WorkerOutput(self.kind, is_serving=lambda: self._hub.model(self.kind).status == "ready")
+        predecessor, self._worker_id = self._worker_id, secrets.token_hex(8)
+        self._hub.models.succeed(self.kind, predecessor, self._worker_id)
+        self._hub.models.update(self.kind, self._worker_id, was_ready=False)
+        output = logs.WorkerOutput(self.kind, is_serving=lambda: self._state.status == "ready")
         try:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
                 "batch.workers",
                 self.kind.value,
+                self._worker_id,
                 str(output.log_writer),
                 self._last_death,
                 stdin=asyncio.subprocess.PIPE,

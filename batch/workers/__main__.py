@@ -1,11 +1,12 @@
-"""`python -m batch.workers KIND LOG LAST_DEATH`: one worker process.
+"""`python -m batch.workers KIND WORKER LOG LAST_DEATH`: one worker process.
 
-The supervisor starts it, with the settings on standard input. LOG is a descriptor for log records, LAST_DEATH says what ended
-the worker before it, if it died.
+The supervisor starts it, with the settings on standard input. WORKER is its id, random at each start; LOG a descriptor for log
+records; LAST_DEATH says what ended the worker before it, if it died.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -26,24 +27,25 @@ BROKEN_STATUS = 3
 _PUT_BACK_TIMEOUT_S = 5.0
 """Once the supervisor is gone, putting back the running job may take so long."""
 _LOCK_TIMEOUT_S = 30.0
+_MAX_ID_BYTES = 64
 _LOCK_POLL_INTERVAL_S = 0.05
 
 
 def main() -> int:
-    kind = Kind(sys.argv[1])
+    kind, worker_id = Kind(sys.argv[1]), sys.argv[2]
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches the whole group; the supervisor decides
     settings = Settings.model_validate_json(_first_line())
     fail_points.arm(settings.fail_at, settings.state_dir)
     last_deeds: list[Callable[[], None]] = []
     threading.Thread(target=_end_with_supervisor, args=(last_deeds,), name="supervisor", daemon=True).start()
     # A pipe of its own: libraries write what they like to standard error, and may echo what a client sent.
-    log_pipe = os.fdopen(int(sys.argv[2]), "w", encoding="utf-8", errors="backslashreplace")
+    log_pipe = os.fdopen(int(sys.argv[3]), "w", encoding="utf-8", errors="backslashreplace")
     to_supervisor = logging.StreamHandler(log_pipe)
     to_supervisor.setFormatter(WorkerFormatter())
     logging.basicConfig(level=settings.log_level.upper(), handlers=[to_supervisor])
     # huey logs a line a job at INFO; ours says the same in the job's row.
     logging.getLogger("huey").setLevel(logging.WARNING)
-    lock = _only_one(settings, kind)
+    lock, predecessor = _only_one(settings, kind, worker_id)
 
     try:
         from batch.workers.engine_factory import build, load_native_library
@@ -52,13 +54,21 @@ def main() -> int:
 
         from batch.workers.worker import Worker
 
-        worker = Worker(kind, settings, build(kind, settings), last_death=sys.argv[3])
+        worker = Worker(
+            kind,
+            settings,
+            build(kind, settings),
+            worker_id=worker_id,
+            predecessor=predecessor,
+            last_death=sys.argv[4],
+        )
     except BatchError as error:
-        return _report_broken(kind, settings, error.message)
+        return _report_broken(kind, worker_id, settings, error.message)
     except Exception as error:
         logging.getLogger("batch.worker").exception("the %s worker cannot start", kind)
         reason = f"{type(error).__name__}: {error}".rstrip(".")
-        return _report_broken(kind, settings, f"The {kind} worker cannot start ({reason}): `batch doctor` says more.")
+        sentence = f"The {kind} worker cannot start ({reason}): `batch doctor` says more."
+        return _report_broken(kind, worker_id, settings, sentence)
     last_deeds.append(worker.abandon)
     signal.signal(signal.SIGTERM, lambda *_: worker.stop(settings.queue.grace))
     worker.run()
@@ -69,13 +79,13 @@ def main() -> int:
     os._exit(0 if worker.loaded.is_set() else BROKEN_STATUS)
 
 
-def _report_broken(kind: Kind, settings: Settings, sentence: str) -> int:
+def _report_broken(kind: Kind, worker_id: str, settings: Settings, sentence: str) -> int:
     """Tell the supervisor why there is no worker; the exit status."""
     from batch.queue.channel import EventStream
     from batch.queue.frames import Broken, Hello
 
     events = EventStream(settings.state_dir)
-    events.send(Hello(kind=kind, pid=os.getpid()))
+    events.send(Hello(kind=kind, pid=os.getpid(), worker=worker_id))
     events.send(Broken(message=sentence))
     return BROKEN_STATUS
 
@@ -100,8 +110,9 @@ def _first_line() -> bytes:
     return line
 
 
-def _only_one(settings: Settings, kind: Kind) -> int:
-    """Hold the queue's lock file; wait for a predecessor that is just ending."""
+def _only_one(settings: Settings, kind: Kind, worker_id: str) -> tuple[int, str]:
+    """Hold the queue's lock file, and wait for a predecessor that is just ending; the file's descriptor, and the id of the
+    worker that held it before."""
     path = settings.state_dir / "run" / f"{kind}.lock"
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -109,11 +120,20 @@ def _only_one(settings: Settings, kind: Kind) -> int:
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return descriptor
+            predecessor = os.pread(descriptor, _MAX_ID_BYTES, 0).decode("ascii", "replace")
+            _write_id(descriptor, worker_id)
+            return descriptor, predecessor
         except BlockingIOError:
             if time.monotonic() > deadline:
                 sys.exit(f"Another process serves the {kind} queue in {settings.home}: end it first.")
             time.sleep(_LOCK_POLL_INTERVAL_S)
+
+
+def _write_id(lock: int, worker_id: str) -> None:
+    """Under this name a successor finds what this process leaves behind, should it die."""
+    with contextlib.suppress(OSError):  # a full disk: its leases run out, or all of the home's are recovered
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, worker_id.encode(), 0)
 
 
 if __name__ == "__main__":

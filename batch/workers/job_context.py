@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import secrets
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
@@ -18,7 +17,7 @@ from batch.queue.frames import DiskWaiting
 from batch.queue.huey_storage import JobHuey
 from batch.queue.jobs import Kind, Priority
 from batch.queue.spool import Spool
-from batch.queue.store import Store
+from batch.queue.store import Lease, Store
 
 if TYPE_CHECKING:
     from batch.workers.running_job import RunningJob
@@ -38,14 +37,18 @@ class Stopping(BaseException):
 class JobContext:
     """One a worker. `attention` and `deadline` are set from other threads, the rest belongs to the engine's thread."""
 
-    def __init__(self, kind: Kind, store: Store, spool: Spool, events: EventStream, max_threads: int) -> None:
-        """`max_threads`: most threads while computing; 0: as many as there are cores."""
+    def __init__(self, kind: Kind, store: Store, spool: Spool, events: EventStream, max_threads: int, worker_id: str) -> None:
+        """`max_threads`: most threads while computing; 0: as many as there are cores. `worker_id`: random at each start, under
+        this name jobs are leased."""
         self.kind = kind
         self.store = store
         self.spool = spool
         self.events = events
-        self.worker_id = secrets.token_hex(8)
-        """Random at each start: under this name jobs are leased."""
+        self.worker_id = worker_id
+        self.leases: dict[int, Lease] = {}
+        """What this worker holds, by token, until the end of each job is written down."""
+        self.lost: set[int] = set()
+        """Tokens of leases that are another worker's by now."""
         self.huey: JobHuey | None = None
         """Set by the worker, as the queue's task is one of its methods."""
         self.running: list[RunningJob] = []
@@ -56,6 +59,11 @@ class JobContext:
         """time.monotonic() after which a running job is put back; None while the service runs."""
         self._cores = CoreTable()
         self._max_threads = max_threads or _UNLIMITED_THREADS
+
+    def forget(self, lease: Lease) -> None:
+        """A job has ended or was put back: its lease is renewed no more."""
+        self.leases.pop(lease.token, None)
+        self.lost.discard(lease.token)
 
     def run_more_urgent(self, priority: int) -> bool:
         """Run one queued job above a priority inside the caller's; False when there is none."""

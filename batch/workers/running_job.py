@@ -21,7 +21,7 @@ from batch.payloads.job_payload import Payload, Result
 from batch.payloads.json_text import decode, encode
 from batch.queue.frames import ABSENT, Beat, End
 from batch.queue.jobs import Job, JobProgress, Origin, Priority, State, UnreadableJob
-from batch.queue.store import DamagedDatabase, Ending, Lease
+from batch.queue.store import DamagedDatabase, Ending, Lease, LeaseLost
 from batch.workers.engine import Work
 from batch.workers.job_context import JobContext, Stopping
 
@@ -58,6 +58,7 @@ class RunningJob:
         self._context = context
         self.lease = lease
         self.job: Job = lease.job
+        context.leases[lease.token] = lease
         now = time.monotonic()
         self._started_at = now
         self._next_look = now + LOOK_INTERVAL_S
@@ -86,7 +87,8 @@ class RunningJob:
         """Send the job's first event."""
         events = self._context.events
         send = events.hold if self.job.waited and self._report_start_late else events.send
-        send(Started(job=self.job.id))
+        front = self.lease.front
+        send(Started(job=self.job.id, token=self.lease.token if front else 0, front=front))
 
     # -- the yield point
 
@@ -119,6 +121,8 @@ class RunningJob:
         self._threads = context.threads()
 
     def _stop_if_cancelled(self) -> None:
+        if self.lease.token in self._context.lost:
+            raise LeaseLost(f"Job {self.job.id} was given to another worker meanwhile.")
         if self._context.store.cancelled(self.job.id):
             raise Cancelled()
 
@@ -220,6 +224,7 @@ class RunningJob:
                 self._context.store.put_back(running.lease, count=False, durable=not job.waited)
             except DiskFull as error:  # its claim stays, which the next start finds
                 logger.error("job %s could not be put back: %s", job.id, error.message)
+            self._context.forget(running.lease)
 
     def _mate(self, job_id: str) -> RunningJob:
         return self if job_id == self.job.id else self._batch_mates[job_id]
@@ -262,6 +267,7 @@ class RunningJob:
             have_ended = [end.running.job.waited for end in ends]  # their clients can have the answers; the claims stay
         for end in ends:
             end.running.is_ended = True
+            context.forget(end.running.lease)
         fail_points.reach("ended")
         for end, has_ended in zip(untold, have_ended, strict=True):
             if has_ended:
@@ -277,3 +283,4 @@ class RunningJob:
             if not mate.is_ended:
                 mate.is_ended = True
                 self._context.persist(partial(self._context.store.put_back, mate.lease, count=True))
+                self._context.forget(mate.lease)

@@ -10,7 +10,7 @@ from functools import partial
 
 from msgspec import Raw
 
-from batch import fail_points
+from batch import __version__, fail_points
 from batch.errors import BatchError, Cancelled, ModelProblem
 from batch.payloads.job_payload import Result
 from batch.payloads.json_text import encode
@@ -18,13 +18,16 @@ from batch.queue.channel import EventStream, WakeListener
 from batch.queue.frames import Answered, Broken, End, Hello, Loading, Ready
 from batch.queue.huey_storage import JobHuey
 from batch.queue.jobs import Kind
+from batch.queue.nodes import Node
 from batch.queue.open_store import open_store
 from batch.queue.periodic import QuietConsumer
 from batch.queue.spool import Spool
 from batch.queue.store import DamagedDatabase
 from batch.settings import Settings
+from batch.workers.build import build_of
 from batch.workers.engine import Engine
 from batch.workers.job_context import JobContext, Stopping
+from batch.workers.lease_keeper import LeaseKeeper
 from batch.workers.running_job import RunningJob
 
 logger = logging.getLogger("batch.worker")
@@ -38,9 +41,20 @@ _THREAD_CHECK_INTERVAL_S = 1.0
 class Worker:
     """One model, one queue, one thread of work. `run` returns when the service stops."""
 
-    def __init__(self, kind: Kind, settings: Settings, engine: Engine, *, last_death: str = "") -> None:
-        """`last_death`: a clause that says what ended the worker before this one, if it died."""
+    def __init__(
+        self,
+        kind: Kind,
+        settings: Settings,
+        engine: Engine,
+        *,
+        worker_id: str,
+        predecessor: str = "",
+        last_death: str = "",
+    ) -> None:
+        """`predecessor`: id of the worker that held the queue's lock before; `last_death`: a clause that says what ended it,
+        if it died."""
         self.kind = kind
+        self._predecessor = predecessor
         self._last_death = last_death
         self.loaded = threading.Event()
         self._settings = settings
@@ -48,11 +62,19 @@ class Worker:
         self._store = open_store(settings.database)
         self._events = EventStream(settings.state_dir)
         self._context = JobContext(
-            kind, self._store, Spool(settings.state_dir / "spool"), self._events, settings.model_of(kind).threads
+            kind,
+            self._store,
+            Spool(settings.state_dir / "spool"),
+            self._events,
+            settings.model_of(kind).threads,
+            worker_id,
         )
+        node = Node(worker_id, kind, version=__version__, pid=os.getpid(), started_at=time.time())
+        self._keeper = LeaseKeeper(self._context, node, self._stop_jobs)
         self._huey = self._context.huey = JobHuey(kind, self._store, self._context.worker_id, self._run_job)
         self._storage = self._huey.storage
         self._storage.report_waiting = self._context.report_waiting
+        self._storage.may_take = self._keeper.may_take
         self._consumer: QuietConsumer | None = None
         self._abandoning = threading.Lock()
 
@@ -60,9 +82,11 @@ class Worker:
 
     def run(self) -> None:
         """Load the model and take jobs until `stop` is called or the model cannot be loaded."""
-        self._events.send(Hello(kind=self.kind, pid=os.getpid()))
         context, attempts = self._context, self._settings.queue.attempts
-        recover = partial(self._store.recover, self.kind, context.worker_id, attempts, self._last_death)
+        self._events.send(Hello(kind=self.kind, pid=os.getpid(), worker=context.worker_id))
+        recover = partial(
+            self._store.recover, self.kind, context.worker_id, attempts, self._last_death, predecessor=self._predecessor
+        )
         try:
             recovered = context.persist(recover)
         except DamagedDatabase as error:
@@ -72,6 +96,7 @@ class Worker:
             logger.warning("job %s was left by a worker that died: %s", job, state)
             if state.ended:
                 self._events.send(End(job=job, state=state))
+        self._keeper.start()
         WakeListener(self._settings.state_dir, self.kind, self._woken)
         threading.Thread(target=self._answer_questions, name="questions", daemon=True).start()
         # The model is loaded, used and freed in the consumer's thread, so the libraries see one thread only.
@@ -91,6 +116,7 @@ class Worker:
                 if deadline is not None and time.monotonic() > deadline + _STUCK_AFTER_GRACE_S:
                     self.abandon()  # rather than be killed with the job in hand, which would count as an attempt
                     return
+        self._keeper.end()
         self._context.close()
 
     def _load(self) -> None:
@@ -113,8 +139,10 @@ class Worker:
         else:
             self.loaded.set()
             self._events.send(Ready(info=info))
+            self._keeper.report(status="ready", model=info.model, build=build_of(info), info=encode(info).decode())
 
     def _give_up(self, error: BatchError) -> None:
+        self._keeper.report(status="failed", error=error.message)
         self._events.send(Broken(message=error.message))
         self._take_no_more()
 
@@ -135,6 +163,7 @@ class Worker:
         with self._abandoning:
             for running in list(self._context.running):
                 running.put_back()
+            self._keeper.end()
 
     def _take_no_more(self) -> None:
         self._storage.stopping.set()
@@ -150,6 +179,13 @@ class Worker:
         running = self._context.running
         if running and self._store.cancelled(running[-1].job.id):
             # Not only noted: a long native call is stopped in its middle.
+            self._engine.interrupt()
+
+    def _stop_jobs(self, jobs: frozenset[str]) -> None:
+        """These are cancelled, or another worker's by now."""
+        self._context.attention = True
+        running = self._context.running
+        if running and running[-1].job.id in jobs:
             self._engine.interrupt()
 
     def _answer_questions(self) -> None:

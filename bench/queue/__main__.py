@@ -29,8 +29,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from batch.cli.exit_status import ExitStatus
 from batch.payloads.chat import ChatPayload, Message
 from batch.queue.jobs import Draft, Kind, Origin, Priority, State
+from batch.queue.messages import message_for
 from batch.queue.open_store import open_store
-from batch.queue.store import Ending, Store, message_for
+from batch.queue.store import Ending, Store
 
 KINDS = [str(kind) for kind in Kind]
 BARS = {

@@ -29,10 +29,11 @@ from batch.payloads.chat import ChatResult, MessageDelta, Usage
 from batch.payloads.events import Delta, JobEvent
 from batch.queue.frames import End, TicketEvent
 from batch.queue.jobs import Draft, JobProgress, Kind, Origin, Priority, State
+from batch.queue.messages import message_for
 from batch.queue.open_store import open_store
 from batch.queue.spool import Spool
 from batch.queue.sqlite import database
-from batch.queue.store import Store, message_for
+from batch.queue.store import Store
 from batch.retention import delete_orphans, delete_unreferenced
 from batch.service_status import gather
 from drill_home import opened

@@ -18,7 +18,7 @@ WATCH = """
 import os, runpy, sys
 order = []
 sys.addaudithook(lambda event, args: order.append(args[0]) if event == "import" else None)
-sys.argv = ["batch.workers", KIND, str(os.dup(2)), ""]
+sys.argv = ["batch.workers", KIND, "worker", str(os.dup(2)), ""]
 from batch.workers import worker
 worker.Worker = lambda *_, **__: sys.exit(" ".join(order))
 runpy.run_module("batch.workers", run_name="__main__")

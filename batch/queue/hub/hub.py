@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import logging
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import TypeVar, overload
 
 import msgspec
 
 from batch.errors import QueueFull, Unavailable
-from batch.payloads.events import Delta, Progress, PromptCounted, SegmentEnded, Started
+from batch.payloads.events import Started
 from batch.payloads.job_payload import Result
 from batch.payloads.json_text import encode
 from batch.payloads.questions import (
@@ -31,44 +29,41 @@ from batch.payloads.questions import (
     Tokenized,
 )
 from batch.queue.channel import Waker
-from batch.queue.frames import (
-    Answered,
-    Beat,
-    Broken,
-    DiskWaiting,
-    End,
-    Hello,
-    JobEnded,
-    Loading,
-    Ready,
-    RowChanged,
-    TicketEvent,
-    WorkerFrame,
-)
+from batch.queue.frames import DiskWaiting, End, JobEnded, WorkerFrame
 from batch.queue.hub.job_outcome import result_in, result_of
-from batch.queue.hub.model_state import ModelState, ModelStates
+from batch.queue.hub.model_state import UNKNOWN_WORKER, ModelState, ModelStates
 from batch.queue.hub.open_tickets import OpenTickets, cancel_jobs
-from batch.queue.hub.retry_after import ServiceTimeEstimate
+from batch.queue.hub.remote_workers import RemoteWorkers
 from batch.queue.hub.ticket import Ticket
 from batch.queue.hub.worker_links import WorkerLinks
+from batch.queue.hub.worker_reports import WorkerReports
 from batch.queue.jobs import Draft, Kind, State
+from batch.queue.remote.channel import Channel
 from batch.queue.spool import Spool
 from batch.queue.store import DamagedDatabase, Held, Key, Store
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Result)
-logger = logging.getLogger("batch.hub")
 
 SHUTTING_DOWN = "The service is shutting down: send the request again once it is back."
-_BEAT_INTERVAL_S = 0.25
-"""How old a sign of life may be before a token counts as a new one."""
 
 
 class Hub:
     """One a service. Everything but `in_thread` work runs on the event loop that called `start`."""
 
-    def __init__(self, store: Store, spool: Spool, state_dir: Path, *, max_waiting: int = 1000) -> None:
-        """`max_waiting`: how many clients may wait for one kind of job."""
+    def __init__(
+        self,
+        store: Store,
+        spool: Spool,
+        state_dir: Path,
+        *,
+        max_waiting: int = 1000,
+        channel: Channel | None = None,
+        home: str = "",
+        attempts: int = 3,
+    ) -> None:
+        """`max_waiting`: how many clients may wait for one kind of job. `channel` leads to the other homes that share the
+        store, among which this one has the id `home`; `attempts`: how often a job may take its worker down."""
         self.store = store
         self.spool = spool
         self.models = ModelStates()
@@ -79,26 +74,30 @@ class Hub:
         self._store_thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="store")
         self._spool_threads = concurrent.futures.ThreadPoolExecutor(4, thread_name_prefix="spool")
         self.tickets = OpenTickets()
-        self._started_jobs: dict[Kind, set[str]] = {kind: set() for kind in Kind}
-        """Jobs whose start was heard and whose end was not."""
-        self._service_times = {kind: ServiceTimeEstimate() for kind in Kind}
-        self._listeners: list[Callable[[JobEnded], None]] = []
+        self.reports = WorkerReports(self)
         self._links = WorkerLinks(
             state_dir,
-            connected=self._worker_connected,
-            received=self.receive,
-            row_changed=self._row_changed,
-            gone=self._worker_gone,
+            connected=self.reports.worker_connected,
+            received=self._receive_or_forward,
+            row_changed=self.reports.row_changed,
+            gone=self.reports.worker_gone,
         )
+        self._remote: RemoteWorkers | None = None
+        if channel is not None:
+            self._remote = RemoteWorkers(self, channel, self._links, self._waker, home=home, attempts=attempts)
         self._closed = False
 
     async def start(self) -> None:
-        """Listen for the workers."""
+        """Listen for the workers. Raises StoreAway where the other homes cannot be reached."""
         await self._links.start()
+        if self._remote is not None:
+            await self._remote.start()
 
     async def close(self) -> None:
         """End every ticket and hang up on the workers; whatever is sent from now on is refused with Unavailable."""
         self._closed = True
+        if self._remote is not None:
+            await self._remote.stop()
         self.models.wake_waiting()
         self._links.close()
         for ticket in self.tickets.clear():
@@ -135,6 +134,8 @@ class Hub:
         except BaseException:
             self.tickets.remove(draft.id)
             raise
+        if self._remote is not None and not durable:
+            ticket.draft = draft
         return ticket
 
     async def submit_once(self, key: Key, drafts: Sequence[Draft]) -> tuple[list[Ticket], bool]:
@@ -162,7 +163,7 @@ class Hub:
 
     def _refuse_if_full(self, kind: Kind) -> None:
         if (waiting := self.tickets.waiting(kind)) >= self._max_waiting:
-            seconds = self._service_times[kind].refuse(waiting - self._max_waiting)
+            seconds = self.reports.service_times[kind].refuse(waiting - self._max_waiting)
             raise QueueFull(f"{waiting} requests are waiting already: try again in {seconds} seconds.", retry_after=seconds)
 
     def _refuse_if_failed(self, kind: Kind) -> None:
@@ -206,8 +207,7 @@ class Hub:
         state = await self.in_thread(lambda: self.store.cancel(job))
         if state is State.CANCELLED and (ticket := self.tickets.remove(job)):
             ticket.push(End(job=job, state=State.CANCELLED))
-        for kind in Kind:
-            self._waker.wake(kind)
+        self._wake(set(Kind))
         return state
 
     async def jobs_ahead(self, job: str) -> int:
@@ -235,12 +235,20 @@ class Hub:
     async def ask(self, kind: Kind, question: Question, timeout: float = 60.0) -> Answer:
         """Put a question to a worker's engine; waits while the model loads, as a job would, and `timeout` seconds from
         then on. Raises its BatchError, or Unavailable."""
-        while self.models[kind].status != "ready" or not self._links.is_connected(kind):
+        while (worker := self._reachable_worker(kind)) is None:
             self._refuse_if_failed(kind)
             if self._closed:
                 raise Unavailable(SHUTTING_DOWN)
             await self.models.next_change().wait()
-        return await self._links.ask(kind, question, timeout)
+        if self._remote is not None and not self._links.is_connected(worker):
+            return await self._remote.ask(worker, question, timeout)
+        return await self._links.ask(worker, question, timeout)
+
+    def _reachable_worker(self, kind: Kind) -> str | None:
+        """A worker that answers now, of this home if there is one."""
+        ready = self.models.ready_workers(kind)
+        own = next((worker for worker in ready if self._links.is_connected(worker)), None)
+        return self._remote.reachable(kind) if own is None and self._remote is not None else own
 
     def model(self, kind: Kind) -> ModelState:
         """What is known of a kind's model now."""
@@ -256,7 +264,7 @@ class Hub:
 
     def listen(self, callback: Callable[[JobEnded], None]) -> None:
         """Be called, on the event loop, for every job that ends."""
-        self._listeners.append(callback)
+        self.reports.listeners.append(callback)
 
     async def keep(self, data: bytes, *, durable: bool = False) -> str:
         """Put bytes in the spool; returns their sha256."""
@@ -275,75 +283,20 @@ class Hub:
     def _wake(self, kinds: set[Kind]) -> None:
         for kind in kinds:
             self._waker.wake(kind)
+        if self._remote is not None:
+            self._remote.wake(kinds)
 
-    async def _worker_connected(self, hello: Hello) -> None:
-        kind = hello.kind
-        self.models.update(kind, pid=hello.pid, busy=None, beat=time.monotonic())
-        if not self.models[kind].is_crashing:
-            self.models.update(kind, status="loading", progress=0.0, error=None)
-        # Its predecessor may have died between a job's end and the report of it.
-        unreported = self._started_jobs[kind] | {ticket.id for ticket in self.tickets.of_kind(kind)}
-        self._started_jobs[kind] = set()
-        for job in unreported:
-            await self._row_changed(job)
-
-    def _worker_gone(self, kind: Kind) -> None:
-        if self.models[kind].status == "ready":
-            self.models.update(kind, status="loading", progress=0.0, pid=None, busy=None)
-
-    def receive(self, kind: Kind, frame: WorkerFrame) -> None:
+    def receive(self, kind: Kind, frame: WorkerFrame, worker: str = UNKNOWN_WORKER) -> None:
         """Act on a worker's frame."""
-        match frame:
-            case Delta() | Started() | End() | Progress() | PromptCounted() | SegmentEnded():  # the most frequent first
-                # A job that makes progress is alive, whatever it reports.
-                if (now := time.monotonic()) - self.models[kind].beat > _BEAT_INTERVAL_S:
-                    self.models.update(kind, beat=now)
-                self._job_event(kind, frame)
-            case Loading():
-                if not self.models[kind].is_crashing:
-                    self.models.update(kind, status="loading", progress=frame.progress)
-            case Ready():
-                ready: dict[str, Any] = {"status": "ready", "error": None, "is_crashing": False, "was_ready": True}
-                self.models.update(kind, progress=1.0, info=frame.info, **ready)
-            case Broken():
-                self.models.update(kind, status="failed", error=frame.message)
-            case Beat() | DiskWaiting():
-                self.models.update(kind, beat=time.monotonic())
-                if isinstance(frame, DiskWaiting) and not self._closed:  # for how long nobody knows
-                    jobs = self.tickets.refuse(kind, frame.error, waited_only=True)
-                    self._store_thread.submit(cancel_jobs, self.store, jobs)
-            case Hello() | RowChanged() | Answered():
-                pass  # the link's own
+        self.reports.receive(kind, frame, worker)
 
-    def _job_event(self, kind: Kind, event: TicketEvent) -> None:
-        job = event.job
-        ticket = self.tickets.get(job)
-        if isinstance(event, Started):
-            self._started_jobs[kind].add(job)
-            self.models.update(kind, busy=job)
-        elif isinstance(event, End):
-            self.tickets.remove(job)
-            self._started_jobs[kind].discard(job)
-            self.models.update(kind, busy=event.resumes)
-            if event.seconds is not None:
-                self._service_times[kind].job_ended(event.seconds)
-        if ticket:
-            ticket.push(event)
-        if isinstance(event, End):
-            self._report_end(JobEnded(job=job, kind=kind, state=event.state, waited=ticket is not None))
+    def _receive_or_forward(self, kind: Kind, frame: WorkerFrame, worker: str) -> None:
+        """A worker of this home may run a job that another one accepted."""
+        if self._remote is None or not self._remote.relay.forward(kind, frame, worker):
+            self.receive(kind, frame, worker)
 
-    def _report_end(self, ended: JobEnded) -> None:
-        for callback in self._listeners:
-            try:
-                callback(ended)
-            except Exception:
-                logger.exception("a listener failed on the end of job %s", ended.job)
-
-    async def _row_changed(self, job: str) -> None:
-        """Another process changed this job's row: a job that it ended has no worker that would report it."""
-        row = await self.in_thread(lambda: self.store.job(job))
-        if row is None or not row.state.ended:
-            return
-        if ticket := self.tickets.remove(job):
-            ticket.push(End(job=job, state=row.state))
-        self._report_end(JobEnded(job=job, kind=row.kind, state=row.state, waited=ticket is not None))
+    def refuse_waiting(self, kind: Kind, waiting: DiskWaiting) -> None:
+        """A kind's worker waits for the disk, for how long nobody knows: its clients are told so."""
+        if not self._closed:
+            jobs = self.tickets.refuse(kind, waiting.error, waited_only=True)
+            self._store_thread.submit(cancel_jobs, self.store, jobs)

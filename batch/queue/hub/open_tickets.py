@@ -44,6 +44,10 @@ class OpenTickets:
         self._unwaited.discard(job)
         return ticket
 
+    def ids(self) -> list[str]:
+        """The jobs that have a ticket."""
+        return list(self._tickets)
+
     def of_kind(self, kind: Kind) -> list[Ticket]:
         """The tickets of one kind of job."""
         return [ticket for ticket in self._tickets.values() if ticket.kind is kind]

@@ -11,7 +11,7 @@ from batch.errors import Cancelled
 from batch.payloads.events import Delta, SegmentEnded, Started
 from batch.payloads.job_payload import Result
 from batch.queue.frames import End, TicketEvent
-from batch.queue.jobs import Kind, State
+from batch.queue.jobs import Draft, Kind, State
 
 R = TypeVar("R", bound=Result)
 
@@ -39,6 +39,8 @@ class Ticket:
         self.ended = False
         self.is_started = False
         """Whether a Started was pushed: a second one means that the job runs again."""
+        self.draft: Draft | None = None
+        """What was submitted, where the database may lose its last second: it can be submitted again."""
         self._events: list[TicketEvent] = []
         self._arrived = asyncio.Event()
         self._followers: list[Ticket] = []

@@ -36,16 +36,17 @@ class WorkerLinks:
         state_dir: Path,
         *,
         connected: Callable[[Hello], Awaitable[None]],
-        received: Callable[[Kind, WorkerFrame], None],
+        received: Callable[[Kind, WorkerFrame, str], None],
         row_changed: Callable[[str], Awaitable[None]],
-        gone: Callable[[Kind], None],
+        gone: Callable[[Kind, str], None],
     ) -> None:
-        """`connected` and `gone` bracket what is `received` of a kind's newest worker; `row_changed` gets the id of a job
-        whose row another process changed."""
+        """`connected` and `gone` bracket what is `received` of a worker; `row_changed` gets the id of a job whose row another
+        process changed."""
         self._state_dir = state_dir
         self._connected, self._received, self._row_changed, self._gone = connected, received, row_changed, gone
         self._server: asyncio.Server | None = None
-        self._writers: dict[Kind, asyncio.StreamWriter] = {}
+        self._writers: dict[str, asyncio.StreamWriter] = {}
+        """By the worker's id."""
         self._pending: dict[int, tuple[asyncio.StreamWriter, asyncio.Future[Answered]]] = {}
         """Questions under way, by number: to which worker they went, and what waits."""
         self._numbers = itertools.count(1)
@@ -64,13 +65,13 @@ class WorkerLinks:
         if self._server:
             self._server.close()
 
-    def is_connected(self, kind: Kind) -> bool:
-        """Whether a worker of a kind can be asked."""
-        return kind in self._writers
+    def is_connected(self, worker: str) -> bool:
+        """Whether a worker can be asked."""
+        return worker in self._writers
 
-    async def ask(self, kind: Kind, question: Question, timeout_s: float) -> Answer:
+    async def ask(self, worker: str, question: Question, timeout_s: float) -> Answer:
         """Put a question to a connected worker. Raises its BatchError, or Unavailable."""
-        writer = self._writers[kind]
+        writer = self._writers[worker]
         number = next(self._numbers)
         future: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
         self._pending[number] = writer, future
@@ -80,7 +81,7 @@ class WorkerLinks:
                 await writer.drain()
                 answered = await future
         except TimeoutError:
-            raise Unavailable(f"The {kind} worker did not answer within {timeout_s:.0f} seconds; try again.") from None
+            raise Unavailable(f"The worker did not answer within {timeout_s:.0f} seconds; try again.") from None
         except ConnectionError:
             raise Unavailable(_WORKER_STOPPED) from None
         finally:
@@ -90,33 +91,33 @@ class WorkerLinks:
         return decode(bytes(answered.answer), ANSWER_TYPES[type(question)])
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        kind: Kind | None = None
+        hello: Hello | None = None
         try:
             async for frames in _frames(reader):
                 for frame in frames:
                     if isinstance(frame, Hello):
-                        kind = frame.kind
-                        if before := self._writers.get(kind):
+                        hello = frame
+                        if before := self._writers.get(hello.worker):
                             before.close()  # should it still live, it ends when it finds that nobody listens
-                        self._writers[kind] = writer
-                        await self._connected(frame)
+                        self._writers[hello.worker] = writer
+                        await self._connected(hello)
                     elif isinstance(frame, RowChanged):
                         await self._row_changed(frame.job)
                     elif isinstance(frame, Answered):
                         _, future = self._pending.get(frame.number, (None, None))
                         if future and not future.done():
                             future.set_result(frame)
-                    elif kind is not None:
-                        self._received(kind, frame)
+                    elif hello is not None:
+                        self._received(hello.kind, frame, hello.worker)
         except (ConnectionResetError, asyncio.CancelledError):
             pass
         except Exception:
             logger.exception("a worker sent something unreadable")
         finally:
             writer.close()
-            if kind is not None and self._writers.get(kind) is writer:
-                del self._writers[kind]
-                self._gone(kind)
+            if hello is not None and self._writers.get(hello.worker) is writer:
+                del self._writers[hello.worker]
+                self._gone(hello.kind, hello.worker)
             stopped = msgspec.Raw(encode(Unavailable(_WORKER_STOPPED).record()))
             for number, (target, future) in self._pending.items():
                 if target is writer and not future.done():

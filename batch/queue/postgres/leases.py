@@ -6,11 +6,10 @@ from typing import Any
 
 from batch.errors import WorkerDied
 from batch.queue.jobs import Kind, State
-from batch.queue.postgres.database import PostgresDatabase
+from batch.queue.nodes import LEASE_S
 from batch.queue.postgres.job_transaction import PostgresTransaction
+from batch.queue.postgres.node_rows import PostgresNodes
 from batch.queue.reading.job_rows import to_json
-
-LEASE_S = 30.0
 
 _CLAIMS = (
     "select c.job, c.token, exists (select 1 from claim i where i.worker = c.worker and i.queue = c.queue "
@@ -24,7 +23,7 @@ _RUN_OUT = (
 """After a restart of the database nobody could renew a lease: all get their length once more."""
 
 
-class PostgresLeases(PostgresDatabase):
+class PostgresLeases(PostgresNodes):
     """What becomes of jobs whose worker is gone."""
 
     def recover(
@@ -37,6 +36,7 @@ class PostgresLeases(PostgresDatabase):
         """
         cause = f" ({last_death})" if last_death else ""
         with self._begun(durable=True) as transaction:
+            transaction.execute("delete from node where id = ? and id <> ?", (predecessor, worker))
             claims = transaction.execute(
                 _CLAIMS + "c.queue=? and c.worker=? and c.worker<>? for update of c", (kind, predecessor, worker)
             ).fetchall()
@@ -44,9 +44,12 @@ class PostgresLeases(PostgresDatabase):
 
     def reap(self, limit: int, *, batch: int = 100) -> list[tuple[str, State]]:
         """Give back up to `batch` jobs whose leases ran out; one that took `limit` workers down is failed."""
+        self.forget_silent_nodes()
+        if not self.read("select 1 from claim where until < clock_timestamp() limit 1"):
+            return []
         with self._begun(durable=True) as transaction:
             claims = transaction.execute(_CLAIMS + _RUN_OUT, (LEASE_S, batch)).fetchall()
-            return _give_back(transaction, claims, limit, "")
+            return _give_back(transaction, claims, limit, " (it was not heard of any more)")
 
 
 def _give_back(

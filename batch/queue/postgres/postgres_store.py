@@ -10,8 +10,9 @@ from typing import Any
 
 from batch.errors import Conflict, NotFound, NotSupported, Unprocessable
 from batch.queue.jobs import TRANSITIONS, Draft, JobProgress, Kind, Origin, State
+from batch.queue.nodes import LEASE_S
 from batch.queue.pauses import Pause
-from batch.queue.postgres.leases import LEASE_S, PostgresLeases
+from batch.queue.postgres.leases import PostgresLeases
 from batch.queue.reading.job_reader import JobReader
 from batch.queue.reading.job_rows import COLUMNS, to_job, to_json
 from batch.queue.store import Ending, Held, Key, Lease, LeaseLost
@@ -89,10 +90,10 @@ class PostgresStore(PostgresLeases, JobReader):
         mate = batch_mate.job if batch_mate else None
         with self._begun(durable=False) as transaction:
             rows = transaction.execute(
-                f"select {COLUMNS}, token from take_jobs(?, ?, ?, ?, ?, ?, ?)",
+                f"select {COLUMNS}, token, front from take_jobs(?, ?, ?, ?, ?, ?, ?)",
                 (kind, worker, floor, limit, mate and mate.task, mate and mate.started_at, LEASE_S),
             ).fetchall()
-        return [Lease(to_job(row[:-1]), row[-1]) for row in rows]
+        return [Lease(to_job(row[:-2]), row[-2], row[-1]) for row in rows]
 
     def end(self, endings: Sequence[Ending], *, durable: bool = False) -> list[bool]:
         """End leased jobs in one transaction; of each whether it was running under its lease until now."""

@@ -9,9 +9,11 @@ from typing import Any
 
 from batch import fail_points
 from batch.queue.jobs import Draft, Kind, State
+from batch.queue.messages import job_named_in, message_for
+from batch.queue.nodes import LEASE_S
 from batch.queue.pauses import open_ranges
 from batch.queue.reading.job_rows import COLUMNS, to_job, to_json
-from batch.queue.store import Ending, Lease, LeaseLost, job_named_in, message_for
+from batch.queue.store import Ending, Lease, LeaseLost
 
 
 class JobTransaction:
@@ -32,15 +34,15 @@ class JobTransaction:
         self._conn.executemany(sql, params)
 
     def submit(self, draft: Draft) -> None:
-        """Job row and message, together."""
+        """Job row and message, together; a job whose id is there already is let be."""
         from batch.payloads.json_text import encode  # here, as `batch status` submits nothing
 
         fail_points.reach("spooled")
         kind = draft.kind
         message = self.enqueue(kind, draft.id, draft.priority)
-        self._conn.execute(
+        is_new = self._conn.execute(
             "insert into job (id, kind, task, state, origin, priority, request, source, parent, waited, message, "
-            "created_at, front) values (?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            "created_at, front) values (?,?,?,?,?,?,?,?,?,?,?,?,?) on conflict (id) do nothing",
             (
                 draft.id,
                 kind,
@@ -56,7 +58,9 @@ class JobTransaction:
                 time.time(),
                 self._front,
             ),
-        )
+        ).rowcount
+        if not is_new:
+            self._conn.execute("delete from task where id=?", (message,))
         if draft.blobs:
             self.execute_many("insert or ignore into blob values (?,?,'request')", [(draft.id, sha) for sha in draft.blobs])
 
@@ -100,21 +104,21 @@ class JobTransaction:
         # Never before it was created: the clock may have been set back.
         row = self._conn.execute(
             "update job set state='running', attempts=attempts+1, started_at=max(?, created_at), progress=null, token=? "
-            f"where id=? and message=? and state='queued'{condition} returning {COLUMNS}",
+            f"where id=? and message=? and state='queued'{condition} returning {COLUMNS}, front",
             (token / 1e9, token, job_named_in(data), id, *params),
         ).fetchone()
         if row is None:
             return None
-        job = to_job(row)
+        job = to_job(row[:-1])
         self._conn.execute("delete from task where id=?", (id,))
         # The claims of batch mates share their time, by which `recover` tells them from jobs that wait for inner ones.
         taken_at = batch_mate.job.started_at if batch_mate else job.started_at
         self._conn.execute(
-            "insert or replace into claim (job, queue, data, priority, message, taken_at, worker, token) "
-            "values (?,?,?,?,?,?,?,?)",
-            (job.id, kind, data, priority, id, taken_at, worker, token),
+            "insert or replace into claim (job, queue, data, priority, message, taken_at, worker, token, until) "
+            "values (?,?,?,?,?,?,?,?,?)",
+            (job.id, kind, data, priority, id, taken_at, worker, token, token / 1e9 + LEASE_S),
         )
-        return Lease(job, token)
+        return Lease(job, token, row[-1])
 
     def end(self, ending: Ending) -> bool:
         """End a leased job and drop its claim; False, and nothing done, when it was not running under this lease any more."""

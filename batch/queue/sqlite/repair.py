@@ -13,8 +13,8 @@ from typing import Any
 
 from batch.errors import DiskFull
 from batch.queue.jobs import State
+from batch.queue.messages import message_for
 from batch.queue.sqlite import schema
-from batch.queue.store import message_for
 
 _ROWS_AT_ONCE = 200
 _LEFT_OUT = (

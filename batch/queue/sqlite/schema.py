@@ -31,6 +31,7 @@ MIGRATIONS = {
     "0011 files that batches hold": "0011_held_files.sql",
     "0012 notifications": "0012_notifications.sql",
     "0013 stored bytes": "0013_stored_bytes.sql",
+    "0014 nodes": "0014_nodes.sql",
 }
 """Files in migrations/ by the name that databases remember. A released one never changes; a new one goes to the end."""
 VERSION = len(MIGRATIONS)

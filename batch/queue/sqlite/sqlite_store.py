@@ -8,12 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from batch.errors import Conflict, NotFound, Unprocessable, WorkerDied
+from batch.errors import Conflict, NotFound, Unprocessable
 from batch.queue.jobs import TRANSITIONS, Draft, JobProgress, Kind, Origin, State
 from batch.queue.pauses import Pause, open_ranges
-from batch.queue.reading.job_reader import JobReader
 from batch.queue.reading.job_rows import to_json
-from batch.queue.sqlite.database import Database
+from batch.queue.sqlite.node_rows import NodeRows
 from batch.queue.store import Ending, Held, Key, Lease
 
 logger = logging.getLogger("batch.queue")
@@ -22,8 +21,9 @@ _KINDS = ",".join("?" * len(Kind))
 """Named in conditions so that the index on (kind, state, origin, id) is used."""
 
 
-class SqliteStore(Database, JobReader):
-    """The Store Protocol over one connection. One worker a queue is all that a home has, so leases never run out."""
+class SqliteStore(NodeRows):
+    """The Store Protocol over one connection. One worker a queue is all that a home has: the queue's lock file tells at once
+    that it is dead, so nobody waits for its leases to run out."""
 
     def open_reader(self) -> SqliteStore:
         """Another connection to the same file, which only reads."""
@@ -134,41 +134,6 @@ class SqliteStore(Database, JobReader):
         with self.transaction() as transaction:
             transaction.require(lease)
             transaction.execute("insert or ignore into blob values (?,?,'result')", (lease.job.id, sha256))
-
-    def recover(
-        self, kind: Kind, worker: str, limit: int, last_death: str = "", *, predecessor: str = ""
-    ) -> list[tuple[str, State]]:
-        """Called by a queue's only worker before it takes anything: leftover claims are of workers that died.
-
-        A job that took `limit` workers down is failed, the others go back; one that only waited while a more urgent one ran
-        inside it is not blamed. `last_death`: a clause that says what ended the last worker. Returns (job, new state) of all.
-        """
-        moved: list[tuple[str, State]] = []
-        cause = f" ({last_death})" if last_death else ""
-        claims = self.read(
-            "select job, exists (select 1 from claim inner_ where inner_.queue = c.queue and inner_.rowid > c.rowid "
-            "and inner_.taken_at <> c.taken_at) from claim c where queue=? and worker<>?",
-            (kind, worker),
-        )
-        for job, has_inner in claims:
-            with self.transaction(durable=True) as transaction:
-                row = transaction.execute("select attempts, cancel from job where id=?", (job,)).fetchone()
-                if row is None:
-                    transaction.execute("delete from claim where job=?", (job,))
-                elif row[1]:
-                    transaction.end_claimed(job, State.CANCELLED)
-                    moved.append((job, State.CANCELLED))
-                elif row[0] >= limit and not has_inner:
-                    reason = WorkerDied(
-                        f"The worker process died {row[0]} times while it ran this job{cause}: it is set aside; "
-                        f"`batch retry {job}` tries it again."
-                    )
-                    transaction.end_claimed(job, State.FAILED, reason.record())
-                    moved.append((job, State.FAILED))
-                else:
-                    transaction.put_back(job, count=not has_inner)
-                    moved.append((job, State.QUEUED))
-        return moved
 
     def abandon_waited(self) -> int:
         """At a service's start: requests whose clients went down with its predecessor are cancelled, unless running (their

@@ -1,0 +1,167 @@
+"""What workers report: how their models are, and what becomes of the jobs they run."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+from batch.payloads.events import Delta, Progress, PromptCounted, SegmentEnded, Started
+from batch.queue.frames import (
+    Answered,
+    Beat,
+    Broken,
+    DiskWaiting,
+    End,
+    Hello,
+    JobEnded,
+    Loading,
+    Ready,
+    RowChanged,
+    TicketEvent,
+    WorkerFrame,
+)
+from batch.queue.hub.model_state import UNKNOWN_WORKER, ModelStates
+from batch.queue.hub.open_tickets import OpenTickets
+from batch.queue.hub.retry_after import ServiceTimeEstimate
+from batch.queue.jobs import Kind
+from batch.queue.store import Store
+
+T = TypeVar("T")
+logger = logging.getLogger("batch.hub")
+
+_BEAT_INTERVAL_S = 0.25
+"""How old a sign of life may be before a token counts as a new one."""
+
+
+class _StoreAccess(Protocol):
+    """What is needed of the hub."""
+
+    store: Store
+    models: ModelStates
+    tickets: OpenTickets
+
+    async def in_thread(self, work: Callable[[], T]) -> T: ...
+
+    def refuse_waiting(self, kind: Kind, waiting: DiskWaiting) -> None: ...
+
+
+class WorkerReports:
+    """One a hub, on its event loop. Every worker has a state of its own: when one dies, the others' jobs are not touched."""
+
+    def __init__(self, hub: _StoreAccess) -> None:
+        self._hub = hub
+        self._models, self._tickets = hub.models, hub.tickets
+        self._started_jobs: dict[str, dict[str, int]] = {}
+        """Of each worker the jobs whose start was heard and whose end was not, with their fencing tokens."""
+        self._runner: dict[str, tuple[str, int]] = {}
+        """Of each of those jobs the worker that runs it, and the token of its lease."""
+        self._unreported: dict[Kind, set[str]] = {kind: set() for kind in Kind}
+        """Jobs whose worker died, maybe between their end and the report of it."""
+        self.service_times = {kind: ServiceTimeEstimate() for kind in Kind}
+        self.listeners: list[Callable[[JobEnded], None]] = []
+
+    async def worker_connected(self, hello: Hello) -> None:
+        """A worker process of this machine has started."""
+        kind, worker = hello.kind, hello.worker
+        self._models.update(kind, worker, pid=hello.pid, busy=None, beat=time.monotonic())
+        if not self._models.of(kind, worker).is_crashing:
+            self._models.update(kind, worker, status="loading", progress=0.0, error=None)
+        # Its predecessor may have died between a job's end and the report of it.
+        unreported = self._unreported[kind] | {ticket.id for ticket in self._tickets.of_kind(kind)}
+        self._unreported[kind] = set()
+        for job in unreported:
+            await self.row_changed(job)
+
+    def worker_gone(self, kind: Kind, worker: str) -> None:
+        """A worker's stream has closed: its jobs' rows are looked at once its successor has put them in order."""
+        self._forget_jobs(kind, worker)
+        if self._models.of(kind, worker).status == "ready":
+            self._models.update(kind, worker, status="loading", progress=0.0, pid=None, busy=None)
+
+    def worker_left(self, kind: Kind, worker: str) -> None:
+        """A worker of another machine is gone for good."""
+        self._forget_jobs(kind, worker)
+        self._models.remove(kind, worker)
+
+    def jobs_of(self, worker: str) -> set[str]:
+        """The jobs that a worker has begun and not ended."""
+        return set(self._started_jobs.get(worker, ()))
+
+    def _forget_jobs(self, kind: Kind, worker: str) -> None:
+        jobs = self._started_jobs.pop(worker, {})
+        self._unreported[kind] |= jobs.keys()
+        for job in jobs:
+            if self._runner.get(job, (None, 0))[0] == worker:
+                del self._runner[job]
+
+    def receive(self, kind: Kind, frame: WorkerFrame, worker: str = UNKNOWN_WORKER) -> None:
+        """Act on a worker's frame."""
+        models = self._models
+        match frame:
+            case Delta() | Started() | End() | Progress() | PromptCounted() | SegmentEnded():  # the most frequent first
+                # A job that makes progress is alive, whatever it reports.
+                if (now := time.monotonic()) - models.of(kind, worker).beat > _BEAT_INTERVAL_S:
+                    models.update(kind, worker, beat=now)
+                self._job_event(kind, frame, worker)
+            case Loading():
+                if not models.of(kind, worker).is_crashing:
+                    models.update(kind, worker, status="loading", progress=frame.progress)
+            case Ready():
+                ready: dict[str, Any] = {"status": "ready", "error": None, "is_crashing": False, "was_ready": True}
+                models.update(kind, worker, progress=1.0, info=frame.info, **ready)
+            case Broken():
+                models.update(kind, worker, status="failed", error=frame.message)
+            case Beat() | DiskWaiting():
+                models.update(kind, worker, beat=time.monotonic())
+                if isinstance(frame, DiskWaiting) and not models.has_another_ready(kind, worker):
+                    self._hub.refuse_waiting(kind, frame)
+            case Hello() | RowChanged() | Answered():
+                pass  # the link's own
+
+    def _job_event(self, kind: Kind, event: TicketEvent, worker: str) -> None:
+        job = event.job
+        if isinstance(event, Started):
+            if self._is_outdated(job, worker, event.token):
+                return
+            self._started_jobs.setdefault(worker, {})[job] = event.token
+            self._runner[job] = worker, event.token
+            self._models.update(kind, worker, busy=job)
+        elif self._runner.get(job, (worker, 0))[0] != worker:
+            return  # of an attempt that was taken from its worker
+        ticket = self._tickets.get(job)
+        if isinstance(event, End):
+            self._tickets.remove(job)
+            self._runner.pop(job, None)
+            self._started_jobs.get(worker, {}).pop(job, None)
+            self._models.update(kind, worker, busy=event.resumes)
+            if event.seconds is not None:
+                self.service_times[kind].job_ended(event.seconds)
+        if ticket:
+            ticket.push(event)
+        if isinstance(event, End):
+            self._report_end(JobEnded(job=job, kind=kind, state=event.state, waited=ticket is not None))
+
+    def _is_outdated(self, job: str, worker: str, token: int) -> bool:
+        """Whether a start was sent by a worker whose lease another one has taken over."""
+        runner, newest = self._runner.get(job, (worker, 0))
+        return runner != worker and token < newest
+
+    def _report_end(self, ended: JobEnded) -> None:
+        for callback in self.listeners:
+            try:
+                callback(ended)
+            except Exception:
+                logger.exception("a listener failed on the end of job %s", ended.job)
+
+    async def row_changed(self, job: str) -> None:
+        """Another process changed this job's row: a job that it ended has no worker that would report it."""
+        row = await self._hub.in_thread(lambda: self._hub.store.job(job))
+        if row is None or not row.state.ended:
+            return
+        if ticket := self._tickets.remove(job):
+            ticket.push(End(job=job, state=row.state))
+        if runner := self._runner.pop(job, None):
+            self._started_jobs.get(runner[0], {}).pop(job, None)
+        self._report_end(JobEnded(job=job, kind=row.kind, state=row.state, waited=ticket is not None))

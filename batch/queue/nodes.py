@@ -1,0 +1,99 @@
+"""Workers that come and go: what is known of each, and the leases under which they hold jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from batch.queue.jobs import Kind, State
+
+LEASE_S = 30.0
+"""How long a worker's hold on a job lasts unless it is renewed, by the database's clock."""
+RENEWAL_INTERVAL_S = 5.0
+FORGET_NODE_AFTER_S = 600.0
+"""A worker that has not been heard of for so long is not listed any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What a worker learns when it renews its leases."""
+
+    lost: frozenset[str]
+    """Jobs that it does not hold any more."""
+    cancelled: frozenset[str]
+    """Jobs that somebody wants stopped."""
+    is_draining: bool = False
+    """Whether it should take nothing new."""
+    is_known: bool = True
+    """Whether it still has a row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A worker process, as its row in the database tells of it."""
+
+    id: str
+    """Random at the process's start: under it jobs are leased."""
+    kind: Kind
+    status: Literal["loading", "ready", "failed"] = "loading"
+    model: str = ""
+    """The model's name, once it is loaded."""
+    build: str = ""
+    """What decides which tokens a seed draws: model file, library and kind of device."""
+    version: str = ""
+    """Of batch."""
+    info: str = ""
+    """JSON of the model's ModelInfo, once it is loaded."""
+    error: str = ""
+    """One sentence, when failed."""
+    home: str = ""
+    """Random id of the home it was started in: through it questions reach the worker."""
+    pid: int = 0
+    started_at: float = 0.0
+    """Unix time."""
+    beat_age_s: float = 0.0
+    """Read only: seconds since its last sign of life."""
+    leases: int = 0
+    """Read only: jobs it holds."""
+    is_draining: bool = False
+    """Read only: it takes nothing new."""
+
+
+class NodeStore(Protocol):
+    """The part of a store by which workers live beside one another."""
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether workers of other machines may hold leases: only then leases that ran out are looked for."""
+        ...
+
+    @property
+    def front(self) -> str:
+        """The service that jobs are accepted for; empty where there is only one."""
+        ...
+
+    def register(self, node: Node) -> None:
+        """Write down what a worker is and how it is, and that it lives."""
+        ...
+
+    def leave(self, worker: str) -> None:
+        """A worker has ended: its row goes."""
+        ...
+
+    def nodes(self) -> list[Node]:
+        """All workers by kind and start, also those that have not been heard of for long."""
+        ...
+
+    def renew(self, worker: str, leases: Sequence[tuple[str, int]]) -> Renewal:
+        """A worker lives, and keeps its (job, token) leases for `LEASE_S` from now on."""
+        ...
+
+    def drain(self, worker: str, on: bool = True) -> None:
+        """Let a worker end what it has and take nothing new, or again; it hears of it when it renews. Raises NotFound."""
+        ...
+
+    def reap(self, limit: int, *, batch: int = 100) -> list[tuple[str, State]]:
+        """Put back up to `batch` jobs whose lease has run out, their attempt counted, and wake their queues; (job, new state)
+        of all. A job that was taken `limit` times is failed, one that is to be cancelled is."""
+        ...

@@ -1,0 +1,81 @@
+"""Workers of all machines in Postgres: their rows, and their leases renewed by one statement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+from batch.errors import NotFound
+from batch.queue.jobs import Kind
+from batch.queue.nodes import FORGET_NODE_AFTER_S, LEASE_S, Node, Renewal
+from batch.queue.postgres.database import PostgresDatabase
+
+_COLUMNS = ("id", "kind", "status", "model", "build", "version", "info", "error", "home", "pid", "started_at")
+_FIELDS = tuple(field.name for field in fields(Node))
+_REGISTER = (
+    f"insert into node ({', '.join(_COLUMNS)}) values ({', '.join('?' * len(_COLUMNS))}) on conflict (id) do update set "
+    + ", ".join(f"{column} = excluded.{column}" for column in _COLUMNS[1:])
+    + ", beat = clock_timestamp()"
+)
+_LIST = (
+    f"select {', '.join('n.' + column for column in _COLUMNS)}, "
+    "greatest(0.0, extract(epoch from clock_timestamp() - n.beat))::double precision, "
+    "(select count(*) from claim c where c.worker = n.id), n.is_draining from node n order by n.kind, n.started_at, n.id"
+)
+_RENEW = (
+    "with mine as (select * from unnest(?::text[], ?::bigint[]) as m (job, token)), "
+    "renewed as (update claim c set until = clock_timestamp() + make_interval(secs => ?) from mine m "
+    "where c.job = m.job and c.token = m.token returning c.job), "
+    "worker as (update node set beat = clock_timestamp() where id = ? returning is_draining) "
+    "select array(select job from renewed), "
+    "array(select j.id from job j join renewed r on j.id = r.job where j.cancel <> 0), (select is_draining from worker)"
+)
+
+
+class PostgresNodes(PostgresDatabase):
+    """The rows of workers that come and go."""
+
+    def register(self, node: Node) -> None:
+        """Write down what a worker is and how it is, and that it lives."""
+        with self._begun(durable=False) as transaction:
+            transaction.execute(_REGISTER, [_plain(getattr(node, column)) for column in _COLUMNS])
+
+    def leave(self, worker: str) -> None:
+        """A worker has ended: its row goes."""
+        with self._begun(durable=False) as transaction:
+            transaction.execute("delete from node where id = ?", (worker,))
+
+    def nodes(self) -> list[Node]:
+        """All workers by kind and start, also those that have not been heard of for long."""
+        return [_to_node(row) for row in self.read(_LIST)]
+
+    def renew(self, worker: str, leases: Sequence[tuple[str, int]]) -> Renewal:
+        """A worker lives, and keeps its (job, token) leases for `LEASE_S` from now on."""
+        jobs, tokens = [job for job, _ in leases], [token for _, token in leases]
+        with self._begun(durable=False) as transaction:
+            ((renewed, cancelled, is_draining),) = transaction.execute(_RENEW, (jobs, tokens, LEASE_S, worker)).fetchall()
+        return Renewal(frozenset(jobs) - frozenset(renewed), frozenset(cancelled), bool(is_draining), is_draining is not None)
+
+    def drain(self, worker: str, on: bool = True) -> None:
+        """Let a worker end what it has and take nothing new, or again. Raises NotFound."""
+        with self._begun(durable=True) as transaction:
+            if not transaction.execute("update node set is_draining = ? where id = ?", (int(on), worker)).rowcount:
+                raise NotFound(f"There is no node {worker}: `batch nodes` lists them.")
+
+    def forget_silent_nodes(self) -> None:
+        """Delete the rows of workers that have not been heard of for `FORGET_NODE_AFTER_S`."""
+        where = "beat < clock_timestamp() - make_interval(secs => ?)"
+        if self.read(f"select 1 from node where {where} limit 1", (FORGET_NODE_AFTER_S,)):
+            with self._begun(durable=False) as transaction:
+                transaction.execute(f"delete from node where {where}", (FORGET_NODE_AFTER_S,))
+
+
+def _to_node(row: Sequence[Any]) -> Node:
+    values = dict(zip(_FIELDS, row, strict=True))
+    return Node(**values | {"kind": Kind(values["kind"]), "is_draining": bool(values["is_draining"])})
+
+
+def _plain(value: Any) -> Any:
+    """Kinds and the like are texts."""
+    return str(value) if isinstance(value, str) else value

@@ -1,0 +1,100 @@
+"""Keeps a worker's leases: a thread of its own renews them, and hears which jobs are lost or cancelled."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from batch.errors import BatchError
+from batch.queue.nodes import LEASE_S, RENEWAL_INTERVAL_S, Node
+from batch.workers.job_context import JobContext
+
+logger = logging.getLogger("batch.worker")
+
+_TRUSTED_S = LEASE_S * 2 / 3
+"""After so long without an answer of the database a worker takes nothing new: its leases may be another's soon."""
+
+
+class LeaseKeeper:
+    """One a worker. The time of a lease is counted from before its renewal was sent, as only the database's clock says more."""
+
+    def __init__(self, context: JobContext, node: Node, stop: Callable[[frozenset[str]], None]) -> None:
+        """`node`: what the worker's row says at first. `stop` gets the ids of jobs that are to stop."""
+        self._context = context
+        self._store = context.store
+        self._node = node
+        self._stop = stop
+        self._is_registered = False
+        self._is_draining = False
+        self._has_logged = False
+        self._registering = threading.Lock()
+        self._ended = threading.Event()
+        self._answered_at = time.monotonic()
+
+    def start(self) -> None:
+        """Write the worker's row, and begin to renew."""
+        self._register()
+        threading.Thread(target=self._keep, name="leases", daemon=True).start()
+
+    def report(self, **changes: str) -> None:
+        """The worker has changed: fields of its Node."""
+        self._node = replace(self._node, **changes)  # type: ignore[arg-type]
+        self._register()
+
+    def may_take(self) -> bool:
+        """Whether the worker may take a job that it does not hold yet."""
+        if self._is_draining:
+            return False
+        return not self._store.is_shared or time.monotonic() - self._answered_at < _TRUSTED_S
+
+    def end(self) -> None:
+        """The worker has put back what it held: its row goes."""
+        self._ended.set()
+        with contextlib.suppress(BatchError), self._registering:
+            self._store.leave(self._node.id)
+
+    def _register(self) -> None:
+        with self._registering:
+            if self._ended.is_set():
+                return
+            try:
+                self._store.register(self._node)
+                self._is_registered = True
+            except BatchError as error:  # tried again with the next renewal
+                self._is_registered = False
+                logger.warning("the worker is not listed: %s", error.message)
+
+    def _keep(self) -> None:
+        while not self._ended.wait(RENEWAL_INTERVAL_S):
+            try:
+                self._renew()
+                self._has_logged = False
+            except BatchError as error:
+                if not self._has_logged:
+                    logger.error("the worker's leases cannot be renewed: %s", error.message)
+                self._has_logged = True
+            except Exception:
+                if self._ended.is_set():  # the store was closed meanwhile
+                    return
+                logger.exception("the worker's leases cannot be renewed")
+
+    def _renew(self) -> None:
+        context = self._context
+        leases = {lease.token: lease.job.id for lease in list(context.leases.values())}
+        sent_at = time.monotonic()
+        renewal = self._store.renew(self._node.id, [(job, token) for token, job in leases.items()])
+        self._answered_at = sent_at
+        self._is_draining = renewal.is_draining
+        # A job may have ended while its lease was renewed: that one is not lost.
+        lost = {token for token, job in leases.items() if job in renewal.lost and token in context.leases}
+        for token in lost - context.lost:
+            logger.warning("job %s was given to another worker: it was not renewed in time", leases[token])
+        context.lost |= lost
+        if lost or renewal.cancelled:
+            self._stop(renewal.lost | renewal.cancelled)
+        if not self._is_registered or not renewal.is_known:
+            self._register()
