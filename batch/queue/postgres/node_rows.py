@@ -28,8 +28,8 @@ _RENEW = (
     "renewed as (update claim c set until = clock_timestamp() + make_interval(secs => ?) from mine m "
     "where c.job = m.job and c.token = m.token returning c.job), "
     "worker as (update node set beat = clock_timestamp() where id = ? returning is_draining) "
-    "select array(select job from renewed), "
-    "array(select j.id from job j join renewed r on j.id = r.job where j.cancel <> 0), (select is_draining from worker)"
+    "select array(select job::text from renewed), "
+    "array(select j.id::text from job j join renewed r on j.id = r.job where j.cancel <> 0), (select is_draining from worker)"
 )
 
 
