@@ -41,6 +41,8 @@ class ModelStatus(TypedDict):
 
     status: str
     error: str | None
+    note: str | None
+    """What was done to make the model fit into memory; None where nothing was."""
     model: str | None
     pid: int | None
     port: int | None
@@ -123,6 +125,7 @@ def _shape(
         models[kind.value] = {
             "status": note.get("status", "down") if up else "down",
             "error": note.get("error") if up else None,
+            "note": (note.get("note") or None) if up else None,
             "model": note.get("facts", {}).get("model"),
             "pid": note.get("pid") if up else None,
             "port": service.get("ports", {}).get(kind.value) if up else None,

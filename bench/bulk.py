@@ -2,12 +2,13 @@
 
     BATCH_LLAMA_SERVER=/path/to/llama-server python bench/bulk.py [--model tiny|gemma-270m|e4b-shape] [--lines N]
                                                                   [--pictures N] [--parallel 1,auto] [--slots 1,4,8,16]
-                                                                  [--json]
+                                                                  [--only picture] [--json]
 
 Ours gets the lines as one batch and the pictures likewise, once with each `vlm.parallel` named. llama-server gets the same
 requests from as many clients as it has slots, in each of the numbers of slots named. What is compared is tokens a second
 over all of the work, ours with the last `vlm.parallel` named / theirs with its best number of slots. Beside a batch with
 the last one named, an interactive request's first token and its speed are measured, and the same with nothing else to do.
+`--only picture` measures just an interactive request beside one large picture, which needs no peer.
 Everything is measured once, in turn, on a machine that does nothing else.
 """
 
@@ -157,6 +158,15 @@ def beside_picture(report: Report, peer: Peer, subject: Subject) -> None:
     )
 
 
+def bench_picture(subject: Subject, parallel: str, threads: int) -> Report:
+    """An interactive request beside one large picture, and nothing else."""
+    report = Report(f"beside a picture: {subject.name}", machine(threads, 1))
+    models = {"vlm": str(subject.path)} | ({"vlm_mmproj": str(subject.mmproj)} if subject.mmproj else {})
+    with ours(threads, vlm_parallel=parallel, **models) as peer:
+        beside_picture(report, peer, subject)
+    return report
+
+
 def answer_speed(client: Client, subject: Subject, seed: int) -> float:
     """Tokens a second between the first and the last chunk of a stream."""
     times = [at for at, _ in client.stream(subject.route, subject.ask(prose(6000 + seed, 12), subject.answer_tokens))]
@@ -239,6 +249,8 @@ def main() -> int:
     if given.model == "e4b-shape":
         e4b_shape.paths()
     parallels = [value for value in given.parallel.split(",") if value]
+    if given.only == "picture":
+        return finish([bench_picture(subject, parallels[-1], given.threads)], given.json)
     slots = [int(count) for count in given.slots.split(",") if count]
     return finish([bench(subject, given.lines, given.pictures, parallels, slots, given.threads)], given.json)
 

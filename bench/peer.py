@@ -236,7 +236,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def running(
-    command: list[str], *ports: int, wait: float = 120.0, folder: Path | None = None, **environment: str
+    command: list[str], *ports: int, wait: float = 600.0, folder: Path | None = None, **environment: str
 ) -> Iterator[int]:
     """Run a server until its /health is good on every port; gives its pid, and ends it."""
     with tempfile.TemporaryFile() as log:

@@ -190,6 +190,11 @@ def worker_error(settings: Settings, kind: str) -> str | None:
     return str(note["error"]) if note.get("status") == "failed" and note.get("error") else None
 
 
+def worker_note(settings: Settings, kind: str) -> str | None:
+    """What the running service's worker of a kind did to make its model fit into memory; None where it did nothing."""
+    return (_notes(settings).get(f"model:{kind}") or {}).get("note") or None
+
+
 def _notes(settings: Settings) -> dict[str, Any]:
     """All that the running service notes for other processes; {} when none runs."""
     if not settings.database.exists():

@@ -22,6 +22,8 @@ class ModelInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     n_embd: int = 0
     """Width of a hidden state, and of an embedding."""
     vision: bool = False
+    note: str = ""
+    """A sentence about what was done to save memory; empty where nothing was."""
 
 
 class ChatModelInfo(ModelInfo, frozen=True, omit_defaults=True, kw_only=True, tag="vlm", tag_field="kind"):
@@ -47,6 +49,12 @@ class ChatModelInfo(ModelInfo, frozen=True, omit_defaults=True, kw_only=True, ta
     """How many bulk jobs are computed together."""
     parallel_rates: dict[str, float] = {}
     """Tokens a second by number of jobs, as measured at load."""
+    kv_cache: str = "f16"
+    """How the context's keys and values are kept."""
+    repacked: bool = True
+    """Whether weights are copied into the processor's order."""
+    need: int = 0
+    """Bytes of memory with which it runs at full speed."""
 
 
 class EmbeddingModelInfo(ModelInfo, frozen=True, omit_defaults=True, kw_only=True, tag="embedding", tag_field="kind"):

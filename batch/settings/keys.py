@@ -52,6 +52,12 @@ class VlmSettings(ModelSettings):
     """Tokens of context; 0: the model's own ("unlimited")."""
     cache_bytes: int = Field(1 << 30, ge=0, le=MAX_FILE_BYTES)
     """Host memory for the prompts of recent conversations."""
+    kv_cache: Literal["auto", "f16", "q8_0"] = "auto"
+    """How the context's keys and values are kept: f16, or q8_0 in about half the memory, a little slower and less exact;
+    auto: f16 where there is memory for it."""
+    repack: Literal["auto", "on", "off"] = "auto"
+    """Whether weights are copied into the order that this processor computes fastest with, at the cost of their size in
+    memory; off: they stay in the mapped file; auto: on where there is memory for it. Not on a GPU."""
     parallel: Parallel = "auto"
     """How many bulk jobs (captions, batch lines) are computed together; auto: as measured; 1: one after the other."""
     thinking: Literal["auto", "on", "off"] = "auto"

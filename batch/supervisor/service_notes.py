@@ -42,6 +42,7 @@ def model_note(state: ModelState) -> dict[str, Any]:
         "error": state.error,
         "pid": state.pid,
         "facts": facts,
+        "note": info.note if info else "",
     }
 
 

@@ -20,7 +20,7 @@ from batch.cli.app import Home, Json
 from batch.cli.doctor.finding import Finding
 from batch.cli.doctor.libraries import check_libraries
 from batch.cli.doctor.memory import check_memory
-from batch.cli.models import Profile, effective, service, worker_error
+from batch.cli.models import Profile, effective, service, worker_error, worker_note
 from batch.cli.output import print_json, safe_line, terminal
 from batch.errors import BatchError, ModelProblem
 from batch.model_kind import Kind
@@ -112,6 +112,8 @@ def _database(settings: Settings) -> Iterator[Finding]:
 def _worker(settings: Settings, kind: Kind) -> Iterator[Finding]:
     if error := worker_error(settings, kind):
         yield Finding(f"worker for {kind}", error, "Mend what it says; the service tries again by itself.")
+    elif note := worker_note(settings, kind):
+        yield Finding(f"worker for {kind}", note)
 
 
 def _model(settings: Settings, kind: Kind) -> Finding:

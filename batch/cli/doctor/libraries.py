@@ -8,10 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import msgspec
+
 from batch.cli.doctor.finding import Finding
+from batch.memory.compute_device import ComputeDevice
 
 CHECK_TIMEOUT_S = 120
 BUILD_NOTE = Path(sys.prefix) / "batch-build.json"
@@ -92,17 +95,31 @@ def _computes(library: str, arguments: list[str], variant: str) -> Finding:
 
 
 def _graphics() -> Finding:
-    """A GPU that llama.cpp was not built for is a loss, not a fault."""
-    code = "import sys, llama_cpp; sys.exit(0 if llama_cpp.llama_supports_gpu_offload() else 1)"
-    if _run(["-c", code]) is None:
-        return Finding("graphics", "llama.cpp is built for the GPU")
-    if shutil.which("nvidia-smi") is None:
-        return Finding("graphics", "llama.cpp is built for the CPU, and no NVIDIA GPU is seen here")
+    return judge_graphics(_devices(), has_nvidia_driver=shutil.which("nvidia-smi") is not None)
+
+
+def judge_graphics(devices: Sequence[ComputeDevice], *, has_nvidia_driver: bool) -> Finding:
+    """What to say of the devices that llama.cpp sees. A GPU that it was not built for is a loss, not a fault."""
+    gpus = [device for device in devices if device.is_gpu]
+    if gpus:
+        return Finding("graphics", f"llama.cpp computes on {'; '.join(gpu.summary for gpu in gpus)}")
+    if not has_nvidia_driver:
+        return Finding("graphics", "llama.cpp computes on the CPU, and no NVIDIA GPU is seen here")
     return Finding(
         "graphics",
-        "llama.cpp is built for the CPU, but this machine has an NVIDIA GPU",
+        "llama.cpp computes on the CPU, but this machine has an NVIDIA GPU",
         'To use it: CMAKE_ARGS="-DGGML_CUDA=on" make setup (needs the CUDA toolkit).',
     )
+
+
+def _devices() -> list[ComputeDevice]:
+    """What llama.cpp can compute on here, told by another process; [] where it cannot say."""
+    command = [sys.executable, "-m", "batch.workers.llama.devices"]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=CHECK_TIMEOUT_S, check=False)
+        return msgspec.json.decode(done.stdout, type=list[ComputeDevice])
+    except (subprocess.TimeoutExpired, msgspec.MsgspecError):
+        return []
 
 
 def _run(arguments: list[str]) -> str | None:

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import os
+import subprocess
+import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from batch.cli.doctor.finding import Finding
 from batch.errors import ModelProblem
+from batch.memory.machine import machine_memory
+from batch.memory.plan import PlanAnswer
 from batch.model_kind import Kind
 
 if TYPE_CHECKING:
     from batch.settings import Settings
 
 MEMORY_PER_FILE_BYTE = {Kind.VLM: 1.8, Kind.EMBEDDING: 1.5, Kind.STT: 1.3}
-"""A worker's resident memory on a CPU by its model's files: the mapped file, what is repacked for the processor's
-instructions, the KV and the buffers. 9.7 GB were measured for Gemma 4 E4B's shape, whose files have 5.4 GB."""
+"""A worker's memory by its model's files, where nothing more exact is known."""
 SERVICE_BYTES = 300_000_000
 """What the service and its workers take beside the models."""
-CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+PLAN_TIMEOUT_S = 120
 
 
 def check_memory(settings: Settings) -> Finding:
@@ -27,6 +30,7 @@ def check_memory(settings: Settings) -> Finding:
     from batch.catalog import resolve
 
     needs: dict[str, float] = {}
+    answer = PlanAnswer()
     for kind in Kind:
         try:
             model = resolve(settings, kind)
@@ -34,30 +38,42 @@ def check_memory(settings: Settings) -> Finding:
             continue  # it has a finding of its own
         files = [path for path in (model.path, model.mmproj) if path is not None and path.is_file()]
         needs[kind] = MEMORY_PER_FILE_BYTE[kind] * sum(path.stat().st_size for path in files)
-    return judge(needs, machine_bytes())
+        if kind is Kind.VLM:
+            answer = ask_planner(settings)
+            if answer.plan is not None:
+                needs[kind] = answer.plan.configured_need
+    memory = machine_memory()
+    return judge(needs, memory.total if memory else None, answer)
 
 
-def judge(needs: Mapping[str, float], available: int | None) -> Finding:
-    """`needs`: bytes by kind of model; `available`: bytes of memory, None where the system does not say."""
+def ask_planner(settings: Settings) -> PlanAnswer:
+    """How the chat model would be loaded on this machine with nothing else on it; an empty answer where that cannot be said.
+    llama.cpp is asked in a process of its own."""
+    command = [sys.executable, "-m", "batch.workers.chat.memory_planner"]
+    try:
+        done = subprocess.run(
+            command, input=settings.model_dump_json().encode(), capture_output=True, timeout=PLAN_TIMEOUT_S, check=False
+        )
+        return msgspec.json.decode(done.stdout, type=PlanAnswer)
+    except (subprocess.TimeoutExpired, msgspec.MsgspecError):
+        return PlanAnswer()
+
+
+def judge(needs: Mapping[str, float], available: int | None, answer: PlanAnswer) -> Finding:
+    """`needs`: bytes by kind of model; `available`: bytes of memory, None where the system does not say; `answer`: how the
+    chat model would be loaded."""
     parts = ", ".join(f"{kind} {need / 1e9:.1f}" for kind, need in needs.items())
     need = sum(needs.values()) + SERVICE_BYTES
-    state = f"the models take about {need / 1e9:.1f} GB without a GPU ({parts or 'none is there'})"
-    if available is None:
-        return Finding("memory", state)
-    state += f"; this machine has {available / 1e9:.1f} GB"
-    if need <= available:
+    state = f"the models take about {need / 1e9:.1f} GB ({parts or 'none is there'})"
+    if answer.plan is not None and answer.plan.gpu_need:
+        state += f", and {answer.plan.gpu_need / 1e9:.1f} GB of the GPU's memory"
+    if available is not None:
+        state += f"; this machine has {available / 1e9:.1f} GB"
+    if answer.problem:
+        return Finding("memory", state, answer.problem)
+    if answer.plan is not None and answer.plan.note:
+        return Finding("memory", f"{state}. {answer.plan.note}")
+    if available is None or need <= available:
         return Finding("memory", state)
     largest = max(needs, key=lambda kind: needs[kind])
     return Finding("memory", state, f"Set {largest}.model to a smaller one, or run them where there is more memory.")
-
-
-def machine_bytes() -> int | None:
-    """Memory that this process may use in all: the machine's, or its control group's if that is less."""
-    try:
-        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return None
-    try:
-        return min(total, int(CGROUP_LIMIT.read_text()))
-    except (OSError, ValueError):  # no such group, or "max"
-        return total

@@ -64,10 +64,11 @@ def running_text(running: RunningJobRow | None) -> str:
 
 
 def problem_lines(state: ServiceStatus) -> Iterator[str]:
-    """What is wrong with a model, a sentence each."""
+    """What is wrong with a model, or was done to make it fit, a sentence each."""
     for kind, model in state["models"].items():
-        if model["error"]:
-            yield f"{kind}: {model['error']}"
+        for sentence in (model["error"], model["note"]):
+            if sentence:
+                yield f"{kind}: {sentence}"
 
 
 def inbox_line(state: ServiceStatus) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -40,6 +41,13 @@ from batch.workers.chat.generation import Generation, Resources
 from batch.workers.chat.images.picture_reader import PictureReader
 from batch.workers.chat.images.vision import Vision
 from batch.workers.chat.kv.prompt_cache import PromptCache
+from batch.workers.chat.memory_planner import (
+    MIN_IMAGE_CACHE_BYTES,
+    N_BATCH_TOKENS,
+    N_UBATCH_TOKENS,
+    budget_now,
+    plan_memory,
+)
 from batch.workers.chat.output.result import ChoiceResult, make_chat_result
 from batch.workers.chat.prompt.builder import PromptMaker
 from batch.workers.chat.prompt.template import ChatTemplate
@@ -50,12 +58,10 @@ from batch.workers.chat.task_planner import TaskPlanner
 from batch.workers.engine import Work
 from batch.workers.llama.context import Context
 from batch.workers.llama.library import lib
+from batch.workers.llama.mapped_file import release_pages
 from batch.workers.llama.model import Model
 
-N_BATCH_TOKENS = 2048
-N_UBATCH_TOKENS = 512
-"""Tokens that are computed together where no picture demands more: more only make every sliding window larger."""
-_MIN_IMAGE_CACHE_BYTES = 64 << 20
+_log = logging.getLogger(__name__)
 _SLICE_TOKENS = 512
 _CHECKPOINT_INTERVAL_TOKENS = 512
 _GPU_CHECKPOINT_INTERVAL_TOKENS = 8192
@@ -82,13 +88,21 @@ class VlmEngine:
         resolved = resolve(self._settings, Kind.VLM)
         threads = vlm.threads or os.cpu_count() or 1
         share = 0.9 if resolved.mmproj else 0.95
-        self._model = model = Model(resolved.path, gpu_layers=vlm.gpu_layers, report=lambda p: report(p * share))
         has_gpu = bool(lib.llama_supports_gpu_offload()) and vlm.gpu_layers != 0
+        self._plan = plan = plan_memory(self._settings, resolved, budget_now(self._settings, has_gpu=has_gpu))
+        if plan.note:
+            _log.warning("%s", plan.note)
+        self._model = model = Model(
+            resolved.path, gpu_layers=vlm.gpu_layers, repack=plan.repack, report=lambda p: report(p * share)
+        )
+        if plan.repack:
+            release_pages(resolved.path)  # they were read once, to be copied
         if resolved.mmproj:
-            image_cache_bytes = max(vlm.cache_bytes // 4, _MIN_IMAGE_CACHE_BYTES)
+            image_cache_bytes = max(vlm.cache_bytes // 4, MIN_IMAGE_CACHE_BYTES)
             self._vision = Vision(resolved.mmproj, model, threads=threads, gpu=has_gpu, cache_bytes=image_cache_bytes)
             self._pictures.start()
-        speed = measure_bulk_speed(model, threads, width=None if vlm.parallel == "auto" else vlm.parallel, has_gpu=has_gpu)
+        width = None if vlm.parallel == "auto" else vlm.parallel
+        speed = measure_bulk_speed(model, threads, width=width, widest=plan.width, kv_type=plan.kv_type, has_gpu=has_gpu)
         self._context = context = self._make_context(model, threads, speed.width)
         speed = replace(speed, width=width_for(context.sequences))
         if self._vision is not None:
@@ -146,6 +160,7 @@ class VlmEngine:
             n_ubatch=n_ubatch,
             sequences=sequences_for(width),
             threads=threads,
+            kv_type=self._plan.kv_type,
         )
 
     def _warm_up(self, model: Model, context: Context) -> None:
@@ -186,6 +201,10 @@ class VlmEngine:
             gpu=has_gpu,
             parallel=speed.width,
             parallel_rates=dict(speed.rates),
+            kv_cache=self._plan.kv_type,
+            repacked=self._plan.repack,
+            need=self._plan.need,
+            note=self._plan.note,
         )
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 
 from batch.errors import BadRequest, BatchError, NotSupported
+from batch.memory.machine import require_memory
 from batch.payloads.embedding import EmbeddingPayload, EmbeddingResult
 from batch.payloads.job_payload import Result
 from batch.payloads.model_info import EmbeddingModelInfo
@@ -53,6 +54,7 @@ class EmbeddingEngine:
 
         resolved = resolve(self._settings, Kind.EMBEDDING)
         settings = self._settings.embedding
+        require_memory(resolved.name, resolved.path.stat().st_size, "embedding.model")
         model = PooledModel(resolved.path, gpu_layers=settings.gpu_layers, report=report)
         # Half the cores: the other workers load at the same time, and threads that wait for each other measure nothing.
         rates = model.measure(settings.threads or max(1, (os.cpu_count() or 1) // 2))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from batch.errors import ModelProblem
+from batch.memory.sizes import KvType
 from batch.workers.llama.library import last_error, lib
 from batch.workers.llama.model import Model
 
@@ -26,6 +27,9 @@ Rows = np.ndarray[Any, np.dtype[np.float32]]
 Logits = np.ndarray[Any, np.dtype[np.float32]]
 
 _MAX_LOGITS_VIEWS = 1024
+
+KV_TYPES: Mapping[KvType, int] = {"f16": lib.GGML_TYPE_F16, "q8_0": lib.GGML_TYPE_Q8_0}
+"""How keys and values are kept, by ggml's number."""
 
 
 def _abort_condition() -> Any:
@@ -49,9 +53,12 @@ class Context:
         n_ubatch: int = 512,
         sequences: int = 1,
         threads: int = 1,
+        kv_type: KvType = "f16",
         **params: Any,
     ) -> None:
         """Allocate it; `n_ctx` 0 is the model's own length, `params` any further field of llama_context_params.
+
+        `kv_type` q8_0 is for heads of a multiple of 32 numbers, and switches flash attention on.
 
         Raises ModelProblem when there is not enough memory.
         """
@@ -62,6 +69,7 @@ class Context:
         values.kv_unified = True
         values.swa_full = False
         values.no_perf = True
+        values.type_k = values.type_v = KV_TYPES[kv_type]
         for name, value in params.items():
             setattr(values, name, value)
         self.handle = lib.llama_init_from_model(model.handle, values)

@@ -1,16 +1,22 @@
-"""llama.cpp's shared library: its bindings, its start, and the last thing it complained about."""
+"""llama.cpp's shared library: its bindings, its start, what it complained about last, and what it says while asked to."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
+import llama_cpp._ggml as _ggml_bindings
 import llama_cpp.llama_cpp as _bindings
 
 lib: Any = _bindings
 """The low-level bindings, untyped: their ctypes stubs fight a type checker and are never wrong at run time."""
+
+ggml: Any = _ggml_bindings.libggml
+"""ggml's library as ctypes opened it: what is called of it is declared where it is called."""
 
 _GGML_LOG_LEVEL_ERROR = 4
 
@@ -21,12 +27,16 @@ class _ErrorLines(threading.local):
 
     def __init__(self) -> None:
         self.lines: deque[str] = deque(maxlen=20)
+        self.said: list[str] | None = None
+        """All lines, of any level, while somebody collects them."""
 
 
 _errors = _ErrorLines()
 
 
 def _collect_error(level: int, text: bytes | None, _: int | None) -> None:
+    if text and _errors.said is not None:
+        _errors.said.append(text.decode("utf-8", "replace"))
     if level == _GGML_LOG_LEVEL_ERROR and text:
         line = text.decode("utf-8", "replace").strip()
         if line:
@@ -52,3 +62,14 @@ def last_error() -> str:
 def clear_errors() -> None:
     """Forget this thread's earlier error lines, before a call whose own error will be reported."""
     _errors.lines.clear()
+
+
+@contextmanager
+def collected_lines() -> Iterator[list[str]]:
+    """All that the library logs in this thread while this lasts, in the pieces in which it does."""
+    said: list[str] = []
+    _errors.said = said
+    try:
+        yield said
+    finally:
+        _errors.said = None

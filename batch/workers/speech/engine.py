@@ -12,6 +12,7 @@ from batch.errors import BadRequest, BatchError, NotSupported
 from batch.media import language as languages
 from batch.media.decoder.process import DecoderPool, SoundStream
 from batch.media.sound.samples import SAMPLE_RATE
+from batch.memory.machine import require_memory
 from batch.payloads.job_payload import Result
 from batch.payloads.model_info import SpeechModelInfo
 from batch.payloads.questions import Answer, Question
@@ -23,6 +24,9 @@ from batch.workers.speech.transcription import Transcription
 from batch.workers.speech.voice_activity import Detector, EnergyDetector, SileroDetector
 from batch.workers.speech.whisper.decoding import Decoding
 from batch.workers.speech.whisper.model import WhisperModel
+
+MEMORY_PER_FILE_BYTE = 1.3
+"""What whisper.cpp takes, by its model's file, which it reads into memory of its own."""
 
 
 class SpeechEngine:
@@ -47,6 +51,7 @@ class SpeechEngine:
         self._vad_path = catalog.vad(self._settings)
         if self._vad_path is not None:
             SileroDetector(self._vad_path).close()
+        require_memory(entry.name, int(MEMORY_PER_FILE_BYTE * entry.path.stat().st_size), "stt.model")
         model = self._model = WhisperModel(entry.path, gpu=self._settings.stt.gpu_layers != 0)
         self._decoders.start()
         self._info = SpeechModelInfo(

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
+from msgspec.structs import replace
 
 from batch.cli.doctor import libraries, memory
+from batch.memory.compute_device import ComputeDevice
+from batch.memory.plan import MemoryPlan, PlanAnswer
 
 TRAP = "import os, signal; os.kill(os.getpid(), signal.SIGILL)"
 
@@ -31,20 +35,40 @@ def test_a_module_that_does_not_import_is_named() -> None:
     assert "no_such_module" in finding.state and finding.remedy
 
 
+NEEDS = {"vlm": 9.7e9, "embedding": 0.3e9, "stt": 2.1e9}
+PLAN = MemoryPlan(kv_type="q8_0", repack=True, width=1, need=5_000_000_000, held=4_000_000_000, configured_need=9_700_000_000)
+
+
 def test_models_that_do_not_fit_into_memory_are_told_with_what_to_set() -> None:
-    finding = memory.judge({"vlm": 9.7e9, "embedding": 0.3e9, "stt": 2.1e9}, 8_000_000_000)
-    assert finding.state == (
-        "the models take about 12.4 GB without a GPU (vlm 9.7, embedding 0.3, stt 2.1); this machine has 8.0 GB"
-    )
+    finding = memory.judge(NEEDS, 8_000_000_000, PlanAnswer())
+    assert finding.state == "the models take about 12.4 GB (vlm 9.7, embedding 0.3, stt 2.1); this machine has 8.0 GB"
     assert finding.remedy == "Set vlm.model to a smaller one, or run them where there is more memory."
-    assert not memory.judge({"vlm": 9.7e9, "embedding": 0.3e9, "stt": 2.1e9}, 16_000_000_000).remedy
+    assert not memory.judge(NEEDS, 16_000_000_000, PlanAnswer(plan=PLAN)).remedy
 
 
-def test_memory_is_what_the_machine_and_the_control_group_allow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "CGROUP_LIMIT", tmp_path / "memory.max")
-    whole = memory.machine_bytes()
-    assert whole is not None
-    memory.CGROUP_LIMIT.write_text("1000000\n")
-    assert memory.machine_bytes() == 1_000_000
-    memory.CGROUP_LIMIT.write_text("max\n")
-    assert memory.machine_bytes() == whole
+def test_what_the_service_will_do_to_make_a_model_fit_is_told() -> None:
+    note = "model as configured wants 9.7 GB of memory and 8.0 GB are free for it: its context is kept as q8_0."
+    finding = memory.judge(NEEDS, 8_000_000_000, PlanAnswer(plan=replace(PLAN, note=note)))
+    assert finding.state.endswith(f"this machine has 8.0 GB. {note}") and not finding.remedy
+    refused = memory.judge(NEEDS, 2_000_000_000, PlanAnswer(problem="model needs more: set a smaller one."))
+    assert refused.remedy == "model needs more: set a smaller one."
+
+
+H100 = b"""[{"name": "CUDA0", "description": "NVIDIA H100 80GB HBM3", "is_gpu": true,
+"free_bytes": 84400000000, "total_bytes": 84900000000}, {
+"name": "CPU", "description": "Intel Xeon", "is_gpu": false, "free_bytes": 130000000000, "total_bytes": 135000000000}]"""
+"""As llama.cpp's build with CUDA would tell it: written by hand after its header, not recorded from a run."""
+
+
+def test_a_gpu_is_told_with_its_memory() -> None:
+    devices = msgspec.json.decode(H100, type=list[ComputeDevice])
+    finding = libraries.judge_graphics(devices, has_nvidia_driver=True)
+    assert finding.state == "llama.cpp computes on NVIDIA H100 80GB HBM3 (CUDA0), 84.4 of 84.9 GB free" and not finding.remedy
+    plan = PlanAnswer(plan=replace(PLAN, gpu_need=7_000_000_000))
+    assert "and 7.0 GB of the GPU's memory" in memory.judge(NEEDS, 16_000_000_000, plan).state
+
+
+def test_a_gpu_that_llama_cpp_was_not_built_for_has_a_remedy() -> None:
+    devices = msgspec.json.decode(H100, type=list[ComputeDevice])[1:]
+    assert "GGML_CUDA" in libraries.judge_graphics(devices, has_nvidia_driver=True).remedy
+    assert not libraries.judge_graphics(devices, has_nvidia_driver=False).remedy

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from batch.workers.llama.context import STATE_PARTIAL, Context
+from batch.memory.sizes import KvType
+from batch.workers.llama.context import Context
 from batch.workers.llama.model import Model
 
 WIDTHS = (1, 4, 8, 16)
@@ -29,8 +30,6 @@ _MAX_REPEATS = 3
 _MIN_SPEED_UP = 1.05
 """A wider batch must be so many times faster than a narrower one."""
 _PROBE_TOKENS = 32
-_MEMORY_SHARE = 0.1
-"""The sliding windows of all sequences take at most so much of the memory that is free."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +56,24 @@ def width_for(sequences: int) -> int:
     return (sequences - 2) // 2
 
 
-def measure_bulk_speed(model: Model, threads: int, *, width: int | None = None, has_gpu: bool = False) -> BulkSpeed:
-    """Measure a model on this machine; `width`: the number of jobs is set and not measured. Takes a few steps."""
+def measure_bulk_speed(
+    model: Model,
+    threads: int,
+    *,
+    width: int | None = None,
+    widest: int = sys.maxsize,
+    kv_type: KvType = "f16",
+    has_gpu: bool = False,
+) -> BulkSpeed:
+    """Measure a model on this machine; `width`: the number of jobs is set and not measured; `widest`: there is no memory for
+    more. Takes a few steps."""
     widths = GPU_WIDTHS if has_gpu else WIDTHS
     most = max(widths)
-    context = Context(model, n_ctx=1024, n_batch=512, n_ubatch=512, sequences=most, threads=threads)
+    context = Context(model, n_ctx=1024, n_batch=512, n_ubatch=512, sequences=most, threads=threads, kv_type=kv_type)
     try:
         slice_tokens = _measure_slice(model, context)
         if width is not None:
             return BulkSpeed(width, slice_tokens, _company_matters(model, context, min(width, most)))
-        # Memory of a GPU is not measured here: the engine asks for fewer sequences where it does not suffice.
-        widest = most if has_gpu else _widest_that_fits(model, context)
         steps = {n: _measure_step(model, context, n) for n in widths if n <= widest}
         rates = {n: n / seconds for n, seconds in steps.items()}
         best = 1
@@ -131,17 +137,3 @@ def _best_of(decode: Callable[[int], None]) -> float:
         if best > _REPEATED_BELOW_S:
             break
     return best
-
-
-def _widest_that_fits(model: Model, context: Context) -> int:
-    """How many sequences' sliding windows there is memory for."""
-    if not model.n_swa:
-        return max(WIDTHS)
-    context.decode_tokens([max(model.bos, 0)], 0, 0, output=True)
-    window = context.state_size(0, STATE_PARTIAL) * model.n_swa
-    context.forget(0)
-    try:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):
-        return max(WIDTHS)
-    return max((n for n in WIDTHS if window * sequences_for(n) <= _MEMORY_SHARE * free), default=1)

@@ -1,0 +1,176 @@
+"""How a chat model is loaded so that it fits: what its context is kept in, how many bulk jobs run together, whether weights are
+repacked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import msgspec
+
+from batch.errors import ModelProblem
+from batch.memory.sizes import ContextSizes, KvType, WeightSizes
+
+PROCESS_BYTES = 400_000_000
+"""Of a worker beside its model: Python, libraries, vocabulary, pictures on their way."""
+_WINDOWS_SHARE = 0.1
+"""What bulk jobs add to the context takes at most so much of the free memory."""
+_GB = 1e9
+
+
+class Budget(msgspec.Struct, frozen=True):
+    """Bytes that the model may take."""
+
+    free: int
+    swap: int = 0
+    gpu_free: int | None = None
+    """Of the GPUs that llama.cpp uses; None: it uses none."""
+
+
+class ModelParts(msgspec.Struct, frozen=True):
+    """What is to be loaded, in bytes."""
+
+    name: str
+    weights: WeightSizes
+    projector: int = 0
+    caches: int = 0
+    """Host memory for recent conversations and pictures."""
+    gpu_share: float = 0.0
+    """Of the layers that lie on the GPU."""
+
+
+class MemoryPlan(msgspec.Struct, frozen=True):
+    """How a model is loaded, and the bytes it then takes."""
+
+    kv_type: KvType
+    repack: bool
+    width: int
+    """Most bulk jobs computed together."""
+    need: int
+    """Memory that makes it run at full speed."""
+    held: int
+    """Of that, what the system cannot take back."""
+    gpu_need: int = 0
+    configured_need: int = 0
+    """What it would take with nothing done to save memory."""
+    note: str = ""
+    """A sentence about what was done to save memory; empty where nothing was."""
+
+
+class PlanAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a process that plans tells another one: the plan, or why there is none."""
+
+    plan: MemoryPlan | None = None
+    problem: str = ""
+
+
+SizesOf = Callable[[KvType, int], ContextSizes | None]
+"""(how keys and values are kept, bulk jobs together) to what the context takes; None: there is no such context."""
+
+
+def choose(
+    parts: ModelParts,
+    sizes: SizesOf,
+    budget: Budget,
+    *,
+    kv_types: tuple[KvType, ...],
+    repacks: tuple[bool, ...],
+    widths: list[int],
+) -> MemoryPlan:
+    """The first plan that fits, of: as configured, the context as q8_0, fewer bulk jobs, and, as what is then short is read
+    from the file again, no copies of weights. Raises ModelProblem where even the last holds more than there is."""
+    if budget.gpu_free is None and len(widths) > 1:
+        widths = _modest_widths(sizes, kv_types[0], widths, budget.free)
+    plans = list(_plans(parts, sizes, kv_types, repacks, widths))
+    if not plans:
+        raise ModelProblem(f"A context of {parts.name} cannot be kept as {kv_types[0]}: set vlm.kv_cache to auto or f16.")
+    first = plans[0]
+    for plan in plans:
+        if _has_gpu_room(plan, budget) and plan.need <= budget.free:
+            note = _note(parts, first, plan, budget) if plan is not first else ""
+            return msgspec.structs.replace(plan, configured_need=first.need, note=note)
+    last = plans[-1]
+    if _has_gpu_room(last, budget) and last.held <= budget.free + budget.swap:
+        return msgspec.structs.replace(last, configured_need=first.need, note=_note(parts, first, last, budget))
+    raise ModelProblem(_refusal(parts, last, budget))
+
+
+def _modest_widths(sizes: SizesOf, kv_type: KvType, widths: list[int], free: int) -> list[int]:
+    """Those of the widths, widest first, whose sliding windows take a modest share of the memory; the last in any case."""
+    alone = sizes(kv_type, widths[-1])
+    if alone is None:
+        return widths
+    for at, width in enumerate(widths):
+        together = sizes(kv_type, width)
+        if together is not None and together.kv - alone.kv <= _WINDOWS_SHARE * free:
+            return widths[at:]
+    return widths[-1:]
+
+
+def _plans(
+    parts: ModelParts, sizes: SizesOf, kv_types: tuple[KvType, ...], repacks: tuple[bool, ...], widths: list[int]
+) -> Iterator[MemoryPlan]:
+    """Every plan, each taking less than the one before."""
+    usable = [kv_type for kv_type in kv_types if sizes(kv_type, widths[-1]) is not None]
+    if not usable:
+        return
+    steps = [(kv_type, repacks[0], widths[0]) for kv_type in usable]
+    steps += [(usable[-1], repacks[0], width) for width in widths[1:]]
+    steps += [(usable[-1], repack, widths[-1]) for repack in repacks[1:]]
+    for kv_type, repack, width in steps:
+        context = sizes(kv_type, width)
+        if context is not None:
+            yield _plan(parts, context, kv_type, repack, width)
+
+
+def _plan(parts: ModelParts, context: ContextSizes, kv_type: KvType, repack: bool, width: int) -> MemoryPlan:
+    host_share = 1.0 - parts.gpu_share
+    weights = parts.weights
+    # A repacked weight's place in the file is not read again, so it is the file's or the copy that counts.
+    copied = int(weights.repacked * host_share) if repack else 0
+    mapped = int((weights.total - weights.row_tables) * host_share) - copied
+    projector = parts.projector if host_share == 1.0 else 0
+    held = copied + int(context.kv * host_share) + context.compute + projector + parts.caches + PROCESS_BYTES
+    on_gpu = 0.0
+    if parts.gpu_share:
+        on_gpu = parts.gpu_share * (weights.total - weights.row_tables + context.kv) + context.gpu_compute
+        on_gpu += parts.projector
+    return MemoryPlan(kv_type, repack, width, need=held + max(mapped, 0), held=held, gpu_need=int(on_gpu))
+
+
+def _has_gpu_room(plan: MemoryPlan, budget: Budget) -> bool:
+    return budget.gpu_free is None or plan.gpu_need <= budget.gpu_free
+
+
+def _note(parts: ModelParts, configured: MemoryPlan, plan: MemoryPlan, budget: Budget) -> str:
+    done = []
+    if plan.kv_type != configured.kv_type:
+        done.append(f"its context is kept as {plan.kv_type}")
+    if plan.width != configured.width:
+        done.append(f"at most {plan.width} bulk jobs are computed together" if plan.width > 1 else "bulk jobs run one by one")
+    if plan.repack != configured.repack:
+        done.append("its weights are not repacked")
+    if plan.need > budget.free:
+        done.append("parts of its file are read again and again")
+    return f"{_shortage(parts, configured, budget)}: {', '.join(done) or 'it is loaded all the same'}."
+
+
+def _shortage(parts: ModelParts, plan: MemoryPlan, budget: Budget) -> str:
+    if not _has_gpu_room(plan, budget):
+        assert budget.gpu_free is not None
+        there = f"{plan.gpu_need / _GB:.1f} GB of the GPU's memory and {budget.gpu_free / _GB:.1f} GB of it are free"
+    else:
+        there = f"{plan.need / _GB:.1f} GB of memory and {budget.free / _GB:.1f} GB are free for it"
+    return f"{parts.name} as configured wants {there}"
+
+
+def _refusal(parts: ModelParts, last: MemoryPlan, budget: Budget) -> str:
+    if not _has_gpu_room(last, budget):
+        assert budget.gpu_free is not None
+        return (
+            f"{parts.name} needs at least {last.gpu_need / _GB:.1f} GB of the GPU's memory and "
+            f"{budget.gpu_free / _GB:.1f} GB of it are free: set fewer vlm.gpu_layers, or a smaller vlm.context or vlm.model."
+        )
+    return (
+        f"{parts.name} needs at least {last.held / _GB:.1f} GB of memory and {(budget.free + budget.swap) / _GB:.1f} GB are "
+        "free for it: set a smaller vlm.context or vlm.model, or end other programs."
+    )

@@ -1,0 +1,116 @@
+"""Measures what the chat model takes and what is free, for the plan of how to load it.
+
+`python -m batch.workers.chat.memory_planner`, settings on standard input, prints the plan for `batch doctor`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from functools import lru_cache
+from pathlib import Path
+
+import msgspec
+
+from batch.catalog.resolved import Resolved, configured, resolve
+from batch.errors import BatchError
+from batch.memory.machine import machine_memory, sibling_bytes
+from batch.memory.plan import Budget, MemoryPlan, ModelParts, PlanAnswer, choose
+from batch.memory.sizes import ContextSizes, KvType
+from batch.queue.jobs import Kind
+from batch.settings import Settings
+from batch.workers.chat.bulk.speed import GPU_WIDTHS, WIDTHS, sequences_for
+from batch.workers.llama.devices import gpu_free_bytes
+from batch.workers.llama.dry_run import DryRun, weight_sizes
+from batch.workers.llama.library import lib
+
+N_BATCH_TOKENS = 2048
+N_UBATCH_TOKENS = 512
+"""Tokens that are computed together where no picture demands more: more only make every sliding window larger."""
+MIN_IMAGE_CACHE_BYTES = 64 << 20
+SPARE_BYTES = 300_000_000
+"""What is left to the service and the system."""
+OTHERS_SHARE = 1.3
+"""What another model takes, by its file."""
+
+
+def plan_memory(settings: Settings, resolved: Resolved, budget: Budget) -> MemoryPlan:
+    """The plan for a chat model; raises ModelProblem where nothing would make it fit."""
+    vlm = settings.vlm
+    has_gpu = budget.gpu_free is not None
+    weights = weight_sizes(resolved.path)
+    run = DryRun(resolved.path, gpu_layers=vlm.gpu_layers)
+    try:
+        layers = run.layers + 1
+        parts = ModelParts(
+            name=resolved.name,
+            weights=weights,
+            projector=resolved.mmproj.stat().st_size if resolved.mmproj and resolved.mmproj.is_file() else 0,
+            caches=vlm.cache_bytes + (max(vlm.cache_bytes // 4, MIN_IMAGE_CACHE_BYTES) if resolved.mmproj else 0),
+            gpu_share=(1.0 if vlm.gpu_layers < 0 else min(1.0, vlm.gpu_layers / layers)) if has_gpu else 0.0,
+        )
+
+        @lru_cache
+        def sizes(kv_type: KvType, width: int) -> ContextSizes | None:
+            return run.context_sizes(
+                n_ctx=vlm.context,
+                n_batch=N_BATCH_TOKENS,
+                n_ubatch=N_UBATCH_TOKENS,
+                sequences=sequences_for(width),
+                kv_type=kv_type,
+            )
+
+        widths = sorted(GPU_WIDTHS if has_gpu else WIDTHS, reverse=True) if vlm.parallel == "auto" else [vlm.parallel]
+        return choose(
+            parts,
+            sizes,
+            budget,
+            kv_types=("f16", "q8_0") if vlm.kv_cache == "auto" else (vlm.kv_cache,),
+            repacks={"auto": (True, False), "on": (True,), "off": (False,)}[vlm.repack],
+            widths=widths,
+        )
+    finally:
+        run.close()
+
+
+def budget_now(settings: Settings, *, has_gpu: bool) -> Budget:
+    """What is free for the chat model at this moment: what the other models will still take is not."""
+    memory = machine_memory()
+    others = others_bytes(settings)
+    gpu_free = gpu_free_bytes() if has_gpu else None
+    if memory is None:
+        return Budget(sys.maxsize, 0, gpu_free)
+    reserved = SPARE_BYTES + max(0, others - sibling_bytes())
+    return Budget(max(0, memory.free - reserved), memory.swap, gpu_free)
+
+
+def others_bytes(settings: Settings) -> int:
+    """About what the models of sound and of vectors take."""
+    total = 0
+    for kind in (Kind.EMBEDDING, Kind.STT):
+        entry = configured(settings, kind)
+        if entry is not None:
+            total += entry.files[0].bytes
+        else:
+            with contextlib.suppress(OSError):  # it is not there, or is a name of an engine without weights
+                total += Path(settings.model_of(kind).model).stat().st_size
+    return int(OTHERS_SHARE * total)
+
+
+def main() -> int:
+    """Plan for a machine with nothing else on it, and print the plan or what is wrong, as JSON."""
+    settings = Settings.model_validate_json(sys.stdin.read())
+    has_gpu = bool(lib.llama_supports_gpu_offload()) and settings.vlm.gpu_layers != 0
+    memory = machine_memory()
+    free = sys.maxsize if memory is None else max(0, memory.total - SPARE_BYTES - others_bytes(settings))
+    budget = Budget(free, memory.swap if memory else 0, gpu_free_bytes() if has_gpu else None)
+    try:
+        answer = PlanAnswer(plan=plan_memory(settings, resolve(settings, Kind.VLM), budget))
+    except BatchError as problem:
+        answer = PlanAnswer(problem=problem.message)
+    print(msgspec.json.encode(answer).decode())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""What a model and its context will take, told by llama.cpp before anything is allocated."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from pathlib import Path
+
+from batch.errors import ModelProblem
+from batch.memory.sizes import ContextSizes, KvType, WeightSizes
+from batch.workers.llama.context import KV_TYPES
+from batch.workers.llama.library import clear_errors, collected_lines, ggml, initialise_library, last_error, lib
+
+_KV_SIZE = re.compile(r"size = +([\d.]+) MiB \( *\d+ cells")
+_COMPUTE_SIZE = re.compile(r"(\S+) compute buffer size = +([\d.]+) MiB")
+_MIB = 1 << 20
+_FIRST_QUANTISED_TYPE = 2
+_SINGLE_TYPES = frozenset(range(24, 29)) | {30}
+"""ggml's numbers of whole numbers, double and bfloat16, which no kernel wants in another order."""
+ROW_TABLES = frozenset({"per_layer_token_embd.weight"})
+"""Tensors of which a token reads one row: they need not stay in memory."""
+
+
+def weight_sizes(path: Path) -> WeightSizes:
+    """Read from the file's header; raises ModelProblem where it has none."""
+    initialise_library()
+    for name in ("gguf_get_n_tensors", "gguf_get_tensor_name", "gguf_get_tensor_type", "gguf_get_tensor_size"):
+        getattr(ggml, name).argtypes = [ctypes.c_void_p, *([] if name.endswith("tensors") else [ctypes.c_int64])]
+    ggml.gguf_get_n_tensors.restype = ctypes.c_int64
+    ggml.gguf_get_tensor_name.restype = ctypes.c_char_p
+    ggml.gguf_get_tensor_type.restype = ctypes.c_int
+    ggml.gguf_get_tensor_size.restype = ctypes.c_size_t
+    ggml.gguf_init_from_file.restype = ctypes.c_void_p
+    ggml.gguf_init_from_file.argtypes = [ctypes.c_char_p, _HeaderParams]
+    ggml.gguf_free.argtypes, ggml.gguf_free.restype = [ctypes.c_void_p], None
+    header = ggml.gguf_init_from_file(str(path).encode(), _HeaderParams(True, None))
+    if not header:
+        raise ModelProblem(f"The model file {path} cannot be read ({last_error() or 'it may be damaged'}): fetch it again.")
+    try:
+        total = repacked = row_tables = 0
+        for index in range(ggml.gguf_get_n_tensors(header)):
+            name = ggml.gguf_get_tensor_name(header, index).decode("utf-8", "replace")
+            size, kind = int(ggml.gguf_get_tensor_size(header, index)), int(ggml.gguf_get_tensor_type(header, index))
+            total += size
+            if name in ROW_TABLES:
+                row_tables += size
+            elif name.startswith(("blk.", "output.")) and kind >= _FIRST_QUANTISED_TYPE and kind not in _SINGLE_TYPES:
+                repacked += size
+    finally:
+        ggml.gguf_free(header)
+    return WeightSizes(total, repacked, row_tables)
+
+
+class _HeaderParams(ctypes.Structure):
+    """ggml's struct gguf_init_params."""
+
+    _fields_ = (("no_alloc", ctypes.c_bool), ("ctx", ctypes.c_void_p))
+
+
+class DryRun:
+    """A model of which only the header and the vocabulary are read."""
+
+    def __init__(self, path: Path, *, gpu_layers: int) -> None:
+        """Raises ModelProblem with a sentence that names the file."""
+        initialise_library()
+        params = lib.llama_model_default_params()
+        params.n_gpu_layers = gpu_layers if lib.llama_supports_gpu_offload() else 0
+        params.no_alloc = True
+        params.load_mode = lib.LLAMA_LOAD_MODE_NONE
+        clear_errors()
+        self._model = lib.llama_model_load_from_file(str(path).encode(), params)
+        if not self._model:
+            raise ModelProblem(f"The model file {path} cannot be loaded ({last_error() or 'it may be damaged'}).")
+
+    def close(self) -> None:
+        """Free it."""
+        lib.llama_model_free(self._model)
+
+    @property
+    def layers(self) -> int:
+        """How many layers the model has."""
+        return int(lib.llama_model_n_layer(self._model))
+
+    def context_sizes(self, *, n_ctx: int, n_batch: int, n_ubatch: int, sequences: int, kv_type: KvType) -> ContextSizes | None:
+        """What a context made with the same numbers takes; None where it cannot be made, as q8_0 with heads of odd sizes."""
+        values = lib.llama_context_default_params()
+        values.n_ctx, values.n_batch, values.n_ubatch, values.n_seq_max = n_ctx, n_batch, n_ubatch, sequences
+        values.kv_unified, values.swa_full, values.no_perf = True, False, True
+        values.type_k = values.type_v = KV_TYPES[kv_type]
+        with collected_lines() as pieces:
+            context = lib.llama_init_from_model(self._model, values)
+        if not context:
+            return None
+        lib.llama_free(context)
+        return read_sizes("".join(pieces))
+
+
+def read_sizes(log: str) -> ContextSizes:
+    """The sizes in what llama.cpp says while it makes a context."""
+    kv = sum(float(match[1]) for match in _KV_SIZE.finditer(log))
+    buffers = [(match[1], float(match[2])) for match in _COMPUTE_SIZE.finditer(log)]
+    of_gpu = sum(size for name, size in buffers if not _is_host(name))
+    return ContextSizes(int(kv * _MIB), int((sum(size for _, size in buffers) - of_gpu) * _MIB), int(of_gpu * _MIB))
+
+
+def _is_host(name: str) -> bool:
+    return name.startswith("CPU") or name.endswith("_Host")

@@ -1,0 +1,110 @@
+"""How a chat model is made to fit: in which order memory is saved, and what people are told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from batch.errors import ModelProblem
+from batch.memory.plan import PROCESS_BYTES, Budget, MemoryPlan, ModelParts, choose
+from batch.memory.sizes import ContextSizes, KvType, WeightSizes
+
+GB = 1_000_000_000
+WINDOW = 20_000_000
+"""Of one bulk job."""
+MODEL = ModelParts(name="model", weights=WeightSizes(total=5 * GB, repacked=2 * GB, row_tables=2 * GB), caches=GB)
+EVERYTHING_BYTES = 3 * GB + 2 * GB + 16 * WINDOW + GB + PROCESS_BYTES
+"""What it takes as configured: weights that are not read by rows, keys and values of 16 jobs, caches, the process."""
+
+
+def sizes(kv_type: KvType, width: int) -> ContextSizes | None:
+    kv = 2 * GB + width * WINDOW
+    return ContextSizes(kv=kv if kv_type == "f16" else kv // 2, compute=0, gpu_compute=0)
+
+
+def plan(budget: Budget, parts: ModelParts = MODEL, **more: Any) -> MemoryPlan:
+    values: dict[str, Any] = {"kv_types": ("f16", "q8_0"), "repacks": (True, False), "widths": [16, 8, 1], **more}
+    return choose(parts, values.pop("sizes", sizes), budget, **values)
+
+
+def chosen(budget: Budget, **more: Any) -> tuple[str, bool, int]:
+    it = plan(budget, **more)
+    return it.kv_type, it.repack, it.width
+
+
+def test_nothing_changes_where_all_fits() -> None:
+    it = plan(Budget(EVERYTHING_BYTES))
+    assert (it.kv_type, it.repack, it.width, it.note) == ("f16", True, 16, "")
+    assert it.need == it.configured_need == EVERYTHING_BYTES
+    assert it.held == EVERYTHING_BYTES - GB  # of the weights, a gigabyte is read from the file
+
+
+def test_memory_is_saved_in_the_order_that_is_documented() -> None:
+    steps = [chosen(Budget(EVERYTHING_BYTES - saved)) for saved in (1, 1_160_000_001, 1_240_000_001, 1_310_000_001)]
+    assert steps == [("q8_0", True, 16), ("q8_0", True, 8), ("q8_0", True, 1), ("q8_0", False, 1)]
+
+
+def test_what_was_done_is_told_in_one_sentence() -> None:
+    assert plan(Budget(EVERYTHING_BYTES - 1)).note == (
+        "model as configured wants 6.7 GB of memory and 6.7 GB are free for it: its context is kept as q8_0."
+    )
+    assert plan(Budget(4 * GB)).note == (
+        "model as configured wants 6.7 GB of memory and 4.0 GB are free for it: its context is kept as q8_0, bulk jobs run one "
+        "by one, its weights are not repacked, parts of its file are read again and again."
+    )
+
+
+def test_a_model_that_holds_more_than_there_is_is_refused_in_one_sentence() -> None:
+    with pytest.raises(ModelProblem) as refused:
+        plan(Budget(2 * GB))
+    assert refused.value.message == (
+        "model needs at least 2.4 GB of memory and 2.0 GB are free for it: set a smaller vlm.context or vlm.model, or end "
+        "other programs."
+    )
+    assert not plan(Budget(2 * GB, swap=GB)).repack  # it is slow, and nothing is killed
+
+
+def test_what_a_person_has_set_stays() -> None:
+    assert chosen(Budget(4 * GB), kv_types=("f16",)) == ("f16", False, 1)
+    assert chosen(Budget(5 * GB), repacks=(True,)) == ("q8_0", True, 1)
+    assert chosen(Budget(4 * GB), widths=[16]) == ("q8_0", False, 16)
+
+
+def test_bulk_jobs_take_a_modest_share_of_the_memory_though_more_would_fit() -> None:
+    def wide(kv_type: KvType, width: int) -> ContextSizes | None:
+        return ContextSizes(kv=width * GB, compute=0, gpu_compute=0)
+
+    it = plan(Budget(80 * GB), sizes=wide)
+    assert (it.width, it.note) == (8, "")
+
+
+def test_heads_that_cannot_be_quantised_stay_as_they_are() -> None:
+    def only_f16(kv_type: KvType, width: int) -> ContextSizes | None:
+        return sizes(kv_type, width) if kv_type == "f16" else None
+
+    assert chosen(Budget(EVERYTHING_BYTES - 300_000_000), sizes=only_f16) == ("f16", True, 1)
+    with pytest.raises(ModelProblem, match=r"cannot be kept as q8_0: set vlm\.kv_cache to auto or f16"):
+        plan(Budget(EVERYTHING_BYTES), sizes=only_f16, kv_types=("q8_0",))
+
+
+ON_GPU = ModelParts(name="model", weights=MODEL.weights, gpu_share=1.0, projector=GB)
+"""3 GB of weights, 1 of the projector, keys and values are on the GPU."""
+
+
+@pytest.mark.parametrize(
+    ("gpu_gb", "kv_type", "width"), [(80, "f16", 16), (6, "q8_0", 16), (5.1, "q8_0", 8), (5.05, "q8_0", 1)]
+)
+def test_on_a_gpu_the_gpus_memory_counts(gpu_gb: float, kv_type: str, width: int) -> None:
+    it = plan(Budget(16 * GB, gpu_free=int(gpu_gb * GB)), ON_GPU)
+    assert (it.kv_type, it.repack, it.width) == (kv_type, True, width)
+    assert it.gpu_need <= gpu_gb * GB and bool(it.note) == (gpu_gb < 80)
+
+
+def test_a_gpu_that_is_too_small_is_named() -> None:
+    with pytest.raises(ModelProblem) as refused:
+        plan(Budget(16 * GB, gpu_free=4 * GB), ON_GPU)
+    assert refused.value.message == (
+        "model needs at least 5.0 GB of the GPU's memory and 4.0 GB of it are free: set fewer vlm.gpu_layers, or a smaller "
+        "vlm.context or vlm.model."
+    )
