@@ -70,15 +70,17 @@ def _control_groups(root: Path) -> Iterator[tuple[int, int]]:
 
 
 def _limit(group: Path) -> tuple[int, int] | None:
-    for limit_name, used_name, cache in (
-        ("memory.max", "memory.current", "inactive_file"),
-        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    for limit_name, used_name, cache_name, shared_name in (
+        ("memory.max", "memory.current", "file", "shmem"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_cache", "total_shmem"),
     ):
         try:
             limit, used = int((group / limit_name).read_text()), int((group / used_name).read_text())
         except (OSError, ValueError):  # no such group, or "max"
             continue
-        return limit, max(0, used - _fields(group / "memory.stat").get(cache, 0))
+        statistics = _fields(group / "memory.stat")
+        cache = statistics.get(cache_name, 0) - statistics.get(shared_name, 0)  # files in memory alone cannot be dropped
+        return limit, max(0, used - cache)
     return None
 
 

@@ -33,7 +33,7 @@ def test_the_limit_of_a_control_group_counts_and_that_of_any_group_around_it(tmp
         "proc/self/cgroup": "0::/user/job\n",
         f"{folder}/memory.max": f"{4 * GB}\n",
         f"{folder}/memory.current": f"{3 * GB}\n",
-        f"{folder}/memory.stat": f"anon 1\ninactive_file {GB}\n",
+        f"{folder}/memory.stat": f"anon 1\nfile {GB + 7}\nshmem 7\n",
     }
     assert machine_memory(system(tmp_path, **files)) == MachineMemory(4 * GB, 2 * GB, 1_024_000)
 
@@ -42,7 +42,8 @@ def test_a_group_of_version_1_without_a_limit_changes_nothing(tmp_path: Path) ->
     files = {
         "proc/self/cgroup": "5:cpu:/x\n4:memory:/x\n",
         "sys/fs/cgroup/memory/x/memory.limit_in_bytes": "9223372036854771712\n",
-        "sys/fs/cgroup/memory/x/memory.usage_in_bytes": "5\n",
+        "sys/fs/cgroup/memory/x/memory.usage_in_bytes": "8\n",
+        "sys/fs/cgroup/memory/x/memory.stat": "cache 1\ntotal_cache 4\ntotal_shmem 1\n",
     }
     assert machine_memory(system(tmp_path, **files)) == MachineMemory(16_384_000_000, 10_240_000_000, 1_024_000)
     (tmp_path / "sys/fs/cgroup/memory/x/memory.limit_in_bytes").write_text(f"{GB}\n")
