@@ -17,6 +17,7 @@ from batch.queue.job_filter import JobFilter
 from batch.queue.jobs import Draft, Job, JobProgress, JobSummary, Kind, Origin, State
 from batch.queue.nodes import NodeStore
 from batch.queue.pauses import Pause
+from batch.queue.search_tables import SearchTables
 
 
 class LeaseLost(BatchError):
@@ -118,6 +119,9 @@ class Store(NodeStore, Protocol):
     def home(self) -> Path:
         """The home folder that it was opened for."""
         ...
+
+    @property
+    def search_tables(self) -> SearchTables: ...
 
     def close(self) -> None: ...
 

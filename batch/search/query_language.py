@@ -1,7 +1,7 @@
-"""The words that people search with, as an expression for SQLite's full-text index.
+"""The words that people search with, as phrases for the store's full-text index.
 
 Words are ANDed, "a phrase" stands as it is, -word excludes, word* is the beginning of one. Everything else is literal: no
-syntax of SQLite's gets through.
+syntax of a database's gets through.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import re
 import msgspec
 
 from batch.errors import BadRequest
+from batch.queue.search_tables import Phrase
 from batch.search.segmentation import has_words, phrase_text
 
 MAX_QUERY_CHARS = 2000
@@ -27,11 +28,10 @@ class Term(msgspec.Struct, frozen=True):
     is_prefix: bool = False
     """Any word that begins so."""
 
-    def expression(self) -> str:
-        """What SQLite looks for: words in a row, quoted."""
+    def phrase(self) -> Phrase:
+        """What is looked for: words in a row."""
         words, is_prefix = phrase_text(self.text)
-        star = " *" if is_prefix or self.is_prefix else ""
-        return '"' + " ".join(words.split()).replace('"', '""') + '"' + star
+        return Phrase(words, is_prefix or self.is_prefix)
 
 
 class TextQuery(msgspec.Struct, frozen=True):
@@ -48,14 +48,6 @@ class TextQuery(msgspec.Struct, frozen=True):
     def excluded_terms(self) -> tuple[Term, ...]:
         """Terms that no passage of a content may hold."""
         return tuple(term for term in self.terms if term.is_excluded)
-
-    def match(self) -> str:
-        """The expression for what must be there."""
-        return " AND ".join(term.expression() for term in self.required_terms)
-
-    def exclusion(self) -> str:
-        """The expression for what must not be there; empty where everything may."""
-        return " OR ".join(term.expression() for term in self.excluded_terms)
 
     def meaning(self) -> str:
         """The query as a sentence to embed: without signs, and without what is not wanted."""

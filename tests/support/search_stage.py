@@ -35,10 +35,10 @@ def vector_of(text: str, dimensions: int = DIMENSIONS) -> np.ndarray:
 class SearchStage:
     """An index, and searches in it."""
 
-    def __init__(self, folder: Path) -> None:
-        self.store = open_store(folder / "batch.db")
+    def __init__(self, database: Path | str) -> None:
+        self.store = open_store(database)
         self.reader = IndexReader(self.store)
-        self.writer = IndexWriter()
+        self.writer = IndexWriter(self.store.search_tables)
         self.searcher = Searcher()
 
     def put(self, path: str, text: str, *, embed: bool = True, windows: Sequence[tuple[int, int]] = (), **more: Any) -> None:

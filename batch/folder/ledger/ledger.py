@@ -49,7 +49,7 @@ class Ledger:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._search = IndexWriter()
+        self._search = IndexWriter(store.search_tables)
 
     # -- the inbox
 

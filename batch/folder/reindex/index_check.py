@@ -93,7 +93,7 @@ def _check_sources(store: Store, outbox: str, check: IndexCheck) -> None:
 def _is_damaged(store: Store) -> bool:
     try:
         with store.transaction() as transaction:
-            transaction.execute("insert into passage_fts(passage_fts) values ('integrity-check')")
+            store.search_tables.check(transaction, "passage_fts")
     except DamagedDatabase:
         return True
     return False

@@ -13,6 +13,7 @@ from batch.queue.jobs import TRANSITIONS, Draft, JobProgress, Kind, Origin, Stat
 from batch.queue.nodes import LEASE_S
 from batch.queue.pauses import Pause
 from batch.queue.postgres.leases import PostgresLeases
+from batch.queue.postgres.tsvector_tables import TsvectorTables
 from batch.queue.reading.job_reader import JobReader
 from batch.queue.reading.job_rows import COLUMNS, to_job, to_json
 from batch.queue.store import Ending, Held, Key, Lease, LeaseLost
@@ -21,6 +22,8 @@ from batch.queue.store import Ending, Held, Key, Lease, LeaseLost
 class PostgresStore(PostgresLeases, JobReader):
     """The Store Protocol over one connection, of which every process may have some: what a job's way needs is one statement
     each, which never waits for another job's."""
+
+    search_tables = TsvectorTables()
 
     def open_reader(self) -> PostgresStore:
         """Another connection to the same database, which only reads."""

@@ -12,6 +12,7 @@ from batch.errors import Conflict, NotFound, Unprocessable
 from batch.queue.jobs import TRANSITIONS, Draft, JobProgress, Kind, Origin, State
 from batch.queue.pauses import Pause, open_ranges
 from batch.queue.reading.job_rows import to_json
+from batch.queue.sqlite.fts5_tables import Fts5Tables
 from batch.queue.sqlite.node_rows import NodeRows
 from batch.queue.store import Ending, Held, Key, Lease
 
@@ -24,6 +25,8 @@ _KINDS = ",".join("?" * len(Kind))
 class SqliteStore(NodeRows):
     """The Store Protocol over one connection. One worker a queue is all that a home has: the queue's lock file tells at once
     that it is dead, so nobody waits for its leases to run out."""
+
+    search_tables = Fts5Tables()
 
     def open_reader(self) -> SqliteStore:
         """Another connection to the same file, which only reads."""

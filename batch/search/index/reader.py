@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from batch.queue.search_tables import SearchTables
 from batch.search.documents import Moment, moments_from_json
 from batch.search.index.tables import SHADOW_PREFIX
 from batch.search.query_language import TextQuery
@@ -23,6 +24,9 @@ MAX_ALSO = 10
 
 class ReadableStore(Protocol):
     """A store that can be read."""
+
+    @property
+    def search_tables(self) -> SearchTables: ...
 
     def read(self, sql: str, params: Sequence[Any] = (), /) -> list[Any]: ...
 
@@ -87,13 +91,14 @@ class IndexReader:
 
     def __init__(self, rows: ReadableStore) -> None:
         self._rows = rows
+        self._tables = rows.search_tables
 
     def state(self) -> IndexState:
         """What the index is at by now."""
         row = self._rows.read(
             "select generation, (select coalesce(max(passage), 0) from vector), "
             "(select coalesce(max(id), 0) from passage_removed), "
-            f"exists (select 1 from sqlite_master where name='{SHADOW_PREFIX}progress') from search_meta"
+            f"{self._tables.exists(f'{SHADOW_PREFIX}progress')} from search_meta"
         )[0]
         return IndexState(row[0], row[1], row[2], bool(row[3]))
 
@@ -102,34 +107,46 @@ class IndexReader:
     def text_matches(self, query: TextQuery, filter: SearchFilter) -> TextMatches:
         """Passages that hold all words of a query, of contents that hold none of its excluded words."""
         where, params = _condition(filter)
-        if exclusion := query.exclusion():
+        if exclusion := self._exclusion(query):
             where += " and p.entry not in (select x.entry from passage x where x.id in "
-            where += "(select rowid from passage_fts where passage_fts match ?))"
+            where += f"(select f.rowid from passage_fts f where {self._tables.condition('f')}))"
             params.append(exclusion)
         source = (
             "passage_fts f join passage p on p.id = f.rowid join entry e on e.id = p.entry "
-            f"where f.passage_fts match ? and {where}"
+            f"where {self._tables.condition('f')} and {where}"
         )
-        params = [query.match(), *params]
+        match = self._tables.all_of([term.phrase() for term in query.required_terms])
+        params = [match, *params]
         total = int(
             self._rows.read(
-                f"select count(*) from (select distinct p.entry from {source} limit ?)", [*params, MAX_RANKED_HITS + 1]
+                f"select count(*) from (select distinct p.entry from {source} limit ?) as matching",
+                [*params, MAX_RANKED_HITS + 1],
             )[0][0]
         )
         is_exact = total <= MAX_RANKED_HITS
-        order = "bm25(f.passage_fts), e.created desc" if is_exact else "f.rowid desc"
-        rows = self._rows.read(f"select p.id, p.entry from {source} order by {order} limit ?", [*params, MAX_TEXT_PASSAGES])
+        order, order_params = "f.rowid desc", list[str]()
+        if is_exact:
+            order, order_params = self._tables.ranking("f", match)
+            order += ", e.created desc"
+        rows = self._rows.read(
+            f"select p.id, p.entry from {source} order by {order} limit ?", [*params, *order_params, MAX_TEXT_PASSAGES]
+        )
         return TextMatches([(int(row[0]), int(row[1])) for row in rows], min(total, MAX_RANKED_HITS), is_exact)
 
     def excluded_entries(self, query: TextQuery) -> list[int]:
         """Contents that hold an excluded word of a query."""
-        if not (exclusion := query.exclusion()):
+        if not (exclusion := self._exclusion(query)):
             return []
         rows = self._rows.read(
-            "select distinct entry from passage where id in (select rowid from passage_fts where passage_fts match ?)",
+            "select distinct entry from passage where id in "
+            f"(select f.rowid from passage_fts f where {self._tables.condition('f')})",
             [exclusion],
         )
         return [int(row[0]) for row in rows]
+
+    def _exclusion(self, query: TextQuery) -> str:
+        """The query for what must not be there; empty where everything may."""
+        return self._tables.any_of([term.phrase() for term in query.excluded_terms])
 
     def entries_below(self, folder: str) -> list[int]:
         """Contents that a file in a folder, or below it, holds."""
@@ -141,7 +158,7 @@ class IndexReader:
     def entries(self, ids: Iterable[int]) -> dict[int, EntryRow]:
         """Contents by id."""
         rows = self._rows.read(
-            "select id, kind, language, model, created from entry where id in (select value from json_each(?))",
+            "select id, kind, language, model, created from entry where id in (select cast(value as bigint) from json_each(?))",
             [json.dumps(list(ids))],
         )
         return {int(row[0]): EntryRow(*row) for row in rows}
@@ -158,7 +175,8 @@ class IndexReader:
     def passages(self, ids: Iterable[int]) -> dict[int, PassageRow]:
         """Passages by id."""
         rows = self._rows.read(
-            'select id, entry, text, start, "end", times from passage where id in (select value from json_each(?))',
+            'select id, entry, text, start, "end", times from passage '
+            "where id in (select cast(value as bigint) from json_each(?))",
             [json.dumps(list(ids))],
         )
         return {int(row[0]): PassageRow(row[0], row[1], row[2], row[3], row[4], moments_from_json(row[5])) for row in rows}
@@ -178,7 +196,7 @@ class IndexReader:
     def vectors_of(self, passages: Iterable[int]) -> list[tuple[int, bytes]]:
         """(passage, vector) of those passages that have one, in order of passage."""
         rows = self._rows.read(
-            "select passage, v from vector where passage in (select value from json_each(?)) order by passage",
+            "select passage, v from vector where passage in (select cast(value as bigint) from json_each(?)) order by passage",
             [json.dumps(list(passages))],
         )
         return [(int(row[0]), row[1]) for row in rows]
@@ -215,7 +233,7 @@ class IndexReader:
 
 
 def _condition(filter: SearchFilter) -> tuple[str, list[Any]]:
-    conditions, params = ["1"], list[Any]()
+    conditions, params = ["1=1"], list[Any]()
     if filter.kinds:
         conditions.append(f"e.kind in ({','.join('?' * len(filter.kinds))})")
         params += filter.kinds

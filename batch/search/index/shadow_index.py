@@ -6,17 +6,17 @@ is noted by triggers, path by path, and carried over before the swap.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from batch.queue.search_tables import Statements
 from batch.queue.store import Store, Transaction
 from batch.search.index.prepared_content import PreparedContent
 from batch.search.index.tables import LIVE, SHADOW, SHADOW_PREFIX
 from batch.search.index.vectors import Matrix
-from batch.search.index.writer import IndexWriter, Statements
+from batch.search.index.writer import IndexWriter
 
 CHANGES_AT_ONCE = 200
 """Paths carried over in one transaction."""
@@ -24,8 +24,6 @@ _ID_GAP = 1 << 32
 """Ids of the new index begin so far behind the old one's, so that a search across the swap misses a passage rather than taking
 it for another."""
 _PROGRESS, _CHANGE = f"{SHADOW_PREFIX}progress", f"{SHADOW_PREFIX}change"
-_EVENTS = {"insert": "new", "update": "new", "delete": "old"}
-_INDEX_GENERATION = re.compile(r"_g\d+\Z")
 
 
 class SourceOfContent(NamedTuple):
@@ -50,7 +48,8 @@ class ShadowIndex:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._writer = IndexWriter(SHADOW)
+        self._tables = store.search_tables
+        self._writer = IndexWriter(self._tables, SHADOW)
 
     def begin(self, identity: str) -> bytes | None:
         """Make the empty tables, or go on with those of a rebuild that was broken off and had the same identity.
@@ -58,7 +57,7 @@ class ShadowIndex:
         Returns the cursor that `add` wrote last; None for a new one.
         """
         with self._store.transaction() as transaction:
-            if _exists(transaction, _PROGRESS):
+            if self._is_begun(transaction):
                 row = transaction.execute(f"select identity, cursor from {_PROGRESS}").fetchone()
                 if row is not None and row[0] == identity:
                     return None if row[1] is None else bytes(row[1])
@@ -91,7 +90,8 @@ class ShadowIndex:
                 else:
                     self._writer.add_source(transaction, source.content, source.path)
                     transaction.execute(
-                        f"update {SHADOW.entry} set created=min(created, ?) where content=?", (source.created, source.content)
+                        f"update {SHADOW.entry} set created=case when created < ? then created else ? end where content=?",
+                        (source.created, source.created, source.content),
                     )
             transaction.execute(f"update {_PROGRESS} set cursor=?", (cursor,))
 
@@ -107,13 +107,7 @@ class ShadowIndex:
         with self._store.transaction(durable=True) as transaction:
             while self._follow_changes(transaction):
                 pass
-            triggers = _definitions(transaction, "trigger", LIVE.vector)
-            for table in LIVE:
-                transaction.execute(f"drop table {table}")
-            for shadow, live in zip(SHADOW, LIVE, strict=True):
-                transaction.execute(f"alter table {shadow} rename to {live}")
-            for trigger in triggers:
-                transaction.execute(trigger)
+            self._tables.replace(transaction, LIVE, SHADOW, LIVE.vector)
             transaction.execute("delete from passage_removed")
             transaction.execute("update search_meta set generation = generation + 1")
             transaction.execute(f"drop table {_CHANGE}")
@@ -122,35 +116,23 @@ class ShadowIndex:
     def discard(self) -> None:
         """Leave a rebuild for good."""
         with self._store.transaction() as transaction:
-            if _exists(transaction, _PROGRESS):
+            if self._is_begun(transaction):
                 self._discard(transaction)
 
     # -- inside a transaction
 
     def _create(self, transaction: Transaction, identity: str) -> None:
         generation = int(transaction.execute("select generation from search_meta").fetchone()[0]) + 1
-        for live, shadow in zip(LIVE, SHADOW, strict=True):
-            (definition,) = _definitions(transaction, "table", live, own=True)
-            transaction.execute(re.sub(rf'(?i)^(create (?:virtual )?table) "?{live}"?', rf"\1 {shadow}", definition))
-            for index in _definitions(transaction, "index", live):
-                transaction.execute(_renamed_index(index, live, shadow, generation))
-            if "autoincrement" in definition.lower():
-                row = transaction.execute("select seq from sqlite_sequence where name=?", (live,)).fetchone()
-                transaction.execute("insert into sqlite_sequence values (?,?)", (shadow, (row[0] if row else 0) + _ID_GAP))
-        transaction.execute(f"create table {_CHANGE} (path blob primary key) without rowid")
-        for event, row_name in _EVENTS.items():
-            transaction.execute(
-                f"create trigger {SHADOW_PREFIX}{event} after {event} on {LIVE.entry_source} begin "
-                f"insert or ignore into {_CHANGE} values ({row_name}.path); end"
-            )
-        transaction.execute(f"create table {_PROGRESS} (identity text not null, cursor blob)")
-        transaction.execute(f"insert into {_PROGRESS} values (?, null)", (identity,))
+        self._tables.create_beside(transaction, LIVE, SHADOW, generation, _ID_GAP)
+        self._tables.note_changes(transaction, LIVE.entry_source, _CHANGE, SHADOW_PREFIX)
+        transaction.execute(f"create table {_PROGRESS} (identity text not null, cursor {self._tables.bytes_type})")
+        transaction.execute(f"insert into {_PROGRESS} (identity) values (?)", (identity,))
 
     def _discard(self, transaction: Transaction) -> None:
-        for event in _EVENTS:
-            transaction.execute(f"drop trigger if exists {SHADOW_PREFIX}{event}")
-        for table in (*SHADOW, _CHANGE, _PROGRESS):
-            transaction.execute(f"drop table if exists {table}")
+        self._tables.discard(transaction, LIVE.entry_source, (*SHADOW, _CHANGE, _PROGRESS), SHADOW_PREFIX)
+
+    def _is_begun(self, transaction: Transaction) -> bool:
+        return bool(transaction.execute(f"select {self._tables.exists(_PROGRESS)}").fetchone()[0])
 
     def _follow_changes(self, transaction: Transaction) -> int:
         paths = transaction.execute(
@@ -196,26 +178,5 @@ class ShadowIndex:
         return entry
 
 
-def _exists(statements: Statements, table: str) -> bool:
-    return statements.execute("select 1 from sqlite_master where name=?", (table,)).fetchone() is not None
-
-
-def _definitions(statements: Statements, type: str, table: str, *, own: bool = False) -> list[str]:
-    """How a table, or each index or trigger of it, was made."""
-    rows: list[Any] = statements.execute(
-        f"select sql from sqlite_master where type=? and tbl_name=? and sql is not null {'and name=tbl_name' if own else ''}",
-        (type, table),
-    ).fetchall()
-    return [str(row[0]) for row in rows]
-
-
-def _renamed_index(definition: str, live: str, shadow: str, generation: int) -> str:
-    """The same index for the other table: names of indexes cannot be changed, so each generation has its own."""
-    matched = re.match(r'(?is)^create index "?(\w+)"? on "?\w+"?\s*(.*)$', definition)
-    if matched is None:
-        raise ValueError(f"the index {definition!r} of {live} is of a kind that is not known here")
-    return f"create index {_INDEX_GENERATION.sub('', matched[1])}_g{generation} on {shadow} {matched[2]}"
-
-
 def _inserted(statements: Statements, sql: str, id: int) -> int:
-    return int(statements.execute(sql, (id,)).lastrowid)
+    return int(statements.execute(sql + " returning id", (id,)).fetchone()[0])

@@ -5,9 +5,10 @@ Statements join a transaction that the client has begun, so that a result and it
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
+from batch.queue.search_tables import SearchTables, Statements
 from batch.search.documents import IndexedContent
 from batch.search.index.tables import LIVE, IndexTables
 
@@ -15,17 +16,13 @@ if TYPE_CHECKING:
     from batch.search.index.prepared_content import PreparedContent
 
 
-class Statements(Protocol):
-    """A transaction under way."""
-
-    def execute(self, sql: str, params: Sequence[Any] = (), /) -> Any: ...
-
-
 class IndexWriter:
     """Every method is a part of one transaction."""
 
-    def __init__(self, tables: IndexTables = LIVE) -> None:
+    def __init__(self, search_tables: SearchTables, tables: IndexTables = LIVE) -> None:
+        """`search_tables`: of the store that the transactions belong to."""
         self._tables = tables
+        self._search_tables = search_tables
 
     def put(self, statements: Statements, content: PreparedContent, paths: Iterable[bytes]) -> None:
         """Take in a content, in place of what was known of it, and the files that hold it from now on."""
@@ -74,23 +71,27 @@ class IndexWriter:
             self._delete_unless_held(statements, row[0])
 
     def _insert(self, statements: Statements, document: IndexedContent) -> int:
-        cursor = statements.execute(
-            f"insert into {self._tables.entry} (content, sha256, kind, language, model, created) values (?,?,?,?,?,?)",
+        row = statements.execute(
+            f"insert into {self._tables.entry} (content, sha256, kind, language, model, created) values (?,?,?,?,?,?) "
+            "returning id",
             (document.content, document.sha256, str(document.kind), document.language, document.model, document.created),
-        )
-        return int(cursor.lastrowid)
+        ).fetchone()
+        return int(row[0])
 
     def _insert_passages(self, statements: Statements, entry: int, content: PreparedContent) -> None:
         for number, (passage, text, moments) in enumerate(content.passages):
-            cursor = statements.execute(
-                f'insert into {self._tables.passage} (entry, n, text, char_start, start, "end", times) values (?,?,?,?,?,?,?)',
+            (id,) = statements.execute(
+                f'insert into {self._tables.passage} (entry, n, text, char_start, start, "end", times) '
+                "values (?,?,?,?,?,?,?) returning id",
                 (entry, number, passage.text, passage.char_start, passage.start, passage.end, moments),
+            ).fetchone()
+            statements.execute(
+                f"insert into {self._tables.passage_fts} (rowid, t) values (?,?)", (id, self._search_tables.column(text))
             )
-            statements.execute(f"insert into {self._tables.passage_fts} (rowid, t) values (?,?)", (cursor.lastrowid, text))
             if content.vectors:
                 statements.execute(
                     f"insert into {self._tables.vector} values (?,?,?)",
-                    (cursor.lastrowid, content.document.embedding_model, content.vectors[number]),
+                    (id, content.document.embedding_model, content.vectors[number]),
                 )
 
     def _delete_unless_held(self, statements: Statements, entry: int) -> None:

@@ -21,15 +21,15 @@ from search_stage import MODEL, SearchStage, vector_of
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[SearchStage]:
-    stage = SearchStage(tmp_path)
+def stage(database: Path | str) -> Iterator[SearchStage]:
+    stage = SearchStage(database)
     yield stage
     stage.store.close()
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SearchStage]:
-    stage = SearchStage(tmp_path_factory.mktemp("index"))
+    stage = SearchStage(tmp_path_factory.mktemp("index") / "batch.db")
     yield stage
     stage.store.close()
 

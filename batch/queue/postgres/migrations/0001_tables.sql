@@ -10,7 +10,10 @@ create function instr(haystack text, needle text) returns integer
 create function json_extract(document text, path text) returns text
   language sql immutable strict parallel safe as $$ select document::json ->> substr(path, 3) $$;
 create function json_each(document text) returns table (key text, value text)
-  language sql immutable strict parallel safe as $$ select * from json_each_text(document::json) $$;
+  language sql immutable strict parallel safe as $$
+    select * from json_each_text(case json_typeof(document::json) when 'object' then document::json else '{}' end)
+    union all select (n - 1)::text, e.value from json_array_elements_text(
+      case json_typeof(document::json) when 'array' then document::json else '[]' end) with ordinality as e (value, n) $$;
 create function unix_now() returns double precision
   language sql volatile parallel safe as $$ select extract(epoch from clock_timestamp())::double precision $$;
 create function new_event_id() returns text

@@ -185,3 +185,15 @@ begin
   return null;
 end $$;
 create trigger vector_delete after delete on vector for each row execute function vector_deleted();
+
+-- Of a search index that is being made anew: which files changed meanwhile, in the table that the trigger names.
+create function note_changed_path() returns trigger language plpgsql as $$
+begin
+  if tg_op <> 'INSERT' then
+    execute format('insert into %I values ($1) on conflict do nothing', tg_argv[0]) using old.path;
+  end if;
+  if tg_op <> 'DELETE' then
+    execute format('insert into %I values ($1) on conflict do nothing', tg_argv[0]) using new.path;
+  end if;
+  return null;
+end $$;

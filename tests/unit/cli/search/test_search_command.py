@@ -17,7 +17,7 @@ from search_stage import SearchStage
 @pytest.fixture
 def stage(home: Path) -> Iterator[SearchStage]:
     """An index in the home of the commands."""
-    stage = SearchStage(home / ".batch")
+    stage = SearchStage(home / ".batch" / "batch.db")
     stage.put("notes/budget.txt", "The budget for the new bridge\nwas cut in half.", created=1_700_000_000.0)
     stage.put("notes/garden.txt", "Tomatoes grow in the garden.", created=1_600_000_000.0)
     stage.put("东京.txt", "今天天气很好，我们去公园散步。")
