@@ -1,0 +1,229 @@
+"""Packets and wake-ups by Postgres' own NOTIFY: nothing else has to be reachable between two machines.
+
+A NOTIFY never stands in a transaction that must reach the disk: Postgres holds one lock for all notifying commits over that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+import msgspec
+import psycopg
+
+from batch.payloads.json_text import decode, encode
+from batch.queue.jobs import Kind
+from batch.queue.postgres.connection_info import connect
+from batch.queue.postgres.error_mapping import to_batch_error
+from batch.queue.remote.channel import EVERY_FRONT, Receiver
+from batch.queue.remote.packet import Item, Packet
+from batch.queue.store import StoreAway
+
+logger = logging.getLogger("batch.queue")
+
+MAX_NOTIFICATION_BYTES = 7900
+"""Postgres refuses 8,000 and more; what is larger goes by a row."""
+GATHER_S = 0.02
+"""Over so long what is sent is put together: fifty times a second is more often than anybody sees."""
+MAX_WAITING_BYTES = 1 << 20
+"""So much waits for a database that is away; beyond it the oldest goes, which receivers notice by a missing number."""
+_WAKE = "wake"
+_LISTEN_SLICE_S = 0.5
+_RETRY_S = 0.5
+_FRAME_LIFE_S = 300.0
+_SWEEP_INTERVAL_S = 60.0
+_TEST_TIMEOUT_S = 3.0
+
+
+def _name(address: str) -> str:
+    return f"batch_{address}"
+
+
+class PostgresChannel:
+    """The Channel Protocol: two threads with a connection each, one that sends and one that listens."""
+
+    def __init__(self, url: str, home: str, *, is_front: bool, listen_url: str = "") -> None:
+        """`home`: this one's id. `listen_url`: an address that leads to the database itself, where `url` leads to a pooler."""
+        self._url, self._listen_url = url, listen_url or url
+        self._home = home
+        self._addresses = (home, _WAKE, EVERY_FRONT) if is_front else (home, _WAKE)
+        self._sender = secrets.token_hex(4)
+        self._items: deque[tuple[str, bytes]] = deque()
+        self._kinds: set[Kind] = set()
+        self._sequences: dict[str, int] = {}
+        self._unsent: deque[tuple[str, bytes]] = deque()
+        """(address, packet or wake-up) of which it is not known whether they have arrived."""
+        self._arrived = threading.Event()
+        self._is_closed = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def open(self, receiver: Receiver) -> None:
+        """Begin to receive. Raises StoreAway where the database is away, or where a pooler swallows notifications."""
+        try:
+            listening = self._listen()
+            with contextlib.closing(connect(self._url)) as conn:
+                conn.execute("select pg_notify(%s, '')", (_name(self._home),))
+            if not any(
+                notify.channel == _name(self._home) for notify in listening.notifies(timeout=_TEST_TIMEOUT_S, stop_after=1)
+            ):
+                listening.close()
+                raise StoreAway(
+                    "The database is reached through a pooler that lets no notification through: set listen_database to an "
+                    "address that leads to the database itself."
+                )
+        except psycopg.Error as error:
+            raise to_batch_error(error) from error
+        for work, arguments in ((self._send_all, ()), (self._receive_all, (listening, receiver))):
+            thread = threading.Thread(target=work, args=arguments, name="channel", daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def send(self, address: str, item: Item) -> None:
+        """Send to a home or to all fronts; in order for one address, gathered for some milliseconds."""
+        self._items.append((address, encode(item)))
+        self._arrived.set()
+
+    def wake(self, kinds: set[Kind]) -> None:
+        """Let the workers of these kinds look, wherever they are."""
+        self._kinds |= kinds
+        self._arrived.set()
+
+    def close(self) -> None:
+        """Send what waits, for a second at most, and hang up."""
+        self._is_closed.set()
+        self._arrived.set()
+        for thread in self._threads:
+            thread.join(1.0 + _LISTEN_SLICE_S)
+
+    # -- the thread that sends
+
+    def _send_all(self) -> None:
+        conn: psycopg.Connection[tuple[object, ...]] | None = None
+        has_logged = False
+        while True:
+            self._arrived.wait()
+            is_last = self._is_closed.is_set()
+            self._arrived.clear()
+            self._pack()
+            try:
+                if self._unsent:
+                    conn = conn if conn is not None and not conn.closed else connect(self._url)
+                    self._send(conn)
+                has_logged = False
+            except (psycopg.Error, StoreAway) as error:
+                if not has_logged:
+                    logger.error("other homes cannot be told anything: %s", error)
+                has_logged = True
+                if conn is not None:
+                    conn.close()
+                self._drop_oldest()
+                self._arrived.set()
+                if not is_last:
+                    self._is_closed.wait(_RETRY_S)
+            if is_last:
+                break
+            self._is_closed.wait(GATHER_S)
+        if conn is not None:
+            conn.close()
+
+    def _send(self, conn: psycopg.Connection[tuple[object, ...]]) -> None:
+        packets = list(self._unsent)
+        with conn.transaction():
+            conn.execute("set local synchronous_commit = off")
+            for address, data in packets:
+                text = data
+                if len(data) > MAX_NOTIFICATION_BYTES:
+                    row = conn.execute("insert into frame (target, data) values (%s, %s) returning id", (address, data))
+                    text = b"#%d" % int(str(row.fetchall()[0][0]))
+                conn.execute("select pg_notify(%s, %s)", (_name(address), text.decode()))
+        for _ in packets:
+            self._unsent.popleft()
+
+    def _pack(self) -> None:
+        """Turn what waits into packets of one address each."""
+        kinds, self._kinds = self._kinds, set()
+        self._unsent.extend((_WAKE, kind.value.encode()) for kind in kinds)
+        items: dict[str, list[bytes]] = {}
+        while self._items:
+            address, data = self._items.popleft()
+            items.setdefault(address, []).append(data)
+        for address, datas in items.items():
+            for part in _parts(datas):
+                number = self._sequences[address] = self._sequences.get(address, 0) + 1
+                head = b'{"sender":"%s","sequence":%d,"items":[' % (f"{self._sender}{address}".encode(), number)
+                self._unsent.append((address, head + b",".join(part) + b"]}"))
+
+    def _drop_oldest(self) -> None:
+        size = sum(len(data) for _, data in self._unsent)
+        while self._unsent and size > MAX_WAITING_BYTES:
+            size -= len(self._unsent.popleft()[1])
+
+    # -- the thread that listens
+
+    def _listen(self) -> psycopg.Connection[tuple[object, ...]]:
+        conn = connect(self._listen_url)
+        for address in self._addresses:
+            conn.execute(f'listen "{_name(address)}"'.encode())
+        return conn
+
+    def _receive_all(self, conn: psycopg.Connection[tuple[object, ...]], receiver: Receiver) -> None:
+        next_sweep = time.monotonic() + _SWEEP_INTERVAL_S
+        while not self._is_closed.is_set():
+            try:
+                if conn.closed:
+                    conn = self._listen()
+                    logger.warning("other homes are heard again")
+                    receiver.reconnected()
+                    for kind in Kind:  # first listen, then look
+                        receiver.wake(kind)
+                # As a list: while psycopg yields them, the connection is locked.
+                for notify in list(conn.notifies(timeout=_LISTEN_SLICE_S, stop_after=1)):
+                    self._receive(conn, notify.channel, notify.payload, receiver)
+                if time.monotonic() > next_sweep:
+                    next_sweep = time.monotonic() + _SWEEP_INTERVAL_S
+                    conn.execute("delete from frame where created_at < now() - make_interval(secs => %s)", (_FRAME_LIFE_S,))
+            except psycopg.Error as error:
+                if not conn.closed:
+                    conn.close()
+                    logger.error("other homes cannot be heard: %s", to_batch_error(error))
+                self._is_closed.wait(_RETRY_S)
+            except Exception:
+                logger.exception("a packet could not be read")
+        conn.close()
+
+    def _receive(self, conn: psycopg.Connection[tuple[object, ...]], channel: str, payload: str, receiver: Receiver) -> None:
+        if channel == _name(_WAKE):
+            with contextlib.suppress(ValueError):
+                receiver.wake(Kind(payload))
+            return
+        if not payload:
+            return  # the test at the start
+        data: object = payload
+        if payload.startswith("#"):
+            rows = conn.execute("delete from frame where id = %s returning data", (int(payload[1:]),)).fetchall()
+            if not rows:
+                return  # swept: its number is missing
+            data = rows[0][0]
+        try:
+            receiver.packet(decode(bytes(data) if not isinstance(data, str) else data, Packet))  # type: ignore[call-overload]
+        except msgspec.ValidationError as error:  # of another version of batch
+            logger.warning("a packet that another version of batch sent is passed over: %s", error)
+
+
+def _parts(datas: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """Items that fit into one notification together; one that is larger stands alone."""
+    part: list[bytes] = []
+    size = 0
+    for data in datas:
+        if part and size + len(data) + 1 > MAX_NOTIFICATION_BYTES - 100:
+            yield part
+            part, size = [], 0
+        part.append(data)
+        size += len(data) + 1
+    if part:
+        yield part
