@@ -41,6 +41,10 @@ class Spool:
 
     def path(self, sha256: str) -> Path:
         """Where the bytes lie. A name that is no sha256 is refused, as it could leave the folder."""
+        return self.location(sha256)
+
+    def location(self, sha256: str) -> Path:
+        """Where the bytes lie in the folder if they do; `path` may bring them there."""
         if not is_spool_name(sha256):
             raise ValueError(f"not a sha256: {sha256[:80]!r}")
         return self.folder / sha256[:2] / sha256
@@ -71,17 +75,17 @@ class Spool:
 
     def make_durable(self, sha256: str) -> str:
         """Flush bytes that are in the spool already to the disk; returns their name. Raises DiskFull."""
-        path = self.path(sha256)
+        path = self.location(sha256)
         with _disk_trouble(self.folder):
             for name in (path, path.parent, self.folder):
                 put_on_disk(name)
         return sha256
 
     @contextlib.contextmanager
-    def _writer(self, durable: bool) -> Iterator[_Writer]:
+    def _writer(self, durable: bool) -> Iterator[SpoolWriter]:
         with _disk_trouble(self.folder):
             descriptor, name = tempfile.mkstemp(dir=self.folder / "tmp")
-        writer = _Writer(descriptor, self.folder)
+        writer = SpoolWriter(descriptor, self.folder)
         try:
             with open(descriptor, "wb", buffering=0):
                 yield writer
@@ -90,7 +94,7 @@ class Spool:
                         os.fsync(descriptor)
             writer.sha256 = writer.hash.hexdigest()
             with _disk_trouble(self.folder):
-                self._place(Path(name), self.path(writer.sha256), durable)
+                self._place(Path(name), self.location(writer.sha256), durable)
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name)
@@ -113,7 +117,7 @@ class Spool:
 
     def remove(self, sha256: str, *, older_than: float) -> bool:
         """Delete a file that nobody refers to, unless it was put in again within `older_than` seconds."""
-        path = self.path(sha256)
+        path = self.location(sha256)
         with self._lock(fcntl.LOCK_EX):
             try:
                 if time.time() - path.stat().st_mtime < older_than:
@@ -152,7 +156,9 @@ class Spool:
             os.close(descriptor)
 
 
-class _Writer:
+class SpoolWriter:
+    """An open file on its way into the spool; `sha256` is known once it is there."""
+
     sha256 = ""
 
     def __init__(self, descriptor: int, folder: Path) -> None:
