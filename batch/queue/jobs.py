@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batch.errors import BatchError
 from batch.model_kind import Kind as Kind
@@ -199,6 +199,14 @@ class JobSummary:
     progress: JobProgress | None
     error: str | None
     """Its sentence."""
+
+
+class SummaryPage(NamedTuple):
+    """A page of a list of jobs, the newest first."""
+
+    rows: list[JobSummary]
+    before: str | None
+    """Where the next page begins; None behind the last."""
 
 
 def new_id() -> str:

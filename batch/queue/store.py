@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from batch.errors import BatchError, Unavailable
 from batch.queue.job_filter import JobFilter
-from batch.queue.jobs import Draft, Job, JobProgress, JobSummary, Kind, Origin, State
+from batch.queue.jobs import Draft, Job, JobProgress, Kind, Origin, State, SummaryPage
 from batch.queue.nodes import NodeStore
 from batch.queue.pauses import Pause
 from batch.queue.search_tables import SearchTables
@@ -258,8 +258,9 @@ class Store(NodeStore, Protocol):
         """The newest jobs that match a filter."""
         ...
 
-    def summaries(self, filter: JobFilter, limit: int, before: str | None = None) -> list[JobSummary]:
-        """The newest jobs that match a filter, of those with ids below `before`."""
+    def summary_page(self, filter: JobFilter, limit: int, before: str | None = None) -> SummaryPage:
+        """The newest jobs that match a filter, of those with ids below `before`, as far as a bounded look goes: a page may
+        hold fewer than `limit`, none even, and more may follow."""
         ...
 
     def count_matching(self, filter: JobFilter) -> int:

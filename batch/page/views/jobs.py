@@ -23,12 +23,12 @@ async def show_list(page: PageService, request: Request) -> Response:
     parameters = Parameters.of_address(request)
     choice = choice_of(parameters)
     before = parameters.text("before", 64)
-    jobs = await page.read(lambda store: store.summaries(choice, PAGE_JOBS + 1, before))
+    jobs = await page.read(lambda store: store.summary_page(choice, PAGE_JOBS, before))
     return render(
         "jobs.html",
         page="jobs",
-        jobs=jobs[:PAGE_JOBS],
-        before=jobs[PAGE_JOBS - 1].id if len(jobs) > PAGE_JOBS else None,
+        jobs=jobs.rows,
+        before=jobs.before,
         choice=choice,
         state=choice.states[0] if choice.states else None,
         kind=choice.kinds[0] if choice.kinds else None,

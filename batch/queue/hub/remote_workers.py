@@ -214,7 +214,7 @@ class RemoteWorkers:
         if self._has_lost_packets:
             self._has_lost_packets = False
             ended = JobFilter(states=(State.DONE, State.FAILED, State.CANCELLED))
-            newest = await hub.in_thread(lambda: hub.store.summaries(ended, _MAX_JOBS_A_LOOK))
+            newest = await hub.in_thread(lambda: hub.store.summary_page(ended, _MAX_JOBS_A_LOOK).rows)
             for summary in newest:
                 self._remember_reported(summary.id)
                 await hub.reports.row_changed(summary.id)

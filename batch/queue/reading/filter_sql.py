@@ -3,24 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from batch.queue.job_filter import JobFilter
 from batch.queue.jobs import Kind, Origin, State
 
 Walk = tuple[str, list[str | float]]
 """A condition and its parameters."""
+JobClass = tuple[Kind, State, Origin]
+_NOTHING: Walk = ("1=0", [])
+_STATES_WITH_ERROR = (State.FAILED, State.CANCELLED)
+"""The others need no look at what their jobs' errors say."""
 
 
-def walks(filter: JobFilter, classes: Iterable[tuple[Kind, State, Origin]]) -> Iterator[Walk]:
+def walks(filter: JobFilter, classes: Iterable[JobClass]) -> Iterator[Walk]:
     """One walk along the index for each kind, state and origin that has jobs and matches, however many there are."""
     conditions, more = _conditions(filter)
-    for kind, state, origin in sorted(set(classes)):
-        if (
-            (not filter.kinds or kind in filter.kinds)
-            and (not filter.states or state in filter.states)
-            and (not filter.origins or origin in filter.origins)
-        ):
-            yield " and ".join(["kind=?", "state=?", "origin=?", *conditions]), [kind, state, origin, *more]
+    for job_class in _matching_classes(filter, classes):
+        yield " and ".join(["kind=?", "state=?", "origin=?", *conditions]), [*job_class, *more]
+
+
+def page_walks(filter: JobFilter, classes: Iterable[JobClass]) -> tuple[list[Walk], Walk]:
+    """Walks that indexes answer by themselves, and the condition on what they lead to; an empty one when that is all."""
+    matching = _matching_classes(filter, classes)
+    if not matching:
+        return [_NOTHING], ("", [])
+    if filter.parent is None:
+        conditions, params = _conditions(replace(filter, since=None))
+        after, since = _conditions(JobFilter(since=filter.since))
+        indexed = [(" and ".join(["kind=?", "state=?", "origin=?", *after]), [*job_class, *since]) for job_class in matching]
+        return indexed, (" and ".join(conditions), params)
+    conditions, params = _conditions(replace(filter, parent=None))
+    conditions.append(f"(kind, state, origin) in (values {','.join(['(?,?,?)'] * len(matching))})")
+    params += [word for job_class in matching for word in job_class]
+    return [("parent=?", [filter.parent])], (" and ".join(conditions), params)
+
+
+def _matching_classes(filter: JobFilter, classes: Iterable[JobClass]) -> list[JobClass]:
+    return [
+        (kind, state, origin)
+        for kind, state, origin in sorted(set(classes))
+        if (not filter.kinds or kind in filter.kinds)
+        and (not filter.states or state in filter.states)
+        and (not filter.origins or origin in filter.origins)
+        and (filter.error is None or state in _STATES_WITH_ERROR)
+    ]
 
 
 def _conditions(filter: JobFilter) -> tuple[list[str], list[str | float]]:

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import heapq
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from batch.errors import NotFound
 from batch.queue.job_filter import JobFilter
-from batch.queue.jobs import Job, JobSummary, Kind, Origin, Priority, State
+from batch.queue.jobs import Job, JobSummary, Kind, Origin, Priority, State, SummaryPage
 from batch.queue.pauses import Pause
-from batch.queue.reading.filter_sql import Walk, walks
+from batch.queue.reading.filter_sql import JobClass, Walk, page_walks, walks
 from batch.queue.reading.job_rows import COLUMNS, SUMMARY_COLUMNS, to_job, to_summary
 from batch.queue.store import EmptyDatabase
 
 MAX_COUNTED_AHEAD = 10_000
 """Messages before a job's are counted up to here: what a client is shown need not be exact beyond."""
+
+MAX_SCANNED_ROWS = 10_000
+"""Looked at for one page of a list where a filter leaves out most of them: the page leads on from there."""
+
+SCAN_S = 0.03
+"""After which no further slice is looked at for one page."""
 
 _SLICE = 500
 """Ids read at once."""
@@ -87,19 +95,46 @@ class JobReader(ABC):
         jobs = (self.job(id) for id in sorted(ids, reverse=True)[:limit])
         return [job for job in jobs if job is not None]
 
-    def summaries(self, filter: JobFilter, limit: int, before: str | None = None) -> list[JobSummary]:
-        """The newest jobs that match a filter, of those with ids below `before`."""
+    def summary_page(self, filter: JobFilter, limit: int, before: str | None = None) -> SummaryPage:
+        """The newest jobs that match a filter, of those with ids below `before`, as far as a bounded look goes: a page may
+        hold fewer than `limit`, none even, and more may follow."""
+        deadline = time.monotonic() + SCAN_S
+        indexed, scanned = page_walks(filter, self._classes())
+        # Slices of ids come from the indexes alone; rows are looked at only where a filter asks for what no index knows.
+        slice_rows = _SLICE if scanned[0] else limit + 1
+        newest = heapq.merge(*(self._newest_ids(*walk, before, slice_rows) for walk in indexed), reverse=True)
         ids: list[str] = []
-        for where, params in self._walks(filter):
-            below = "" if before is None else " and id < ?"
-            more = [] if before is None else [before]
-            rows = self.read(f"select id from job where {where}{below} order by id desc limit ?", [*params, *more, limit])
-            ids += [row[0] for row in rows]
-        newest = sorted(ids, reverse=True)[:limit]
-        marks = ",".join("?" * len(newest)) or "null"
+        row_count, next_before = 0, None
+        while len(ids) <= limit and (some := list(islice(newest, slice_rows))):
+            ids += self._matching(some, *scanned)
+            row_count += len(some)
+            if row_count >= MAX_SCANNED_ROWS or time.monotonic() >= deadline:
+                next_before = some[-1]
+                break
+        if len(ids) > limit:
+            next_before = ids[limit - 1]
+        return SummaryPage(self._summaries(ids[:limit]), next_before)
+
+    def _newest_ids(self, where: str, params: list[str | float], before: str | None, slice_rows: int) -> Iterator[str]:
+        query = f"select id from job where {where} and id < ? order by id desc limit {slice_rows}"
+        below = before or "\U0010ffff"
+        while rows := self.read(query, [*params, below]):
+            yield from (row[0] for row in rows)
+            below = rows[-1][0]
+
+    def _matching(self, ids: list[str], where: str, params: list[str | float]) -> list[str]:
+        """Those of the ids that match a condition, in their order."""
+        if not where:
+            return ids
+        marks = ",".join("?" * len(ids))
+        rows = self.read(f"select id from job where id in ({marks}) and {where} order by id desc", [*ids, *params])
+        return [row[0] for row in rows]
+
+    def _summaries(self, ids: list[str]) -> list[JobSummary]:
+        marks = ",".join("?" * len(ids)) or "null"
         return [
             to_summary(row)
-            for row in self.read(f"select {SUMMARY_COLUMNS} from job where id in ({marks}) order by id desc", newest)
+            for row in self.read(f"select {SUMMARY_COLUMNS} from job where id in ({marks}) order by id desc", ids)
         ]
 
     def count_matching(self, filter: JobFilter) -> int:
@@ -121,7 +156,11 @@ class JobReader(ABC):
             after = rows[-1][0]
 
     def _walks(self, filter: JobFilter) -> Iterator[Walk]:
-        return walks(filter, ((Kind(kind), State(state), Origin(origin)) for kind, origin, _, state, _ in self.tally()))
+        return walks(filter, self._classes())
+
+    def _classes(self) -> set[JobClass]:
+        """Of all jobs that there are."""
+        return {(Kind(kind), State(state), Origin(origin)) for kind, origin, _, state, _ in self.tally()}
 
     def ahead(self, job: str) -> int:
         """How many messages are before this job's in its line; 0 when it is next, running or ended."""
