@@ -26,5 +26,7 @@ class _LiveResponse(StreamingResponse):
 
 
 async def stream(page: PageService, request: Request) -> Response:
-    """Events until the client goes; 503 when too many watch."""
+    """Events until the client goes; 503 when too many watch. Who asks for the head alone takes no place."""
+    if getattr(request.state, "is_head", False):
+        return Response(media_type="text/event-stream")
     return _LiveResponse(page, page.live_view.take_place())
