@@ -67,6 +67,8 @@ class EmbeddingModelInfo(ModelInfo, frozen=True, omit_defaults=True, kw_only=Tru
     """Tokens decoded together, as measured at load."""
     batch_rates: dict[str, float] = {}
     """Tokens a second by tokens decoded together."""
+    scripts: list[str] = []
+    """Whose words its vocabulary holds, as `batch.media.scripts` names them; empty where that is not known."""
 
 
 class SpeechModelInfo(ModelInfo, frozen=True, omit_defaults=True, kw_only=True, tag="stt", tag_field="kind"):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import msgspec
 
+from batch.media.scripts import script_of
 from batch.search.index.reader import TextMatches
 from batch.search.index.vector_index import VectorHit
 
@@ -14,6 +15,12 @@ LIST_LENGTH = 200
 """Contents of each list that take part."""
 FOREIGN_SCRIPT_WEIGHT = 2.0
 """Of the text list, for a query in a script that the embedding model does not know."""
+
+
+def is_foreign_script(text: str, known_scripts: Collection[str]) -> bool:
+    """Whether most letters of a text are of scripts that a model does not know; False where that is not known of the model."""
+    scripts = [script for script in map(script_of, text) if script is not None]
+    return bool(known_scripts) and 2 * sum(script not in known_scripts for script in scripts) > len(scripts)
 
 
 class RankedEntry(msgspec.Struct):

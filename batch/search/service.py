@@ -19,6 +19,7 @@ from batch.queue.hub.hub import Hub
 from batch.queue.jobs import Draft, Kind, Origin, Priority
 from batch.queue.store import Store
 from batch.search.index.reader import IndexReader
+from batch.search.ranking import is_foreign_script
 from batch.search.request import SearchMode, SearchRequest
 from batch.search.result import Degradation, SearchResult, TookMs
 from batch.search.searcher import QueryVector, Searcher
@@ -75,7 +76,8 @@ class SearchService:
         state = self._hub.models[Kind.EMBEDDING]
         if state.status != "ready" or not isinstance(state.info, EmbeddingModelInfo):
             return self._without_model(request)
-        payload = EmbeddingPayload(inputs=[request.query.meaning()], truncate=True, query=True)
+        meaning = request.query.meaning()
+        payload = EmbeddingPayload(inputs=[meaning], truncate=True, query=True)
         try:
             async with asyncio.timeout(EMBED_TIMEOUT_S):
                 result = await self._embed(payload)
@@ -83,7 +85,8 @@ class SearchService:
             return self._without_model(request)
         data = base64.b64decode(result.vectors or "")
         vector = np.frombuffer(data, "<f4").reshape(1, result.dimensions)
-        return QueryVector(vector=vector, model=state.info.model), None
+        is_foreign = is_foreign_script(meaning, state.info.scripts)
+        return QueryVector(vector=vector, model=state.info.model, is_foreign=is_foreign), None
 
     async def _embed(self, payload: EmbeddingPayload) -> EmbeddingResult:
         ticket = await self._hub.submit(Draft(payload, Origin.HTTP, Priority.INTERACTIVE, waited=True))

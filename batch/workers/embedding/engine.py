@@ -15,6 +15,7 @@ from batch.payloads.questions import Answer, Detokenize, Detokenized, Question, 
 from batch.queue.jobs import Kind
 from batch.settings import Settings
 from batch.workers.embedding.input_rows import InputReader
+from batch.workers.embedding.known_scripts import known_scripts
 from batch.workers.embedding.model import MAX_SEQUENCES, Interrupted, PooledModel
 from batch.workers.embedding.text_batch import EmbeddingJob, TextBatch
 from batch.workers.engine import Work
@@ -73,6 +74,7 @@ class EmbeddingEngine:
             matryoshka=resolved.matryoshka,
             batch_tokens=model.batch_tokens,
             batch_rates={str(size): rate for size, rate in rates.items()},
+            scripts=known_scripts(weights),
         )
         reader = InputReader(
             model.tokenizer, n_vocab=weights.n_vocab, max_tokens=model.max_tokens, query_prefix=resolved.query_prefix

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from batch.media.scripts import UNSPACED_CLASS, UNSPACED_MARKS, UNSPACED_RANGES, is_unspaced
+from batch.media.scripts import UNSPACED_CLASS, UNSPACED_MARKS, UNSPACED_RANGES, is_unspaced, script_of
 
 
 def test_chinese_japanese_thai_khmer_lao_and_burmese_are_written_without_spaces() -> None:
@@ -24,3 +24,13 @@ def test_the_character_class_matches_what_the_table_holds() -> None:
 def test_vowel_and_tone_signs_are_known() -> None:
     assert {"\u0e31", "\u0e48", "\u17d2"} <= set(UNSPACED_MARKS)
     assert "ก" not in UNSPACED_MARKS
+
+
+def test_a_letter_has_its_script_and_signs_have_none() -> None:
+    scripts = {
+        "Latin": "aZéßĐẞＡ", "Greek": "ωἀ", "Cyrillic": "яЇ", "Hebrew": "א", "Arabic": "ع", "Devanagari": "क", "Thai": "ก",
+        "Kana": "ひカｶー", "Han": "東㐀𠮷", "Hangul": "한ㄱ", "Georgian": "ა",
+    }  # fmt: skip
+    for script, letters in scripts.items():
+        assert {script_of(letter) for letter in letters} == {script}
+    assert not any(map(script_of, "1 ,。×÷😀\u0e31\u202e"))
