@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from batch.cli.app import Home, app
+from batch.cli.app import Home, Json, app
+from batch.cli.output import print_json
 from batch.errors import BadRequest, BatchError, Conflict, NotFound
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def install_service(
     profile: Annotated[str | None, typer.Option(help="Which models: default or starter.")] = None,
     name: Name = "batch",
     only_print: Annotated[bool, typer.Option("--print", help="Print the unit and write nothing.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Write and enable a systemd user unit (launchd on macOS) that runs `batch serve` from now on."""
     from batch.cli.models import service
@@ -52,7 +54,10 @@ def install_service(
     settings = Settings.load(home, {"profile": profile} if profile is not None else None)
     manager = _manager(name, settings, profile)
     if only_print:
-        print(manager.text, end="")
+        if as_json:
+            print_json({"file": str(manager.file), "text": manager.text})
+        else:
+            print(manager.text, end="")
         return
     _refuse_another_home(manager.file, settings.home, name)
     running = service(settings)
@@ -71,13 +76,16 @@ def install_service(
     if problem:
         orders = " && ".join(" ".join(order) for order in manager.enable)
         raise BatchError(f"{manager.file} is written, but could not be enabled ({problem}): run `{orders}` once logged in.")
+    if as_json:
+        print_json({"file": str(manager.file), "home": str(settings.home), "enabled": True})
+        return
     print(f"{manager.file} is enabled: batch runs in {settings.home} from now on; `batch logs -f` shows what it says.")
     if sys.platform != "darwin":
         print("It ends with your last session, unless you run `loginctl enable-linger` once.")
 
 
 @app.command("uninstall-service")
-def uninstall_service(name: Name = "batch") -> None:
+def uninstall_service(name: Name = "batch", as_json: Json = False) -> None:
     """Stop and disable what `install-service` made; the home with its jobs and results stays."""
     manager = _manager(name, None, None)
     if not manager.file.exists():
@@ -87,7 +95,10 @@ def uninstall_service(name: Name = "batch") -> None:
     if sys.platform != "darwin":
         (manager.file.parent / "default.target.wants" / manager.file.name).unlink(missing_ok=True)
     problem = _run(manager.after_removal) or problem
-    print(f"{manager.file} is removed.")
+    if as_json:
+        print_json({"file": str(manager.file), "removed": True})
+    else:
+        print(f"{manager.file} is removed.")
     if problem:
         raise BatchError(f"Whether the service still runs could not be told ({problem}): see `batch status`.")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import plistlib
 import shutil
@@ -61,10 +62,12 @@ def test_installing_writes_the_unit_and_enables_it_and_uninstalling_takes_both_b
         "--user enable batch.service",
         "--user restart batch.service",
     ]
-    again = run_batch(machine, "install-service")
+    again = run_batch(machine, "install-service", "--json")
+    assert json.loads(again.stdout) == {"file": str(unit), "home": machine["BATCH_HOME"], "enabled": True}
     assert again.returncode == 0 and "--profile" not in unit_values(unit.read_text())["ExecStart"], "installing anew changes it"
     (tmp_path / "told").unlink()
-    assert run_batch(machine, "uninstall-service").returncode == 0
+    removed = run_batch(machine, "uninstall-service", "--json")
+    assert removed.returncode == 0 and json.loads(removed.stdout) == {"file": str(unit), "removed": True}
     assert not unit.exists()
     assert (tmp_path / "told").read_text().splitlines() == [
         "--user disable --now batch.service",
@@ -85,6 +88,7 @@ def test_the_system_kills_only_after_the_grace_time(tmp_path: Path) -> None:
 def test_printing_the_unit_writes_and_enables_nothing(machine: dict[str, str], tmp_path: Path) -> None:
     done = run_batch(machine, "install-service", "--print")
     assert done.returncode == 0 and "ExecStart=" in done.stdout
+    assert json.loads(run_batch(machine, "install-service", "--print", "--json").stdout)["text"] == done.stdout
     assert not (tmp_path / ".config").exists() and not (tmp_path / "told").exists()
 
 
