@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from batch.cli import manual
 from batch.settings import Settings
+from examples import examples
 from paths import ROOT
 
 KNOWN = {
@@ -90,3 +97,57 @@ def test_its_variables_are_settings(containerfile: list[Instruction]) -> None:
     names = [name for value in values(containerfile, "ENV") for name in re.findall(r"(BATCH_\w+)=", value)]
     assert names
     assert all(name.removeprefix("BATCH_").lower() in Settings.model_fields for name in names), names
+
+
+def test_its_home_is_its_volume_its_folder_and_its_users(containerfile: list[Instruction]) -> None:
+    variables = dict(pair.split("=", 1) for value in values(containerfile, "ENV") for pair in shlex.split(value))
+    home = variables["BATCH_HOME"]
+    assert values(containerfile, "VOLUME") == [home] and values(containerfile, "WORKDIR")[-1] == home
+    assert variables["BATCH_MODELS_DIR"].startswith(f"{home}/"), "models outlive the container too"
+    made = next(value for value in values(containerfile, "RUN") if "useradd" in value)
+    assert f"install --directory --owner batch --group batch {home}" in made
+
+
+def test_the_environment_that_is_copied_is_the_one_that_was_built(containerfile: list[Instruction]) -> None:
+    built = values(containerfile, "WORKDIR")[0]
+    (copied,) = [value for value in values(containerfile, "COPY") if "--from=build" in value]
+    assert copied.split() == ["--from=build", built, built], "a virtual environment knows its own place"
+    assert any(value.startswith(f"PATH={built}/.venv/bin:") for value in values(containerfile, "ENV"))
+    assert "FROM" in [instruction.word for instruction in containerfile] and values(containerfile, "FROM")[0].endswith(
+        " AS build"
+    )
+
+
+def test_what_it_runs_are_commands_of_batch(containerfile: list[Instruction]) -> None:
+    known = {command.name: command for command in manual.commands()}
+    started = json.loads(values(containerfile, "CMD")[-1])
+    watched = json.loads(values(containerfile, "HEALTHCHECK")[0].partition("CMD ")[2])
+    for words in (started, watched):
+        command = known[" ".join(words[:2])]
+        assert set(words[2:]) <= {name for option, _ in command.options for name in re.split(r"[, ]+", option)}
+
+
+def test_no_port_is_promised_to_other_machines_and_every_line_of_the_recipe_shares_the_hosts_network(
+    containerfile: list[Instruction],
+) -> None:
+    assert values(containerfile, "EXPOSE") == [], "the ports bind 127.0.0.1"
+    lines = [line for example in examples(ROOT / "docs" / "recipes" / "containers.md") for line in example.text.splitlines()]
+    runs = [line for line in lines if re.match(r"(podman|docker) run", line)]
+    assert len(runs) >= 2 and all("--network host" in line and " -p " not in line for line in runs)
+
+
+def test_what_is_copied_is_enough_to_build_the_package(containerfile: list[Instruction], tmp_path: Path) -> None:
+    for value in values(containerfile, "COPY"):
+        if "--from" not in value:
+            *names, target = value.split()
+            for name in names:
+                place = tmp_path / target / name if target.endswith("/") else tmp_path / target
+                if (ROOT / name).is_dir():
+                    shutil.copytree(ROOT / name, place, ignore=shutil.ignore_patterns("__pycache__"))
+                else:
+                    shutil.copy(ROOT / name, place)
+    (setup,) = [value for value in values(containerfile, "RUN") if "setup/install.py" in value]
+    assert (tmp_path / "setup" / "install.py").exists() and "--dev" not in setup
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path / "dist")]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    assert list((tmp_path / "dist").glob("batch_engine-*.whl"))
