@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 from datetime import datetime
+from functools import cached_property
 
 import msgspec
 import numpy as np
@@ -46,7 +47,7 @@ class StoredSegment(msgspec.Struct, frozen=True):
     text: str
 
 
-class StoredResult(msgspec.Struct, frozen=True, kw_only=True):
+class StoredResult(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """The keys of NAME.json that the index needs."""
 
     version: int
@@ -72,12 +73,12 @@ class StoredResult(msgspec.Struct, frozen=True, kw_only=True):
         """The source's path below the inbox."""
         return base64.b64decode(self.source_bytes) if self.source_bytes else os.fsencode(self.source)
 
-    @property
+    @cached_property
     def content(self) -> str:
         """What the index calls the content."""
         return content_key(self.sha256, self.kind, msgspec.json.encode(self.requested_parameters))
 
-    @property
+    @cached_property
     def created_at(self) -> float:
         """Unix seconds."""
         return _seconds(self.created)
@@ -87,7 +88,7 @@ class StoredResult(msgspec.Struct, frozen=True, kw_only=True):
         """Unix seconds."""
         return _seconds(self.finished)
 
-    @property
+    @cached_property
     def requested_parameters(self) -> ContentParameters:
         """What was asked of the content."""
         return parameters_of(self.kind, bytes(self.parameters).decode())
@@ -115,8 +116,7 @@ class StoredResult(msgspec.Struct, frozen=True, kw_only=True):
         if stored is None or not stored.model or not stored.vectors or len(stored.vectors) != len(stored.windows):
             return None
         try:
-            rows = [msgspec.json.decode(row, type=list[float]) for row in stored.vectors[:MAX_PASSAGES]]
-            matrix = np.array(rows, np.float32)
+            matrix = np.array([_VECTOR.decode(row) for row in stored.vectors[:MAX_PASSAGES]], np.float32)
         except ValueError:  # a number that is none, or rows of several lengths
             return None
         if not matrix.size or not np.isfinite(matrix).all():
@@ -134,10 +134,14 @@ class StoredResult(msgspec.Struct, frozen=True, kw_only=True):
         return moments
 
 
+_VECTOR = msgspec.json.Decoder(list[float])
+_RESULT = msgspec.json.Decoder(StoredResult)
+
+
 def parse_result(data: bytes) -> StoredResult:
     """The result in a file's bytes. Raises UnreadableResult."""
     try:
-        result = msgspec.json.decode(data, type=StoredResult)
+        result = _RESULT.decode(data)
         if result.version != VERSION:
             raise UnreadableResult(f"it has version {result.version} of the format, not {VERSION}.")
         _ = result.content, result.created_at, result.finished_at
