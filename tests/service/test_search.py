@@ -67,6 +67,12 @@ def test_chinese_is_found_by_any_part_of_it(service: RunningService) -> None:
         assert [hit["source"] for hit in search(service, q=part, mode="text").json()["data"]] == ["chinese.txt"]
 
 
+def test_words_weigh_more_where_the_model_does_not_know_their_script(service: RunningService) -> None:
+    (hit,) = [hit for hit in search(service, q="今天天气").json()["data"] if hit["rank"]["text"] == 1]
+    vector_rank = hit["rank"]["vector"]
+    assert hit["score"] == pytest.approx(2 / 61 + (1 / (60 + vector_rank) if vector_rank else 0), abs=1e-5)
+
+
 def test_a_file_is_a_query(service: RunningService) -> None:
     body = search(service, like="notes/garden.txt", min_similarity=0).json()
     assert "notes/garden.txt" not in {hit["source"] for hit in body["data"]} and body["data"]
