@@ -1,4 +1,4 @@
-"""`batch mcp` and /mcp with clients that exist: the SDK's Client and ClientSession, raw JSON-RPC, and httpx."""
+"""`batch mcp` and /mcp with clients that exist: the SDK's own, old and new, its JavaScript one, FastMCP's, and raw lines."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from mcp import ClientSession, StdioServerParameters, stdio_client
 from mcp.client import Client
 
 from javascript import needs_node, run_script
-from paths import DATA
+from paths import DATA, ROOT
+from python_clients import run_client
 from running_service import STARTER, RunningService, wait_until
 
 pytestmark = pytest.mark.anyio
@@ -189,6 +190,24 @@ def test_the_javascript_sdk_uses_the_tools_over_both_ways(mcp_service: RunningSe
     for outcome in seen.values():
         assert set(outcome["tools"]) == TOOLS and outcome["search"]["hits"][0]["source"] == "notes.txt"
         assert outcome["isError"] and "plain path" in outcome["says"]
+
+
+def test_fastmcps_client_uses_the_tools_over_both_ways(mcp_service: RunningService) -> None:
+    seen = run_client(
+        "fastmcp_tools.py",
+        {
+            "MCP_URL": mcp_url(mcp_service),
+            "BATCH_PYTHON": sys.executable,
+            "BATCH_ROOT": str(ROOT),
+            "HOME_FOLDER": str(mcp_service.home),
+        },
+    )
+    assert seen.pop("other_hosts") == [] and set(seen) == {"http", "stdio"}
+    for outcome in seen.values():
+        assert outcome["tools"] == dict.fromkeys(TOOLS, True)
+        assert outcome["search"]["hits"][0]["source"] == outcome["source"] == "notes.txt"
+        assert outcome["caption"] == "a red circle"
+        assert outcome["is_error"] and "plain path" in outcome["says"]
 
 
 def test_the_endpoint_stands_behind_the_ports_guard(mcp_service: RunningService) -> None:
