@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from batch.errors import BadRequest
 from batch.queue.job_filter import EVERY_JOB, JobFilter
-from batch.queue.jobs import Kind, Origin, State, SummaryPage
+from batch.queue.jobs import Draft, Kind, Origin, Priority, State, SummaryPage
 from batch.queue.open_store import open_store
 from batch.queue.reading import job_reader
 from batch.queue.sqlite.sqlite_store import SqliteStore
+from one_worker import OneWorker
+from payloads import payload
 
 NUMBER = 100_000
 LIMIT = 50
@@ -125,3 +128,27 @@ def test_pages_that_follow_each_other_show_every_match_once_the_newest_first(tmp
     assert ids == list(store.ids_matching(job_filter))[::-1]
     assert len(ids) == store.count_matching(job_filter)
     store.close()
+
+
+def test_both_databases_give_the_same_pages(database: Path | str) -> None:
+    worker = OneWorker(open_store(database))
+    for number in range(40):
+        origin, parent = (Origin.INBOX, None) if number % 4 else (Origin.BATCH, f"batch_{number % 8}")
+        task = "chat" if number % 3 else "transcribe"
+        worker.submit(
+            Draft(payload(task), origin, Priority.BATCH, source=f"folder {number % 9}/{number}.jpg", parent=parent),
+        )
+        if number % 5 == 1:
+            job = worker.take(Kind.VLM)
+            assert job is not None
+            worker.end(job.id, State.FAILED, error=BadRequest(f"Damaged: number {number}").record())
+    for name, job_filter in {**FILTERS, "queued": JobFilter(states=(State.QUEUED,))}.items():
+        ids: list[str] = []
+        page = worker.summary_page(job_filter, 7)
+        while True:
+            ids += [summary.id for summary in page.rows]
+            if page.before is None:
+                break
+            page = worker.summary_page(job_filter, 7, page.before)
+        assert ids == list(worker.ids_matching(job_filter))[::-1] and len(ids) == worker.count_matching(job_filter), name
+    worker.close()
