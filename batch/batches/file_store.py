@@ -57,12 +57,15 @@ class FileStore:
             raise NotFound(f"No such File object: {id}", param="id")
         return file
 
-    def named_file(self, id: str) -> NamedFile:
-        """A file that a request names: one that is there, or that a batch which has not ended holds. Raises NotFound."""
+    def named_file(self, id: str, batch: int | None = None) -> NamedFile:
+        """A file that a request names: one that is there, or, for a line of a batch, one that the batch holds. Raises NotFound.
+
+        `batch`: the sequence of the batch whose line names it.
+        """
         try:
             file = self.file(id)
         except NotFound:
-            rows = self._store.read("select filename, bytes, sha256 from batch_file where file=? limit 1", (id,))
+            rows = self._store.read("select filename, bytes, sha256 from batch_file where batch=? and file=?", (batch, id))
             if not rows:
                 raise
             return NamedFile(filename=rows[0][0], bytes=rows[0][1], sha256=rows[0][2])
@@ -96,11 +99,7 @@ class FileStore:
 
     def total_bytes(self) -> int:
         """Bytes of all files and of parts that are not yet one, shared content counted once."""
-        rows = self._store.read(
-            "select coalesce(sum(bytes), 0) from (select sha256, max(bytes) as bytes from "
-            "(select sha256, bytes from stored_file union all select sha256, bytes from upload_part) as a group by sha256) as b"
-        )
-        return int(rows[0][0])
+        return int(self._store.read("select n from file_bytes")[0][0])
 
     def delete_expired(self, limit: int = 200) -> int:
         """Remove files past their time and uploads that nobody completed; returns how many."""
@@ -172,8 +171,8 @@ class FileStore:
 
     def size_of_parts(self, upload: str) -> tuple[int, int]:
         """How many parts an upload has so far, and their bytes together."""
-        rows = self._store.read("select count(*), coalesce(sum(bytes), 0) from upload_part where upload=?", (upload,))
-        return int(rows[0][0]), int(rows[0][1])
+        rows = self._store.read("select part_count, part_bytes from upload where id=?", (upload,))
+        return (int(rows[0][0]), int(rows[0][1])) if rows else (0, 0)
 
     def complete_upload(self, upload: UploadSession, sha256: str) -> StoredFile:
         """Turn an upload into a file whose whole bytes are in the spool. Raises BadRequest when it has ended meanwhile."""

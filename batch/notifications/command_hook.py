@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
+import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
+from batch.notifications import command_guard
+
 TIMEOUT_S = 60.0
-NICENESS = 10
 MAX_ERROR_BYTES = 2000
 
 
@@ -21,39 +23,45 @@ class CommandEnd(msgspec.Struct, frozen=True, kw_only=True):
     """How a run of the command ended."""
 
     status: int | None
-    """Exit status, negative for a signal; None where it did not start, or ran past its time."""
+    """Exit status, negative for a signal; None where it ran past its time."""
     error: str
     """The end of its standard error, or why it did not start."""
 
 
 def run_command(arguments: Sequence[str], event: bytes, variables: Mapping[str, str], home: Path) -> CommandEnd:
-    """Run the command, `TIMEOUT_S` at most, and end all that it started when that is over. Blocking."""
-    with tempfile.TemporaryFile() as errors, tempfile.TemporaryFile() as source:
+    """Run the command, `TIMEOUT_S` at most; with its time, or with this process, ends all that it started. Blocking."""
+    with tempfile.TemporaryFile() as errors, tempfile.TemporaryFile() as source, _life_line() as (guarded, held):
         source.write(event)
         source.seek(0)
         try:
-            process = subprocess.Popen(
-                list(arguments),
+            guard = subprocess.Popen(
+                [sys.executable, "-I", "-S", command_guard.__file__, str(guarded.fileno()), *arguments],
                 stdin=source,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
                 cwd=home,
                 env={**os.environ, **variables},
+                pass_fds=(guarded.fileno(),),
                 start_new_session=True,
             )
         except OSError as error:
-            return CommandEnd(status=None, error=f"{arguments[0]} cannot be run: {error.strerror}")
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, process.pid, NICENESS)
+            return CommandEnd(status=None, error=f"{sys.executable} cannot be run: {error.strerror}")
         try:
-            status: int | None = process.wait(TIMEOUT_S)
+            status: int | None = guard.wait(TIMEOUT_S)
         except subprocess.TimeoutExpired:
             status = None
         finally:
-            with contextlib.suppress(OSError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            held.close()
+            guard.wait()
         size = errors.seek(0, os.SEEK_END)
         errors.seek(max(0, size - MAX_ERROR_BYTES))
         text = errors.read().decode("utf-8", "replace").strip()
     return CommandEnd(status=status, error=text if status is not None else f"it ran past {TIMEOUT_S:.0f} seconds; {text}")
+
+
+@contextlib.contextmanager
+def _life_line() -> Iterator[tuple[BinaryIO, BinaryIO]]:
+    """Both ends of a pipe that nobody else holds."""
+    guarded, held = os.pipe()
+    with open(guarded, "rb") as reading, open(held, "wb") as writing:
+        yield reading, writing

@@ -83,12 +83,15 @@ class NotificationStore:
 
     # -- deliveries
 
-    def due(self, before: float, limit: int = 500) -> list[EventDelivery]:
-        """Pending deliveries whose next attempt comes before a time, the earliest first."""
-        rows = self._store.read(
-            f"select {_DELIVERY} {_FROM} where d.state='pending' and d.next_attempt_at < ? order by d.next_attempt_at limit ?",
-            (before, limit),
-        )
+    def due(self, before: float, limit: int = 100) -> list[EventDelivery]:
+        """Pending deliveries whose next attempt comes before a time: of each target the earliest ones, `limit` at most."""
+        rows: list[Any] = []
+        for target in self.targets():
+            rows += self._store.read(
+                f"select {_DELIVERY} {_FROM} where d.target=? and d.state='pending' and d.next_attempt_at < ? "
+                "order by d.next_attempt_at limit ?",
+                (target.id, before, limit),
+            )
         return [_delivery(row) for row in rows]
 
     def delivery(self, sequence: int) -> EventDelivery:

@@ -11,6 +11,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -20,6 +21,7 @@ from batch.notifications.address import read_url, resolve
 from batch.notifications.command_hook import run_command
 from batch.notifications.event_body import event_body, object_id, output_path
 from batch.notifications.notification_store import NotificationStore
+from batch.notifications.receiver_lines import ReceiverLines
 from batch.notifications.rows import COMMAND_TARGET, DeliveryState, EventDelivery, Target
 from batch.notifications.signing import SecretFiles
 from batch.notifications.webhook_sender import send_webhook
@@ -41,7 +43,9 @@ HOLD_S = 300.0
 """Between two tries of a delivery whose attempt could not be written down, as on a full disk: the receiver may have it."""
 GONE_STATUS = 410
 SENDERS = 4
-"""Webhooks that are sent at a time: a dead receiver holds one of them up for 15 seconds."""
+"""Webhooks that are sent at a time, each to another receiver."""
+SLOW_SENDERS = 2
+"""Those that are sent at a time to receivers which were slow to answer before: a dead one holds one of them for 15 seconds."""
 
 
 class NotificationService:
@@ -62,8 +66,15 @@ class NotificationService:
         self._retry_delays_s, self._command_delays_s = retry_delays_s, command_delays_s
         self.store = NotificationStore(hub.store)
         self.secrets = SecretFiles(secrets_folder(settings))
-        self._webhooks, self._commands = PeriodicTasks(SENDERS), PeriodicTasks()
-        self._schedule_webhook = self._webhooks.add_delayed("webhook", self._deliver)
+        self._webhooks, self._slow_webhooks, self._commands = (
+            PeriodicTasks(SENDERS),
+            PeriodicTasks(SLOW_SENDERS),
+            PeriodicTasks(),
+        )
+        self._lines = ReceiverLines(
+            self._webhooks.add_delayed("webhook", self._deliver),
+            self._slow_webhooks.add_delayed("slow webhook", partial(self._deliver, is_slow_sender=True)),
+        )
         self._schedule_command = self._commands.add_delayed("command", self._deliver)
         self._held_until: dict[int, float] = {}
         """When a delivery may be scheduled (again), by its number; one that is scheduled: never."""
@@ -99,8 +110,8 @@ class NotificationService:
 
     async def run(self) -> None:
         """Hand what is due to the schedule until cancelled."""
-        self._webhooks.start()
-        self._commands.start()
+        for tasks in (self._webhooks, self._slow_webhooks, self._commands):
+            tasks.start()
         is_configured, complaint = False, ""
         while True:
             try:
@@ -117,8 +128,8 @@ class NotificationService:
 
     def stop(self) -> None:
         """Begin no more; what is unsent goes on at the next start."""
-        self._webhooks.stop(0.0)
-        self._commands.stop(0.0)
+        for tasks in (self._webhooks, self._slow_webhooks, self._commands):
+            tasks.stop(0.0)
 
     def _look(self) -> None:
         now = time.time()
@@ -127,11 +138,25 @@ class NotificationService:
                 if self._held_until.get(delivery.sequence, 0.0) > time.monotonic():
                     continue
                 self._held_until[delivery.sequence] = math.inf
-            schedule = self._schedule_command if delivery.target == COMMAND_TARGET else self._schedule_webhook
-            schedule(str(delivery.sequence), max(0.0, delivery.next_attempt_at - now))
+            sequence, delay_s = str(delivery.sequence), max(0.0, delivery.next_attempt_at - now)
+            if delivery.target == COMMAND_TARGET:
+                self._schedule_command(sequence, delay_s)
+            else:
+                self._lines.schedule(delivery.target, f"{delivery.target}/{sequence}", delay_s)
 
-    def _deliver(self, sequence: str) -> None:
-        """One attempt, in a thread of huey's."""
+    def _deliver(self, delivery: str, *, is_slow_sender: bool = False) -> None:
+        """One attempt, in a thread of huey's: of the command, or of a receiver, whose id stands before a slash, at its turn."""
+        receiver, _, sequence = delivery.rpartition("/")
+        if not receiver:
+            self._attempt(sequence)
+        elif self._lines.enter(receiver, delivery, is_slow_sender=is_slow_sender):
+            started = time.monotonic()
+            try:
+                self._attempt(sequence)
+            finally:
+                self._lines.leave(receiver, time.monotonic() - started)
+
+    def _attempt(self, sequence: str) -> None:
         held_until: float | None = time.monotonic() + HOLD_S
         try:
             delivery = self.store.delivery(int(sequence))
@@ -205,6 +230,8 @@ class NotificationService:
         end = run_command(settings.on_event, event_body(store, delivery), variables, settings.home)
         if end.status == 0:
             self.store.record_attempt(delivery.sequence, DeliveryState.DELIVERED, status=0)
+            return
+        if self._commands.is_stopping:  # it was ended together with the service: the next one makes this attempt
             return
         logger.warning("the command of on_event ended with status %s: %s", end.status, end.error[-500:])
         self._retry(delivery, self._command_delays_s, end.status, end.error or f"exit status {end.status}")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import math
 import socket
 import ssl
 import threading
 import time
+from email.utils import parsedate_to_datetime
 
 import msgspec
 
@@ -75,8 +77,10 @@ class _PinnedConnection(http.client.HTTPConnection):
 
 
 def _seconds(text: str | None) -> float:
-    """Retry-After in seconds; a date, or nonsense, counts as none."""
+    """Retry-After in seconds, from a number or a date; nonsense counts as none."""
+    text = (text or "").strip()
     try:
-        return min(MAX_RETRY_AFTER_S, max(0.0, float(text or 0)))
-    except ValueError:
+        seconds = float(text) if text[:1].isdigit() else parsedate_to_datetime(text).timestamp() - time.time()
+    except (ValueError, OverflowError):
         return 0.0
+    return min(MAX_RETRY_AFTER_S, max(0.0, seconds)) if math.isfinite(seconds) else 0.0

@@ -48,6 +48,8 @@ class WakingStorage(MemoryStorage):  # type: ignore[misc]
         if data is None:
             self.arrived.wait(_IDLE_LOOK_S)
             data = super().dequeue()
+        if self.queue_size():  # another thread may have missed that more than one had arrived
+            self.arrived.set()
         return data
 
 

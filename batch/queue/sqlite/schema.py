@@ -33,6 +33,7 @@ MIGRATIONS = {
     "0013 stored bytes": "0013_stored_bytes.sql",
     "0014 nodes": "0014_nodes.sql",
     "0015 jobs by parent": "0015_jobs_by_parent.sql",
+    "0016 kept bytes": "0016_kept_bytes.sql",
 }
 """Files in migrations/ by the name that databases remember. A released one never changes; a new one goes to the end."""
 VERSION = len(MIGRATIONS)
