@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from batch.api.http.head_request import answer_head
 from batch.api.http.request_body import BoundedBody
 from batch.errors import BadRequest, BatchError, Forbidden
 from batch.settings import LimitSettings
@@ -57,7 +58,7 @@ class AccessControl:
         headers, doubled = _read_headers(scope)
         scope.setdefault("state", {})
         if scope["method"] == "HEAD":
-            # Wherever a GET is answered; the server leaves out the body.
+            # Wherever a GET is answered, by its head alone.
             scope = {**scope, "method": "GET"}
             scope["state"]["is_head"] = True
         extra = [(b"x-request-id", _request_id(headers)), *(() if _is_page(scope["path"]) else self._cors(headers))]
@@ -80,7 +81,10 @@ class AccessControl:
             await answer({"type": "http.response.start", "status": 204, "headers": []})
             await answer({"type": "http.response.body"})
             return
-        await self._app(scope, body.receive, answer)
+        if scope["state"].get("is_head"):
+            await answer_head(self._app, scope, body.receive, answer)
+        else:
+            await self._app(scope, body.receive, answer)
 
     def _limits_of(self, path: str) -> LimitSettings:
         """A file may be larger than other bodies."""
