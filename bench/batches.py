@@ -1,12 +1,12 @@
 """Large batches: what the service's memory does, how long the file takes, and what interactive requests see of it.
 
-    python bench/batches.py [--lines 50000] [--megabytes 200] [--beside 2000] [--json]
+    python bench/batches.py [--only lines|file|beside] [--lines 50000] [--megabytes 200] [--beside 2000] [--json]
 
 The engine without weights answers, so that what is measured is the service: reading and checking the file, jobs, results. One
 batch has many short lines, another has few long ones that add up to the largest file. Peak memory is that of the service's own
 process. Throughput is compared with the same lines sent straight to the port, one after another, each answered before the next
-is sent; an interactive request's first token is measured with nothing else to do and beside a batch. `bench/bulk.py` compares
-batches of a real model with llama-server.
+is sent; an interactive request's first token is measured with nothing else to do and beside a batch. `bench/real_batches.py`
+compares batches of real models with the same requests sent straight to the engine.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -156,32 +156,56 @@ def straight_rate(service: RunningService, count: int) -> float:
     return count / (time.perf_counter() - started)
 
 
-def bench(lines: int, megabytes: int, beside: int) -> Report:
-    """Every figure once."""
+def bench(only: str, lines: int, megabytes: int, beside: int) -> Report:
+    """Every figure once, each of a service that has done nothing before."""
     report = Report("large batches, the engine without weights", machine(1, 1))
-    with tempfile.TemporaryDirectory() as home, tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
-        with RunningService(Path(home), WEIGHTLESS) as service:
-            measure(report, service.ready(), work, lines, megabytes, beside)
+    parts: dict[str, Callable[[RunningService, Path], None]] = {
+        "lines": lambda service, work: measure_lines(report, service, work, lines),
+        "file": lambda service, work: measure_file(report, service, work, megabytes),
+        "beside": lambda service, work: measure_beside(report, service, work, beside),
+    }
+    for name, measure in parts.items():
+        if only in name:
+            with (
+                tempfile.TemporaryDirectory() as home,
+                tempfile.TemporaryDirectory() as work,
+                RunningService(Path(home), WEIGHTLESS) as service,
+            ):
+                measure(service.ready(), Path(work))
     return report
 
 
-def measure(report: Report, service: RunningService, work: Path, lines: int, megabytes: int, beside: int) -> None:
-    """Take every figure from a running service; files lie in `work`."""
+def note(report: Report, sentence: str, good: bool) -> None:
+    """Tell a figure at once, so that a run that is cut off has told what it knew."""
+    report.say(sentence, good)
+    print(sentence, file=sys.stderr, flush=True)
+
+
+def measure_lines(report: Report, service: RunningService, work: Path, lines: int) -> None:
+    """A batch of many short lines; files lie in `work`."""
     straight = straight_rate(service, min(lines, STRAIGHT_LINES))
     seconds, peak = run_batch(service, write_lines(work / "short.jsonl", lines))
     rate = lines / seconds
-    report.say(f"{lines} lines: {seconds:.1f} s, peak memory of the service {peak >> 20} MiB", peak <= BAR_MEMORY_BYTES)
-    report.say(
+    note(report, f"{lines} lines: {seconds:.1f} s, peak memory of the service {peak >> 20} MiB", peak <= BAR_MEMORY_BYTES)
+    note(
+        report,
         f"lines a second: {rate:.0f} as a batch, {straight:.0f} one after another: {rate / straight:.2f} "
         f"(bar {BAR_THROUGHPUT})",
         rate >= BAR_THROUGHPUT * straight,
     )
+
+
+def measure_file(report: Report, service: RunningService, work: Path, megabytes: int) -> None:
+    """A batch of few long lines."""
     count = megabytes * (1 << 20) // LONG_LINE_BYTES
     path = write_lines(work / "long.jsonl", count, LONG_LINE_BYTES - 300)
     seconds, peak = run_batch(service, path)
     size = path.stat().st_size >> 20
-    report.say(f"a file of {size} MiB: {seconds:.1f} s, peak memory {peak >> 20} MiB", peak <= BAR_MEMORY_BYTES)
+    note(report, f"a file of {size} MiB: {seconds:.1f} s, peak memory {peak >> 20} MiB", peak <= BAR_MEMORY_BYTES)
+
+
+def measure_beside(report: Report, service: RunningService, work: Path, beside: int) -> None:
+    """An interactive request with nothing else to do, and beside a batch."""
     idle = first_token_ms(service)
     id = submit(service, write_lines(work / "beside.jsonl", beside))
     busy = first_token_ms(service)
@@ -189,7 +213,8 @@ def measure(report: Report, service: RunningService, work: Path, lines: int, meg
     if batch["status"] == "completed":
         raise SystemExit("the batch ended before requests beside it were measured: give it more --beside")
     wait_for_end(service, id)
-    report.say(
+    note(
+        report,
         f"first token beside a batch: {busy:.1f} ms, idle {idle:.1f} (at most {BAR_FIRST_TOKEN_MS:.0f} ms later)",
         busy <= idle + BAR_FIRST_TOKEN_MS,
     )
@@ -201,7 +226,7 @@ def main() -> int:
     parser.add_argument("--megabytes", type=int, default=200, help="size of the file of long lines")
     parser.add_argument("--beside", type=int, default=2000, help="lines of the batch that requests are measured beside")
     given = parser.parse_args()
-    return finish([bench(given.lines, given.megabytes, given.beside)], given.json)
+    return finish([bench(given.only, given.lines, given.megabytes, given.beside)], given.json)
 
 
 if __name__ == "__main__":
