@@ -15,17 +15,18 @@ from batch.batches.rows import (
     BatchDraft,
     BatchStatus,
     LineProblem,
+    RequestKey,
     StoredFile,
     TokenCounts,
 )
-from batch.errors import BadRequest, Conflict, NotFound
+from batch.errors import BadRequest, Conflict, NotFound, Unprocessable
 from batch.queue.store import Store, Transaction
 
 _COLUMNS = (
     "sequence, id, api, endpoint, input_file, input_sha256, input_bytes, completion_window, status, created_at, priority, "
     "in_progress_at, expires_at, finalizing_at, completed_at, failed_at, expired_at, cancelling_at, cancelled_at, metadata, "
-    "output_lifetime_s, model, errors, read_bytes, read_lines, total, completed, failed, lost, output_bytes, error_bytes, "
-    "output_file, error_file, input_tokens, cached_tokens, output_tokens, reasoning_tokens"
+    "output_lifetime_s, model, errors, read_bytes, read_lines, total, requests, tasks, completed, failed, lost, output_bytes, "
+    "error_bytes, output_file, error_file, input_tokens, cached_tokens, output_tokens, reasoning_tokens"
 )
 _LIVE = "('validating', 'in_progress', 'finalizing', 'cancelling')"
 
@@ -37,7 +38,8 @@ def insert_batch(transaction: Transaction, draft: BatchDraft) -> None:
         insert_file(transaction, draft.new_file)
     transaction.execute(
         "insert into batch (id, api, endpoint, input_file, input_sha256, input_bytes, completion_window, status, created_at, "
-        "expires_at, metadata, output_lifetime_s, priority) values (?,?,?,?,?,?,?,?,?,?,?,?,?)",
+        "expires_at, metadata, output_lifetime_s, priority, requests, request_key, request_fingerprint) "
+        "values (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
         (
             draft.id,
             draft.api,
@@ -52,6 +54,9 @@ def insert_batch(transaction: Transaction, draft: BatchDraft) -> None:
             None if draft.metadata is None else msgspec.json.encode(draft.metadata).decode(),
             draft.output_lifetime_s,
             draft.priority,
+            draft.requests,
+            None if draft.key is None else draft.key.name,
+            None if draft.key is None else draft.key.fingerprint,
         ),
     )
     transaction.execute("insert into blob values (?,?,'input')", (draft.id, draft.input_sha256))
@@ -76,10 +81,23 @@ class BatchStore:
     # -- batches
 
     def create(self, draft: BatchDraft) -> Batch:
-        """Accept a batch whose input is in the spool, which it holds from now on; durable when it returns."""
+        """Accept a batch whose input is in the spool, which it holds from now on; durable when it returns.
+
+        Under a key that was used before, the batch of then is returned. Raises Unprocessable where that was another request.
+        """
         with self._store.transaction(durable=True) as transaction:
-            insert_batch(transaction, draft)
-        return self.batch(draft.id)
+            earlier = None if draft.key is None else _created_under(transaction, draft.api, draft.key)
+            if earlier is None:
+                insert_batch(transaction, draft)
+            else:  # nothing else would ever take this request's input out of the spool
+                transaction.execute("insert into orphan values (?) on conflict do nothing", (draft.input_sha256,))
+        return self.batch(earlier or draft.id)
+
+    def created_under(self, api: BatchApi, key: RequestKey) -> Batch | None:
+        """The batch that was created under a key. Raises Unprocessable where that was for another request."""
+        with self._store.transaction() as transaction:
+            id = _created_under(transaction, api, key)
+        return None if id is None else self.batch(id)
 
     def batch(self, id: str, api: BatchApi | None = None) -> Batch:
         """One batch, of any api unless one is named. Raises NotFound."""
@@ -169,6 +187,14 @@ class BatchStore:
             if changed:
                 _forget_input(transaction, batch)
 
+    def give_up(self, batch: Batch, problems: Sequence[LineProblem]) -> None:
+        """A batch that runs is to end as failed: what has not ended will be written with an error."""
+        with self._store.transaction(durable=True) as transaction:
+            transaction.execute(
+                "update batch set failed_at=?, errors=? where sequence=?",
+                (int(time.time()), msgspec.json.encode(problems).decode(), batch.sequence),
+            )
+
     def begin_finalizing(self, batch: Batch) -> None:
         """Every line has ended; a batch that is cancelled keeps that status until its end."""
         with self._store.transaction(durable=True) as transaction:
@@ -182,6 +208,7 @@ class BatchStore:
         """Close a batch with its result files."""
         column = {
             BatchStatus.COMPLETED: "completed_at",
+            BatchStatus.FAILED: "failed_at",
             BatchStatus.EXPIRED: "expired_at",
             BatchStatus.CANCELLED: "cancelled_at",
         }[status]
@@ -201,6 +228,17 @@ class BatchStore:
             )
             # Lines are needed no more: their results stand in the files.
             _forget_input(transaction, batch)
+
+
+def _created_under(transaction: Transaction, api: BatchApi, key: RequestKey) -> str | None:
+    row = transaction.execute(
+        "select id, request_fingerprint from batch where api=? and request_key=?", (api, key.name)
+    ).fetchone()
+    if row is not None and row[1] != key.fingerprint:
+        raise Unprocessable(
+            f"The Idempotency-Key {key.name[:80]!r} was used for another request: send each request under a key of its own."
+        )
+    return None if row is None else str(row[0])
 
 
 def _forget_input(transaction: Transaction, batch: Batch) -> None:

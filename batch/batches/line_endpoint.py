@@ -48,8 +48,11 @@ class LineEndpoint(Protocol):
         """How many of the batch's tasks a line is: its inputs for embeddings, else 1."""
         ...
 
-    async def create_job(self, body: JsonObject) -> LineJob:
-        """Check a line's body as the route does. Raises BatchError, which becomes that line's error response."""
+    async def create_job(self, body: JsonObject, batch: int | None = None) -> LineJob:
+        """Check a line's body as the route does. Raises BatchError, which becomes that line's error response.
+
+        `batch`: the sequence of the line's batch, which may name files that it holds though their client deleted them.
+        """
         ...
 
     def to_response(self, body: JsonObject, result: Result, job: str) -> LineResponse:

@@ -78,6 +78,12 @@ def named_endpoint(line: bytes) -> str | None:
     return envelope.url
 
 
+def line_problem(line: bytes, endpoint: str) -> str | None:
+    """Why a line cannot stand in a batch's input, in a sentence; None where it can."""
+    problem = _read_line(line, endpoint, 1, 0, len(line)).problem
+    return None if problem is None else problem.message
+
+
 def parse_body(line: bytes) -> JsonObject:
     """The request body in a line that `read_lines` accepted."""
     return msgspec.json.decode(line, type=_Envelope).body or {}

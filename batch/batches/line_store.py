@@ -54,10 +54,11 @@ class LineStore:
         read_bytes: int,
         read_lines: int,
         files: Collection[str] = (),
+        tasks: int = 0,
     ) -> None:
         """Keep what was read of the input up to `read_bytes`; a custom_id that stands twice is a problem of its later line.
 
-        `files`: ids that the lines name; those that are files are held until the batch ends.
+        `files`: ids that the lines name; those that are files are held until the batch ends. `tasks`: what the lines count as.
         """
         with self._store.transaction() as transaction:
             for file in files:
@@ -82,12 +83,13 @@ class LineStore:
                     reported.append(LineProblem(code="duplicate_custom_id", message=message, line=line.line, param="custom_id"))
             errors = sorted([*(batch.errors or []), *reported], key=lambda problem: problem.line or 0)[:MAX_REPORTED_PROBLEMS]
             transaction.execute(
-                "update batch set read_bytes=?, read_lines=?, errors=?, total=total+? where sequence=?",
+                "update batch set read_bytes=?, read_lines=?, errors=?, total=total+?, tasks=tasks+? where sequence=?",
                 (
                     read_bytes,
                     read_lines,
                     msgspec.json.encode(errors).decode() if errors else None,
                     len(lines),
+                    tasks,
                     batch.sequence,
                 ),
             )

@@ -148,6 +148,14 @@ class TokenCounts(msgspec.Struct, frozen=True, kw_only=True):
         return TokenCounts(**{name: getattr(self, name) + getattr(other, name) for name in self.__struct_fields__})
 
 
+class RequestKey(msgspec.Struct, frozen=True, kw_only=True):
+    """The Idempotency-Key under which a batch is created: sent again, it finds the batch."""
+
+    name: str
+    fingerprint: str
+    """Digest of the request: another one may not be sent under the same key."""
+
+
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """One batch."""
 
@@ -178,6 +186,10 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """Of the input, up to which lines have been read: where validation goes on after a crash."""
     read_lines: int = 0
     total: int = 0
+    requests: int = 0
+    """Lines that its client sent, where that is known before they are read."""
+    tasks: int = 0
+    """Of the lines read so far: of embeddings, their inputs."""
     completed: int = 0
     failed: int = 0
     """Lines in the error file."""
@@ -207,6 +219,9 @@ class BatchDraft(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds after which what has not ended expires; None: never."""
     metadata: dict[str, str] | None = None
     output_lifetime_s: int | None = None
+    requests: int = 0
+    """Lines of the input, where they were counted."""
+    key: RequestKey | None = None
     id: str = ""
     """Follows from the api where it is not given."""
 

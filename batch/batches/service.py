@@ -11,44 +11,36 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from batch.batches.batch_store import BatchStore
-from batch.batches.line_endpoint import JsonObject, LineEndpoint
-from batch.batches.line_reader import parse_body
-from batch.batches.line_store import TOGETHER_BYTES, EndedLine, LineStore, within_memory
-from batch.batches.result_file import ResultFile
-from batch.batches.result_lines import LineFailed, lost_line, response_line
-from batch.batches.rows import (
-    Batch,
-    BatchLine,
-    BatchStatus,
-    LineState,
-    Purpose,
-    StoredFile,
-    TokenCounts,
-    new_public_id,
-)
+from batch.batches.line_endpoint import LineEndpoint
+from batch.batches.line_store import LineStore, within_memory
+from batch.batches.result_lines import response_line
+from batch.batches.result_writer import ResultWriter
+from batch.batches.rows import Batch, BatchLine, BatchStatus, LineProblem, LineState, StoredFile
+from batch.batches.stumbles import LineFault, Stumbles
 from batch.batches.validation import BatchValidation
 from batch.errors import BatchError, DiskFull
 from batch.queue.frames import JobEnded
 from batch.queue.hub.hub import Hub
-from batch.queue.jobs import Draft, Origin, Priority, State
+from batch.queue.jobs import Draft, Origin, Priority
 
 T = TypeVar("T")
 logger = logging.getLogger("batch.batches")
 
 QUEUED_LINES = 64
 """Lines of one batch that are jobs at a time: enough to decode together, few enough that batches take turns."""
-WRITTEN_TOGETHER = 100
-"""Most results that share a flush to the disk."""
 IDLE_S = 1.0
 """Seconds between two looks when nothing wakes it: another process may create a batch, one may expire."""
 GATHER_S = 0.02
 """Seconds over which ends of jobs are looked at together: what is written costs a flush each time."""
 DISK_RETRY_S = 2.0
+GIVEN_UP = LineProblem(
+    code="server_error",
+    message="The service made a mistake with this batch again and again, and gave it up: its log says more.",
+)
 
 
 class BatchService:
@@ -69,12 +61,11 @@ class BatchService:
         self.store = BatchStore(hub.store)
         self._lines = LineStore(hub.store)
         self._endpoints = endpoints
-        self._folder = folder
+        self._writer = ResultWriter(hub, endpoints, folder)
         self._validation = BatchValidation(hub, self.store, endpoints, max_line_bytes)
         self._on_end = on_end
         self._wake = asyncio.Event()
-        self._complaints: dict[str, str] = {}
-        """What was logged last of a live batch that stumbles, by its id."""
+        self._stumbles = Stumbles()
         hub.listen(self._job_ended)
 
     @property
@@ -115,16 +106,36 @@ class BatchService:
         busy = False
         live = await self._in_thread(self.store.live)
         for batch in live:
+            if self._stumbles.is_pausing(batch.id):
+                continue
             try:
                 busy |= await self._turn(batch)
             except DiskFull:
                 raise
             except Exception as error:  # what is wrong with one batch holds up no other
-                if self._complaints.get(batch.id) != (complaint := f"{type(error).__name__}: {error}"):
-                    logger.exception("the batch %s stumbled, and is tried again every second", batch.id)
-                    self._complaints[batch.id] = complaint
-        self._complaints = {batch.id: self._complaints[batch.id] for batch in live if batch.id in self._complaints}
+                if self._stumbles.is_final(batch.id, error):
+                    await self._give_up(batch, error)
+            else:
+                self._stumbles.clear(batch.id)
+        self._stumbles.keep([batch.id for batch in live])
         return busy
+
+    async def _give_up(self, batch: Batch, error: Exception) -> None:
+        """End what cannot go on: a line, or the batch with what was answered of it."""
+        try:
+            if isinstance(error, LineFault):
+                await self._writer.write_fault(batch, error.line)
+            elif batch.status is BatchStatus.VALIDATING:
+                await self._in_thread(lambda: self.store.fail(batch, [GIVEN_UP]))
+                self._ended(await self._in_thread(lambda: self.store.batch(batch.id)))
+            elif batch.failed_at is None:
+                await self._in_thread(lambda: self.store.give_up(batch, [GIVEN_UP]))
+            else:  # its results cannot be written either
+                await self._end(batch, BatchStatus.FAILED, None, None)
+        except DiskFull:
+            raise
+        except Exception:
+            logger.exception("the batch %s cannot be given up yet", batch.id)
 
     async def _turn(self, batch: Batch) -> bool:
         if batch.status is not BatchStatus.VALIDATING:
@@ -140,7 +151,7 @@ class BatchService:
     # -- running
 
     async def _advance(self, batch: Batch) -> bool:
-        is_over = batch.expired_at is not None or batch.status is BatchStatus.CANCELLING
+        is_over = batch.expired_at is not None or batch.failed_at is not None or batch.status is BatchStatus.CANCELLING
         if batch.expires_at is not None and batch.expires_at <= time.time() and not is_over:
             expiring = batch
             await self._in_thread(lambda: self.store.expire(expiring))
@@ -150,9 +161,9 @@ class BatchService:
             for job in await self._in_thread(lambda: self._lines.queued_jobs(batch)):
                 with contextlib.suppress(BatchError):
                     await self._hub.cancel(job)
-        wrote = await self._write_ended(batch)
+        wrote = await self._writer.write_ended(batch)
         if is_over:
-            wrote |= await self._write_unstarted(batch)
+            wrote |= await self._writer.write_unstarted(batch)
         elif batch.status is BatchStatus.IN_PROGRESS:
             wrote |= await self._feed(batch)
         batch = await self._in_thread(lambda: self.store.batch(batch.id))
@@ -170,14 +181,19 @@ class BatchService:
         endpoint = self._endpoints[batch.endpoint]
         jobs: list[tuple[BatchLine, Draft]] = []
         refused: list[tuple[BatchLine, bytes]] = []
-        bodies = await asyncio.to_thread(lambda: self._bodies(batch, lines))
+        fault: LineFault | None = None
+        bodies = await self._writer.bodies(batch, lines)
         for line, body in zip(lines, bodies, strict=True):
             try:
-                job = await endpoint.create_job(body)
+                job = await endpoint.create_job(body, batch.sequence)
             except DiskFull:
                 raise
             except BatchError as error:
                 refused.append((line, response_line(line, error.status, endpoint.to_error(error))))
+            except Exception as error:
+                fault = LineFault(line)
+                fault.__cause__ = error
+                break
             else:
                 draft = Draft(
                     payload=job.payload,
@@ -191,159 +207,28 @@ class BatchService:
         if jobs:
             await self._in_thread(lambda: self._lines.queue_lines(jobs))
         if refused:
-            await self._record(batch, [], refused)
+            await self._writer.record(batch, [], refused)
+        if fault is not None:  # those before it go on
+            raise fault
         return bool(lines)
-
-    def _bodies(self, batch: Batch, lines: list[BatchLine]) -> list[JsonObject]:
-        bodies = []
-        with self._hub.path(batch.input_sha256).open("rb") as file:
-            for line in lines:
-                file.seek(line.start)
-                bodies.append(parse_body(file.read(line.length)))
-        return bodies
-
-    # -- results
-
-    async def _write_ended(self, batch: Batch) -> bool:
-        ended = await self._in_thread(lambda: self._lines.ended_lines(batch, WRITTEN_TOGETHER))
-        if not ended:
-            return False
-        ended = ended[: len(within_memory([one.line for one in ended]))]
-        bodies = await asyncio.to_thread(lambda: self._bodies(batch, [one.line for one in ended]))
-        succeeded: list[tuple[BatchLine, bytes]] = []
-        failed: list[tuple[BatchLine, bytes]] = []
-        usage, model, lost, size = TokenCounts(), "", 0, 0
-        for one, body in zip(ended, bodies, strict=True):
-            if size > TOGETHER_BYTES:  # the others come with the next look
-                break
-            try:
-                text, counts, name = await self._answer(batch, one, body)
-            except LineFailed as error:
-                failed.append((one.line, text := error.text))
-                lost += error.is_lost
-            else:
-                succeeded.append((one.line, text))
-                usage, model = usage + counts, name or model
-            size += len(text)
-        await self._record(batch, succeeded, failed, usage, model, lost)
-        return True
-
-    async def _answer(self, batch: Batch, ended: EndedLine, body: JsonObject) -> tuple[bytes, TokenCounts, str]:
-        """A line of the output file. Raises LineFailed with the line of the error file instead."""
-        line, endpoint = ended.line, self._endpoints[batch.endpoint]
-        if ended.state is State.CANCELLED or ended.state is None:
-            if batch.expired_at is not None:
-                raise LineFailed(
-                    lost_line(line, "batch_expired", "The batch's time was over before this line had ended."), is_lost=True
-                )
-            if batch.status is BatchStatus.CANCELLING:
-                raise LineFailed(
-                    lost_line(line, "batch_cancelled", "The batch was cancelled before this line had ended."), is_lost=True
-                )
-            message = (
-                "The line's job was cancelled." if ended.state else "The line's job was removed before its result was read."
-            )
-            raise LineFailed(lost_line(line, "request_cancelled", message))
-        job = await self._in_thread(lambda: self._hub.store.job(line.job or ""))
-        if job is None:
-            raise LineFailed(lost_line(line, "server_error", "The line's job was removed before its result was read."))
-        try:
-            if job.state is State.FAILED:
-                raise BatchError.from_record(dict(job.error or {}))
-            result = job.result
-            if result is None:
-                raise BatchError("The line's job has no result.")
-            response = await asyncio.to_thread(partial(endpoint.to_response, body, result, job.id))
-        except BatchError as error:
-            raise LineFailed(response_line(line, error.status, endpoint.to_error(error))) from error
-        text = response_line(line, 200, response.body)
-        return text, response.usage, response.model
-
-    async def _write_unstarted(self, batch: Batch) -> bool:
-        """Lines of a batch that is over which never became jobs."""
-        lines = await self._in_thread(lambda: self._lines.waiting_lines(batch, WRITTEN_TOGETHER * 10))
-        if not lines:
-            return False
-        expired = batch.expired_at is not None or batch.status is not BatchStatus.CANCELLING
-        code = "batch_expired" if expired else "batch_cancelled"
-        message = "The batch's time was over" if expired else "The batch was cancelled"
-        entries = [(line, lost_line(line, code, f"{message} before this line ran.")) for line in lines]
-        await self._record(batch, [], entries, lost=len(entries))
-        return True
-
-    async def _record(
-        self,
-        batch: Batch,
-        succeeded: list[tuple[BatchLine, bytes]],
-        failed: list[tuple[BatchLine, bytes]],
-        usage: TokenCounts | None = None,
-        model: str = "",
-        lost: int = 0,
-    ) -> None:
-        """Flush lines to the result files, then account for them."""
-        current = await self._in_thread(lambda: self.store.batch(batch.id))
-
-        def write() -> tuple[int, int]:
-            output = self._output(batch).append([text for _, text in succeeded], current.output_bytes)
-            return output, self._errors(batch).append([text for _, text in failed], current.error_bytes)
-
-        output_bytes, error_bytes = await asyncio.to_thread(write)
-        lines = [line for line, _ in (*succeeded, *failed)]
-        await self._in_thread(
-            lambda: self._lines.record_written(
-                batch,
-                lines,
-                completed=len(succeeded),
-                failed=len(failed),
-                lost=lost,
-                output_bytes=output_bytes,
-                error_bytes=error_bytes,
-                usage=usage or TokenCounts(),
-                model=model,
-            )
-        )
 
     async def _close(self, batch: Batch) -> None:
         """Every line has ended: the result files become files of their own, and the batch ends."""
         await self._in_thread(lambda: self.store.begin_finalizing(batch))
-        output = await self._publish(batch, self._output(batch), batch.output_bytes, "output")
-        errors = await self._publish(batch, self._errors(batch), batch.error_bytes, "errors")
+        output, errors = await self._writer.publish(batch)
         status = BatchStatus.COMPLETED
-        if batch.expired_at is not None:
+        if batch.failed_at is not None:
+            status = BatchStatus.FAILED
+        elif batch.expired_at is not None:
             status = BatchStatus.EXPIRED
         elif batch.status is BatchStatus.CANCELLING:
             status = BatchStatus.CANCELLED
+        await self._end(batch, status, output, errors)
+
+    async def _end(self, batch: Batch, status: BatchStatus, output: StoredFile | None, errors: StoredFile | None) -> None:
         await self._in_thread(lambda: self.store.end(batch, status, output, errors))
-        await asyncio.to_thread(self._output(batch).remove)
-        await asyncio.to_thread(self._errors(batch).remove)
+        await self._writer.remove(batch)
         self._ended(await self._in_thread(lambda: self.store.batch(batch.id)))
-
-    async def _publish(self, batch: Batch, result: ResultFile, size: int, name: str) -> StoredFile | None:
-        if not size:
-            return None
-
-        def keep() -> str:
-            result.cut(size)
-            with result.path.open("rb") as file:
-                return self._hub.spool.keep_file(file, durable=True)[0]
-
-        sha256 = await asyncio.to_thread(keep)
-        now = int(time.time())
-        return StoredFile(
-            id=new_public_id("file-"),
-            purpose=Purpose.BATCH_OUTPUT,
-            filename=f"{batch.id}_{name}.jsonl",
-            bytes=size,
-            sha256=sha256,
-            created_at=now,
-            expires_at=None if batch.output_lifetime_s is None else now + batch.output_lifetime_s,
-        )
-
-    def _output(self, batch: Batch) -> ResultFile:
-        return ResultFile(self._folder / f"{batch.id}.output.jsonl")
-
-    def _errors(self, batch: Batch) -> ResultFile:
-        return ResultFile(self._folder / f"{batch.id}.errors.jsonl")
 
     def _ended(self, batch: Batch) -> None:
         logger.info("batch %s is %s: %d lines, %d failed", batch.id, batch.status, batch.total, batch.failed)

@@ -42,31 +42,29 @@ class BatchValidation:
         self._hub, self._store = hub, store
         self._lines = LineStore(hub.store)
         self._endpoints, self._max_line_bytes = endpoints, max_line_bytes
-        self._tasks: dict[str, int] = {}
-        """Tasks counted so far, by a batch's id."""
 
     async def read_slice(self, batch: Batch) -> Batch:
         """Read a batch's next lines; the batch after it, which runs or has failed once all were read."""
         path = self._hub.path(batch.input_sha256)
         part = await asyncio.to_thread(self._read, batch, path)
-        tasks = self._tasks[batch.id] = self._tasks.get(batch.id, batch.total) + part.tasks
         await self._hub.in_thread(
-            lambda: self._lines.add_lines(batch, part.lines, part.problems, part.read_bytes, part.read_lines, part.files)
+            lambda: self._lines.add_lines(
+                batch, part.lines, part.problems, part.read_bytes, part.read_lines, part.files, part.tasks
+            )
         )
         batch = await self._hub.in_thread(lambda: self._store.batch(batch.id))
         errors = batch.errors or []
-        if tasks > (limit := MAX_TASKS[batch.api]):
+        if batch.tasks > (limit := MAX_TASKS[batch.api]):
             message = f"The batch has more than {limit} tasks: split it."
             errors = [LineProblem(code="too_many_tasks", message=message), *errors]
         elif part.is_last and not batch.total and not errors:
             errors = [LineProblem(code="empty_file", message="The file holds no requests.")]
-        if tasks > limit or (errors and (part.is_last or len(errors) >= MAX_REPORTED_PROBLEMS)):
+        if batch.tasks > limit or (errors and (part.is_last or len(errors) >= MAX_REPORTED_PROBLEMS)):
             await self._hub.in_thread(lambda: self._store.fail(batch, errors[:MAX_REPORTED_PROBLEMS]))
         elif part.is_last:
             await self._hub.in_thread(lambda: self._store.begin(batch))
         else:
             return batch
-        del self._tasks[batch.id]
         return await self._hub.in_thread(lambda: self._store.batch(batch.id))
 
     def _read(self, batch: Batch, path: Path) -> _Slice:

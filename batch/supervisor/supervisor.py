@@ -104,7 +104,7 @@ class Supervisor:
         folder = FolderService(settings, hub)
         batches = BatchService(
             hub,
-            line_endpoints(hub, settings.limits),
+            line_endpoints(hub, settings.limits, settings.retention.responses_s),
             settings.state_dir / "batches",
             max_line_bytes=settings.limits.body_bytes,
             on_end=folder.batch_ended,

@@ -41,6 +41,21 @@ found.batch = {
 };
 found.deleted = (await client.files.delete(file.id)).deleted;
 
+// An upload in parts, which arrive side by side and out of order.
+const whole = Buffer.from(lines.map((line) => `${JSON.stringify(line)}\n`).join(""));
+const upload = await client.uploads.create({
+  bytes: whole.length, filename: "parts.jsonl", mime_type: "application/jsonl", purpose: "batch",
+});
+const halves = [whole.subarray(0, 1000), whole.subarray(1000)];
+const parts = await Promise.all([1, 0].map((at) => client.uploads.parts.create(upload.id, {
+  data: new File([halves[at]], `part${at}`),
+})));
+const joined = await client.uploads.complete(upload.id, { part_ids: [parts[1].id, parts[0].id] });
+found.upload = {
+  status: joined.status,
+  isWhole: (await (await client.files.content(joined.file.id)).text()) === whole.toString(),
+};
+
 // Background: its stream is left, taken up again at a number, and the work is cancelled.
 const slow = { model: "any", input: "one two three four five six seven eight ".repeat(8), seed: 100, background: true };
 const numbers = [];

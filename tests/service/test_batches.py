@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import signal
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -76,7 +77,7 @@ def test_a_batch_of_chats_runs_to_its_output_file(client: openai.OpenAI) -> None
     batch = run(client, jsonl([chat_line(f"n{n}", f"word{n} and more") for n in range(150)]), metadata={"who": "me"})
     assert (batch.status, batch.errors, batch.error_file_id) == ("completed", None, None)
     assert batch.request_counts.model_dump() == {"total": 150, "completed": 150, "failed": 0}
-    assert batch.metadata == {"who": "me"} and batch.model == "any"
+    assert batch.metadata == {"who": "me"} and batch.model == "weightless", "the one that ran"
     assert batch.in_progress_at and batch.finalizing_at and batch.completed_at and batch.expires_at is None
     lines = {line["custom_id"]: line for line in content(client, batch.output_file_id)}
     assert len(lines) == 150
@@ -336,7 +337,7 @@ def test_sound_is_transcribed_by_its_file_id_as_the_route_does(
     answers = {line["custom_id"]: line["response"]["body"] for line in content(client, batch.output_file_id)}
     errors = {line["custom_id"]: line["response"]["status_code"] for line in content(client, batch.error_file_id)}
     assert errors == {"missing": 404, "wrong": 400, "whole": 400}
-    assert batch.model == "w"
+    assert batch.model == "weightless", "the one that ran"
     for form in forms:
         fields = {"model": "w", "response_format": form, "language": "en", "temperature": "0"}
         direct = httpx.post(service.url("stt", endpoint), data=fields, files={"file": ("jfk.wav", data)}).text
@@ -431,6 +432,23 @@ def test_the_command_line_comes_back_to_a_batch_that_it_left(service: RunningSer
     assert service.command("batches", "cancel", id).returncode == 0
     done = service.command("wait", id)
     assert done.returncode == 1 and "is cancelled" in done.stderr
+
+
+def test_ctrl_c_leaves_a_batch_running_and_says_how_to_come_back(
+    client: openai.OpenAI, service: RunningService, tmp_path: Path
+) -> None:
+    requests = tmp_path / "slow.jsonl"
+    requests.write_bytes(jsonl([chat_line(f"n{n}", "a b c d", seed=100) for n in range(60)]))
+    following = service.begin("run", str(requests))
+    batch = wait_until(
+        lambda: next((one for one in client.batches.list(limit=5) if one.status == "in_progress"), None), "it runs"
+    )
+    following.send_signal(signal.SIGINT)
+    _, errors = following.communicate(timeout=30)
+    assert following.returncode == 130 and f"`batch wait {batch.id}`" in errors and "Traceback" not in errors
+    assert client.batches.retrieve(batch.id).status == "in_progress"
+    client.batches.cancel(batch.id)
+    assert service.command("wait", batch.id).returncode == 1
 
 
 def test_the_command_line_keeps_files_for_the_api(client: openai.OpenAI, service: RunningService, tmp_path: Path) -> None:

@@ -28,6 +28,10 @@ def test_openai_node_runs_a_batch_from_its_file_to_its_content(seen: dict[str, A
     assert seen["batch"]["listed"] and seen["deleted"]
 
 
+def test_openai_node_uploads_a_file_in_parts_that_arrive_in_any_order(seen: dict[str, Any]) -> None:
+    assert seen["upload"] == {"status": "completed", "isWhole": True}
+
+
 def test_openai_node_takes_a_background_stream_up_again_and_cancels_it(seen: dict[str, Any]) -> None:
     background = seen["background"]
     assert background["numbers"] == list(range(len(background["numbers"]))), "nothing twice, nothing left out"

@@ -154,6 +154,17 @@ class RunningService:
             timeout=timeout,
         )
 
+    def begin(self, *arguments: str) -> subprocess.Popen[str]:
+        """Begin `batch …` in this home."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "batch", *arguments],
+            env=self._environment,
+            cwd=self.home,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
     def worker_pid(self, kind: str) -> int:
         """Pid of the worker process that serves a kind now."""
 

@@ -34,14 +34,14 @@ class AudioEndpoint:
     def count_tasks(self, body: JsonObject) -> int:
         return 1
 
-    async def create_job(self, body: JsonObject) -> LineJob:
+    async def create_job(self, body: JsonObject, batch: int | None = None) -> LineJob:
         transcription = self._read(body)
         file_id = body.get("file_id")
         if not isinstance(file_id, str) or not file_id:
             raise BadRequest("'file_id' is required: the id of an uploaded sound file", param="file_id")
         files = FileStore(self._hub.store)
         try:
-            file = await self._hub.in_thread(lambda: files.named_file(file_id))
+            file = await self._hub.in_thread(lambda: files.named_file(file_id, batch))
         except NotFound as error:
             raise NotFound(error.message, param="file_id") from None
         if not await asyncio.to_thread(self._hub.path(file.sha256).is_file):
@@ -62,7 +62,7 @@ class AudioEndpoint:
         data = bytes(response.body)
         answer = data if transcription.response_format in JSON_FORMATS else encode(data.decode())
         model = body.get("model")
-        name = model if isinstance(model, str) and model else self._hub.model(Kind.STT).name
+        name = self._hub.model(Kind.STT).name or (model if isinstance(model, str) else "")
         return LineResponse(body=msgspec.Raw(answer), model=name)
 
     def to_error(self, error: BatchError) -> JsonObject:

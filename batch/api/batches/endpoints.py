@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -18,7 +19,7 @@ from batch.api.embeddings.response import read_vectors
 from batch.api.embeddings.response import to_openai as to_embeddings
 from batch.api.errors import to_anthropic_error, to_openai_error
 from batch.api.generation.conversation import ChatRequest
-from batch.api.generation.jobs import chat_job, model_name
+from batch.api.generation.jobs import CHECK_TIMEOUT_S, chat_job, check_text_size, model_name
 from batch.api.generation.request import read_model_name
 from batch.api.jobs.answer_ids import creation_time, follow_job
 from batch.api.messages.request import read_messages_request
@@ -27,9 +28,10 @@ from batch.api.responses.context import resolve_context
 from batch.api.responses.request import read_responses_body
 from batch.api.responses.response import started_response, to_response
 from batch.api.responses.stored_run import store_response
+from batch.api.responses.truncation import drop_oldest
 from batch.batches.line_endpoint import SERVED_ENDPOINTS, JsonObject, LineEndpoint, LineJob, LineResponse
 from batch.batches.rows import TokenCounts
-from batch.errors import BadRequest, BatchError
+from batch.errors import BadRequest, BatchError, Unavailable
 from batch.payloads.chat import ChatResult, Usage
 from batch.payloads.embedding import EmbeddingResult
 from batch.payloads.job_payload import Result
@@ -40,6 +42,11 @@ from batch.settings import LimitSettings
 
 T = TypeVar("T")
 ErrorBody = Callable[[BatchError], dict[str, Any]]
+
+
+def _ran(hub: Hub, kind: Kind, answered: str) -> str:
+    """The model that ran, whatever its client called it: the one that is loaded, or where that is not known the answer's."""
+    return hub.model(kind).name or answered
 
 
 def _chat_completion(result: ChatResult, model: str, created: int, body: JsonObject) -> msgspec.Struct:
@@ -66,10 +73,12 @@ class _ChatEndpoint:
     def count_tasks(self, body: JsonObject) -> int:
         return 1
 
-    async def create_job(self, body: JsonObject) -> LineJob:
+    async def create_job(self, body: JsonObject, batch: int | None = None) -> LineJob:
         refuse_streams(body)
-        _, chat = await asyncio.to_thread(self._read, encode(body))
-        payload, blobs = await chat_job(self._hub, self._limits, chat)
+        data = encode(body)
+        _, chat = await asyncio.to_thread(self._read, data)
+        check_text_size(len(data) - chat.encoded_bytes, self._limits)
+        payload, blobs = await chat_job(self._hub, self._limits, chat, batch)
         return LineJob(payload=payload, blobs=blobs)
 
     def to_response(self, body: JsonObject, result: Result, job: str) -> LineResponse:
@@ -77,7 +86,9 @@ class _ChatEndpoint:
         chat_result = cast(ChatResult, result)
         model = model_name(self._hub, read_model_name(body.get("model")))
         answer = self._answer(chat_result, model, creation_time(), body)
-        return LineResponse(body=to_object(answer), usage=token_counts(chat_result.usage), model=model)
+        return LineResponse(
+            body=to_object(answer), usage=token_counts(chat_result.usage), model=_ran(self._hub, Kind.VLM, model)
+        )
 
     def to_error(self, error: BatchError) -> JsonObject:
         return self._error_body(error)
@@ -86,17 +97,23 @@ class _ChatEndpoint:
 class _ResponsesEndpoint:
     """/v1/responses; a line is stored only where it says so."""
 
-    def __init__(self, hub: Hub, limits: LimitSettings) -> None:
-        self._hub, self._limits = hub, limits
+    def __init__(self, hub: Hub, limits: LimitSettings, response_lifetime_s: int | None) -> None:
+        self._hub, self._limits, self._lifetime_s = hub, limits, response_lifetime_s
 
     def count_tasks(self, body: JsonObject) -> int:
         return 1
 
-    async def create_job(self, body: JsonObject) -> LineJob:
+    async def create_job(self, body: JsonObject, batch: int | None = None) -> LineJob:
         refuse_streams(body)
-        request = await asyncio.to_thread(read_responses_body, encode(body))
-        context = await self._hub.in_thread(lambda: resolve_context(self._hub, request, None))
-        payload, blobs = await chat_job(self._hub, self._limits, request.chat_request(context.items))
+        data = encode(body)
+        request = await asyncio.to_thread(read_responses_body, data)
+        context = await self._hub.in_thread(lambda: resolve_context(self._hub, request, self._lifetime_s))
+        chat = request.chat_request(context.items)
+        check_text_size(len(data) - chat.encoded_bytes, self._limits)
+        payload, blobs = await chat_job(self._hub, self._limits, chat, batch)
+        if request.truncation == "auto" and self._hub.model(Kind.VLM).status == "ready":  # nobody else could count tokens
+            with contextlib.suppress(Unavailable, TimeoutError):
+                payload, _ = await asyncio.wait_for(drop_oldest(self._hub, payload), CHECK_TIMEOUT_S)
         return LineJob(payload=payload, blobs=blobs)
 
     def to_response(self, body: JsonObject, result: Result, job: str) -> LineResponse:
@@ -105,9 +122,10 @@ class _ResponsesEndpoint:
         model = model_name(self._hub, request.model_name)
         response = to_response(request, chat_result, started_response(request, model, creation_time()))
         if request.store:
-            context = resolve_context(self._hub, request, None)
-            store_response(self._hub, request, response, context.items, job)
-        return LineResponse(body=to_object(response), usage=token_counts(chat_result.usage), model=model)
+            context = resolve_context(self._hub, request, self._lifetime_s)
+            store_response(self._hub, request, response, context.items, job, self._lifetime_s)
+        usage = token_counts(chat_result.usage)
+        return LineResponse(body=to_object(response), usage=usage, model=_ran(self._hub, Kind.VLM, model))
 
     def to_error(self, error: BatchError) -> JsonObject:
         return to_openai_error(error)
@@ -116,15 +134,17 @@ class _ResponsesEndpoint:
 class _CompletionEndpoint:
     """/v1/completions, one prompt a line."""
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+    def __init__(self, hub: Hub, limits: LimitSettings) -> None:
+        self._hub, self._limits = hub, limits
 
     def count_tasks(self, body: JsonObject) -> int:
         return 1
 
-    async def create_job(self, body: JsonObject) -> LineJob:
+    async def create_job(self, body: JsonObject, batch: int | None = None) -> LineJob:
         refuse_streams(body)
-        _, payloads = await asyncio.to_thread(read_completion, encode(body))
+        data = encode(body)
+        check_text_size(len(data), self._limits)
+        _, payloads = await asyncio.to_thread(read_completion, data)
         if len(payloads) != 1:
             raise BadRequest(f"'prompt' holds {len(payloads)} prompts: a line takes one", param="prompt")
         return LineJob(payload=payloads[0])
@@ -134,7 +154,9 @@ class _CompletionEndpoint:
         completion = cast(ChatResult, result)
         model = model_name(self._hub, read_model_name(body.get("model")))
         answer = to_text_completion([completion], model, creation_time())
-        return LineResponse(body=to_object(answer), usage=token_counts(completion.usage), model=model)
+        return LineResponse(
+            body=to_object(answer), usage=token_counts(completion.usage), model=_ran(self._hub, Kind.VLM, model)
+        )
 
     def to_error(self, error: BatchError) -> JsonObject:
         return to_openai_error(error)
@@ -151,7 +173,7 @@ class _EmbeddingEndpoint:
         is_texts = isinstance(value, list) and not any(isinstance(item, int) for item in value)
         return max(1, len(value)) if is_texts and isinstance(value, list) else 1
 
-    async def create_job(self, body: JsonObject) -> LineJob:
+    async def create_job(self, body: JsonObject, batch: int | None = None) -> LineJob:
         request = await asyncio.to_thread(EmbeddingRequest.read, encode(body))
         blob = None if request.input_json is None else await self._hub.keep(request.input_json, durable=True)
         return LineJob(payload=request.payload(blob), blobs=() if blob is None else (blob,))
@@ -161,7 +183,8 @@ class _EmbeddingEndpoint:
         vectors = read_vectors(embedded, None if embedded.blob is None else self._hub.path(embedded.blob))
         model, tokens = request.model or self._hub.model(Kind.EMBEDDING).name, sum(embedded.tokens)
         answer = b"".join(to_embeddings(vectors, model, tokens, as_base64=request.as_base64))
-        return LineResponse(body=msgspec.Raw(answer), usage=TokenCounts(input_tokens=tokens), model=model)
+        usage = TokenCounts(input_tokens=tokens)
+        return LineResponse(body=msgspec.Raw(answer), usage=usage, model=_ran(self._hub, Kind.EMBEDDING, model))
 
     def to_error(self, error: BatchError) -> JsonObject:
         return to_openai_error(error)
@@ -189,13 +212,14 @@ def to_object(answer: Any) -> JsonObject:
     return cast(JsonObject, msgspec.to_builtins(answer))
 
 
-def line_endpoints(hub: Hub, limits: LimitSettings) -> dict[str, LineEndpoint]:
-    """Every endpoint that a batch may name, by path."""
+def line_endpoints(hub: Hub, limits: LimitSettings, response_lifetime_s: int | None = None) -> dict[str, LineEndpoint]:
+    """Every endpoint that a batch may name, by path. `response_lifetime_s`: how long a stored response is kept after its last
+    use; None: for ever."""
     endpoints: dict[str, LineEndpoint] = {
         "/v1/chat/completions": _ChatEndpoint(hub, limits, read_chat, _chat_completion),
-        "/v1/completions": _CompletionEndpoint(hub),
+        "/v1/completions": _CompletionEndpoint(hub, limits),
         "/v1/embeddings": _EmbeddingEndpoint(hub),
-        "/v1/responses": _ResponsesEndpoint(hub, limits),
+        "/v1/responses": _ResponsesEndpoint(hub, limits, response_lifetime_s),
         "/v1/messages": _ChatEndpoint(
             hub,
             limits,

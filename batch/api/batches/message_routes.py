@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+import contextlib
+import hashlib
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import msgspec
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response, StreamingResponse
 
-from batch.api.batches.request import message_lines, read_message_batch
-from batch.api.batches.response import MessageBatchObject, MessageCounts, to_anthropic, to_message_result
+from batch.api.batches.message_reader import MessageReader
+from batch.api.batches.request import request_key
+from batch.api.batches.response import MessageBatchObject, to_anthropic, to_message_result
 from batch.api.json_body import json_response
 from batch.api.openapi_schemas import NOTHING
 from batch.batches.batch_store import BatchStore
 from batch.batches.file_store import FileStore
 from batch.batches.rows import Batch, BatchApi, BatchDraft
 from batch.batches.service import BatchService
-from batch.errors import BadRequest, NotFound
+from batch.errors import BadRequest, BatchError, NotFound
 from batch.payloads.json_text import encode
 from batch.queue.hub.hub import Hub
 from batch.queue.jobs import Priority
@@ -26,7 +29,10 @@ router = APIRouter()
 
 ENDPOINT = "/v1/messages"
 MAX_PAGE = 1000
-PIECE_LINES = 500
+PIECE_BYTES = 256 << 10
+"""Of results, sent together."""
+READ_BYTES = 256 << 10
+"""Of a body, read at a time: a few milliseconds of work."""
 
 
 @router.post("/v1/messages/batches", openapi_extra=NOTHING)
@@ -34,21 +40,47 @@ async def create_message_batch(request: Request) -> Response:
     """Accept a list of requests, each of which is checked when it runs."""
     hub: Hub = request.app.state.hub
     service: BatchService = request.app.state.batches
-    requests = await asyncio.to_thread(read_message_batch, await request.body())
-    sha256, size = await asyncio.to_thread(lambda: hub.spool.keep_chunks(message_lines(requests, ENDPOINT), durable=True))
-    batch = await hub.in_thread(
-        lambda: service.store.create(
-            BatchDraft(
-                api=BatchApi.ANTHROPIC,
-                endpoint=ENDPOINT,
-                input_sha256=sha256,
-                input_bytes=size,
-                priority=Priority.BATCH,
-            )
-        )
+    reader = MessageReader(ENDPOINT, request.app.state.settings.limits.body_bytes)
+    content, pieces = hashlib.sha256(), request.stream()
+    try:
+        sha256, size = await hub.keep_stream(_lines(pieces, reader, content.update))
+    except BatchError:
+        with contextlib.suppress(BatchError):
+            async for _ in pieces:  # who is still sending reads no answer
+                pass
+        raise
+    await asyncio.to_thread(hub.spool.make_durable, sha256)
+    draft = BatchDraft(
+        api=BatchApi.ANTHROPIC,
+        endpoint=ENDPOINT,
+        input_sha256=sha256,
+        input_bytes=size,
+        priority=Priority.BATCH,
+        requests=reader.count,
+        key=request_key(request, content.hexdigest()),
     )
+    batch = await hub.in_thread(lambda: service.store.create(draft))
+    request.state.replayed = batch.id != draft.id
     service.wake()
-    return json_response(msgspec.structs.replace(_view(request, batch), request_counts=MessageCounts(processing=len(requests))))
+    return json_response(_view(request, batch))
+
+
+async def _lines(body: AsyncIterator[bytes], reader: MessageReader, digest: Callable[[bytes], None]) -> AsyncIterator[bytes]:
+    """A body's requests as lines of a batch's input, as they come; `digest` is told every byte of it."""
+
+    def read(data: bytes) -> bytes:
+        digest(data)
+        return reader.feed(data)
+
+    pieces, size = list[bytes](), 0
+    async for piece in body:
+        pieces.append(piece)
+        size += len(piece)
+        if size >= READ_BYTES:
+            yield await asyncio.to_thread(read, b"".join(pieces))
+            pieces, size = [], 0
+    yield await asyncio.to_thread(read, b"".join(pieces))
+    yield await asyncio.to_thread(reader.close)
 
 
 @router.get("/v1/messages/batches")
@@ -109,15 +141,15 @@ async def message_batch_results(request: Request, batch_id: str) -> Response:
         raise NotFound(f"The results of {batch_id} are gone from the spool.")
 
     def pieces() -> Iterator[bytes]:
-        piece: list[bytes] = []
+        piece = bytearray()
         for path in paths:
             with path.open("rb") as lines:
                 for line in lines:
-                    piece.append(encode(to_message_result(msgspec.json.decode(line))) + b"\n")
-                    if len(piece) >= PIECE_LINES:
-                        yield b"".join(piece)
+                    piece += encode(to_message_result(msgspec.json.decode(line))) + b"\n"
+                    if len(piece) >= PIECE_BYTES:
+                        yield bytes(piece)
                         piece.clear()
-        yield b"".join(piece)
+        yield bytes(piece)
 
     return StreamingResponse(_in_threads(pieces()), media_type="application/x-jsonl")
 

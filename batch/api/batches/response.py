@@ -95,7 +95,7 @@ def to_openai(batch: Batch) -> BatchObject:
         expires_at=batch.expires_at,
         finalizing_at=batch.finalizing_at,
         completed_at=batch.completed_at,
-        failed_at=batch.failed_at,
+        failed_at=batch.failed_at if batch.status is BatchStatus.FAILED else None,
         expired_at=batch.expired_at if batch.status is BatchStatus.EXPIRED else None,
         cancelling_at=batch.cancelling_at,
         cancelled_at=batch.cancelled_at,
@@ -146,7 +146,7 @@ def to_anthropic(batch: Batch, address: str) -> MessageBatchObject:
     `address` is the one that the client dialled ("http://127.0.0.1:8080"): it fetches the results from there.
     """
     ended = batch.status.is_ended
-    counts = MessageCounts(processing=batch.total)
+    counts = MessageCounts(processing=max(batch.total, batch.requests))
     if ended:
         is_cancelled = batch.status is BatchStatus.CANCELLED
         counts = MessageCounts(

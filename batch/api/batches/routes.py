@@ -7,10 +7,11 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
-from batch.api.batches.request import BatchBody, read_window
+from batch.api.batches.request import BatchBody, read_window, request_key
 from batch.api.batches.response import to_openai
 from batch.api.files.response import to_page
 from batch.api.generation.metadata import read_metadata
+from batch.api.http.content_digest import digest
 from batch.api.json_body import documented, json_body, json_response, quoted, reader
 from batch.batches.batch_store import BatchStore
 from batch.batches.file_store import FileStore
@@ -34,8 +35,12 @@ async def create_batch(request: Request, body: Annotated[BatchBody, Depends(json
         raise BadRequest(f"'endpoint' should be one of {served}, not {quoted(body.endpoint)}", param="endpoint")
     window_s = read_window(body.completion_window)
     metadata = read_metadata(body.metadata)
+    key = request_key(request, digest(await request.body()))
 
     def create() -> Batch:
+        if key is not None and (earlier := service.store.created_under(BatchApi.OPENAI, key)):
+            request.state.replayed = True  # its file may be gone by now
+            return earlier
         try:
             file = FileStore(hub.store).file(body.input_file_id)
         except NotFound:
@@ -55,6 +60,7 @@ async def create_batch(request: Request, body: Annotated[BatchBody, Depends(json
                 metadata=metadata,
                 output_lifetime_s=body.output_expires_after.seconds if body.output_expires_after else None,
                 priority=Priority.BATCH,
+                key=key,
             )
         )
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import FileResponse, Response
 
 from batch.api.files.quota import check_quota
-from batch.api.files.request import check_file, read_form_lifetime, read_purpose
+from batch.api.files.request import UPLOADABLE, check_file, read_form_lifetime, read_purpose
 from batch.api.files.response import to_file, to_page
 from batch.api.http.multipart import read_upload
 from batch.api.json_body import json_response
@@ -26,7 +26,7 @@ MAX_PAGE = 10_000
 UPLOAD_FORM = form_schema(
     {
         "file": {"type": "string", "format": "binary"},
-        "purpose": {"type": "string", "enum": ["batch", "vision", "user_data", "assistants"]},
+        "purpose": {"type": "string", "enum": list(UPLOADABLE)},
     },
     required=("file", "purpose"),
 )

@@ -17,7 +17,7 @@ from batch.api.http.multipart import read_upload
 from batch.api.json_body import documented, json_body, json_response, reader
 from batch.api.openapi_schemas import form_schema
 from batch.batches.file_store import FileStore
-from batch.batches.rows import UploadPart
+from batch.batches.rows import Purpose, UploadPart
 from batch.errors import BadRequest, TooLarge
 from batch.queue.hub.hub import Hub
 
@@ -41,7 +41,7 @@ async def create_upload(request: Request, body: Annotated[UploadBody, Depends(js
     if body.bytes > settings.upload_bytes:
         limit = settings.upload_bytes
         raise TooLarge(f"'bytes' is {body.bytes}; {limit} are taken at most (files.upload_bytes in batch.toml).", param="bytes")
-    check_file(purpose, body.filename, 0, settings)
+    check_file(purpose, body.filename, body.bytes if purpose is Purpose.BATCH else 0, settings)
     lifetime_s = body.expires_after.seconds if body.expires_after else default_lifetime(purpose, settings)
     files = FileStore(hub.store)
     await hub.in_thread(lambda: check_quota(files, settings, body.bytes))

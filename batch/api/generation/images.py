@@ -25,22 +25,25 @@ _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _WHITESPACE = b" \t\r\n\f\v"
 
 
-async def keep_pictures(chat: ChatRequest, hub: Hub, limits: LimitSettings) -> tuple[list[Message], tuple[str, ...]]:
+async def keep_pictures(
+    chat: ChatRequest, hub: Hub, limits: LimitSettings, batch: int | None = None
+) -> tuple[list[Message], tuple[str, ...]]:
     """The chat's messages with their pictures in the spool, and the sha256 names of all of those.
 
-    Raises BadRequest for what is no picture, TooLarge for too many, too big or too many pixels.
+    `batch`: the sequence of the batch whose line the chat is, which holds files that may be gone otherwise. Raises BadRequest
+    for what is no picture, TooLarge for too many, too big or too many pixels.
     """
     pictures = sum(isinstance(source, (ImageSource, FileSource, SpooledSource)) for source in chat.sources)
     if pictures > limits.images:
         raise TooLarge(f"The request holds {pictures} images; this service takes {limits.images} at most.")
-    spooler = _Spooler(hub, limits, pictures)
+    spooler = _Spooler(hub, limits, pictures, batch)
     messages = [await spooler.message(turn) for turn in chat.turns]
     return messages, tuple(dict.fromkeys(spooler.blobs))
 
 
 class _Spooler:
-    def __init__(self, hub: Hub, limits: LimitSettings, pictures: int) -> None:
-        self._hub, self._limits = hub, limits
+    def __init__(self, hub: Hub, limits: LimitSettings, pictures: int, batch: int | None) -> None:
+        self._hub, self._limits, self._batch = hub, limits, batch
         self._pictures = pictures
         self._image_count = 0
         self.blobs: list[str] = []
@@ -109,7 +112,7 @@ class _Spooler:
         """An uploaded file as parts of a message. Raises NotFound, and BadRequest for what no model here reads."""
         files = FileStore(self._hub.store)
         try:
-            file = await self._hub.in_thread(lambda: files.named_file(source.file_id))
+            file = await self._hub.in_thread(lambda: files.named_file(source.file_id, self._batch))
         except NotFound as error:
             raise NotFound(f"Field '{source.path}': {error.message}", param=source.path) from None
         path = self._hub.path(file.sha256)

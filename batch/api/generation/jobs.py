@@ -120,9 +120,14 @@ async def chat_payload(request: Request, chat: ChatRequest) -> tuple[ChatPayload
     return await chat_job(hub_of(request), request.app.state.settings.limits, chat)
 
 
-async def chat_job(hub: Hub, limits: LimitSettings, chat: ChatRequest) -> tuple[ChatPayload, tuple[str, ...]]:
-    """A chat's payload with its pictures in the spool, and their sha256 names. Raises BadRequest and TooLarge."""
-    messages, blobs = await keep_pictures(chat, hub, limits)
+async def chat_job(
+    hub: Hub, limits: LimitSettings, chat: ChatRequest, batch: int | None = None
+) -> tuple[ChatPayload, tuple[str, ...]]:
+    """A chat's payload with its pictures in the spool, and their sha256 names. Raises BadRequest and TooLarge.
+
+    `batch`: the sequence of the batch whose line it is.
+    """
+    messages, blobs = await keep_pictures(chat, hub, limits, batch)
     thinking = chat.thinking
     payload = ChatPayload(
         messages=messages,
@@ -142,8 +147,12 @@ async def chat_job(hub: Hub, limits: LimitSettings, chat: ChatRequest) -> tuple[
 
 async def check_text_bytes(request: Request, picture_bytes: int = 0) -> None:
     """Raise TooLarge for a body that holds more text than any context: it would stand in the job's row, and be tokenized."""
-    limit = request.app.state.settings.limits.text_bytes
-    if (size := len(await request.body()) - picture_bytes) > limit:
+    check_text_size(len(await request.body()) - picture_bytes, request.app.state.settings.limits)
+
+
+def check_text_size(size: int, limits: LimitSettings) -> None:
+    """Raise TooLarge for so many bytes of text."""
+    if size > (limit := limits.text_bytes):
         raise TooLarge(
             f"The request holds {size} bytes besides its pictures; this service takes {limit} (limits.text_bytes in "
             "batch.toml)."

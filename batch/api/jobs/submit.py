@@ -31,7 +31,7 @@ async def submit(request: Request, drafts: Sequence[Draft], fingerprint: str | N
     another request, and what Hub.submit raises.
     """
     hub: Hub = request.app.state.hub
-    name = _key_of(request)
+    name = read_key(request)
     if name is None:
         return await _submit_all(hub, drafts)
     if fingerprint is None:
@@ -55,7 +55,8 @@ async def _submit_all(hub: Hub, drafts: Sequence[Draft]) -> list[Ticket]:
     return tickets
 
 
-def _key_of(request: Request) -> str | None:
+def read_key(request: Request) -> str | None:
+    """The request's Idempotency-Key; None where it has none. Raises BadRequest for one that is no line of visible ASCII."""
     values = request.headers.getlist(KEY_HEADER)
     if not values:
         return None

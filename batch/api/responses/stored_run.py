@@ -48,10 +48,12 @@ class StoredRun:
         )
 
 
-def store_response(hub: Hub, body: ResponsesBody, response: ResponseObject, items: Sequence[Item], job: str) -> None:
+def store_response(
+    hub: Hub, body: ResponsesBody, response: ResponseObject, items: Sequence[Item], job: str, lifetime_s: int | None
+) -> None:
     """Store a response that has ended. Blocking."""
     store = ResponseStore(hub.store)
-    _create_row(store, body, msgspec.structs.replace(response, status="in_progress"), items, job)
+    _create_row(store, body, msgspec.structs.replace(response, status="in_progress"), items, job, lifetime_s)
     store.end(response.id, response.status, encode(response), output_items(response))
 
 

@@ -20,7 +20,7 @@ from batch.batches.batch_store import BatchStore
 from batch.batches.file_store import FileStore
 from batch.batches.line_store import TOGETHER_BYTES, LineStore
 from batch.batches.result_file import ResultFile, remove_left_over
-from batch.batches.rows import Batch, BatchDraft, BatchStatus, LineProblem, Purpose
+from batch.batches.rows import Batch, BatchApi, BatchDraft, BatchStatus, LineProblem, Purpose
 from batch.batches.service import BatchService
 from batch.batches.validation import BatchValidation
 from batch.payloads.embedding import EmbeddingResult
@@ -147,7 +147,25 @@ async def test_ids_that_are_no_files_are_not_written_down_for_a_batch(hub: Hub) 
     store = BatchStore(hub.store)
     validation = BatchValidation(hub, store, line_endpoints(hub, LimitSettings()), 1 << 20)
     add_lines = validation._lines.add_lines
-    validation._lines.add_lines = lambda *arguments: (written.extend(arguments[-1]), add_lines(*arguments))  # type: ignore[method-assign,assignment]
+    validation._lines.add_lines = lambda *arguments: (written.extend(arguments[5]), add_lines(*arguments))  # type: ignore[method-assign,assignment]
     assert (await validation.read_slice(batch)).status is BatchStatus.IN_PROGRESS
     assert written == [file.id]
     assert hub.store.read("select file from batch_file") == [(file.id,)]
+
+
+async def test_a_batch_of_more_tasks_than_one_may_have_fails_also_when_it_is_read_in_two_goes(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of embeddings every input is a task; after a restart only lines were counted of what had been read."""
+    from batch.batches import validation as validation_module
+
+    monkeypatch.setattr(validation_module, "READ_TOGETHER", 2)
+    monkeypatch.setitem(validation_module.MAX_TASKS, BatchApi.OPENAI, 50)
+    body = {"input": ["a"] * 10}
+    lines = [json.dumps({"custom_id": str(n), "method": "POST", "url": "/v1/embeddings", "body": body}) for n in range(6)]
+    for count, expected in ((5, BatchStatus.IN_PROGRESS), (6, BatchStatus.FAILED)):
+        batch, store = new_batch(hub, *lines[:count]), BatchStore(hub.store)
+        while batch.status is BatchStatus.VALIDATING:
+            batch = await BatchValidation(hub, store, line_endpoints(hub, LimitSettings()), 1 << 20).read_slice(batch)
+        assert (batch.status, batch.tasks) == (expected, 10 * count)
+    assert batch.errors is not None and batch.errors[0].code == "too_many_tasks"

@@ -72,8 +72,11 @@ def test_files_that_lines_name_are_held_until_the_batch_ends(store: Store) -> No
     assert set(file_ids(body)) == {file.id, "file-none"}
     LineStore(store).add_lines(batch, [], [], 1, 1, set(file_ids(body)))
     files.delete_file(file.id)
-    assert files.named_file(file.id).sha256 == "a" * 64 and store.referred("a" * 64)
+    assert files.named_file(file.id, batch.sequence).sha256 == "a" * 64 and store.referred("a" * 64)
+    for stranger in (None, batch.sequence + 1):
+        with pytest.raises(NotFound):  # it is deleted, for all but that batch
+            files.named_file(file.id, stranger)
     BatchStore(store).fail(batch, [])
     with pytest.raises(NotFound):
-        files.named_file(file.id)
+        files.named_file(file.id, batch.sequence)
     assert not store.referred("a" * 64)

@@ -47,3 +47,10 @@ async def test_an_upload_has_a_bound_of_parts_empty_ones_too(
     assert refused.status_code == 400, refused.text
     completed = await client.post(f"/v1/uploads/{upload}/complete", json={"part_ids": ids})
     assert (completed.status_code, completed.json()["file"]["bytes"]) == (200, 4)
+
+
+async def test_a_batchs_input_is_no_larger_for_coming_in_parts(client: httpx.AsyncClient) -> None:
+    form = {"bytes": 300 << 20, "filename": "a.jsonl", "mime_type": "text/jsonl"}
+    assert (await client.post("/v1/uploads", json={**form, "purpose": "user_data"})).status_code == 200
+    refused = await client.post("/v1/uploads", json={**form, "purpose": "batch"})
+    assert refused.status_code == 413 and "files.batch_bytes" in refused.text
