@@ -19,12 +19,13 @@ from batch.errors import ModelProblem
 from batch.memory.compute_device import ComputeDevice
 from batch.memory.machine import MachineMemory
 from batch.memory.plan import Budget
+from batch.memory.sizes import ContextSizes, KvType
 from batch.queue.jobs import Priority
 from batch.workers.chat import memory_planner
 from batch.workers.chat.engine import VlmEngine
-from batch.workers.llama.context import KV_TYPES, Context, KvType
+from batch.workers.llama.context import KV_TYPES, Context
 from batch.workers.llama.devices import compute_devices
-from batch.workers.llama.dry_run import DryRun, weight_sizes
+from batch.workers.llama.dry_run import DryRun, read_sizes, weight_sizes
 from batch.workers.llama.library import collected_lines
 from batch.workers.llama.mapped_file import release_pages
 from batch.workers.llama.model import Model
@@ -59,6 +60,18 @@ def test_a_dry_run_tells_what_a_context_really_takes(kv_type: KvType) -> None:
     assert sizes.kv > 0 and sizes.kv == pytest.approx(kv_buffers * MIB, abs=MIB / 10)
     (compute,) = re.findall(r"CPU compute buffer size = +([\d.]+) MiB", log)
     assert sizes.compute == pytest.approx(float(compute) * MIB, rel=0.01) and sizes.gpu_compute == 0
+
+
+def test_what_lies_on_a_gpu_is_told_apart_from_what_lies_on_the_host() -> None:
+    # As the library's format strings make it; not recorded from a GPU.
+    log = (
+        "llama_kv_cache: size = 2048.00 MiB (131072 cells,   4 layers,  4/1 seqs), K (f16): 1024.00 MiB, V (f16): 1024.00 MiB\n"
+        "llama_kv_cache: size =  700.00 MiB ( 17920 cells,  20 layers, 34/1 seqs), K (f16):  350.00 MiB, V (f16):  350.00 MiB\n"
+        "sched_reserve:      CUDA0 compute buffer size =   512.50 MiB\n"
+        "sched_reserve:  CUDA_Host compute buffer size =    20.00 MiB\n"
+        "sched_reserve:        CPU compute buffer size =     1.00 MiB\n"
+    )
+    assert read_sizes(log) == ContextSizes(kv=2748 * MIB, compute=21 * MIB, gpu_compute=int(512.5 * MIB))
 
 
 def test_weights_are_measured_by_the_file_s_header() -> None:
