@@ -14,6 +14,8 @@ from batch.queue.store import Store, Transaction
 
 UPLOAD_LIFETIME_S = 3600
 """How long an upload may take."""
+ENDED_UPLOAD_LIFETIME_S = 86_400
+"""How long it is known what became of an upload, after the time that it had."""
 
 _FILE = ", ".join(StoredFile.__struct_fields__)
 _UPLOAD = ", ".join(UploadSession.__struct_fields__)
@@ -102,7 +104,7 @@ class FileStore:
         return int(self._store.read("select n from file_bytes")[0][0])
 
     def delete_expired(self, limit: int = 200) -> int:
-        """Remove files past their time and uploads that nobody completed; returns how many."""
+        """Remove files past their time, uploads that nobody completed, and what is known of old ones; returns how many."""
         now = int(time.time())
         with self._store.transaction() as transaction:
             gone = transaction.execute(
@@ -113,7 +115,11 @@ class FileStore:
             ).fetchall()
             for (id,) in late:
                 _end_upload(transaction, id, UploadStatus.EXPIRED)
-        return int(gone) + len(late)
+            forgotten = transaction.execute(
+                "delete from upload where id in (select id from upload where status<>'pending' and expires_at <= ? limit ?)",
+                (now - ENDED_UPLOAD_LIFETIME_S, limit),
+            ).rowcount
+        return int(gone) + len(late) + int(forgotten)
 
     # -- uploads
 

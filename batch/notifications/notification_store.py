@@ -43,6 +43,23 @@ class NotificationStore:
                 values,
             )
 
+    def change_target(self, target: Target) -> None:
+        """Write what has changed of a target; durable. Raises NotFound for one that was deleted meanwhile."""
+        with self._store.transaction(durable=True) as transaction:
+            changed = transaction.execute(
+                "update notification_target set name=?, url=?, event_types=?, updated_at=?, is_enabled=? where id=?",
+                (
+                    target.name,
+                    target.url,
+                    encode(target.event_types).decode(),
+                    target.updated_at,
+                    target.is_enabled,
+                    target.id,
+                ),
+            ).rowcount
+        if not changed:
+            raise NotFound(f"No such webhook endpoint: {target.id}", param="id")
+
     def targets(self) -> list[Target]:
         """All of them, the newest first."""
         rows = self._store.read(f"select {_TARGET} from notification_target order by created_at desc, id")

@@ -119,7 +119,7 @@ async def update_endpoint(
         updated_at=int(time.time()),
         is_enabled=True,
     )
-    await hub_of(request).in_thread(lambda: _store(request).put_target(target))
+    await hub_of(request).in_thread(lambda: _store(request).change_target(target))
     return json_response(await _view(request, target))
 
 
@@ -139,8 +139,8 @@ async def rotate_secret(
     """A new secret, shown this once; the old one signs beside it for a day where that is asked."""
     target = msgspec.structs.replace(await _target(request, endpoint_id), updated_at=int(time.time()))
     keep_old = body.keep_old_secret_active_for_24_hours
+    await hub_of(request).in_thread(lambda: _store(request).change_target(target))
     await asyncio.to_thread(lambda: _secrets(request).rotate(endpoint_id, keep_old=keep_old))
-    await hub_of(request).in_thread(lambda: _store(request).put_target(target))
     return json_response(await _view(request, target, with_secret=True))
 
 

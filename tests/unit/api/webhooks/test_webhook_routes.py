@@ -7,9 +7,13 @@ from pathlib import Path
 
 import httpx
 import pytest
+from fastapi import Request
 
 from batch.api.app import create_app
+from batch.api.generation.jobs import hub_of
 from batch.api.webhooks import routes
+from batch.notifications.notification_store import NotificationStore
+from batch.notifications.rows import Target
 from batch.queue.hub.hub import Hub
 from batch.queue.jobs import Kind
 from batch.queue.open_store import open_store
@@ -56,3 +60,23 @@ async def test_only_a_few_clients_at_a_time_have_names_looked_up(client: httpx.A
     assert created.status_code == 200, created.text
     tried = await client.post(f"/v1/webhook_endpoints/{created.json()['id']}/test", json={"event_type": "batch.completed"})
     assert tried.status_code == 400 and "did not answer" in tried.text
+
+
+async def test_an_endpoint_that_is_deleted_while_another_client_changes_it_stays_deleted(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It came back: nobody knew its secret, and its receiver was told again."""
+    looked_up = routes._target
+    for path, body in (("", {"name": "other"}), ("/rotate_secret", {})):
+        created = (await client.post("/v1/webhook_endpoints", json=endpoint("http://127.0.0.1:9/"))).json()["id"]
+
+        async def delete_behind(request: Request, id: str) -> Target:
+            target = await looked_up(request, id)
+            await hub_of(request).in_thread(lambda: NotificationStore(hub_of(request).store).delete_target(id))
+            return target
+
+        with monkeypatch.context() as raced:
+            raced.setattr(routes, "_target", delete_behind)
+            changed = await client.post(f"/v1/webhook_endpoints/{created}{path}", json=body)
+        assert changed.status_code == 404, changed.text
+        assert (await client.get("/v1/webhook_endpoints")).json()["data"] == []
