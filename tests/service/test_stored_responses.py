@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import signal
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import openai
 import pytest
 
+from batch.queue.jobs import Priority
 from paths import DATA
 from running_service import WEIGHTLESS, RunningService, wait_until
 
@@ -231,3 +234,86 @@ def test_a_background_response_survives_the_end_of_its_worker_and_of_its_service
         assert events[-1].type == "response.completed", events[-1]
         assert events[-1].response.output_text == text + " "
         assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == text + " "
+
+
+def running(client: openai.OpenAI, **options: Any) -> Any:
+    """A background response that runs, for some ten seconds."""
+    response = client.responses.create(model="any", input="word " * 50, background=True, **slow(200), **options)
+    wait_until(lambda: client.responses.retrieve(response.id).status == "in_progress", "it runs", 30)
+    return response
+
+
+def test_a_response_that_runs_cannot_be_gone_on_from_and_goes_when_it_is_deleted(client: openai.OpenAI) -> None:
+    response = running(client)
+    with pytest.raises(openai.BadRequestError, match="in_progress") as error:
+        client.responses.create(model="any", input="x", previous_response_id=response.id)
+    assert error.value.param == "previous_response_id"
+    client.responses.delete(response.id)
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(response.id)
+    assert client.responses.create(model="any", input="at once").status == "completed"
+
+
+def test_a_cancelled_response_gives_its_input_to_a_chain_and_nothing_to_its_conversation(client: openai.OpenAI) -> None:
+    conversation = client.conversations.create(items=[])
+    response = running(client, conversation=conversation.id)
+    client.responses.cancel(response.id)
+    assert list(client.conversations.items.list(conversation.id)) == []
+    following = client.responses.create(model="any", input="go on", previous_response_id=response.id)
+    first = next(iter(client.responses.input_items.list(following.id, order="asc")))
+    assert first.content[0].text == "word " * 50  # type: ignore[union-attr]
+
+
+def test_a_background_response_that_is_not_to_be_stored_can_be_fetched_for_a_while(
+    client: openai.OpenAI, service: RunningService
+) -> None:
+    response = client.responses.create(model="any", input="one", background=True, store=False, **slow(1))
+    assert ended(client, response.id).output_text == "one "
+    with contextlib.closing(sqlite3.connect(service.home / ".batch" / "batch.db")) as database:
+        ((left_s,),) = database.execute("select expires_at - unixepoch() from response where id=?", (response.id,))
+    assert 500 < left_s <= 600
+
+
+@pytest.mark.parametrize(
+    ("options", "priority"),
+    [
+        ({}, Priority.LARGE_REQUEST),
+        ({"service_tier": "flex"}, Priority.BATCH),
+        ({"background_options": {"completion_window": "2h"}}, Priority.BATCH),
+    ],
+    ids=["normal", "flex", "window"],
+)
+def test_background_responses_that_may_wait_run_with_the_lines_of_batches(
+    client: openai.OpenAI, service: RunningService, options: dict[str, Any], priority: Priority
+) -> None:
+    body = {"seed": 1, **options}
+    id = client.responses.create(model="any", input="one", background=True, extra_body=body).id
+    with contextlib.closing(sqlite3.connect(service.home / ".batch" / "batch.db")) as database:
+        ((stored,),) = database.execute("select j.priority from job j join response r on r.job=j.id where r.id=?", (id,))
+    assert stored == priority
+    assert ended(client, id).status == "completed"
+
+
+def test_what_is_not_done_here_is_refused_by_name(client: openai.OpenAI) -> None:
+    for body in ({"prompt": {"id": "p"}}, {"context_management": [{"type": "compaction"}]}):
+        with pytest.raises(openai.BadRequestError, match="is not supported here"):
+            client.responses.create(model="any", input="x", extra_body=body)
+    with pytest.raises(openai.BadRequestError, match="is not supported here"):
+        client.post("/responses/compact", body={"model": "any", "input": "x"}, cast_to=object)
+    window = {"background_options": {"completion_window": "2h"}}
+    with pytest.raises(openai.BadRequestError, match="stream"):
+        client.responses.create(model="any", input="x", background=True, stream=True, extra_body=window)
+
+
+def test_a_response_that_has_ended_is_not_cancelled_and_its_state_is_named(client: openai.OpenAI) -> None:
+    response = client.responses.create(model="any", input="one", background=True, **slow(1))
+    assert ended(client, response.id).status == "completed"
+    with pytest.raises(openai.BadRequestError, match="completed"):
+        client.responses.cancel(response.id)
+    assert client.responses.retrieve(response.id).status == "completed"
+
+
+def test_a_stream_that_its_client_leaves_is_stored_as_cancelled(client: openai.OpenAI) -> None:
+    with client.responses.create(model="any", input="word " * 50, stream=True, **slow(100)) as stream:
+        id = next(event.response.id for event in stream if event.type == "response.created")
+    assert ended(client, id).status == "cancelled"
