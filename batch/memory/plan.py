@@ -12,7 +12,7 @@ from batch.memory.sizes import ContextSizes, KvType, WeightSizes
 
 PROCESS_BYTES = 400_000_000
 """Of a worker beside its model: Python, libraries, vocabulary, pictures on their way."""
-_WINDOWS_SHARE = 0.1
+_WINDOWS_SHARE = 0.2
 """What bulk jobs add to the context takes at most so much of the free memory."""
 _GB = 1e9
 

@@ -28,3 +28,6 @@ class ContextSizes(msgspec.Struct, frozen=True):
     """Buffers of the processor."""
     gpu_compute: int
     """Buffers of the GPUs."""
+
+    def __add__(self, other: ContextSizes) -> ContextSizes:
+        return ContextSizes(self.kv + other.kv, self.compute + other.compute, self.gpu_compute + other.gpu_compute)

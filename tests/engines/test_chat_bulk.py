@@ -12,7 +12,9 @@ import vlm_setup
 from batch.errors import BadRequest, BatchError, Cancelled
 from batch.payloads.chat import ChatResult
 from batch.queue.jobs import Priority
+from batch.workers.chat.bulk import speed
 from batch.workers.chat.engine import VlmEngine
+from batch.workers.chat.generation import Resources
 from scripted_work import ScriptedWork
 from vlm_setup import chat, completion, content, metrics, picture, run
 
@@ -43,6 +45,13 @@ def bulk(folder: Path, text: Any, *, generation: dict[str, Any] | None = None, *
 def endless(folder: Path, text: str, tokens: int, **more: Any) -> ScriptedWork:
     """A job that writes so many tokens, whatever the tiny model makes of them."""
     return bulk(folder, text, generation={"ignore_eos": True, "max_tokens": tokens}, **more)
+
+
+def bulk_resources(engine: VlmEngine) -> Resources:
+    """What the jobs that are computed together share."""
+    scheduler = engine._open_scheduler()
+    assert scheduler is not None
+    return scheduler._resources
 
 
 def together(engine: VlmEngine, works: list[ScriptedWork]) -> list[ScriptedWork]:
@@ -119,9 +128,10 @@ def test_prompts_may_share_decodes_with_tokens_up_to_a_bound(
     engine: VlmEngine, alone: VlmEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
     expected = [run(alone, work) for work in jobs(tmp_path)]
-    monkeypatch.setattr(engine._resources, "mixed_prompt_tokens", most)
-    monkeypatch.setattr(engine._resources, "bulk_slice_tokens", min(most, engine._resources.bulk_slice_tokens))
-    context, sizes = engine._resources.context, []
+    resources, sizes = bulk_resources(engine), []
+    monkeypatch.setattr(resources, "mixed_prompt_tokens", most)
+    monkeypatch.setattr(resources, "bulk_slice_tokens", min(most, resources.bulk_slice_tokens))
+    context = resources.context
     decode = context.decode_parts
 
     def note(parts: list[tuple[list[int], int, int, bool]]) -> int:
@@ -261,8 +271,8 @@ def test_what_prompts_share_is_computed_once(engine: VlmEngine, alone: VlmEngine
 def test_no_job_waits_for_a_few_tokens_more_of_what_stands_there_already(
     engine: VlmEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine._resources, "mixed_prompt_tokens", 2048)
-    context, prompts = engine._resources.context, []
+    monkeypatch.setattr(bulk_resources(engine), "mixed_prompt_tokens", 2048)
+    context, prompts = bulk_resources(engine).context, []
     decode = context.decode_parts
 
     def note(parts: list[tuple[list[int], int, int, bool]]) -> int:
@@ -304,12 +314,44 @@ def test_jobs_that_do_not_fit_the_context_together_wait_for_one_another(tmp_path
         one.close()
 
 
+def test_a_job_too_large_for_their_context_is_computed_by_itself_behind_them(
+    alone: VlmEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speed, "BULK_TOKENS_PER_JOB", 512)
+    engine = vlm_setup.loaded(tmp_path, context=8192, parallel=2)
+    try:
+
+        def cancel() -> None:
+            raise Cancelled()
+
+        def works() -> list[ScriptedWork]:
+            large = "red circle " * 1000 + "Tell me a story."
+            return [
+                endless(tmp_path, "ping", 40),
+                bulk(tmp_path, large, enable_thinking=False),
+                bulk(tmp_path, "ping", enable_thinking=False),
+                bulk(tmp_path, large, enable_thinking=False),
+            ]
+
+        expected = [written(run(alone, work)) for work in works()]
+        done = works()
+        done[3].at = {3: cancel}
+        ended = note_ends(done)
+        together(engine, done)
+        assert ended == [0, 1, 2], "it let those go first that it found under way, and nobody else"
+        assert bulk_resources(engine).context.n_ctx == 1024 < done[1].result.usage.prompt_tokens
+        assert [written(work.result) for work in done[:3]] == expected[:3]
+        assert isinstance(done[3].error, Cancelled)
+    finally:
+        engine.close()
+
+
 def test_a_fault_of_the_library_fails_the_job_at_fault_alone(
     engine: VlmEngine, alone: VlmEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Staged: every decode that holds one certain token fails."""
     expected = [written(run(alone, work)) for work in jobs(tmp_path)]
-    context = engine._resources.context
+    context = bulk_resources(engine).context
     bad = vlm_setup.tokenize(engine, " purple")[-1]
     rows, tokens = context.decode_rows, context.decode_tokens
 
@@ -330,7 +372,7 @@ def test_a_fault_of_the_library_fails_the_job_at_fault_alone(
 
 def test_nothing_is_left_of_them(engine: VlmEngine, tmp_path: Path) -> None:
     together(engine, jobs(tmp_path))
-    context, cache = engine._resources.context, engine._resources.cache
+    context, cache = bulk_resources(engine).context, bulk_resources(engine).cache
     assert not any(slot.is_busy or slot.parked is not None for slot in cache._slots)
     assert sum(len(slot.tokens) > 0 for slot in cache._slots) <= 1
     for slot in cache._slots:

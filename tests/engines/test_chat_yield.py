@@ -145,7 +145,9 @@ def test_a_job_whose_broken_off_decode_cost_it_its_window_computes_it_again(
     """An aborted slice may overwrite what the next token looks at; here the loss is staged."""
     alone = written(run(engine, bulk(tmp_path, tokens=60)))
     lost = iter([True])
-    monkeypatch.setattr(engine._resources.cache, "has_lost_window", lambda _: next(lost, False))
+    scheduler = engine._open_scheduler()
+    cache = engine._resources.cache if scheduler is None else scheduler.cache
+    monkeypatch.setattr(cache, "has_lost_window", lambda _: next(lost, False))
     work = bulk(tmp_path, tokens=60, at={20: engine.interrupt})
     assert written(run(engine, work)) == alone
     assert [done for done, _, _ in work.units].count(0) == 2

@@ -35,7 +35,14 @@ from batch.payloads.sampling import SamplingParams
 from batch.queue.jobs import Kind, Priority
 from batch.settings import Settings
 from batch.workers.chat.bulk.scheduler import BulkScheduler
-from batch.workers.chat.bulk.speed import BulkSpeed, measure_bulk_speed, sequences_for, width_for
+from batch.workers.chat.bulk.speed import (
+    BULK_TOKENS_PER_JOB,
+    CLIENT_SEQUENCES,
+    BulkSpeed,
+    bulk_tokens,
+    measure_bulk_speed,
+    sequences_for,
+)
 from batch.workers.chat.dialects import dialect as dialects
 from batch.workers.chat.generation import Generation, Resources
 from batch.workers.chat.images.picture_reader import PictureReader
@@ -62,6 +69,8 @@ from batch.workers.llama.mapped_file import release_pages
 from batch.workers.llama.model import Model
 
 _log = logging.getLogger(__name__)
+_BULK_CACHE_SHARE = 4
+"""Bulk jobs keep conversations in one in so many bytes of the cache."""
 _SLICE_TOKENS = 512
 _CHECKPOINT_INTERVAL_TOKENS = 512
 _GPU_CHECKPOINT_INTERVAL_TOKENS = 8192
@@ -76,6 +85,13 @@ class VlmEngine:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._context: Context | None = None
+        """For clients, and for bulk jobs that are computed one by one."""
+        self._bulk_context: Context | None = None
+        """For bulk jobs that are computed together; made when the first one comes. Attention passes over all cells of a
+        context, so a client's answer would be slower beside their tokens, and a long prompt beside room for their windows."""
+        self._scheduler: BulkScheduler | None = None
+        self._width = 1
+        """Most bulk jobs computed together."""
         self._vision: Vision | None = None
         self._model: Model | None = None
         self._pictures = PictureReader(settings.limits)
@@ -103,21 +119,15 @@ class VlmEngine:
             self._pictures.start()
         width = None if vlm.parallel == "auto" else vlm.parallel
         speed = measure_bulk_speed(model, threads, width=width, widest=plan.width, kv_type=plan.kv_type, has_gpu=has_gpu)
-        self._context = context = self._make_context(model, threads, speed.width)
-        speed = replace(speed, width=width_for(context.sequences))
+        self._width = speed.width
+        self._context = context = self._make_context(vlm.context, CLIENT_SEQUENCES)
         if self._vision is not None:
             self._vision.slice_tokens = speed.slice_tokens
-        cache = PromptCache(
-            context,
-            model.n_swa,
-            vlm.cache_bytes,
-            can_roll_back=model.can_roll_back,
-            control_tokens=model.control_tokens,
-        )
+        bulk_bytes = vlm.cache_bytes // _BULK_CACHE_SHARE if self._width > 1 else 0
         self._resources = Resources(
             model,
             context,
-            cache,
+            self._make_cache(context, vlm.cache_bytes - bulk_bytes),
             self._vision,
             slice_tokens=context.n_batch if has_gpu else _SLICE_TOKENS,
             bulk_slice_tokens=speed.slice_tokens,
@@ -125,7 +135,6 @@ class VlmEngine:
             mixed_prompt_tokens=_mixed_prompt_tokens(speed, context, has_gpu=has_gpu),
         )
         self._runner = StepRunner(self._resources)
-        self._scheduler = BulkScheduler(self._resources, self._runner, self, speed.width)
         source = model.chat_template()
         control, user_defined = model.special_texts
         bos, eos = model.token_text(model.bos), model.token_text(model.eos)
@@ -139,29 +148,41 @@ class VlmEngine:
         report(1.0)
         return self._info(model, context, resolved, defaults, dialect.name, speed, has_gpu)
 
-    def _make_context(self, model: Model, threads: int, width: int) -> Context:
-        """A context for so many bulk jobs, or for fewer where their sliding windows do not fit into memory."""
-        while True:
-            try:
-                return self._try_context(model, threads, width)
-            except ModelProblem:
-                if width == 1 or self._settings.vlm.parallel != "auto":
-                    raise
-                width //= 2
-
-    def _try_context(self, model: Model, threads: int, width: int) -> Context:
+    def _make_context(self, n_ctx: int, sequences: int) -> Context:
+        assert self._model is not None
         # A picture that is attended to in both directions must fit into one micro-batch.
         chunk_tokens = self._vision.max_chunk_tokens if self._vision is not None and self._vision.is_non_causal else 0
         n_ubatch = max(N_UBATCH_TOKENS, chunk_tokens)
         return Context(
-            model,
-            n_ctx=self._settings.vlm.context,
+            self._model,
+            n_ctx=n_ctx,
             n_batch=max(N_BATCH_TOKENS, n_ubatch),
             n_ubatch=n_ubatch,
-            sequences=sequences_for(width),
-            threads=threads,
+            sequences=sequences,
+            threads=self._settings.vlm.threads or os.cpu_count() or 1,
             kv_type=self._plan.kv_type,
         )
+
+    def _make_cache(self, context: Context, budget: int) -> PromptCache:
+        assert self._model is not None
+        model = self._model
+        return PromptCache(context, model.n_swa, budget, can_roll_back=model.can_roll_back, control_tokens=model.control_tokens)
+
+    def _open_scheduler(self) -> BulkScheduler | None:
+        """What computes bulk jobs together, made when the first one comes; None: each is computed by itself."""
+        while self._scheduler is None and self._width > 1:
+            resources = self._resources
+            try:
+                context = self._make_context(bulk_tokens(resources.context.n_ctx, self._width), sequences_for(self._width))
+            except ModelProblem as problem:
+                _log.warning("no more than %d bulk jobs are computed together: %s", self._width // 2, problem.message)
+                self._width //= 2
+                continue
+            self._bulk_context = context
+            cache = self._make_cache(context, self._settings.vlm.cache_bytes // _BULK_CACHE_SHARE)
+            resources = replace(resources, context=context, cache=cache)
+            self._scheduler = BulkScheduler(resources, StepRunner(resources), self, self._width)
+        return self._scheduler
 
     def _warm_up(self, model: Model, context: Context) -> None:
         context.decode_tokens([max(model.bos, 0)], 0, 0, output=True)
@@ -210,18 +231,22 @@ class VlmEngine:
     def close(self) -> None:
         """Free everything. Harmless when called again."""
         self._pictures.close()
-        if self._context is not None:
-            self._context.close()
+        for context in self._contexts:
+            context.close()
         if self._vision is not None:
             self._vision.close()
         if self._model is not None:
             self._model.close()
-        self._context = self._vision = self._model = None
+        self._context = self._bulk_context = self._scheduler = self._vision = self._model = None
+
+    @property
+    def _contexts(self) -> list[Context]:
+        return [context for context in (self._context, self._bulk_context) if context is not None]
 
     def interrupt(self) -> None:
         """From any thread: end the decode in flight."""
-        if self._context is not None:
-            self._context.abort()
+        for context in self._contexts:
+            context.abort()
 
     # -- jobs
 
@@ -230,11 +255,14 @@ class VlmEngine:
 
         A bulk job is computed together with others that wait; all of them are ended here, and None is returned.
         """
-        is_bulk = work.job.priority < Priority.INTERACTIVE
-        if is_bulk and self._scheduler.width > 1:
-            self._scheduler.run(work)
+        if work.job.priority < Priority.INTERACTIVE and (scheduler := self._open_scheduler()) is not None:
+            scheduler.run(work)
             return None
-        task = self.plan_job(work)
+        return self.run_alone(work, self.plan_job(work))
+
+    def run_alone(self, work: Work, task: TaskParams) -> ChatResult:
+        """Compute a planned job by itself, in the clients' context."""
+        is_bulk = work.job.priority < Priority.INTERACTIVE
         results = [
             self._runner.run(Generation(self._resources, work, task, index, is_bulk=is_bulk), work) for index in range(task.n)
         ]
@@ -249,6 +277,13 @@ class VlmEngine:
         if _is_described(payload) and work.is_watched:
             work.emit(PromptCounted(tokens=len(task.prompt)))
         return task
+
+    def fits_bulk(self, task: TaskParams) -> bool:
+        """Whether the context of bulk jobs has room for a job; one that does not fit is computed by itself."""
+        assert self._bulk_context is not None
+        n_ctx = self._bulk_context.n_ctx
+        answer_tokens = task.max_tokens if task.max_tokens >= 0 else BULK_TOKENS_PER_JOB
+        return n_ctx >= self._resources.context.n_ctx or len(task.prompt) + answer_tokens <= n_ctx
 
     def make_result(self, work: Work, task: TaskParams, results: Sequence[ChoiceResult]) -> ChatResult:
         """The result of a job whose choices are all there."""
@@ -274,10 +309,10 @@ class VlmEngine:
             case CountTokens():
                 return TokenCount(self._planner.check(question.payload), self._resources.context.n_ctx)
             case ReadEngineMetrics():
-                cache = self._resources.cache
+                caches = [self._resources.cache, *([self._scheduler.cache] if self._scheduler is not None else [])]
                 return EngineMetrics(
-                    cache_bytes=cache.host_bytes,
-                    cache_conversations=cache.host_conversations,
+                    cache_bytes=sum(cache.host_bytes for cache in caches),
+                    cache_conversations=sum(cache.host_conversations for cache in caches),
                     image_encodes=self._vision.encoded_chunks if self._vision else 0,
                 )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import msgspec
@@ -19,7 +19,7 @@ from batch.memory.plan import Budget, MemoryPlan, ModelParts, PlanAnswer, choose
 from batch.memory.sizes import ContextSizes, KvType
 from batch.queue.jobs import Kind
 from batch.settings import Settings
-from batch.workers.chat.bulk.speed import GPU_WIDTHS, WIDTHS, sequences_for
+from batch.workers.chat.bulk.speed import CLIENT_SEQUENCES, GPU_WIDTHS, WIDTHS, bulk_tokens, sequences_for
 from batch.workers.llama.devices import gpu_free_bytes
 from batch.workers.llama.dry_run import DryRun, weight_sizes
 from batch.workers.llama.library import lib
@@ -52,13 +52,14 @@ def plan_memory(settings: Settings, resolved: Resolved, budget: Budget) -> Memor
 
         @lru_cache
         def sizes(kv_type: KvType, width: int) -> ContextSizes | None:
-            return run.context_sizes(
-                n_ctx=vlm.context,
-                n_batch=N_BATCH_TOKENS,
-                n_ubatch=N_UBATCH_TOKENS,
-                sequences=sequences_for(width),
-                kv_type=kv_type,
-            )
+            """Of both contexts: the clients', and that of bulk jobs where some are computed together."""
+            make = partial(run.context_sizes, n_batch=N_BATCH_TOKENS, n_ubatch=N_UBATCH_TOKENS, kv_type=kv_type)
+            clients = make(n_ctx=vlm.context, sequences=CLIENT_SEQUENCES)
+            if clients is None or width == 1:
+                return clients
+            n_ctx = bulk_tokens(vlm.context or run.n_ctx_train, width)
+            bulk = make(n_ctx=n_ctx, sequences=sequences_for(width))
+            return None if bulk is None else clients + bulk
 
         widths = sorted(GPU_WIDTHS if has_gpu else WIDTHS, reverse=True) if vlm.parallel == "auto" else [vlm.parallel]
         return choose(

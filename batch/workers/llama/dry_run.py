@@ -81,6 +81,11 @@ class DryRun:
         """How many layers the model has."""
         return int(lib.llama_model_n_layer(self._model))
 
+    @property
+    def n_ctx_train(self) -> int:
+        """How many tokens of context the model was trained with."""
+        return int(lib.llama_model_n_ctx_train(self._model))
+
     def context_sizes(self, *, n_ctx: int, n_batch: int, n_ubatch: int, sequences: int, kv_type: KvType) -> ContextSizes | None:
         """What a context made with the same numbers takes; None where it cannot be made, as q8_0 with heads of odd sizes."""
         values = lib.llama_context_default_params()

@@ -75,7 +75,7 @@ def test_bulk_jobs_take_a_modest_share_of_the_memory_though_more_would_fit() -> 
     def wide(kv_type: KvType, width: int) -> ContextSizes | None:
         return ContextSizes(kv=width * GB, compute=0, gpu_compute=0)
 
-    it = plan(Budget(80 * GB), sizes=wide)
+    it = plan(Budget(40 * GB), sizes=wide)
     assert (it.width, it.note) == (8, "")
 
 

@@ -39,8 +39,12 @@ class JobPlanner(Protocol):
         """The result of a job whose choices are all there."""
         ...
 
-    def run(self, work: Work) -> ChatResult | None:
-        """Run an interactive job alone."""
+    def fits_bulk(self, task: TaskParams) -> bool:
+        """Whether a job can be computed together with others."""
+        ...
+
+    def run_alone(self, work: Work, task: TaskParams) -> ChatResult:
+        """Compute a job by itself."""
         ...
 
 
@@ -51,11 +55,12 @@ class BulkScheduler:
         self._resources = resources
         self._runner = runner
         self._engine = engine
-        self.width = width
+        self._width = width
+        self.cache = resources.cache
 
     def run(self, lead: Work) -> None:
         """Compute a job and all of its kind that wait, each ended as soon as its result is there."""
-        run = BulkRun(self._resources, self._runner, self._engine, self.width, lead)
+        run = BulkRun(self._resources, self._runner, self._engine, self._width, lead)
         try:
             run.compute()
         finally:
@@ -75,6 +80,8 @@ class BulkRun:
         self._lead = lead
         self._jobs: list[BulkJob] = []
         """In the order in which they were claimed."""
+        self._large: list[tuple[Work, TaskParams]] = []
+        """Jobs too large to be computed with others: each is computed by itself once no others are left."""
         self._done: list[tuple[Work, ChatResult]] = []
         """Jobs whose answers are there and that are not ended yet: those of one decode are ended together."""
         self._next_claim = 0.0
@@ -87,7 +94,10 @@ class BulkRun:
             self._yield()
             self._claim()
             if not self._jobs:
-                return
+                if not self._large:
+                    return
+                self._run_alone(*self._large.pop(0))
+                continue
             self._start_jobs()
             ready = self._ready_jobs()
             # A picture before all else, so that its job can join the others.
@@ -110,8 +120,9 @@ class BulkRun:
 
     def _claim(self) -> None:
         now = time.monotonic()
-        free = self._width - len(self._jobs)
-        if free < 1 or any(job.is_started and job.slot.parked is not None for job in self._jobs):
+        unstarted = sum(not job.is_started for job in self._jobs)
+        free = min(self._width - len(self._jobs), self._cache.free_sequences - unstarted)
+        if free < 1 or self._large or any(job.is_started and job.slot.parked is not None for job in self._jobs):
             return
         if self._jobs and now < self._next_claim:
             return
@@ -120,22 +131,22 @@ class BulkRun:
             self._add(work)
 
     def _add(self, work: Work) -> None:
-        if work.job.priority >= Priority.INTERACTIVE:
-            # Claimed with the others, but a client waits for it: it goes first and alone, as at a yield point.
-            self._attempt(work, partial(self._run_alone, work))
-            return
-
         def plan() -> None:
-            self._jobs.append(BulkJob(self._resources, work, self._engine.plan_job(work)))
+            task = self._engine.plan_job(work)
+            if work.job.priority >= Priority.INTERACTIVE:
+                # Claimed with the others, but a client waits for it: it goes first and alone, as at a yield point.
+                work.finish(self._engine.run_alone(work, task))
+            elif self._engine.fits_bulk(task):
+                self._jobs.append(BulkJob(self._resources, work, task))
+            else:
+                self._large.append((work, task))
 
         self._attempt(work, plan)
 
-    def _run_alone(self, work: Work) -> None:
-        result = self._engine.run(work)
-        if result is not None:
-            work.finish(result)
+    def _run_alone(self, work: Work, task: TaskParams) -> None:
+        self._attempt(work, lambda: work.finish(self._engine.run_alone(work, task)))
 
-    def _attempt(self, work: Work, action: Callable[[], None]) -> bool:
+    def _attempt(self, work: Work, action: Callable[[], object]) -> bool:
         """Do something for one job; what it raises ends that job alone. Returns whether the job goes on."""
         try:
             action()
@@ -146,6 +157,7 @@ class BulkRun:
         return True
 
     def _drop(self, work: Work) -> None:
+        self._large = [large for large in self._large if large[0] is not work]
         for job in [job for job in self._jobs if job.work is work]:
             self._jobs.remove(job)
             job.close()
@@ -168,6 +180,8 @@ class BulkRun:
         """Every job's yield point: cancellations, more urgent jobs, progress."""
         for job in list(self._jobs):
             self._attempt(job.work, partial(self._yield_job, job))
+        for work, _ in list(self._large):
+            self._attempt(work, work.yield_point)
 
     def _yield_job(self, job: BulkJob) -> None:
         self._context.set_threads(job.work.yield_point(*job.progress))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from batch.memory.sizes import KvType
+from batch.queue.jobs import Priority
 from batch.workers.llama.context import Context
 from batch.workers.llama.model import Model
 
@@ -19,6 +20,8 @@ GPU_WIDTHS = (1, 8, 16, 32)
 """The same on a GPU, which one row leaves idle for most of a step."""
 MAX_STEP_S = 1.0
 """Longest step of the jobs together: a more urgent job waits for it."""
+BULK_TOKENS_PER_JOB = 4096
+"""Tokens that the context of bulk jobs holds for each job: those that take more wait for one another."""
 SLICE_S = 0.25
 """About how long a prompt slice of a bulk job takes."""
 SLICE_TOKENS = (512, 256, 128, 64, 32, 16)
@@ -46,14 +49,19 @@ class BulkSpeed:
     """Tokens a second by number of sequences, where that was measured."""
 
 
+CLIENT_SEQUENCES = len(Priority)
+"""Of the context for clients: a job of each priority may wait inside the one of the next higher."""
+
+
 def sequences_for(width: int) -> int:
-    """How many sequences a context needs: jobs of one bulk priority wait inside those of the other, clients inside both."""
-    return 2 * width + 2
+    """How many sequences the context of bulk jobs needs: batch lines run inside files of the inbox, and the answers that a
+    client fetches later inside both, one at a time if need be."""
+    return 2 * width + 1
 
 
-def width_for(sequences: int) -> int:
-    """How many jobs a context with so many sequences is for: the reverse of `sequences_for`."""
-    return (sequences - 2) // 2
+def bulk_tokens(n_ctx: int, width: int) -> int:
+    """How many tokens the context of bulk jobs holds, beside a context for clients with `n_ctx`."""
+    return min(n_ctx, width * BULK_TOKENS_PER_JOB)
 
 
 def measure_bulk_speed(
@@ -115,15 +123,23 @@ def _measure_step(model: Model, context: Context, n: int) -> float:
 
 
 def _company_matters(model: Model, context: Context, n: int) -> bool:
-    """Whether one token's logits are other ones where n sequences decode it together: llama.cpp's kernels for repacked
-    weights compute four rows at a time, and round otherwise than those for one row."""
-    tokens, sequences = [max(model.bos, 0)] * n, list(range(n))
-    context.decode_rows(tokens[:1], [0], sequences[:1])
+    """Whether one token's logits are other ones where n sequences decode theirs together.
+
+    llama.cpp's kernels for repacked weights compute four rows at a time and round otherwise than those for one row; and where
+    a token is alone, threads divide the cells that it attends to, from 512 on.
+    """
+    tokens = [max(model.bos, 0)] * _PROBE_TOKENS
+    context.decode_tokens(tokens, 0, 0, output=False)
+    state = context.save_state(0)
+    for seq in range(1, context.sequences):  # so many cells are in use without having been computed
+        context.restore_state(seq, state)
+    sequences, end = list(range(n)), len(tokens)
+    context.decode_rows(tokens[:1], [end], [0])
     alone = context.logits(0).copy()
-    context.forget(0)
-    context.decode_rows(tokens, [0] * n, sequences)
+    context.forget(0, end)
+    context.decode_rows(tokens[:n], [end] * n, sequences)
     matters = not all(np.array_equal(alone, context.logits(row)) for row in sequences)
-    for seq in sequences:
+    for seq in range(context.sequences):
         context.forget(seq)
     return matters
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from batch.errors import BatchError
 from batch.workers.chat.kv.checkpoints import MIN_CHECKPOINT_TOKENS, Checkpoint, Checkpoints, checkpoint_positions
+from batch.workers.chat.kv.stored_conversation import StoredConversation
 from batch.workers.chat.kv.token_sequence import TokenSequence
 from batch.workers.llama.context import STATE_PARTIAL, Context, State
 
@@ -17,27 +18,6 @@ _SMALL_LOSS_SHARE = 16
 host memory is copied back only for more of its tokens than that."""
 _CHECKPOINT_SHARE = 4
 """The checkpoints of one conversation take at most one in 4 bytes of the budget."""
-
-
-@dataclass(slots=True, eq=False)
-class StoredConversation:
-    """A conversation in host memory."""
-
-    tokens: TokenSequence
-    state: State
-    first: int
-    """The oldest position that all layers hold in `state`."""
-    checkpoints: Checkpoints
-    is_bulk: bool
-    number: int
-    """Higher in conversations that were stored later."""
-    repeated_by: int = 0
-    """Number of a later one that repeats this one for the most part; 0: none does."""
-    size: int = field(init=False)
-    """Bytes in all."""
-
-    def __post_init__(self) -> None:
-        self.size = len(self.state) + self.checkpoints.size
 
 
 @dataclass(slots=True, eq=False)
@@ -85,6 +65,11 @@ class PromptCache:
     def host_conversations(self) -> int:
         """Conversations in host memory."""
         return len(self._stored)
+
+    @property
+    def free_sequences(self) -> int:
+        """How many more jobs `acquire` has a sequence for."""
+        return sum(not slot.is_busy for slot in self._slots)
 
     def acquire(self, prompt: TokenSequence, *, reuse: bool = True, is_bulk: bool = False) -> tuple[Slot, int]:
         """A sequence for the prompt and how many of its first tokens it holds. Give it back with `release`."""
