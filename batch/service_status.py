@@ -71,15 +71,15 @@ class ServiceStatus(TypedDict):
     """Unix time of the newest automatic copy of the database."""
 
 
-def gather(path: Path) -> ServiceStatus:
-    """The status of the service with the database at `path`, whether it runs or not; all zero for a new home."""
-    if not path.exists():
-        return _shape({}, {}, [], [], {}, FileCounts(), path)
-    with closing(open_store(path, readonly=True)) as store:
-        return read_status(store, path)
+def gather(database: Path | str, home: Path | None = None) -> ServiceStatus:
+    """The status of the service of a home, whether it runs or not; all zero for a new one. `home`: of an address."""
+    if isinstance(database, Path) and not database.exists():
+        return _shape({}, {}, [], [], {}, FileCounts(), database.parent.parent)
+    with closing(open_store(database, home=home, readonly=True)) as store:
+        return read_status(store)
 
 
-def read_status(store: Store, path: Path) -> ServiceStatus:
+def read_status(store: Store) -> ServiceStatus:
     """As `gather`, from a database that is open."""
     try:
         notes = store.notes()
@@ -89,9 +89,9 @@ def read_status(store: Store, path: Path) -> ServiceStatus:
             jobs = store.jobs(kind=kind, state=State.RUNNING, limit=4)
             # The innermost of nested jobs is the one that computes; it began last.
             running[kind] = max(jobs, key=lambda job: job.started_at or 0.0) if jobs else None
-        return _shape(notes, service, store.tally(), store.today(), running, count_files(store), path, store.paused())
+        return _shape(notes, service, store.tally(), store.today(), running, count_files(store), store.home, store.paused())
     except EmptyDatabase:
-        return _shape({}, {}, [], [], {}, FileCounts(), path)
+        return _shape({}, {}, [], [], {}, FileCounts(), store.home)
 
 
 def _shape(
@@ -101,7 +101,7 @@ def _shape(
     today: list[Any],
     running: dict[Kind, Job | None],
     files: FileCounts,
-    path: Path,
+    home: Path,
     pauses: Iterable[Pause] = (),
 ) -> ServiceStatus:
     up = bool(service) and alive(service["pid"])
@@ -149,7 +149,7 @@ def _shape(
             "eta_seconds": None if seconds_left is None or queue is None or not (waiting or job) else queue + seconds_left,
         }
     return {
-        "home": str(path.parent.parent),
+        "home": str(home),
         "running": up,
         "pid": service.get("pid") if up else None,
         "uptime": time.time() - service["started"] if up else None,

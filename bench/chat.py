@@ -281,7 +281,7 @@ def bulk_job(peer: Peer, subject: Subject) -> Iterator[None]:
     """A long generation that is under way: a job that nobody waits for with ours, a request with theirs."""
     if peer.home is not None:
         settings = Settings.load(peer.home)
-        store, waker = open_store(settings.database), Waker(settings.state_dir)
+        store, waker = open_store(settings.database_address), Waker(settings.state_dir)
         task, request = subject.bulk(prose(7, 12))
         draft = Draft(msgspec.convert(request, PAYLOAD_TYPES[task]), Origin.BATCH, Priority.BATCH)
         with store.transaction(durable=True) as transaction:

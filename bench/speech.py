@@ -110,7 +110,7 @@ def long_file(peer: Peer, sound: bytes) -> Iterator[None]:
     """A long file that is being transcribed: a job that nobody waits for with ours, a request with theirs."""
     if peer.home is not None:
         settings = Settings.load(peer.home)
-        store, waker = open_store(settings.database), Waker(settings.state_dir)
+        store, waker = open_store(settings.database_address), Waker(settings.state_dir)
         sha256 = Spool(settings.state_dir / "spool").keep(sound, durable=True)
         request = {"blob": sha256, "filename": "long.wav", "options": {"language": "en"}}
         draft = Draft(msgspec.convert(request, TranscriptionPayload), Origin.BATCH, Priority.BATCH, blobs=(sha256,))

@@ -22,10 +22,11 @@ from batch.batches.result_writer import ResultWriter
 from batch.batches.rows import Batch, BatchLine, BatchStatus, LineProblem, LineState, StoredFile
 from batch.batches.stumbles import LineFault, Stumbles
 from batch.batches.validation import BatchValidation
-from batch.errors import BatchError, DiskFull
+from batch.errors import BatchError
 from batch.queue.frames import JobEnded
 from batch.queue.hub.hub import Hub
 from batch.queue.jobs import Draft, Origin, Priority
+from batch.queue.store import WRITE_REFUSED
 
 T = TypeVar("T")
 logger = logging.getLogger("batch.batches")
@@ -87,7 +88,7 @@ class BatchService:
             self._wake.clear()
             try:
                 busy = await self._look()
-            except DiskFull as error:
+            except WRITE_REFUSED as error:
                 logger.error("Batches wait: %s", error.message)
                 await asyncio.sleep(DISK_RETRY_S)
                 continue
@@ -110,7 +111,7 @@ class BatchService:
                 continue
             try:
                 busy |= await self._turn(batch)
-            except DiskFull:
+            except WRITE_REFUSED:
                 raise
             except Exception as error:  # what is wrong with one batch holds up no other
                 if self._stumbles.is_final(batch.id, error):
@@ -132,7 +133,7 @@ class BatchService:
                 await self._in_thread(lambda: self.store.give_up(batch, [GIVEN_UP]))
             else:  # its results cannot be written either
                 await self._end(batch, BatchStatus.FAILED, None, None)
-        except DiskFull:
+        except WRITE_REFUSED:
             raise
         except Exception:
             logger.exception("the batch %s cannot be given up yet", batch.id)
@@ -186,7 +187,7 @@ class BatchService:
         for line, body in zip(lines, bodies, strict=True):
             try:
                 job = await endpoint.create_job(body, batch.sequence)
-            except DiskFull:
+            except WRITE_REFUSED:
                 raise
             except BatchError as error:
                 refused.append((line, response_line(line, error.status, endpoint.to_error(error))))

@@ -14,6 +14,7 @@ from batch.cpu_sharing import alive
 from batch.errors import NotFound
 from batch.queue.open_store import open_store as open_database
 from batch.queue.store import Store
+from batch.settings.database_address import address_of
 
 
 class NoHome(NotFound):
@@ -21,12 +22,12 @@ class NoHome(NotFound):
 
 
 def find_home(start: Path) -> Path | None:
-    """The nearest folder from `start` upwards that is a home (it holds `.batch/batch.db` or `batch.toml`).
+    """The nearest folder from `start` upwards that is a home (it holds `batch.toml`, or its service's `.batch`).
 
     Above `start`, only folders count whose home belongs to this user or to root: others may have put theirs in one's way.
     """
     for folder in (start, *start.parents):
-        for mark in (folder / ".batch" / "batch.db", folder / "batch.toml"):
+        for mark in (folder / ".batch" / "batch.db", folder / ".batch" / "home_id", folder / "batch.toml"):
             try:
                 owner = os.stat(mark).st_uid
             except OSError:
@@ -58,18 +59,23 @@ Home = Annotated[
 ]
 
 
-def database_of(home: Path | None) -> Path:
+def home_folder(home: Path | None) -> Path:
+    """A home's folder, or this one."""
+    return Path(home or ".").expanduser().absolute()
+
+
+def database_of(home: Path | None) -> Path | str:
     """A home's database, without reading its settings: those cost more time than all the rest of `batch status`."""
-    return Path(home or ".").expanduser().absolute() / ".batch" / "batch.db"
+    return address_of(home_folder(home))
 
 
 @contextmanager
 def open_store(home: Path | None, *, readonly: bool = False) -> Iterator[Store]:
     """The store of a home; raises NoHome where no service has ever run."""
-    path = database_of(home)
-    if not path.exists():
-        raise NoHome(no_home_sentence(path.parent.parent))
-    store = open_database(path, readonly=readonly)
+    database, folder = database_of(home), home_folder(home)
+    if not (database if isinstance(database, Path) else folder / ".batch").exists():
+        raise NoHome(no_home_sentence(folder))
+    store = open_database(database, home=folder, readonly=readonly)
     try:
         yield store
     finally:

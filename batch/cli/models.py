@@ -197,15 +197,15 @@ def worker_note(settings: Settings, kind: str) -> str | None:
 
 def _notes(settings: Settings) -> dict[str, Any]:
     """All that the running service notes for other processes; {} when none runs."""
-    if not settings.database.exists():
+    if isinstance(settings.database_address, Path) and not settings.database_address.exists():
         return {}
     from batch.queue.open_store import open_store
-    from batch.queue.store import DamagedDatabase
+    from batch.queue.store import DamagedDatabase, StoreAway
 
     try:
-        with closing(open_store(settings.database, readonly=True)) as store:
+        with closing(open_store(settings.database_address, home=settings.home, readonly=True)) as store:
             notes = store.notes()
-    except DamagedDatabase:  # `batch doctor` says so
+    except (DamagedDatabase, StoreAway):  # `batch doctor` says so
         return {}
     service_note = notes.get("service")
     return notes if service_note and alive(service_note["pid"]) else {}

@@ -15,7 +15,7 @@ import typer
 
 from batch.cli.app import Json, app
 from batch.cli.exit_status import ExitStatus
-from batch.cli.home import Home, NoHome, database_of, no_home_sentence, service_note
+from batch.cli.home import Home, NoHome, home_folder, no_home_sentence, service_note
 from batch.cli.jobs.waiting import require_service, wait_for_jobs
 from batch.cli.output import print_error, print_json, print_line, print_text, safe_line
 from batch.errors import BadRequest, BatchError, Cancelled, TooLarge, UnsupportedMedia
@@ -52,9 +52,9 @@ def submit(
     from batch.settings import Settings
 
     if home is None:
-        raise NoHome(no_home_sentence(database_of(None).parent.parent))
+        raise NoHome(no_home_sentence(home_folder(None)))
     settings = Settings.load(home, _flags(prompt, language))
-    with closing(open_store(settings.database)) as store:
+    with closing(open_store(settings.database_address, home=settings.home)) as store:
         if wait:
             require_service(store, os.fspath(settings.home), "Nothing was queued.")
         spool = Spool(settings.state_dir / "spool")

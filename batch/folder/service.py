@@ -13,7 +13,7 @@ from typing import Any
 from batch.batches.batch_store import BatchStore
 from batch.batches.rows import Batch, BatchApi
 from batch.durable_folder import make_durable_folder
-from batch.errors import Conflict, DiskFull, NotFound
+from batch.errors import Conflict, NotFound
 from batch.folder.daemon_thread import DaemonThread
 from batch.folder.inbox.inbox import Inbox
 from batch.folder.ledger.ledger import Ledger
@@ -24,6 +24,7 @@ from batch.folder.watcher import InboxWatcher
 from batch.queue.frames import JobEnded
 from batch.queue.hub.hub import Hub
 from batch.queue.jobs import Kind
+from batch.queue.store import WRITE_REFUSED
 from batch.settings import Settings
 
 logger = logging.getLogger("batch.folder")
@@ -131,7 +132,7 @@ class FolderService:
             except Exception as error:
                 sentence = f"{type(error).__name__}: {error}"
                 if sentence != complaint:
-                    if isinstance(error, DiskFull):
+                    if isinstance(error, WRITE_REFUSED):
                         logger.error("The inbox and the outbox wait: %s", error.message)
                     else:
                         logger.exception("the folder service stumbled, and tries again")

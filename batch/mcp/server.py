@@ -153,7 +153,7 @@ class AgentTools:
     @told_in_words
     async def status(self) -> StatusOutput:
         """Whether the service runs, what its models are doing, and how the inbox stands."""
-        state = await to_thread.run_sync(gather, self._settings.database)
+        state = await to_thread.run_sync(gather, self._settings.database_address, self._settings.home)
         return StatusOutput(
             running=state["running"],
             home=state["home"],

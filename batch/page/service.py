@@ -45,7 +45,7 @@ class PageService:
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting: dict[ThreadPoolExecutor, int] = {self._readers: 0, self._painter: 0}
         self.previews = Previews(settings.state_dir / "previews", settings.page.preview_bytes, settings.limits)
-        self.live_view = LiveView(lambda: self.read(lambda store: read_status(store, settings.database)))
+        self.live_view = LiveView(lambda: self.read(read_status))
         self.bulk_actions = BulkActions(hub)
 
     def start(self) -> None:

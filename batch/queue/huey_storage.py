@@ -12,10 +12,10 @@ from huey.registry import Message
 from huey.serializer import Serializer
 from huey.storage import BlackHoleStorage
 
-from batch.errors import BatchError, DiskFull
+from batch.errors import BatchError
 from batch.queue.jobs import Kind
 from batch.queue.messages import job_named_in, message_for
-from batch.queue.store import DamagedDatabase, Lease, Store
+from batch.queue.store import WRITE_REFUSED, DamagedDatabase, Lease, Store
 
 IDLE_LOOK_S = 2.0
 """After so long an idle worker looks by itself: what a lost wake-up costs at most."""
@@ -56,7 +56,7 @@ class ClaimStorage(BlackHoleStorage):  # type: ignore[misc]
         self.lease: Lease | None = None
         """The job that the last message stands for: saves the task a second look-up."""
         self.report_waiting: Callable[[BatchError], None] = lambda error: None
-        """Is told, again and again, that no job can be taken: the disk is full, or the database damaged."""
+        """Is told, again and again, that no job can be taken: the disk is full, or the database damaged or away."""
         self.may_take: Callable[[], bool] = lambda: True
         """Whether the worker may lease further jobs."""
         self._has_logged = False
@@ -72,7 +72,7 @@ class ClaimStorage(BlackHoleStorage):  # type: ignore[misc]
         self.woken.clear()
         try:
             data = self.claim()
-        except (DiskFull, DamagedDatabase) as error:
+        except (*WRITE_REFUSED, DamagedDatabase) as error:
             if not self._has_logged:
                 logger.error("The %s queue waits: %s", self.kind, error.message)
             self._has_logged = True
@@ -117,7 +117,7 @@ class JobHuey(Huey):  # type: ignore[misc]
         """Take and run one job above a priority, inside the caller's own task; False when there is none."""
         try:
             data = self.storage.claim(above=than)
-        except (DiskFull, DamagedDatabase):
+        except (*WRITE_REFUSED, DamagedDatabase):
             return False  # the running job does not suffer for it
         if data is None:
             return False

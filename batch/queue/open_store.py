@@ -20,13 +20,17 @@ def open_store(
     or it is opened to read only.
 
     `home`: the folder that an address is used from; a file lies in its own. `front`: the service that jobs are accepted for,
-    where several share an address. `owns_home`: the home's service opens it, holding its lock; others bring no file forward
-    while a service runs. Raises NewerDatabase, OlderDatabase, DamagedDatabase, DiskFull, StoreAway and SettingsProblem, each
-    with one sentence.
+    where several share an address; the home's id where none is named. `owns_home`: the home's service opens it, holding its
+    lock; others bring no file forward while a service runs. Raises NewerDatabase, OlderDatabase, DamagedDatabase, DiskFull,
+    StoreAway and SettingsProblem, each with one sentence.
     """
     if isinstance(database, str):
         from batch.queue.postgres.postgres_store import PostgresStore
 
+        if home is not None and not front:
+            from batch.queue.remote.home_id import home_id
+
+            front = home_id(home / ".batch")
         return PostgresStore(database, home=home or Path.cwd(), front=front, readonly=readonly, create=create)
     from batch.queue.sqlite.sqlite_store import SqliteStore
 

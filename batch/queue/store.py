@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from batch.errors import BatchError, Unavailable
+from batch.errors import BatchError, DiskFull, Unavailable
+from batch.queue.full_text.search_tables import SearchTables
 from batch.queue.job_filter import JobFilter
 from batch.queue.jobs import Draft, Job, JobProgress, Kind, Origin, State, SummaryPage
 from batch.queue.nodes import NodeStore
 from batch.queue.pauses import Pause
-from batch.queue.search_tables import SearchTables
 
 
 class LeaseLost(BatchError):
@@ -42,6 +42,10 @@ class StoreAway(Unavailable):
     """The database cannot be reached now; what was accepted is there once it is back."""
 
     sentence = "The database cannot be reached: try again soon."
+
+
+WRITE_REFUSED = (DiskFull, StoreAway)
+"""What keeps a write from being made for now: the same may do later."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import re
 import msgspec
 
 from batch.errors import BadRequest
-from batch.queue.search_tables import Phrase
+from batch.queue.full_text.search_tables import Phrase
 from batch.search.segmentation import has_words, phrase_text
 
 MAX_QUERY_CHARS = 2000

@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from batch.errors import SettingsProblem
 from batch.model_kind import Kind
+from batch.settings.database_address import FILE, check_address, remembered_address, without_password
 from batch.settings.keys import (
     MAX_FILE_BYTES,
     Argument,
@@ -74,6 +75,9 @@ class Settings(Section):
     """Where fetched models lie, for all homes of this user; relative to the home."""
     hub: str = Field("", max_length=2000)
     """Address of a Hugging Face mirror; empty: the hub's own, or HF_ENDPOINT."""
+    database: Annotated[str, Field(max_length=2000), AfterValidator(check_address), "postgresql://USER@HOST/NAME"] = ""
+    """Where jobs are kept: empty: a SQLite file in .batch; the address of a PostgreSQL database: there, for several
+    machines."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least important lines that the log keeps."""
     log_bytes: int = Field(10 << 20, ge=4096, le=MAX_FILE_BYTES)
@@ -118,8 +122,14 @@ class Settings(Section):
         return self.state_dir / "backup" / "batch.db"
 
     @property
-    def database(self) -> Path:
+    def database_file(self) -> Path:
+        """Where SQLite keeps jobs, unless `database` names another place."""
         return self.state_dir / "batch.db"
+
+    @property
+    def database_address(self) -> Path | str:
+        """What `open_store` takes: the file, or the address."""
+        return self.database_file if self.database in ("", FILE) else self.database
 
     @property
     def inbox_dir(self) -> Path:
@@ -155,7 +165,14 @@ class Settings(Section):
             raise SettingsProblem(f"{file} cannot set home, as it lies in the home: use --home or BATCH_HOME.")
         merged: Table = {}
         sources: dict[str, str] = {}
-        for values, name in ((file_values, lambda key: str(file)), (variables, variable_of), (flags, flag_of)):
+        address = remembered_address(where / ".batch")
+        remembered: Table = {"database": address} if address else {}
+        for values, name in (
+            (remembered, lambda key: "batch serve --database"),
+            (file_values, lambda key: str(file)),
+            (variables, variable_of),
+            (flags, flag_of),
+        ):
             if is_too_deep(values):
                 raise SettingsProblem(f"{name('A setting')} is not valid: settings are a table of tables, no deeper.")
             values = spell_out(values)
@@ -173,6 +190,7 @@ class Settings(Section):
     def leaves(self) -> Table:
         """Every effective value by dotted key."""
         leaves = flatten(self.model_dump(mode="json"))
+        leaves["database"] = without_password(self.database)
         return {key: value for key, value in leaves.items() if value or key not in HIDDEN_KEYS}
 
 

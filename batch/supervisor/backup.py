@@ -24,6 +24,8 @@ class Backup:
 
     def make_if_due(self) -> None:
         """Make a copy unless there is a young one, and note its time for `batch status`."""
+        if self._store.is_shared:
+            return  # pg_dump, and Postgres' own archiving, are its operator's
         made_at = self._target.stat().st_mtime if self._target.exists() else 0.0
         interval_s = self._settings.backup_hours * 3600
         if interval_s and not 0 <= time.time() - made_at < interval_s:

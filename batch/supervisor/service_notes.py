@@ -8,12 +8,11 @@ import logging
 from functools import partial
 from typing import Any
 
-from batch.errors import DiskFull
 from batch.notifications.notification_store import NotificationStore
 from batch.queue.hub.hub import Hub
 from batch.queue.hub.model_state import ModelState
 from batch.queue.jobs import Kind
-from batch.queue.store import DamagedDatabase, Store
+from batch.queue.store import WRITE_REFUSED, DamagedDatabase, Store
 
 logger = logging.getLogger("batch.supervisor")
 
@@ -25,7 +24,7 @@ def write_note(store: Store, name: str, value: Any, *, log: bool = True) -> bool
     """Write a note, for which a full disk must not bring the service down; whether it was written."""
     try:
         store.note({name: value})
-    except (DiskFull, DamagedDatabase) as error:
+    except (*WRITE_REFUSED, DamagedDatabase) as error:
         if log:
             logger.warning("`batch status` is out of date: %s", error.message)
         return False
@@ -48,7 +47,7 @@ def model_note(state: ModelState) -> dict[str, Any]:
 
 def _announce_failure(store: Store, kind: Kind) -> None:
     """A model does not answer any more: whoever wants to know is told."""
-    with contextlib.suppress(DiskFull, DamagedDatabase):
+    with contextlib.suppress(*WRITE_REFUSED, DamagedDatabase):
         NotificationStore(store).add_event("service.degraded", kind)
 
 

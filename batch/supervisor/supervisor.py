@@ -82,7 +82,7 @@ class Supervisor:
             logs.to_file(settings)
             listening = {kind: sockets.enter_context(listen(kind, settings.model_of(kind).port)) for kind in Kind}
             ports = {kind: int(sock.getsockname()[1]) for kind, sock in listening.items()}
-            store = open_store(settings.database, owns_home=True)
+            store = open_store(settings.database_address, home=settings.home, owns_home=True)
             try:
                 if store.notes().get("service"):
                     logger.warning("the last service did not end as it should: its database is checked")

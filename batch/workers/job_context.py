@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, TypeVar
 from msgspec import Raw
 
 from batch.cpu_sharing import CoreTable
-from batch.errors import BatchError, DiskFull
+from batch.errors import BatchError
 from batch.payloads.json_text import encode
 from batch.queue.channel import EventStream
 from batch.queue.frames import DiskWaiting
 from batch.queue.huey_storage import JobHuey
 from batch.queue.jobs import Kind, Priority
 from batch.queue.spool import Spool
-from batch.queue.store import Lease, Store
+from batch.queue.store import WRITE_REFUSED, Lease, Store
 
 if TYPE_CHECKING:
     from batch.workers.running_job import RunningJob
@@ -84,7 +84,7 @@ class JobContext:
         while True:
             try:
                 return write()
-            except DiskFull as error:
+            except WRITE_REFUSED as error:
                 if not logged:
                     logger.error("The %s worker waits: %s", self.kind, error.message)
                 logged = True

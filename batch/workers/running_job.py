@@ -15,13 +15,13 @@ from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from batch import fail_points
-from batch.errors import BatchError, Cancelled, DiskFull
+from batch.errors import BatchError, Cancelled
 from batch.payloads.events import JobEvent, Progress, ProgressUnit, Started
 from batch.payloads.job_payload import Payload, Result
 from batch.payloads.json_text import decode, encode
 from batch.queue.frames import ABSENT, Beat, End
 from batch.queue.jobs import Job, JobProgress, Origin, Priority, State, UnreadableJob
-from batch.queue.store import DamagedDatabase, Ending, Lease, LeaseLost
+from batch.queue.store import WRITE_REFUSED, DamagedDatabase, Ending, Lease, LeaseLost
 from batch.workers.engine import Work
 from batch.workers.job_context import JobContext, Stopping
 
@@ -134,7 +134,7 @@ class RunningJob:
         context.events.send(Progress(job=self.job.id, done=done, total=total, unit=unit))
         if now >= self._next_progress_row:
             self._next_progress_row = now + PROGRESS_ROW_INTERVAL_S
-            with contextlib.suppress(DiskFull):  # nobody loses anything
+            with contextlib.suppress(*WRITE_REFUSED):  # nobody loses anything
                 context.store.progress(self.lease, JobProgress(done, total, unit, self._first_done))
 
     # -- what an engine may use
@@ -165,7 +165,7 @@ class RunningJob:
     def checkpoint(self, step: int, data: Struct) -> None:
         try:
             self._context.store.checkpoint(self.lease, step, encode(data).decode())
-        except DiskFull as error:
+        except WRITE_REFUSED as error:
             logger.warning("job %s goes on without writing down how far it is: %s", self.job.id, error.message)
 
     def checkpoints(self, type: type[C]) -> list[C]:
@@ -179,7 +179,7 @@ class RunningJob:
         try:
             store = self._context.store
             leases = store.take(self.job.kind, self._context.worker_id, batch_mate=self.lease, limit=limit)
-        except DiskFull:
+        except WRITE_REFUSED:
             return []
         claimed: list[Work] = []
         self._batch_mates = {mate.job.id: mate for mate in self._batch_mates.values() if not mate.is_ended}
@@ -222,7 +222,7 @@ class RunningJob:
             job = running.job
             try:
                 self._context.store.put_back(running.lease, count=False, durable=not job.waited)
-            except DiskFull as error:  # its claim stays, which the next start finds
+            except WRITE_REFUSED as error:  # its claim stays, which the next start finds
                 logger.error("job %s could not be put back: %s", job.id, error.message)
             self._context.forget(running.lease)
 
@@ -255,7 +255,7 @@ class RunningJob:
         untold: Sequence[JobEnd] = ends
         try:
             have_ended = write()
-        except DiskFull:
+        except WRITE_REFUSED:
             for end in ends:
                 if end.is_complete:
                     tell(end)  # a client can have its answer, row or no row

@@ -59,7 +59,7 @@ class Worker:
         self.loaded = threading.Event()
         self._settings = settings
         self._engine = engine
-        self._store = open_store(settings.database)
+        self._store = open_store(settings.database_address, home=settings.home)
         self._events = EventStream(settings.state_dir)
         self._context = JobContext(
             kind,

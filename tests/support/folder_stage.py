@@ -127,7 +127,7 @@ class Stage:
 
     def reopen_store(self) -> None:
         """As the next start does."""
-        self.store = open_store(self.settings.database)
+        self.store = open_store(self.settings.database_address, home=self.settings.home)
         self.worker = OneWorker(self.store)
 
     def work(self, most: int = 1_000_000) -> int:

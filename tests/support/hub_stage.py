@@ -17,7 +17,7 @@ async def opened_hub(home: Path) -> AsyncIterator[Hub]:
     """The hub of a new home, closed with its store when the block is left."""
     settings = Settings(home=home)
     settings.state_dir.mkdir()
-    store = open_store(settings.database)
+    store = open_store(settings.database_address, home=settings.home)
     hub = Hub(store, Spool(settings.state_dir / "spool"), settings.state_dir)
     try:
         yield hub

@@ -24,6 +24,7 @@ from batch.cli.models import Profile, effective, service, worker_error, worker_n
 from batch.cli.output import print_json, safe_line, terminal
 from batch.errors import BatchError, ModelProblem
 from batch.model_kind import Kind
+from batch.settings.database_address import without_password
 
 if TYPE_CHECKING:
     from batch.settings import Settings
@@ -98,15 +99,18 @@ def _database(settings: Settings) -> Iterator[Finding]:
     """The database read through, where there is one."""
     from batch.queue.open_store import open_store
 
-    if not settings.database.exists():
+    address = settings.database_address
+    if isinstance(address, Path) and not address.exists():
         return
     try:
-        with closing(open_store(settings.database, readonly=True)) as store:
+        with closing(open_store(address, home=settings.home, readonly=True)) as store:
             store.check()
     except BatchError as problem:
-        yield Finding("database", problem.message, "Stop the service and run `batch repair`.")
+        remedy = "Stop the service and run `batch repair`." if isinstance(address, Path) else "Mend what it says."
+        yield Finding("database", problem.message, remedy)
     else:
-        yield Finding("database", f"{settings.database} is sound")
+        state = f"{address} is sound" if isinstance(address, Path) else f"{without_password(address)} answers"
+        yield Finding("database", state)
 
 
 def _worker(settings: Settings, kind: Kind) -> Iterator[Finding]:

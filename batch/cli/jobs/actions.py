@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from batch.cli.app import Json, app
-from batch.cli.home import Home, database_of, open_store
+from batch.cli.home import Home, home_folder, open_store
 from batch.cli.jobs.filters import with_job_filter
 from batch.cli.output import print_error, print_json, print_line
 from batch.errors import BatchError, Conflict
@@ -135,7 +135,7 @@ class _Notices:
     """Tells a running service and its workers of changed rows, which they would see only when they look by themselves."""
 
     def __init__(self, home: Path | None) -> None:
-        self._state_dir = database_of(home).parent
+        self._state_dir = home_folder(home) / ".batch"
         self._waker = Waker(self._state_dir)
 
     def __enter__(self) -> _Notices:

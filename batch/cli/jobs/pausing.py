@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from batch.cli.app import Json, app
-from batch.cli.home import Home, database_of, open_store
+from batch.cli.home import Home, home_folder, open_store
 from batch.cli.output import print_json, print_line
 from batch.queue.channel import Waker
 from batch.queue.jobs import Kind, Priority
@@ -55,7 +55,7 @@ def _pauses(models: list[Kind] | None, classes: list[JobClass] | None) -> list[P
 
 
 def _wake(home: Path | None, models: list[Kind]) -> None:
-    waker = Waker(database_of(home).parent)
+    waker = Waker(home_folder(home) / ".batch")
     for kind in models:
         waker.wake(kind)
     waker.close()

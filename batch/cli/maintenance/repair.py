@@ -9,6 +9,7 @@ from dataclasses import asdict
 from batch.cli.app import Json, app
 from batch.cli.home import Home
 from batch.cli.output import print_json, print_line
+from batch.errors import NotSupported
 
 
 @app.command()
@@ -22,9 +23,13 @@ def repair(home: Home = None, as_json: Json = False) -> None:
     from batch.supervisor.single_instance import only_instance
 
     settings = Settings.load(home)
+    if isinstance(settings.database_address, str):
+        raise NotSupported(
+            "The jobs are in PostgreSQL, which mends itself or is restored from a copy: there is nothing to repair."
+        )
     with only_instance(settings):  # a service that runs has the file open
-        outcome = rebuild(settings.database, settings.backup)
-        with closing(open_store(settings.database)) as store:
+        outcome = rebuild(settings.database_address, settings.backup)
+        with closing(open_store(settings.database_address)) as store:
             from_outbox = rebuild_ledger(store, settings)
             indexed = Rebuild(store, os.fspath(settings.outbox_dir)).run().files
     if as_json:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from batch.cli.app import Json, app
-from batch.cli.home import Home, database_of
+from batch.cli.home import Home, home_folder
 from batch.cli.output import is_output_read, safe_text
 from batch.errors import NotFound
 
@@ -24,7 +24,7 @@ def logs(
     """Show the service's log."""
     from batch import logs as log
 
-    folder = database_of(home).parent.parent
+    folder = home_folder(home)
     path = log.file_of(folder)
     text, newest = log.tail(path, lines)
     if newest is None and not follow:

@@ -23,13 +23,22 @@ def serve_command(
     vlm_port: Port = None,
     embedding_port: Port = None,
     stt_port: Port = None,
+    database: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="Keep jobs in PostgreSQL (postgresql://USER@HOST/NAME), from now on; sqlite: in the home again."
+        ),
+    ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
     as_json: Json = False,
 ) -> None:
     """Run the service: three ports, the inbox and the workers. Ctrl-C ends it cleanly."""
     signal.signal(signal.SIGTERM, _stop_before_up)
+    from batch.durable_folder import make_durable_folder
+    from batch.errors import SettingsProblem
     from batch.queue.jobs import Kind
     from batch.settings import Settings
+    from batch.settings.database_address import has_password, remember_address
     from batch.supervisor.supervisor import serve
 
     flags: dict[str, Any] = {}
@@ -37,12 +46,23 @@ def serve_command(
         flags["profile"] = profile
     if log_level is not None:
         flags["log_level"] = log_level
+    if database is not None:
+        if has_password(database):
+            raise SettingsProblem(
+                "A password on the command line is seen by all users of this machine: put the address into batch.toml "
+                "(database) or BATCH_DATABASE, or the password into ~/.pgpass."
+            )
+        flags["database"] = database
     for kind, port in ((Kind.VLM, vlm_port), (Kind.EMBEDDING, embedding_port), (Kind.STT, stt_port)):
         if port is not None:
             flags[kind.value] = {"port": port}
     settings = Settings.load(home, flags)
     if not settings.state_dir.exists():
         print_line(f"{settings.home} becomes a new home: its queue, inbox and outbox are made there.", file=sys.stderr)
+
+    if database is not None:
+        make_durable_folder(settings.state_dir, 0o700)
+        remember_address(settings.state_dir, database)
 
     def announce(ports: dict[Kind, int]) -> None:
         folders = {"home": settings.home, "inbox": settings.inbox_dir, "outbox": settings.outbox_dir}

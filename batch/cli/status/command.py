@@ -8,7 +8,7 @@ import typer
 
 from batch.cli.app import Json, app
 from batch.cli.exit_status import ExitStatus
-from batch.cli.home import Home, database_of
+from batch.cli.home import Home, database_of, home_folder
 from batch.cli.output import duration, print_json, print_line, safe_line, terminal
 from batch.cli.status.view import inbox_line, problem_lines, status_table, title
 from batch.service_status import ServiceStatus, gather
@@ -25,7 +25,7 @@ def status(home: Home = None, watch: Watch = False, every: Every = 1.0, as_json:
 
         watch_status(home, every, as_json)
         return
-    state = gather(database_of(home))
+    state = gather(database_of(home), home_folder(home))
     if as_json:
         print_json(state)
     else:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from batch.cli.home import database_of
+from batch.cli.home import database_of, home_folder
 from batch.cli.output import print_line, safe_line, short_moment, terminal
 from batch.cli.status.view import inbox_line, problem_lines, running_text, status_table, title
 from batch.queue.open_store import open_store
@@ -44,7 +44,7 @@ def watch_status(home: Path | None, every_s: float, as_json: bool) -> None:
 
 def _states(home: Path | None, every_s: float) -> Iterator[ServiceStatus]:
     while True:
-        yield gather(database_of(home))
+        yield gather(database_of(home), home_folder(home))
         time.sleep(every_s)
 
 
@@ -80,19 +80,19 @@ def _watch_on_terminal(home: Path | None, every_s: float) -> None:
 
     console = terminal()
     console.soft_wrap = False
-    with Live(view(gather(database_of(home))), console=console, auto_refresh=False, screen=False) as live:
+    with Live(view(gather(database_of(home), home_folder(home))), console=console, auto_refresh=False, screen=False) as live:
         while True:
             time.sleep(every_s)
-            live.update(view(gather(database_of(home))), refresh=True)
+            live.update(view(gather(database_of(home), home_folder(home))), refresh=True)
 
 
 def _last_failures(home: Path | None) -> list[str]:
-    path = database_of(home)
-    if not path.exists():
+    database = database_of(home)
+    if isinstance(database, Path) and not database.exists():
         return []
     rows: list[tuple[float, str, str | None]] = []
     try:
-        with closing(open_store(path, readonly=True)) as store:
+        with closing(open_store(database, home=home_folder(home), readonly=True)) as store:
             for kind in {row[0] for row in store.tally()}:
                 rows += store.read(_FAILED_JOBS, (kind, _MAX_FAILURES))
             rows += [(when, path.decode("utf-8", "replace"), why) for when, path, why in _failed_files(store)]

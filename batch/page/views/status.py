@@ -22,8 +22,7 @@ NAMES = {Kind.VLM: "captions and chat", Kind.EMBEDDING: "embeddings", Kind.STT: 
 
 async def show(page: PageService, request: Request) -> Response:
     """The status, as `batch status` has it."""
-    database = page.settings.database
-    status, history = await page.read(lambda store: (read_status(store, database), read_history(store)))
+    status, history = await page.read(lambda store: (read_status(store), read_history(store)))
     if wants_json(request):
         return JSONResponse(status)
     return render(

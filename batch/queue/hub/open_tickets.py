@@ -7,11 +7,11 @@ from collections.abc import Iterable
 
 import msgspec
 
-from batch.errors import DiskFull, NotFound
+from batch.errors import NotFound
 from batch.queue.frames import End
 from batch.queue.hub.ticket import Ticket
 from batch.queue.jobs import Kind, State
-from batch.queue.store import DamagedDatabase, Store
+from batch.queue.store import WRITE_REFUSED, DamagedDatabase, Store
 
 
 class OpenTickets:
@@ -76,5 +76,5 @@ class OpenTickets:
 def cancel_jobs(store: Store, jobs: Iterable[str]) -> None:
     """Cancel jobs whose clients were refused. Where the disk takes that no more, the next start cancels them."""
     for job in jobs:
-        with contextlib.suppress(NotFound, DiskFull, DamagedDatabase):
+        with contextlib.suppress(NotFound, *WRITE_REFUSED, DamagedDatabase):
             store.cancel(job)

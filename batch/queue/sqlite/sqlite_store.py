@@ -9,10 +9,10 @@ from dataclasses import asdict
 from typing import Any
 
 from batch.errors import Conflict, NotFound, Unprocessable
+from batch.queue.full_text.fts5_tables import Fts5Tables
 from batch.queue.jobs import TRANSITIONS, Draft, JobProgress, Kind, Origin, State
 from batch.queue.pauses import Pause, open_ranges
 from batch.queue.reading.job_rows import to_json
-from batch.queue.sqlite.fts5_tables import Fts5Tables
 from batch.queue.sqlite.node_rows import NodeRows
 from batch.queue.store import Ending, Held, Key, Lease
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from batch.queue.search_tables import SearchTables
+from batch.queue.full_text.search_tables import SearchTables
 from batch.search.documents import Moment, moments_from_json
 from batch.search.index.tables import SHADOW_PREFIX
 from batch.search.query_language import TextQuery

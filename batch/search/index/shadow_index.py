@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from batch.queue.search_tables import Statements
+from batch.queue.full_text.search_tables import Statements
 from batch.queue.store import Store, Transaction
 from batch.search.index.prepared_content import PreparedContent
 from batch.search.index.tables import LIVE, SHADOW, SHADOW_PREFIX

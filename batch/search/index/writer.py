@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from batch.queue.search_tables import SearchTables, Statements
+from batch.queue.full_text.search_tables import SearchTables, Statements
 from batch.search.documents import IndexedContent
 from batch.search.index.tables import LIVE, IndexTables
 

@@ -18,7 +18,6 @@ from batch.workers.embedding.input_rows import InputReader
 from batch.workers.embedding.known_scripts import known_scripts
 from batch.workers.embedding.model import MAX_SEQUENCES, Interrupted, PooledModel
 from batch.workers.embedding.text_batch import EmbeddingJob, TextBatch
-from batch.workers.embedding.usual_similarity import usual_similarity
 from batch.workers.engine import Work
 
 MAX_BATCH_OVERFLOW = 1.5
@@ -59,11 +58,9 @@ class EmbeddingEngine:
         require_memory(resolved.name, resolved.path.stat().st_size, "embedding.model")
         model = PooledModel(resolved.path, gpu_layers=settings.gpu_layers, report=report)
         # Half the cores: the other workers load at the same time, and threads that wait for each other measure nothing.
-        threads = settings.threads or max(1, (os.cpu_count() or 1) // 2)
-        rates = model.measure(threads)
+        rates = model.measure(settings.threads or max(1, (os.cpu_count() or 1) // 2))
         _log.info("batches of %d tokens; tokens a second by size: %s", model.batch_tokens, rates)
         weights = model.weights
-        scripts = known_scripts(weights)
         info = EmbeddingModelInfo(
             model=resolved.name,
             path=str(resolved.path),
@@ -77,8 +74,7 @@ class EmbeddingEngine:
             matryoshka=resolved.matryoshka,
             batch_tokens=model.batch_tokens,
             batch_rates={str(size): rate for size, rate in rates.items()},
-            scripts=scripts,
-            usual_similarity=usual_similarity(model, scripts, threads),
+            scripts=known_scripts(weights),
         )
         reader = InputReader(
             model.tokenizer, n_vocab=weights.n_vocab, max_tokens=model.max_tokens, query_prefix=resolved.query_prefix

@@ -68,7 +68,7 @@ async def test_a_command_that_was_ended_together_with_the_service_has_its_attemp
     """As a service manager ends all processes of a service at once."""
     settings = Settings(home=tmp_path, on_event=["sh", "-c", "exit 3"])
     settings.state_dir.mkdir()
-    store = open_store(settings.database)
+    store = open_store(settings.database_address, home=settings.home)
     hub = Hub(store, Spool(settings.state_dir / "spool"), settings.state_dir)
     service = NotificationService(settings, hub)
     service.configure()

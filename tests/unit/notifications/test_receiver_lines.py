@@ -31,7 +31,7 @@ pytestmark = pytest.mark.anyio
 def store(tmp_path: Path) -> Iterator[Store]:
     settings = Settings(home=tmp_path)
     settings.state_dir.mkdir()
-    opened = open_store(settings.database)
+    opened = open_store(settings.database_address, home=settings.home)
     yield opened
     opened.close()
 

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.anyio
 async def test_an_attempt_that_failed_while_it_was_looked_up_is_not_made_again_before_its_time(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path)
     settings.state_dir.mkdir()
-    store = open_store(settings.database)
+    store = open_store(settings.database_address, home=settings.home)
     hub = Hub(store, Spool(settings.state_dir / "spool"), settings.state_dir)
     notifications = NotificationStore(store)
     with receiving() as receiver:

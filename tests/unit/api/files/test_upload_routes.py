@@ -23,7 +23,7 @@ pytestmark = pytest.mark.anyio
 async def client(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
     settings = Settings(home=tmp_path)
     settings.state_dir.mkdir()
-    store = open_store(settings.database)
+    store = open_store(settings.database_address, home=settings.home)
     hub = Hub(store, Spool(settings.state_dir / "spool"), settings.state_dir)
     transport = httpx.ASGITransport(create_app(Kind.VLM, hub, settings))
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as running:

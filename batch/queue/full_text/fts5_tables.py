@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from batch.queue.search_tables import Phrase, Statements
+from batch.queue.full_text.search_tables import Phrase, Statements
 
 _EVENTS = {"insert": "new", "update": "new", "delete": "old"}
 _INDEX_GENERATION = re.compile(r"_g\d+\Z")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterator, Sequence
 
-from batch.queue.search_tables import Phrase, Statements
+from batch.queue.full_text.search_tables import Phrase, Statements
 
 MAX_WORD_BYTES = 2000
 """Postgres takes words of up to 2,046 bytes."""

@@ -1,0 +1,90 @@
+"""Where a home's jobs are kept: the file in its state folder, or a PostgreSQL database by its address.
+
+Read by itself, without the other settings, by commands that have no time for those. An address may hold a password: it is
+never shown, logged, or taken from the command line.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from batch.errors import SettingsProblem
+
+SCHEMES = ("postgresql", "postgres")
+FILE = "sqlite"
+"""What is named to return to the file."""
+_REMEMBERED = "database_address"
+"""In the state folder: the address that `batch serve --database` was started with last."""
+
+
+def check_address(text: str) -> str:
+    """The address; ValueError where it is none."""
+    if text in ("", FILE):
+        return text
+    try:
+        parts = urlsplit(text)
+    except ValueError as error:
+        raise ValueError(f"it is no address ({error})") from None
+    if parts.scheme not in SCHEMES:
+        raise ValueError("it is no address of a database")
+    return text
+
+
+def has_password(address: str) -> bool:
+    """Whether an address holds a secret."""
+    return without_password(address) != address
+
+
+def without_password(address: str) -> str:
+    """The address as people may see it."""
+    parts = urlsplit(address)
+    user, at, host = parts.netloc.rpartition("@")
+    name, colon, _ = user.partition(":")
+    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    query = parts.query
+    if any(key in ("password", "sslpassword") for key, _ in pairs):
+        query = urlencode([(key, "***" if key in ("password", "sslpassword") else value) for key, value in pairs], safe="/*")
+    return urlunsplit(parts._replace(netloc=f"{name}{colon and ':***'}{at}{host}", query=query))
+
+
+def remembered_address(state_dir: Path) -> str:
+    """The address that the home's service was started with on the command line; empty where there is none."""
+    try:
+        return (state_dir / _REMEMBERED).read_text("utf-8").strip()
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError) as error:
+        raise SettingsProblem(f"{state_dir / _REMEMBERED} cannot be read ({error}): remove it.") from None
+
+
+def remember_address(state_dir: Path, address: str) -> None:
+    """Let the home's other commands know an address that a flag named; `FILE` forgets the last one."""
+    path = state_dir / _REMEMBERED
+    if address == FILE:
+        path.unlink(missing_ok=True)
+    elif address != remembered_address(state_dir):
+        partial = path.with_name(f".{_REMEMBERED}")
+        partial.write_text(address, "utf-8")
+        os.replace(partial, path)
+
+
+def address_of(home: Path) -> Path | str:
+    """What `open_store` takes for a home, as its settings say, without reading the others: the environment, batch.toml, and
+    what its service was last started with. Raises SettingsProblem."""
+    state_dir = home / ".batch"
+    address = os.environ.get("BATCH_DATABASE") or _address_in_toml(home / "batch.toml") or remembered_address(state_dir)
+    return state_dir / "batch.db" if address in ("", FILE) else address
+
+
+def _address_in_toml(file: Path) -> str:
+    try:
+        if b"database" not in file.read_bytes():
+            return ""
+    except OSError:
+        return ""
+    from batch.settings.sources import read_toml
+
+    address = read_toml(file).get("database", "")
+    return address if isinstance(address, str) else ""
