@@ -32,6 +32,8 @@ PROMPT_WORDS = 60
 ANSWER_TOKENS = 32
 EMBEDDINGS = "/v1/embeddings"
 EMBEDDING_CLIENTS = 4
+POLL_S = 0.2
+"""Between two looks at a batch, which cost CPU time too."""
 
 Body = dict[str, Any]
 
@@ -65,7 +67,7 @@ class Way:
         while (batch := json.loads(client.get(f"/v1/batches/{created['id']}")))["status"] != "completed":
             if batch["status"] in ("failed", "cancelled", "expired") or time.monotonic() > deadline:
                 raise SystemExit(f"the batch is {batch['status']}: {batch['errors']}")
-            time.sleep(0.05)
+            time.sleep(POLL_S)
         if batch["request_counts"]["completed"] != len(bodies):
             raise SystemExit(f"not every line was answered: {batch['request_counts']}")
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from batch.batches.batch_store import BatchStore
 from batch.batches.line_endpoint import JsonObject, LineEndpoint
@@ -26,8 +25,10 @@ from batch.batches.rows import (
 )
 from batch.batches.stumbles import LineFault
 from batch.errors import BatchError
+from batch.payloads.job_payload import Result
 from batch.queue.hub.hub import Hub
-from batch.queue.jobs import State
+from batch.queue.jobs import Job, State
+from batch.queue.store import WRITE_REFUSED
 
 T = TypeVar("T")
 
@@ -90,6 +91,8 @@ class ResultWriter:
             except LineFailed as error:
                 failed.append((one.line, text := error.text))
                 lost += error.is_lost
+            except WRITE_REFUSED:
+                raise
             except Exception as error:
                 await self.record(batch, succeeded, failed, usage, model, lost)
                 raise LineFault(one.line) from error
@@ -126,13 +129,12 @@ class ResultWriter:
         job = await self._in_thread(lambda: self._hub.store.job(line.job or ""))
         if job is None:
             raise LineFailed(lost_line(line, "server_error", "The line's job was removed before its result was read."))
+        if (failure := _failure(job)) is not None:
+            raise LineFailed(response_line(line, failure.status, endpoint.to_error(failure)))
         try:
-            if job.state is State.FAILED:
-                raise BatchError.from_record(dict(job.error or {}))
-            result = job.result
-            if result is None:
-                raise BatchError("The line's job has no result.")
-            response = await asyncio.to_thread(partial(endpoint.to_response, body, result, job.id))
+            response = await asyncio.to_thread(lambda: endpoint.to_response(body, cast(Result, job.result), job.id))
+        except WRITE_REFUSED:
+            raise
         except BatchError as error:
             raise LineFailed(response_line(line, error.status, endpoint.to_error(error))) from error
         text = response_line(line, 200, response.body)
@@ -223,3 +225,10 @@ class ResultWriter:
 
     def _errors(self, batch: Batch) -> ResultFile:
         return ResultFile(self._folder / f"{batch.id}.errors.jsonl")
+
+
+def _failure(job: Job) -> BatchError | None:
+    """Why an ended job has no result; None where it has one."""
+    if job.state is State.FAILED:
+        return BatchError.from_record(dict(job.error or {}))
+    return BatchError("The line's job has no result.") if job.result is None else None

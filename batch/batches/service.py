@@ -84,12 +84,16 @@ class BatchService:
 
     async def run(self) -> None:
         """Serve batches until cancelled."""
+        complaint = ""
         while True:
             self._wake.clear()
             try:
                 busy = await self._look()
+                complaint = ""
             except WRITE_REFUSED as error:
-                logger.error("Batches wait: %s", error.message)
+                if error.message != complaint:
+                    logger.error("Batches wait: %s", error.message)
+                complaint = error.message
                 await asyncio.sleep(DISK_RETRY_S)
                 continue
             except Exception:
@@ -111,7 +115,7 @@ class BatchService:
                 continue
             try:
                 busy |= await self._turn(batch)
-            except WRITE_REFUSED:
+            except WRITE_REFUSED:  # a disk or a database that is away: all wait
                 raise
             except Exception as error:  # what is wrong with one batch holds up no other
                 if self._stumbles.is_final(batch.id, error):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -17,10 +18,11 @@ from batch.batches.file_store import FileStore
 from batch.batches.line_store import LineStore
 from batch.batches.rows import Batch, BatchDraft, BatchStatus
 from batch.batches.service import BatchService
+from batch.errors import BatchError, DiskFull
 from batch.payloads.embedding import EmbeddingResult
 from batch.queue.hub.hub import Hub
 from batch.queue.jobs import Kind, Priority, State
-from batch.queue.store import Ending
+from batch.queue.store import Ending, StoreAway
 from batch.settings import LimitSettings
 from hub_stage import opened_hub
 
@@ -147,3 +149,38 @@ async def test_a_batch_that_stumbles_is_not_tried_again_before_its_pause_is_over
     for _ in range(5):
         await batches._look()
     assert tries == 1 and batches.store.batch(batch.id).status is BatchStatus.VALIDATING
+
+
+async def test_a_disk_or_a_database_that_is_away_costs_no_line_and_no_try(
+    hub: Hub, batches: BatchService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lines were answered with the database's 503."""
+    batch = new_batch(hub)
+    endpoint: Any = batches._endpoints["/v1/embeddings"]
+    create_job, to_response = endpoint.create_job, endpoint.to_response
+    troubles: list[BatchError] = [DiskFull(), StoreAway()] * 5
+
+    async def create(*arguments: Any) -> Any:
+        if troubles:
+            raise troubles.pop()
+        return await create_job(*arguments)
+
+    def respond(*arguments: Any) -> Any:
+        if troubles:
+            raise troubles.pop()
+        return to_response(*arguments)
+
+    monkeypatch.setattr(endpoint, "create_job", create)
+    monkeypatch.setattr(endpoint, "to_response", respond)
+    while troubles:
+        with contextlib.suppress(DiskFull, StoreAway):
+            await batches._look()
+    while len(LineStore(hub.store).queued_jobs(batch)) < LINES:
+        await batches._look()
+    troubles += [DiskFull(), StoreAway()] * 5
+    end_jobs(hub)
+    while troubles:
+        with contextlib.suppress(DiskFull, StoreAway):
+            await batches._look()
+    ended = await look_until(batches, batch)
+    assert (ended.status, ended.completed, ended.failed) == (BatchStatus.COMPLETED, LINES, 0)
