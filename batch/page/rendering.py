@@ -105,6 +105,8 @@ def duration(seconds: float | None) -> str:
     """A length of time in two units at most; a dash for none."""
     if seconds is None or not math.isfinite(seconds):
         return "–"
+    if seconds < 0.95:
+        return f"{1000 * seconds:.0f} ms"
     if seconds < 10:
         return f"{seconds:.1f} s"
     whole = round(seconds)

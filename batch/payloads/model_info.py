@@ -69,6 +69,8 @@ class EmbeddingModelInfo(ModelInfo, frozen=True, omit_defaults=True, kw_only=Tru
     """Tokens a second by tokens decoded together."""
     scripts: list[str] = []
     """Whose words its vocabulary holds, as `batch.media.scripts` names them; empty where that is not known."""
+    usual_similarity: float = 0.0
+    """The cosine that unrelated texts seldom reach, as measured at load; 0 where that is not known."""
 
 
 class SpeechModelInfo(ModelInfo, frozen=True, omit_defaults=True, kw_only=True, tag="stt", tag_field="kind"):

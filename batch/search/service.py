@@ -86,7 +86,8 @@ class SearchService:
         data = base64.b64decode(result.vectors or "")
         vector = np.frombuffer(data, "<f4").reshape(1, result.dimensions)
         is_foreign = is_foreign_script(meaning, state.info.scripts)
-        return QueryVector(vector=vector, model=state.info.model, is_foreign=is_foreign), None
+        usual_floor = state.info.usual_similarity
+        return QueryVector(vector=vector, model=state.info.model, usual_floor=usual_floor, is_foreign=is_foreign), None
 
     async def _embed(self, payload: EmbeddingPayload) -> EmbeddingResult:
         ticket = await self._hub.submit(Draft(payload, Origin.HTTP, Priority.INTERACTIVE, waited=True))

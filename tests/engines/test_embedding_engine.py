@@ -399,6 +399,7 @@ def test_model_information_describes_the_model(engine: EmbeddingEngine) -> None:
     assert info.n_ctx_train == 512 and info.n_vocab == 30522 and not info.vision
     assert 96 <= info.batch_tokens <= 512 and str(info.batch_tokens) in info.batch_rates
     assert info.scripts == ["Latin"], "the few hundred Chinese characters of an English vocabulary are no knowledge of Chinese"
+    assert 0.1 < info.usual_similarity < 0.3, "what unrelated texts seldom reach"
 
 
 def wide_bert(path: Path, pooling: gguf.PoolingType | None = gguf.PoolingType.CLS) -> Path:

@@ -55,6 +55,13 @@ def test_words_and_meanings_are_found_on_every_port(service: RunningService) -> 
     assert body["data"][0]["source"] == "notes/garden.txt" and body["took_ms"]["embed"] > 0
 
 
+def test_what_has_nothing_to_do_with_a_query_is_not_found_among_few_files_either(service: RunningService) -> None:
+    hits = search(service, q="vegetables").json()["data"]
+    assert [hit["source"] for hit in hits] == ["notes/garden.txt"]
+    everything = search(service, q="vegetables", min_similarity=0).json()["data"]
+    assert len(everything) >= 2, "unless one asks for it"
+
+
 def test_a_json_body_has_the_same_keys(service: RunningService) -> None:
     url = f"{service.url('embedding')}/v1/search"
     body = {"query": "budget", "mode": "text", "kind": ["text", "image"], "folder": "notes", "limit": 1, "offset": 0}

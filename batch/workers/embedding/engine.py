@@ -18,6 +18,7 @@ from batch.workers.embedding.input_rows import InputReader
 from batch.workers.embedding.known_scripts import known_scripts
 from batch.workers.embedding.model import MAX_SEQUENCES, Interrupted, PooledModel
 from batch.workers.embedding.text_batch import EmbeddingJob, TextBatch
+from batch.workers.embedding.usual_similarity import usual_similarity
 from batch.workers.engine import Work
 
 MAX_BATCH_OVERFLOW = 1.5
@@ -58,9 +59,11 @@ class EmbeddingEngine:
         require_memory(resolved.name, resolved.path.stat().st_size, "embedding.model")
         model = PooledModel(resolved.path, gpu_layers=settings.gpu_layers, report=report)
         # Half the cores: the other workers load at the same time, and threads that wait for each other measure nothing.
-        rates = model.measure(settings.threads or max(1, (os.cpu_count() or 1) // 2))
+        threads = settings.threads or max(1, (os.cpu_count() or 1) // 2)
+        rates = model.measure(threads)
         _log.info("batches of %d tokens; tokens a second by size: %s", model.batch_tokens, rates)
         weights = model.weights
+        scripts = known_scripts(weights)
         info = EmbeddingModelInfo(
             model=resolved.name,
             path=str(resolved.path),
@@ -74,7 +77,8 @@ class EmbeddingEngine:
             matryoshka=resolved.matryoshka,
             batch_tokens=model.batch_tokens,
             batch_rates={str(size): rate for size, rate in rates.items()},
-            scripts=known_scripts(weights),
+            scripts=scripts,
+            usual_similarity=usual_similarity(model, scripts, threads),
         )
         reader = InputReader(
             model.tokenizer, n_vocab=weights.n_vocab, max_tokens=model.max_tokens, query_prefix=resolved.query_prefix
