@@ -22,15 +22,15 @@ class SimilarityFloor:
 
     def __init__(self) -> None:
         self._count = 0
-        self._floor: float | None = None
+        self._similarities: npt.NDArray[np.float32] | None = None
 
     def value(self, index: VectorIndex, reader: IndexReader, usual: float) -> float:
         """The floor for the vectors of an index; `usual` is what is known of its model, 0 where nothing is."""
         count = len(index)
-        if self._floor is None or not self._count / 1.5 <= count <= self._count * 1.5:
+        if self._similarities is None or not self._count / 1.5 <= count <= self._count * 1.5:
             self._count = count
-            self._floor = floor_of(index.sample_similarities(reader, SAMPLED_PAIRS), usual)
-        return self._floor
+            self._similarities = index.sample_similarities(reader, SAMPLED_PAIRS)
+        return floor_of(self._similarities, usual)
 
 
 def floor_of(similarities: npt.NDArray[np.float32], usual: float) -> float:
