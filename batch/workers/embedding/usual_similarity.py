@@ -56,7 +56,7 @@ SENTENCES = {
 
 
 def usual_similarity(model: PooledModel, scripts: Collection[str], threads: int) -> float:
-    """The cosine that unrelated texts seldom reach, the lowest of the scripts that the model knows; 0 where it knows neither."""
+    """The cosine that unrelated texts seldom reach, the lowest of the scripts that the model knows; 0 without any."""
     measured = [_seldom_reached(model, SENTENCES[script], threads) for script in scripts if script in SENTENCES]
     return round(min(max(0.0, min(measured, default=0.0)), MAX_USUAL), 3)
 
