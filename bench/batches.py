@@ -1,9 +1,10 @@
 """Large batches: what the service's memory does, how long the file takes, and what interactive requests see of it.
 
-    python bench/batches.py [--only lines|file|beside] [--lines 50000] [--megabytes 200] [--beside 2000] [--json]
+    python bench/batches.py [--only lines|file|messages|beside] [--lines 50000] [--megabytes 200] [--beside 2000] [--json]
 
 The engine without weights answers, so that what is measured is the service: reading and checking the file, jobs, results. One
-batch has many short lines, another has few long ones that add up to the largest file. Peak memory is that of the service's own
+batch has many short lines, another has few long ones that add up to the largest file; Anthropic's create has all of that in one
+body, and what other callers wait meanwhile is measured too. Peak memory is that of the service's own
 process. Throughput is compared with the same lines sent straight to the port, one after another, each answered before the next
 is sent; an interactive request's first token is measured with nothing else to do and beside a batch. `bench/real_batches.py`
 compares batches of real models with the same requests sent straight to the engine.
@@ -162,6 +163,7 @@ def bench(only: str, lines: int, megabytes: int, beside: int) -> Report:
     parts: dict[str, Callable[[RunningService, Path], None]] = {
         "lines": lambda service, work: measure_lines(report, service, work, lines),
         "file": lambda service, work: measure_file(report, service, work, megabytes),
+        "messages": lambda service, work: measure_messages(report, service, work, megabytes),
         "beside": lambda service, work: measure_beside(report, service, work, beside),
     }
     for name, measure in parts.items():
@@ -202,6 +204,52 @@ def measure_file(report: Report, service: RunningService, work: Path, megabytes:
     seconds, peak = run_batch(service, path)
     size = path.stat().st_size >> 20
     note(report, f"a file of {size} MiB: {seconds:.1f} s, peak memory {peak >> 20} MiB", peak <= BAR_MEMORY_BYTES)
+
+
+def measure_messages(report: Report, service: RunningService, work: Path, megabytes: int) -> None:
+    """Anthropic's create of a batch that large, in requests of 16 KiB, and how long a caller waits for /health meanwhile."""
+    assert service.process is not None
+    text = "x" * (16 << 10)
+
+    def pieces() -> Iterator[bytes]:
+        yield b'{"requests": ['
+        for number in range(megabytes * 64 - 8):
+            params = {"max_tokens": 1, "system": f"{number} {text}", "messages": [{"role": "user", "content": "hello"}]}
+            yield b"," * (number > 0) + json.dumps({"custom_id": f"n{number}", "params": params}).encode()
+        yield b"]}"
+
+    waits: list[float] = []
+    ended = threading.Event()
+
+    def ask() -> None:
+        while not ended.wait(0.05):
+            started = time.perf_counter()
+            service.get("vlm", "/health")
+            waits.append((time.perf_counter() - started) * 1e3)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    with PeakMemory(service.process.pid) as peak:
+        started = time.perf_counter()
+        request = urllib.request.Request(
+            service.url("vlm", "/v1/messages/batches"),
+            pieces(),
+            {"Content-Type": "application/json"},  # type: ignore[arg-type]
+        )
+        with urllib.request.urlopen(request, timeout=DEADLINE_S) as answer:
+            batch = json.loads(answer.read())
+        seconds = time.perf_counter() - started
+    ended.set()
+    asking.join()
+    service.call("vlm", f"/v1/messages/batches/{batch['id']}/cancel", {})
+    note(
+        report,
+        f"a create of {megabytes} MB, {batch['request_counts']['processing']} requests: {seconds:.1f} s, peak memory "
+        f"{peak.bytes >> 20} MiB",
+        peak.bytes <= BAR_MEMORY_BYTES,
+    )
+    worst, median = max(waits), statistics.median(waits)
+    note(report, f"/health meanwhile: median {median:.1f} ms, worst {worst:.1f}", median <= BAR_FIRST_TOKEN_MS)
 
 
 def measure_beside(report: Report, service: RunningService, work: Path, beside: int) -> None:
