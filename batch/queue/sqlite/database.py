@@ -194,7 +194,8 @@ class Database:
         return error
 
     def _damaged(self, reason: object) -> DamagedDatabase:
-        return DamagedDatabase(f"{self.path} is damaged ({reason}): stop the service and run `batch repair`.")
+        words = " ".join(str(reason).replace("*** in database main ***", "").split())  # of several lines, it may be
+        return DamagedDatabase(f"{self.path} is damaged ({words}): stop the service and run `batch repair`.")
 
 
 def _octet_length(text: str | None) -> int | None:
