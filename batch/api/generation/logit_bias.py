@@ -10,7 +10,9 @@ from batch.errors import BadRequest
 from batch.payloads.chat import MAX_BIASES
 
 MAX_BIASED_TEXTS = 1024
-"""Most tokens that are biased by their text: each costs the worker about 80 microseconds."""
+"""Most tokens that are biased by their text: each costs the worker about 80 microseconds, which others wait for."""
+MAX_BIASED_TEXT_CHARS = 65_536
+"""All these texts together."""
 MAX_TOKEN_DIGITS = 20
 
 Bias = tuple[int | str, float | Literal[False]]
@@ -24,9 +26,11 @@ def read_logit_bias(value: JsonObject | list[Any]) -> list[Bias]:
         biases = [_bias(_token(key), bias, f"logit_bias.{key[:60]}") for key, bias in value.items()]
     else:
         biases = [_pair(pair, f"logit_bias[{at}]") for at, pair in enumerate(value)]
-    if sum(isinstance(token, str) for token, _ in biases) > MAX_BIASED_TEXTS:
+    texts = [token for token, _ in biases if isinstance(token, str)]
+    if len(texts) > MAX_BIASED_TEXTS or sum(map(len, texts)) > MAX_BIASED_TEXT_CHARS:
         raise BadRequest(
-            f"Field 'logit_bias': should name at most {MAX_BIASED_TEXTS} tokens by their text, the others by their id",
+            f"Field 'logit_bias': should name at most {MAX_BIASED_TEXTS} tokens by their texts of {MAX_BIASED_TEXT_CHARS} "
+            "characters together, the others by their id",
             param="logit_bias",
         )
     return biases

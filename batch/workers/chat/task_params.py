@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from batch.errors import BadRequest
 from batch.payloads.chat import GenerationParams
 from batch.workers.chat.dialects.stream_parser import StreamParser
 from batch.workers.chat.grammar.constraint import Constraint
@@ -15,10 +14,6 @@ from batch.workers.chat.kv.token_sequence import TokenSequence
 from batch.workers.chat.sampling.sampling_params import ResolvedSampling
 from batch.workers.llama.model import Model
 
-MAX_BIAS_TEXTS = 1024
-"""A text in logit_bias has to be tokenised first, which would keep others waiting if there were many."""
-MAX_BIAS_TEXT_CHARS = 65_536
-"""All texts of a logit_bias together."""
 _MAX_BIAS = 1e6
 """Infinite favour would make the probabilities of all tokens meaningless."""
 
@@ -66,7 +61,7 @@ class TaskParams:
     def from_params(
         cls, prompt: TokenSequence, sampling: ResolvedSampling, params: GenerationParams, model: Model
     ) -> TaskParams:
-        """The fields that chats and completions share. Raises BadRequest naming the field."""
+        """The fields that chats and completions share."""
         task = cls(prompt, sampling, bias=logit_bias(params, model))
         if params.max_tokens is not None:
             task.max_tokens = params.max_tokens
@@ -86,14 +81,7 @@ class TaskParams:
 
 
 def logit_bias(params: GenerationParams, model: Model) -> list[tuple[int, float]]:
-    """Pairs of a token and what is added to its logit. Raises BadRequest where there are too many texts."""
-    texts = [key for key, _ in params.logit_bias if isinstance(key, str)]
-    if len(texts) > MAX_BIAS_TEXTS or sum(map(len, texts)) > MAX_BIAS_TEXT_CHARS:
-        raise BadRequest(
-            f"logit_bias names {len(texts):,} tokens by their text; at most {MAX_BIAS_TEXTS:,} texts of "
-            f"{MAX_BIAS_TEXT_CHARS:,} characters together are taken: give token ids instead.",
-            param="logit_bias",
-        )
+    """Pairs of a token and what is added to its logit."""
     pairs: list[tuple[int, float]] = []
     for key, value in params.logit_bias:
         bias = -math.inf if value is False else min(float(value), _MAX_BIAS)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from batch.api.generation.logit_bias import MAX_BIASED_TEXTS
+from batch.api.generation.logit_bias import MAX_BIASED_TEXT_CHARS, MAX_BIASED_TEXTS
 from batch.api.generation.request import GenerationBody
 from batch.payloads.chat import MAX_BIASES, MAX_STOP_CHARS
 from batch.payloads.sampling import DEFAULTS, SAMPLERS, SamplingParams
@@ -77,6 +77,7 @@ def test_vllms_repetition_penalty_is_repeat_penalty() -> None:
         ({"n": 128, "logprobs": True, "top_logprobs": 1000}, "n"),
         ({"logit_bias": {str(token): 1 for token in range(MAX_BIASES + 1)}}, "logit_bias"),
         ({"logit_bias": {f"word{n}": 1 for n in range(MAX_BIASED_TEXTS + 1)}}, "logit_bias"),
+        ({"logit_bias": [["w" * (MAX_BIASED_TEXT_CHARS + 1), 1]]}, "logit_bias"),
         ({"logit_bias": {"9" * 5000: 1}}, "logit_bias"),
         ({"logit_bias": {"x": "much"}}, "logit_bias.x"),
         ({"logit_bias": [[1, True]]}, "logit_bias[0]"),
