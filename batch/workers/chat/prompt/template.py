@@ -12,7 +12,6 @@ from itertools import chain
 from typing import Any
 
 import jinja2
-from jinja2.meta import find_undeclared_variables
 
 from batch.errors import BadRequest, BatchError, NotSupported
 from batch.workers.chat.dialects import gemma4_messages as gemma4_turns
@@ -130,14 +129,6 @@ class ChatTemplate:
             return None
 
     @cached_property
-    def _variables(self) -> frozenset[str]:
-        """The names that the template reads."""
-        try:
-            return frozenset(find_undeclared_variables(self._environment.parse(self.source)))
-        except (jinja2.TemplateError, RecursionError):
-            return frozenset()
-
-    @cached_property
     def takes_parts(self) -> bool:
         """Whether the template renders a content that is a list of text parts."""
         out = self._probe([{"role": "user", "content": [{"type": "text", "text": "probe-text"}]}])
@@ -202,10 +193,10 @@ class ChatTemplate:
         if tools:
             shown_tools: Sequence[TemplateValue] = plain_tools(tools) if gemma4_turns.calls_tools(self.source) else tools
             values["tools"] = shadow.hide(list(shown_tools))
-        if "functions" in self._variables:
+        if "functions" in self._environment.variables:
             # Firefunction's template takes their text.
             values["functions"] = json.dumps(values.get("tools", []), ensure_ascii=False, indent=4)
-        if tools and "xml_tools" in self._variables and "tools" not in self._variables:
+        if tools and "xml_tools" in self._environment.variables and "tools" not in self._environment.variables:
             values["xml_tools"] = values["tools"]
         if enable_thinking is not None:
             values["enable_thinking"] = enable_thinking
@@ -298,7 +289,7 @@ class ChatTemplate:
             "eos_token": self.eos,
             "datetime": now.strftime("%b %d %Y"),
             "date_string": now.strftime("%d %b %Y"),
-            **({"functions": "[]"} if "functions" in self._variables else {}),
+            **({"functions": "[]"} if "functions" in self._environment.variables else {}),
             **values,
         }
         self._environment.start_clock(self.max_rendering_s)

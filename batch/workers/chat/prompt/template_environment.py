@@ -13,7 +13,9 @@ from typing import Any, NoReturn
 
 import jinja2
 from jinja2 import nodes
+from jinja2.compiler import CodeGenerator, Frame
 from jinja2.ext import Extension
+from jinja2.idtracking import VAR_LOAD_RESOLVE
 from jinja2.parser import Parser
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -38,15 +40,28 @@ MAX_REPEATED_ITEMS = 1 << 24
 MAX_NUMBER_BITS = 1 << 16
 
 
+class _VariableCollector(CodeGenerator):
+    """Notes which variables a template reads from outside, as jinja2.meta does by generating the code once more."""
+
+    def enter_frame(self, frame: Frame) -> None:
+        super().enter_frame(frame)
+        assert isinstance(self.environment, TemplateEnvironment)
+        read = {name for action, name in frame.symbols.loads.values() if action == VAR_LOAD_RESOLVE and name}
+        self.environment.variables |= read - self.environment.globals.keys()
+
+
 class TemplateEnvironment(ImmutableSandboxedEnvironment):
     """Looks at the clock while a template runs: some look through all messages for each one, and one from a stranger's model
     file may count for ever."""
 
     intercepted_binops = frozenset({"*", "**"})
+    code_generator_class = _VariableCollector
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.clock = threading.local()
+        self.variables: set[str] = set()
+        """What the templates that were compiled here read from outside."""
 
     def compile_template(self, source: str) -> jinja2.Template:
         """A template whose searches end once they have what they look for. Raises jinja2.TemplateError, RecursionError."""
