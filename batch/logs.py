@@ -320,12 +320,12 @@ def _opened(path: Path) -> BinaryIO | None:
 def _successor(path: Path, file: BinaryIO) -> BinaryIO | None:
     """The file that was begun after this one; None while this is the newest."""
     inode = os.fstat(file.fileno()).st_ino
-    found = _inodes(path)
-    if not found or found[0][1] == inode or found != _inodes(path):
+    files = _inodes(path)
+    if not files or files[0][1] == inode or files != _inodes(path):
         return None  # the newest, or the files are being renamed at this very moment
-    inodes = [number for _, number in found]
+    inodes = [number for _, number in files]
     # A file that was rotated out of existence meanwhile is followed by the oldest there is.
-    name, number = found[inodes.index(inode) - 1 if inode in inodes else -1]
+    name, number = files[inodes.index(inode) - 1 if inode in inodes else -1]
     successor = _opened(name)
     if successor is not None and os.fstat(successor.fileno()).st_ino != number:
         successor.close()

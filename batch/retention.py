@@ -140,20 +140,20 @@ def forget_left_files(ledger: LedgerRetention, before: float) -> Iterator[int]:
     for one, is_counted in ((ledger.forget_files, 1), (ledger.forget_contents, 0)):
         after: int | None = 0
         while after is not None:
-            after, gone = one(after, before)
-            yield gone * is_counted
+            after, count = one(after, before)
+            yield count * is_counted
 
 
 def delete_orphans(store: Store, spool: Spool, *, fresh: float = FRESH_SPOOL_FILE_S, limit: int = 200) -> int:
     """Delete spool files that lost their last reference; returns how many went."""
     # A name that no file can have is forgotten: it would stand in the way of all others, for ever.
-    gone = [
+    orphans = [
         name
         for name in store.orphans(limit)
         if not is_spool_name(name) or (not store.referred(name) and spool.remove(name, older_than=fresh))
     ]
-    store.forget_orphans(gone)
-    return len(gone)
+    store.forget_orphans(orphans)
+    return len(orphans)
 
 
 def delete_unreferenced(store: Store, spool: Spool, *, older_than: float = UNREFERENCED_SPOOL_FILE_S) -> int:

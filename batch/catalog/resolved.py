@@ -51,13 +51,13 @@ def resolve(settings: Settings, kind: Kind) -> Resolved:
     through only once after it was fetched or changed, so it is quick at every later start.
     """
     section = settings.model_of(kind)
-    chosen = configured(settings, kind)
-    if chosen is None:
+    entry = configured(settings, kind)
+    if entry is None:
         model = _local(settings, kind, section.model)
     else:
-        if chosen.kind != kind:
-            raise ModelProblem(f'{kind}.model is "{chosen.name}", which is a model for {chosen.kind}: choose another.')
-        model = _fetched(settings, chosen)
+        if entry.kind != kind:
+            raise ModelProblem(f'{kind}.model is "{entry.name}", which is a model for {entry.kind}: choose another.')
+        model = _fetched(settings, entry)
     if isinstance(section, VlmSettings) and section.mmproj:
         mmproj = _file(settings, "vlm.mmproj", section.mmproj)
         check_magic(mmproj, kind)
@@ -81,26 +81,26 @@ def vad(settings: Settings) -> Path | None:
     return _fetched(settings, shipped).path
 
 
-def _fetched(settings: Settings, chosen: Entry) -> Resolved:
-    state = look(chosen, settings.models_dir)
+def _fetched(settings: Settings, entry: Entry) -> Resolved:
+    state = look(entry, settings.models_dir)
     if state.missing:
-        setting = f", or set {chosen.kind}.model to a model file on this machine" if chosen.kind != "vad" else ""
+        setting = f", or set {entry.kind}.model to a model file on this machine" if entry.kind != "vad" else ""
         raise ModelProblem(
-            f"The model {chosen.name} is not fetched ({state.missing[0]} is missing): "
-            f"run `batch models pull {chosen.name}`{setting}."
+            f"The model {entry.name} is not fetched ({state.missing[0]} is missing): "
+            f"run `batch models pull {entry.name}`{setting}."
         )
-    sums = {file.role: check(chosen, file, state.paths[file.role]) for file in chosen.files}
+    sums = {file.role: check(entry, file, state.paths[file.role]) for file in entry.files}
     return Resolved(
-        chosen.name,
-        chosen.kind,
+        entry.name,
+        entry.kind,
         state.paths["model"],
         state.paths.get("mmproj"),
-        chosen.sampling,
-        chosen.licence,
-        chosen.notes,
+        entry.sampling,
+        entry.licence,
+        entry.notes,
         sums["model"],
-        chosen.matryoshka,
-        chosen.query_prefix,
+        entry.matryoshka,
+        entry.query_prefix,
     )
 
 

@@ -128,13 +128,13 @@ def list_rows(settings: Settings) -> list[ModelRow]:
     loaded = _loaded(settings)
     rows = []
     for kind in Kind:
-        chosen = configured(settings, kind)
+        entry = configured(settings, kind)
         try:
             model, problem = resolve(settings, kind), None
         except ModelProblem as error:
             model, problem = None, error.message
-        if chosen is not None:
-            rows.append(_row(chosen, settings, loaded, in_use=True, problem=problem))
+        if entry is not None:
+            rows.append(_row(entry, settings, loaded, in_use=True, problem=problem))
             continue
         paths = [path for path in (model.path, model.mmproj) if path] if model else []
         rows.append(

@@ -67,8 +67,8 @@ class ConversationStore:
         """Take an item out of a conversation. Raises NotFound."""
         self.conversation(id)
         with self._store.transaction(durable=True) as transaction:
-            gone = transaction.execute("delete from conversation_item where conversation=? and item=?", (id, item)).rowcount
-            if not gone:
+            delete = "delete from conversation_item where conversation=? and item=?"
+            if not transaction.execute(delete, (id, item)).rowcount:
                 raise NotFound(f"Item with id '{item}' not found.")
 
 

@@ -156,12 +156,12 @@ class ResponseStore:
         """Remove responses past their time; returns how many."""
         now = int(time.time())
         with self._store.transaction() as transaction:
-            gone = transaction.execute(
+            count = transaction.execute(
                 "delete from response where sequence in (select sequence from response where expires_at <= ? and status not in "
                 "('queued', 'in_progress') limit ?)",
                 (now, limit),
             ).rowcount
-        return int(gone)
+        return int(count)
 
     # -- items
 

@@ -80,8 +80,8 @@ class NextSteps:
         if job is None:
             if content.state is not ContentState.WORKING:
                 return None
-            gone = BatchError("The file's job was removed before it ended: drop the file again.")
-            return StepOutcome(content=content.id, job=content.job, error=gone.record())
+            removal = BatchError("The file's job was removed before it ended: drop the file again.")
+            return StepOutcome(content=content.id, job=content.job, error=removal.record())
         if job.state is State.DONE:
             page = page_of(content.step)
             if page is not None and page + 1 < (content.reading.pages or 0):
@@ -100,8 +100,8 @@ class NextSteps:
         try:
             batch = BatchStore(self._ledger.store).batch(content.job)
         except NotFound:
-            gone = BatchError("The file's batch was removed before it ended: drop the file again.")
-            return StepOutcome(content=content.id, job=content.job, error=gone.record())
+            removal = BatchError("The file's batch was removed before it ended: drop the file again.")
+            return StepOutcome(content=content.id, job=content.job, error=removal.record())
         if batch.status is BatchStatus.FAILED:
             problems = [f"line {one.line}: {one.message}" if one.line else one.message for one in batch.errors or []]
             more = f" … and {len(problems) - MAX_TOLD_PROBLEMS} more." if len(problems) > MAX_TOLD_PROBLEMS else ""

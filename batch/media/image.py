@@ -18,8 +18,8 @@ from batch.errors import BadRequest, BatchError, TooLarge, UnsupportedMedia
 from batch.media.formats import PICTURE_PLUGINS
 
 _NAMES = "JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC and AVIF"
-_BAND = 1 << 20
-"""Pixels that are laid on white at a time."""
+_BAND_PIXELS = 1 << 20
+"""What is laid on white at a time."""
 MAX_JPEG_SCANS = 100
 """A progressive JPEG has about ten; each one makes the decoder go over all pixels again."""
 SEEN_PIXELS = 8_000_000
@@ -164,7 +164,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 def _on_white(image: Image.Image) -> Image.Image:
     """A band at a time, as whole copies of a picture of the largest size are hundreds of megabytes each."""
     whole = Image.new("RGB", image.size)
-    rows = max(1, _BAND // image.width)
+    rows = max(1, _BAND_PIXELS // image.width)
     for top in range(0, image.height, rows):
         band = image.crop((0, top, image.width, min(image.height, top + rows))).convert("RGBA")
         white = Image.new("RGBA", band.size, (255, 255, 255, 255))

@@ -7,7 +7,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-INT32_MAX = 2**31 - 1
+from batch.payloads.sampling import INT32_MAX
+
 _Milliseconds = Annotated[int, Meta(ge=0, le=INT32_MAX)]
 _Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 

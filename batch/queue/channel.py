@@ -23,7 +23,7 @@ from batch.queue.frames import Ask, RowChanged, WorkerFrame
 from batch.queue.jobs import Kind
 
 # sun_path holds 108 bytes on Linux, 104 on macOS, the closing NUL included.
-_LONGEST = 100
+_MAX_PATH_BYTES = 100
 
 WAKE = b"w"
 """Something was queued, or something about the running job changed: look."""
@@ -32,7 +32,7 @@ WAKE = b"w"
 def socket_path(state_dir: Path, name: str) -> Path:
     """Where a socket of this home lies: in its state folder, or under the temporary folder when that path is too long."""
     path = state_dir / "run" / name
-    if len(os.fsencode(path)) > _LONGEST:
+    if len(os.fsencode(path)) > _MAX_PATH_BYTES:
         tag = hashlib.sha256(os.fsencode(state_dir)).hexdigest()[:16]
         path = Path(tempfile.gettempdir()) / f"batch-{os.getuid()}-{tag}" / name
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -86,7 +86,7 @@ class WakeListener:
             self._woken()
 
 
-GATHER = 0.02
+GATHER_S = 0.02
 """Seconds over which a fast generation's tokens are sent together: fifty times a second is more often than anybody sees."""
 
 
@@ -107,25 +107,25 @@ class EventStream:
             self._flush()
 
     def post(self, frame: WorkerFrame) -> None:
-        """Send a frame now, or with the next one when the last went less than `GATHER` ago.
+        """Send a frame now, or with the next one when the last went less than `GATHER_S` ago.
 
         Each frame wakes the supervisor and its reader, on cores that a fast model wants for itself.
         """
         with self._lock:
             self._buffered.append(encode(frame))
-            if time.monotonic() - self._sent_at >= GATHER:
+            if time.monotonic() - self._sent_at >= GATHER_S:
                 self._flush()
 
     def hold(self, frame: WorkerFrame) -> None:
-        """Send a frame with the next one, or from the first `hurry` on that comes `GATHER` later."""
+        """Send a frame with the next one, or from the first `hurry` on that comes `GATHER_S` later."""
         with self._lock:
             if not self._buffered:
                 self._sent_at = time.monotonic()
             self._buffered.append(encode(frame))
 
     def hurry(self, now: float) -> None:
-        """Between two steps: what was posted more than `GATHER` ago must not wait for a slow one."""
-        if self._buffered and now - self._sent_at >= GATHER:
+        """Between two steps: what was posted more than `GATHER_S` ago must not wait for a slow one."""
+        if self._buffered and now - self._sent_at >= GATHER_S:
             with self._lock:
                 self._flush()
 

@@ -45,6 +45,10 @@ class Ready(_Frame, tag="ready", frozen=True, kw_only=True):
     info: AnyModelInfo
 
 
+BROKEN_STATUS = 3
+"""Exit status of a worker that cannot load its model and has said why: tried again with a longer pause than a crash."""
+
+
 class Broken(_Frame, tag="broken", frozen=True, kw_only=True):
     """The model cannot be loaded."""
 

@@ -18,7 +18,7 @@ from batch.durable_folder import make_durable_folder, put_on_disk
 from batch.errors import DiskFull
 
 _NAME = re.compile(r"[0-9a-f]{64}")
-_CHUNK = 1 << 20
+_CHUNK_BYTES = 1 << 20
 
 
 def is_spool_name(name: str) -> bool:
@@ -58,7 +58,7 @@ class Spool:
 
     def keep_file(self, source: BinaryIO, *, durable: bool = True) -> tuple[str, int]:
         """Copy an open file in; returns sha256 and size in bytes."""
-        return self.keep_chunks(iter(lambda: source.read(_CHUNK), b""), durable=durable)
+        return self.keep_chunks(iter(lambda: source.read(_CHUNK_BYTES), b""), durable=durable)
 
     def keep_chunks(self, chunks: Iterable[bytes], *, durable: bool = False) -> tuple[str, int]:
         with self._writer(durable) as writer:

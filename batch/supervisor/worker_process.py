@@ -14,6 +14,7 @@ from pathlib import Path
 
 import batch
 from batch import logs
+from batch.queue.frames import BROKEN_STATUS
 from batch.queue.hub.hub import Hub
 from batch.queue.hub.model_state import UNKNOWN_WORKER, ModelState
 from batch.queue.jobs import Kind
@@ -22,8 +23,6 @@ from batch.supervisor.worker_death import describe_death
 
 logger = logging.getLogger("batch.supervisor")
 
-BROKEN_STATUS = 3
-"""workers/__main__.py's exit status for a model that cannot be loaded: the worker has said why."""
 MAX_EARLY_DEATHS = 3
 """So many deaths in a row before the model was ready make it failed."""
 _HANG_CHECK_INTERVAL_S = 2.0

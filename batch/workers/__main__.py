@@ -19,11 +19,10 @@ from collections.abc import Callable, Sequence
 from batch import fail_points
 from batch.errors import BatchError
 from batch.logs import WorkerFormatter
+from batch.queue.frames import BROKEN_STATUS, Broken, Hello
 from batch.queue.jobs import Kind
 from batch.settings import Settings
 
-BROKEN_STATUS = 3
-"""Exit status when the model cannot be loaded: tried again with a longer pause than a crash."""
 _PUT_BACK_TIMEOUT_S = 5.0
 """Once the supervisor is gone, putting back the running job may take so long."""
 _LOCK_TIMEOUT_S = 30.0
@@ -82,7 +81,6 @@ def main() -> int:
 def _report_broken(kind: Kind, worker_id: str, settings: Settings, sentence: str) -> int:
     """Tell the supervisor why there is no worker; the exit status."""
     from batch.queue.channel import EventStream
-    from batch.queue.frames import Broken, Hello
 
     events = EventStream(settings.state_dir)
     events.send(Hello(kind=kind, pid=os.getpid(), worker=worker_id))

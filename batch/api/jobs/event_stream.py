@@ -248,8 +248,8 @@ class EventStreamResponse(Response, Generic[R]):
                 self._last_sent = clock()
                 await _send_body(send, comment)
             await asyncio.sleep(self._quiet_time(clock()) if self._running else interval)
-            grown = min(LAST_PLACE_INTERVAL_S, interval * PLACE_INTERVAL_GROWTH)
-            interval = FIRST_PLACE_INTERVAL_S if self._running else grown
+            longer_interval = min(LAST_PLACE_INTERVAL_S, interval * PLACE_INTERVAL_GROWTH)
+            interval = FIRST_PLACE_INTERVAL_S if self._running else longer_interval
 
     async def _jobs_ahead(self) -> int:
         """How many jobs run before the current one."""

@@ -34,7 +34,7 @@ class StreamResume:
         """In pieces: adding to one long text would copy it at every token."""
         self._length: dict[_Text, int] = {}
         """Of each text: how much of it was sent before the job ran again."""
-        self._seen: dict[_Text, int] = {}
+        self._position: dict[_Text, int] = {}
         """Of each text: how much of it came since."""
         self._runs_again = False
 
@@ -42,7 +42,7 @@ class StreamResume:
         """A worker has taken the job, for the first time or once more."""
         self._runs_again = bool(self._sent)
         self._length = {key: len(self._text(key)) for key in self._sent}
-        self._seen = {}
+        self._position = {}
 
     def unsent(self, event: JobEvent) -> JobEvent | None:
         """The event without what was sent before; None when nothing of it is left.
@@ -95,9 +95,9 @@ class StreamResume:
         return ToolCallDelta(index=call.index, function=spelled)
 
     def _rest(self, key: _Text, text: str) -> str:
-        seen, length = self._seen.get(key, 0), self._length.get(key, 0)
-        self._seen[key] = seen + len(text)
-        sent_before = self._text(key)[seen : seen + len(text)] if seen < length else ""
+        position, length = self._position.get(key, 0), self._length.get(key, 0)
+        self._position[key] = position + len(text)
+        sent_before = self._text(key)[position : position + len(text)] if position < length else ""
         if not text.startswith(sent_before):
             raise WorkerDied(
                 "The worker process died in the middle of this answer, and the second attempt went another way: "

@@ -204,7 +204,7 @@ def _environment() -> dict[str, str]:
 
     environment = {"PYTHONSAFEPATH": "1"}
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    looked = subprocess.run(
+    lookup = subprocess.run(
         [sys.executable, "-P", "-c", "import batch; print(batch.__file__)"],
         env=clean,
         cwd="/",
@@ -212,7 +212,7 @@ def _environment() -> dict[str, str]:
         text=True,
         check=False,
     )
-    if looked.stdout.strip() != str(batch.__file__):
+    if lookup.stdout.strip() != str(batch.__file__):
         environment["PYTHONPATH"] = _plain(str(Path(batch.__file__).parent.parent))
     for name, value in sorted(os.environ.items()):
         if value and (name in KEPT_VARIABLES or name.startswith(KEPT_PREFIXES)):

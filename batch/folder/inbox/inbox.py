@@ -112,7 +112,7 @@ class Inbox:
     def look(self, sightings: Iterable[Sighting]) -> None:
         """Look at single files, and at folders as a whole."""
         files: list[Sighting] = []
-        gone: list[str] = []
+        gone_paths: list[str] = []
         self._settings.refresh()
         for sighting in sightings:
             path = sighting.path
@@ -135,12 +135,12 @@ class Inbox:
             elif os.path.lexists(absolute):
                 files.append(sighting)
             else:
-                gone.append(path)
+                gone_paths.append(path)
         closed = {sighting.path for sighting in files if sighting.is_closed}
         for some in _slices((sighting.path for sighting in files), _COMPARED_FILES):
             self._compare(some, closed)
-        if gone and os.path.isdir(self.root):
-            self._ledger.mark_gone(gone)
+        if gone_paths and os.path.isdir(self.root):
+            self._ledger.mark_gone(gone_paths)
         self._record_settings_problems()
         self._record_unreadable_folders()
 
@@ -174,8 +174,8 @@ class Inbox:
         after = ""
         while paths := self._ledger.present_paths(folder, after):
             after = paths[-1]
-            if gone := [path for path in paths if not os.path.lexists(os.path.join(self.root, path))]:
-                self._ledger.mark_gone(gone)
+            if gone_paths := [path for path in paths if not os.path.lexists(os.path.join(self.root, path))]:
+                self._ledger.mark_gone(gone_paths)
 
     def _record_settings_problems(self) -> None:
         """A wrong settings file becomes an error in the outbox like any wrong file; a mended one takes it away."""

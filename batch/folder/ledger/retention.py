@@ -48,7 +48,7 @@ class LedgerRetention:
         if last is None:
             return None, 0
         with self._store.transaction() as transaction:
-            gone = transaction.execute(
+            count = transaction.execute(
                 f"delete from {table} where id > ? and id <= ? and finished_at < ? and {which}", (after, last, before)
             ).rowcount
-        return int(last), gone
+        return int(last), count

@@ -15,7 +15,7 @@ from batch.queue.job_filter import JobFilter
 logger = logging.getLogger("batch.page")
 PATIENCE_S = 2.0
 """After which a form is answered, and the rest goes on without it."""
-_SLICE = 200
+_SLICE_JOBS = 200
 Act = Callable[[str], Awaitable[None]]
 
 
@@ -55,7 +55,7 @@ class BulkActions:
     async def _run(self, choice: JobFilter | list[str], act: Act) -> int:
         store, number = self._hub.store, 0
         ids: Iterable[str] = iter(choice) if isinstance(choice, list) else store.ids_matching(choice)
-        while some := await self._hub.in_thread(lambda: list(islice(ids, _SLICE))):
+        while some := await self._hub.in_thread(lambda: list(islice(ids, _SLICE_JOBS))):
             for id in some:
                 with contextlib.suppress(Conflict):  # it has gone on since it was matched
                     try:

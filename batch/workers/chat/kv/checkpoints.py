@@ -95,11 +95,11 @@ def checkpoint_positions(
             remaining[ids[at]] -= 1
             if not any(remaining.values()):
                 break
-    chosen: list[int] = []
+    chosen_positions: list[int] = []
     for at in sorted(positions):
         if at < MIN_CHECKPOINT_TOKENS or at >= total or prompt.uncut(at) != at:
             continue
-        if chosen and at - chosen[-1] < _MIN_GAP_TOKENS:
+        if chosen_positions and at - chosen_positions[-1] < _MIN_GAP_TOKENS:
             continue
-        chosen.append(at)
-    return chosen
+        chosen_positions.append(at)
+    return chosen_positions

@@ -120,7 +120,7 @@ class JsonCallReader(CallReader):
         self._head = re.compile(r"\{\s*" + (name_first if layout.name_key else r'"((?:[^"\\]|\\.)*)"\s*:\s*(?=\{)'))
         self._object: JsonExtent | None = None
         self._extent = JsonExtent()
-        self._start = self._seen = 0
+        self._start = self._read_chars = 0
 
     def _begin(self) -> str:
         if self._object is None:
@@ -129,7 +129,7 @@ class JsonCallReader(CallReader):
                 return self._fail()
             if self._start < 0:
                 return ""
-            self._object, self._seen = JsonExtent(), self._start
+            self._object, self._read_chars = JsonExtent(), self._start
         if len(self.raw) - self._start < _MAX_HEAD_CHARS and (head := self._head.match(self.raw, self._start)):
             name = _unquoted(head.group(1))
             if name not in self._reading.functions:
@@ -141,12 +141,12 @@ class JsonCallReader(CallReader):
     def _whole(self) -> str:
         """The object once all of it is there."""
         assert self._object is not None
-        self._seen += self._object.feed(self.raw[self._seen :])
+        self._read_chars += self._object.feed(self.raw[self._read_chars :])
         if not self._object.done:
             return ""
-        rest = self.raw[self._seen :]
+        rest = self.raw[self._read_chars :]
         try:
-            call = json.loads(self.raw[self._start : self._seen])
+            call = json.loads(self.raw[self._start : self._read_chars])
         except (ValueError, RecursionError):
             return self._fail()
         layout = self._layout

@@ -309,14 +309,14 @@ def _combinations(rules: list[StringRule], probe: StringAnswers) -> list[list[St
     """The sets of expressions that some name fits while it fits none of the others."""
     rule_sets: list[list[StringRule]] = [[]]
     for at, rule in enumerate(rules):
-        grown = []
+        longer_sets = []
         for fit in rule_sets:
             unfit = [other.denied() for other in rules[:at] if other not in fit]
             if probe.has_any(Strings(rules=(*fit, *unfit, rule))):
-                grown.append([*fit, rule])
+                longer_sets.append([*fit, rule])
             if probe.has_any(Strings(rules=(*fit, *unfit, rule.denied()))):
-                grown.append(fit)
-        rule_sets = grown
+                longer_sets.append(fit)
+        rule_sets = longer_sets
         if len(rule_sets) > MAX_NAME_CLASSES:
             raise BadRequest(f"{rule.where} cannot be enforced: its expressions overlap in too many ways.")
     return rule_sets

@@ -46,11 +46,11 @@ class _Branch:
     """Schemas that hold too, from which keyword on they are not read yet, the next one last."""
     choices: list[list[list[Part]]] = field(default_factory=list)
     """Of each the schemas of one option hold too."""
-    seen: set[PartKey] = field(default_factory=set)
+    read_parts: set[PartKey] = field(default_factory=set)
 
     def choose(self, option: list[Part]) -> _Branch:
         """This branch with one option of its first choice."""
-        return _Branch(self.facts.copy(), [(part, 0) for part in option[::-1]], self.choices[1:], set(self.seen))
+        return _Branch(self.facts.copy(), [(part, 0) for part in option[::-1]], self.choices[1:], set(self.read_parts))
 
     def add(self, *parts: Part) -> None:
         """These schemas hold too: they are read next."""
@@ -115,7 +115,7 @@ class SchemaReader:
             if not self._settle(branch):
                 continue
             if branch.choices:
-                self._spend(len(branch.choices[0]) * (1 + len(branch.seen) // 8))
+                self._spend(len(branch.choices[0]) * (1 + len(branch.read_parts) // 8))
                 branches += [branch.choose(option) for option in reversed(branch.choices[0])]
                 continue
             facts = branch.facts
@@ -148,9 +148,9 @@ class SchemaReader:
         """Add what is pending to the branch; False when it contradicts itself."""
         while branch.pending:
             part, start = branch.pending.pop()
-            if not start and part.key in branch.seen:
+            if not start and part.key in branch.read_parts:
                 continue
-            branch.seen.add(part.key)
+            branch.read_parts.add(part.key)
             self._spend(1)
             if isinstance(part.schema, bool):
                 holds = part.schema != part.negated
