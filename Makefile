@@ -7,8 +7,13 @@
 # make setup | dev | models | lint | lock | clean
 
 PYTHON ?= python3
-# two test processes beside each other: every model runs on one thread in tests
-PYTEST ?= -n 2
+# two test processes beside each other: every model runs on one thread in tests. Unit tests load none, and for a third of their
+# time they wait for files to stand still and for processes to end, so that four keep two cores busy. loadfile: what a file's
+# tests share, a service say, is made once
+ifndef PYTEST
+PYTEST := -n 2 --dist loadfile
+test-unit: PYTEST := -n 4 --dist loadfile
+endif
 VENV := .venv
 BIN := $(VENV)/bin
 # another CMAKE_ARGS (a GPU build, say) installs again, and so does another processor: its build must be probed there
@@ -19,6 +24,9 @@ LOCKS := requirements.lock requirements-dev.lock requirements-build.lock
 CI_ONLY := drill or slow or peer or browser or postgres
 COMPILE = uv pip compile --quiet --no-config --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-annotate --no-header --custom-compile-command 'make lock'
+
+# hundreds of processes start in the tests, and each would compile all modules anew
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: run test path test-unit check format lint setup dev models test-models docs docs-pages lock clean
 

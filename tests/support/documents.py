@@ -64,7 +64,7 @@ def docx(*paragraphs: str, **extra: bytes) -> bytes:
         **extra,
     }
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for name, data in parts.items():
             archive.writestr(name, data if isinstance(data, bytes) else str(data))
     return file.getvalue()

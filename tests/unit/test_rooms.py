@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from collections import defaultdict
 
@@ -36,9 +35,9 @@ def test_the_name_of_every_file_says_something() -> None:
 def test_a_class_name_is_used_once() -> None:
     places: dict[str, list[str]] = defaultdict(list)
     for file, text in TEXTS.items():
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.ClassDef):
-                places[node.name].append(str(file))
+        for name in re.findall(r"^ *class (\w+)(?:[(:\[])", text, re.MULTILINE):
+            places[name].append(str(file))
+    assert len(places) > 500
     assert {name: files for name, files in places.items() if len(files) > 1} == {}
 
 

@@ -28,17 +28,18 @@ class Example(Body, frozen=True, kw_only=True):
 
 
 @pytest.mark.parametrize(
-    "document",
+    ("begin", "values", "end"),
     [
-        b'{"input":[' + b"[]," * 10_000_000 + b"[]]}",
-        b'{"input":[' + b"{}," * 10_000_000 + b"{}]}",
-        b'{"input":[' + b"1," * 10_000_000 + b"1]}",
-        b'{"input":[' + b'"",' * 10_000_000 + b'""]}',
-        b'{"a":{"b":[' + b'["x"],' * 5_000_000 + b"[]]}}",
+        (b'{"input":[', b"[],", b"[]]}"),
+        (b'{"input":[', b"{},", b"{}]}"),
+        (b'{"input":[', b"1,", b"1]}"),
+        (b'{"input":[', b'"",', b'""]}'),
+        (b'{"a":{"b":[', b'["x"],', b"[]]}}"),
     ],
     ids=["arrays", "objects", "numbers", "texts", "nested"],
 )
-def test_millions_of_values_are_refused_before_they_take_memory(document: bytes) -> None:
+def test_millions_of_values_are_refused_before_they_take_memory(begin: bytes, values: bytes, end: bytes) -> None:
+    document = begin + values * 10_000_000 + end
     tracemalloc.start()
     started = time.monotonic()
     with pytest.raises(TooLarge, match="holds more than"):

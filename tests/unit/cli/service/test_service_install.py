@@ -15,7 +15,8 @@ import pytest
 from batch.cli.service.service import launchd, systemd
 from batch.errors import BatchError
 from batch.settings import Settings
-from service_manager import command_words, pretended_machine, run_batch, unit_values
+from run_batch import RunBatch
+from service_manager import command_words, pretended_machine, unit_values
 
 ODD = [
     "plain",
@@ -32,15 +33,20 @@ ODD = [
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> dict[str, str]:
-    return pretended_machine(tmp_path)
+def batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_batch: RunBatch) -> RunBatch:
+    """Runs a command on a pretended machine, in this process; tests/service starts one."""
+    environment = pretended_machine(tmp_path)
+    for name in os.environ.keys() - environment.keys():
+        monkeypatch.delenv(name)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir("/")
+    return run_batch
 
 
-def test_installing_writes_the_unit_and_enables_it_and_uninstalling_takes_both_back(
-    machine: dict[str, str], tmp_path: Path
-) -> None:
-    done = run_batch(machine, "install-service", "--profile", "starter")
-    assert done.returncode == 0, done.stderr
+def test_installing_writes_the_unit_and_enables_it_and_uninstalling_takes_both_back(batch: RunBatch, tmp_path: Path) -> None:
+    done = batch("install-service", "--profile", "starter")
+    assert done.status == 0, done.err
     unit = tmp_path / ".config" / "systemd" / "user" / "batch.service"
     found = unit_values(unit.read_text())
     assert command_words(found["ExecStart"]) == [
@@ -50,7 +56,7 @@ def test_installing_writes_the_unit_and_enables_it_and_uninstalling_takes_both_b
         "batch",
         "serve",
         "--home",
-        machine["BATCH_HOME"],
+        str(tmp_path / "home"),
         "--profile",
         "starter",
     ]
@@ -62,19 +68,19 @@ def test_installing_writes_the_unit_and_enables_it_and_uninstalling_takes_both_b
         "--user enable batch.service",
         "--user restart batch.service",
     ]
-    again = run_batch(machine, "install-service", "--json")
-    assert json.loads(again.stdout) == {"file": str(unit), "home": machine["BATCH_HOME"], "enabled": True}
-    assert again.returncode == 0 and "--profile" not in unit_values(unit.read_text())["ExecStart"], "installing anew changes it"
+    again = batch("install-service", "--json")
+    assert json.loads(again.out) == {"file": str(unit), "home": str(tmp_path / "home"), "enabled": True}
+    assert again.status == 0 and "--profile" not in unit_values(unit.read_text())["ExecStart"], "installing anew changes it"
     (tmp_path / "told").unlink()
-    removed = run_batch(machine, "uninstall-service", "--json")
-    assert removed.returncode == 0 and json.loads(removed.stdout) == {"file": str(unit), "removed": True}
+    removed = batch("uninstall-service", "--json")
+    assert removed.status == 0 and json.loads(removed.out) == {"file": str(unit), "removed": True}
     assert not unit.exists()
     assert (tmp_path / "told").read_text().splitlines() == [
         "--user disable --now batch.service",
         "--user daemon-reload",
     ]
-    missing = run_batch(machine, "uninstall-service")
-    assert missing.returncode == 1 and len(missing.stderr.splitlines()) == 1
+    missing = batch("uninstall-service")
+    assert missing.status == 1 and len(missing.err.splitlines()) == 1
 
 
 def test_the_system_kills_only_after_the_grace_time(tmp_path: Path) -> None:
@@ -85,10 +91,10 @@ def test_the_system_kills_only_after_the_grace_time(tmp_path: Path) -> None:
     assert agent["KeepAlive"] == {"SuccessfulExit": False}, "a breakdown ends with a status, not with a signal"
 
 
-def test_printing_the_unit_writes_and_enables_nothing(machine: dict[str, str], tmp_path: Path) -> None:
-    done = run_batch(machine, "install-service", "--print")
-    assert done.returncode == 0 and "ExecStart=" in done.stdout
-    assert json.loads(run_batch(machine, "install-service", "--print", "--json").stdout)["text"] == done.stdout
+def test_printing_the_unit_writes_and_enables_nothing(batch: RunBatch, tmp_path: Path) -> None:
+    done = batch("install-service", "--print")
+    assert done.status == 0 and "ExecStart=" in done.out
+    assert json.loads(batch("install-service", "--print", "--json").out)["text"] == done.out
     assert not (tmp_path / ".config").exists() and not (tmp_path / "told").exists()
 
 
@@ -125,30 +131,30 @@ def test_a_home_that_no_unit_can_name_is_refused_with_one_sentence(tmp_path: Pat
 
 
 def test_without_a_service_manager_the_file_is_written_and_one_sentence_says_what_to_do(
-    machine: dict[str, str], tmp_path: Path
+    batch: RunBatch, tmp_path: Path
 ) -> None:
     unit = tmp_path / ".config" / "systemd" / "user" / "batch.service"
     fake = tmp_path / "programs" / "systemctl"
     fake.write_text("#!/bin/sh\necho 'Failed to connect to bus: No medium found' >&2\nexit 1\n")
-    no_bus = run_batch(machine, "install-service")
-    assert unit.exists() and no_bus.returncode == 1
-    assert len(no_bus.stderr.splitlines()) == 1 and "Failed to connect to bus" in no_bus.stderr
-    assert "systemctl --user enable batch.service" in no_bus.stderr
+    no_bus = batch("install-service")
+    assert unit.exists() and no_bus.status == 1
+    assert len(no_bus.err.splitlines()) == 1 and "Failed to connect to bus" in no_bus.err
+    assert "systemctl --user enable batch.service" in no_bus.err
     fake.unlink()
-    no_program = run_batch(machine, "install-service")
-    assert unit.exists() and "there is no systemctl here" in no_program.stderr
-    assert len(no_program.stderr.splitlines()) == 1
+    no_program = batch("install-service")
+    assert unit.exists() and "there is no systemctl here" in no_program.err
+    assert len(no_program.err.splitlines()) == 1
 
 
-def test_a_unit_of_another_home_is_not_overwritten(machine: dict[str, str], tmp_path: Path) -> None:
-    assert run_batch(machine, "install-service").returncode == 0
+def test_a_unit_of_another_home_is_not_overwritten(batch: RunBatch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert batch("install-service").status == 0
     (tmp_path / "second 100%").mkdir()
-    second = {**machine, "BATCH_HOME": str(tmp_path / "second 100%")}
-    refused = run_batch(second, "install-service")
-    assert refused.returncode == 1 and str(tmp_path / "home") in refused.stderr and "--name" in refused.stderr
+    monkeypatch.setenv("BATCH_HOME", str(tmp_path / "second 100%"))
+    refused = batch("install-service")
+    assert refused.status == 1 and str(tmp_path / "home") in refused.err and "--name" in refused.err
     for _ in range(2):
-        assert run_batch(second, "install-service", "--name", "second").returncode == 0
-    assert run_batch(machine, "install-service", "--name", "../evil").returncode == 1
+        assert batch("install-service", "--name", "second").status == 0
+    assert batch("install-service", "--name", "../evil").status == 1
 
 
 def test_what_decides_where_things_lie_is_kept_from_the_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,6 +179,9 @@ def test_what_decides_where_things_lie_is_kept_from_the_shell(tmp_path: Path, mo
         systemd(settings)
 
 
-def test_variables_of_the_shell_that_the_service_will_not_know_are_named(machine: dict[str, str]) -> None:
-    done = run_batch({**machine, "BATCH_VLM__PORT": "9000"}, "install-service")
-    assert done.returncode == 0 and "BATCH_VLM__PORT" in done.stderr and "batch.toml" in done.stderr
+def test_variables_of_the_shell_that_the_service_will_not_know_are_named(
+    batch: RunBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BATCH_VLM__PORT", "9000")
+    done = batch("install-service")
+    assert done.status == 0 and "BATCH_VLM__PORT" in done.err and "batch.toml" in done.err

@@ -503,22 +503,22 @@ def test_with_the_disk_full_the_inbox_waits_and_goes_on_later(tmp_path: Path, mo
     run(play())
 
 
-def test_a_million_rows_are_counted_at_no_cost(tmp_path: Path) -> None:
+def test_files_are_counted_at_no_cost_however_many_there_are(tmp_path: Path) -> None:
     store = open_store(tmp_path / "db" / "batch.db")
     assert count_files(store) == FileCounts(waiting=0, done=0, failed=0, linked=0)
     Ledger(store)
     with store.transaction() as transaction:
         transaction.execute(
-            "with recursive n(i) as (select 1 union all select i + 1 from n where i < 200000) "
+            "with recursive n(i) as (select 1 union all select i + 1 from n where i < 40000) "
             "insert into file (path, folder, size, mtime_ns, inode, ctime_ns, state, accepted_at) "
             "select cast(i as blob), x'', 1, 1, 1, 1, iif(i % 4, 'done', 'waiting'), 0 from n"
         )
     spent = []
     for _ in range(5):
         begun = time.process_time()
-        assert count_files(store) == FileCounts(waiting=50_000, done=150_000, failed=0, linked=0)
+        assert count_files(store) == FileCounts(waiting=10_000, done=30_000, failed=0, linked=0)
         spent.append(time.process_time() - begun)
-    assert min(spent) < 0.05
+    assert min(spent) < 0.002, "going through the rows takes longer"
     store.close()
 
 
