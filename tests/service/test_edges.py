@@ -236,7 +236,7 @@ def test_a_pickle_in_a_running_service_s_queue_is_set_aside(edgy: RunningService
 )
 def test_requests_that_could_be_read_in_two_ways_are_refused(edgy: RunningService, head: bytes) -> None:
     answer = raw(edgy, head)
-    assert status(answer) in (400, 403), answer
+    assert status(answer) == 400, answer
     assert sentence(answer)
 
 
@@ -483,11 +483,11 @@ FORM = b"multipart/form-data; boundary=b"
     [
         (FILE + b"--b--\r\n", FORM, 200),
         (FILE + b"--b--", FORM, 200),
-        (b"a preamble\r\n" + FILE + b"--b--\r\nan epilogue", FORM, (200, 400)),
+        (b"a preamble\r\n" + FILE + b"--b--\r\nan epilogue", FORM, 400),
         (FILE + b"--b--\r\n", b"multipart/form-data", 400),
         (FILE + b"--b--\r\n", b"multipart/form-data; boundary=", 400),
         (FILE + b"--b--\r\n", b"multipart/form-data; boundary=" + b"x" * 5000, 400),
-        (FILE + b"--b--\r\n", b'multipart/form-data; boundary="b', (200, 400)),
+        (FILE + b"--b--\r\n", b'multipart/form-data; boundary="b', 400),
         (FILE + b"--b--\r\n", b"multipart/form-data; boundary=c", 400),
         (FILE + b"--b--\r\n", b"application/json", 400),
         (FILE + b"--b--\r\n", b"", 400),
@@ -495,8 +495,8 @@ FORM = b"multipart/form-data; boundary=b"
         (b"", FORM, 400),
         (b"--b--\r\n", FORM, 400),
         (part(b"language", b"en") + b"--b--\r\n", FORM, 400),
-        (part(b"file", b"not a file") + b"--b--\r\n", FORM, (200, 400)),
-        (part(b"file", b"", b'; filename=""') + b"--b--\r\n", FORM, (200, 400)),
+        (part(b"file", b"not a file") + b"--b--\r\n", FORM, 200),
+        (part(b"file", b"", b'; filename=""') + b"--b--\r\n", FORM, 200),
         (FILE + FILE + b"--b--\r\n", FORM, 400),
         (FILE + part(b"prompt", b"x" * 1_500_000) + b"--b--\r\n", FORM, 413),
         (FILE + part(b"prompt", b"x\0y") + b"--b--\r\n", FORM, 400),
@@ -505,7 +505,7 @@ FORM = b"multipart/form-data; boundary=b"
         (FILE + part(b"temperature", b"nan") + b"--b--\r\n", FORM, 400),
         (FILE + part(b"offset_t", b"9" * 500) + b"--b--\r\n", FORM, 400),
         (FILE + part(b"offset_t", b"1_0") + b"--b--\r\n", FORM, 400),
-        (FILE + b"".join(part(b"f%d" % n, b"x") for n in range(2000)) + b"--b--\r\n", FORM, (200, 400, 413)),
+        (FILE + b"".join(part(b"f%d" % n, b"x") for n in range(2000)) + b"--b--\r\n", FORM, 400),
         (part(b"file", b"RIFF", b'; filename="../../../etc/passwd"') + b"--b--\r\n", FORM, 200),
         (part(b"file", b"RIFF", b'; filename="..\\\\..\\\\x.wav"') + b"--b--\r\n", FORM, 200),
         (part(b"file", b"RIFF", b'; filename="' + b"n" * 5000 + b'.wav"') + b"--b--\r\n", FORM, 400),
@@ -513,16 +513,14 @@ FORM = b"multipart/form-data; boundary=b"
         (part(b"file", b"RIFF", b"; filename*=nonsense''%ff.wav") + b"--b--\r\n", FORM, 200),
         (part(b"file", b"RIFF", b'; filename="\xff\xfe\x01\x1b[31m.wav"') + b"--b--\r\n", FORM, 200),
         (b"--b\r\nX-Bad\r\n\r\nx\r\n--b--\r\n", FORM, 400),
-        (b"--b\r\n" + b"X: y\r\n" * 20_000 + b"\r\nx\r\n--b--\r\n", FORM, (400, 413)),
+        (b"--b\r\n" + b"X: y\r\n" * 20_000 + b"\r\nx\r\n--b--\r\n", FORM, 400),
         (b"--b\r\nContent-Disposition: " + b"x" * 1_000_000, FORM, 400),
     ],
 )
-def test_every_oddity_of_a_form_has_its_answer(
-    edgy: RunningService, body: bytes, kind: bytes, want: int | tuple[int, ...]
-) -> None:
+def test_every_oddity_of_a_form_has_its_answer(edgy: RunningService, body: bytes, kind: bytes, want: int) -> None:
     for path in (b"/inference", b"/v1/audio/transcriptions"):
         answer = raw(edgy, request(body, path=path, kind=kind), "stt")
-        assert status(answer) in (want if isinstance(want, tuple) else (want,)), (body[:100], answer[:500])
+        assert status(answer) == want, (body[:100], answer[:500])
 
 
 def test_a_hostile_file_name_stays_a_harmless_word(edgy: RunningService) -> None:
