@@ -49,7 +49,7 @@ format: dev
 	$(BIN)/ruff format -q .
 
 test-unit: dev
-	$(BIN)/python -m pytest $(PYTEST) tests/unit -m "not slow" -q
+	$(BIN)/python -m pytest $(PYTEST) tests/unit -m "not (slow or postgres)" -q
 
 # a test with several of these markers runs with the first of them; 5: no test has it
 test-slow: MORE = and not (drill or peer or browser or postgres)
