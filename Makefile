@@ -8,10 +8,10 @@
 
 PYTHON ?= python3
 # two test processes beside each other: every model runs on one thread in tests. Unit tests load none, and for a third of their
-# time they wait for files to stand still and for processes to end, so that four keep two cores busy. loadfile: what a file's
-# tests share, a service say, is made once
+# time they wait for files to stand still and for processes to end, so that four keep two cores busy; what a file's tests share
+# is made once (loadfile)
 ifndef PYTEST
-PYTEST := -n 2 --dist loadfile
+PYTEST := -n 2
 test-unit: PYTEST := -n 4 --dist loadfile
 endif
 VENV := .venv
