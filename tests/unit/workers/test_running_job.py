@@ -62,7 +62,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 def claimed(store: Store, events: EventStream, folder: Path, drafts: list[Draft]) -> tuple[RunningJob, list[RunningJob]]:
     """The first of the jobs, and the others claimed to be done together with it."""
-    context = JobContext(Kind.EMBEDDING, store, Spool(folder / "spool"), events, 1)
+    context = JobContext(Kind.EMBEDDING, store, Spool(folder / "spool"), events, 1, "w1")
     with store.transaction() as transaction:
         for draft in drafts:
             transaction.submit(draft)
