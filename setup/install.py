@@ -1,9 +1,10 @@
 """Install everything into the virtual environment that runs this: `.venv/bin/python setup/install.py [--dev]`.
 
-All from lock files with hashes. llama-cpp-python comes as source only and takes minutes to compile, so its wheel, which any
-Python can use, is kept outside the checkout, by version, machine and CMAKE_ARGS. A build is trusted once its probe has run on
-this very machine: one that was compiled for the processor that /proc/cpuinfo promises can end with an illegal instruction
-here (AMX without the permission to use it), and then the next variant is taken. Standard library only.
+All from lock files with hashes. The model libraries are compiled for this machine: llama-cpp-python comes as source only, and
+pywhispercpp's wheel is for any processor with AVX2. That takes minutes, so the wheels are kept outside the checkout, by
+version, machine and CMAKE_ARGS. A build is trusted once its probe has run on this very machine: one that was compiled for the
+processor that /proc/cpuinfo promises can end with an illegal instruction here (AMX without the permission to use it), and then
+the next variant is taken. Standard library only.
 
 `--requirements FILE` installs from another list, without hashes: CI tries the lowest and the newest versions so.
 """
@@ -25,30 +26,62 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-COMPILED = "llama-cpp-python"
-PROBE = ROOT / "batch" / "workers" / "llama" / "probe.py"
+WORKERS = ROOT / "batch" / "workers"
 NOTE = Path(sys.prefix) / "batch-build.json"
-"""Which variant was installed, and why not one before it."""
+"""Which variant of each compiled library was installed, and why not one before it."""
 PROBE_TIMEOUT_S = 120
-COMPILED_PER_VARIANT = "five minutes on two cores"
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to compile the library; the first whose probe computes is used."""
+    """One way to compile a library; the first whose probe computes is used."""
 
     name: str
-    cmake_args: str
+    cmake_args: str = ""
     """What stands before the user's own CMAKE_ARGS."""
+    compiler_flags: str = ""
+    """What stands before the user's own CFLAGS and CXXFLAGS: the two libraries cut CMAKE_ARGS at blanks in different ways."""
     flag: str = ""
     """A processor flag without which this variant is the same as the first."""
 
 
-_NO_AMX = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
 VARIANTS = (
-    Variant("for this processor", ""),
-    Variant("without AMX", f"-DCMAKE_C_FLAGS='{_NO_AMX}' -DCMAKE_CXX_FLAGS='{_NO_AMX}'", "amx_tile"),
+    Variant("for this processor"),
+    Variant("without AMX", compiler_flags="-mno-amx-tile -mno-amx-int8 -mno-amx-bf16", flag="amx_tile"),
     Variant("for any processor with AVX2", "-DGGML_NATIVE=OFF"),
+)
+
+
+@dataclass(frozen=True)
+class Library:
+    """A model library that is compiled for this machine."""
+
+    package: str
+    probe: Path
+    """A program that computes with it, and imports nothing of batch, which is installed later."""
+    duration: str
+    """What compiling one variant takes."""
+    variants: tuple[Variant, ...] = VARIANTS
+    cmake_args: str = ""
+    """What every variant is compiled with."""
+    is_extension: bool = False
+    """Whether it is built for one version of Python; one that Python loads by ctypes is shared by all."""
+    has_wheel: bool = False
+    """Whether the package index has a wheel of it, for where no variant runs."""
+
+
+LIBRARIES = (
+    Library("llama-cpp-python", WORKERS / "llama" / "probe.py", "five minutes on two cores"),
+    Library(
+        "pywhispercpp",
+        WORKERS / "speech" / "whisper" / "probe.py",
+        "a minute on two cores",
+        VARIANTS[:2],  # its wheel is the last one
+        # all in one file: a shared libggml would have llama.cpp's name, and be looked for in the folder it was built in
+        "-DBUILD_SHARED_LIBS=OFF -DCMAKE_POSITION_INDEPENDENT_CODE=ON",
+        is_extension=True,
+        has_wheel=True,
+    ),
 )
 
 
@@ -56,18 +89,20 @@ def main() -> None:
     if sys.version_info < (3, 11):  # noqa: UP036 - runs before anything else could refuse
         sys.exit(f"batch needs Python 3.11 or newer, not {platform.python_version()}: make PYTHON=python3.11 …")
     file, hashed = requirements_file()
-    requirements = file.read_text("utf-8")
-    compiled = re.search(rf"^{COMPILED}==.*?(?=^\S|\Z)", requirements, re.MULTILINE | re.DOTALL)
-    if compiled is None:
-        sys.exit(f"{file.name} names no {COMPILED}: run `make lock`.")
+    others = file.read_text("utf-8")
+    requirements = {}
+    for library in LIBRARIES:
+        found = re.search(rf"^{library.package}==.*?(?=^\S|\Z)", others, re.MULTILINE | re.DOTALL)
+        if found is None:
+            sys.exit(f"{file.name} names no {library.package}: run `make lock`.")
+        requirements[library] = found[0]
+        others = others.replace(found[0], "")
     check = ["--require-hashes"] if hashed else []
     pip("install", "--require-hashes", "--no-deps", "-r", str(ROOT / "requirements-build.lock"))
-    with tempfile.TemporaryDirectory() as folder:
-        others = Path(folder) / "others.txt"
-        others.write_text(requirements.replace(compiled[0], ""), "utf-8")
-        say("installing the libraries")
-        pip("install", *check, "--no-deps", "-r", str(others))
-    install_compiled(compiled[0], check)
+    say("installing the libraries")
+    install_listed(others, check)
+    for library, requirement in requirements.items():
+        install_compiled(library, requirement, check)
     pip("install", "--no-deps", "--no-build-isolation", "--editable", str(ROOT))
     say("installed")
 
@@ -79,35 +114,61 @@ def requirements_file() -> tuple[Path, bool]:
     return ROOT / ("requirements-dev.lock" if "--dev" in sys.argv else "requirements.lock"), True
 
 
-def install_compiled(requirement: str, check: list[str]) -> None:
-    """Install the compiled library in the first variant that computes on this machine; a build is never trusted unprobed,
-    as the cache may have come here from another machine."""
+def install_listed(requirements: str, check: list[str], *options: str) -> None:
+    """Install what a list names, as the package index has it."""
+    with tempfile.TemporaryDirectory() as folder:
+        listed = Path(folder) / "listed.txt"
+        listed.write_text(requirements, "utf-8")
+        pip("install", *check, "--no-deps", *options, "-r", str(listed))
+
+
+def install_compiled(library: Library, requirement: str, check: list[str]) -> None:
+    """Install a library in the first variant that computes on this machine; a build is never trusted unprobed, as the cache
+    may have come here from another machine."""
     flags = processor_flags()
-    failures = []
-    for variant in VARIANTS:
+    failures: list[str] = []
+    for variant in library.variants:
         if variant.flag and variant.flag not in flags.split():
             continue
-        wheel = cached_wheel(requirement, variant, flags) or compile_wheel(requirement, variant, flags, check)
+        build = Build(library, variant, requirement, flags)
+        wheel = build.cached() or build.compile(check)
         if wheel is None:
             failures.append(f"{variant.name}: could not be compiled")
             continue
         pip("install", "--no-deps", "--force-reinstall", str(wheel))
-        failure = probe()
+        failure = probe(library)
         if failure is None:
-            # for `batch doctor`
-            NOTE.write_text(json.dumps({COMPILED: {"variant": variant.name, "failures": failures}}), "utf-8")
+            note_build(library, variant.name, failures)
             return
         failures.append(f"{variant.name}: {failure}")
-        say(f"{COMPILED}, compiled {variant.name}, does not run here ({failure})")
-    sys.exit(f"setup: no build of {COMPILED} runs on this machine ({'; '.join(failures)}).")
+        say(f"{library.package}, compiled {variant.name}, does not run here ({failure})")
+    reasons = "; ".join(failures)
+    if library.has_wheel:
+        install_listed(requirement, check, "--force-reinstall")
+        failure = probe(library)
+        if failure is None:
+            say(f"{library.package} is the package index's build, which is slower on newer processors ({reasons})")
+            note_build(library, "by the package index", failures)
+            return
+        reasons += f"; by the package index: {failure}"
+    sys.exit(f"setup: no build of {library.package} runs on this machine ({reasons}).")
 
 
-def probe() -> str | None:
-    """Why the installed library does not compute here, in a few words; None when it does."""
+def note_build(library: Library, variant: str, failures: list[str]) -> None:
+    """Note for `batch doctor` which build of a library this environment has."""
+    try:
+        notes = json.loads(NOTE.read_text("utf-8"))
+    except (OSError, ValueError):
+        notes = {}
+    NOTE.write_text(json.dumps({**notes, library.package: {"variant": variant, "failures": failures}}), "utf-8")
+
+
+def probe(library: Library) -> str | None:
+    """Why an installed library does not compute here, in a few words; None when it does."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     try:
         done = subprocess.run(
-            [sys.executable, "-P", str(PROBE)],
+            [sys.executable, "-P", str(library.probe)],
             capture_output=True,
             text=True,
             errors="replace",
@@ -126,41 +187,66 @@ def probe() -> str | None:
     return None
 
 
-def cached_wheel(requirement: str, variant: Variant, flags: str) -> Path | None:
-    """The wheel that an earlier set-up compiled, if there is one."""
-    return next(iter(sorted(wheel_folder(requirement, variant, flags).glob("*.whl"))), None)
+@dataclass(frozen=True)
+class Build:
+    """A variant of a library in one version, for a processor."""
 
+    library: Library
+    variant: Variant
+    requirement: str
+    """Its lines in the lock file."""
+    processor_flags: str
 
-def compile_wheel(requirement: str, variant: Variant, flags: str, check: list[str]) -> Path | None:
-    """Compile the wheel into the cache; None when that fails."""
-    folder = wheel_folder(requirement, variant, flags)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    say(f"compiling {COMPILED} {variant.name}: once for this machine, {COMPILED_PER_VARIANT}")
-    with tempfile.TemporaryDirectory(dir=folder.parent) as work:
-        listed = Path(work) / "listed.txt"
-        listed.write_text(requirement, "utf-8")
-        built = Path(work) / "built"
-        environment = {**os.environ, "CMAKE_ARGS": cmake_args(variant)}
-        # no cache of pip's: it does not tell one CMAKE_ARGS from another
-        options = ["--no-cache-dir", *check, "--no-deps", "--no-build-isolation", "--no-binary", COMPILED]
-        if not pip("wheel", *options, "--wheel-dir", str(built), "-r", str(listed), environment=environment, must=False):
-            return None
-        built.chmod(0o755)
-        with contextlib.suppress(OSError):  # another set-up was first
-            built.rename(folder)
-    return cached_wheel(requirement, variant, flags)
+    @property
+    def cmake_args(self) -> str:
+        """All that cmake is told."""
+        own = (self.variant.cmake_args, self.library.cmake_args, os.environ.get("CMAKE_ARGS", ""))
+        return " ".join(filter(None, own))
 
+    @property
+    def folder(self) -> Path:
+        """Where its wheel lies: by version, system, the processor's vector instructions, what it is compiled with, and
+        Python's version where the wheel is for one."""
+        version = self.requirement.split("==")[1].split()[0]
+        parts = [vector_instructions(self.processor_flags), self.cmake_args]
+        if self.variant.compiler_flags:
+            parts.append(self.variant.compiler_flags)
+        if self.library.is_extension:
+            parts.append(str(sys.implementation.cache_tag))
+        key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+        return cache_folder() / f"{self.library.package}-{version}" / f"{sysconfig.get_platform()}-{key}"
 
-def wheel_folder(requirement: str, variant: Variant, flags: str) -> Path:
-    """Where a wheel lies: by version, system, the processor's vector instructions and CMAKE_ARGS; Python loads it by
-    ctypes, so all Pythons share it."""
-    version = requirement.split("==")[1].split()[0]
-    key = hashlib.sha256(f"{vector_instructions(flags)}\n{cmake_args(variant)}".encode()).hexdigest()[:12]
-    return cache_folder() / f"{COMPILED}-{version}" / f"{sysconfig.get_platform()}-{key}"
+    def cached(self) -> Path | None:
+        """The wheel that an earlier set-up compiled, if there is one."""
+        return next(iter(sorted(self.folder.glob("*.whl"))), None)
 
+    def compile(self, check: list[str]) -> Path | None:
+        """Compile the wheel into the cache; None when that fails."""
+        package, folder = self.library.package, self.folder
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        say(f"compiling {package} {self.variant.name}: once for this machine, {self.library.duration}")
+        with tempfile.TemporaryDirectory(dir=folder.parent) as work:
+            listed = Path(work) / "listed.txt"
+            listed.write_text(self.requirement, "utf-8")
+            built = Path(work) / "built"
+            # no cache of pip's: it does not tell one CMAKE_ARGS from another
+            options = ["--no-cache-dir", *check, "--no-deps", "--no-build-isolation", "--no-binary", package]
+            environment = self.environment()
+            if not pip("wheel", *options, "--wheel-dir", str(built), "-r", str(listed), environment=environment, must=False):
+                return None
+            built.chmod(0o755)
+            with contextlib.suppress(OSError):  # another set-up was first
+                built.rename(folder)
+        return self.cached()
 
-def cmake_args(variant: Variant) -> str:
-    return f"{variant.cmake_args} {os.environ.get('CMAKE_ARGS', '')}".strip()
+    def environment(self) -> dict[str, str]:
+        """What the build sees: this environment's cmake and ninja, and what to compile with."""
+        environment = {**os.environ, "CMAKE_ARGS": self.cmake_args}
+        environment["PATH"] = os.pathsep.join(filter(None, (sysconfig.get_path("scripts"), os.environ.get("PATH"))))
+        for name in ("CFLAGS", "CXXFLAGS"):
+            if flags := " ".join(filter(None, (self.variant.compiler_flags, os.environ.get(name)))):
+                environment[name] = flags
+        return environment
 
 
 def processor_flags() -> str:

@@ -120,6 +120,28 @@ def test_nothing_is_carried_from_one_job_to_the_next(english: SpeechEngine, tmp_
     assert transcribe(english, work(tmp_path, clip)).segments == first.segments, "to the last probability"
 
 
+def test_sound_that_another_kind_of_call_heard_is_not_heard_again(english: SpeechEngine, tmp_path: Path) -> None:
+    """whisper.cpp lays what it hears out anew for each kind of call, and reads beyond its end."""
+    clip = jfk()[: 3 * RATE]
+
+    def heard() -> list[TranscriptionResult]:
+        return [transcribe(english, work(tmp_path, clip, audio_ctx=positions)) for positions in (0, 500)]
+
+    first = [result.segments for result in heard()]
+    kinds: tuple[dict[str, Any], ...] = ({"words": True}, {"audio_ctx": 768})
+    for kind in kinds:
+        transcribe(english, work(tmp_path, jfk()[3 * RATE :], **kind))
+        assert [result.segments for result in heard()] == first, "to the last probability"
+
+
+def test_a_language_is_detected_in_all_of_the_sound_whatever_the_call_before_heard(base: SpeechEngine, tmp_path: Path) -> None:
+    shares = []
+    for _ in range(2):
+        shares.append(transcribe(base, work(tmp_path, jfk(), detect_language=True)).language_probabilities)
+        transcribe(base, work(tmp_path, jfk()[: 2 * RATE], language="en", audio_ctx=100))
+    assert shares[0] == shares[1]
+
+
 def test_word_times_are_whole_words_in_order(english: SpeechEngine, tmp_path: Path) -> None:
     result = transcribe(english, work(tmp_path, jfk(), words=True))
     said = [word for segment in result.segments for word in segment.words or []]

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import sys
+import sysconfig
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
 from paths import ROOT
 
-REQUIREMENT = "llama-cpp-python==9.9.9 \\\n    --hash=sha256:00\n"
+LLAMA, WHISPER = 0, 1
 AMX = "fpu avx512f avx512_vnni amx_tile amx_int8 amx_bf16"
 TRAP = "import os, signal; os.kill(os.getpid(), signal.SIGILL)"
 
@@ -28,55 +31,80 @@ def setup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     spec.loader.exec_module(module)
     monkeypatch.setattr(module, "NOTE", tmp_path / "note.json")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.delenv("CMAKE_ARGS", raising=False)
+    for name in ("CMAKE_ARGS", "CFLAGS", "CXXFLAGS"):
+        monkeypatch.delenv(name, raising=False)
     return module
 
 
 class Machine:
     """Stands in for pip and the processor: says which builds were compiled and installed, and what their probe does."""
 
-    def __init__(self, setup: ModuleType, folder: Path, monkeypatch: pytest.MonkeyPatch, traps: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        setup: ModuleType,
+        folder: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        traps: Callable[[str], bool],
+        *,
+        library: int = LLAMA,
+        compiles: bool = True,
+        flags: str = AMX,
+    ) -> None:
         self.compiled: list[str] = []
+        """What each build was compiled with."""
         self.installed: list[str] = []
-        self._traps, self._probe = traps, folder / "probe.py"
+        """The same of what was installed; that of the package index is "index"."""
+        self.options: list[str] = []
+        """What pip was told for the latest installation."""
+        self._setup, self._traps, self._compiles, self._probe = setup, traps, compiles, folder / "probe.py"
+        self._library = replace(setup.LIBRARIES[library], probe=self._probe)
         monkeypatch.setattr(setup, "pip", self.pip)
-        monkeypatch.setattr(setup, "PROBE", self._probe)
+        monkeypatch.setattr(setup, "processor_flags", lambda: flags)
+
+    def set_up(self) -> None:
+        """Install the library."""
+        requirement = f"{self._library.package}==9.9.9 \\\n    --hash=sha256:00\n"
+        self._setup.install_compiled(self._library, requirement, ["--require-hashes"])
 
     def pip(self, command: str, *args: str, environment: dict[str, str] | None = None, must: bool = True) -> bool:
         if command == "wheel":
             assert environment is not None
-            self.compiled.append(environment["CMAKE_ARGS"])
+            told = f"{environment['CMAKE_ARGS']} {environment.get('CXXFLAGS', '')}".strip()
+            self.compiled.append(told)
+            if not self._compiles:
+                return False
             folder = Path(args[args.index("--wheel-dir") + 1])
             folder.mkdir()
-            (folder / "llama_cpp_python-9.9.9-py3-none-any.whl").write_text(environment["CMAKE_ARGS"])
+            (folder / "library-9.9.9-py3-none-any.whl").write_text(told)
         else:
-            self.installed.append(Path(args[-1]).read_text())
+            self.options = list(args)
+            self.installed.append("index" if "-r" in args else Path(args[-1]).read_text())
             self._probe.write_text(TRAP if self._traps(self.installed[-1]) else "print('computes')")
         return True
 
 
+@pytest.mark.parametrize("library", [LLAMA, WHISPER])
 def test_a_build_that_computes_is_installed_and_compiled_once(
-    setup: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    setup: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: int
 ) -> None:
-    machine = Machine(setup, tmp_path, monkeypatch, lambda args: False)
-    monkeypatch.setattr(setup, "processor_flags", lambda: AMX)
+    machine = Machine(setup, tmp_path, monkeypatch, lambda args: False, library=library)
     for _ in range(2):
-        setup.install_compiled(REQUIREMENT, [])
-    assert machine.compiled == [""] and machine.installed == ["", ""]
+        machine.set_up()
+    assert len(machine.compiled) == 1 and machine.installed == machine.compiled * 2
 
 
+@pytest.mark.parametrize("library", [LLAMA, WHISPER])
 def test_a_build_whose_instructions_trap_is_replaced_by_one_without_them(
-    setup: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    setup: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], library: int
 ) -> None:
-    machine = Machine(setup, tmp_path, monkeypatch, lambda args: "-mno-amx-tile" not in args)
-    monkeypatch.setattr(setup, "processor_flags", lambda: AMX)
+    machine = Machine(setup, tmp_path, monkeypatch, lambda args: "-mno-amx-tile" not in args, library=library)
     monkeypatch.setenv("CMAKE_ARGS", "-DGGML_BLAS=ON")
-    setup.install_compiled(REQUIREMENT, [])
-    assert machine.installed[0] == "-DGGML_BLAS=ON" and machine.installed[-1] == machine.compiled[-1]
+    machine.set_up()
+    assert "-DGGML_BLAS=ON" in machine.installed[0] and machine.installed[-1] == machine.compiled[-1]
     for flag in ("-mno-amx-tile", "-mno-amx-int8", "-mno-amx-bf16", "-DGGML_BLAS=ON"):
         assert flag in machine.installed[-1]
     assert "illegal instruction" in capsys.readouterr().out
-    note = json.loads((tmp_path / "note.json").read_text())["llama-cpp-python"]
+    note = json.loads((tmp_path / "note.json").read_text())[setup.LIBRARIES[library].package]
     assert note["variant"] == "without AMX" and "illegal instruction" in note["failures"][0], "batch doctor names it"
 
 
@@ -84,34 +112,75 @@ def test_a_cached_build_is_probed_again_on_another_machine(
     setup: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The two machines say the same of themselves, and one of them lies."""
-    monkeypatch.setattr(setup, "processor_flags", lambda: AMX)
-    Machine(setup, tmp_path, monkeypatch, lambda args: False)
-    setup.install_compiled(REQUIREMENT, [])
+    Machine(setup, tmp_path, monkeypatch, lambda args: False).set_up()
     other = Machine(setup, tmp_path, monkeypatch, lambda args: args == "")
-    setup.install_compiled(REQUIREMENT, [])
+    other.set_up()
     assert other.installed[0] == "" and "-mno-amx-tile" in other.installed[1]
 
 
 def test_without_amx_the_next_variant_is_for_any_processor(
     setup: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    machine = Machine(setup, tmp_path, monkeypatch, lambda args: "GGML_NATIVE=OFF" not in args)
-    monkeypatch.setattr(setup, "processor_flags", lambda: "fpu avx2")
-    setup.install_compiled(REQUIREMENT, [])
+    machine = Machine(setup, tmp_path, monkeypatch, lambda args: "GGML_NATIVE=OFF" not in args, flags="fpu avx2")
+    machine.set_up()
     assert machine.compiled == ["", "-DGGML_NATIVE=OFF"]
+
+
+@pytest.mark.parametrize("compiles", [True, False])
+def test_where_no_build_of_whisper_runs_the_wheel_of_the_package_index_does_and_the_set_up_says_so(
+    setup: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], compiles: bool
+) -> None:
+    machine = Machine(setup, tmp_path, monkeypatch, lambda args: args != "index", library=WHISPER, compiles=compiles)
+    machine.set_up()
+    assert machine.installed[-1] == "index" and "--require-hashes" in machine.options
+    reason = "illegal instruction" if compiles else "could not be compiled"
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "package index" in line]
+    assert "pywhispercpp" in line and reason in line
+    note = json.loads((tmp_path / "note.json").read_text())["pywhispercpp"]
+    assert note["variant"] == "by the package index" and reason in note["failures"][0]
+
+
+def test_the_notes_of_both_libraries_stand_beside_each_other(
+    setup: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for library in (LLAMA, WHISPER):
+        Machine(setup, tmp_path, monkeypatch, lambda args: False, library=library).set_up()
+    assert set(json.loads((tmp_path / "note.json").read_text())) == {"llama-cpp-python", "pywhispercpp"}
 
 
 def test_where_no_build_runs_the_set_up_says_so_in_one_sentence(
     setup: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Machine(setup, tmp_path, monkeypatch, lambda args: True)
-    monkeypatch.setattr(setup, "processor_flags", lambda: AMX)
+    machine = Machine(setup, tmp_path, monkeypatch, lambda args: True)
     with pytest.raises(SystemExit, match=r"no build of llama-cpp-python runs on this machine .*illegal instruction"):
-        setup.install_compiled(REQUIREMENT, [])
+        machine.set_up()
 
 
 def test_another_processor_finds_no_build_of_this_one(setup: ModuleType) -> None:
-    native, *_ = setup.VARIANTS
-    folders = {setup.wheel_folder(REQUIREMENT, native, flags) for flags in (AMX, "fpu avx2", "fpu avx2 fma")}
-    assert len(folders) == 3
-    assert setup.wheel_folder(REQUIREMENT, native, AMX + " smep") == setup.wheel_folder(REQUIREMENT, native, AMX)
+    def folder(flags: str) -> Path:
+        library = setup.LIBRARIES[LLAMA]
+        return Path(setup.Build(library, library.variants[0], "llama-cpp-python==9.9.9 \\\n", flags).folder)
+
+    assert len({folder(flags) for flags in (AMX, "fpu avx2", "fpu avx2 fma")}) == 3
+    assert folder(AMX + " smep") == folder(AMX)
+
+
+def test_a_python_finds_no_extension_that_was_built_for_another(setup: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    def folders() -> list[Path]:
+        return [
+            setup.Build(library, library.variants[0], f"{library.package}==9.9.9 \\\n", AMX).folder
+            for library in setup.LIBRARIES
+        ]
+
+    before = folders()
+    other = SimpleNamespace(cache_tag="cpython-399", name="cpython", version=sys.version_info, hexversion=sys.hexversion)
+    monkeypatch.setattr(sys, "implementation", other)
+    after = folders()
+    assert after[LLAMA] == before[LLAMA], "Python loads it by ctypes"
+    assert after[WHISPER] != before[WHISPER]
+
+
+def test_a_build_finds_the_cmake_of_its_own_environment(setup: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = setup.LIBRARIES[WHISPER]
+    environment = setup.Build(library, library.variants[0], "pywhispercpp==9.9.9", AMX).environment()
+    assert environment["PATH"].split(os.pathsep)[0] == sysconfig.get_path("scripts")

@@ -18,7 +18,7 @@ from batch.memory.compute_device import ComputeDevice
 
 CHECK_TIMEOUT_S = 120
 BUILD_NOTE = Path(sys.prefix) / "batch-build.json"
-"""What setup/install.py leaves: which variant of llama.cpp it built, and why not one before it."""
+"""What setup/install.py leaves: which variant of each library it built, and why not one before it."""
 
 IMPORTS = {
     "the service": (
@@ -44,8 +44,9 @@ def check_libraries() -> Iterator[Finding]:
     """Every check in turn, each that loads compiled code in a process of its own."""
     yield _versions()
     yield from (_imports(part, modules.split()) for part, modules in IMPORTS.items())
-    yield _llama()
-    yield _computes("whisper.cpp", ["-c", COMPUTE_SPEECH], "")
+    yield _computes("llama.cpp", ["-m", "batch.workers.llama.probe"], _variant("llama-cpp-python"))
+    yield _computes("whisper.cpp", ["-m", "batch.workers.speech.whisper.probe"], _variant("pywhispercpp"))
+    yield _computes("voice activity", ["-c", COMPUTE_SPEECH], "")
     yield _graphics()
 
 
@@ -77,14 +78,14 @@ def _imports(part: str, modules: list[str]) -> Finding:
     return Finding(subject, problem, "Run `make clean setup`.") if problem else Finding(subject, "import")
 
 
-def _llama() -> Finding:
+def _variant(package: str) -> str:
+    """How a library was built, in brackets; empty where nobody noted it."""
     try:
-        note = json.loads(BUILD_NOTE.read_text("utf-8"))["llama-cpp-python"]
+        note = json.loads(BUILD_NOTE.read_text("utf-8"))[package]
         reasons = f", because of {'; '.join(note['failures'])}" if note["failures"] else ""
-        variant = f" (compiled {note['variant']}{reasons})"
+        return f" (compiled {note['variant']}{reasons})"
     except (OSError, ValueError, LookupError, TypeError):
-        variant = ""
-    return _computes("llama.cpp", ["-m", "batch.workers.llama.probe"], variant)
+        return ""
 
 
 def _computes(library: str, arguments: list[str], variant: str) -> Finding:

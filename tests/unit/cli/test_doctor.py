@@ -23,11 +23,12 @@ def test_a_build_that_traps_is_named_with_its_remedy() -> None:
 
 def test_a_build_without_amx_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     note = {"variant": "without AMX", "failures": ["for this processor: illegal instruction"]}
-    (tmp_path / "note.json").write_text(json.dumps({"llama-cpp-python": note}))
+    (tmp_path / "note.json").write_text(json.dumps({"pywhispercpp": note}))
     monkeypatch.setattr(libraries, "BUILD_NOTE", tmp_path / "note.json")
     monkeypatch.setattr(libraries, "_run", lambda arguments: None)
-    state = libraries._llama().state
-    assert state == "computes here (compiled without AMX, because of for this processor: illegal instruction)"
+    states = {finding.subject: finding.state for finding in libraries.check_libraries()}
+    assert states["whisper.cpp"] == "computes here (compiled without AMX, because of for this processor: illegal instruction)"
+    assert states["llama.cpp"] == "computes here", "nobody noted how it was built"
 
 
 def test_a_module_that_does_not_import_is_named() -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from batch.errors import BatchError, ModelProblem
 from batch.media import language as languages
 from batch.media.sound.samples import SAMPLE_RATE, Samples
 from batch.workers.speech.whisper.alignment_heads import AlignmentHeads, alignment_heads
+from batch.workers.speech.whisper.cross_attention import CrossAttention
 from batch.workers.speech.whisper.decoding import DecodedSegment, Decoding, Token, prompt_end, whole_characters
 from batch.workers.speech.whisper.ggml_file import check_ggml_file
 from batch.workers.speech.whisper.library import (
@@ -32,6 +32,9 @@ from batch.workers.speech.whisper.library import (
 
 WINDOW_SAMPLES = 30 * SAMPLE_RATE
 """Samples that one encoder pass hears; anything shorter is padded and costs the same."""
+
+SAMPLES_PER_POSITION = SAMPLE_RATE // 50
+"""Samples that one position of the encoder stands for."""
 
 LEAST_FIRST_WINDOW_S = 5.0
 """Seconds that a first window must have brought for the rest to be left to another call."""
@@ -66,6 +69,7 @@ class WhisperModel:
         if not self._context:
             reason = last_log_line("whisper.cpp does not say why")
             raise ModelProblem(f"{path} could not be loaded as a Whisper model ({reason}): fetch it again.")
+        self.attention = CrossAttention(self._context, self._params, path, shape.width, shape.layers)
         self.multilingual = bool(pw.whisper_is_multilingual(self._wrapper))
         self.n_vocab = int(pw.whisper_n_vocab(self._wrapper))
         language_count = self.n_vocab - _FIRST_LANGUAGE_TOKEN_VOCABULARY if self.multilingual else 1
@@ -102,7 +106,6 @@ class WhisperModel:
         value = wrapped_value(wrapper)
         if value and (context := ctypes.c_void_p.from_address(value).value):
             self._params = params_in_context(context, params)
-            self._set_attention(weights=False)
         return wrapper
 
     def close(self) -> None:
@@ -143,8 +146,7 @@ class WhisperModel:
 
         def encoder_begins(_context: Any) -> bool:
             self._windows += 1
-            if self._params is not None:
-                self._params.dtw_token_timestamps = False
+            self.attention.align_window(False)
             if once and self._windows == 2:
                 last = int(pw.whisper_full_n_segments(self._wrapper)) - 1
                 reached = pw.whisper_full_get_segment_t1(self._wrapper, last) / 100 if last >= 0 else 0.0
@@ -155,20 +157,22 @@ class WhisperModel:
 
         def segments_came(_context: Any, _new: int) -> None:
             self._look_at_start(threads)
-            if align and self._params is not None:
+            if align:
                 # whisper.cpp aligns a window when all its segments are there; and aborts on one of a few frames
                 last = int(pw.whisper_full_n_segments(self._wrapper)) - 1
                 start = pw.whisper_full_get_segment_t0(self._wrapper, last) / 100
                 end = pw.whisper_full_get_segment_t1(self._wrapper, last) / 100
-                self._params.dtw_token_timestamps = min(end, seconds) - start >= LEAST_ALIGNED_S
+                self.attention.align_window(min(end, seconds) - start >= LEAST_ALIGNED_S)
 
-        align = decoding.align and self.heads is not None and not decoding.no_timestamps and decoding.audio_ctx == 0
+        # whisper.cpp ends the process where it is to align sound that its encoder did not hear
+        hears_all = decoding.audio_ctx == 0 or decoding.audio_ctx * SAMPLES_PER_POSITION >= len(samples)
+        align = decoding.align and self.heads is not None and not decoding.no_timestamps and hears_all
         params = self._full_params(decoding, threads)
         params.set_new_segment_callback(segments_came)
         params.set_abort_callback(should_stop)
         params.set_encoder_begin_callback(encoder_begins)
         clear_log()
-        with self._attention_weights(align):
+        with self.attention.of_call(decoding.audio_ctx, weights=align):
             self._clear_logits()
             code = pw.whisper_full(self._wrapper, params, samples, len(samples))
         if is_stopped:
@@ -176,22 +180,6 @@ class WhisperModel:
         if code != 0:
             raise BatchError(f"whisper.cpp failed with code {code} ({last_log_line('no reason given')}).")
         return self._segments(decoding)
-
-    @contextlib.contextmanager
-    def _attention_weights(self, is_needed: bool) -> Iterator[None]:
-        """Inside, attention is computed so that its weights can be read, when they are wanted."""
-        if is_needed:
-            self._set_attention(weights=True)
-        try:
-            yield
-        finally:
-            if is_needed:
-                self._set_attention(weights=False)
-
-    def _set_attention(self, *, weights: bool) -> None:
-        if self._params is not None:
-            self._params.flash_attn = not weights
-            self._params.dtw_token_timestamps = False
 
     def _look_at_start(self, threads: int) -> None:
         """Keep what the model expects at the start of the current window: whether anybody speaks, and what language.
@@ -220,10 +208,20 @@ class WhisperModel:
         """Probability of every language the model knows, from the first 30 seconds; highest first."""
         if not self.multilingual:
             return {"en": 1.0}
+        self._hear_whole_windows(threads)
         samples = np.ascontiguousarray(samples[:WINDOW_SAMPLES], np.float32)
         if library.whisper_pcm_to_mel(self._context, samples.ctypes.data, len(samples), threads) != 0:
             raise BatchError("whisper.cpp could not compute a spectrogram.")
         return self._detect_in_spectrogram(threads)
+
+    def _hear_whole_windows(self, threads: int) -> None:
+        """Have whisper.cpp forget the latest call's audio context, by a call that ends before its encoder."""
+        if self.attention.positions:
+            params = self._full_params(Decoding(), threads)
+            params.set_encoder_begin_callback(lambda _context: False)
+            silence = np.zeros(SAMPLE_RATE, np.float32)
+            pw.whisper_full(self._wrapper, params, silence, len(silence))
+            self.attention.positions = 0
 
     def transcribed_language(self, threads: int) -> dict[str, float]:
         """Probability of every language for the samples of the latest `transcribe`, highest first; costs nothing when
@@ -236,6 +234,7 @@ class WhisperModel:
         return self._detect_in_spectrogram(threads)
 
     def _detect_in_spectrogram(self, threads: int) -> dict[str, float]:
+        self.attention.prepare()
         weights = np.zeros(int(pw.whisper_lang_max_id()) + 1, np.float32)
         if library.whisper_lang_auto_detect(self._context, 0, threads, weights.ctypes.data) < 0:
             raise BatchError("whisper.cpp could not detect the language.")
