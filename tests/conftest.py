@@ -13,7 +13,7 @@ import pytest
 
 import sdists
 from paths import TESTS
-from postgres_server import PostgresServer, running_server
+from postgres_server import PostgresServer, running_server, stores_in
 from running_service import STARTER, WEIGHTLESS, RunningService
 
 # No clock decides, as other processes use this machine too; and the same examples for all, so that a red run is red again.
@@ -115,6 +115,18 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path | 
     url = server.new_database()
     yield url
     server.empty_database(url)
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def every_database(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The test once more with all that it opens in PostgreSQL, unless it is marked as one that asks SQLite itself."""
+    if request.param == "sqlite":
+        yield
+        return
+    if request.node.get_closest_marker("sqlite"):
+        pytest.skip("it asks SQLite itself")
+    with stores_in(request.getfixturevalue("postgres_server"), monkeypatch):
+        yield
 
 
 @pytest.hookimpl(wrapper=True)

@@ -143,6 +143,25 @@ def _is_alive(pid: int) -> bool:
 
 
 @contextlib.contextmanager
+def stores_in(server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every file that a store is opened in stands for a database of the server."""
+    from batch.queue.postgres.postgres_store import PostgresStore
+    from batch.queue.sqlite import sqlite_store
+
+    urls: dict[Path, str] = {}
+
+    def opened(path: Path, *, readonly: bool = False, create: bool = True, owns_home: bool = False) -> PostgresStore:
+        if path not in urls:
+            urls[path] = server.new_database()
+        return PostgresStore(urls[path], home=path.parent.parent, readonly=readonly)
+
+    monkeypatch.setattr(sqlite_store, "SqliteStore", opened)
+    yield
+    for url in urls.values():
+        server.empty_database(url)
+
+
+@contextlib.contextmanager
 def running_server() -> Iterator[PostgresServer]:
     """A server for as long as it is needed; the test is skipped where PostgreSQL is not installed."""
     if program("initdb") is None:

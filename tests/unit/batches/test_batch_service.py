@@ -30,7 +30,7 @@ from batch.queue.store import Ending
 from batch.settings import LimitSettings
 from hub_stage import opened_hub
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("every_database")]
 
 LARGE = 250_000
 """Dimensions of a vector that takes over a megabyte as JSON."""

@@ -12,6 +12,8 @@ from batch.batches.rows import Purpose
 from batch.queue.open_store import open_store
 from batch.queue.store import Store
 
+pytestmark = pytest.mark.usefixtures("every_database")
+
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
@@ -20,6 +22,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
     opened.close()
 
 
+@pytest.mark.sqlite
 def test_what_a_quota_looks_at_is_one_row(store: Store) -> None:
     plan = store.read("explain query plan select part_count, part_bytes from upload where id=?", ("u",))
     assert [detail for *_, detail in plan] == ["SEARCH upload USING PRIMARY KEY (id=?)"]

@@ -19,6 +19,8 @@ from batch.queue.jobs import Priority
 from batch.queue.open_store import open_store
 from batch.queue.store import Store
 
+pytestmark = pytest.mark.usefixtures("every_database")
+
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:

@@ -24,6 +24,8 @@ from batch.queue.store import Store
 from batch.retention import Retention
 from batch.settings import Settings
 
+pytestmark = pytest.mark.usefixtures("every_database")
+
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
@@ -71,9 +73,9 @@ def test_what_is_stored_is_counted_to_the_byte(store: Store) -> None:
         StoredCompletion(id="c", model="m", metadata={}, data=b'"\xc3\xa9"', messages=b"[]", created_at=1)
     )
     counted = store.read(
-        "select (select sum(length(cast(data as blob)) + length(cast(request as blob))) from response)"
-        " + (select sum(length(cast(data as blob))) from item) + (select sum(length(cast(data as blob))) from response_event)"
-        " + (select sum(length(cast(data as blob)) + length(cast(messages as blob))) from chat_completion)"
+        "select (select sum(octet_length(data) + octet_length(request)) from response)"
+        " + (select sum(octet_length(data)) from item) + (select sum(octet_length(data)) from response_event)"
+        " + (select sum(octet_length(data) + octet_length(messages)) from chat_completion)"
     )[0][0]
     assert stored_bytes(store) == counted > 1000
     ResponseStore(store).delete("resp_1")
@@ -122,6 +124,7 @@ def test_what_conversations_hold_makes_no_response_go(store: Store, tmp_path: Pa
     assert exists(store, "resp_59") and not exists(store, "resp_00")
 
 
+@pytest.mark.sqlite
 def test_what_was_used_longest_ago_is_told_without_reading_what_is_stored(store: Store) -> None:
     for n in range(3):
         add_response(store, f"resp_{n}", 10)

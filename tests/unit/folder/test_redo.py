@@ -14,6 +14,8 @@ from batch.folder.ledger.rows import RedoRequest
 from batch.payloads.speech import TranscriptionPayload
 from folder_stage import Stage, answer, caption, picture, sound, staged
 
+pytestmark = pytest.mark.usefixtures("every_database")
+
 
 async def redo(stage: Stage, *paths: str, **changes: str) -> None:
     assert Ledger(stage.store).request_redo(paths, RedoRequest(**changes)) == list(paths)

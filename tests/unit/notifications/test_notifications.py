@@ -35,7 +35,7 @@ from batch.settings import Settings
 from event_receiver import EventReceiver, receiving
 from running_service import alive
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("every_database")]
 
 
 @pytest.fixture

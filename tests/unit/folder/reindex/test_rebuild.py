@@ -23,7 +23,7 @@ from batch.search.searcher import Searcher
 from folder_stage import Stage, picture, sound, staged
 
 MODEL = "vectors-1"
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("every_database")]
 TABLES = ("entry", "entry_source", "passage", "passage_fts", "vector")
 
 
@@ -64,6 +64,7 @@ async def filled(stage: Stage) -> dict[str, Any]:
     return index
 
 
+@pytest.mark.sqlite
 async def test_a_rebuilt_index_is_the_one_that_was_there(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage:
         before = await filled(stage)
@@ -114,24 +115,25 @@ async def test_what_changes_during_a_rebuild_is_in_the_new_index(tmp_path: Path,
         # By hand what the folder does: a content that is new, one that goes, one that is done again, a file that moves to
         # another content.
         def statements(*lines: str) -> None:
+            paths = {name: f"{name}.{ending}".encode() for name, ending in (("new", "txt"), ("talk", "wav"), ("b", "jpg"))}
             with stage.store.transaction() as transaction:
                 for line in lines:
-                    transaction.execute(line)
+                    transaction.execute(line, {**paths, "notes": b"notes.txt"})
 
-        notes_entry = "(select entry from entry_source where path=cast('notes.txt' as blob))"
+        notes_entry = "(select entry from entry_source where path=:notes)"
         steps = [
             lambda: statements(
                 "insert into entry (content, sha256, kind, created) values ('new', 'x', 'text', 5)",
-                "insert into entry_source values (cast('new.txt' as blob), last_insert_rowid())",
+                "insert into entry_source select :new, id from entry where content='new'",
                 "insert into passage (entry, n, text, char_start) select id, 0, 'a new text', 0 from entry where content='new'",
                 "insert into passage_fts (rowid, t) select max(id), 'a new text' from passage",
             ),
             lambda: statements(
-                "delete from entry_source where path=cast('talk.wav' as blob)",
+                "delete from entry_source where path=:talk",
                 f"update passage set text='done again' where entry={notes_entry}",
-                "update entry_source set entry=entry where path=cast('notes.txt' as blob)",
+                "update entry_source set entry=entry where path=:notes",
             ),
-            lambda: statements(f"update entry_source set entry={notes_entry} where path=cast('b.jpg' as blob)"),
+            lambda: statements(f"update entry_source set entry={notes_entry} where path=:b"),
         ]
         rebuild(stage, report=change)
         assert steps == []
@@ -164,6 +166,7 @@ async def test_a_rebuild_that_was_broken_off_leaves_the_old_index_and_goes_on(
         assert index_of(stage.store) == before
 
 
+@pytest.mark.sqlite
 async def test_every_rebuild_makes_the_indexes_anew(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage:
         await filled(stage)
@@ -214,7 +217,7 @@ async def test_the_check_names_what_differs(tmp_path: Path) -> None:
         await stage.folder.stop()  # it would write what is missing in the outbox again
         (stage.outbox / "b.jpg.json").unlink()
         with stage.store.transaction() as transaction:
-            transaction.execute("delete from entry_source where path=cast('talk.wav' as blob)")
+            transaction.execute("delete from entry_source where path=?", (b"talk.wav",))
         outcome = check_index(stage.store, outbox, "another")
         assert outcome.left_over_files == ["b.jpg"] and outcome.missing_files == ["talk.wav"] and not outcome.is_whole
         assert outcome.other_model == 4 and outcome.files == 5

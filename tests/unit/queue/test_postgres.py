@@ -1,0 +1,214 @@
+"""What only the store in PostgreSQL has to hold: addresses, broken connections, a server that is killed, counters in parts."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from batch.errors import DiskFull, SettingsProblem
+from batch.queue.jobs import Draft, Kind, Origin, Priority, State
+from batch.queue.open_store import open_store
+from batch.queue.postgres.connection_info import check_address
+from batch.queue.postgres.error_mapping import to_batch_error
+from batch.queue.postgres.portable_sql import to_parameters, to_psycopg
+from batch.queue.postgres.postgres_store import PostgresStore
+from batch.queue.postgres.schema import VERSION
+from batch.queue.sqlite.schema import NewerDatabase
+from batch.queue.store import Ending, StoreAway
+from batch.settings.database_address import has_password, without_password
+from payloads import payload
+from postgres_server import PostgresServer, running_server
+
+
+@pytest.fixture
+def url(postgres_server: PostgresServer) -> Iterator[str]:
+    url = postgres_server.new_database()
+    yield url
+    postgres_server.empty_database(url)
+
+
+def draft(priority: Priority = Priority.INBOX) -> Draft:
+    return Draft(payload("chat"), Origin.INBOX, priority)
+
+
+def cut_all(url: str) -> None:
+    """End every connection to a database but this one."""
+    with psycopg.connect(url, autocommit=True) as conn:
+        conn.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity "
+            "where datname = current_database() and pid <> pg_backend_pid()"
+        )
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql://user@/name?host=/run/postgresql",
+        "postgresql://user:secret@localhost/name",
+        "postgresql://user@127.0.0.1:5433/name",
+        "postgresql://user@[::1]/name",
+        "postgresql://user@db.example.org/name?sslmode=verify-full&sslrootcert=system",
+    ],
+)
+def test_this_machine_and_verified_machines_may_hold_jobs(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PGSSLMODE", raising=False)
+    check_address(address)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql://user:secret@db.example.org/name",
+        "postgresql://user:secret@db.example.org/name?sslmode=require",
+        "postgresql://user:secret@localhost,10.0.0.2/name",
+        "postgresql://user:secret@db.example.org:many/name",
+    ],
+)
+def test_an_open_line_to_another_machine_is_refused_in_one_sentence_without_the_password(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PGSSLMODE", raising=False)
+    with pytest.raises(SettingsProblem) as refused:
+        check_address(address)
+    assert "secret" not in refused.value.message and "database" in refused.value.message
+
+
+def test_a_password_is_shown_nowhere() -> None:
+    for address in ("postgresql://me:s3cret@h/db", "postgresql://me@h/db?password=s3cret&sslmode=verify-full"):
+        assert has_password(address) and "s3cret" not in without_password(address)
+    plain = "postgresql://me@/db?host=/run/postgresql"
+    assert without_password(plain) == plain and not has_password(plain)
+
+
+def test_only_the_marks_of_parameters_are_translated() -> None:
+    assert to_psycopg("select '?' || \":x\" || a::text from b where c=? and d like '5%'") == (
+        b"select '?' || \":x\" || a::text from b where c=%s and d like '5%%'"
+    )
+    assert to_psycopg("select :kind, :kind") == b"select %(kind)s, %(kind)s"
+    assert to_parameters((True, Kind.VLM, Priority.BATCH, "a\0b", None, b"\0")) == (1, "vlm", 10, "a\ufffdb", None, b"\0")
+
+
+def test_errors_say_what_to_do() -> None:
+    def error(state: str) -> psycopg.Error:
+        error: psycopg.Error = psycopg.errors.lookup(state)("it went wrong\nDETAIL: more")
+        return error
+
+    assert isinstance(to_batch_error(error("53100")), DiskFull)
+    for state in ("08006", "57P01", "57P03", "25006", "40P01", "53300"):
+        away = to_batch_error(error(state))
+        assert isinstance(away, StoreAway) and away.status == 503 and "DETAIL" not in away.message
+    fault = error("42601")
+    assert to_batch_error(fault) is fault, "a fault of ours is not hidden"
+
+
+@pytest.mark.postgres
+def test_a_newer_schema_is_refused(url: str) -> None:
+    open_store(url).close()
+    with psycopg.connect(url) as conn:
+        conn.execute("insert into batch_schema (version) values (%s)", (VERSION + 1,))
+    with pytest.raises(NewerDatabase, match="newer batch"):
+        open_store(url)
+
+
+@pytest.mark.postgres
+def test_two_who_start_at_once_bring_the_schema_forward_once(url: str) -> None:
+    stores: list[PostgresStore] = []
+    threads = [threading.Thread(target=lambda: stores.append(open_store(url))) for _ in range(4)]  # type: ignore[arg-type]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(stores) == 4 and all(store.read("select count(*) from batch_schema") == [(VERSION,)] for store in stores)
+    for store in stores:
+        store.close()
+
+
+@pytest.mark.postgres
+def test_counters_stay_what_they_are_while_they_are_added_up(url: str) -> None:
+    store = open_store(url)
+    store.submit(*(draft() for _ in range(5)))
+    (lease,) = store.take(Kind.VLM, "w1")
+    store.end([Ending(lease, State.DONE, "{}")])
+    tally, today = sorted(store.tally()), store.today()
+    with psycopg.connect(url) as conn:
+        assert conn.execute("select fold_state_changes(3)").fetchone() == (True,)
+    assert sorted(store.tally()) == tally and store.today() == today
+    with psycopg.connect(url) as conn:
+        conn.execute("select fold_state_changes(1000)")
+    assert store.read("select count(*) from state_change") == [(0,)]
+    assert sorted((n, state) for *_, state, n in store.tally() if n) == [(1, "done"), (4, "queued")] and store.today() == today
+    store.close()
+
+
+@pytest.mark.postgres
+def test_a_pooler_that_gives_the_connection_to_another_client_gives_it_as_it_was(url: str) -> None:
+    store = open_store(url)
+    store.submit(draft())
+    store.take(Kind.VLM, "w1")
+    assert store.read("show synchronous_commit") == [("on",)], "only ever set within a transaction"
+    store.close()
+
+
+@pytest.mark.postgres
+def test_a_connection_that_was_cut_is_made_anew_unseen(url: str) -> None:
+    store = open_store(url)
+    store.submit(draft())
+    for _ in range(3):
+        cut_all(url)
+        assert store.queue_size(Kind.VLM) == 1
+    cut_all(url)
+    store.submit(draft())
+    assert store.queue_size(Kind.VLM) == 2
+    store.close()
+
+
+@pytest.mark.postgres
+def test_what_was_accepted_durably_outlives_a_kill_of_the_server_and_who_asks_meanwhile_is_told_at_once(tmp_path: Path) -> None:
+    with running_server() as server:
+        url = server.new_database()
+        stores = [open_store(url) for _ in range(3)]
+        accepted: list[str] = []
+        stop = threading.Event()
+
+        def submit(store: PostgresStore) -> None:
+            while not stop.is_set():
+                one = draft()
+                try:
+                    store.submit(one, durable=True)
+                except StoreAway:
+                    time.sleep(0.01)
+                else:
+                    accepted.append(one.id)
+
+        threads = [threading.Thread(target=submit, args=(store,)) for store in stores]
+        for thread in threads:
+            thread.start()
+        for _ in range(2):
+            number = len(accepted)
+            deadline = time.monotonic() + 60
+            while len(accepted) < number + 40 and time.monotonic() < deadline:
+                time.sleep(0.01)
+            server.kill()
+            begun = time.monotonic()
+            watcher = stores[0]
+            with pytest.raises(StoreAway):
+                watcher.read("select 1")
+            assert time.monotonic() - begun < 10
+            server.start()
+        deadline = time.monotonic() + 60
+        number = len(accepted)
+        while len(accepted) < number + 10 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        stop.set()
+        for thread in threads:
+            thread.join()
+        kept = {row[0] for row in stores[0].read("select id from job")}
+        assert len(accepted) > number and set(accepted) <= kept
+        assert stores[0].queue_size(Kind.VLM) == len(kept), "each has its message"
+        for store in stores:
+            store.close()
