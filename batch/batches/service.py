@@ -21,7 +21,7 @@ from batch.batches.result_lines import response_line
 from batch.batches.result_writer import ResultWriter
 from batch.batches.rows import Batch, BatchLine, BatchStatus, LineProblem, LineState, StoredFile
 from batch.batches.stumbles import LineFault, Stumbles
-from batch.batches.validation import BatchValidation
+from batch.batches.validation import BatchValidation, is_still_read
 from batch.errors import BatchError
 from batch.queue.frames import JobEnded
 from batch.queue.hub.hub import Hub
@@ -143,7 +143,7 @@ class BatchService:
             logger.exception("the batch %s cannot be given up yet", batch.id)
 
     async def _turn(self, batch: Batch) -> bool:
-        if batch.status is not BatchStatus.VALIDATING:
+        if not is_still_read(batch):
             return await self._advance(batch)
         batch = await self._validation.read_slice(batch)
         if batch.status.is_ended:

@@ -12,7 +12,7 @@ from batch.batches.batch_store import BatchStore
 from batch.batches.line_endpoint import LineEndpoint
 from batch.batches.line_reader import ReadLine, read_lines
 from batch.batches.line_store import MAX_REPORTED_PROBLEMS, LineStore
-from batch.batches.rows import Batch, BatchApi, BatchLine, LineProblem, new_public_id
+from batch.batches.rows import Batch, BatchApi, BatchLine, BatchStatus, LineProblem, new_public_id
 from batch.queue.hub.hub import Hub
 
 MAX_TASKS = {BatchApi.OPENAI: 50_000, BatchApi.ANTHROPIC: 100_000}
@@ -85,6 +85,14 @@ class BatchValidation:
                     break
         part.files = self._lines.stored_files(part.files)
         return part
+
+
+def is_still_read(batch: Batch) -> bool:
+    """Whether lines of a batch are to be read: until it runs. Also of one that was cancelled, as each ends in its files."""
+    if batch.status is not BatchStatus.CANCELLING:
+        return batch.status is BatchStatus.VALIDATING
+    is_unread = batch.in_progress_at is None and batch.failed_at is None and batch.read_bytes < batch.input_bytes
+    return is_unread and batch.tasks <= MAX_TASKS[batch.api]
 
 
 def file_ids(value: object) -> Iterator[str]:

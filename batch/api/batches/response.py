@@ -79,7 +79,7 @@ class BatchObject(msgspec.Struct, kw_only=True):
 
 def to_openai(batch: Batch) -> BatchObject:
     """A batch as OpenAI's clients read it. Counts stay 0 until its file is validated."""
-    is_counted = batch.status is not BatchStatus.VALIDATING
+    is_counted = batch.in_progress_at is not None or batch.status.is_ended
     return BatchObject(
         id=batch.id,
         endpoint=batch.endpoint,

@@ -169,3 +169,24 @@ async def test_a_batch_of_more_tasks_than_one_may_have_fails_also_when_it_is_rea
             batch = await BatchValidation(hub, store, line_endpoints(hub, LimitSettings()), 1 << 20).read_slice(batch)
         assert (batch.status, batch.tasks) == (expected, 10 * count)
     assert batch.errors is not None and batch.errors[0].code == "too_many_tasks"
+
+
+async def test_a_batch_that_is_cancelled_before_it_was_read_has_every_line_in_its_error_file(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lines that had not been read by then stood nowhere."""
+    from batch.batches import validation as validation_module
+
+    monkeypatch.setattr(validation_module, "READ_TOGETHER", 3)
+    batch, store = new_batch(hub, *(request_line(f"n{at}") for at in range(10))), BatchStore(hub.store)
+    service = BatchService(hub, line_endpoints(hub, LimitSettings()), tmp_path / "batches", max_line_bytes=1 << 20)
+    await service._look()
+    assert store.batch(batch.id).total == 3
+    store.cancel(batch.id, batch.api)
+    for _ in range(20):
+        await service._look()
+    assert hub.store.read("select count(*) from job") == [(0,)], "nothing of it ran"
+    ended = store.batch(batch.id)
+    assert (ended.status, ended.total, ended.failed, ended.lost) == (BatchStatus.CANCELLED, 10, 10, 10)
+    text = hub.path(FileStore(hub.store).file(ended.error_file or "").sha256).read_text()
+    assert [json.loads(line)["custom_id"] for line in text.splitlines()] == [f"n{at}" for at in range(10)]
