@@ -14,6 +14,8 @@ PROCESS_BYTES = 400_000_000
 """Of a worker beside its model: Python, libraries, vocabulary, pictures on their way."""
 _WINDOWS_SHARE = 0.2
 """What bulk jobs add to the context takes at most so much of the free memory."""
+SMALL_CACHE_SHARE = 0.25
+"""Of the caches, where memory is short."""
 _GB = 1e9
 
 
@@ -45,6 +47,8 @@ class MemoryPlan(msgspec.Struct, frozen=True):
     repack: bool
     width: int
     """Most bulk jobs computed together."""
+    cache_share: float
+    """So much of the configured host memory is for recent conversations and pictures."""
     need: int
     """Memory that makes it run at full speed."""
     held: int
@@ -76,11 +80,13 @@ def choose(
     repacks: tuple[bool, ...],
     widths: list[int],
 ) -> MemoryPlan:
-    """The first plan that fits, of: as configured, the context as q8_0, fewer bulk jobs, and, as what is then short is read
-    from the file again, no copies of weights. Raises ModelProblem where even the last holds more than there is."""
+    """The first plan that fits, of: as configured, smaller caches, the context as q8_0, fewer bulk jobs, and, as what is then
+    short is read from the file again, no copies of weights. Raises ModelProblem where even that holds more than there is."""
     if budget.gpu_free is None and len(widths) > 1:
         widths = _modest_widths(sizes, kv_types[0], widths, budget.free)
     plans = list(_plans(parts, sizes, kv_types, repacks, widths))
+    if plans and plans[0].need <= budget.free:  # a GPU is short of memory then, which holds no caches
+        plans = [msgspec.structs.replace(plan, cache_share=1.0) for plan in plans]
     if not plans:
         raise ModelProblem(f"A context of {parts.name} cannot be kept as {kv_types[0]}: set vlm.kv_cache to auto or f16.")
     first = plans[0]
@@ -113,28 +119,31 @@ def _plans(
     usable = [kv_type for kv_type in kv_types if sizes(kv_type, widths[-1]) is not None]
     if not usable:
         return
-    steps = [(kv_type, repacks[0], widths[0]) for kv_type in usable]
-    steps += [(usable[-1], repacks[0], width) for width in widths[1:]]
-    steps += [(usable[-1], repack, widths[-1]) for repack in repacks[1:]]
-    for kv_type, repack, width in steps:
+    steps = [(usable[0], repacks[0], widths[0], 1.0)]
+    steps += [(kv_type, repacks[0], widths[0], SMALL_CACHE_SHARE) for kv_type in usable]
+    steps += [(usable[-1], repacks[0], width, SMALL_CACHE_SHARE) for width in widths[1:]]
+    steps += [(usable[-1], repack, widths[-1], SMALL_CACHE_SHARE) for repack in repacks[1:]]
+    for kv_type, repack, width, cache_share in steps:
         context = sizes(kv_type, width)
         if context is not None:
-            yield _plan(parts, context, kv_type, repack, width)
+            yield _plan(parts, context, kv_type, repack, width, cache_share)
 
 
-def _plan(parts: ModelParts, context: ContextSizes, kv_type: KvType, repack: bool, width: int) -> MemoryPlan:
+def _plan(
+    parts: ModelParts, context: ContextSizes, kv_type: KvType, repack: bool, width: int, cache_share: float
+) -> MemoryPlan:
     host_share = 1.0 - parts.gpu_share
     weights = parts.weights
     # A repacked weight's place in the file is not read again, so it is the file's or the copy that counts.
     copied = int(weights.repacked * host_share) if repack else 0
     mapped = int((weights.total - weights.row_tables) * host_share) - copied
     projector = parts.projector if host_share == 1.0 else 0
-    held = copied + int(context.kv * host_share) + context.compute + projector + parts.caches + PROCESS_BYTES
+    held = copied + int(context.kv * host_share) + context.compute + projector + int(parts.caches * cache_share) + PROCESS_BYTES
     on_gpu = 0.0
     if parts.gpu_share:
         on_gpu = parts.gpu_share * (weights.total - weights.row_tables + context.kv) + context.gpu_compute
         on_gpu += parts.projector
-    return MemoryPlan(kv_type, repack, width, need=held + max(mapped, 0), held=held, gpu_need=int(on_gpu))
+    return MemoryPlan(kv_type, repack, width, cache_share, need=held + max(mapped, 0), held=held, gpu_need=int(on_gpu))
 
 
 def _has_gpu_room(plan: MemoryPlan, budget: Budget) -> bool:
@@ -143,6 +152,8 @@ def _has_gpu_room(plan: MemoryPlan, budget: Budget) -> bool:
 
 def _note(parts: ModelParts, configured: MemoryPlan, plan: MemoryPlan, budget: Budget) -> str:
     done = []
+    if plan.cache_share != configured.cache_share:
+        done.append("its caches for conversations and pictures are a quarter")
     if plan.kv_type != configured.kv_type:
         done.append(f"its context is kept as {plan.kv_type}")
     if plan.width != configured.width:

@@ -51,7 +51,7 @@ class VlmSettings(ModelSettings):
     context: int = Field(0, ge=0, le=100_000_000)
     """Tokens of context; 0: the model's own ("unlimited")."""
     cache_bytes: int = Field(1 << 30, ge=0, le=MAX_FILE_BYTES)
-    """Host memory for the prompts of recent conversations."""
+    """Host memory for the prompts of recent conversations; a quarter of it where memory is short."""
     kv_cache: Literal["auto", "f16", "q8_0"] = "auto"
     """How the context's keys and values are kept: f16, or q8_0 in about half the memory, a little slower and less exact;
     auto: f16 where there is memory for it."""

@@ -120,7 +120,8 @@ def test_an_engine_on_a_small_machine_saves_memory_and_says_so(tmp_path: Path, m
     resolved = memory_planner.resolve(settings, memory_planner.Kind.VLM)
     plan = memory_planner.plan_memory(settings, resolved, Budget(1 << 40))
     assert (plan.kv_type, plan.repack, plan.note) == ("f16", True, "")
-    free = plan.need - MIB + memory_planner.SPARE_BYTES + memory_planner.others_bytes(settings)
+    caches = memory_planner.MIN_IMAGE_CACHE_BYTES * 3 // 4
+    free = plan.need - caches - MIB + memory_planner.SPARE_BYTES + memory_planner.others_bytes(settings)
     monkeypatch.setattr(memory_planner, "machine_memory", lambda: MachineMemory(free, free))
     monkeypatch.setattr(memory_planner, "sibling_bytes", lambda: 0)
     engine = VlmEngine(settings)

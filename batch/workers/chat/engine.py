@@ -106,6 +106,7 @@ class VlmEngine:
         share = 0.9 if resolved.mmproj else 0.95
         has_gpu = bool(lib.llama_supports_gpu_offload()) and vlm.gpu_layers != 0
         self._plan = plan = plan_memory(self._settings, resolved, budget_now(self._settings, has_gpu=has_gpu))
+        self._cache_bytes = cache_bytes = int(vlm.cache_bytes * plan.cache_share)
         if plan.note:
             _log.warning("%s", plan.note)
         self._model = model = Model(
@@ -114,7 +115,7 @@ class VlmEngine:
         if plan.repack:
             release_pages(resolved.path)  # they were read once, to be copied
         if resolved.mmproj:
-            image_cache_bytes = max(vlm.cache_bytes // 4, MIN_IMAGE_CACHE_BYTES)
+            image_cache_bytes = max(cache_bytes // 4, MIN_IMAGE_CACHE_BYTES)
             self._vision = Vision(resolved.mmproj, model, threads=threads, gpu=has_gpu, cache_bytes=image_cache_bytes)
             self._pictures.start()
         width = None if vlm.parallel == "auto" else vlm.parallel
@@ -123,11 +124,11 @@ class VlmEngine:
         self._context = context = self._make_context(vlm.context, CLIENT_SEQUENCES)
         if self._vision is not None:
             self._vision.slice_tokens = speed.slice_tokens
-        bulk_bytes = vlm.cache_bytes // _BULK_CACHE_SHARE if self._width > 1 else 0
+        bulk_bytes = cache_bytes // _BULK_CACHE_SHARE if self._width > 1 else 0
         self._resources = Resources(
             model,
             context,
-            self._make_cache(context, vlm.cache_bytes - bulk_bytes),
+            self._make_cache(context, cache_bytes - bulk_bytes),
             self._vision,
             slice_tokens=context.n_batch if has_gpu else _SLICE_TOKENS,
             bulk_slice_tokens=speed.slice_tokens,
@@ -179,7 +180,7 @@ class VlmEngine:
                 self._width //= 2
                 continue
             self._bulk_context = context
-            cache = self._make_cache(context, self._settings.vlm.cache_bytes // _BULK_CACHE_SHARE)
+            cache = self._make_cache(context, self._cache_bytes // _BULK_CACHE_SHARE)
             resources = replace(resources, context=context, cache=cache)
             self._scheduler = BulkScheduler(resources, StepRunner(resources), self, self._width)
         return self._scheduler

@@ -37,7 +37,7 @@ def test_a_module_that_does_not_import_is_named() -> None:
 
 
 NEEDS = {"vlm": 9.7e9, "embedding": 0.3e9, "stt": 2.1e9}
-PLAN = MemoryPlan(kv_type="q8_0", repack=True, width=1, need=5_000_000_000, held=4_000_000_000, configured_need=9_700_000_000)
+PLAN = MemoryPlan("q8_0", repack=True, width=1, cache_share=0.25, need=5_000_000_000, held=4_000_000_000)
 
 
 def test_models_that_do_not_fit_into_memory_are_told_with_what_to_set() -> None:
