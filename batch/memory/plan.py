@@ -80,8 +80,11 @@ def choose(
     repacks: tuple[bool, ...],
     widths: list[int],
 ) -> MemoryPlan:
-    """The first plan that fits, of: as configured, smaller caches, the context as q8_0, fewer bulk jobs, and, as what is then
-    short is read from the file again, no copies of weights. Raises ModelProblem where even that holds more than there is."""
+    """The first plan that fits, of: as configured, smaller caches, fewer bulk jobs, the context as q8_0, bulk jobs one by one,
+    and, as what is then short is read from the file again, no copies of weights.
+
+    Raises ModelProblem where even that holds more than there is.
+    """
     if budget.gpu_free is None and len(widths) > 1:
         widths = _modest_widths(sizes, kv_types[0], widths, budget.free)
     plans = list(_plans(parts, sizes, kv_types, repacks, widths))
@@ -119,9 +122,11 @@ def _plans(
     usable = [kv_type for kv_type in kv_types if sizes(kv_type, widths[-1]) is not None]
     if not usable:
         return
+    several = widths[:-1] or widths
     steps = [(usable[0], repacks[0], widths[0], 1.0)]
-    steps += [(kv_type, repacks[0], widths[0], SMALL_CACHE_SHARE) for kv_type in usable]
-    steps += [(usable[-1], repacks[0], width, SMALL_CACHE_SHARE) for width in widths[1:]]
+    steps += [(usable[0], repacks[0], width, SMALL_CACHE_SHARE) for width in several]
+    steps += [(kv_type, repacks[0], several[-1], SMALL_CACHE_SHARE) for kv_type in usable[1:]]
+    steps += [(usable[-1], repacks[0], width, SMALL_CACHE_SHARE) for width in widths[len(several) :]]
     steps += [(usable[-1], repack, widths[-1], SMALL_CACHE_SHARE) for repack in repacks[1:]]
     for kv_type, repack, width, cache_share in steps:
         context = sizes(kv_type, width)
@@ -154,10 +159,10 @@ def _note(parts: ModelParts, configured: MemoryPlan, plan: MemoryPlan, budget: B
     done = []
     if plan.cache_share != configured.cache_share:
         done.append("its caches for conversations and pictures are a quarter")
-    if plan.kv_type != configured.kv_type:
-        done.append(f"its context is kept as {plan.kv_type}")
     if plan.width != configured.width:
         done.append(f"at most {plan.width} bulk jobs are computed together" if plan.width > 1 else "bulk jobs run one by one")
+    if plan.kv_type != configured.kv_type:
+        done.append(f"its context is kept as {plan.kv_type}")
     if plan.repack != configured.repack:
         done.append("its weights are not repacked")
     if plan.need > budget.free:

@@ -21,6 +21,7 @@ from batch.memory.machine import MachineMemory
 from batch.memory.plan import Budget
 from batch.memory.sizes import ContextSizes, KvType
 from batch.queue.jobs import Priority
+from batch.settings import EmbeddingSettings, SttSettings
 from batch.workers.chat import memory_planner
 from batch.workers.chat.engine import VlmEngine
 from batch.workers.llama.context import KV_TYPES, Context
@@ -116,7 +117,7 @@ def resident(path: Path) -> int:
 
 
 def test_an_engine_on_a_small_machine_saves_memory_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = vlm_setup.settings(tmp_path, cache_bytes=0)
+    settings = vlm_setup.settings(tmp_path, cache_bytes=0, parallel=1)
     resolved = memory_planner.resolve(settings, memory_planner.Kind.VLM)
     plan = memory_planner.plan_memory(settings, resolved, Budget(1 << 40))
     assert (plan.kv_type, plan.repack, plan.note) == ("f16", True, "")
@@ -131,6 +132,16 @@ def test_an_engine_on_a_small_machine_saves_memory_and_says_so(tmp_path: Path, m
         assert content(run(engine, chat(tmp_path, "What is this?"))) != ""
     finally:
         engine.close()
+
+
+def test_room_on_a_gpu_is_left_for_the_models_that_may_use_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_planner, "gpu_free_bytes", lambda: 10_000_000_000)
+    settings = vlm_setup.settings(tmp_path)
+    shared = memory_planner.budget_now(settings, has_gpu=True).gpu_free
+    assert shared is not None and 7_000_000_000 < shared < 8_000_000_000
+    others = {"embedding": EmbeddingSettings(gpu_layers=0), "stt": SttSettings(gpu_layers=0)}
+    assert memory_planner.budget_now(settings.model_copy(update=others), has_gpu=True).gpu_free == 10_000_000_000
+    assert memory_planner.budget_now(settings, has_gpu=False).gpu_free is None
 
 
 def test_an_engine_that_would_not_fit_is_refused_before_it_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,18 +77,24 @@ def plan_memory(settings: Settings, resolved: Resolved, budget: Budget) -> Memor
 def budget_now(settings: Settings, *, has_gpu: bool) -> Budget:
     """What is free for the chat model at this moment: what the other models will still take is not."""
     memory = machine_memory()
-    others = others_bytes(settings)
-    gpu_free = gpu_free_bytes() if has_gpu else None
+    gpu_free = _gpu_budget(settings) if has_gpu else None
     if memory is None:
         return Budget(sys.maxsize, 0, gpu_free)
-    reserved = SPARE_BYTES + max(0, others - sibling_bytes())
+    reserved = SPARE_BYTES + max(0, others_bytes(settings) - sibling_bytes())
     return Budget(max(0, memory.free - reserved), memory.swap, gpu_free)
 
 
-def others_bytes(settings: Settings) -> int:
-    """About what the models of sound and of vectors take."""
+def _gpu_budget(settings: Settings) -> int:
+    """Of the GPU: whether the others have loaded theirs cannot be told there, so that it is left free in any case."""
+    return max(0, gpu_free_bytes() - others_bytes(settings, on_gpu=True))
+
+
+def others_bytes(settings: Settings, *, on_gpu: bool = False) -> int:
+    """About what the models of sound and of vectors take; `on_gpu`: those that may use one."""
     total = 0
     for kind in (Kind.EMBEDDING, Kind.STT):
+        if on_gpu and settings.model_of(kind).gpu_layers == 0:
+            continue
         entry = configured(settings, kind)
         if entry is not None:
             total += entry.files[0].bytes
@@ -104,7 +110,7 @@ def main() -> int:
     has_gpu = bool(lib.llama_supports_gpu_offload()) and settings.vlm.gpu_layers != 0
     memory = machine_memory()
     free = sys.maxsize if memory is None else max(0, memory.total - SPARE_BYTES - others_bytes(settings))
-    budget = Budget(free, memory.swap if memory else 0, gpu_free_bytes() if has_gpu else None)
+    budget = Budget(free, memory.swap if memory else 0, _gpu_budget(settings) if has_gpu else None)
     try:
         answer = PlanAnswer(plan=plan_memory(settings, resolve(settings, Kind.VLM), budget))
     except BatchError as problem:

@@ -41,16 +41,16 @@ def test_nothing_changes_where_all_fits() -> None:
 
 
 def test_memory_is_saved_in_the_order_that_is_documented() -> None:
-    caches, quantised, eight, one = 750_000_000, 1_160_000_000, 80_000_000, 70_000_000
+    caches, eight, quantised, one = 750_000_000, 160_000_000, 1_080_000_000, 70_000_000
     saved = 0
     steps = []
-    for step in (0, caches, quantised, eight, one):
+    for step in (0, caches, eight, quantised, one):
         saved += step
         it = plan(Budget(EVERYTHING_BYTES - saved - 1))
         steps.append((it.cache_share, it.kv_type, it.width, it.repack))
     assert steps == [
         (0.25, "f16", 16, True),
-        (0.25, "q8_0", 16, True),
+        (0.25, "f16", 8, True),
         (0.25, "q8_0", 8, True),
         (0.25, "q8_0", 1, True),
         (0.25, "q8_0", 1, False),
@@ -64,7 +64,7 @@ def test_what_was_done_is_told_in_one_sentence() -> None:
     )
     assert plan(Budget(4 * GB)).note == (
         "model as configured wants 6.7 GB of memory and 4.0 GB are free for it: "
-        "its caches for conversations and pictures are a quarter, its context is kept as q8_0, bulk jobs run one by one, "
+        "its caches for conversations and pictures are a quarter, bulk jobs run one by one, its context is kept as q8_0, "
         "its weights are not repacked, parts of its file are read again and again."
     )
 
@@ -107,7 +107,7 @@ ON_GPU = ModelParts(name="model", weights=MODEL.weights, gpu_share=1.0, projecto
 
 
 @pytest.mark.parametrize(
-    ("gpu_gb", "kv_type", "width"), [(80, "f16", 16), (6, "q8_0", 16), (5.1, "q8_0", 8), (5.05, "q8_0", 1)]
+    ("gpu_gb", "kv_type", "width"), [(80, "f16", 16), (6.2, "f16", 8), (5.1, "q8_0", 8), (5.05, "q8_0", 1)]
 )
 def test_on_a_gpu_the_gpus_memory_counts(gpu_gb: float, kv_type: str, width: int) -> None:
     it = plan(Budget(16 * GB, gpu_free=int(gpu_gb * GB)), ON_GPU)
