@@ -44,7 +44,7 @@ class BulkSpeed:
     slice_tokens: int
     """Most prompt tokens in one step."""
     company_matters: bool = False
-    """Whether so many jobs' tokens in one decode have other numbers, in the last bits, than each computed alone."""
+    """Whether a token's numbers, in the last bits, are other ones among so many jobs than among few."""
     rates: Mapping[str, float] = field(default_factory=dict)
     """Tokens a second by number of sequences, where that was measured."""
 
@@ -123,25 +123,16 @@ def _measure_step(model: Model, context: Context, n: int) -> float:
 
 
 def _company_matters(model: Model, context: Context, n: int) -> bool:
-    """Whether one token's logits are other ones where n sequences decode theirs together.
-
-    llama.cpp's kernels for repacked weights compute four rows at a time and round otherwise than those for one row; and where
-    a token is alone, threads divide the cells that it attends to, from 512 on.
-    """
-    tokens = [max(model.bos, 0)] * _PROBE_TOKENS
-    context.decode_tokens(tokens, 0, 0, output=False)
-    state = context.save_state(0)
-    for seq in range(1, context.sequences):  # so many cells are in use without having been computed
-        context.restore_state(seq, state)
-    sequences, end = list(range(n)), len(tokens)
-    context.decode_rows(tokens[:1], [end], [0])
-    alone = context.logits(0).copy()
-    context.forget(0, end)
-    context.decode_rows(tokens[:n], [end] * n, sequences)
-    matters = not all(np.array_equal(alone, context.logits(row)) for row in sequences)
-    for seq in range(context.sequences):
-        context.forget(seq)
-    return matters
+    """Whether one token's logits are other ones where n sequences decode theirs together than where fewer do: llama.cpp's
+    kernels for repacked weights compute four rows at a time, and round otherwise than those for one row."""
+    tokens, sequences = [max(model.bos, 0)] * n, list(range(n))
+    rows = []
+    for count in (min(2, n), n):
+        context.decode_rows(tokens[:count], [0] * count, sequences[:count])
+        rows += [context.logits(row).copy() for row in range(count)]
+        for seq in sequences:
+            context.forget(seq)
+    return not all(np.array_equal(rows[0], row) for row in rows)
 
 
 def _best_of(decode: Callable[[int], None]) -> float:
