@@ -58,11 +58,14 @@ _EAST_ASIAN = {
 """By encoding: a standard, and the first bytes of its punctuation, kana and everyday characters there."""
 _OTHER_SCRIPT = re.compile(r"cp125[13567]|koi8|iso8859-(5|6|7|8)$|cp874|gb|big5|euc|cp9|shift|johab", re.ASCII)
 """Encodings of scripts whose words are whole runs of bytes above 127."""
+_ONE_BYTE_SCRIPT = re.compile(r"cp125[13567]|koi8|iso8859-(5|6|7|8)$", re.ASCII)
+"""Those of them that are written with one byte a letter."""
 _RARE_LATIN = frozenset({"cp1257", "cp1258", "iso8859-3", "iso8859-4", "iso8859-10", "iso8859-13", "iso8859-14", "iso8859-16"})
 """What a few accents are taken for though they are hardly ever met."""
 _WESTERN_LETTERS = "éèêëàâäáãåæçñöøóòôõüúùûíìîïßÿÉÈÊÀÂÄÁÃÅÆÇÑÖØÓÔÕÜÚÍÎœ’“”–—€°«»¿¡"
 _RUN = re.compile(rb"[\x80-\xff]+")
 _HIGH = re.compile(rb"[\x80-\xff]")
+_WORD = re.compile(rb"[A-Za-z\x80-\xff]+")
 _SCRIPT_BLOCK_SHARE = 0.5
 _COMMON_SHARE = 0.8
 
@@ -187,8 +190,7 @@ def _is_common(char: str) -> bool:
 
 
 def _guess(data: bytes) -> DecodedText:
-    result = chardet.detect(data, encoding_era=EncodingEra.MODERN_WEB | EncodingEra.LEGACY_ISO)
-    encoding = codecs.lookup(result["encoding"] or "cp1252").name
+    encoding = _detected(data)
     if encoding.startswith("utf") or encoding == "ascii":
         encoding = "cp1252"
     family = _corrected(_FAMILY_OF.get(encoding, encoding), data[:_SAMPLE_BYTES])
@@ -199,6 +201,23 @@ def _guess(data: bytes) -> DecodedText:
         if _strictly(data, candidate) == text:
             return DecodedText(text, candidate, True)
     return DecodedText(text, family, True)
+
+
+def _detected(data: bytes) -> str:
+    """The detector's answer; of a text whose words have plain letters too, the likeliest alphabet with accents."""
+    era = EncodingEra.MODERN_WEB | EncodingEra.LEGACY_ISO
+    first = codecs.lookup(chardet.detect(data, encoding_era=era)["encoding"] or "cp1252").name
+    sample = data[:_SAMPLE_BYTES]
+    if not _ONE_BYTE_SCRIPT.match(first) or _is_sparse(sample) or not _has_mixed_words(sample):
+        return first
+    others = [codecs.lookup(other["encoding"] or "cp1252").name for other in chardet.detect_all(data, encoding_era=era)]
+    return next((name for name in others if not _OTHER_SCRIPT.match(name)), first)
+
+
+def _has_mixed_words(sample: bytes) -> bool:
+    """Whether nearly all words with letters above 127 have plain ones too, which those of another script never have."""
+    words = [word for word in _WORD.findall(sample) if _HIGH.search(word)]
+    return 10 * sum(not _RUN.fullmatch(word) for word in words) >= 8 * len(words) > 0
 
 
 def _corrected(family: str, sample: bytes) -> str:

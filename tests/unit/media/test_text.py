@@ -98,6 +98,7 @@ def test_utf32_without_a_mark_is_recognised(encoding: str) -> None:
         (POLISH, "cp1250", "windows-1250"),
         (POLISH * 3, "iso8859_2", "iso8859-2"),
         (CZECH, "cp1250", "windows-1250"),
+        ("Žluťoučký kůň úpěl ďábelské ódy", "cp1250", "windows-1250"),
         (TURKISH, "cp1254", "iso-8859-9"),
         (GREEK, "cp1253", "iso8859-7"),
         (HEBREW * 2, "cp1255", "cp1255"),
