@@ -21,7 +21,7 @@ from batch.payloads.job_payload import Payload, Result
 from batch.payloads.json_text import decode, encode
 from batch.queue.frames import ABSENT, Beat, End
 from batch.queue.jobs import Job, JobProgress, Origin, Priority, State, UnreadableJob
-from batch.queue.store import WRITE_REFUSED, DamagedDatabase, Ending, Lease, LeaseLost
+from batch.queue.store import WRITE_REFUSED, DamagedDatabase, Ending, Lease, LeaseLost, StoreAway
 from batch.workers.engine import Work
 from batch.workers.job_context import JobContext, Stopping
 
@@ -123,7 +123,11 @@ class RunningJob:
     def _stop_if_cancelled(self) -> None:
         if self.lease.token in self._context.lost:
             raise LeaseLost(f"Job {self.job.id} was given to another worker meanwhile.")
-        if self._context.store.cancelled(self.job.id):
+        try:
+            is_cancelled = self._context.store.cancelled(self.job.id)
+        except StoreAway:  # what was computed so far is not thrown away: the end waits for the database
+            return
+        if is_cancelled:
             raise Cancelled()
 
     def _report_progress(self, now: float, done: float | None, total: float | None, unit: ProgressUnit) -> None:
@@ -170,7 +174,8 @@ class RunningJob:
 
     def checkpoints(self, type: type[C]) -> list[C]:
         # Also on what counts as the first attempt: a job that was put back at shutdown has no attempt counted.
-        return [decode(text, type) for text in self._context.store.checkpoints(self.job.id)]
+        texts = self._context.persist(lambda: self._context.store.checkpoints(self.job.id))
+        return [decode(text, type) for text in texts]
 
     def claim_batch_mates(self, limit: int) -> list[Work]:
         # What took a worker down before runs alone, so that its batch mates are not failed together with it.

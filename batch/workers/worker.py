@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -22,7 +23,7 @@ from batch.queue.nodes import Node
 from batch.queue.open_store import open_store
 from batch.queue.periodic import QuietConsumer
 from batch.queue.spool import Spool
-from batch.queue.store import DamagedDatabase
+from batch.queue.store import DamagedDatabase, StoreAway
 from batch.settings import Settings
 from batch.workers.build import build_of
 from batch.workers.engine import Engine
@@ -177,9 +178,10 @@ class Worker:
         self._context.attention = True
         self._storage.woken.set()
         running = self._context.running
-        if running and self._store.cancelled(running[-1].job.id):
-            # Not only noted: a long native call is stopped in its middle.
-            self._engine.interrupt()
+        with contextlib.suppress(StoreAway):  # it is looked at again at a yield point
+            if running and self._store.cancelled(running[-1].job.id):
+                # Not only noted: a long native call is stopped in its middle.
+                self._engine.interrupt()
 
     def _stop_jobs(self, jobs: frozenset[str]) -> None:
         """These are cancelled, or another worker's by now."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ import psycopg
 import pytest
 
 from drill_home import drop
-from postgres_server import PostgresServer
+from postgres_server import PostgresServer, running_server
 from running_service import RunningService, chat, wait_until
 
 pytestmark = pytest.mark.postgres
@@ -67,3 +68,46 @@ def test_every_door_leads_to_postgres_and_back(url: str, start_service: Callable
     assert told["running"] and told["models"]["vlm"]["done_today"] == 21 and told["inbox"]["done"] == 1
     assert len(json.loads(service.command("jobs", "--json").stdout)) == 20
     assert service.stop() == 0
+
+
+def test_a_small_real_model_answers_with_its_jobs_in_postgres(url: str, start_service: Callable[..., RunningService]) -> None:
+    service = start_service(
+        BATCH_DATABASE=url, BATCH_PROFILE="starter", BATCH_EMBEDDING__MODEL="", BATCH_EMBEDDING__THREADS="1"
+    ).ready("embedding")
+    client = openai.OpenAI(base_url=service.url("embedding", "/v1"), api_key="none", max_retries=0)
+    texts = ["The cat sat on the mat.", "A cat was sitting on a rug.", "Shares fell on Monday."]
+    cat, rug, shares = (one.embedding for one in client.embeddings.create(model="any", input=texts).data)
+    assert len(cat) == 384 and dot(cat, rug) > dot(cat, shares) + 0.3
+
+    drop(service, "cat.txt", texts[0].encode())
+    drop(service, "shares.txt", texts[2].encode())
+    for name in ("cat.txt", "shares.txt"):
+        wait_until((service.outbox / f"{name}.json").exists, f"the result of {name}")
+    hits = json.loads(service.command("search", "kitten", "--json").stdout)["data"]
+    assert hits[0]["source"] == "cat.txt", "found by its meaning: the word does not stand in it"
+
+
+def dot(one: list[float], other: list[float]) -> float:
+    return sum(a * b for a, b in zip(one, other, strict=True))
+
+
+def test_a_service_outlives_a_kill_of_its_database(start_service: Callable[..., RunningService]) -> None:
+    with running_server() as server:
+        service = start_service(BATCH_DATABASE=server.new_database()).ready()
+        assert service.call("vlm", "/v1/chat/completions", chat("before"))[0] == 200
+        running: list[int] = []
+        slow = threading.Thread(
+            target=lambda: running.append(service.call("vlm", "/v1/chat/completions", chat("a b c d e f", pause_ms=400))[0])
+        )
+        slow.start()
+        wait_until(lambda: service.get("vlm", "/slots")[1][0]["is_processing"], "the slow job runs")
+        server.kill()
+        status, refused = service.call("embedding", "/v1/embeddings", {"model": "any", "input": "x"})
+        assert status == 503 and "database" in refused["error"]["message"], refused
+        drop(service, "meanwhile.txt", b"Dropped while nobody could write it down.")
+        slow.join(60)
+        assert running == [200], "a worker goes on computing, and its client has the answer"
+        server.start()
+        wait_until((service.outbox / "meanwhile.txt.json").exists, "the file that was dropped meanwhile")
+        assert wait_until(lambda: service.call("vlm", "/v1/chat/completions", chat("after"))[0] == 200, "chats go on")
+        assert service.stop() == 0
