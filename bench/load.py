@@ -67,8 +67,9 @@ def bench(subject: Subject, contexts: Sequence[int], kv_types: Sequence[str], re
             client.post(subject.route, subject.ask(prose(1, 120), ANSWER_TOKENS))
             answered, cpu = time.perf_counter() - begun, (peer.cpu() or 0.0) - (cpu_before or 0.0)
         name = f"a context of {context}" if context else "the model's whole context"
+        repacked = "repacked" if props["repacked"] else "not repacked"
         sentence = (
-            f"{name}, kv {kv_type}, repack {repack}, {props['parallel']} bulk jobs: up after {seconds:.1f} s, "
+            f"{name}, kv {props['kv_cache']}, {repacked}, {props['parallel']} bulk jobs: up after {seconds:.1f} s, "
             f"{resident:.2f} GB resident, {anonymous:.2f} GB of that its own; 120 words and {ANSWER_TOKENS} tokens took "
             f"{answered:.1f} s, {cpu:.1f} of CPU"
         )

@@ -53,8 +53,6 @@ class ChatModelInfo(ModelInfo, frozen=True, omit_defaults=True, kw_only=True, ta
     """How the context's keys and values are kept."""
     repacked: bool = True
     """Whether weights are copied into the processor's order."""
-    need: int = 0
-    """Bytes of memory with which it runs at full speed."""
 
 
 class EmbeddingModelInfo(ModelInfo, frozen=True, omit_defaults=True, kw_only=True, tag="embedding", tag_field="kind"):

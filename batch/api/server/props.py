@@ -45,6 +45,8 @@ async def props(request: Request) -> Response:
             "cors_proxy_enabled": False,
             "parallel": chat.parallel if chat else 1,
             "parallel_rates": dict(chat.parallel_rates) if chat else {},
+            "kv_cache": chat.kv_cache if chat else "",
+            "repacked": bool(chat and chat.repacked),
         }
     )
 

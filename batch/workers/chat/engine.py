@@ -225,7 +225,6 @@ class VlmEngine:
             parallel_rates=dict(speed.rates),
             kv_cache=self._plan.kv_type,
             repacked=self._plan.repack,
-            need=self._plan.need,
             note=self._plan.note,
         )
 
