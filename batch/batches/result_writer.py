@@ -15,6 +15,7 @@ from batch.batches.line_store import TOGETHER_BYTES, EndedLine, LineStore, withi
 from batch.batches.result_file import ResultFile
 from batch.batches.result_lines import LineFailed, lost_line, response_line
 from batch.batches.rows import (
+    SERVER_ERROR,
     Batch,
     BatchLine,
     BatchStatus,
@@ -78,7 +79,7 @@ class ResultWriter:
             if batch.failed_at is None:
                 raise
             # The batch is given up, it may be for this very reason.
-            await self.record(batch, [], [(one.line, lost_line(one.line, "server_error", GIVEN_UP)) for one in ended])
+            await self.record(batch, [], [(one.line, lost_line(one.line, SERVER_ERROR, GIVEN_UP)) for one in ended])
             return True
         succeeded: list[tuple[BatchLine, bytes]] = []
         failed: list[tuple[BatchLine, bytes]] = []
@@ -117,7 +118,7 @@ class ResultWriter:
                     lost_line(line, "batch_expired", "The batch's time was over before this line had ended."), is_lost=True
                 )
             if batch.failed_at is not None:
-                raise LineFailed(lost_line(line, "server_error", GIVEN_UP))
+                raise LineFailed(lost_line(line, SERVER_ERROR, GIVEN_UP))
             if batch.status is BatchStatus.CANCELLING:
                 raise LineFailed(
                     lost_line(line, "batch_cancelled", "The batch was cancelled before this line had ended."), is_lost=True
@@ -128,7 +129,7 @@ class ResultWriter:
             raise LineFailed(lost_line(line, "request_cancelled", message))
         job = await self._in_thread(lambda: self._hub.store.job(line.job or ""))
         if job is None:
-            raise LineFailed(lost_line(line, "server_error", "The line's job was removed before its result was read."))
+            raise LineFailed(lost_line(line, SERVER_ERROR, "The line's job was removed before its result was read."))
         if (failure := _failure(job)) is not None:
             raise LineFailed(response_line(line, failure.status, endpoint.to_error(failure)))
         try:
@@ -147,7 +148,7 @@ class ResultWriter:
             return False
         code, message = "batch_cancelled", "The batch was cancelled"
         if batch.failed_at is not None:
-            code, message = "server_error", "The batch was given up"
+            code, message = SERVER_ERROR, "The batch was given up"
         elif batch.expired_at is not None:
             code, message = "batch_expired", "The batch's time was over"
         entries = [(line, lost_line(line, code, f"{message} before this line ran.")) for line in lines]

@@ -8,6 +8,8 @@ from enum import StrEnum
 import msgspec
 
 PUBLIC_ID_BYTES = 12
+SERVER_ERROR = "server_error"
+"""The code of what is the service's own fault, of a batch or of a line."""
 
 
 def new_public_id(prefix: str) -> str:

@@ -19,7 +19,7 @@ from batch.batches.line_endpoint import LineEndpoint
 from batch.batches.line_store import LineStore, within_memory
 from batch.batches.result_lines import response_line
 from batch.batches.result_writer import ResultWriter
-from batch.batches.rows import Batch, BatchLine, BatchStatus, LineProblem, LineState, StoredFile
+from batch.batches.rows import SERVER_ERROR, Batch, BatchLine, BatchStatus, LineProblem, LineState, StoredFile
 from batch.batches.stumbles import LineFault, Stumbles
 from batch.batches.validation import BatchValidation, is_still_read
 from batch.errors import BatchError
@@ -39,7 +39,7 @@ GATHER_S = 0.02
 """Seconds over which ends of jobs are looked at together: what is written costs a flush each time."""
 DISK_RETRY_S = 2.0
 GIVEN_UP = LineProblem(
-    code="server_error",
+    code=SERVER_ERROR,
     message="The service made a mistake with this batch again and again, and gave it up: its log says more.",
 )
 

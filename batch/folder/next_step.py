@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 import msgspec
 
 from batch.batches.batch_store import BatchStore
-from batch.batches.rows import BatchStatus
+from batch.batches.rows import SERVER_ERROR, BatchStatus
 from batch.errors import BadRequest, BatchError, NotFound
 from batch.folder.daemon_thread import DaemonThread
 from batch.folder.ledger.ledger import Ledger
@@ -102,10 +102,12 @@ class NextSteps:
         except NotFound:
             removal = BatchError("The file's batch was removed before it ended: drop the file again.")
             return StepOutcome(content=content.id, job=content.job, error=removal.record())
-        if batch.status is BatchStatus.FAILED:
+        if batch.status is BatchStatus.FAILED and batch.output_file is None and batch.error_file is None:
             problems = [f"line {one.line}: {one.message}" if one.line else one.message for one in batch.errors or []]
             more = f" … and {len(problems) - MAX_TOLD_PROBLEMS} more." if len(problems) > MAX_TOLD_PROBLEMS else ""
-            error = BadRequest("The requests are not valid: " + " ".join(problems[:MAX_TOLD_PROBLEMS]) + more)
+            error: BatchError = BadRequest("The requests are not valid: " + " ".join(problems[:MAX_TOLD_PROBLEMS]) + more)
+            if any(one.code == SERVER_ERROR for one in batch.errors or []):  # they may well be
+                error = BatchError(" ".join(problems[:MAX_TOLD_PROBLEMS]))
             return StepOutcome(content=content.id, job=content.job, error=error.record())
         if not batch.status.is_ended:
             return None
