@@ -21,6 +21,7 @@ _ORDER = (
     *("serve", "status", "submit", "files", "jobs", "show", "wait", "retry", "cancel", "redo", "pause", "resume"),
     *("search", "reindex", "mcp"),
     *("run", "batches", "uploads", "notifications"),
+    *("worker", "nodes", "drain"),
     *("logs", "models", "config", "doctor", "gc", "backup", "repair", "install-service", "uninstall-service"),
 )
 _MODULES = {
@@ -29,6 +30,7 @@ _MODULES = {
     **dict.fromkeys(("retry", "cancel"), "batch.cli.jobs.actions"),
     **dict.fromkeys(("pause", "resume"), "batch.cli.jobs.pausing"),
     "wait": "batch.cli.jobs.waiting",
+    **dict.fromkeys(("nodes", "drain"), "batch.cli.nodes.listing"),
     "submit": "batch.cli.submit",
     "search": "batch.cli.search.command",
 }

@@ -11,10 +11,11 @@ from batch.cli.doctor.command import doctor
 from batch.cli.jobs import actions, listing, pausing, redo, waiting  # noqa: F401
 from batch.cli.maintenance import backup, gc, repair  # noqa: F401
 from batch.cli.models import app as models
+from batch.cli.nodes import listing as nodes  # noqa: F401
 from batch.cli.notifications import app as notifications
 from batch.cli.search import command as search  # noqa: F401
 from batch.cli.search import reindex  # noqa: F401
-from batch.cli.service import logs, serve, service  # noqa: F401
+from batch.cli.service import logs, serve, service, worker  # noqa: F401
 from batch.cli.status import command  # noqa: F401
 
 app.add_typer(models, name="models")

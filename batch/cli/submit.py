@@ -47,8 +47,7 @@ def submit(
     Of a folder, everything in it that can be read is taken, hidden files left out.
     """
     from batch.queue.channel import Waker
-    from batch.queue.open_store import open_store
-    from batch.queue.spool import Spool
+    from batch.queue.open_store import open_spool, open_store
     from batch.settings import Settings
 
     if home is None:
@@ -57,7 +56,7 @@ def submit(
     with closing(open_store(settings.database_address, home=settings.home)) as store:
         if wait:
             require_service(store, os.fspath(settings.home), "Nothing was queued.")
-        spool = Spool(settings.state_dir / "spool")
+        spool = open_spool(settings.database_address, settings.state_dir / "spool")
         # All or none: a wrong name among the files must not leave the others half submitted.
         drafts = list(_drafts(files, settings, spool))
         if not drafts:

@@ -25,7 +25,7 @@ from batch.media.language import normalise
 from batch.port_client import PortClient
 from batch.queue.channel import Waker, give_notice
 from batch.queue.jobs import Draft, Origin, Priority
-from batch.queue.spool import Spool
+from batch.queue.open_store import open_spool
 from batch.queue.store import Store
 from batch.service_status import ModelStatus, gather
 from batch.settings import Settings
@@ -70,7 +70,7 @@ class AgentTools:
         self._settings = settings
         self._store = store
         self._jobs = ToolJobs(store, settings.state_dir)
-        self._files = SourceFiles(settings, Spool(settings.state_dir / "spool"))
+        self._files = SourceFiles(settings, open_spool(settings.database_address, settings.state_dir / "spool"))
 
     @told_in_words
     async def search(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from batch.queue.spool import Spool
 from batch.queue.store import Store
 
 
@@ -35,3 +36,12 @@ def open_store(
     from batch.queue.sqlite.sqlite_store import SqliteStore
 
     return SqliteStore(database, readonly=readonly, create=create, owns_home=owns_home)
+
+
+def open_spool(database: Path | str, folder: Path) -> Spool:
+    """The payloads of a home's jobs: in a folder, which is a cache of the database where machines share one."""
+    if isinstance(database, str):
+        from batch.queue.postgres.shared_spool import SharedSpool
+
+        return SharedSpool(folder, database)
+    return Spool(folder)

@@ -33,7 +33,8 @@ class ModelSettings(Section):
     """What the three models have in common."""
 
     model: PathOrName = ""
-    """A name in the catalogue, or a path to a model file; empty: the profile's."""
+    """A name in the catalogue, or a path to a model file; empty: the profile's. none: `batch worker` on other machines does
+    the work, which takes a database that they share."""
     port: Port = 0
     """Port on 127.0.0.1; 0 takes a free one (`batch status` names it)."""
     threads: int = Field(0, ge=0, le=1024)

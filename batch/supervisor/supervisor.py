@@ -12,6 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -31,9 +32,9 @@ from batch.page.routes import page_router
 from batch.page.service import PageService
 from batch.queue.hub.hub import Hub
 from batch.queue.jobs import Kind
-from batch.queue.open_store import open_store
+from batch.queue.open_store import open_spool, open_store
 from batch.queue.periodic import PeriodicTasks
-from batch.queue.spool import Spool
+from batch.queue.remote.open_channel import open_channel
 from batch.queue.store import Store
 from batch.retention import Retention
 from batch.search.service import SearchService
@@ -51,6 +52,8 @@ logger = logging.getLogger("batch.supervisor")
 BREAKDOWN_STATUS = 70
 """Exit status after a fault of our own; 1 is for what a person can mend, as a port in use."""
 SECOND_SIGNAL_STATUS = 130
+NO_MODEL = "none"
+"""A model "name" that says: other machines do this kind's work."""
 MAX_DESCRIPTORS = 65536
 
 
@@ -97,7 +100,15 @@ class Supervisor:
         abandoned = store.abandon_waited()
         if abandoned:
             logger.info("%d requests whose clients went down with the last service are cancelled", abandoned)
-        hub = Hub(store, Spool(settings.state_dir / "spool"), settings.state_dir, max_waiting=settings.queue.waiting)
+        hub = Hub(
+            store,
+            open_spool(settings.database_address, settings.state_dir / "spool"),
+            settings.state_dir,
+            max_waiting=settings.queue.waiting,
+            channel=open_channel(settings.database_address, store.front, is_front=True),
+            home=store.front,
+            attempts=settings.queue.attempts,
+        )
         await hub.start()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, self._signalled)
@@ -152,7 +163,7 @@ class Supervisor:
         self._periodic.add("walk", retention.walk, minute="17", at_start=True)
         self._periodic.add("backup", Backup(settings, store).make_if_due, minute="30", at_start=True)
         serving = [asyncio.create_task(servers[kind].serve([listening[kind]])) for kind in Kind]
-        workers = [WorkerProcess(kind, settings, hub, self._stopping) for kind in Kind]
+        workers = [WorkerProcess(kind, settings, hub, self._stopping) for kind in Kind if _has_worker(settings, kind)]
         tending = [asyncio.create_task(worker.keep_alive()) for worker in workers]
         others = [
             asyncio.create_task(record_models(store, hub)),
@@ -228,6 +239,18 @@ def _mcp_endpoint(settings: Settings, store: Store, port: int) -> McpEndpoint:
             raise
         raise SettingsProblem(f"mcp.http is true, and {advice}") from None
     return McpEndpoint(settings, store, port)
+
+
+def _has_worker(settings: Settings, kind: Kind) -> bool:
+    """Whether this machine computes for a kind. Raises SettingsProblem where nobody would."""
+    if settings.model_of(kind).model != NO_MODEL:
+        return True
+    if isinstance(settings.database_address, Path):
+        raise SettingsProblem(
+            f'{kind}.model is "{NO_MODEL}", and no other machine can do its work while the jobs are in a file: set database to '
+            "the address of a PostgreSQL database, or name a model."
+        )
+    return False
 
 
 def _raise_descriptor_limit() -> None:

@@ -11,12 +11,12 @@ import site
 import sys
 import time
 from pathlib import Path
+from typing import Protocol
 
 import batch
 from batch import logs
 from batch.queue.frames import BROKEN_STATUS
-from batch.queue.hub.hub import Hub
-from batch.queue.hub.model_state import UNKNOWN_WORKER, ModelState
+from batch.queue.hub.model_state import UNKNOWN_WORKER, ModelState, ModelStates
 from batch.queue.jobs import Kind
 from batch.settings import Settings
 from batch.supervisor.worker_death import describe_death
@@ -36,10 +36,20 @@ _STEADY_AFTER_S = 30.0
 """A worker that lived so long is started again at once."""
 
 
+class WorkerHost(Protocol):
+    """What knows the worker's state from its reports: the service's hub, or a worker's agent."""
+
+    models: ModelStates
+
+    async def turn_away(self, kind: Kind) -> None:
+        """Refuse the clients that wait for a kind's model."""
+        ...
+
+
 class WorkerProcess:
     """The worker of one kind, whichever process that is at the moment."""
 
-    def __init__(self, kind: Kind, settings: Settings, hub: Hub, stopping: asyncio.Event) -> None:
+    def __init__(self, kind: Kind, settings: Settings, hub: WorkerHost, stopping: asyncio.Event) -> None:
         """`stopping` is set when the service ends."""
         self.kind = kind
         self._worker_id = UNKNOWN_WORKER

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import random
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from batch.workers.job_context import JobContext
 
 logger = logging.getLogger("batch.worker")
 
+_REAPING_SHARE = 0.3
+"""How many of its renewals a worker follows by a look for the leases of others that ran out."""
 _TRUSTED_S = LEASE_S * 2 / 3
 """After so long without an answer of the database a worker takes nothing new: its leases may be another's soon."""
 
@@ -22,12 +25,14 @@ _TRUSTED_S = LEASE_S * 2 / 3
 class LeaseKeeper:
     """One a worker. The time of a lease is counted from before its renewal was sent, as only the database's clock says more."""
 
-    def __init__(self, context: JobContext, node: Node, stop: Callable[[frozenset[str]], None]) -> None:
-        """`node`: what the worker's row says at first. `stop` gets the ids of jobs that are to stop."""
+    def __init__(self, context: JobContext, node: Node, stop: Callable[[frozenset[str]], None], *, attempts: int) -> None:
+        """`node`: what the worker's row says at first. `stop` gets the ids of jobs that are to stop. `attempts`: how often a
+        job may take its worker down."""
         self._context = context
         self._store = context.store
         self._node = node
         self._stop = stop
+        self._attempts = attempts
         self._is_registered = False
         self._is_draining = False
         self._has_logged = False
@@ -72,6 +77,7 @@ class LeaseKeeper:
         while not self._ended.wait(RENEWAL_INTERVAL_S):
             try:
                 self._renew()
+                self._reap()
                 self._has_logged = False
             except BatchError as error:
                 if not self._has_logged:
@@ -81,6 +87,12 @@ class LeaseKeeper:
                 if self._ended.is_set():  # the store was closed meanwhile
                     return
                 logger.exception("the worker's leases cannot be renewed")
+
+    def _reap(self) -> None:
+        """Workers look after one another as well: the services may be down."""
+        if self._store.is_shared and random.random() < _REAPING_SHARE:
+            for job, state in self._store.reap(self._attempts):
+                logger.warning("job %s was left by a worker that is not heard of any more: %s", job, state)
 
     def _renew(self) -> None:
         context = self._context

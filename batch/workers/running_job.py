@@ -152,7 +152,7 @@ class RunningJob:
             send(replace(event, job=self.job.id))
 
     def spool_path(self, sha256: str) -> Path:
-        path = self._context.spool.path(sha256)
+        path = self._context.persist(partial(self._context.spool.path, sha256))
         if not path.exists():
             raise BatchError("The spool no longer holds this job's payload: send the file or request again.")
         return path

@@ -20,9 +20,9 @@ from batch.queue.frames import Answered, Broken, End, Hello, Loading, Ready
 from batch.queue.huey_storage import JobHuey
 from batch.queue.jobs import Kind
 from batch.queue.nodes import Node
-from batch.queue.open_store import open_store
+from batch.queue.open_store import open_spool, open_store
 from batch.queue.periodic import QuietConsumer
-from batch.queue.spool import Spool
+from batch.queue.remote.home_id import home_id
 from batch.queue.store import DamagedDatabase, StoreAway
 from batch.settings import Settings
 from batch.workers.build import build_of
@@ -65,13 +65,14 @@ class Worker:
         self._context = JobContext(
             kind,
             self._store,
-            Spool(settings.state_dir / "spool"),
+            open_spool(settings.database_address, settings.state_dir / "spool"),
             self._events,
             settings.model_of(kind).threads,
             worker_id,
         )
-        node = Node(worker_id, kind, version=__version__, pid=os.getpid(), started_at=time.time())
-        self._keeper = LeaseKeeper(self._context, node, self._stop_jobs)
+        home = home_id(settings.state_dir) if self._store.is_shared else ""
+        node = Node(worker_id, kind, version=__version__, home=home, pid=os.getpid(), started_at=time.time())
+        self._keeper = LeaseKeeper(self._context, node, self._stop_jobs, attempts=settings.queue.attempts)
         self._huey = self._context.huey = JobHuey(kind, self._store, self._context.worker_id, self._run_job)
         self._storage = self._huey.storage
         self._storage.report_waiting = self._context.report_waiting

@@ -36,12 +36,12 @@ def run_command(
     The endpoint is the one that the lines name. Exit status 0: every line was answered.
     """
     from batch.cli.batches.following import exit_status, follow_batches, report, write_results
-    from batch.queue.spool import Spool
+    from batch.queue.open_store import open_spool
     from batch.settings import Settings
 
     with open_store(home) as store:
         settings = Settings.load(home)
-        spool = Spool(settings.state_dir / "spool")
+        spool = open_spool(settings.database_address, settings.state_dir / "spool")
         if requests.stat().st_size > settings.files.batch_bytes:
             limit = settings.files.batch_bytes
             raise TooLarge(f"{requests} is larger than {limit} bytes (files.batch_bytes in batch.toml): split it.")

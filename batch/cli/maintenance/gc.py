@@ -12,13 +12,13 @@ def gc(home: Home = None, as_json: Json = False) -> None:
     """Delete what is past its days (settings `retention`), unused payloads, and give the space back."""
     from batch.folder.ledger.retention import LedgerRetention
     from batch.queue.jobs import Origin
-    from batch.queue.spool import Spool
+    from batch.queue.open_store import open_spool
     from batch.retention import delete_orphans, delete_unreferenced, expiry_times, forget_left_files
     from batch.settings import Settings
 
     settings = Settings.load(home)
     with open_store(home) as store:
-        spool = Spool(settings.state_dir / "spool")
+        spool = open_spool(settings.database_address, settings.state_dir / "spool")
         rows = 0
         due = expiry_times(settings)
         for origin, before in due.items():

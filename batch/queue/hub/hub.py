@@ -37,7 +37,7 @@ from batch.queue.hub.remote_workers import RemoteWorkers
 from batch.queue.hub.ticket import Ticket
 from batch.queue.hub.worker_links import WorkerLinks
 from batch.queue.hub.worker_reports import WorkerReports
-from batch.queue.jobs import Draft, Kind, State
+from batch.queue.jobs import Draft, Job, Kind, State
 from batch.queue.remote.channel import Channel
 from batch.queue.spool import Spool
 from batch.queue.store import DamagedDatabase, Held, Key, Store
@@ -111,6 +111,10 @@ class Hub:
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Run a blocking store call off the event loop. Raises Unavailable once the service has ended."""
         return await self._in(self._store_thread, work)
+
+    async def read_job(self, job: str) -> Job | None:
+        """A job's row."""
+        return await self.in_thread(lambda: self.store.job(job))
 
     async def _in(self, threads: concurrent.futures.Executor, work: Callable[[], T]) -> T:
         if self._closed:

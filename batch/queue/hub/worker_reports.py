@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from batch.payloads.events import Delta, Progress, PromptCounted, SegmentEnded, Started
 from batch.queue.frames import (
@@ -25,10 +25,8 @@ from batch.queue.frames import (
 from batch.queue.hub.model_state import UNKNOWN_WORKER, ModelStates
 from batch.queue.hub.open_tickets import OpenTickets
 from batch.queue.hub.retry_after import ServiceTimeEstimate
-from batch.queue.jobs import Kind
-from batch.queue.store import Store
+from batch.queue.jobs import Job, Kind
 
-T = TypeVar("T")
 logger = logging.getLogger("batch.hub")
 
 _BEAT_INTERVAL_S = 0.25
@@ -38,11 +36,10 @@ _BEAT_INTERVAL_S = 0.25
 class _StoreAccess(Protocol):
     """What is needed of the hub."""
 
-    store: Store
     models: ModelStates
     tickets: OpenTickets
 
-    async def in_thread(self, work: Callable[[], T]) -> T: ...
+    async def read_job(self, job: str) -> Job | None: ...
 
     def refuse_waiting(self, kind: Kind, waiting: DiskWaiting) -> None: ...
 
@@ -157,7 +154,7 @@ class WorkerReports:
 
     async def row_changed(self, job: str) -> None:
         """Another process changed this job's row: a job that it ended has no worker that would report it."""
-        row = await self._hub.in_thread(lambda: self._hub.store.job(job))
+        row = await self._hub.read_job(job)
         if row is None or not row.state.ended:
             return
         if ticket := self._tickets.remove(job):

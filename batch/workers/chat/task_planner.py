@@ -12,7 +12,7 @@ from batch.media.decoder.pixel_memory import Pixels
 from batch.media.image import image_header, shrink_factor
 from batch.payloads.chat import ChatPayload, CompletionPayload
 from batch.payloads.sampling import SamplingParams
-from batch.queue.spool import Spool
+from batch.queue.open_store import open_spool
 from batch.settings import Settings
 from batch.workers.chat.dialects.dialect import Dialect
 from batch.workers.chat.grammar.constraint import Constraint, ConstraintBuilder
@@ -46,7 +46,7 @@ class TaskPlanner:
         self._n_ctx = n_ctx
         self._thinking_budget = settings.vlm.thinking_budget
         self._limits = settings.limits
-        self._spool = Spool(settings.state_dir / "spool")
+        self._spool = open_spool(settings.database_address, settings.state_dir / "spool")
         markers = self._marker_tokens()
         self._shown_tokens = frozenset(markers.values())
         control = {model.token_text(token): token for token in model.control_tokens}

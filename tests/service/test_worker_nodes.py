@@ -1,0 +1,197 @@
+"""Machines that share a database: a service without models, and workers that come and go."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batch.queue.jobs import Kind, State
+from batch.queue.nodes import LEASE_S
+from batch.queue.open_store import open_store
+from batch.queue.store import Store
+from drill_home import chat_draft
+from postgres_server import PostgresServer
+from running_service import RunningService, chat, wait_until
+from running_worker import RunningWorker
+
+pytestmark = [pytest.mark.postgres, pytest.mark.slow]
+
+FRONT = {f"BATCH_{kind.upper()}__MODEL": "none" for kind in ("vlm", "embedding", "stt")}
+Start = Callable[..., RunningWorker]
+
+
+@pytest.fixture(scope="module")
+def url(postgres_server: PostgresServer) -> Iterator[str]:
+    url = postgres_server.new_database()
+    yield url
+    postgres_server.empty_database(url)
+
+
+@pytest.fixture(scope="module")
+def front(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
+    with RunningService(tmp_path_factory.mktemp("front"), {**FRONT, "BATCH_DATABASE": url}) as service:
+        yield service
+
+
+@pytest.fixture
+def start_worker(url: str, tmp_path: Path) -> Iterator[Start]:
+    workers: list[RunningWorker] = []
+
+    def start(name: str, kind: str = "vlm") -> RunningWorker:
+        workers.append(RunningWorker(tmp_path / name, kind, url))
+        return workers[-1]
+
+    yield start
+    for worker in workers:
+        worker.close()
+    with contextlib.closing(open_store(url)) as store:
+        for node in store.nodes():
+            store.leave(node.id)
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[Store]:
+    with contextlib.closing(open_store(url)) as store:
+        yield store
+
+
+def ready_nodes(store: Store, count: int) -> bool:
+    return sum(node.status == "ready" for node in store.nodes()) == count
+
+
+def bulk(store: Store, text: str, pause_ms: int) -> str:
+    draft = chat_draft(text, pause_ms=pause_ms)
+    store.submit(draft, durable=True)
+    return draft.id
+
+
+def state_of(store: Store, job: str) -> State:
+    return store.states([job])[job]
+
+
+def test_a_service_without_a_model_answers_by_a_worker_that_joins_and_says_so_when_it_leaves(
+    front: RunningService, start_worker: Start, store: Store
+) -> None:
+    assert front.health("vlm")[0] == 503
+    worker = start_worker("gpu1")
+    front.ready("vlm")
+    status, body = front.call("vlm", "/v1/chat/completions", chat("hello from afar"))
+    assert status == 200 and body["choices"][0]["message"]["content"].strip() == "hello from afar", body
+    status, refusal = front.call("vlm", "/tokenize", {"content": "one two"})
+    assert (status, "engine without weights" in str(refusal)) == (501, True), "questions reach the worker"
+    listed = json.loads(front.command("nodes", "--json").stdout)
+    assert [node["status"] for node in listed] == ["ready"] and listed[0]["heard_of_s"] < LEASE_S
+    assert worker.stop() == 0, worker.output
+    assert store.nodes() == []
+    wait_until(lambda: front.health("vlm")[0] == 503, "it says so")
+
+
+def streamed(front: RunningService, body: dict[str, Any], pieces: list[tuple[float, str]], ends: list[str]) -> None:
+    import urllib.request
+
+    data = json.dumps({**body, "stream": True}).encode()
+    request = urllib.request.Request(front.url("vlm", "/v1/chat/completions"), data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=180) as answer:
+        for line in answer:
+            text = line.decode().strip().removeprefix("data: ")
+            if text == "[DONE]" or '"error"' in text:
+                ends.append(text)
+            elif text.startswith("{"):
+                pieces.append((time.monotonic(), json.loads(text)["choices"][0]["delta"].get("content") or ""))
+
+
+def test_words_of_a_worker_elsewhere_are_streamed_as_they_come(front: RunningService, start_worker: Start) -> None:
+    start_worker("gpu1")
+    front.ready("vlm")
+    pieces: list[tuple[float, str]] = []
+    ends: list[str] = []
+    streamed(front, chat("word " * 40, pause_ms=50), pieces, ends)
+    assert "".join(text for _, text in pieces).split() == ["word"] * 40 and ends == ["[DONE]"]
+    assert len({round(when, 1) for when, _ in pieces}) > 8, "not all at once"
+
+
+def test_a_machine_that_dies_loses_its_job_to_another_within_a_lease_and_the_stream_goes_on_where_it_stood(
+    front: RunningService, start_worker: Start, store: Store
+) -> None:
+    first = start_worker("gpu1")
+    front.ready("vlm")
+    pieces: list[tuple[float, str]] = []
+    ends: list[str] = []
+    text = " ".join(f"w{n}" for n in range(400))
+    client = threading.Thread(target=streamed, args=(front, chat(text, pause_ms=50), pieces, ends))
+    client.start()
+    wait_until(lambda: len(pieces) > 5, "it streams")
+    second = start_worker("gpu2")
+    wait_until(lambda: ready_nodes(store, 2), second.output)
+    (job,) = store.jobs(state=State.RUNNING, kind=Kind.VLM)
+    first.signal_all(signal.SIGKILL)
+    died_at = time.monotonic()
+    wait_until(lambda: (row := store.job(job.id)) and row.attempts == 2, "taken by the other", LEASE_S + 15)
+    restarted_after_s = time.monotonic() - died_at
+    client.join(90)
+    assert "".join(piece for _, piece in pieces).split() == text.split() and ends == ["[DONE]"]
+    assert restarted_after_s <= LEASE_S + 3
+
+
+def test_a_machine_that_was_frozen_for_longer_than_its_lease_writes_nothing_any_more(
+    front: RunningService, start_worker: Start, store: Store
+) -> None:
+    first = start_worker("gpu1")
+    wait_until(lambda: ready_nodes(store, 1), first.output)
+    job = bulk(store, "word " * 100, 50)
+    wait_until(lambda: state_of(store, job) is State.RUNNING, "it runs")
+    first.signal_all(signal.SIGSTOP)
+    second = start_worker("gpu2")
+    wait_until(lambda: (row := store.job(job)) and row.attempts == 2, f"taken\n{second.output}", LEASE_S + 15)
+    first.signal_all(signal.SIGCONT)
+    wait_until(lambda: "was given to another worker" in first.output, f"it hears of it\n{first.output}")
+    wait_until(lambda: state_of(store, job) is State.DONE, "done by the other")
+    row = store.job(job)
+    assert row is not None and row.attempts == 2
+    other = bulk(store, "once more", 0)
+    wait_until(lambda: state_of(store, other) is State.DONE, "both go on")
+
+
+def test_two_workers_share_what_there_is_to_do_and_a_drained_one_takes_nothing_new(
+    front: RunningService, start_worker: Start, store: Store
+) -> None:
+    workers = [start_worker("gpu1"), start_worker("gpu2")]
+    wait_until(lambda: ready_nodes(store, 2), workers[1].output)
+    jobs = [bulk(store, "word " * 10, 20) for _ in range(20)]
+    wait_until(lambda: all(state.ended for state in store.states(jobs).values()), "all done")
+    rows = [row for job in jobs if (row := store.job(job))]
+    assert [row.state for row in rows] == [State.DONE] * 20
+    spans = sorted((row.started_at or 0.0, row.finished_at or 0.0) for row in rows)
+    assert any(later[0] < earlier[1] for earlier, later in itertools.pairwise(spans)), "two at a time"
+    drained = store.nodes()[0].id
+    assert front.command("drain", drained[:8]).returncode == 0
+    time.sleep(6)  # it hears of it with its next renewal
+    more = [bulk(store, "word " * 10, 20) for _ in range(10)]
+    holders = set()
+
+    def all_done() -> bool:
+        holders.update(row[0] for row in store.read("select worker from claim"))
+        return all(state.ended for state in store.states(more).values())
+
+    wait_until(all_done, "done by the other")
+    assert holders and drained not in holders
+
+
+def test_a_worker_that_is_told_to_end_puts_back_its_job_without_blame(start_worker: Start, store: Store) -> None:
+    worker = start_worker("gpu1")
+    wait_until(lambda: ready_nodes(store, 1), worker.output)
+    job = bulk(store, "word " * 600, 50)
+    wait_until(lambda: state_of(store, job) is State.RUNNING, "it runs")
+    worker.stop()
+    row = store.job(job)
+    assert row is not None and row.state is State.QUEUED and row.attempts == 0
+    store.cancel(job)
