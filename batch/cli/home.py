@@ -11,10 +11,10 @@ from typing import Annotated, Any
 import typer
 
 from batch.cpu_sharing import alive
+from batch.database_address import address_of
 from batch.errors import NotFound
 from batch.queue.open_store import open_store as open_database
 from batch.queue.store import Store
-from batch.settings.database_address import address_of
 
 
 class NoHome(NotFound):

@@ -10,14 +10,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from batch.errors import BatchError, DiskFull, Unavailable
-from batch.queue.full_text.search_tables import SearchTables
 from batch.queue.job_filter import JobFilter
 from batch.queue.jobs import Draft, Job, JobProgress, Kind, Origin, State, SummaryPage
 from batch.queue.nodes import NodeStore
 from batch.queue.pauses import Pause
+
+if TYPE_CHECKING:
+    from batch.queue.full_text.search_tables import SearchTables
 
 
 class LeaseLost(BatchError):

@@ -12,9 +12,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationError
 
+from batch.database_address import FILE, check_address, remembered_address, without_password
 from batch.errors import SettingsProblem
 from batch.model_kind import Kind
-from batch.settings.database_address import FILE, check_address, remembered_address, without_password
 from batch.settings.keys import (
     MAX_FILE_BYTES,
     Argument,

@@ -36,10 +36,10 @@ from batch.queue.open_store import open_spool, open_store
 from batch.queue.periodic import PeriodicTasks
 from batch.queue.remote.open_channel import open_channel
 from batch.queue.store import Store
-from batch.retention import Retention
 from batch.search.service import SearchService
 from batch.settings import Settings
 from batch.supervisor.backup import Backup
+from batch.supervisor.retention import Retention
 from batch.supervisor.service_notes import model_note, record_models, write_note
 from batch.supervisor.single_instance import listen, only_instance, write_errors
 from batch.supervisor.worker_process import WorkerProcess

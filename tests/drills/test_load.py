@@ -34,8 +34,8 @@ from batch.queue.open_store import open_store
 from batch.queue.spool import Spool
 from batch.queue.sqlite import database
 from batch.queue.store import Store
-from batch.retention import delete_orphans, delete_unreferenced
 from batch.service_status import gather
+from batch.supervisor.retention import delete_orphans, delete_unreferenced
 from drill_home import opened
 from one_worker import OneWorker
 from payloads import payload

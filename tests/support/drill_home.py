@@ -17,7 +17,7 @@ from batch.queue.jobs import Draft, Kind, Origin, Priority, State
 from batch.queue.open_store import open_store
 from batch.queue.spool import Spool
 from batch.queue.store import Store
-from batch.retention import delete_orphans, delete_unreferenced
+from batch.supervisor.retention import delete_orphans, delete_unreferenced
 from payloads import payload
 from running_service import KINDS, RunningService, alive, wait_until
 from sounds import wav

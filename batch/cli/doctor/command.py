@@ -22,9 +22,9 @@ from batch.cli.doctor.libraries import check_libraries
 from batch.cli.doctor.memory import check_memory
 from batch.cli.models import Profile, effective, service, worker_error, worker_note
 from batch.cli.output import print_json, safe_line, terminal
+from batch.database_address import without_password
 from batch.errors import BatchError, ModelProblem
 from batch.model_kind import Kind
-from batch.settings.database_address import without_password
 
 if TYPE_CHECKING:
     from batch.settings import Settings

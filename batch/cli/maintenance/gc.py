@@ -13,8 +13,8 @@ def gc(home: Home = None, as_json: Json = False) -> None:
     from batch.folder.ledger.retention import LedgerRetention
     from batch.queue.jobs import Origin
     from batch.queue.open_store import open_spool
-    from batch.retention import delete_orphans, delete_unreferenced, expiry_times, forget_left_files
     from batch.settings import Settings
+    from batch.supervisor.retention import delete_orphans, delete_unreferenced, expiry_times, forget_left_files
 
     settings = Settings.load(home)
     with open_store(home) as store:

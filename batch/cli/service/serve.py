@@ -34,11 +34,11 @@ def serve_command(
 ) -> None:
     """Run the service: three ports, the inbox and the workers. Ctrl-C ends it cleanly."""
     signal.signal(signal.SIGTERM, _stop_before_up)
+    from batch.database_address import has_password, remember_address
     from batch.durable_folder import make_durable_folder
     from batch.errors import SettingsProblem
     from batch.queue.jobs import Kind
     from batch.settings import Settings
-    from batch.settings.database_address import has_password, remember_address
     from batch.supervisor.supervisor import serve
 
     flags: dict[str, Any] = {}

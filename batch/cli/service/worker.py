@@ -35,9 +35,9 @@ def worker_command(
 ) -> None:
     """Serve one model to other machines' queues: no ports, no inbox. Ctrl-C puts back what it holds and ends it."""
     signal.signal(signal.SIGTERM, _stop_before_up)
+    from batch.database_address import has_password
     from batch.errors import SettingsProblem
     from batch.settings import Settings
-    from batch.settings.database_address import has_password
     from batch.settings.sources import Table
     from batch.supervisor.worker_agent import run_worker
 

@@ -21,7 +21,7 @@ from batch.conversations.item_store import SPOOLED, ItemStore, picture_blobs
 from batch.conversations.rows import Item
 from batch.errors import BadRequest
 from batch.queue.hub.hub import Hub
-from batch.retention import delete_orphans
+from batch.supervisor.retention import delete_orphans
 from hub_stage import opened_hub
 
 pytestmark = pytest.mark.anyio

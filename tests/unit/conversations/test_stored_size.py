@@ -21,8 +21,8 @@ from batch.errors import NotFound
 from batch.queue.open_store import open_store
 from batch.queue.spool import Spool
 from batch.queue.store import Store
-from batch.retention import Retention
 from batch.settings import Settings
+from batch.supervisor.retention import Retention
 
 pytestmark = pytest.mark.usefixtures("every_database")
 

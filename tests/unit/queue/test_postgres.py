@@ -10,6 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from batch.database_address import has_password, without_password
 from batch.errors import DiskFull, SettingsProblem
 from batch.queue.jobs import Draft, Kind, Origin, Priority, State
 from batch.queue.open_store import open_store
@@ -20,7 +21,6 @@ from batch.queue.postgres.postgres_store import PostgresStore
 from batch.queue.postgres.schema import VERSION
 from batch.queue.sqlite.schema import NewerDatabase
 from batch.queue.store import Ending, StoreAway
-from batch.settings.database_address import has_password, without_password
 from payloads import payload
 from postgres_server import PostgresServer, running_server
 

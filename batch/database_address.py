@@ -80,11 +80,12 @@ def address_of(home: Path) -> Path | str:
 
 def _address_in_toml(file: Path) -> str:
     try:
-        if b"database" not in file.read_bytes():
+        data = file.read_bytes()
+        if b"database" not in data:
             return ""
-    except OSError:
-        return ""
-    from batch.settings.sources import read_toml
+        import tomllib  # here, as most homes need it not
 
-    address = read_toml(file).get("database", "")
+        address = tomllib.loads(data.decode()).get("database", "")
+    except (OSError, ValueError):  # whoever reads the settings says what is wrong with it
+        return ""
     return address if isinstance(address, str) else ""

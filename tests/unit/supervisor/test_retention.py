@@ -15,8 +15,8 @@ from batch.queue.jobs import Draft, Kind, Origin, Priority, State
 from batch.queue.open_store import open_store
 from batch.queue.spool import Spool
 from batch.queue.store import Store
-from batch.retention import Retention, expiry_times, forget_left_files
 from batch.settings import Settings
+from batch.supervisor.retention import Retention, expiry_times, forget_left_files
 from folder_stage import staged
 from one_worker import OneWorker
 from payloads import payload
