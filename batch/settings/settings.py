@@ -78,6 +78,9 @@ class Settings(Section):
     database: Annotated[str, Field(max_length=2000), AfterValidator(check_address), "postgresql://USER@HOST/NAME"] = ""
     """Where jobs are kept: empty: a SQLite file in .batch; the address of a PostgreSQL database: there, for several
     machines."""
+    listen_database: Annotated[str, Field(max_length=2000), AfterValidator(check_address), "postgresql://USER@HOST/NAME"] = ""
+    """Where notifications are heard, past a pooler in front of `database`; empty: there too. A pooler that shares connections
+    by the transaction needs `pooler=transaction` in `database` as well."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least important lines that the log keeps."""
     log_bytes: int = Field(10 << 20, ge=4096, le=MAX_FILE_BYTES)
@@ -190,7 +193,8 @@ class Settings(Section):
     def leaves(self) -> Table:
         """Every effective value by dotted key."""
         leaves = flatten(self.model_dump(mode="json"))
-        leaves["database"] = without_password(self.database)
+        for key in ("database", "listen_database"):
+            leaves[key] = without_password(str(leaves[key]))
         return {key: value for key, value in leaves.items() if value or key not in HIDDEN_KEYS}
 
 

@@ -105,7 +105,7 @@ class Supervisor:
             open_spool(settings.database_address, settings.state_dir / "spool"),
             settings.state_dir,
             max_waiting=settings.queue.waiting,
-            channel=open_channel(settings.database_address, store.front, is_front=True),
+            channel=open_channel(settings.database_address, store.front, is_front=True, listen_url=settings.listen_database),
             home=store.front,
             attempts=settings.queue.attempts,
         )

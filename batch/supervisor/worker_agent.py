@@ -86,7 +86,7 @@ class WorkerAgent:
             for number in (signal.SIGINT, signal.SIGTERM):
                 asyncio.get_running_loop().add_signal_handler(number, self._stopping.set)
             home = home_id(settings.state_dir)
-            channel = open_channel(settings.database_address, home, is_front=False)
+            channel = open_channel(settings.database_address, home, is_front=False, listen_url=settings.listen_database)
             assert channel is not None
             waker = Waker(settings.state_dir)
             links = WorkerLinks(

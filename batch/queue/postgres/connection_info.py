@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 from typing import Any
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from batch.errors import SettingsProblem
 
@@ -29,17 +30,40 @@ _KEEPALIVE: dict[str, int] = {
 
 
 def connect(url: str, *, autocommit: bool = True) -> psycopg.Connection[tuple[Any, ...]]:
-    """Open a connection. Raises SettingsProblem for an address that is none or that is not safe, and psycopg's errors."""
+    """Open a connection. Raises SettingsProblem for an address that is none or that is not safe, and psycopg's errors.
+
+    With `pooler=transaction` in the address nothing is prepared, as the next transaction may have another connection.
+    """
+    url, pooler = _without_pooler(url)
     values = _values(url)
     _check_encryption(values)
     options: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "batch", **_KEEPALIVE}
     options = {name: value for name, value in options.items() if name not in values}
+    if pooler == "transaction":
+        options["prepare_threshold"] = None
     return psycopg.connect(url, autocommit=autocommit, client_encoding="UTF8", **options)
 
 
 def check_address(url: str) -> None:
     """Raise SettingsProblem for an address that is none, or that would send jobs over an open line."""
+    url, pooler = _without_pooler(url)
+    if pooler not in ("", "transaction"):
+        raise SettingsProblem(f"pooler={pooler[:40]} in the setting database is not known: write pooler=transaction.")
     _check_encryption(_values(url))
+
+
+def _without_pooler(url: str) -> tuple[str, str]:
+    """The address as PostgreSQL's library knows it, and our own parameter."""
+    try:
+        parts = urlsplit(url)
+        pairs = parse_qsl(parts.query, keep_blank_values=True)
+    except ValueError:
+        return url, ""
+    pooler = next((value for name, value in pairs if name == "pooler"), "")
+    if not pooler:
+        return url, ""
+    query = urlencode([(name, value) for name, value in pairs if name != "pooler"], quote_via=quote)
+    return urlunsplit(parts._replace(query=query)), pooler
 
 
 def _values(url: str) -> dict[str, Any]:

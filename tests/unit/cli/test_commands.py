@@ -505,3 +505,20 @@ def test_redo_marks_files_by_path_or_folder_and_says_what_cannot_be_done_again(h
     assert run_batch("redo").status == ExitStatus.USAGE
     with store_closed(home) as store:
         assert Ledger(store).recorded_files(["other/c.jpg"])["other/c.jpg"].redo is not None
+
+
+def test_a_password_on_the_command_line_is_refused(run_batch: RunBatch, home: Path) -> None:
+    outcome = run_batch("serve", "--database", "postgresql://me:s3cret@localhost/jobs")
+    assert outcome.status == 1 and "BATCH_DATABASE" in outcome.err and "s3cret" not in outcome.err
+
+
+def test_commands_of_a_database_that_is_away_are_one_sentence(
+    run_batch: RunBatch, home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("BATCH_DATABASE", f"postgresql://me@/jobs?host={tmp_path}")
+    for command in ("status", "jobs", "files", "gc"):
+        outcome = run_batch(command)
+        assert outcome.status == 1 and outcome.err.count("\n") == 1 and "cannot be reached" in outcome.err, outcome
+    for command in (("repair",), ("backup", "copy.db")):
+        outcome = run_batch(*command)
+        assert outcome.status == 1 and "Traceback" not in outcome.err and outcome.err.count("\n") == 1, outcome

@@ -78,6 +78,22 @@ def test_an_open_line_to_another_machine_is_refused_in_one_sentence_without_the_
     assert "secret" not in refused.value.message and "database" in refused.value.message
 
 
+@pytest.mark.postgres
+def test_behind_a_pooler_of_transactions_nothing_is_prepared(url: str) -> None:
+    store = open_store(f"{url}&pooler=transaction")
+    for _ in range(20):
+        store.submit(draft())
+    assert store.read("select count(*) from pg_prepared_statements") == [(0,)]
+    store.close()
+    store = open_store(url)
+    for _ in range(20):
+        store.submit(draft())
+    assert store.read("select count(*) from pg_prepared_statements")[0][0] > 0
+    store.close()
+    with pytest.raises(SettingsProblem, match="pooler=session"):
+        check_address(f"{url}&pooler=session")
+
+
 def test_a_password_is_shown_nowhere() -> None:
     for address in ("postgresql://me:s3cret@h/db", "postgresql://me@h/db?password=s3cret&sslmode=verify-full"):
         assert has_password(address) and "s3cret" not in without_password(address)
