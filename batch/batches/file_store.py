@@ -100,8 +100,13 @@ class FileStore:
                 raise NotFound(f"No such File object: {id}", param="id")
 
     def total_bytes(self) -> int:
-        """Bytes of all files and of parts that are not yet one, shared content counted once."""
-        return int(self._store.read("select n from file_bytes")[0][0])
+        """Bytes of all files and of parts that are not yet one, shared content counted once, and of what live batches were made
+        of that is no file."""
+        rows = self._store.read(
+            "select n + (select coalesce(sum(input_bytes), 0) from batch where input_file is null and status in "
+            "('validating', 'in_progress', 'finalizing', 'cancelling')) from file_bytes"
+        )
+        return int(rows[0][0])
 
     def delete_expired(self, limit: int = 200) -> int:
         """Remove files past their time, uploads that nobody completed, and what is known of old ones; returns how many."""

@@ -14,6 +14,7 @@ from starlette.responses import Response, StreamingResponse
 from batch.api.batches.message_reader import MessageReader
 from batch.api.batches.request import request_key
 from batch.api.batches.response import MessageBatchObject, to_anthropic, to_message_result
+from batch.api.files.quota import check_quota
 from batch.api.json_body import json_response
 from batch.api.openapi_schemas import NOTHING
 from batch.batches.batch_store import BatchStore
@@ -59,7 +60,14 @@ async def create_message_batch(request: Request) -> Response:
         requests=reader.count,
         key=request_key(request, content.hexdigest()),
     )
-    batch = await hub.in_thread(lambda: service.store.create(draft))
+
+    def create() -> Batch:
+        earlier = None if draft.key is None else service.store.created_under(BatchApi.ANTHROPIC, draft.key)
+        if earlier is None:
+            check_quota(FileStore(hub.store), request.app.state.settings.files, size)
+        return service.store.create(draft)
+
+    batch = await hub.in_thread(create)
     request.state.replayed = batch.id != draft.id
     service.wake()
     return json_response(_view(request, batch))

@@ -67,8 +67,9 @@ def test_files_and_parts_of_before_are_counted_when_a_database_is_brought_forwar
                 insert into upload (id, filename, bytes, purpose, mime_type, status, created_at, expires_at)
                 values ('u1', 'b', 9, 'batch', '', 'pending', 1, 99999999999);
                 insert into upload_part values ('p1', 'u1', '{"b" * 64}', 4, 1), ('p2', 'u1', '{"c" * 64}', 5, 1);
-                insert into batch (id, api, endpoint, input_sha256, input_bytes, completion_window, status, created_at,
-                priority, total) values ('b1', 'openai', '/v1/embeddings', 'x', 1, '24h', 'validating', 1, 1, 7);"""
+                insert into batch (id, api, endpoint, input_file, input_sha256, input_bytes, completion_window, status,
+                created_at, priority, total)
+                values ('b1', 'openai', '/v1/embeddings', 'f1', 'x', 1, '24h', 'validating', 1, 1, 7);"""
         )
     database.close()
     store = open_store(path)

@@ -88,3 +88,22 @@ async def test_a_request_that_no_line_can_hold_is_refused_by_name(client: httpx.
     response = await client.post("/v1/messages/batches", content=body, headers={"content-type": "application/json"})
     assert response.status_code == 400, response.text
     assert "requests.1.params" in response.text
+
+
+async def test_what_a_batch_is_made_of_counts_towards_the_quota_until_it_ends(hub: Hub, tmp_path: Path) -> None:
+    """Batches of 256 MB could be created until the disk was full."""
+    app = create_app(Kind.VLM, hub, Settings(home=tmp_path, files={"total_bytes": 2500}))  # type: ignore[arg-type]
+    app.state.batches = BatchService(hub, line_endpoints(hub, LimitSettings()), tmp_path / "batches", max_line_bytes=1 << 20)
+    body = {"requests": [{"custom_id": "a", "params": {"max_tokens": 1, "system": "x" * 1000}}]}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
+        first = await client.post("/v1/messages/batches", json=body, headers={"Idempotency-Key": "one"})
+        assert (await client.post("/v1/messages/batches", json=body)).status_code == 200
+        refused = await client.post("/v1/messages/batches", json=body)
+        assert (refused.status_code, refused.headers["x-should-retry"]) == (507, "false")
+        file = await client.post("/v1/files", data={"purpose": "user_data"}, files={"file": ("a", b"x" * 1000)})
+        assert file.status_code == 507
+        again = await client.post("/v1/messages/batches", json=body, headers={"Idempotency-Key": "one"})
+        assert again.json()["id"] == first.json()["id"], "it is there already"
+        store = BatchStore(hub.store)
+        store.end(store.batch(first.json()["id"]), BatchStatus.COMPLETED, None, None)
+        assert (await client.post("/v1/messages/batches", json=body)).status_code == 200
