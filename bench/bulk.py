@@ -39,6 +39,9 @@ BAR_PEER, BAR_SINGLE, BAR_SINGLE_GPU = 0.95, 2.5, 5.0
 BAR_DECODE = 0.9
 """An interactive answer's speed beside bulk work / alone."""
 LARGE_PICTURE = (1200, 900)
+PICTURE_PAUSE = 3.0
+"""Times a request's own duration: so much of the time is the picture's."""
+PICTURE_DEADLINE_S = 270.0
 BESIDE_LINES = 400
 """Of the batch that interactive requests are measured beside: more than are done meanwhile."""
 
@@ -143,10 +146,16 @@ def beside_picture(report: Report, peer: Peer, subject: Subject) -> None:
     client = peer.client()
     idle = statistics.median(ask_short(client, subject, 200 + n) for n in range(3))
     batch_id = start_batch(peer, subject, [picture_body(5000, LARGE_PICTURE)])
-    waits = []
+    waits: list[float] = []
+    deadline = time.monotonic() + PICTURE_DEADLINE_S
     while json.loads(client.get(f"/v1/batches/{batch_id}"))["status"] not in ("completed", "failed", "cancelled"):
+        if time.monotonic() > deadline:
+            client.post(f"/v1/batches/{batch_id}/cancel", {})
+            report.say(f"the picture was not described after {PICTURE_DEADLINE_S:.0f} s: what came until then counts")
+            break
         waits.append(ask_short(client, subject, 300 + len(waits)))
-        time.sleep(0.2)
+        print(f"beside the picture, {len(waits)}: {waits[-1]:.0f} ms, idle {idle:.0f}", file=sys.stderr, flush=True)
+        time.sleep(PICTURE_PAUSE * waits[-1] / 1e3)
     if not waits:
         raise SystemExit("the picture was described before requests beside it were measured: take a larger one")
     bar = 2 * idle + 1000
@@ -160,7 +169,7 @@ def beside_picture(report: Report, peer: Peer, subject: Subject) -> None:
 
 def bench_picture(subject: Subject, parallel: str, threads: int) -> Report:
     """An interactive request beside one large picture, and nothing else."""
-    report = Report(f"beside a picture: {subject.name}", machine(threads, 1))
+    report = ImmediateReport(f"beside a picture: {subject.name}", machine(threads, 1))
     models = {"vlm": str(subject.path)} | ({"vlm_mmproj": str(subject.mmproj)} if subject.mmproj else {})
     with ours(threads, vlm_parallel=parallel, **models) as peer:
         beside_picture(report, peer, subject)
