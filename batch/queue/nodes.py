@@ -97,3 +97,12 @@ class NodeStore(Protocol):
         """Put back up to `batch` jobs whose lease has run out, their attempt counted, and wake their queues; (job, new state)
         of all. A job that was taken `limit` times is failed, one that is to be cancelled is."""
         ...
+
+    def hold_duties(self) -> bool:
+        """Whether this front does what only one may do: watch an inbox, run batches, send notifications. It is the one that
+        asked first, for `LEASE_S` from each call on, and the only one where a home has its database to itself."""
+        ...
+
+    def release_duties(self) -> None:
+        """Another front may have them at once."""
+        ...

@@ -35,10 +35,11 @@ from batch.queue.jobs import Kind
 from batch.queue.open_store import open_spool, open_store
 from batch.queue.periodic import PeriodicTasks
 from batch.queue.remote.open_channel import open_channel
-from batch.queue.store import Store
+from batch.queue.store import WRITE_REFUSED, Store
 from batch.search.service import SearchService
 from batch.settings import Settings
 from batch.supervisor.backup import Backup
+from batch.supervisor.duties import keep_duties
 from batch.supervisor.retention import Retention
 from batch.supervisor.service_notes import model_note, record_models, write_note
 from batch.supervisor.single_instance import listen, only_instance, write_errors
@@ -92,6 +93,8 @@ class Supervisor:
                     store.check()
                 await self._serve(store, listening, ports)
             finally:
+                with contextlib.suppress(*WRITE_REFUSED):
+                    store.release_duties()
                 write_note(store, "service", None)
                 store.close()
 
@@ -157,6 +160,12 @@ class Supervisor:
                 **{f"model:{kind}": model_note(hub.model(kind)) for kind in Kind},
             }
         )
+        has_duties = await hub.in_thread(store.hold_duties)
+        if not has_duties:
+            logger.error(
+                "another service on this database watches its inbox, runs batches and sends notifications: this one answers "
+                "requests alone, until it is started again without the other"
+            )
         retention = Retention(settings, store, hub.spool, self._periodic.pause)
         self._periodic.add("delete expired", retention.delete_expired, at_start=True)
         # A request may be refused after its upload, or only counted: its payload has no job.
@@ -167,12 +176,14 @@ class Supervisor:
         tending = [asyncio.create_task(worker.keep_alive()) for worker in workers]
         others = [
             asyncio.create_task(record_models(store, hub)),
-            asyncio.create_task(batches.run()),
+            *([asyncio.create_task(batches.run())] if has_duties else []),
             *([asyncio.create_task(endpoint.run())] if endpoint else []),
-            asyncio.create_task(notifications.run()),
+            *([asyncio.create_task(notifications.run())] if has_duties else []),
+            *([asyncio.create_task(keep_duties(store, hub))] if has_duties and store.is_shared else []),
         ]
-        await services.background.start()
-        await folder.start()
+        if has_duties:
+            await services.background.start()
+            await folder.start()
         if settings.page.enabled:
             page.start()
         self._periodic.start()
@@ -182,7 +193,8 @@ class Supervisor:
         self._stopping.set()
         await hub.in_thread(lambda: write_note(store, "stopping", True))
         # No new work from the folder, then the workers end or put back what they hold, then clients are told.
-        await folder.stop()
+        if has_duties:
+            await folder.stop()
         await asyncio.to_thread(self._periodic.stop)
         notifications.stop()
         await services.background.stop()

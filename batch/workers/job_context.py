@@ -28,6 +28,7 @@ logger = logging.getLogger("batch.worker")
 DISK_RETRY_S = 1.0
 """Between two tries of a write that must not be lost, while the disk is full."""
 _UNLIMITED_THREADS = 1 << 16
+_NEST_AFTER_S = 0.025
 
 
 class Stopping(BaseException):
@@ -55,6 +56,8 @@ class JobContext:
         """Jobs under way, the innermost last: a more urgent one runs inside the yield point of the one before."""
         self.attention = False
         """Something was queued, cancelled or stopped: look at the next yield point."""
+        self.woken_at = 0.0
+        """time.monotonic() of the last wake-up."""
         self.deadline: float | None = None
         """time.monotonic() after which a running job is put back; None while the service runs."""
         self._cores = CoreTable()
@@ -64,6 +67,11 @@ class JobContext:
         """A job has ended or was put back: its lease is renewed no more."""
         self.leases.pop(lease.token, None)
         self.lost.discard(lease.token)
+
+    def leaves_it_to_others(self, now: float) -> bool:
+        """Whether something more urgent has waited so short that another machine's idle worker may take it: it computes at
+        once what would stop this one's work."""
+        return self.store.is_shared and now - self.woken_at < _NEST_AFTER_S
 
     def run_more_urgent(self, priority: int) -> bool:
         """Run one queued job above a priority inside the caller's; False when there is none."""

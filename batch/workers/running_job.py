@@ -110,7 +110,9 @@ class RunningJob:
         if context.deadline is not None:
             context.attention = True  # look again at every yield point: the deadline is near
         self._stop_if_cancelled()
-        if context.deadline is None:
+        if context.deadline is None and context.leaves_it_to_others(now):
+            context.attention = True
+        elif context.deadline is None:
             while self.job.priority < Priority.INTERACTIVE and context.run_more_urgent(self.job.priority):
                 context.attention = False
                 self._stop_if_cancelled()

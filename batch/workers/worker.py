@@ -176,6 +176,7 @@ class Worker:
     # -- from other threads
 
     def _woken(self) -> None:
+        self._context.woken_at = time.monotonic()
         self._context.attention = True
         self._storage.woken.set()
         running = self._context.running

@@ -195,3 +195,62 @@ def test_a_worker_that_is_told_to_end_puts_back_its_job_without_blame(start_work
     row = store.job(job)
     assert row is not None and row.state is State.QUEUED and row.attempts == 0
     store.cancel(job)
+
+
+def test_work_goes_on_while_the_database_is_away_and_every_answer_arrives(
+    front: RunningService, start_worker: Start, store: Store, postgres_server: PostgresServer
+) -> None:
+    worker = start_worker("gpu1")
+    front.ready("vlm")
+    jobs = [bulk(store, f"job {n} " + "word " * 20, 20) for n in range(6)]
+    answers: list[tuple[int, Any]] = []
+    body = chat("hold the line " * 20, pause_ms=50)
+    client = threading.Thread(target=lambda: answers.append(front.call("vlm", "/v1/chat/completions", body, timeout=120)))
+    client.start()
+    wait_until(lambda: State.RUNNING in store.states(jobs).values(), "they run")
+    time.sleep(1.0)
+    postgres_server.kill()
+    try:
+        status, refusal = front.call("vlm", "/v1/chat/completions", chat("while it is away"))
+        assert status == 503, refusal
+    finally:
+        time.sleep(2.0)
+        postgres_server.start()
+    client.join(120)
+    assert [status for status, _ in answers] == [200], (answers, worker.output, front.output)
+    wait_until(lambda: all(state.ended for state in store.states(jobs).values()), f"all done\n{worker.output}", 90)
+    assert set(store.states(jobs).values()) == {State.DONE}
+    rows = [row for job in jobs if (row := store.job(job))]
+    assert max(row.attempts for row in rows) <= 2
+    status, answer = front.call("vlm", "/v1/chat/completions", chat("and after"))
+    assert status == 200, answer
+
+
+def test_a_second_front_answers_its_clients_and_leaves_the_inbox_to_the_first(
+    front: RunningService, start_worker: Start, store: Store, url: str, tmp_path: Path
+) -> None:
+    start_worker("gpu1")
+    front.ready("vlm")
+    assert "answers requests alone" not in front.output
+    (tmp_path / "second").mkdir()
+    with RunningService(tmp_path / "second", {**FRONT, "BATCH_DATABASE": url}) as second:
+        second.ready("vlm")
+        assert "answers requests alone" in second.output
+        answers: dict[str, Any] = {}
+
+        def ask(name: str, service: RunningService) -> None:
+            answers[name] = service.call("vlm", "/v1/chat/completions", chat(f"for the {name} " * 10, pause_ms=20))
+
+        clients = [threading.Thread(target=ask, args=pair) for pair in (("first", front), ("second", second))]
+        for client in clients:
+            client.start()
+        for client in clients:
+            client.join(60)
+        for name, (status, body) in answers.items():
+            assert status == 200 and f"for the {name}" in body["choices"][0]["message"]["content"]
+        (second.inbox / "a.txt").write_text("nobody takes this")
+        (front.inbox / "b.txt").write_text("this is taken")
+        wait_until(lambda: store.read("select 1 from file"), "taken in")
+        assert store.read("select path from file") == [(b"b.txt",)]
+        assert second.stop() == 0
+    assert front.health("vlm")[0] == 200, "the end of one front is nothing to the other"

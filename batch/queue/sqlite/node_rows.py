@@ -33,6 +33,13 @@ class NodeRows(Database, JobReader):
         """The service that jobs are accepted for; empty, as there is only one."""
         return self._front
 
+    def hold_duties(self) -> bool:
+        """Whether this front does what only one may do: there is no other."""
+        return True
+
+    def release_duties(self) -> None:
+        """Nobody else could have them."""
+
     def register(self, node: Node) -> None:
         """Write down what a worker is and how it is, and that it lives."""
         columns = [column.strip() for column in _NODE_COLUMNS.split(",")]
