@@ -48,6 +48,8 @@ format: dev
 	$(BIN)/ruff check -q --fix --exit-zero .
 	$(BIN)/ruff format -q .
 
+# of a property it tries the first examples; `make test` tries all
+test-unit: export FEW_EXAMPLES := yes
 test-unit: dev
 	$(BIN)/python -m pytest $(PYTEST) tests/unit -m "not (slow or postgres)" -q
 

@@ -14,11 +14,16 @@ import pytest
 import sdists
 from paths import TESTS
 from postgres_server import PostgresServer, running_server, stores_in
+from property_examples import examples
 from running_service import STARTER, WEIGHTLESS, RunningService
 
 # No clock decides, as other processes use this machine too; and the same examples for all, so that a red run is red again.
 hypothesis.settings.register_profile(
-    "batch", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "batch",
+    max_examples=examples(100),
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("batch")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")

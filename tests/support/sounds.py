@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import wave
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,14 @@ JFK_SAYS = "And so my fellow Americans ask not what your country can do for you 
 Samples = np.ndarray[Any, np.dtype[np.float32]]
 
 
+@lru_cache(maxsize=1)
+def _decoded_jfk() -> Samples:
+    return load(JFK)
+
+
 def jfk() -> Samples:
     """Eleven seconds of speech."""
-    return load(JFK)
+    return _decoded_jfk().copy()
 
 
 def silence(seconds: float) -> Samples:

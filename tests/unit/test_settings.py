@@ -86,7 +86,7 @@ def test_every_number_has_a_bound_at_both_ends_and_is_finite(tmp_path: Path, key
 
 @pytest.mark.parametrize("key", [entry.key for entry in entries() if entry.key not in NUMBERS and entry.key != "home"])
 def test_every_text_path_and_list_has_a_bound(tmp_path: Path, key: str) -> None:
-    for value in ("x" * 1_000_000, ["x" * 1_000_000], "x," * 1_000_000):
+    for value in ("x" * 100_000, ["x" * 100_000], "x," * 100_000):
         assert f"The setting {key} " in refusal(tmp_path, **nested(key, value))
 
 

@@ -46,7 +46,7 @@ def test_a_wav_of_whispers_own_kind_comes_out_sample_for_sample() -> None:
 def test_every_format_decodes_to_the_same_sound(
     tmp_path: Path, name: str, codec: str, rate: int, layout: str, container: str | None
 ) -> None:
-    original = jfk()
+    original = jfk()[: 5 * RATE]
     heard = load(encode(tmp_path / name, original, codec, rate, layout=layout, container=container))
     assert heard.dtype == np.float32
     assert abs(len(heard) - len(original)) < 0.1 * RATE
@@ -57,7 +57,7 @@ def test_every_format_decodes_to_the_same_sound(
 
 def _likeness(one: np.ndarray, other: np.ndarray) -> float:
     """Correlation at the best shift of up to 0.1 s, which encoders add."""
-    length = 1 << 18
+    length = 1 << 17
     spectrum = np.conj(np.fft.rfft(one, length)) * np.fft.rfft(other, length)
     best = np.fft.irfft(spectrum)[: RATE // 10].max()
     return float(best / (np.linalg.norm(one) * np.linalg.norm(other)))
@@ -308,7 +308,7 @@ def test_stereo_out_of_phase_is_heard(tmp_path: Path, left: float, right: float,
 
 
 def test_many_channels_are_mixed_or_refused_in_one_sentence(tmp_path: Path) -> None:
-    for channels in (1, 2, 3, 4, 5, 6, 7, 8, 11, 16, 24, 64, 65, 200, 512):
+    for channels in (1, 2, 3, 4, 5, 6, 7, 8, 11, 24, 64, 65, 512):
         path = tmp_path / f"{channels}.wav"
         with wave.open(str(path), "wb") as file:
             file.setnchannels(channels)

@@ -18,6 +18,7 @@ from batch.errors import BadRequest, BatchError, TooLarge, UnsupportedMedia
 from batch.media.image import image_header, open_image
 from batch.media.kind import MediaKind, kind_of
 from hostile_media import progressive_jpeg
+from property_examples import examples
 
 PIXELS, BYTES = 100_000_000, 64 << 20
 RED = (220, 20, 20)
@@ -197,7 +198,7 @@ def test_what_is_no_image_is_unsupported_and_what_is_damaged_is_bad() -> None:
         assert "\n" not in caught.value.message, format
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.data())
 def test_no_bytes_make_anything_but_an_image_or_a_sentence(data: st.DataObject) -> None:
     seed = data.draw(st.sampled_from(_SEEDS))

@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import openai
 import pytest
 
 from batch.batches.batch_store import BatchStore
@@ -94,6 +93,8 @@ def end_batch(store: Store, status: BatchStatus = BatchStatus.COMPLETED) -> str:
 async def test_the_end_of_a_batch_is_told_with_a_signature_that_openais_client_accepts(
     tmp_path: Path, store: Store, receiver: EventReceiver
 ) -> None:
+    import openai  # here: every test process would pay for it
+
     async with notifying(tmp_path, store, notifications={"urls": [receiver.url]}) as service:
         id = end_batch(store)
         await until(lambda: receiver.received)
@@ -215,6 +216,8 @@ async def test_a_receiver_that_does_not_answer_holds_up_no_other(
 async def test_a_rotated_secret_signs_beside_the_new_one_for_a_day(
     tmp_path: Path, store: Store, receiver: EventReceiver
 ) -> None:
+    import openai  # here: every test process would pay for it
+
     async with notifying(tmp_path, store, notifications={"urls": [receiver.url]}) as service:
         (target,) = service.store.targets()
         before = service.secrets.ensure(target.id).current

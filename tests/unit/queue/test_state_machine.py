@@ -21,6 +21,7 @@ from batch.queue.open_store import open_store
 from one_worker import OneWorker
 from payloads import payload
 from postgres_server import PostgresServer
+from property_examples import examples
 
 SCALE = int(os.environ.get("FUZZ_SCALE", "1"))
 """How much longer than in CI the random walks are."""
@@ -240,7 +241,7 @@ class Lives(RuleBasedStateMachine):
 
 
 Lives.TestCase.settings = settings(
-    max_examples=25 * SCALE,
+    max_examples=examples(25) * SCALE,
     stateful_step_count=40,
     deadline=None,
     derandomize=SCALE == 1,

@@ -17,6 +17,7 @@ from batch.search.highlights import FoldedText
 from batch.search.index import reader, vector_index
 from batch.search.query_language import parse_query
 from batch.search.segmentation import has_words
+from property_examples import examples
 from search_stage import MODEL, SearchStage, vector_of
 
 
@@ -69,7 +70,7 @@ def test_case_accents_and_width_do_not_matter(stage: SearchStage) -> None:
 RUNS = "机器学习東京都ひらがなカタカナー々한국어학교에서ไทยภาษาลาวລາວខ្មែរမြန်မာ𠀀𪜀𰀀㐀"
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(200), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(run=st.text(st.sampled_from(RUNS), min_size=1, max_size=12), data=st.data())
 def test_every_part_of_a_run_without_spaces_finds_its_item(shared: SearchStage, run: str, data: st.DataObject) -> None:
     start = data.draw(st.integers(0, len(run) - 1))

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import openai
 import pytest
 
 from batch.api.app import create_app
@@ -50,6 +49,8 @@ def new_batches(hub: Hub, api: BatchApi, count: int) -> list[str]:
 
 
 async def test_more_batches_than_a_page_holds_are_listed_each_once(hub: Hub, client: httpx.AsyncClient) -> None:
+    import openai  # here: every test process would pay for it
+
     ids = new_batches(hub, BatchApi.OPENAI, 45)
     new_batches(hub, BatchApi.ANTHROPIC, 3)
     openai_client = openai.AsyncOpenAI(base_url="http://127.0.0.1/v1", api_key="none", http_client=client)

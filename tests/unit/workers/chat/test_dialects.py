@@ -16,6 +16,7 @@ from batch.workers.chat.dialects.derived.known_markers import TOOL_CALL
 from batch.workers.chat.dialects.dialect import Dialect, for_template
 from batch.workers.chat.dialects.gemma4_arguments import QUOTE
 from paths import DATA
+from property_examples import examples
 
 GEMMA = for_template("<|turn> <|channel> <channel|> '<|tool_call>call:'")
 THINK = for_template('<think></think> <tool_call>{"name": n, "arguments": a}</tool_call>')
@@ -235,7 +236,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     st.lists(PIECES, max_size=30),
     st.data(),
@@ -262,7 +263,7 @@ def test_however_the_text_is_cut_the_message_is_the_same(
     assert gathered(whole_deltas) == whole
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.lists(PIECES, max_size=30))
 def test_no_channel_marker_reaches_the_content(parts: list[str]) -> None:
     message, _ = parse(GEMMA, ["".join(parts)])
@@ -288,7 +289,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.dictionaries(st.text("abc_- .", min_size=1).filter(lambda s: s == s.strip()), VALUES, max_size=4))
 def test_every_value_that_gemma_can_write_comes_out_as_it_is(value: dict[str, Any]) -> None:
     text = f"<|tool_call>call:f{written(value)}<tool_call|>"
@@ -297,7 +298,7 @@ def test_every_value_that_gemma_can_write_comes_out_as_it_is(value: dict[str, An
         assert json.loads(message["tool_calls"][0]["function"]["arguments"]) == value
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.lists(PIECES, max_size=25))
 def test_a_call_that_has_ended_is_valid_json_whatever_stands_in_it(parts: list[str]) -> None:
     text = "<|tool_call>call:f{" + "".join(p for p in parts if p != '"')

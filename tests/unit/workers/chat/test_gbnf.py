@@ -14,6 +14,7 @@ from batch.errors import BadRequest
 from batch.payloads.chat import GenerationParams
 from batch.workers.llama.library import clear_errors, lib
 from grammar_setup import builder, matcher, takes, tiny_model
+from property_examples import examples
 
 
 def taken(gbnf: str, text: str, *, whole: bool = True) -> bool:
@@ -89,7 +90,7 @@ ITEMS = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(ITEMS, ITEMS, st.lists(st.text("abc", max_size=6), min_size=6, max_size=6))
 def test_any_small_grammar_means_what_it_means_to_llama_cpp(first: str, second: str, texts: list[str]) -> None:
     gbnf = f'root ::= {first} "c"?\nr1 ::= "c" {second.replace("r1", "[bc]")}'

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from batch.errors import BadRequest
 from batch.workers.chat.grammar.schema.shapes import StringRule, Strings
 from batch.workers.chat.grammar.strings.string_terminals import StringProbe
+from property_examples import examples
 
 PROBE = StringProbe()
 
@@ -53,7 +54,7 @@ PATTERNS = st.tuples(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(PATTERNS.map("".join), st.lists(st.text("abcd", max_size=5), min_size=5, max_size=5))
 def test_any_pattern_fits_what_python_finds_it_in(pattern: str, texts: list[str]) -> None:
     for text in texts:

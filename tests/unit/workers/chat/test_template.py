@@ -15,6 +15,7 @@ from batch.workers.chat.prompt.markup_escape import Media, Segment, text_behind
 from batch.workers.chat.prompt.template import ChatTemplate
 from batch.workers.llama.model import Model
 from paths import TINY_GEMMA4V
+from property_examples import examples
 
 TINY = TINY_GEMMA4V / "tiny-gemma4v-text-f16.gguf"
 RED = {"type": "image", "blob": "red"}
@@ -301,7 +302,7 @@ MARKUP = st.sampled_from(
 TEXTS = st.lists(MARKUP, max_size=12).map("".join)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["user", "assistant"]), TEXTS), min_size=1, max_size=4), TEXTS, st.booleans())
 def test_what_a_caller_writes_never_becomes_a_special_token(
     tiny: ChatTemplate, model: Model, turns: list[tuple[str, str]], system: str, thinking: bool
@@ -321,7 +322,7 @@ def test_what_a_caller_writes_never_becomes_a_special_token(
 WORDS = st.text(st.characters(exclude_characters="<>|[]", exclude_categories=["Cs"]), max_size=40)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.lists(WORDS, min_size=1, max_size=4), st.booleans())
 def test_tokenised_piece_by_piece_the_tokens_are_those_of_the_whole(
     tiny: ChatTemplate, model: Model, texts: list[str], thinking: bool
@@ -332,7 +333,7 @@ def test_tokenised_piece_by_piece_the_tokens_are_those_of_the_whole(
     assert pieces == model.tokenize(tiny.render(messages, enable_thinking=thinking), parse_special=True)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.lists(st.one_of(TEXTS, st.just(None)), max_size=6))
 def test_no_text_becomes_an_image_or_hides_one(tiny: ChatTemplate, parts: list[str | None]) -> None:
     content = [RED if p is None else {"type": "text", "text": p} for p in parts]

@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from openai.types.chat import ChatCompletionMessageCustomToolCall
-from openai.types.responses import ResponseCustomToolCall
 
 from batch.api.generation.tools.custom import CustomInput, custom_input
 from chat_calls import HELLO, chunks, post, says
+from property_examples import examples
 from scripted_hub import answer, delta
 
 TEXT = 'print("ä")\n\\ 😀'
@@ -91,6 +90,8 @@ def test_a_chats_call_has_the_text_as_it_is() -> None:
     reply = post(says(answer("", "tool_calls", tool_calls=[CALL])), "/v1/chat/completions", CHAT).json()
     [call] = reply["choices"][0]["message"]["tool_calls"]
     assert call == {"id": "call_1", "type": "custom", "custom": {"name": "run", "input": TEXT}}
+    from openai.types.chat import ChatCompletionMessageCustomToolCall
+
     assert ChatCompletionMessageCustomToolCall.model_validate(call).custom.input == TEXT
 
 
@@ -104,6 +105,8 @@ def test_a_streamed_chat_tells_the_text_as_it_comes() -> None:
 def test_a_response_has_the_call_as_an_item_of_its_own() -> None:
     reply = post(says(answer("", "tool_calls", tool_calls=[CALL])), "/v1/responses", RESPONSES).json()
     [item] = reply["output"]
+    from openai.types.responses import ResponseCustomToolCall
+
     assert ResponseCustomToolCall.model_validate(item).input == TEXT
     assert (item["type"], item["name"], item["call_id"]) == ("custom_tool_call", "run", "call_1")
 
@@ -129,7 +132,7 @@ def test_a_functions_call_beside_a_custom_tool_stays_one() -> None:
     assert [c["type"] for c in reply["choices"][0]["message"]["tool_calls"]] == ["function", "custom"]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.text(max_size=30), st.booleans(), st.data())
 def test_however_the_arguments_are_cut_the_text_is_the_same(text: str, is_ascii: bool, data: st.DataObject) -> None:
     arguments = json.dumps({"input": text}, ensure_ascii=is_ascii)
