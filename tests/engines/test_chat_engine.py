@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -357,16 +356,7 @@ def test_logit_bias_bans_and_forces_tokens(engine: VlmEngine, tmp_path: Path) ->
     assert "red" in content(forced)
 
 
-def test_too_many_texts_in_a_logit_bias_are_refused_before_anything_runs(engine: VlmEngine, tmp_path: Path) -> None:
-    request = {
-        "messages": [{"role": "user", "content": "ping"}],
-        "generation": {"logit_bias": [[f"word {i}", 1.0] for i in range(100_000)]},
-    }
-    started = time.process_time()
-    for ask in (lambda: count(engine, request), lambda: engine.run(chat(tmp_path, "ping", generation=request["generation"]))):
-        with pytest.raises(BadRequest, match="logit_bias"):
-            ask()
-    assert time.process_time() - started < 30
+def test_a_hundred_thousand_biased_ids_are_followed(engine: VlmEngine, tmp_path: Path) -> None:
     ids = {"logit_bias": [[i % 300, -0.1] for i in range(100_000)], "max_tokens": 2}
     assert engine.run(chat(tmp_path, "ping", generation=ids)).usage.completion_tokens > 0
 
