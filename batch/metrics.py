@@ -44,6 +44,7 @@ class Metrics:
         self.processing = Gauge("llamacpp:requests_processing", "Number of requests processing", **options)
         self.deferred = Gauge("llamacpp:requests_deferred", "Number of requests deferred", **options)
         self.loaded = Gauge("batch:model_ready", "1 when the model is loaded", **options)
+        self.workers = Gauge("batch:workers_ready", "Workers of all machines whose model is loaded", **options)
         self.jobs = Counter("batch:jobs", "Ended jobs", ["kind", "origin", "state"], **options)
         self.wait = Histogram(
             "batch:queue_wait_seconds", "Time from acceptance to a worker", ["kind"], buckets=_WAITS, **options
@@ -92,13 +93,14 @@ class Metrics:
         self.prompt_speed.set(_per_second((t.prompt_n, t.prompt_ms) for t in self._recent))
         self.predicted_speed.set(_per_second((t.predicted_n, t.predicted_ms) for t in self._recent))
 
-    def page(self, *, processing: int, deferred: int, ready: bool, engine: EngineMetrics) -> bytes:
+    def page(self, *, processing: int, deferred: int, workers: int, engine: EngineMetrics) -> bytes:
         """The text format, with what stands in the queue now and what the worker's engine tells of itself."""
         for name, gauge in self.engine.items():
             gauge.set(getattr(engine, name))
         self.processing.set(processing)
         self.deferred.set(deferred)
-        self.loaded.set(1 if ready else 0)
+        self.loaded.set(1 if workers else 0)
+        self.workers.set(workers)
         return generate_latest(self.registry)
 
 

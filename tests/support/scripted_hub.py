@@ -189,6 +189,10 @@ class ScriptedHub:
 
     recorded_model = model
 
+    def worker_counts(self, kind: Kind) -> tuple[int, int]:
+        is_ready = self.state.status == "ready"
+        return int(is_ready), int(is_ready and self.state.busy is not None)
+
     def waiting_clients(self, kind: Kind) -> int:
         return 0
 

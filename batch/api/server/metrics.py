@@ -94,13 +94,12 @@ async def metrics(request: Request) -> Response:
     hub, kind = hub_of(request), request.app.state.kind
     counter = count_ended_jobs(request.app)
     await counter.read()
-    state = hub.model(kind)
-    busy = 1 if state.busy else 0
+    workers, busy = hub.worker_counts(kind)
     waiting = max(0, hub.waiting_clients(kind) - busy)
-    ready, engine = state.status == "ready", EngineMetrics()
-    if ready and kind is Kind.VLM:
+    engine = EngineMetrics()
+    if workers and kind is Kind.VLM:
         with contextlib.suppress(BatchError):  # a page without the worker's own figures is better than none
             engine = await hub.ask(kind, ReadEngineMetrics(), timeout=ENGINE_TIMEOUT_S)
-    page = counter.metrics.page(processing=busy, deferred=waiting, ready=ready, engine=engine)
+    page = counter.metrics.page(processing=busy, deferred=waiting, workers=workers, engine=engine)
     headers = {"Process-Start-Time-Unix": str(int(counter.started_at))}
     return Response(page, media_type="text/plain; version=0.0.4", headers=headers)

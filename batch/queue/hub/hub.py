@@ -222,9 +222,13 @@ class Hub:
         """The result of an ended job as a struct of `type`, or its error raised."""
         if end and end.closing:
             raise Unavailable(SHUTTING_DOWN)
-        if end and (result := result_in(end, type)):
-            return result
-        return result_of(job, await self.in_thread(lambda: self.store.job(job)), type)
+        result = result_in(end, type) if end else None
+        if result is None:
+            result = result_of(job, await self.in_thread(lambda: self.store.job(job)), type)
+        blob: str | None = getattr(result, "blob", None)
+        if blob is not None and self._remote is not None:  # another machine's worker put it in: not fetched on the event loop
+            await self._in(self._spool_threads, lambda: self.spool.path(blob))
+        return result
 
     @overload
     async def ask(self, kind: Kind, question: Tokenize, timeout: float = 60.0) -> Tokenized: ...
@@ -257,6 +261,10 @@ class Hub:
     def model(self, kind: Kind) -> ModelState:
         """What is known of a kind's model now."""
         return self.models[kind]
+
+    def worker_counts(self, kind: Kind) -> tuple[int, int]:
+        """How many workers of a kind have their model loaded, on all machines, and how many of those work."""
+        return self.models.counts(kind)
 
     def recorded_model(self, kind: Kind) -> ModelState:
         """What `batch status` can read of a kind's model by now: /health reports this one, so that the two never disagree."""

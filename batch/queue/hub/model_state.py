@@ -70,6 +70,11 @@ class ModelStates:
         ready = [(state.busy is not None, id) for id, state in self._workers[kind].items() if state.status == "ready"]
         return [id for _, id in sorted(ready, key=lambda entry: entry[0])]
 
+    def counts(self, kind: Kind) -> tuple[int, int]:
+        """How many workers have their model loaded, and how many of those run a job that this service knows of."""
+        ready = [state for state in self._workers[kind].values() if state.status == "ready"]
+        return len(ready), sum(state.busy is not None for state in ready)
+
     def has_another_ready(self, kind: Kind, worker: str) -> bool:
         """Whether the model of a worker besides this one is loaded."""
         return any(id != worker and state.status == "ready" for id, state in self._workers[kind].items())

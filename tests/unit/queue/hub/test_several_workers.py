@@ -58,6 +58,7 @@ def test_the_death_of_a_worker_touches_its_own_jobs_alone(tmp_path: Path) -> Non
             one, other = await ticket_of(hub), await ticket_of(hub)
             hub.receive(Kind.VLM, Started(job=one.id), "a")
             hub.receive(Kind.VLM, Started(job=other.id), "b")
+            assert hub.worker_counts(Kind.VLM) == (2, 2)
             assert hub.models.of(Kind.VLM, "a").busy == one.id and hub.models.of(Kind.VLM, "b").busy == other.id
             hub.reports.worker_gone(Kind.VLM, "a")
             assert hub.model(Kind.VLM).status == "ready" and hub.models.of(Kind.VLM, "b").busy == other.id
