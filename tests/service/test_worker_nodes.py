@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +23,7 @@ from batch.queue.open_store import open_store
 from batch.queue.store import Store
 from drill_home import chat_draft
 from postgres_server import PostgresServer
-from running_service import RunningService, chat, wait_until
+from running_service import RunningService, alive, chat, wait_until
 from running_worker import RunningWorker
 
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
@@ -254,3 +257,42 @@ def test_a_second_front_answers_its_clients_and_leaves_the_inbox_to_the_first(
         assert store.read("select path from file") == [(b"b.txt",)]
         assert second.stop() == 0
     assert front.health("vlm")[0] == 200, "the end of one front is nothing to the other"
+
+
+def test_a_worker_that_is_started_before_its_database_waits_for_it(
+    start_worker: Start, store: Store, postgres_server: PostgresServer
+) -> None:
+    job = bulk(store, "at last", 0)
+    postgres_server.kill()
+    try:
+        worker = start_worker("gpu1")
+        wait_until(lambda: "cannot be reached" in worker.output or worker.process.poll() is not None, "it says so")
+        assert worker.process.poll() is None and "Traceback" not in worker.output, worker.output
+    finally:
+        postgres_server.start()
+    wait_until(lambda: state_of(store, job) is State.DONE, f"done\n{worker.output}", 90)
+
+
+def test_a_worker_whose_agent_is_killed_puts_back_its_job_without_blame(start_worker: Start, store: Store) -> None:
+    worker = start_worker("gpu1")
+    wait_until(lambda: ready_nodes(store, 1), worker.output)
+    (node,) = store.nodes()
+    job = bulk(store, "word " * 600, 50)
+    wait_until(lambda: state_of(store, job) is State.RUNNING, "it runs")
+    worker.process.kill()
+    wait_until(lambda: not alive(node.pid), "no worker outlives its agent")
+    row = store.job(job)
+    assert row is not None and row.state is State.QUEUED and row.attempts == 0
+    store.cancel(job)
+
+
+def test_a_worker_needs_the_address_of_a_database_and_takes_no_password_from_the_command_line(tmp_path: Path) -> None:
+    variables = {"BATCH_HOME": str(tmp_path), "PATH": os.environ["PATH"], "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+    for arguments, sentence in (
+        ((), "needs the address of the database"),
+        (("--database", "postgresql://batch:secret@localhost/batch"), "seen by all users of this machine"),
+    ):
+        command = [sys.executable, "-m", "batch", "worker", "vlm", *arguments]
+        ended = subprocess.run(command, env=variables, cwd="/", text=True, capture_output=True, timeout=60)
+        assert ended.returncode != 0 and sentence in ended.stderr and "secret" not in ended.stderr
+        assert ended.stderr.count("\n") == 1, ended.stderr
