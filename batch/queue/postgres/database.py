@@ -102,6 +102,7 @@ class PostgresDatabase:
         self.close()
         try:
             self._conn = connect(self._url)
+            self._conn.add_notice_handler(_log_warning)
         except psycopg.Error as error:
             self._pause_s = min(_MAX_PAUSE_S, max(_FIRST_PAUSE_S, self._pause_s * 2))
             self._next_try_at = time.monotonic() + self._pause_s
@@ -187,3 +188,9 @@ class PostgresDatabase:
         except psycopg.Error as error:
             self._roll_back(conn)
             logger.debug("counters are added up later: %s", error)
+
+
+def _log_warning(notice: psycopg.errors.Diagnostic) -> None:
+    """What a function of ours found odd."""
+    if notice.severity_nonlocalized == "WARNING":
+        logger.error("%s", notice.message_primary)

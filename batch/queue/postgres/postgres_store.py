@@ -18,6 +18,13 @@ from batch.queue.reading.job_reader import JobReader
 from batch.queue.reading.job_rows import COLUMNS, to_job, to_json
 from batch.queue.store import Ending, Held, Key, Lease, LeaseLost
 
+_END = (
+    "select end_job(e.job, e.token, e.state, e.result, e.error) from unnest(cast(? as text[]), cast(? as bigint[]), "
+    "cast(? as text[]), cast(? as text[]), cast(? as text[])) with ordinality as e (job, token, state, result, error, place) "
+    "order by e.place"
+)
+"""One statement for all that end together."""
+
 
 class PostgresStore(PostgresLeases, JobReader):
     """The Store Protocol over one connection, of which every process may have some: what a job's way needs is one statement
@@ -100,16 +107,16 @@ class PostgresStore(PostgresLeases, JobReader):
 
     def end(self, endings: Sequence[Ending], *, durable: bool = False) -> list[bool]:
         """End leased jobs in one transaction; of each whether it was running under its lease until now."""
-        ended: list[bool] = []
+        columns = (
+            [ending.lease.job.id for ending in endings],
+            [ending.lease.token for ending in endings],
+            [ending.state.value for ending in endings],
+            [ending.result for ending in endings],
+            [None if ending.error is None else to_json(ending.error) for ending in endings],
+        )
         with self._begun(durable=durable) as transaction:
-            for ending in endings:
-                error = None if ending.error is None else to_json(ending.error)
-                row = transaction.execute(
-                    "select end_job(?, ?, ?, ?, ?)",
-                    (ending.lease.job.id, ending.lease.token, ending.state, ending.result, error),
-                ).fetchone()
-                ended.append(bool(row and row[0]))
-        return ended
+            rows = transaction.execute(_END, columns).fetchall()
+        return [bool(row[0]) for row in rows]
 
     def put_back(self, lease: Lease, *, count: bool, durable: bool = True) -> None:
         """Return a leased job to its old place in the line; `count=False` takes the attempt back too."""

@@ -162,6 +162,18 @@ def test_counters_stay_what_they_are_while_they_are_added_up(url: str) -> None:
 
 
 @pytest.mark.postgres
+def test_a_message_of_no_job_is_set_aside_and_told(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    store = open_store(url)
+    with store.transaction() as transaction:
+        transaction.execute("insert into task (queue, job, priority) values ('vlm', 'nobody', 20)")
+    store.submit(one := draft())
+    assert [lease.job.id for lease in store.take(Kind.VLM, "w1")] == [one.id]
+    assert store.read("select count(*) from task where queue='set aside'") == [(1,)]
+    assert sum("set aside" in record.message for record in caplog.records) == 1
+    store.close()
+
+
+@pytest.mark.postgres
 def test_a_pooler_that_gives_the_connection_to_another_client_gives_it_as_it_was(url: str) -> None:
     store = open_store(url)
     store.submit(draft())
