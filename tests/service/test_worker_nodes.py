@@ -296,3 +296,42 @@ def test_a_worker_needs_the_address_of_a_database_and_takes_no_password_from_the
         ended = subprocess.run(command, env=variables, cwd="/", text=True, capture_output=True, timeout=60)
         assert ended.returncode != 0 and sentence in ended.stderr and "secret" not in ended.stderr
         assert ended.stderr.count("\n") == 1, ended.stderr
+
+
+def test_files_travel_by_the_database_to_the_machine_that_works_on_them(
+    front: RunningService, start_worker: Start, store: Store
+) -> None:
+    workers = [start_worker("gpu1", "stt"), start_worker("gpu2", "embedding")]
+    front.ready("stt", "embedding")
+    sound = sound_file(seconds=20)
+    status, body = front.call(
+        "stt",
+        "/inference",
+        b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n' + sound + b"\r\n--x--\r\n",
+        headers={"Content-Type": "multipart/form-data; boundary=x"},
+    )
+    assert status == 200 and f"a file of {len(sound)} bytes" in body["text"], (body, workers[0].output)
+    texts = [f"text number {n} " + "word " * 40 for n in range(2000)]  # too large for a job's row
+    status, body = front.call("embedding", "/v1/embeddings", {"input": texts, "model": "any"})
+    assert status == 200 and len(body["data"]) == 2000, body
+    (front.inbox / "far.txt").write_text("a text that a machine elsewhere makes a vector of")
+    (front.inbox / "far.wav").write_bytes(sound)
+    results = [front.outbox / name for name in ("far.txt.json", "far.wav.json")]
+    wait_until(lambda: all(result.exists() for result in results), f"results\n{front.output}", 60)
+    assert f"a file of {len(sound)} bytes" in json.loads(results[1].read_text())["text"]
+    spools = [worker.home / ".batch" / "workers" / kind for worker, kind in zip(workers, ("stt", "embedding"), strict=True)]
+    assert all(any(len(path.name) == 64 for path in spool.rglob("spool/??/*")) for spool in spools), "fetched there"
+
+
+def sound_file(seconds: int) -> bytes:
+    """A tone, as a WAV file."""
+    import io
+    import wave
+
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16000)
+        file.writeframes(bytes(bytearray(range(256)) * (seconds * 16000 * 2 // 256)))
+    return buffer.getvalue()
