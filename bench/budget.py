@@ -47,7 +47,7 @@ def _ask(peer: Peer, route: str, body: Mapping[str, Any]) -> dict[str, float]:
     all_ms, prompt = (first - begun) * 1e3, float(json.loads(last)["timings"]["prompt_ms"])
     if peer.home is None:
         return {"prompt": prompt, "the rest": all_ms - prompt, "all": all_ms}
-    store = open_store(Settings.load(peer.home).database)
+    store = open_store(Settings.load(peer.home).database_address)
     try:
         ((created, started),) = store.read("select created_at, started_at from job order by created_at desc limit 1")
     finally:
