@@ -56,6 +56,8 @@ class JobContext:
         """Jobs under way, the innermost last: a more urgent one runs inside the yield point of the one before."""
         self.attention = False
         """Something was queued, cancelled or stopped: look at the next yield point."""
+        self.may_take: Callable[[], bool] = lambda: True
+        """Whether jobs may be leased that are not held yet; batch mates, too."""
         self.woken_at = 0.0
         """time.monotonic() of the last wake-up."""
         self.deadline: float | None = None

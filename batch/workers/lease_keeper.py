@@ -57,8 +57,11 @@ class LeaseKeeper:
         return not self._store.is_shared or time.monotonic() - self._answered_at < _TRUSTED_S
 
     def end(self) -> None:
-        """The worker has put back what it held: its row goes."""
+        """The worker has put back what it held: its row goes, unless it says why the model cannot be loaded. Then the next
+        process of its home replaces it."""
         self._ended.set()
+        if self._node.status == "failed":
+            return
         with contextlib.suppress(BatchError), self._registering:
             self._store.leave(self._node.id)
 

@@ -181,7 +181,7 @@ class RunningJob:
 
     def claim_batch_mates(self, limit: int) -> list[Work]:
         # What took a worker down before runs alone, so that its batch mates are not failed together with it.
-        if self._context.deadline is not None or self.job.attempts != 1:
+        if self._context.deadline is not None or self.job.attempts != 1 or not self._context.may_take():
             return []
         try:
             store = self._context.store

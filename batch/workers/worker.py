@@ -76,7 +76,7 @@ class Worker:
         self._huey = self._context.huey = JobHuey(kind, self._store, self._context.worker_id, self._run_job)
         self._storage = self._huey.storage
         self._storage.report_waiting = self._context.report_waiting
-        self._storage.may_take = self._keeper.may_take
+        self._storage.may_take = self._context.may_take = self._keeper.may_take
         self._consumer: QuietConsumer | None = None
         self._abandoning = threading.Lock()
 

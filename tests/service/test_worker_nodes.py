@@ -335,3 +335,19 @@ def sound_file(seconds: int) -> bytes:
         file.setframerate(16000)
         file.writeframes(bytes(bytearray(range(256)) * (seconds * 16000 * 2 // 256)))
     return buffer.getvalue()
+
+
+def test_why_a_machines_model_cannot_be_loaded_is_said_by_the_front(
+    front: RunningService, url: str, store: Store, tmp_path: Path
+) -> None:
+    worker = RunningWorker(tmp_path / "gpu1", "vlm", url, {"BATCH_VLM__MODEL": "no-such-model"})
+    try:
+        wait_until(lambda: "no-such-model" in str(front.health("vlm")[1]), f"it is said\n{worker.output}")
+        status, body = front.call("vlm", "/v1/chat/completions", chat("hello"))
+        assert status == 503 and "no-such-model" in str(body)
+        listed = front.command("nodes").stdout
+        assert "failed" in listed and "no-such-model" in listed
+    finally:
+        worker.close()
+        for node in store.nodes():
+            store.leave(node.id)

@@ -52,6 +52,8 @@ class _Hub(Protocol):
 
     async def in_thread(self, work: Callable[[], T]) -> T: ...
 
+    async def turn_away(self, kind: Kind) -> None: ...
+
 
 class RemoteWorkers:
     """One a hub whose store is shared, on its event loop."""
@@ -222,6 +224,7 @@ class RemoteWorkers:
     def _refresh(self, nodes: list[Node]) -> None:
         """Bring the models' states to what the rows of living workers say."""
         models, alive = self._hub.models, {node.id: node for node in nodes}
+        had_failed = {kind for kind in Kind if models[kind].status == "failed"}
         for node in nodes:
             self._heard_of.add((node.kind, node.id))
             if self._nodes.get(node.id, node) is node or self._nodes[node.id].status != node.status:
@@ -232,6 +235,9 @@ class RemoteWorkers:
         for kind, worker in [entry for entry in self._heard_of if entry[1] not in alive]:
             self._heard_of.discard((kind, worker))
             self._hub.reports.worker_left(kind, worker)
+        for kind in Kind:
+            if models[kind].status == "failed" and kind not in had_failed:
+                self._spawn(self._safely(self._hub.turn_away(kind)))
 
     async def _look_at_tickets(self) -> None:
         """Ends that nobody reported, and jobs whose commit was lost with the database's last second."""
