@@ -25,6 +25,7 @@ from batch.api.http.access import AccessControl
 from batch.api.responses.background import BackgroundResponses
 from batch.api.routes import routers_of
 from batch.api.server.metrics import count_ended_jobs
+from batch.api.server.model_loading import ModelControl
 from batch.batches.service import BatchService
 from batch.errors import BatchError
 from batch.queue.hub.hub import Hub
@@ -42,6 +43,8 @@ class AppServices:
     search: SearchService
     mcp: ASGIApp | None = None
     """Answers at /mcp of the chat model's port."""
+    loader: ModelControl | None = None
+    """Loads and unloads models."""
 
 
 def create_app(
@@ -57,6 +60,7 @@ def create_app(
     app.state.kind, app.state.hub, app.state.settings = kind, hub, settings
     if services is not None:
         app.state.batches, app.state.background = services.batches, services.background
+        app.state.loader = services.loader
         app.state.search = services.search
     app.router.redirect_slashes = False
     for router in (*routers_of(kind), *more_routers):

@@ -19,7 +19,7 @@ from batch.api.messages import routes as messages
 from batch.api.responses import routes as responses
 from batch.api.responses import stored_routes as stored_responses
 from batch.api.search import routes as search
-from batch.api.server import health, metrics, models, props, tokens
+from batch.api.server import health, metrics, model_loading, models, props, tokens
 from batch.api.speech import openai_routes, whisper_server_routes
 from batch.api.webhooks import routes as webhooks
 from batch.queue.jobs import Kind
@@ -43,6 +43,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     whisper_server_routes.router,
     tokens.router,
     models.router,
+    model_loading.router,
     props.router,
     metrics.router,
     webhooks.router,

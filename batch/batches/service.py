@@ -208,7 +208,7 @@ class BatchService:
                     source=line.custom_id,
                     parent=batch.id,
                 )
-                jobs.append((line, draft))
+                jobs.append((line, self._hub.for_model(draft, body.get("model"))))
         if jobs:
             await self._in_thread(lambda: self._lines.queue_lines(jobs))
         if refused:

@@ -20,7 +20,6 @@ from pathlib import Path
 from batch.errors import Unavailable
 from batch.payloads.json_text import decode, encode
 from batch.queue.frames import Ask, RowChanged, WorkerFrame
-from batch.queue.jobs import Kind
 
 # sun_path holds 108 bytes on Linux, 104 on macOS, the closing NUL included.
 _MAX_PATH_BYTES = 100
@@ -48,16 +47,21 @@ def socket_path(state_dir: Path, name: str) -> Path:
 
 
 class Waker:
-    """Sends wake-ups to the three workers. Never blocks: a full socket is already awake, a missing one will look."""
+    """Sends wake-ups to the workers of queues. Never blocks: a full socket is already awake, a missing one will look."""
 
     def __init__(self, state_dir: Path) -> None:
-        self._paths = {kind: str(socket_path(state_dir, f"{kind}.wake")) for kind in Kind}
+        self._state_dir = state_dir
+        self._paths: dict[str, str] = {}
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self._socket.setblocking(False)
 
-    def wake(self, kind: Kind) -> None:
+    def wake(self, queue: str) -> None:
+        """Let a queue's worker look."""
+        path = self._paths.get(queue)
+        if path is None:
+            path = self._paths[queue] = str(socket_path(self._state_dir, f"{queue}.wake"))
         with contextlib.suppress(BlockingIOError, FileNotFoundError, ConnectionRefusedError):
-            self._socket.sendto(WAKE, self._paths[kind])
+            self._socket.sendto(WAKE, path)
 
     def close(self) -> None:
         self._socket.close()
@@ -66,8 +70,8 @@ class Waker:
 class WakeListener:
     """A worker's end of the wake-ups: calls back from a thread of its own."""
 
-    def __init__(self, state_dir: Path, kind: Kind, woken: Callable[[], None]) -> None:
-        path = socket_path(state_dir, f"{kind}.wake")
+    def __init__(self, state_dir: Path, queue: str, woken: Callable[[], None]) -> None:
+        path = socket_path(state_dir, f"{queue}.wake")
         path.unlink(missing_ok=True)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self._socket.bind(str(path))

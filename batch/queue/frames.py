@@ -20,7 +20,8 @@ class _Frame(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag_
 class Hello(_Frame, tag="hello", frozen=True, kw_only=True):
     """A worker's first frame."""
 
-    kind: Kind
+    queue: str
+    """The queue that it serves."""
     pid: int
     worker: str = ""
     """Its id, random at each start: under this name it leases jobs."""

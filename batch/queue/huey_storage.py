@@ -13,7 +13,6 @@ from huey.serializer import Serializer
 from huey.storage import BlackHoleStorage
 
 from batch.errors import BatchError
-from batch.queue.jobs import Kind
 from batch.queue.messages import job_named_in, message_for
 from batch.queue.store import WRITE_REFUSED, DamagedDatabase, Lease, Store
 
@@ -48,7 +47,6 @@ class ClaimStorage(BlackHoleStorage):  # type: ignore[misc]
     def __init__(self, name: str, store: Store, worker: str) -> None:
         """`worker`: the id under which jobs are leased."""
         super().__init__(name)
-        self.kind = Kind(name)
         self.store = store
         self.worker = worker
         self.woken = threading.Event()
@@ -74,7 +72,7 @@ class ClaimStorage(BlackHoleStorage):  # type: ignore[misc]
             data = self.claim()
         except (*WRITE_REFUSED, DamagedDatabase) as error:
             if not self._has_logged:
-                logger.error("The %s queue waits: %s", self.kind, error.message)
+                logger.error("The %s queue waits: %s", self.name, error.message)
             self._has_logged = True
             self.report_waiting(error)
             self.stopping.wait(_DISK_RETRY_S)
@@ -86,20 +84,20 @@ class ClaimStorage(BlackHoleStorage):  # type: ignore[misc]
 
     def claim(self, above: float | None = None) -> bytes | None:
         """Lease the next job; its message, or None when there is none (above a priority)."""
-        leases = self.store.take(self.kind, self.worker, above=above) if self.may_take() else []
+        leases = self.store.take(self.name, self.worker, above=above) if self.may_take() else []
         self.lease = leases[0] if leases else None
         return message_for(leases[0].job.id) if leases else None
 
     def queue_size(self) -> int:
-        return self.store.queue_size(self.kind)
+        return self.store.queue_size(self.name)
 
 
 class JobHuey(Huey):  # type: ignore[misc]
     """A huey queue of jobs: one task, `batch.run`, that gets the job's id."""
 
-    def __init__(self, kind: Kind, store: Store, worker: str, run: Callable[[str], None]) -> None:
+    def __init__(self, queue: str, store: Store, worker: str, run: Callable[[str], None]) -> None:
         super().__init__(
-            kind.value, results=False, serializer=JobSerializer(), storage_class=ClaimStorage, store=store, worker=worker
+            str(queue), results=False, serializer=JobSerializer(), storage_class=ClaimStorage, store=store, worker=worker
         )
 
         def run_job(job_id: str) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batch.errors import BatchError
 from batch.model_kind import Kind as Kind
+from batch.model_kind import queue_of
 
 if TYPE_CHECKING:
     from batch.payloads.job_payload import Payload, Result
@@ -100,6 +101,8 @@ class Draft:
     """Id of the job or batch this one belongs to."""
     waited: bool = False
     """True when the job is worthless once its client is gone: cancelled at start-up after a crash."""
+    model: str = ""
+    """The name that the settings give the model it is for; empty: the kind's own."""
     id: str = field(default_factory=lambda: new_id())
 
     @property
@@ -109,8 +112,13 @@ class Draft:
 
     @property
     def kind(self) -> Kind:
-        """Which model it is for."""
+        """Which kind of model it is for."""
         return KIND_OF_TASK[self.task]
+
+    @property
+    def queue(self) -> str:
+        """The queue that its message goes into."""
+        return queue_of(self.kind, self.model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +159,13 @@ class Job:
     cancel: bool = False
     """A person or the client wants it stopped; the worker obeys at its next yield point."""
     waited: bool = False
+    model: str = ""
+    """The name that the settings give the model it is for; empty: the kind's own."""
+
+    @property
+    def queue(self) -> str:
+        """The queue that its message is or was in."""
+        return queue_of(self.kind, self.model)
 
     @cached_property
     def payload(self) -> Payload:

@@ -36,6 +36,8 @@ class Node:
     id: str
     """Random at the process's start: under it jobs are leased."""
     kind: Kind
+    queue: str
+    """The queue that it serves."""
     status: Literal["loading", "ready", "failed"] = "loading"
     model: str = ""
     """The model's name, once it is loaded."""

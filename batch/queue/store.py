@@ -118,7 +118,7 @@ class Store(NodeStore, Protocol):
     """Methods may be called from any thread, one at a time. Whoever writes gets DiskFull where the disk takes no more, and
     StoreAway where the database cannot be reached; nothing of the write is kept then."""
 
-    submitted: Callable[[set[Kind]], None]
+    submitted: Callable[[set[str]], None]
     """Called after a commit that queued jobs; whoever owns the store may put a wake-up here."""
 
     @property
@@ -170,7 +170,7 @@ class Store(NodeStore, Protocol):
         ...
 
     def take(
-        self, kind: Kind, worker: str, *, above: float | None = None, batch_mate: Lease | None = None, limit: int = 1
+        self, queue: str, worker: str, *, above: float | None = None, batch_mate: Lease | None = None, limit: int = 1
     ) -> list[Lease]:
         """Lease the next jobs of a queue to a worker: most urgent first, then oldest; at most `limit`.
 
@@ -204,7 +204,7 @@ class Store(NodeStore, Protocol):
         ...
 
     def recover(
-        self, kind: Kind, worker: str, limit: int, last_death: str = "", *, predecessor: str = ""
+        self, queue: str, worker: str, limit: int, last_death: str = "", *, predecessor: str = ""
     ) -> list[tuple[str, State]]:
         """Called by a worker before it takes anything: the leases of its dead `predecessor`, whose lock it holds, go back.
 
@@ -281,7 +281,11 @@ class Store(NodeStore, Protocol):
         """How many messages are before this job's in its line; 0 when it is next, running or ended."""
         ...
 
-    def queue_size(self, kind: Kind) -> int:
+    def is_waiting(self, queue: str, above: float = -1.0) -> bool:
+        """Whether a message of a higher priority than `above` waits, in a class that is not paused."""
+        ...
+
+    def queue_size(self, queue: str) -> int:
         """Messages of a queue."""
         ...
 

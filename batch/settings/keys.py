@@ -9,11 +9,11 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, PlainValidator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
 from batch.settings.parallel import MAX_PARALLEL, check_parallel
 from batch.settings.patterns import check_host_pattern, check_origin_pattern, check_webhook
-from batch.settings.value_types import PathOrName, Section, UserPath
+from batch.settings.value_types import PathOrName, Section, UserPath, read_duration
 
 MAX_FILE_BYTES = 1 << 40
 MAX_WAIT_S = 7 * 86400.0
@@ -26,6 +26,7 @@ OriginPattern = Annotated[str, Field(max_length=1000), AfterValidator(check_orig
 WebhookUrl = Annotated[str, Field(max_length=2000), AfterValidator(check_webhook), "addresses of receivers"]
 Argument = Annotated[str, Field(max_length=4096), "arguments of a command"]
 Parallel = Annotated[Literal["auto"] | int, PlainValidator(check_parallel), f"auto or a whole number from 1 to {MAX_PARALLEL}"]
+KeepAlive = Annotated[float, BeforeValidator(read_duration), Field(ge=-1, le=MAX_WAIT_S), "a duration as 10m, seconds, or -1"]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -41,6 +42,9 @@ class ModelSettings(Section):
     """Most threads while computing; 0: the machine's cores, shared with the other models as they work."""
     gpu_layers: int = Field(-1, ge=-1, le=10_000)
     """Layers on the GPU; -1 all that fit, 0 none. Only GPU builds of the libraries look at it."""
+    keep_alive: KeepAlive = -1.0
+    """How long the model stays loaded without a job, as 10m, 1h or seconds; 0: it is unloaded at once; -1: it is loaded at
+    start and stays."""
 
 
 class VlmSettings(ModelSettings):

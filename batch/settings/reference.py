@@ -16,7 +16,8 @@ from annotated_types import Ge, Le, MaxLen
 from pydantic.fields import FieldInfo
 
 from batch.errors import NotFound
-from batch.settings import keys, settings
+from batch.settings import keys, named_models, settings
+from batch.settings.named_models import NAMED_MODELS, NamedVlmSettings
 from batch.settings.settings import HIDDEN_KEYS, Settings
 from batch.settings.sources import variable_of
 from batch.settings.value_types import Section
@@ -32,6 +33,13 @@ in a flag of `batch serve` where there is one; the later wins. Lists may be writ
 your home folder. `batch config` shows what is in effect and where each value came from. A wrong key or value is one sentence
 that names it, and nothing starts.
 """
+
+
+NAMED_MODELS_HEAD = """\
+Further models by name, each with a queue and a worker process of its own. A request whose `model` is exactly NAME goes to it;
+any other name means the kind's own model. Besides these keys a model takes those of its kind, as `context` of a vlm; its port
+is that of its kind. See [several models](models.md)."""
+_MODELS = "models"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +70,19 @@ def entries() -> tuple[SettingEntry, ...]:
 
 def groups() -> Iterator[tuple[str, tuple[SettingEntry, ...]]]:
     """(name of the table in batch.toml, its settings); the first name is empty: keys outside any table."""
-    top = [name for name, field in Settings.model_fields.items() if not _is_section(field) and name not in HIDDEN_KEYS]
+    top = [
+        name for name, field in Settings.model_fields.items() if not _is_section(field) and name not in (*HIDDEN_KEYS, _MODELS)
+    ]
     yield "", tuple(_entry(Settings, "", name) for name in top)
     for name, field in Settings.model_fields.items():
         if _is_section(field):
             section = field.annotation
             assert isinstance(section, type) and issubclass(section, Section)
             yield name, tuple(_entry(section, f"{name}.", leaf) for leaf in section.model_fields)
+    yield (
+        f"{_MODELS}.NAME",
+        tuple(_entry(NamedVlmSettings, f"{_MODELS}.NAME.", leaf) for leaf in ("kind", "model", "keep_alive")),
+    )
 
 
 def entry_of(key: str) -> SettingEntry:
@@ -83,10 +97,11 @@ def page() -> str:
     """The whole of docs/settings.md."""
     parts = [PAGE_HEAD]
     for name, group in groups():
-        section = Settings.model_fields[name].annotation if name else None
-        parts.append(
-            f"\n## [{name}]\n\n{' '.join((section.__doc__ or '').split())}\n" if section else "\n## Outside any table\n"
-        )
+        if name.startswith(_MODELS):
+            about = NAMED_MODELS_HEAD
+        else:
+            about = " ".join((Settings.model_fields[name].annotation.__doc__ or "").split()) if name else ""
+        parts.append(f"\n## [{name}]\n\n{about}\n" if name else "\n## Outside any table\n")
         parts.append("\n| key | takes | default | variable | meaning |\n|---|---|---|---|---|\n")
         for entry in group:
             cells = (f"`{entry.key}`", entry.values, f"`{entry.default}`", f"`{entry.variable}`", entry.meaning)
@@ -98,10 +113,22 @@ def describe_values(key: str) -> str:
     """What a setting takes, in words, to follow "must be"; works for hidden keys and whole tables too."""
     *tables, leaf = key.split(".")
     owner: Any = Settings
+    if tables[:1] == ["models"]:
+        return _named_model_values(leaf, is_model=len(tables) == 1)
+    if not tables and leaf == "models":
+        return "a table of models by name"
     for table in tables:
         owner = owner.model_fields[table].annotation
     field: FieldInfo = owner.model_fields[leaf]
     return "a table of settings" if _is_section(field) else _values(field)
+
+
+def _named_model_values(leaf: str, *, is_model: bool) -> str:
+    """What a model by name takes, or one of its settings."""
+    if is_model:
+        return f"a table of settings with a kind ({', '.join(NAMED_MODELS)}) and a model"
+    owners = [owner for owner in NAMED_MODELS.values() if leaf in owner.model_fields]
+    return _values(owners[0].model_fields[leaf]) if owners else "a setting of its kind of model"
 
 
 def _is_section(field: FieldInfo) -> bool:
@@ -118,6 +145,8 @@ def _default(name: str, field: FieldInfo) -> str:
     if name == "models_dir":
         return "~/.cache/batch/models"
     default = field.default
+    if field.is_required():
+        return "none"
     return json.dumps(str(default) if isinstance(default, Path) else default, ensure_ascii=False)
 
 
@@ -149,7 +178,7 @@ def _values(field: FieldInfo) -> str:
 def _sources() -> dict[str, dict[str, str]]:
     """The sentence below each field, by class and field; Python itself forgets it."""
     classes: dict[str, dict[str, str]] = {}
-    for module in (keys, settings):
+    for module in (keys, named_models, settings):
         classes |= _sentences(module)
     return classes
 

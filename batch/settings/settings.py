@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -14,7 +15,7 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from batch.database_address import FILE, check_address, remembered_address, without_password
 from batch.errors import SettingsProblem
-from batch.model_kind import Kind
+from batch.model_kind import Kind, kind_of, model_of, queue_of
 from batch.settings.keys import (
     MAX_FILE_BYTES,
     Argument,
@@ -32,6 +33,7 @@ from batch.settings.keys import (
     SttSettings,
     VlmSettings,
 )
+from batch.settings.named_models import NamedModels
 from batch.settings.sources import (
     Table,
     flag_of,
@@ -90,6 +92,8 @@ class Settings(Section):
     vlm: VlmSettings = VlmSettings()
     embedding: EmbeddingSettings = EmbeddingSettings()
     stt: SttSettings = SttSettings()
+    models: NamedModels = Field(default_factory=dict)
+    """Further models by name."""
     folder: FolderSettings = FolderSettings()
     outbox: OutboxSettings = OutboxSettings()
     queue: QueueSettings = QueueSettings()
@@ -113,6 +117,24 @@ class Settings(Section):
                 return self.embedding
             case Kind.STT:
                 return self.stt
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """The queues of all models, those of the profile first."""
+        return (*Kind, *(queue_of(Kind(model.kind), name) for name, model in self.models.items()))
+
+    def section_of(self, queue: str) -> ModelSettings:
+        """The settings of a queue's model."""
+        name = model_of(queue)
+        return self.models[name] if name else self.model_of(kind_of(queue))
+
+    def for_queue(self, queue: str) -> Self:
+        """What the worker of a queue is started with: its model's settings stand where those of the kind's own model do."""
+        name, kind = model_of(queue), kind_of(queue)
+        if name not in self.models:  # the kind's own, or settings that were made for this queue
+            return self
+        values = self.models[name].model_dump(exclude={"kind"})
+        return self.model_copy(update={kind.value: type(self.model_of(kind)).model_validate(values), "models": {}})
 
     @property
     def state_dir(self) -> Path:
@@ -186,6 +208,11 @@ class Settings(Section):
             settings = cls.model_validate(merged)
         except ValidationError as error:
             raise _problem(error, sources, str(file)) from None
+        for model_name, model in settings.models.items():
+            if "port" in model.model_fields_set:
+                raise SettingsProblem(
+                    f"The setting models.{model_name}.port cannot be set: the model answers at its kind's port."
+                )
         settings = settings.model_copy(update={"models_dir": where / settings.models_dir})
         _refuse_overlap(settings)
         return settings, sources
@@ -224,12 +251,20 @@ def _problem(error: ValidationError, sources: dict[str, str], file: str) -> Sett
     from batch.settings.reference import describe_values
 
     first = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"] if isinstance(part, str))
+    key = _key(first["loc"])
     origin = next((s for k, s in sources.items() if k == key or k.startswith(key + ".") or key.startswith(k + ".")), file)
     if first["type"] == "extra_forbidden":
         return SettingsProblem(f"There is no setting {key} ({origin}): see `batch config`.")
+    if first["type"] == "missing":
+        return SettingsProblem(f"The setting {key} is missing ({origin}): it must be {describe_values(key)}.")
     reason = str(first["ctx"]["error"]) if first["type"] == "value_error" else f"it is {_describe(first['input'])}"
     return SettingsProblem(f"The setting {key} ({origin}) is not valid: {reason}, and must be {describe_values(key)}.")
+
+
+def _key(location: Sequence[int | str]) -> str:
+    """The dotted key of a validation's place, without what names the kind of a model."""
+    parts = [str(part) for part in location if isinstance(part, str) and part != "[key]"]
+    return ".".join(parts[:2] + parts[3:] if parts[0] == "models" else parts)
 
 
 def _describe(value: object) -> str:

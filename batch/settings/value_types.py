@@ -38,6 +38,17 @@ UserPath = Annotated[Path, AfterValidator(expand_path)]
 """A path in which `~` is the user's home folder."""
 
 
+_DURATION = re.compile(r"(-?[0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)?")
+_UNIT_S = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def read_duration(value: object) -> object:
+    """Seconds of a text as `10m`, `1h` or `90`; anything else as it is, for others to judge."""
+    if isinstance(value, str) and (match := _DURATION.fullmatch(value.strip())):
+        return float(match[1]) * _UNIT_S[match[2] or ""]
+    return value
+
+
 class Section(BaseModel):
     """A frozen table of settings that refuses unknown keys."""
 

@@ -11,7 +11,6 @@ from typing import Any
 from batch.notifications.notification_store import NotificationStore
 from batch.queue.hub.hub import Hub
 from batch.queue.hub.model_state import ModelState
-from batch.queue.jobs import Kind
 from batch.queue.store import WRITE_REFUSED, DamagedDatabase, Store
 
 logger = logging.getLogger("batch.supervisor")
@@ -45,28 +44,28 @@ def model_note(state: ModelState) -> dict[str, Any]:
     }
 
 
-def _announce_failure(store: Store, kind: Kind) -> None:
+def _announce_failure(store: Store, queue: str) -> None:
     """A model does not answer any more: whoever wants to know is told."""
     with contextlib.suppress(*WRITE_REFUSED, DamagedDatabase):
-        NotificationStore(store).add_event("service.degraded", kind)
+        NotificationStore(store).add_event("service.degraded", queue)
 
 
 async def record_models(store: Store, hub: Hub) -> None:
     """Keep the notes of the models current until cancelled."""
-    notes: dict[Kind, dict[str, Any]] = {}
+    notes: dict[str, dict[str, Any]] = {}
     is_behind = False
     while True:
         changed, was_behind, is_behind = hub.models.next_change(), is_behind, False
-        for kind in Kind:
-            state = hub.model(kind)
+        for queue in hub.models.queues:
+            state = hub.model(queue)
             note = model_note(state)
-            if note != notes.get(kind):
-                if await hub.in_thread(partial(write_note, store, f"model:{kind}", note, log=not was_behind)):
-                    if note["status"] == "failed" and notes.get(kind, {}).get("status") != "failed":
-                        await hub.in_thread(partial(_announce_failure, store, kind))
-                    notes[kind] = note
+            if note != notes.get(queue):
+                if await hub.in_thread(partial(write_note, store, f"model:{queue}", note, log=not was_behind)):
+                    if note["status"] == "failed" and notes.get(queue, {}).get("status") != "failed":
+                        await hub.in_thread(partial(_announce_failure, store, queue))
+                    notes[queue] = note
                 else:
                     is_behind = True
-            hub.models.mark_recorded(kind, state)
+            hub.models.mark_recorded(queue, state)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(changed.wait(), _RETRY_INTERVAL_S if is_behind else None)

@@ -40,10 +40,10 @@ from batch.search.service import SearchService
 from batch.settings import Settings
 from batch.supervisor.backup import Backup
 from batch.supervisor.duties import keep_duties
+from batch.supervisor.model_loader import ModelLoader
 from batch.supervisor.retention import Retention
 from batch.supervisor.service_notes import model_note, record_models, write_note
 from batch.supervisor.single_instance import listen, only_instance, write_errors
-from batch.supervisor.worker_process import WorkerProcess
 
 if TYPE_CHECKING:
     from batch.mcp.http_endpoint import McpEndpoint
@@ -110,8 +110,10 @@ class Supervisor:
             max_waiting=settings.queue.waiting,
             channel=open_channel(settings.database_address, store.front, is_front=True, listen_url=settings.listen_database),
             home=store.front,
+            queues=settings.queues,
             attempts=settings.queue.attempts,
         )
+        loader = ModelLoader(settings, hub, self._stopping, kinds=[kind for kind in Kind if _has_worker(settings, kind)])
         await hub.start()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, self._signalled)
@@ -125,7 +127,7 @@ class Supervisor:
         )
         notifications = NotificationService(settings, hub, result_stem=result_stem)
         endpoint = _mcp_endpoint(settings, store, ports[Kind.VLM]) if settings.mcp.http else None
-        services = AppServices(batches, BackgroundResponses(hub), SearchService(hub), endpoint)
+        services = AppServices(batches, BackgroundResponses(hub), SearchService(hub), endpoint, loader)
         page = PageService(settings, hub, services.search)
         pages = {Kind.VLM: [page_router(page)]} if settings.page.enabled else {}
         servers = {
@@ -157,7 +159,7 @@ class Supervisor:
                     "version": __version__,
                     "models": {str(k): settings.model_of(k).model for k in Kind},
                 },
-                **{f"model:{kind}": model_note(hub.model(kind)) for kind in Kind},
+                **{f"model:{queue}": model_note(hub.model(queue)) for queue in settings.queues},
             }
         )
         has_duties = await hub.in_thread(store.hold_duties)
@@ -172,10 +174,11 @@ class Supervisor:
         self._periodic.add("walk", retention.walk, minute="17", at_start=True)
         self._periodic.add("backup", Backup(settings, store).make_if_due, minute="30", at_start=True)
         serving = [asyncio.create_task(servers[kind].serve([listening[kind]])) for kind in Kind]
-        workers = [WorkerProcess(kind, settings, hub, self._stopping) for kind in Kind if _has_worker(settings, kind)]
+        workers = list(loader.workers.values())
         tending = [asyncio.create_task(worker.keep_alive()) for worker in workers]
         others = [
             asyncio.create_task(record_models(store, hub)),
+            asyncio.create_task(loader.run()),
             *([asyncio.create_task(batches.run())] if has_duties else []),
             *([asyncio.create_task(endpoint.run())] if endpoint else []),
             *([asyncio.create_task(notifications.run())] if has_duties else []),

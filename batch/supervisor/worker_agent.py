@@ -14,13 +14,13 @@ from pathlib import Path
 from batch import fail_points, logs
 from batch.durable_folder import make_durable_folder
 from batch.errors import BatchError, SettingsProblem
+from batch.model_kind import kind_of
 from batch.queue.channel import Waker
 from batch.queue.frames import DiskWaiting, End, Hello, WorkerFrame
 from batch.queue.hub.model_state import ModelStates
 from batch.queue.hub.open_tickets import OpenTickets
 from batch.queue.hub.worker_links import WorkerLinks
 from batch.queue.hub.worker_reports import WorkerReports
-from batch.queue.jobs import Kind
 from batch.queue.remote.channel import Channel, Receiver
 from batch.queue.remote.home_id import home_id
 from batch.queue.remote.open_channel import open_channel
@@ -37,7 +37,7 @@ _RETRY_S = 2.0
 _ANSWER_TIMEOUT_S = 60.0
 
 
-def settings_of_worker(settings: Settings, kind: Kind) -> Settings:
+def settings_of_worker(settings: Settings, queue: str) -> Settings:
     """The settings of a home for one worker, in a folder of its own there: a service, or workers of other kinds, may run in
     the same home. Raises SettingsProblem where there is no database that could be shared."""
     if isinstance(settings.database_address, Path):
@@ -47,6 +47,8 @@ def settings_of_worker(settings: Settings, kind: Kind) -> Settings:
         )
     home = settings.home.absolute()
     changes: dict[str, object] = {}
+    kind = kind_of(queue)
+    settings = settings.for_queue(queue)
     section = settings.model_of(kind)
     for name in ("model", "mmproj", "vad_model"):
         path = getattr(section, name, "")
@@ -54,7 +56,7 @@ def settings_of_worker(settings: Settings, kind: Kind) -> Settings:
             changes[name] = os.fspath(home / path)
     return settings.model_copy(
         update={
-            "home": home / ".batch" / "workers" / kind.value,
+            "home": home / ".batch" / "workers" / queue.replace(":", "-"),
             "models_dir": home / settings.models_dir,
             kind.value: section.model_copy(update=changes),
         }
@@ -64,11 +66,11 @@ def settings_of_worker(settings: Settings, kind: Kind) -> Settings:
 class WorkerAgent:
     """One a worker's machine and kind. `run` returns once the worker has put back what it held."""
 
-    def __init__(self, kind: Kind, settings: Settings) -> None:
+    def __init__(self, queue: str, settings: Settings) -> None:
         """`settings`: those of `settings_of_worker`."""
-        self.kind = kind
+        self.queue = queue
         self.settings = settings
-        self.models = ModelStates()
+        self.models = ModelStates((queue,))
         self.tickets = OpenTickets()
         self._reports = WorkerReports(self)
         self._stopping = asyncio.Event()
@@ -100,7 +102,7 @@ class WorkerAgent:
             await links.start()
             try:
                 if await self._open(channel, waker):
-                    process = WorkerProcess(self.kind, settings, self, self._stopping)
+                    process = WorkerProcess(self.queue, settings, self, self._stopping)
                     await process.keep_alive()
                     await asyncio.to_thread(process.close_output)
             finally:
@@ -140,38 +142,38 @@ class WorkerAgent:
 
     async def _connected(self, hello: Hello) -> None:
         worker = hello.worker
-        self.models.update(hello.kind, worker, pid=hello.pid, busy=None, beat=time.monotonic())
-        if not self.models.of(hello.kind, worker).is_crashing:
-            self.models.update(hello.kind, worker, status="loading", progress=0.0, error=None)
+        self.models.update(hello.queue, worker, pid=hello.pid, busy=None, beat=time.monotonic())
+        if not self.models.of(hello.queue, worker).is_crashing:
+            self.models.update(hello.queue, worker, status="loading", progress=0.0, error=None)
 
-    def _received(self, kind: Kind, frame: WorkerFrame, worker: str) -> None:
-        if not self._relay.forward(kind, frame, worker) and isinstance(frame, End):
+    def _received(self, queue: str, frame: WorkerFrame, worker: str) -> None:
+        if not self._relay.forward(queue, frame, worker) and isinstance(frame, End):
             # Left by its predecessor, and ended: nobody knows who accepted it.
-            self._relay.report_ended(frame.job, kind)
-        self._reports.receive(kind, frame, worker)
+            self._relay.report_ended(frame.job, queue)
+        self._reports.receive(queue, frame, worker)
 
     async def _ignore(self, job: str) -> None:
         """Commands of this machine find the job's row themselves."""
 
     # -- what a hub does for clients, of which there are none here
 
-    async def turn_away(self, kind: Kind) -> None:
+    async def turn_away(self, queue: str) -> None:
         """The worker's row says that its model cannot be loaded."""
 
-    def refuse_waiting(self, kind: Kind, waiting: DiskWaiting) -> None:
+    def refuse_waiting(self, queue: str, waiting: DiskWaiting) -> None:
         """Services see for themselves that the database takes no writes."""
 
     async def read_job(self, job: str) -> None:
         """Nobody here waits for a job."""
 
 
-def run_worker(kind: Kind, settings: Settings) -> None:
+def run_worker(queue: str, settings: Settings) -> None:
     """Run one worker until it is told to stop; raises BatchError when it cannot start."""
-    settings = settings_of_worker(settings, kind)
+    settings = settings_of_worker(settings, queue)
     logs.to_terminal(settings)
 
     async def main() -> None:
-        await WorkerAgent(kind, settings).run()
+        await WorkerAgent(queue, settings).run()
 
     try:
         asyncio.run(main())

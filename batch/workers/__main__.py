@@ -1,4 +1,4 @@
-"""`python -m batch.workers KIND WORKER LOG LAST_DEATH`: one worker process.
+"""`python -m batch.workers QUEUE WORKER LOG LAST_DEATH`: one worker process.
 
 The supervisor starts it, with the settings on standard input. WORKER is its id, random at each start; LOG a descriptor for log
 records; LAST_DEATH says what ended the worker before it, if it died.
@@ -19,8 +19,8 @@ from collections.abc import Callable, Sequence
 from batch import fail_points
 from batch.errors import BatchError
 from batch.logs import WorkerFormatter
+from batch.model_kind import kind_of
 from batch.queue.frames import BROKEN_STATUS, Broken, Hello
-from batch.queue.jobs import Kind
 from batch.settings import Settings
 
 _PUT_BACK_TIMEOUT_S = 5.0
@@ -31,7 +31,8 @@ _LOCK_POLL_INTERVAL_S = 0.05
 
 
 def main() -> int:
-    kind, worker_id = Kind(sys.argv[1]), sys.argv[2]
+    queue, worker_id = sys.argv[1], sys.argv[2]
+    kind = kind_of(queue)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches the whole group; the supervisor decides
     settings = Settings.model_validate_json(_first_line())
     fail_points.arm(settings.fail_at, settings.state_dir)
@@ -44,7 +45,7 @@ def main() -> int:
     logging.basicConfig(level=settings.log_level.upper(), handlers=[to_supervisor])
     # huey logs a line a job at INFO; ours says the same in the job's row.
     logging.getLogger("huey").setLevel(logging.WARNING)
-    lock, predecessor = _only_one(settings, kind, worker_id)
+    lock, predecessor = _only_one(settings, queue, worker_id)
 
     try:
         from batch.workers.engine_factory import build, load_native_library
@@ -54,7 +55,7 @@ def main() -> int:
         from batch.workers.worker import Worker
 
         worker = Worker(
-            kind,
+            queue,
             settings,
             build(kind, settings),
             worker_id=worker_id,
@@ -62,12 +63,12 @@ def main() -> int:
             last_death=sys.argv[4],
         )
     except BatchError as error:
-        return _report_broken(kind, worker_id, settings, error.message)
+        return _report_broken(queue, worker_id, settings, error.message)
     except Exception as error:
-        logging.getLogger("batch.worker").exception("the %s worker cannot start", kind)
+        logging.getLogger("batch.worker").exception("the %s worker cannot start", queue)
         reason = f"{type(error).__name__}: {error}".rstrip(".")
-        sentence = f"The {kind} worker cannot start ({reason}): `batch doctor` says more."
-        return _report_broken(kind, worker_id, settings, sentence)
+        sentence = f"The {queue} worker cannot start ({reason}): `batch doctor` says more."
+        return _report_broken(queue, worker_id, settings, sentence)
     last_deeds.append(worker.abandon)
     signal.signal(signal.SIGTERM, lambda *_: worker.stop(settings.queue.grace))
     worker.run()
@@ -78,12 +79,12 @@ def main() -> int:
     os._exit(0 if worker.loaded.is_set() else BROKEN_STATUS)
 
 
-def _report_broken(kind: Kind, worker_id: str, settings: Settings, sentence: str) -> int:
+def _report_broken(queue: str, worker_id: str, settings: Settings, sentence: str) -> int:
     """Tell the supervisor why there is no worker; the exit status."""
     from batch.queue.channel import EventStream
 
     events = EventStream(settings.state_dir)
-    events.send(Hello(kind=kind, pid=os.getpid(), worker=worker_id))
+    events.send(Hello(queue=queue, pid=os.getpid(), worker=worker_id))
     events.send(Broken(message=sentence))
     return BROKEN_STATUS
 
@@ -108,10 +109,10 @@ def _first_line() -> bytes:
     return line
 
 
-def _only_one(settings: Settings, kind: Kind, worker_id: str) -> tuple[int, str]:
+def _only_one(settings: Settings, queue: str, worker_id: str) -> tuple[int, str]:
     """Hold the queue's lock file, and wait for a predecessor that is just ending; the file's descriptor, and the id of the
     worker that held it before."""
-    path = settings.state_dir / "run" / f"{kind}.lock"
+    path = settings.state_dir / "run" / f"{queue}.lock"
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     deadline = time.monotonic() + _LOCK_TIMEOUT_S
@@ -123,7 +124,7 @@ def _only_one(settings: Settings, kind: Kind, worker_id: str) -> tuple[int, str]
             return descriptor, predecessor
         except BlockingIOError:
             if time.monotonic() > deadline:
-                sys.exit(f"Another process serves the {kind} queue in {settings.home}: end it first.")
+                sys.exit(f"Another process serves the {queue} queue in {settings.home}: end it first.")
             time.sleep(_LOCK_POLL_INTERVAL_S)
 
 

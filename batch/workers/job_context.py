@@ -11,11 +11,12 @@ from msgspec import Raw
 
 from batch.cpu_sharing import CoreTable
 from batch.errors import BatchError
+from batch.model_kind import kind_of
 from batch.payloads.json_text import encode
 from batch.queue.channel import EventStream
 from batch.queue.frames import DiskWaiting
 from batch.queue.huey_storage import JobHuey
-from batch.queue.jobs import Kind, Priority
+from batch.queue.jobs import Priority
 from batch.queue.spool import Spool
 from batch.queue.store import WRITE_REFUSED, Lease, Store
 
@@ -38,10 +39,11 @@ class Stopping(BaseException):
 class JobContext:
     """One a worker. `attention` and `deadline` are set from other threads, the rest belongs to the engine's thread."""
 
-    def __init__(self, kind: Kind, store: Store, spool: Spool, events: EventStream, max_threads: int, worker_id: str) -> None:
+    def __init__(self, queue: str, store: Store, spool: Spool, events: EventStream, max_threads: int, worker_id: str) -> None:
         """`max_threads`: most threads while computing; 0: as many as there are cores. `worker_id`: random at each start, under
         this name jobs are leased."""
-        self.kind = kind
+        self.queue = queue
+        self.kind = kind_of(queue)
         self.store = store
         self.spool = spool
         self.events = events

@@ -185,7 +185,7 @@ class RunningJob:
             return []
         try:
             store = self._context.store
-            leases = store.take(self.job.kind, self._context.worker_id, batch_mate=self.lease, limit=limit)
+            leases = store.take(self.job.queue, self._context.worker_id, batch_mate=self.lease, limit=limit)
         except WRITE_REFUSED:
             return []
         claimed: list[Work] = []

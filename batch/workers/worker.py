@@ -13,12 +13,12 @@ from msgspec import Raw
 
 from batch import __version__, fail_points
 from batch.errors import BatchError, Cancelled, ModelProblem
+from batch.model_kind import kind_of
 from batch.payloads.job_payload import Result
 from batch.payloads.json_text import encode
 from batch.queue.channel import EventStream, WakeListener
 from batch.queue.frames import Answered, Broken, End, Hello, Loading, Ready
 from batch.queue.huey_storage import JobHuey
-from batch.queue.jobs import Kind
 from batch.queue.nodes import Node
 from batch.queue.open_store import open_spool, open_store
 from batch.queue.periodic import QuietConsumer
@@ -44,7 +44,7 @@ class Worker:
 
     def __init__(
         self,
-        kind: Kind,
+        queue: str,
         settings: Settings,
         engine: Engine,
         *,
@@ -54,7 +54,8 @@ class Worker:
     ) -> None:
         """`predecessor`: id of the worker that held the queue's lock before; `last_death`: a clause that says what ended it,
         if it died."""
-        self.kind = kind
+        self.kind = kind = kind_of(queue)
+        self._queue = queue
         self._predecessor = predecessor
         self._last_death = last_death
         self.loaded = threading.Event()
@@ -63,7 +64,7 @@ class Worker:
         self._store = open_store(settings.database_address, home=settings.home)
         self._events = EventStream(settings.state_dir)
         self._context = JobContext(
-            kind,
+            queue,
             self._store,
             open_spool(settings.database_address, settings.state_dir / "spool"),
             self._events,
@@ -71,9 +72,9 @@ class Worker:
             worker_id,
         )
         home = home_id(settings.state_dir) if self._store.is_shared else ""
-        node = Node(worker_id, kind, version=__version__, home=home, pid=os.getpid(), started_at=time.time())
+        node = Node(worker_id, kind, queue, version=__version__, home=home, pid=os.getpid(), started_at=time.time())
         self._keeper = LeaseKeeper(self._context, node, self._stop_jobs, attempts=settings.queue.attempts)
-        self._huey = self._context.huey = JobHuey(kind, self._store, self._context.worker_id, self._run_job)
+        self._huey = self._context.huey = JobHuey(queue, self._store, self._context.worker_id, self._run_job)
         self._storage = self._huey.storage
         self._storage.report_waiting = self._context.report_waiting
         self._storage.may_take = self._context.may_take = self._keeper.may_take
@@ -85,9 +86,9 @@ class Worker:
     def run(self) -> None:
         """Load the model and take jobs until `stop` is called or the model cannot be loaded."""
         context, attempts = self._context, self._settings.queue.attempts
-        self._events.send(Hello(kind=self.kind, pid=os.getpid(), worker=context.worker_id))
+        self._events.send(Hello(queue=self._queue, pid=os.getpid(), worker=context.worker_id))
         recover = partial(
-            self._store.recover, self.kind, context.worker_id, attempts, self._last_death, predecessor=self._predecessor
+            self._store.recover, self._queue, context.worker_id, attempts, self._last_death, predecessor=self._predecessor
         )
         try:
             recovered = context.persist(recover)
@@ -99,7 +100,7 @@ class Worker:
             if state.ended:
                 self._events.send(End(job=job, state=state))
         self._keeper.start()
-        WakeListener(self._settings.state_dir, self.kind, self._woken)
+        WakeListener(self._settings.state_dir, self._queue, self._woken)
         threading.Thread(target=self._answer_questions, name="questions", daemon=True).start()
         # The model is loaded, used and freed in the consumer's thread, so the libraries see one thread only.
         self._huey.on_startup("load")(self._load)

@@ -202,7 +202,7 @@ def test_a_worker_whose_line_to_the_service_breaks_is_replaced_and_its_job_goes_
     with socket.socket(socket.AF_UNIX) as stranger:
         # Says that it is the worker: the service listens to the newest, and hangs up on the one before.
         stranger.connect(str(socket_path(service.home / ".batch", "events")))
-        stranger.sendall(encode(Hello(kind=Kind.VLM, pid=pid, worker=worker)) + b"\nno frame\n")
+        stranger.sendall(encode(Hello(queue=Kind.VLM, pid=pid, worker=worker)) + b"\nno frame\n")
         assert stranger.recv(10) == b"", "what sends nonsense is hung up on"
     wait_until(lambda: not alive(pid), f"a worker that nobody hears ends\n{service.output}")
     wait_until(lambda: state(service, bulk) is State.DONE, f"done\n{service.output}")

@@ -19,7 +19,7 @@ from batch.api.embeddings.response import read_vectors
 from batch.api.embeddings.response import to_openai as to_embeddings
 from batch.api.errors import to_anthropic_error, to_openai_error
 from batch.api.generation.conversation import ChatRequest
-from batch.api.generation.jobs import CHECK_TIMEOUT_S, chat_job, check_text_size, model_name
+from batch.api.generation.jobs import CHECK_TIMEOUT_S, chat_job, chat_queue, check_text_size, model_name
 from batch.api.generation.request import read_model_name
 from batch.api.jobs.answer_ids import creation_time, follow_job
 from batch.api.messages.request import read_messages_request
@@ -111,9 +111,10 @@ class _ResponsesEndpoint:
         chat = request.chat_request(context.items)
         check_text_size(len(data) - chat.encoded_bytes, self._limits)
         payload, blobs = await chat_job(self._hub, self._limits, chat, batch)
-        if request.truncation == "auto" and self._hub.model(Kind.VLM).status == "ready":  # nobody else could count tokens
+        queue = chat_queue(self._hub, request.model_name)
+        if request.truncation == "auto" and self._hub.model(queue).status == "ready":  # nobody else could count tokens
             with contextlib.suppress(Unavailable, TimeoutError):
-                payload, _ = await asyncio.wait_for(drop_oldest(self._hub, payload), CHECK_TIMEOUT_S)
+                payload, _ = await asyncio.wait_for(drop_oldest(self._hub, payload, queue), CHECK_TIMEOUT_S)
         return LineJob(payload=payload, blobs=blobs)
 
     def to_response(self, body: JsonObject, result: Result, job: str) -> LineResponse:

@@ -12,12 +12,11 @@ from batch.api.chat_completions.request import ChatBody, read_chat
 from batch.api.chat_completions.response import ChatChunks, ChatCompletion, to_openai
 from batch.api.chat_completions.stored_chat import store_completion
 from batch.api.generation.conversation import ChatRequest
-from batch.api.generation.jobs import chat_payload, count_tokens, hub_of, submit_chat
+from batch.api.generation.jobs import chat_payload, chat_queue, count_tokens, hub_of, submit_chat
 from batch.api.generation.metadata import read_metadata
 from batch.api.generation.tools.custom import custom_names
 from batch.api.json_body import documented, json_body, json_response
 from batch.payloads.questions import ApplyTemplate
-from batch.queue.jobs import Kind
 
 router = APIRouter()
 
@@ -66,7 +65,7 @@ async def _store(request: Request, completion: ChatCompletion, metadata: dict[st
 async def input_tokens(request: Request, read: ReadChat) -> Response:
     """How many tokens the model would read of a chat."""
     payload, _ = await chat_payload(request, read[1])
-    tokens = await count_tokens(hub_of(request), payload)
+    tokens = await count_tokens(hub_of(request), payload, read[1].model)
     return json_response({"input_tokens": tokens, "object": "response.input_tokens"})
 
 
@@ -74,5 +73,5 @@ async def input_tokens(request: Request, read: ReadChat) -> Response:
 async def apply_template(request: Request, read: ReadChat) -> Response:
     """The prompt that a conversation becomes."""
     payload, _ = await chat_payload(request, read[1])
-    applied = await hub_of(request).ask(Kind.VLM, ApplyTemplate(payload=payload))
+    applied = await hub_of(request).ask(chat_queue(hub_of(request), read[1].model), ApplyTemplate(payload=payload))
     return json_response(applied)

@@ -15,6 +15,7 @@ from batch.api.generation.defaults import Settings, generation_settings
 from batch.api.generation.jobs import (
     GenerationJobs,
     chat_info,
+    chat_queue,
     check_text_bytes,
     fits_context,
     hub_of,
@@ -53,7 +54,9 @@ async def native_completion(
     fields = body.response_fields or ()
 
     def settings() -> Settings:
-        return generation_settings(chat_info(jobs.hub), payloads[0].generation, stream=bool(body.stream))
+        return generation_settings(
+            chat_info(jobs.hub, chat_queue(jobs.hub, body.model_name)), payloads[0].generation, stream=bool(body.stream)
+        )
 
     if body.stream:
         serializer = NativeLines(jobs.model, settings, len(payloads), progress=bool(body.return_progress), fields=fields)
@@ -71,12 +74,12 @@ async def submit_completions(request: Request, body: CompletionBody, payloads: l
     """Put one job a prompt into the queue."""
     await check_text_bytes(request)
     hub = hub_of(request)
-    name = model_name(hub, body.model_name)
-    tickets = await submit(request, [interactive_draft(payload) for payload in payloads])
+    name, queue = model_name(hub, body.model_name), chat_queue(hub, body.model_name)
+    tickets = await submit(request, [interactive_draft(payload, queue) for payload in payloads])
 
     async def check() -> None:
-        await fits_context(hub, payloads[0])()
+        await fits_context(hub, payloads[0], queue)()
         for payload in payloads[1:]:  # of the others the prompt alone is new
-            await fits_context(hub, CompletionPayload(prompt=payload.prompt))()
+            await fits_context(hub, CompletionPayload(prompt=payload.prompt), queue)()
 
     return GenerationJobs(hub, tickets, name, check)

@@ -15,6 +15,7 @@ from batch.api.jobs.submit import KEY_HEADER, submit
 from batch.api.json_body import OFF_LOOP_BYTES, documented
 from batch.api.openapi_schemas import NOTHING
 from batch.errors import NotSupported
+from batch.model_kind import model_of
 from batch.payloads.embedding import EmbeddingResult
 from batch.queue.hub.hub import Hub
 from batch.queue.jobs import Draft, Kind, Origin, Priority
@@ -56,7 +57,8 @@ async def _embed(request: Request, *, is_native: bool) -> Response:
     hub: Hub = request.app.state.hub
     blob = await hub.keep(body.input_json) if body.input_json is not None else None
     priority = Priority.LARGE_REQUEST if body.input_count > MAX_SHORT_REQUEST_INPUTS else Priority.INTERACTIVE
-    draft = Draft(body.payload(blob), Origin.HTTP, priority, blobs=() if blob is None else (blob,), waited=True)
+    model = model_of(hub.queue_named(Kind.EMBEDDING, body.model))
+    draft = Draft(body.payload(blob), Origin.HTTP, priority, blobs=() if blob is None else (blob,), waited=True, model=model)
     (ticket,) = await submit(request, [draft], fingerprint)
     async with cancel_on_disconnect(request, ticket):
         result = await ticket.result(EmbeddingResult)
@@ -64,8 +66,8 @@ async def _embed(request: Request, *, is_native: bool) -> Response:
     if is_native or body.is_native:
         chunks = to_native(vectors)
     else:
-        model = body.model or hub.model(Kind.EMBEDDING).name
-        chunks = to_openai(vectors, model, sum(result.tokens), as_base64=body.as_base64)
+        name = body.model or hub.model(Kind.EMBEDDING).name
+        chunks = to_openai(vectors, name, sum(result.tokens), as_base64=body.as_base64)
     if result.blob is not None:
         return StreamingResponse(chunks, media_type="application/json")
     return Response(b"".join(chunks), media_type="application/json")

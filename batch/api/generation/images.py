@@ -36,15 +36,15 @@ async def keep_pictures(
     pictures = sum(isinstance(source, (ImageSource, FileSource, SpooledSource)) for source in chat.sources)
     if pictures > limits.images:
         raise TooLarge(f"The request holds {pictures} images; this service takes {limits.images} at most.")
-    spooler = _Spooler(hub, limits, pictures, batch)
+    spooler = _Spooler(hub, limits, pictures, batch, hub.queue_named(Kind.VLM, chat.model))
     messages = [await spooler.message(turn) for turn in chat.turns]
     return messages, tuple(dict.fromkeys(spooler.blobs))
 
 
 class _Spooler:
-    def __init__(self, hub: Hub, limits: LimitSettings, pictures: int, batch: int | None) -> None:
+    def __init__(self, hub: Hub, limits: LimitSettings, pictures: int, batch: int | None, queue: str) -> None:
         self._hub, self._limits, self._batch = hub, limits, batch
-        self._pictures = pictures
+        self._pictures, self._queue = pictures, queue
         self._image_count = 0
         self.blobs: list[str] = []
 
@@ -145,7 +145,7 @@ class _Spooler:
             yield TextPart(text=page) if isinstance(page, str) else await self._keep(page)
 
     def _sees(self) -> bool:
-        info = self._hub.model(Kind.VLM).info
+        info = self._hub.model(self._queue).info
         return info is None or info.vision
 
     def _check_vision(self) -> None:

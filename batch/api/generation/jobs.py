@@ -18,6 +18,7 @@ from batch.api.jobs.disconnect import cancel_on_disconnect
 from batch.api.jobs.event_stream import EventSerializer, EventStreamResponse
 from batch.api.jobs.submit import submit
 from batch.errors import BatchError, ContextExceeded, TooLarge, Unavailable
+from batch.model_kind import model_of
 from batch.payloads.chat import ChatPayload, ChatResult, CompletionPayload
 from batch.payloads.model_info import ChatModelInfo
 from batch.payloads.questions import CountTokens
@@ -103,15 +104,20 @@ def model_name(hub: Hub, requested: str | None) -> str:
     return requested or hub.model(Kind.VLM).name or Kind.VLM.value
 
 
-def chat_info(hub: Hub) -> ChatModelInfo | None:
-    """What is known of the chat model; None until it is loaded."""
-    info = hub.model(Kind.VLM).info
+def chat_queue(hub: Hub, requested: str | None) -> str:
+    """The queue of the chat model that a request names."""
+    return hub.queue_named(Kind.VLM, requested)
+
+
+def chat_info(hub: Hub, queue: str = Kind.VLM) -> ChatModelInfo | None:
+    """What is known of a queue's chat model; None until it is loaded."""
+    info = hub.model(queue).info
     return info if isinstance(info, ChatModelInfo) else None
 
 
-def interactive_draft(payload: ChatPayload | CompletionPayload, blobs: tuple[str, ...] = ()) -> Draft:
-    """A job whose client waits on its socket."""
-    return Draft(payload, Origin.HTTP, Priority.INTERACTIVE, blobs=blobs, waited=True)
+def interactive_draft(payload: ChatPayload | CompletionPayload, queue: str, blobs: tuple[str, ...] = ()) -> Draft:
+    """A job for a queue's model whose client waits on its socket."""
+    return Draft(payload, Origin.HTTP, Priority.INTERACTIVE, blobs=blobs, waited=True, model=model_of(queue))
 
 
 async def chat_payload(request: Request, chat: ChatRequest) -> tuple[ChatPayload, tuple[str, ...]]:
@@ -168,19 +174,20 @@ async def submit_chat(request: Request, chat: ChatRequest) -> GenerationJobs:
 async def submit_payload(request: Request, chat: ChatRequest, payload: ChatPayload, blobs: tuple[str, ...]) -> GenerationJobs:
     """Put a chat's job into the queue; `blobs` names its pictures in the spool."""
     hub = hub_of(request)
-    tickets = await submit(request, [interactive_draft(payload, blobs)])
-    return GenerationJobs(hub, tickets, model_name(hub, chat.model), fits_context(hub, payload), chat.notes)
+    queue = chat_queue(hub, chat.model)
+    tickets = await submit(request, [interactive_draft(payload, queue, blobs)])
+    return GenerationJobs(hub, tickets, model_name(hub, chat.model), fits_context(hub, payload, queue), chat.notes)
 
 
-def fits_context(hub: Hub, payload: ChatPayload | CompletionPayload) -> Check:
+def fits_context(hub: Hub, payload: ChatPayload | CompletionPayload, queue: str) -> Check:
     """A check that counts a job's tokens and tries its settings, so that one which cannot run is refused before it has
     waited."""
 
     async def check() -> None:
-        if hub.model(Kind.VLM).status != "ready":
+        if hub.model(queue).status != "ready":
             return  # nobody can count yet: the job itself will
         try:
-            count = await hub.ask(Kind.VLM, CountTokens(payload=payload), CHECK_TIMEOUT_S)
+            count = await hub.ask(queue, CountTokens(payload=payload), CHECK_TIMEOUT_S)
         except Unavailable:
             logger.debug("nobody could count the tokens of a request; its job will")
             return
@@ -190,9 +197,10 @@ def fits_context(hub: Hub, payload: ChatPayload | CompletionPayload) -> Check:
     return check
 
 
-async def count_tokens(hub: Hub, payload: ChatPayload | CompletionPayload) -> int:
-    """Tokens of a job's prompt; waits while the model loads. Raises what the job would be refused for."""
-    return (await hub.ask(Kind.VLM, CountTokens(payload=payload))).tokens
+async def count_tokens(hub: Hub, payload: ChatPayload | CompletionPayload, requested: str | None) -> int:
+    """Tokens of a job's prompt for the model that a request names; waits while it loads. Raises what the job would be
+    refused for."""
+    return (await hub.ask(chat_queue(hub, requested), CountTokens(payload=payload))).tokens
 
 
 def note_header(notes: Sequence[str]) -> dict[str, str]:

@@ -254,7 +254,7 @@ class EventStreamResponse(Response, Generic[R]):
     async def _jobs_ahead(self) -> int:
         """How many jobs run before the current one."""
         ticket = self._tickets[self._current]
-        running = self._hub.model(ticket.kind).busy
+        running = self._hub.model(ticket.queue).busy
         return await ticket.ahead() + (running is not None and running != ticket.id)
 
     def _quiet_time(self, now: float) -> float:

@@ -35,4 +35,4 @@ async def messages(request: Request, read: ReadMessages) -> Response:
 async def count(request: Request, read: ReadMessages) -> Response:
     """How many tokens the model would read."""
     payload, _ = await chat_payload(request, read[1])
-    return json_response({"input_tokens": await count_tokens(hub_of(request), payload)})
+    return json_response({"input_tokens": await count_tokens(hub_of(request), payload, read[1].model)})

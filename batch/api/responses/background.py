@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 import msgspec
 
-from batch.api.generation.jobs import model_name
+from batch.api.generation.jobs import chat_queue, model_name
 from batch.api.jobs.answer_ids import follow_job
 from batch.api.jobs.stream_resume import StreamResume
 from batch.api.responses.events import ResponseEvents
@@ -26,13 +26,14 @@ from batch.api.responses.stored_run import StoredRun, output_items
 from batch.conversations.response_store import ResponseStore
 from batch.conversations.rows import Item, StoredResponse
 from batch.errors import BatchError, DiskFull, Unavailable
+from batch.model_kind import model_of
 from batch.payloads.chat import ChatPayload, ChatResult
 from batch.payloads.events import Delta, Started
 from batch.payloads.json_text import encode
 from batch.queue.frames import End
 from batch.queue.hub.hub import Hub
 from batch.queue.hub.ticket import Ticket
-from batch.queue.jobs import Draft, Kind, Origin, Priority
+from batch.queue.jobs import Draft, Origin, Priority
 from batch.queue.store import StoreAway
 
 logger = logging.getLogger("batch.api")
@@ -79,13 +80,14 @@ class BackgroundResponses:
             generation = msgspec.structs.replace(payload.generation, seed=random.randrange(MAX_SEED))
             payload = msgspec.structs.replace(payload, generation=generation)
         priority = Priority.BATCH if body.is_bulk else Priority.LARGE_REQUEST
-        draft = Draft(payload, Origin.HTTP, priority, blobs=blobs)
+        queue = chat_queue(self._hub, body.model_name)
+        draft = Draft(payload, Origin.HTTP, priority, blobs=blobs, model=model_of(queue))
         follow_job(draft.id)
         response = started_response(body, model_name(self._hub, body.model_name), created)
         response = msgspec.structs.replace(response, status="queued")
         run = StoredRun(self._hub, body, response, items)
         # In place before the job is: its first words may come before the row that tells of it is read.
-        ticket = self._hub.tickets.add(Ticket(self._hub, draft.id, Kind.VLM), waited=False)
+        ticket = self._hub.tickets.add(Ticket(self._hub, draft.id, queue), waited=False)
         try:
             await run.create(draft.id, lifetime_s, draft)
             stored = await self._hub.in_thread(lambda: self._store.response(response.id))
@@ -163,7 +165,7 @@ class _BackgroundRun:
         self._serializer.log = log
         self._serializer.announce()
         await self._flush(log)
-        ticket = ticket or await self._hub.follow(self._stored.job, Kind.VLM)
+        ticket = ticket or await self._hub.follow(self._stored.job, chat_queue(self._hub, self._body.model_name))
         try:
             async for burst in ticket.bursts():
                 for event in burst:

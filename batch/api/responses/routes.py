@@ -12,6 +12,7 @@ from starlette.responses import Response, StreamingResponse
 from batch.api.generation.conversation import ChatRequest
 from batch.api.generation.jobs import (
     chat_payload,
+    chat_queue,
     count_tokens,
     hub_of,
     submit_payload,
@@ -74,7 +75,7 @@ async def responses(request: Request, body: ReadBody) -> Response:
 async def _payload(request: Request, body: ResponsesBody, chat: ChatRequest) -> tuple[ChatPayload, tuple[str, ...]]:
     payload, blobs = await chat_payload(request, chat)
     if body.truncation == "auto":
-        payload, dropped = await drop_oldest(hub_of(request), payload)
+        payload, dropped = await drop_oldest(hub_of(request), payload, chat_queue(hub_of(request), chat.model))
         if dropped:
             chat.notes.append(f"the {dropped} oldest items of the input were dropped, as the context is full")
     return payload, blobs
@@ -131,7 +132,7 @@ async def input_tokens(request: Request, body: ReadBody) -> Response:
     hub = hub_of(request)
     context = await hub.in_thread(lambda: resolve_context(hub, body, None))
     payload, _ = await chat_payload(request, body.chat_request(context.items))
-    tokens = await count_tokens(hub, payload)
+    tokens = await count_tokens(hub, payload, body.model_name)
     return json_response({"input_tokens": tokens, "object": "response.input_tokens"})
 
 

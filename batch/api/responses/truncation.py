@@ -7,26 +7,25 @@ import msgspec
 from batch.payloads.chat import ChatPayload, Message
 from batch.payloads.questions import CountTokens
 from batch.queue.hub.hub import Hub
-from batch.queue.jobs import Kind
 
 ANSWER_SHARE = 4
 """A quarter of the context at most is kept free for the answer."""
 DEFAULT_ANSWER_TOKENS = 1024
 
 
-async def drop_oldest(hub: Hub, payload: ChatPayload) -> tuple[ChatPayload, int]:
+async def drop_oldest(hub: Hub, payload: ChatPayload, queue: str) -> tuple[ChatPayload, int]:
     """The payload with as many of its oldest turns dropped as have to be, and how many those are.
 
     A call goes together with its results; instructions and the last user turn stay. What is too long even so is left
     to be refused. Waits while the model loads.
     """
     groups = _droppable(payload.messages)
-    if await _fits(hub, payload):
+    if await _fits(hub, payload, queue):
         return payload, 0
     low, high = 1, len(groups)
     while low < high:
         middle = (low + high) // 2
-        if await _fits(hub, _without(payload, groups[:middle])):
+        if await _fits(hub, _without(payload, groups[:middle]), queue):
             high = middle
         else:
             low = middle + 1
@@ -34,8 +33,8 @@ async def drop_oldest(hub: Hub, payload: ChatPayload) -> tuple[ChatPayload, int]
     return _without(payload, dropped), sum(len(group) for group in dropped)
 
 
-async def _fits(hub: Hub, payload: ChatPayload) -> bool:
-    count = await hub.ask(Kind.VLM, CountTokens(payload=payload))
+async def _fits(hub: Hub, payload: ChatPayload, queue: str) -> bool:
+    count = await hub.ask(queue, CountTokens(payload=payload))
     answer = payload.generation.max_tokens or DEFAULT_ANSWER_TOKENS
     return not count.n_ctx or count.tokens + min(answer, count.n_ctx // ANSWER_SHARE) <= count.n_ctx
 

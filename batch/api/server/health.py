@@ -18,7 +18,7 @@ router = APIRouter()
 async def health(request: Request) -> Response:
     """`{"status":"ok"}`, or llama-server's 503 while the model is not loaded."""
     state = hub_of(request).recorded_model(request.app.state.kind)
-    if state.status == "ready":
+    if state.status in ("ready", "unloaded"):  # its next request loads it
         return json_response({"status": "ok"})
     error = Unavailable(state.error if state.status == "failed" else "Loading model")
     body = to_openai_error(error)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
 import msgspec
 from fastapi import APIRouter, Request
+from msgspec import UNSET, UnsetType
 from starlette.responses import Response
 
 from batch.api.generation.jobs import hub_of
 from batch.api.json_body import JsonObject, json_response
 from batch.errors import Unavailable
-from batch.payloads.model_info import AnyModelInfo, ChatModelInfo
-from batch.queue.hub.hub import Hub
+from batch.model_kind import kind_of, model_of
+from batch.payloads.model_info import ChatModelInfo
 from batch.queue.hub.model_state import ModelState
 from batch.queue.jobs import Kind
 
@@ -33,6 +35,8 @@ class OpenAIModel(msgspec.Struct, kw_only=True):
     created: int
     owned_by: str = "batch"
     meta: JsonObject
+    status: JsonObject | UnsetType = UNSET
+    """Of a model by name: whether it is loaded."""
 
 
 class OllamaDetails(msgspec.Struct, kw_only=True):
@@ -71,17 +75,25 @@ def ready_model(request: Request) -> tuple[Kind, ModelState]:
     return kind, state
 
 
+@dataclass(frozen=True, slots=True)
+class _ListedModel:
+    """A model by the name that requests use for it."""
+
+    queue: str
+    name: str
+    state: ModelState
+
+
 @router.get("/v1/models")
 @router.get("/models", include_in_schema=False)
 async def models(request: Request) -> Response:
-    """Every model that is loaded: each port answers the routes of all three."""
-    own, _ = ready_model(request)
-    loaded = _loaded_models(hub_of(request), own)
+    """Every model that is loaded, and those by name that are when they are wanted: each port answers all routes."""
+    listed = _listed_models(request)
     return json_response(
         {
-            "models": [_to_ollama(kind, info) for kind, info in loaded],
+            "models": [_to_ollama(model) for model in listed],
             "object": "list",
-            "data": [_to_openai(info.model, info) for _, info in loaded],
+            "data": [_to_openai(model.name, model) for model in listed],
         }
     )
 
@@ -90,35 +102,49 @@ async def models(request: Request) -> Response:
 @router.get("/models/{name:path}", include_in_schema=False)
 async def model(request: Request, name: str) -> Response:
     """One model. Requests may call the port's own by any name, so any name is answered."""
-    own, _ = ready_model(request)
-    loaded = _loaded_models(hub_of(request), own)
-    info = next((info for _, info in loaded if info.model == name), loaded[0][1])
-    return json_response(_to_openai(name[:MAX_NAME_CHARS], info))
+    listed = _listed_models(request)
+    model = next((model for model in listed if model.name == name), listed[0])
+    return json_response(_to_openai(name[:MAX_NAME_CHARS], model))
 
 
-def _loaded_models(hub: Hub, own: Kind) -> list[tuple[Kind, AnyModelInfo]]:
-    states = [(kind, hub.model(kind)) for kind in (own, *(kind for kind in Kind if kind is not own))]
-    return [(kind, state.info) for kind, state in states if state.status == "ready" and state.info is not None]
+def _listed_models(request: Request) -> list[_ListedModel]:
+    """The port's own model first. Raises Unavailable while that is not loaded, unless it comes with its jobs."""
+    hub, own = hub_of(request), request.app.state.kind
+    if hub.model(own).status != "unloaded":
+        ready_model(request)
+    listed = []
+    for queue in (own, *(queue for queue in hub.models.queues if queue != own)):
+        state, name = hub.model(queue), model_of(queue)
+        if queue == own or name or (state.status == "ready" and state.info is not None):
+            listed.append(_ListedModel(queue, name or state.name or queue, state))
+    return listed
 
 
-def _to_openai(name: str, info: AnyModelInfo) -> OpenAIModel:
-    meta: JsonObject = {
-        "n_vocab": info.n_vocab,
-        "n_ctx": info.n_ctx,
-        "n_ctx_train": info.n_ctx_train,
-        "n_embd": info.n_embd,
-        "n_params": info.n_params,
-        "size": info.size,
-    }
+def _to_openai(name: str, model: _ListedModel) -> OpenAIModel:
+    info = model.state.info
+    meta: JsonObject = {}
+    if info is not None:
+        meta = {
+            "n_vocab": info.n_vocab,
+            "n_ctx": info.n_ctx,
+            "n_ctx_train": info.n_ctx_train,
+            "n_embd": info.n_embd,
+            "n_params": info.n_params,
+            "size": info.size,
+        }
     if isinstance(info, ChatModelInfo):
         meta |= {"vocab_type": info.vocab_type, "ftype": info.ftype}
-    return OpenAIModel(id=name, aliases=[name], created=int(time.time()), meta=meta)
+    status: JsonObject | UnsetType = UNSET
+    if model_of(model.queue):  # as llama-server's router tells of models that come and go
+        status = {"value": "loaded" if model.state.status == "ready" else model.state.status}
+    return OpenAIModel(id=name, aliases=[name], created=int(time.time()), meta=meta, status=status)
 
 
-def _to_ollama(kind: Kind, info: AnyModelInfo) -> OllamaModel:
+def _to_ollama(model: _ListedModel) -> OllamaModel:
+    kind, info = kind_of(model.queue), model.state.info
     return OllamaModel(
-        name=info.model,
-        model=info.model,
-        capabilities=_CAPABILITIES[kind] + (["multimodal"] if info.vision else []),
+        name=model.name,
+        model=model.name,
+        capabilities=_CAPABILITIES[kind] + (["multimodal"] if info is not None and info.vision else []),
         details=OllamaDetails(format="ggml" if kind is Kind.STT else "gguf"),
     )

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from batch.cli.app import app
-from batch.model_kind import Kind
+from batch.model_kind import Kind, queue_of
 
 
 @app.command("worker")
@@ -24,6 +24,9 @@ def worker_command(
             show_default=False,
         ),
     ] = None,
+    model: Annotated[
+        str, typer.Option(metavar="NAME", help="One of the settings' models by name instead of the kind's own.")
+    ] = "",
     home: Annotated[
         Path | None,
         typer.Option(
@@ -47,7 +50,13 @@ def worker_command(
             "password into ~/.pgpass."
         )
     flags: Table = {} if database is None else {"database": database}
-    run_worker(kind, Settings.load(home or _default_home(), flags))
+    settings = Settings.load(home or _default_home(), flags)
+    queue = queue_of(kind, model)
+    if queue not in settings.queues:
+        raise SettingsProblem(
+            f"There is no model models.{model[:100]} of kind {kind} in {settings.home / 'batch.toml'}: name it there."
+        )
+    run_worker(queue, settings)
 
 
 def _default_home() -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import dataclasses
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import TypeVar, overload
@@ -11,6 +12,7 @@ from typing import TypeVar, overload
 import msgspec
 
 from batch.errors import QueueFull, Unavailable
+from batch.model_kind import model_of, queue_of
 from batch.payloads.events import Started
 from batch.payloads.job_payload import Result
 from batch.payloads.json_text import encode
@@ -58,15 +60,19 @@ class Hub:
         state_dir: Path,
         *,
         max_waiting: int = 1000,
+        queues: Sequence[str] = tuple(Kind),
         channel: Channel | None = None,
         home: str = "",
         attempts: int = 3,
     ) -> None:
-        """`max_waiting`: how many clients may wait for one kind of job. `channel` leads to the other homes that share the
-        store, among which this one has the id `home`; `attempts`: how often a job may take its worker down."""
+        """`max_waiting`: how many clients may wait for jobs of one queue. `queues`: those of this home's models. `channel`
+        leads to the other homes that share the store, among which this one has the id `home`; `attempts`: how often a job may
+        take its worker down."""
         self.store = store
         self.spool = spool
-        self.models = ModelStates()
+        self.models = ModelStates(queues)
+        self.model_wanted: Callable[[str], None] = lambda queue: None
+        """Called when a job or a question came for a model that is not loaded."""
         self._max_waiting = max_waiting
         self._waker = Waker(state_dir)
         store.submitted = self._wake
@@ -129,10 +135,10 @@ class Hub:
         """Accept a job. Raises QueueFull when too many clients wait already, DiskFull, and Unavailable when its client would
         wait for a model that could not be loaded."""
         if draft.waited:
-            self._refuse_if_failed(draft.kind)
-            self._refuse_if_full(draft.kind)
+            self._refuse_if_failed(draft.queue)
+            self._refuse_if_full(draft.queue)
         # Registered first: the job may have ended before the submitting thread is back.
-        ticket = self.tickets.add(Ticket(self, draft.id, draft.kind))
+        ticket = self.tickets.add(Ticket(self, draft.id, draft.queue))
         try:
             await self.in_thread(lambda: self.store.submit(draft, durable=durable))
         except BaseException:
@@ -140,12 +146,19 @@ class Hub:
             raise
         if self._remote is not None and not durable:
             ticket.draft = draft
+        self._load(draft.queue)
         return ticket
+
+    def _load(self, queue: str) -> None:
+        """Have a model loaded that comes and goes with its jobs."""
+        if self.models[queue].status == "unloaded":
+            self.model_wanted(queue)
 
     async def submit_once(self, key: Key, drafts: Sequence[Draft]) -> tuple[list[Ticket], bool]:
         """As `submit`, under an Idempotency-Key: tickets, and whether they are those of an earlier request's jobs."""
-        self._refuse_if_full(key.kind)
-        tickets = [self.tickets.add(Ticket(self, draft.id, draft.kind)) for draft in drafts]
+        queue = drafts[0].queue
+        self._refuse_if_full(queue)
+        tickets = [self.tickets.add(Ticket(self, draft.id, draft.queue)) for draft in drafts]
         earlier_jobs: list[Held] = []
         try:
             earlier_jobs = await self.in_thread(lambda: self.store.submit_once(key, drafts))
@@ -155,32 +168,33 @@ class Hub:
             raise
         if not earlier_jobs:
             try:  # only now: what was done before is returned again, model or no model
-                self._refuse_if_failed(key.kind)
+                self._refuse_if_failed(queue)
             except Unavailable:
                 for ticket in tickets:
                     await self.cancel(ticket.id)
                 raise
+            self._load(queue)
             return tickets, False
         for ticket in tickets:
             self.tickets.remove(ticket.id)
-        return [await self._join(one, draft.kind) for one, draft in zip(earlier_jobs, drafts, strict=True)], True
+        return [await self._join(one, draft.queue) for one, draft in zip(earlier_jobs, drafts, strict=True)], True
 
-    def _refuse_if_full(self, kind: Kind) -> None:
-        if (waiting := self.tickets.waiting(kind)) >= self._max_waiting:
-            seconds = self.reports.service_times[kind].refuse(waiting - self._max_waiting)
+    def _refuse_if_full(self, queue: str) -> None:
+        if (waiting := self.tickets.waiting(queue)) >= self._max_waiting:
+            seconds = self.reports.service_times[queue].refuse(waiting - self._max_waiting)
             raise QueueFull(f"{waiting} requests are waiting already: try again in {seconds} seconds.", retry_after=seconds)
 
-    def _refuse_if_failed(self, kind: Kind) -> None:
-        if self.models[kind].status == "failed":
-            raise Unavailable(self.models[kind].error)
+    def _refuse_if_failed(self, queue: str) -> None:
+        if self.models[queue].status == "failed":
+            raise Unavailable(self.models[queue].error)
 
-    async def follow(self, job: str, kind: Kind) -> Ticket:
+    async def follow(self, job: str, queue: str) -> Ticket:
         """A ticket for a job that was submitted before, by this service or an earlier one; no client counts as waiting."""
-        return await self._join(Held(job, State.QUEUED), kind, waited=False)
+        return await self._join(Held(job, State.QUEUED), queue, waited=False)
 
-    async def _join(self, earlier: Held, kind: Kind, *, waited: bool = True) -> Ticket:
+    async def _join(self, earlier: Held, queue: str, *, waited: bool = True) -> Ticket:
         first = self.tickets.get(earlier.job)
-        ticket = Ticket(self, earlier.job, kind)
+        ticket = Ticket(self, earlier.job, queue)
         if first is not None:
             first.add_follower(ticket)
         else:
@@ -200,10 +214,10 @@ class Hub:
         first = self.tickets.get(ticket.id)
         return first is not None and first.is_awaited_besides(ticket)
 
-    async def turn_away(self, kind: Kind) -> None:
+    async def turn_away(self, queue: str) -> None:
         """Refuse every client that waits for a model that could not be loaded: when it will be, nobody knows."""
-        error = msgspec.Raw(encode(Unavailable(self.models[kind].error).record()))
-        jobs = self.tickets.refuse(kind, error)
+        error = msgspec.Raw(encode(Unavailable(self.models[queue].error).record()))
+        jobs = self.tickets.refuse(queue, error)
         await self.in_thread(lambda: cancel_jobs(self.store, jobs))
 
     async def cancel(self, job: str) -> State:
@@ -231,20 +245,21 @@ class Hub:
         return result
 
     @overload
-    async def ask(self, kind: Kind, question: Tokenize, timeout: float = 60.0) -> Tokenized: ...
+    async def ask(self, queue: str, question: Tokenize, timeout: float = 60.0) -> Tokenized: ...
     @overload
-    async def ask(self, kind: Kind, question: Detokenize, timeout: float = 60.0) -> Detokenized: ...
+    async def ask(self, queue: str, question: Detokenize, timeout: float = 60.0) -> Detokenized: ...
     @overload
-    async def ask(self, kind: Kind, question: ApplyTemplate, timeout: float = 60.0) -> TemplateApplied: ...
+    async def ask(self, queue: str, question: ApplyTemplate, timeout: float = 60.0) -> TemplateApplied: ...
     @overload
-    async def ask(self, kind: Kind, question: CountTokens, timeout: float = 60.0) -> TokenCount: ...
+    async def ask(self, queue: str, question: CountTokens, timeout: float = 60.0) -> TokenCount: ...
     @overload
-    async def ask(self, kind: Kind, question: ReadEngineMetrics, timeout: float = 60.0) -> EngineMetrics: ...
-    async def ask(self, kind: Kind, question: Question, timeout: float = 60.0) -> Answer:
+    async def ask(self, queue: str, question: ReadEngineMetrics, timeout: float = 60.0) -> EngineMetrics: ...
+    async def ask(self, queue: str, question: Question, timeout: float = 60.0) -> Answer:
         """Put a question to a worker's engine; waits while the model loads, as a job would, and `timeout` seconds from
         then on. Raises its BatchError, or Unavailable."""
-        while (worker := self._reachable_worker(kind)) is None:
-            self._refuse_if_failed(kind)
+        while (worker := self._reachable_worker(queue)) is None:
+            self._refuse_if_failed(queue)
+            self._load(queue)
             if self._closed:
                 raise Unavailable(SHUTTING_DOWN)
             await self.models.next_change().wait()
@@ -252,27 +267,38 @@ class Hub:
             return await self._remote.ask(worker, question, timeout)
         return await self._links.ask(worker, question, timeout)
 
-    def _reachable_worker(self, kind: Kind) -> str | None:
+    def queue_named(self, kind: Kind, requested: str | None) -> str:
+        """The queue of the model that a request names: a name that the settings give no model of this kind, as most do, means
+        the kind's own."""
+        queue = queue_of(kind, requested or "")
+        return queue if queue in self.models.queues else kind
+
+    def for_model(self, draft: Draft, requested: object) -> Draft:
+        """The draft for the model that a request names, whatever stands there."""
+        queue = self.queue_named(draft.kind, requested if isinstance(requested, str) else None)
+        return dataclasses.replace(draft, model=model_of(queue)) if queue != draft.queue else draft
+
+    def _reachable_worker(self, queue: str) -> str | None:
         """A worker that answers now, of this home if there is one."""
-        ready = self.models.ready_workers(kind)
+        ready = self.models.ready_workers(queue)
         own = next((worker for worker in ready if self._links.is_connected(worker)), None)
-        return self._remote.reachable(kind) if own is None and self._remote is not None else own
+        return self._remote.reachable(queue) if own is None and self._remote is not None else own
 
-    def model(self, kind: Kind) -> ModelState:
+    def model(self, queue: str) -> ModelState:
         """What is known of a kind's model now."""
-        return self.models[kind]
+        return self.models[queue]
 
-    def worker_counts(self, kind: Kind) -> tuple[int, int]:
-        """How many workers of a kind have their model loaded, on all machines, and how many of those work."""
-        return self.models.counts(kind)
+    def worker_counts(self, queue: str) -> tuple[int, int]:
+        """How many workers of a queue have their model loaded, on all machines, and how many of those work."""
+        return self.models.counts(queue)
 
-    def recorded_model(self, kind: Kind) -> ModelState:
+    def recorded_model(self, queue: str) -> ModelState:
         """What `batch status` can read of a kind's model by now: /health reports this one, so that the two never disagree."""
-        return self.models.recorded(kind)
+        return self.models.recorded(queue)
 
-    def waiting_clients(self, kind: Kind) -> int:
-        """How many clients wait for jobs of a kind."""
-        return self.tickets.waiting(kind)
+    def waiting_clients(self, queue: str) -> int:
+        """How many clients wait for jobs of a queue."""
+        return self.tickets.waiting(queue)
 
     def listen(self, callback: Callable[[JobEnded], None]) -> None:
         """Be called, on the event loop, for every job that ends."""
@@ -292,23 +318,23 @@ class Hub:
 
     # -- from workers
 
-    def _wake(self, kinds: set[Kind]) -> None:
-        for kind in kinds:
-            self._waker.wake(kind)
+    def _wake(self, queues: set[str]) -> None:
+        for queue in queues:
+            self._waker.wake(queue)
         if self._remote is not None:
-            self._remote.wake(kinds)
+            self._remote.wake(queues)
 
-    def receive(self, kind: Kind, frame: WorkerFrame, worker: str = UNKNOWN_WORKER) -> None:
+    def receive(self, queue: str, frame: WorkerFrame, worker: str = UNKNOWN_WORKER) -> None:
         """Act on a worker's frame."""
-        self.reports.receive(kind, frame, worker)
+        self.reports.receive(queue, frame, worker)
 
-    def _receive_or_forward(self, kind: Kind, frame: WorkerFrame, worker: str) -> None:
+    def _receive_or_forward(self, queue: str, frame: WorkerFrame, worker: str) -> None:
         """A worker of this home may run a job that another one accepted."""
-        if self._remote is None or not self._remote.relay.forward(kind, frame, worker):
-            self.receive(kind, frame, worker)
+        if self._remote is None or not self._remote.relay.forward(queue, frame, worker):
+            self.receive(queue, frame, worker)
 
-    def refuse_waiting(self, kind: Kind, waiting: DiskWaiting) -> None:
+    def refuse_waiting(self, queue: str, waiting: DiskWaiting) -> None:
         """A kind's worker waits for the disk, for how long nobody knows: its clients are told so."""
         if not self._closed:
-            jobs = self.tickets.refuse(kind, waiting.error, waited_only=True)
+            jobs = self.tickets.refuse(queue, waiting.error, waited_only=True)
             self._store_thread.submit(cancel_jobs, self.store, jobs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -18,13 +19,14 @@ _OF_JOBS = {"beat", "busy"}
 """Fields of a ModelState that change with each job."""
 
 UNKNOWN_WORKER = ""
-"""Stands for the worker of a kind of which nothing was heard yet."""
+"""Stands for the worker of a queue of which nothing was heard yet."""
 
 
 class ModelState(Struct, frozen=True):
     """One worker's model. A struct, as each request replaces it twice."""
 
-    status: Literal["loading", "ready", "failed"] = "loading"
+    status: Literal["unloaded", "loading", "ready", "failed"] = "loading"
+    """unloaded: no worker holds the model, its next job loads it."""
     progress: float = 0.0
     """Loading, 0 to 1."""
     info: AnyModelInfo | None = None
@@ -49,72 +51,74 @@ class ModelState(Struct, frozen=True):
 
 
 class ModelStates:
-    """The state of each worker's model, and from those the state of each kind. Used on the event loop only."""
+    """The state of each worker's model, and from those the state of each queue. Used on the event loop only."""
 
-    def __init__(self) -> None:
-        self._workers: dict[Kind, dict[str, ModelState]] = {kind: {UNKNOWN_WORKER: ModelState()} for kind in Kind}
-        self._states = dict.fromkeys(Kind, ModelState())
+    def __init__(self, queues: Iterable[str] = tuple(Kind)) -> None:
+        """`queues`: those of this home's models; workers of other homes may serve others."""
+        self.queues = tuple(queues)
+        self._workers: dict[str, dict[str, ModelState]] = {queue: {UNKNOWN_WORKER: ModelState()} for queue in self.queues}
+        self._states = dict.fromkeys(self.queues, ModelState())
         self._recorded = dict(self._states)
         self._changed = asyncio.Event()
 
-    def __getitem__(self, kind: Kind) -> ModelState:
-        """A kind is ready when at least one of its workers is, and failed when all are."""
-        return self._states[kind]
+    def __getitem__(self, queue: str) -> ModelState:
+        """A queue is ready when at least one of its workers is, and failed when all are."""
+        return self._states.get(queue, _NEW)
 
-    def of(self, kind: Kind, worker: str) -> ModelState:
+    def of(self, queue: str, worker: str) -> ModelState:
         """The state of one worker's model."""
-        return self._workers[kind].get(worker, _NEW)
+        return self._workers.get(queue, {}).get(worker, _NEW)
 
-    def ready_workers(self, kind: Kind) -> list[str]:
+    def ready_workers(self, queue: str) -> list[str]:
         """Ids of the workers whose model is loaded, the idle ones first."""
-        ready = [(state.busy is not None, id) for id, state in self._workers[kind].items() if state.status == "ready"]
+        ready = [(state.busy is not None, id) for id, state in self._workers.get(queue, {}).items() if state.status == "ready"]
         return [id for _, id in sorted(ready, key=lambda entry: entry[0])]
 
-    def counts(self, kind: Kind) -> tuple[int, int]:
+    def counts(self, queue: str) -> tuple[int, int]:
         """How many workers have their model loaded, and how many of those run a job that this service knows of."""
-        ready = [state for state in self._workers[kind].values() if state.status == "ready"]
+        ready = [state for state in self._workers.get(queue, {}).values() if state.status == "ready"]
         return len(ready), sum(state.busy is not None for state in ready)
 
-    def has_another_ready(self, kind: Kind, worker: str) -> bool:
+    def has_another_ready(self, queue: str, worker: str) -> bool:
         """Whether the model of a worker besides this one is loaded."""
-        return any(id != worker and state.status == "ready" for id, state in self._workers[kind].items())
+        return any(id != worker and state.status == "ready" for id, state in self._workers.get(queue, {}).items())
 
-    def update(self, kind: Kind, worker: str = UNKNOWN_WORKER, **changes: Any) -> None:
+    def update(self, queue: str, worker: str = UNKNOWN_WORKER, **changes: Any) -> None:
         """Replace fields of a worker's ModelState; whoever waits for a change is woken unless a job alone moved on."""
-        workers = self._workers[kind]
+        workers = self._workers.setdefault(queue, {})
         workers[worker] = replace(workers.get(worker, _NEW), **changes)
         if len(workers) == 1:
-            self._states[kind] = workers[worker]
+            self._states[queue] = workers[worker]
         else:
-            self._states[kind] = max(workers.values(), key=_rank)
+            self._states[queue] = max(workers.values(), key=_rank)
         if not changes.keys() <= _OF_JOBS:
             self.wake_waiting()
 
-    def succeed(self, kind: Kind, worker: str, successor: str) -> None:
+    def succeed(self, queue: str, worker: str, successor: str) -> None:
         """A worker's place is taken by the process that was started after it."""
-        state = self._workers[kind].pop(worker, _NEW)
-        self.update(kind, successor, **{field: getattr(state, field) for field in state.__struct_fields__})
+        state = self._workers.setdefault(queue, {}).pop(worker, _NEW)
+        self.update(queue, successor, **{field: getattr(state, field) for field in state.__struct_fields__})
 
-    def give_place(self, kind: Kind, worker: str) -> None:
+    def give_place(self, queue: str, worker: str) -> None:
         """Nothing is expected of a worker any more, now that there is another."""
-        if len(self._workers[kind]) > 1:
-            self.remove(kind, worker)
+        if len(self._workers.get(queue, {})) > 1:
+            self.remove(queue, worker)
 
-    def remove(self, kind: Kind, worker: str) -> None:
-        """A worker is gone for good. The last of a kind leaves the place of one that is awaited."""
-        workers = self._workers[kind]
+    def remove(self, queue: str, worker: str) -> None:
+        """A worker is gone for good. The last of a queue leaves the place of one that is awaited."""
+        workers = self._workers.get(queue, {})
         if workers.pop(worker, None) is not None:
-            self.update(kind, next(iter(workers), UNKNOWN_WORKER))
+            self.update(queue, next(iter(workers), UNKNOWN_WORKER))
             self.wake_waiting()
 
     def fail_all(self, error: str) -> None:
         """Nothing can be promised any more: every port says so, until the service is started again."""
-        for kind in Kind:
-            if self[kind].error != error:
+        for queue in self.queues:
+            if self[queue].error != error:
                 logger.critical("%s", error)
-                for worker in list(self._workers[kind]):
-                    self.update(kind, worker, status="failed", error=error, is_crashing=True)
-                self.mark_recorded(kind, self[kind])
+                for worker in list(self._workers[queue]):
+                    self.update(queue, worker, status="failed", error=error, is_crashing=True)
+                self.mark_recorded(queue, self[queue])
 
     def next_change(self) -> asyncio.Event:
         """An event that is set once some model's state has changed since this call."""
@@ -125,18 +129,18 @@ class ModelStates:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def recorded(self, kind: Kind) -> ModelState:
+    def recorded(self, queue: str) -> ModelState:
         """The state as `batch status` can read it by now: /health reports this one, so that the two never disagree."""
-        return self._recorded[kind]
+        return self._recorded.get(queue, _NEW)
 
-    def mark_recorded(self, kind: Kind, state: ModelState) -> None:
+    def mark_recorded(self, queue: str, state: ModelState) -> None:
         """The database holds this state of a model by now."""
-        self._recorded[kind] = state
+        self._recorded[queue] = state
 
 
 _NEW = ModelState()
 
 
 def _rank(state: ModelState) -> tuple[int, bool]:
-    """Which worker speaks for its kind: a ready one, of those a busy one; a failed one when there is no other."""
-    return ("failed", "loading", "ready").index(state.status), state.busy is not None
+    """Which worker speaks for its queue: a ready one, of those a busy one; a failed one when there is no other."""
+    return ("failed", "unloaded", "loading", "ready").index(state.status), state.busy is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterable
 
 import msgspec
@@ -10,7 +11,7 @@ import msgspec
 from batch.errors import NotFound
 from batch.queue.frames import End
 from batch.queue.hub.ticket import Ticket
-from batch.queue.jobs import Kind, State
+from batch.queue.jobs import State
 from batch.queue.store import WRITE_REFUSED, DamagedDatabase, Store
 
 
@@ -19,7 +20,7 @@ class OpenTickets:
 
     def __init__(self) -> None:
         self._tickets: dict[str, Ticket] = {}
-        self._waiting = dict.fromkeys(Kind, 0)
+        self._waiting: Counter[str] = Counter()
         self._unwaited: set[str] = set()
         """Jobs with a ticket for which no client waits on a socket."""
 
@@ -31,7 +32,7 @@ class OpenTickets:
         """Keep a job's ticket; `waited`: a client waits for it on a socket."""
         self._tickets[ticket.id] = ticket
         if waited:
-            self._waiting[ticket.kind] += 1
+            self._waiting[ticket.queue] += 1
         else:
             self._unwaited.add(ticket.id)
         return ticket
@@ -40,7 +41,7 @@ class OpenTickets:
         """A job's ticket, which is not kept any longer."""
         ticket = self._tickets.pop(job, None)
         if ticket is not None and job not in self._unwaited:
-            self._waiting[ticket.kind] -= 1
+            self._waiting[ticket.queue] -= 1
         self._unwaited.discard(job)
         return ticket
 
@@ -48,28 +49,28 @@ class OpenTickets:
         """The jobs that have a ticket."""
         return list(self._tickets)
 
-    def of_kind(self, kind: Kind) -> list[Ticket]:
-        """The tickets of one kind of job."""
-        return [ticket for ticket in self._tickets.values() if ticket.kind is kind]
+    def of_queue(self, queue: str) -> list[Ticket]:
+        """The tickets of one queue."""
+        return [ticket for ticket in self._tickets.values() if ticket.queue == queue]
 
-    def refuse(self, kind: Kind, error: msgspec.Raw, *, waited_only: bool = False) -> list[str]:
-        """End one kind's tickets with an error, those on which a client waits or all; returns the ids of their jobs."""
-        tickets = [ticket for ticket in self.of_kind(kind) if not (waited_only and ticket.id in self._unwaited)]
+    def refuse(self, queue: str, error: msgspec.Raw, *, waited_only: bool = False) -> list[str]:
+        """End one queue's tickets with an error, those on which a client waits or all; returns the ids of their jobs."""
+        tickets = [ticket for ticket in self.of_queue(queue) if not (waited_only and ticket.id in self._unwaited)]
         for ticket in tickets:
             self.remove(ticket.id)
             ticket.push(End(job=ticket.id, state=State.FAILED, error=error))
         return [ticket.id for ticket in tickets]
 
-    def waiting(self, kind: Kind) -> int:
-        """How many clients wait for jobs of a kind."""
-        return self._waiting[kind]
+    def waiting(self, queue: str) -> int:
+        """How many clients wait for jobs of a queue."""
+        return self._waiting[queue]
 
     def clear(self) -> list[Ticket]:
         """All tickets, none of which is kept any longer."""
         tickets = list(self._tickets.values())
         self._tickets.clear()
         self._unwaited.clear()
-        self._waiting = dict.fromkeys(Kind, 0)
+        self._waiting = Counter()
         return tickets
 
 

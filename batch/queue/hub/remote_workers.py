@@ -52,7 +52,7 @@ class _Hub(Protocol):
 
     async def in_thread(self, work: Callable[[], T]) -> T: ...
 
-    async def turn_away(self, kind: Kind) -> None: ...
+    async def turn_away(self, queue: str) -> None: ...
 
 
 class RemoteWorkers:
@@ -65,7 +65,7 @@ class RemoteWorkers:
         self.relay = Relay(channel, home, links.ask)
         self._nodes: dict[str, Node] = {}
         """Workers of other homes that live, by id."""
-        self._heard_of: set[tuple[Kind, str]] = set()
+        self._heard_of: set[tuple[str, str]] = set()
         """Those and the ones that sent something."""
         self._sequences: dict[str, int] = {}
         self._gapped_jobs: set[str] = set()
@@ -111,13 +111,13 @@ class RemoteWorkers:
 
     # -- what is asked and woken
 
-    def wake(self, kinds: set[Kind]) -> None:
+    def wake(self, queues: set[str]) -> None:
         """Let the workers of other machines look."""
-        self._channel.wake(kinds)
+        self._channel.wake(queues)
 
-    def reachable(self, kind: Kind) -> str | None:
+    def reachable(self, queue: str) -> str | None:
         """A worker of another machine that answers, an idle one if there is one."""
-        return next((worker for worker in self._hub.models.ready_workers(kind) if worker in self._nodes), None)
+        return next((worker for worker in self._hub.models.ready_workers(queue) if worker in self._nodes), None)
 
     async def ask(self, worker: str, question: Question, timeout_s: float) -> Answer:
         """Put a question to a worker of another machine. Raises its BatchError, or Unavailable."""
@@ -126,7 +126,7 @@ class RemoteWorkers:
         self._pending[number] = future
         try:
             asked = Ask(number=number, question=question)
-            self._channel.send(node.home, ForWorker(home=self._home, worker=worker, kind=node.kind, ask=asked))
+            self._channel.send(node.home, ForWorker(home=self._home, worker=worker, queue=node.queue, ask=asked))
             async with asyncio.timeout(timeout_s):
                 answered = await future
         except TimeoutError:
@@ -163,19 +163,19 @@ class RemoteWorkers:
                 future.set_result(frame)
         elif isinstance(frame, End):
             self._gapped_jobs.discard(frame.job)
-            self._spawn(self._safely(self._end(item.kind, frame, item.worker)))
+            self._spawn(self._safely(self._end(item.queue, frame, item.worker)))
         elif not (isinstance(frame, Delta) and frame.job in self._gapped_jobs):
-            self._heard_of.add((item.kind, item.worker))
-            reports.receive(item.kind, frame, item.worker)
+            self._heard_of.add((item.queue, item.worker))
+            reports.receive(item.queue, frame, item.worker)
 
-    async def _end(self, kind: Kind, end: End, worker: str) -> None:
+    async def _end(self, queue: str, end: End, worker: str) -> None:
         """An end is believed from the job's row."""
         if end.job in self._reported_jobs:
             return
         row = await self._hub.in_thread(lambda: self._hub.store.job(end.job))
         if row is None or row.state.ended:
             state = State.CANCELLED if row is None else row.state
-            self._hub.reports.receive(kind, End(job=end.job, state=state, resumes=end.resumes, seconds=end.seconds), worker)
+            self._hub.reports.receive(queue, End(job=end.job, state=state, resumes=end.resumes, seconds=end.seconds), worker)
 
     async def _safely(self, work: Any) -> None:
         try:
@@ -224,20 +224,20 @@ class RemoteWorkers:
     def _refresh(self, nodes: list[Node]) -> None:
         """Bring the models' states to what the rows of living workers say."""
         models, alive = self._hub.models, {node.id: node for node in nodes}
-        had_failed = {kind for kind in Kind if models[kind].status == "failed"}
+        had_failed = {queue for queue in models.queues if models[queue].status == "failed"}
         for node in nodes:
-            self._heard_of.add((node.kind, node.id))
+            self._heard_of.add((node.queue, node.id))
             if self._nodes.get(node.id, node) is node or self._nodes[node.id].status != node.status:
                 info = _read_info(node.info.encode()) if node.info else None
-                models.update(node.kind, node.id, status=node.status, error=node.error or None, info=info)
-                models.give_place(node.kind, UNKNOWN_WORKER)
+                models.update(node.queue, node.id, status=node.status, error=node.error or None, info=info)
+                models.give_place(node.queue, UNKNOWN_WORKER)
         self._nodes = alive
-        for kind, worker in [entry for entry in self._heard_of if entry[1] not in alive]:
-            self._heard_of.discard((kind, worker))
-            self._hub.reports.worker_left(kind, worker)
-        for kind in Kind:
-            if models[kind].status == "failed" and kind not in had_failed:
-                self._spawn(self._safely(self._hub.turn_away(kind)))
+        for queue, worker in [entry for entry in self._heard_of if entry[1] not in alive]:
+            self._heard_of.discard((queue, worker))
+            self._hub.reports.worker_left(queue, worker)
+        for queue in models.queues:
+            if models[queue].status == "failed" and queue not in had_failed:
+                self._spawn(self._safely(self._hub.turn_away(queue)))
 
     async def _look_at_tickets(self) -> None:
         """Ends that nobody reported, and jobs whose commit was lost with the database's last second."""

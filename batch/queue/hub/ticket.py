@@ -11,7 +11,7 @@ from batch.errors import Cancelled
 from batch.payloads.events import Delta, SegmentEnded, Started
 from batch.payloads.job_payload import Result
 from batch.queue.frames import End, TicketEvent
-from batch.queue.jobs import Draft, Kind, State
+from batch.queue.jobs import Draft, State
 
 R = TypeVar("R", bound=Result)
 
@@ -31,10 +31,10 @@ class JobAccess(Protocol):
 class Ticket:
     """The events of a job, its result, and the means to cancel it."""
 
-    def __init__(self, hub: JobAccess, job: str, kind: Kind) -> None:
+    def __init__(self, hub: JobAccess, job: str, queue: str) -> None:
         self._hub = hub
         self.id = job
-        self.kind = kind
+        self.queue = queue
         self.created = time.monotonic()
         self.ended = False
         self.is_started = False

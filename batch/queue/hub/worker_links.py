@@ -17,7 +17,6 @@ from batch.payloads.json_text import decode, decoder, encode
 from batch.payloads.questions import ANSWER_TYPES, Answer, Question
 from batch.queue.channel import socket_path
 from batch.queue.frames import ABSENT, Answered, Ask, Hello, RowChanged, WorkerFrame
-from batch.queue.jobs import Kind
 
 logger = logging.getLogger("batch.hub")
 
@@ -36,9 +35,9 @@ class WorkerLinks:
         state_dir: Path,
         *,
         connected: Callable[[Hello], Awaitable[None]],
-        received: Callable[[Kind, WorkerFrame, str], None],
+        received: Callable[[str, WorkerFrame, str], None],
         row_changed: Callable[[str], Awaitable[None]],
-        gone: Callable[[Kind, str], None],
+        gone: Callable[[str, str], None],
     ) -> None:
         """`connected` and `gone` bracket what is `received` of a worker; `row_changed` gets the id of a job whose row another
         process changed."""
@@ -108,7 +107,7 @@ class WorkerLinks:
                         if future and not future.done():
                             future.set_result(frame)
                     elif hello is not None:
-                        self._received(hello.kind, frame, hello.worker)
+                        self._received(hello.queue, frame, hello.worker)
         except (ConnectionResetError, asyncio.CancelledError):
             pass
         except Exception:
@@ -117,7 +116,7 @@ class WorkerLinks:
             writer.close()
             if hello is not None and self._writers.get(hello.worker) is writer:
                 del self._writers[hello.worker]
-                self._gone(hello.kind, hello.worker)
+                self._gone(hello.queue, hello.worker)
             stopped = msgspec.Raw(encode(Unavailable(_WORKER_STOPPED).record()))
             for number, (target, future) in self._pending.items():
                 if target is writer and not future.done():

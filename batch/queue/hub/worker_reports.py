@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from batch.model_kind import kind_of
 from batch.payloads.events import Delta, Progress, PromptCounted, SegmentEnded, Started
 from batch.queue.frames import (
     Answered,
@@ -25,7 +27,7 @@ from batch.queue.frames import (
 from batch.queue.hub.model_state import UNKNOWN_WORKER, ModelStates
 from batch.queue.hub.open_tickets import OpenTickets
 from batch.queue.hub.retry_after import ServiceTimeEstimate
-from batch.queue.jobs import Job, Kind
+from batch.queue.jobs import Job
 
 logger = logging.getLogger("batch.hub")
 
@@ -41,7 +43,7 @@ class _StoreAccess(Protocol):
 
     async def read_job(self, job: str) -> Job | None: ...
 
-    def refuse_waiting(self, kind: Kind, waiting: DiskWaiting) -> None: ...
+    def refuse_waiting(self, queue: str, waiting: DiskWaiting) -> None: ...
 
 
 class WorkerReports:
@@ -54,77 +56,77 @@ class WorkerReports:
         """Of each worker the jobs whose start was heard and whose end was not, with their fencing tokens."""
         self._runner: dict[str, tuple[str, int]] = {}
         """Of each of those jobs the worker that runs it, and the token of its lease."""
-        self._unreported: dict[Kind, set[str]] = {kind: set() for kind in Kind}
+        self._unreported: defaultdict[str, set[str]] = defaultdict(set)
         """Jobs whose worker died, maybe between their end and the report of it."""
-        self.service_times = {kind: ServiceTimeEstimate() for kind in Kind}
+        self.service_times: defaultdict[str, ServiceTimeEstimate] = defaultdict(ServiceTimeEstimate)
         self.listeners: list[Callable[[JobEnded], None]] = []
 
     async def worker_connected(self, hello: Hello) -> None:
         """A worker process of this machine has started."""
-        kind, worker = hello.kind, hello.worker
-        self._models.update(kind, worker, pid=hello.pid, busy=None, beat=time.monotonic())
-        if not self._models.of(kind, worker).is_crashing:
-            self._models.update(kind, worker, status="loading", progress=0.0, error=None)
+        queue, worker = hello.queue, hello.worker
+        self._models.update(queue, worker, pid=hello.pid, busy=None, beat=time.monotonic())
+        if not self._models.of(queue, worker).is_crashing:
+            self._models.update(queue, worker, status="loading", progress=0.0, error=None)
         # Its predecessor may have died between a job's end and the report of it.
-        unreported = self._unreported[kind] | {ticket.id for ticket in self._tickets.of_kind(kind)}
-        self._unreported[kind] = set()
+        unreported = self._unreported[queue] | {ticket.id for ticket in self._tickets.of_queue(queue)}
+        self._unreported[queue] = set()
         for job in unreported:
             await self.row_changed(job)
 
-    def worker_gone(self, kind: Kind, worker: str) -> None:
+    def worker_gone(self, queue: str, worker: str) -> None:
         """A worker's stream has closed: its jobs' rows are looked at once its successor has put them in order."""
-        self._forget_jobs(kind, worker)
-        if self._models.of(kind, worker).status == "ready":
-            self._models.update(kind, worker, status="loading", progress=0.0, pid=None, busy=None)
+        self._forget_jobs(queue, worker)
+        if self._models.of(queue, worker).status == "ready":
+            self._models.update(queue, worker, status="loading", progress=0.0, pid=None, busy=None)
 
-    def worker_left(self, kind: Kind, worker: str) -> None:
+    def worker_left(self, queue: str, worker: str) -> None:
         """A worker of another machine is gone for good."""
-        self._forget_jobs(kind, worker)
-        self._models.remove(kind, worker)
+        self._forget_jobs(queue, worker)
+        self._models.remove(queue, worker)
 
     def jobs_of(self, worker: str) -> set[str]:
         """The jobs that a worker has begun and not ended."""
         return set(self._started_jobs.get(worker, ()))
 
-    def _forget_jobs(self, kind: Kind, worker: str) -> None:
+    def _forget_jobs(self, queue: str, worker: str) -> None:
         jobs = self._started_jobs.pop(worker, {})
-        self._unreported[kind] |= jobs.keys()
+        self._unreported[queue] |= jobs.keys()
         for job in jobs:
             if self._runner.get(job, (None, 0))[0] == worker:
                 del self._runner[job]
 
-    def receive(self, kind: Kind, frame: WorkerFrame, worker: str = UNKNOWN_WORKER) -> None:
+    def receive(self, queue: str, frame: WorkerFrame, worker: str = UNKNOWN_WORKER) -> None:
         """Act on a worker's frame."""
         models = self._models
         match frame:
             case Delta() | Started() | End() | Progress() | PromptCounted() | SegmentEnded():  # the most frequent first
                 # A job that makes progress is alive, whatever it reports.
-                if (now := time.monotonic()) - models.of(kind, worker).beat > _BEAT_INTERVAL_S:
-                    models.update(kind, worker, beat=now)
-                self._job_event(kind, frame, worker)
+                if (now := time.monotonic()) - models.of(queue, worker).beat > _BEAT_INTERVAL_S:
+                    models.update(queue, worker, beat=now)
+                self._job_event(queue, frame, worker)
             case Loading():
-                if not models.of(kind, worker).is_crashing:
-                    models.update(kind, worker, status="loading", progress=frame.progress)
+                if not models.of(queue, worker).is_crashing:
+                    models.update(queue, worker, status="loading", progress=frame.progress)
             case Ready():
                 ready: dict[str, Any] = {"status": "ready", "error": None, "is_crashing": False, "was_ready": True}
-                models.update(kind, worker, progress=1.0, info=frame.info, **ready)
+                models.update(queue, worker, progress=1.0, info=frame.info, **ready)
             case Broken():
-                models.update(kind, worker, status="failed", error=frame.message)
+                models.update(queue, worker, status="failed", error=frame.message)
             case Beat() | DiskWaiting():
-                models.update(kind, worker, beat=time.monotonic())
-                if isinstance(frame, DiskWaiting) and not models.has_another_ready(kind, worker):
-                    self._hub.refuse_waiting(kind, frame)
+                models.update(queue, worker, beat=time.monotonic())
+                if isinstance(frame, DiskWaiting) and not models.has_another_ready(queue, worker):
+                    self._hub.refuse_waiting(queue, frame)
             case Hello() | RowChanged() | Answered():
                 pass  # the link's own
 
-    def _job_event(self, kind: Kind, event: TicketEvent, worker: str) -> None:
+    def _job_event(self, queue: str, event: TicketEvent, worker: str) -> None:
         job = event.job
         if isinstance(event, Started):
             if self._is_outdated(job, worker, event.token):
                 return
             self._started_jobs.setdefault(worker, {})[job] = event.token
             self._runner[job] = worker, event.token
-            self._models.update(kind, worker, busy=job)
+            self._models.update(queue, worker, busy=job)
         elif self._runner.get(job, (worker, 0))[0] != worker:
             return  # of an attempt that was taken from its worker
         ticket = self._tickets.get(job)
@@ -132,13 +134,13 @@ class WorkerReports:
             self._tickets.remove(job)
             self._runner.pop(job, None)
             self._started_jobs.get(worker, {}).pop(job, None)
-            self._models.update(kind, worker, busy=event.resumes)
+            self._models.update(queue, worker, busy=event.resumes)
             if event.seconds is not None:
-                self.service_times[kind].job_ended(event.seconds)
+                self.service_times[queue].job_ended(event.seconds)
         if ticket:
             ticket.push(event)
         if isinstance(event, End):
-            self._report_end(JobEnded(job=job, kind=kind, state=event.state, waited=ticket is not None))
+            self._report_end(JobEnded(job=job, kind=kind_of(queue), state=event.state, waited=ticket is not None))
 
     def _is_outdated(self, job: str, worker: str, token: int) -> bool:
         """Whether a start was sent by a worker whose lease another one has taken over."""

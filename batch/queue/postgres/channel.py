@@ -16,8 +16,8 @@ from collections.abc import Iterable, Iterator
 import msgspec
 import psycopg
 
+from batch.model_kind import Kind, is_queue
 from batch.payloads.json_text import decode, encode
-from batch.queue.jobs import Kind
 from batch.queue.postgres.connection_info import connect
 from batch.queue.postgres.error_mapping import to_batch_error
 from batch.queue.remote.channel import EVERY_FRONT, Receiver
@@ -54,7 +54,7 @@ class PostgresChannel:
         self._addresses = (home, _WAKE, EVERY_FRONT) if is_front else (home, _WAKE)
         self._sender = secrets.token_hex(4)
         self._items: deque[tuple[str, bytes]] = deque()
-        self._kinds: set[Kind] = set()
+        self._queues: set[str] = set()
         self._sequences: dict[str, int] = {}
         self._unsent: deque[tuple[str, bytes]] = deque()
         """(address, packet or wake-up) of which it is not known whether they have arrived."""
@@ -88,9 +88,9 @@ class PostgresChannel:
         self._items.append((address, encode(item)))
         self._arrived.set()
 
-    def wake(self, kinds: set[Kind]) -> None:
-        """Let the workers of these kinds look, wherever they are."""
-        self._kinds |= kinds
+    def wake(self, queues: set[str]) -> None:
+        """Let the workers of these queues look, wherever they are."""
+        self._queues |= queues
         self._arrived.set()
 
     def close(self) -> None:
@@ -146,8 +146,8 @@ class PostgresChannel:
 
     def _pack(self) -> None:
         """Turn what waits into packets of one address each."""
-        kinds, self._kinds = self._kinds, set()
-        self._unsent.extend((_WAKE, kind.value.encode()) for kind in kinds)
+        queues, self._queues = self._queues, set()
+        self._unsent.extend((_WAKE, str(queue).encode()) for queue in queues)
         items: dict[str, list[bytes]] = {}
         while self._items:
             address, data = self._items.popleft()
@@ -198,8 +198,8 @@ class PostgresChannel:
 
     def _receive(self, conn: psycopg.Connection[tuple[object, ...]], channel: str, payload: str, receiver: Receiver) -> None:
         if channel == _name(_WAKE):
-            with contextlib.suppress(ValueError):
-                receiver.wake(Kind(payload))
+            if is_queue(payload):
+                receiver.wake(payload)
             return
         if not payload:
             return  # the test at the start

@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 import psycopg
 
 from batch import fail_points
-from batch.queue.jobs import Kind
 from batch.queue.postgres import schema
 from batch.queue.postgres.connection_info import check_address, connect
 from batch.queue.postgres.error_mapping import is_connection_lost, to_batch_error
@@ -48,7 +47,7 @@ class PostgresDatabase:
         self._url = url
         self._home = home
         self._front = front
-        self.submitted: Callable[[set[Kind]], None] = lambda kinds: None
+        self.submitted: Callable[[set[str]], None] = lambda queues: None
         self._lock = threading.RLock()
         self._conn: Connection | None = None
         self._is_in_transaction = False
@@ -158,9 +157,9 @@ class PostgresDatabase:
             finally:
                 self._is_in_transaction = False
             self._fold_if_due()
-        if transaction.queued_kinds:
+        if transaction.queues:
             fail_points.reach("committed")
-            self.submitted(transaction.queued_kinds)
+            self.submitted(transaction.queues)
 
     @staticmethod
     def _begin(conn: Connection, begin: bytes) -> Connection:

@@ -8,14 +8,14 @@ from typing import Any
 import psycopg
 
 from batch import fail_points
-from batch.queue.jobs import Draft, Kind
+from batch.queue.jobs import Draft
 from batch.queue.postgres.portable_sql import to_parameters, to_psycopg
 
 _SUBMIT = """
 with known as (select 1 from job where id = ?),
   message as (insert into task (queue, job, priority) select ?, ?, ? where not exists (select 1 from known) returning id)
-insert into job (id, kind, task, state, origin, priority, request, source, parent, waited, message, created_at, front)
-select ?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?, message.id, unix_now(), ? from message"""
+insert into job (id, kind, task, state, origin, priority, request, source, parent, waited, message, created_at, front, model)
+select ?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?, message.id, unix_now(), ?, ? from message"""
 
 
 class PostgresTransaction:
@@ -24,7 +24,7 @@ class PostgresTransaction:
     def __init__(self, conn: psycopg.Connection[tuple[Any, ...]], front: str) -> None:
         self._conn = conn
         self._front = front
-        self.queued_kinds: set[Kind] = set()
+        self.queues: set[str] = set()
         """Queues that got a message, whose workers are woken after the commit."""
 
     def execute(self, sql: str, params: Sequence[Any] | Mapping[str, Any] = ()) -> psycopg.Cursor[tuple[Any, ...]]:
@@ -48,7 +48,7 @@ class PostgresTransaction:
             _SUBMIT,
             (
                 draft.id,
-                kind,
+                draft.queue,
                 draft.id,
                 float(priority),
                 draft.id,
@@ -61,11 +61,12 @@ class PostgresTransaction:
                 draft.parent,
                 draft.waited,
                 self._front,
+                draft.model,
             ),
         ).rowcount
         if not added:
             return
-        self.queued_kinds.add(kind)
+        self.queues.add(draft.queue)
         self.execute_many(
             "insert into blob values (?,?,'request') on conflict do nothing", [(draft.id, sha256) for sha256 in draft.blobs]
         )

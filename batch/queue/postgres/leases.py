@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from batch.errors import WorkerDied
-from batch.queue.jobs import Kind, State
+from batch.queue.jobs import State
 from batch.queue.nodes import LEASE_S
 from batch.queue.postgres.job_transaction import PostgresTransaction
 from batch.queue.postgres.node_rows import PostgresNodes
@@ -27,7 +27,7 @@ class PostgresLeases(PostgresNodes):
     """What becomes of jobs whose worker is gone."""
 
     def recover(
-        self, kind: Kind, worker: str, limit: int, last_death: str = "", *, predecessor: str = ""
+        self, queue: str, worker: str, limit: int, last_death: str = "", *, predecessor: str = ""
     ) -> list[tuple[str, State]]:
         """Called by a worker before it takes anything: the leases of `predecessor`, in whose place it is, go back.
 
@@ -38,7 +38,7 @@ class PostgresLeases(PostgresNodes):
         with self._begun(durable=True) as transaction:
             transaction.execute("delete from node where id = ? and id <> ?", (predecessor, worker))
             claims = transaction.execute(
-                _CLAIMS + "c.queue=? and c.worker=? and c.worker<>? for update of c", (kind, predecessor, worker)
+                _CLAIMS + "c.queue=? and c.worker=? and c.worker<>? for update of c", (queue, predecessor, worker)
             ).fetchall()
             return _give_back(transaction, claims, limit, cause)
 
@@ -73,8 +73,8 @@ def _give_back(
             transaction.execute("select end_job(?, ?, 'failed', null, ?)", (job, token, to_json(reason.record())))
             moved.append((job, State.FAILED))
         else:
-            queue = transaction.execute("select put_back_job(?, ?, ?)", (job, token, not has_inner)).fetchone()
-            if queue is not None and queue[0] is not None:
-                transaction.queued_kinds.add(Kind(queue[0]))
+            claimed = transaction.execute("select put_back_job(?, ?, ?)", (job, token, not has_inner)).fetchone()
+            if claimed is not None and claimed[0] is not None:
+                transaction.queues.add(claimed[0])
             moved.append((job, State.QUEUED))
     return moved

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from batch.errors import Conflict, NotFound, NotSupported, Unprocessable
+from batch.model_kind import queue_of
 from batch.queue.full_text.tsvector_tables import TsvectorTables
 from batch.queue.jobs import TRANSITIONS, Draft, JobProgress, Kind, Origin, State
 from batch.queue.nodes import LEASE_S
@@ -87,7 +88,7 @@ class PostgresStore(PostgresLeases, JobReader):
         return []
 
     def take(
-        self, kind: Kind, worker: str, *, above: float | None = None, batch_mate: Lease | None = None, limit: int = 1
+        self, queue: str, worker: str, *, above: float | None = None, batch_mate: Lease | None = None, limit: int = 1
     ) -> list[Lease]:
         """Lease the next jobs of a queue to a worker: most urgent first, then oldest; at most `limit`.
 
@@ -101,7 +102,7 @@ class PostgresStore(PostgresLeases, JobReader):
         with self._begun(durable=False) as transaction:
             rows = transaction.execute(
                 f"select {COLUMNS}, token, front from take_jobs(?, ?, ?, ?, ?, ?, ?)",
-                (kind, worker, floor, limit, mate and mate.task, mate and mate.started_at, LEASE_S),
+                (queue, worker, floor, limit, mate and mate.task, mate and mate.started_at, LEASE_S),
             ).fetchall()
         return [Lease(to_job(row[:-2]), row[-2], row[-1]) for row in rows]
 
@@ -123,7 +124,7 @@ class PostgresStore(PostgresLeases, JobReader):
         with self._begun(durable=durable) as transaction:
             row = transaction.execute("select put_back_job(?, ?, ?)", (lease.job.id, lease.token, count)).fetchone()
             if row is not None and row[0] is not None:
-                transaction.queued_kinds.add(lease.job.kind)
+                transaction.queues.add(row[0])
 
     def progress(self, lease: Lease, progress: JobProgress) -> None:
         """Write down how far a job is."""
@@ -188,7 +189,7 @@ class PostgresStore(PostgresLeases, JobReader):
     def retry(self, job: str) -> None:
         """Queue a failed or cancelled job again, its attempts counted anew; raises NotFound, Conflict."""
         with self._begun(durable=True) as transaction:
-            row = transaction.execute("select state, kind, priority from job where id=? for update", (job,)).fetchone()
+            row = transaction.execute("select state, kind, model, priority from job where id=? for update", (job,)).fetchone()
             if row is None:
                 raise NotFound(f"There is no job {job}.")
             if State.QUEUED not in TRANSITIONS[State(row[0])] or row[0] == State.RUNNING:
@@ -197,9 +198,9 @@ class PostgresStore(PostgresLeases, JobReader):
                 "with message as (insert into task (queue, job, priority) values (?, ?, ?) returning id) "
                 "update job set state='queued', attempts=0, cancel=0, waited=0, error=null, result=null, progress=null, "
                 "started_at=null, finished_at=null, message=message.id from message where job.id=?",
-                (row[1], job, float(row[2]), job),
+                (queue := queue_of(Kind(row[1]), row[2]), job, float(row[3]), job),
             )
-            transaction.queued_kinds.add(Kind(row[1]))
+            transaction.queues.add(queue)
 
     # -- holding classes back
 
@@ -214,7 +215,7 @@ class PostgresStore(PostgresLeases, JobReader):
         with self._begun(durable=True) as transaction:
             for kind, priority in pauses:
                 transaction.execute("delete from pause where kind=? and priority=?", (kind, int(priority)))
-                transaction.queued_kinds.add(kind)
+                transaction.queues.add(kind)
 
     # -- what the running service writes for `batch status` in another process
 

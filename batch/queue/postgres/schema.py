@@ -13,7 +13,14 @@ if TYPE_CHECKING:
 
     Connection = psycopg.Connection[tuple[Any, ...]]
 
-MIGRATIONS = ("0001_tables.sql", "0002_triggers.sql", "0003_leases.sql", "0004_jobs_by_parent.sql", "0005_kept_bytes.sql")
+MIGRATIONS = (
+    "0001_tables.sql",
+    "0002_triggers.sql",
+    "0003_leases.sql",
+    "0004_jobs_by_parent.sql",
+    "0005_kept_bytes.sql",
+    "0006_models.sql",
+)
 """Files in migrations/. A released one never changes; a new one goes to the end, and only adds what the version before can
 ignore, as workers of both run side by side."""
 VERSION = len(MIGRATIONS)

@@ -10,9 +10,10 @@ from itertools import islice
 from typing import Any
 
 from batch.errors import NotFound
+from batch.model_kind import kind_of
 from batch.queue.job_filter import JobFilter
 from batch.queue.jobs import Job, JobSummary, Kind, Origin, Priority, State, SummaryPage
-from batch.queue.pauses import Pause
+from batch.queue.pauses import Pause, open_ranges
 from batch.queue.reading.filter_sql import JobClass, Walk, page_walks, walks
 from batch.queue.reading.job_rows import COLUMNS, SUMMARY_COLUMNS, to_job, to_summary
 from batch.queue.store import EmptyDatabase
@@ -182,6 +183,20 @@ class JobReader(ABC):
             )[0][0]
         )
 
+    def is_waiting(self, queue: str, above: float = -1.0) -> bool:
+        """Whether a message of a higher priority than `above` waits, in a class that is not paused."""
+        ((has_message, has_pause),) = self.read(
+            "select exists (select 1 from task where queue=? and priority>?), exists (select 1 from pause where kind=?)",
+            (queue, above, kind := kind_of(queue)),
+        )
+        if not has_message or not has_pause:  # one statement tells, nearly always
+            return bool(has_message)
+        paused = [row[0] for row in self.read("select priority from pause where kind=?", (kind,))]
+        return any(
+            self.read("select 1 from task where queue=? and priority>? and priority<? limit 1", (queue, *bounds))
+            for bounds in open_ranges(above, paused)
+        )
+
     def paused(self) -> set[Pause]:
         """The classes that are held back."""
         try:
@@ -190,9 +205,9 @@ class JobReader(ABC):
             return set()
         return {Pause(Kind(kind), Priority(priority)) for kind, priority in rows}
 
-    def queue_size(self, kind: Kind) -> int:
+    def queue_size(self, queue: str) -> int:
         """Messages of a queue."""
-        return int(self.read("select count(*) from task where queue=?", (kind,))[0][0])
+        return int(self.read("select count(*) from task where queue=?", (queue,))[0][0])
 
     def cancelled(self, job: str) -> bool:
         """Whether somebody wants a job stopped."""

@@ -10,7 +10,7 @@ from batch.queue.jobs import Job, JobProgress, JobSummary, Kind, Origin, State
 
 COLUMNS = (
     "id, kind, task, state, origin, priority, request, created_at, attempts, started_at, finished_at, result, error, "
-    "progress, source, parent, cancel, waited"
+    "progress, source, parent, cancel, waited, model"
 )
 
 SUMMARY_COLUMNS = (
@@ -40,6 +40,7 @@ def to_job(row: Sequence[Any]) -> Job:
         parent,
         cancel,
         waited,
+        model,
     ) = row
     return Job(
         id=id,
@@ -60,6 +61,7 @@ def to_job(row: Sequence[Any]) -> Job:
         parent=parent,
         cancel=bool(cancel),
         waited=bool(waited),
+        model=model,
     )
 
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from batch.queue.jobs import Kind
 from batch.queue.remote.packet import Item, Packet
 
 EVERY_FRONT = "fronts"
@@ -18,7 +17,7 @@ class Receiver:
     """What a channel calls, from threads of its own."""
 
     packet: Callable[[Packet], None]
-    wake: Callable[[Kind], None]
+    wake: Callable[[str], None]
     """Something was queued, or a job was cancelled."""
     reconnected: Callable[[], None]
     """Packets may have been lost."""
@@ -35,8 +34,8 @@ class Channel(Protocol):
         """Send to a home or to all fronts; in order for one address, gathered for some milliseconds."""
         ...
 
-    def wake(self, kinds: set[Kind]) -> None:
-        """Let the workers of these kinds look, wherever they are. A lost wake-up costs two seconds."""
+    def wake(self, queues: set[str]) -> None:
+        """Let the workers of these queues look, wherever they are. A lost wake-up costs two seconds."""
         ...
 
     def close(self) -> None: ...

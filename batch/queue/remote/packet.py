@@ -5,14 +5,13 @@ from __future__ import annotations
 import msgspec
 
 from batch.queue.frames import Ask, WorkerFrame
-from batch.queue.jobs import Kind
 
 
 class FromWorker(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag_field="type", tag="frame"):
     """A worker's frame for the home that accepted its job, or that asked it something."""
 
     worker: str
-    kind: Kind
+    queue: str
     frame: WorkerFrame
 
 
@@ -21,7 +20,7 @@ class ForWorker(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag
 
     home: str
     worker: str
-    kind: Kind
+    queue: str
     ask: Ask
 
 

@@ -12,7 +12,6 @@ from batch.payloads.events import Delta, Progress, PromptCounted, SegmentEnded, 
 from batch.payloads.json_text import encode
 from batch.payloads.questions import Answer, Question
 from batch.queue.frames import ABSENT, Answered, End, RowChanged, WorkerFrame
-from batch.queue.jobs import Kind
 from batch.queue.remote.channel import EVERY_FRONT, Channel
 from batch.queue.remote.packet import ForWorker, FromWorker
 
@@ -28,7 +27,7 @@ class Relay:
         self._fronts: dict[str, str] = {}
         """Which home accepted each job that a worker of this one runs."""
 
-    def forward(self, kind: Kind, frame: WorkerFrame, worker: str) -> bool:
+    def forward(self, queue: str, frame: WorkerFrame, worker: str) -> bool:
         """Send a frame of a worker to the home that it is for; False when that is this one."""
         match frame:
             case Started():
@@ -45,12 +44,12 @@ class Relay:
                 return False
         if not front:
             return False
-        self._channel.send(front, FromWorker(worker=worker, kind=kind, frame=frame))
+        self._channel.send(front, FromWorker(worker=worker, queue=queue, frame=frame))
         return True
 
-    def report_ended(self, job: str, kind: Kind) -> None:
+    def report_ended(self, job: str, queue: str) -> None:
         """Let every service look at a job that ended without a worker that would report it."""
-        self._channel.send(EVERY_FRONT, FromWorker(worker="", kind=kind, frame=RowChanged(job=job)))
+        self._channel.send(EVERY_FRONT, FromWorker(worker="", queue=queue, frame=RowChanged(job=job)))
 
     async def answer(self, asked: ForWorker, timeout_s: float) -> None:
         """Put another home's question to a worker of this one, and send back what it says."""
@@ -60,4 +59,4 @@ class Relay:
             answered = Answered(number=number, answer=msgspec.Raw(encode(answer)))
         except BatchError as error:
             answered = Answered(number=number, error=msgspec.Raw(encode(error.record())))
-        self._channel.send(asked.home, FromWorker(worker=asked.worker, kind=asked.kind, frame=answered))
+        self._channel.send(asked.home, FromWorker(worker=asked.worker, queue=asked.queue, frame=answered))

@@ -14,7 +14,6 @@ from typing import Any
 from batch import fail_points
 from batch.durable_folder import make_durable_folder, put_on_disk
 from batch.errors import DiskFull
-from batch.queue.jobs import Kind
 from batch.queue.sqlite import schema
 from batch.queue.sqlite.job_writer import JobTransaction
 from batch.queue.store import DamagedDatabase, EmptyDatabase
@@ -39,7 +38,7 @@ class Database:
         jobs for."""
         self.path = path
         self._front = front
-        self.submitted: Callable[[set[Kind]], None] = lambda kinds: None
+        self.submitted: Callable[[set[str]], None] = lambda queues: None
         self._lock = threading.RLock()
         try:
             if create and not readonly:
@@ -178,9 +177,9 @@ class Database:
             finally:
                 if durable:
                     self._conn.execute("pragma synchronous=normal")
-        if transaction.queued_kinds:
+        if transaction.queues:
             fail_points.reach("committed")
-            self.submitted(transaction.queued_kinds)
+            self.submitted(transaction.queues)
 
     def _sentence(self, error: sqlite3.DatabaseError) -> Exception:
         """What SQLite says of a broken disk or file as an error that says what to do; anything else as it is."""

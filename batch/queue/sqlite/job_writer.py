@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from batch import fail_points
-from batch.queue.jobs import Draft, Kind, State
+from batch.model_kind import kind_of
+from batch.queue.jobs import Draft, State
 from batch.queue.messages import job_named_in, message_for
 from batch.queue.nodes import LEASE_S
 from batch.queue.pauses import open_ranges
@@ -22,7 +23,7 @@ class JobTransaction:
     def __init__(self, conn: sqlite3.Connection, front: str) -> None:
         self._conn = conn
         self._front = front
-        self.queued_kinds: set[Kind] = set()
+        self.queues: set[str] = set()
         """Queues that got a message, whose workers are woken after the commit."""
 
     def execute(self, sql: str, params: Sequence[Any] | Mapping[str, Any] = ()) -> sqlite3.Cursor:
@@ -39,10 +40,10 @@ class JobTransaction:
 
         fail_points.reach("spooled")
         kind = draft.kind
-        message = self.enqueue(kind, draft.id, draft.priority)
+        message = self.enqueue(draft.queue, draft.id, draft.priority)
         is_new = self._conn.execute(
             "insert into job (id, kind, task, state, origin, priority, request, source, parent, waited, message, "
-            "created_at, front) values (?,?,?,?,?,?,?,?,?,?,?,?,?) on conflict (id) do nothing",
+            "created_at, front, model) values (?,?,?,?,?,?,?,?,?,?,?,?,?,?) on conflict (id) do nothing",
             (
                 draft.id,
                 kind,
@@ -57,6 +58,7 @@ class JobTransaction:
                 message,
                 time.time(),
                 self._front,
+                draft.model,
             ),
         ).rowcount
         if not is_new:
@@ -64,20 +66,20 @@ class JobTransaction:
         if draft.blobs:
             self.execute_many("insert or ignore into blob values (?,?,'request')", [(draft.id, sha) for sha in draft.blobs])
 
-    def enqueue(self, kind: Kind, job: str, priority: float, message: int | None = None) -> int:
+    def enqueue(self, queue: str, job: str, priority: float, message: int | None = None) -> int:
         """Put a job's message into a queue, at its old place when that is known; returns the message's id."""
-        self.queued_kinds.add(kind)
+        self.queues.add(queue)
         cursor = self._conn.execute(
-            "insert into task (id, queue, data, priority) values (?,?,?,?)", (message, kind, message_for(job), priority)
+            "insert into task (id, queue, data, priority) values (?,?,?,?)", (message, queue, message_for(job), priority)
         )
         return int(cursor.lastrowid or 0)
 
-    def next_messages(self, kind: Kind, above: float, limit: int) -> list[tuple[int, Any, float]]:
+    def next_messages(self, queue: str, above: float, limit: int) -> list[tuple[int, Any, float]]:
         """(id, data, priority) of a queue's first messages above a priority, but for classes that are paused."""
         rows = self._conn.execute(
             "select id, data, priority, exists (select 1 from pause where kind=?) from task where queue=? and priority>? "
             "order by priority desc, id limit ?",
-            (kind, kind, above, limit),
+            (kind := kind_of(queue), queue, above, limit),
         ).fetchall()
         if not rows or not rows[0][3]:  # one statement tells, nearly always
             return [row[:3] for row in rows]
@@ -87,13 +89,13 @@ class JobTransaction:
             messages += self._conn.execute(
                 "select id, data, priority from task where queue=? and priority>? and priority<? "
                 "order by priority desc, id limit ?",
-                (kind, *bounds, limit - len(messages)),
+                (queue, *bounds, limit - len(messages)),
             ).fetchall()
             if len(messages) >= limit:
                 break
         return messages
 
-    def lease(self, kind: Kind, worker: str, message: tuple[int, Any, float], batch_mate: Lease | None = None) -> Lease | None:
+    def lease(self, queue: str, worker: str, message: tuple[int, Any, float], batch_mate: Lease | None = None) -> Lease | None:
         """Turn a message into a claim, and its job into a running one; None, and nothing done, when it names no queued
         job (with `batch_mate`: none of that job's task that is tried for the first time)."""
         id, data, priority = message
@@ -116,7 +118,7 @@ class JobTransaction:
         self._conn.execute(
             "insert or replace into claim (job, queue, data, priority, message, taken_at, worker, token, until) "
             "values (?,?,?,?,?,?,?,?,?)",
-            (job.id, kind, data, priority, id, taken_at, worker, token, token / 1e9 + LEASE_S),
+            (job.id, queue, data, priority, id, taken_at, worker, token, token / 1e9 + LEASE_S),
         )
         return Lease(job, token, row[-1])
 
@@ -162,7 +164,7 @@ class JobTransaction:
             return
         queue, priority, message = row
         self._conn.execute("delete from claim where job=?", (job,))
-        self.enqueue(Kind(queue), job, priority, message)
+        self.enqueue(queue, job, priority, message)
         self._conn.execute(
             "update job set state='queued', started_at=null, attempts=attempts-? where id=?", (0 if count else 1, job)
         )

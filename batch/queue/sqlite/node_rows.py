@@ -14,7 +14,7 @@ from batch.queue.reading.job_reader import JobReader
 from batch.queue.sqlite.database import Database
 from batch.queue.sqlite.job_writer import JobTransaction
 
-_NODE_COLUMNS = "id, kind, status, model, build, version, info, error, home, pid, started_at"
+_NODE_COLUMNS = "id, kind, queue, status, model, build, version, info, error, home, pid, started_at"
 _NODE_FIELDS = tuple(field.name for field in fields(Node))
 _HAS_INNER = (
     "exists (select 1 from claim inner_ where inner_.queue = c.queue and inner_.worker = c.worker and inner_.rowid > c.rowid "
@@ -91,17 +91,17 @@ class NodeRows(Database, JobReader):
                 raise NotFound(f"There is no node {worker}: `batch nodes` lists them.")
 
     def recover(
-        self, kind: Kind, worker: str, limit: int, last_death: str = "", *, predecessor: str = ""
+        self, queue: str, worker: str, limit: int, last_death: str = "", *, predecessor: str = ""
     ) -> list[tuple[str, State]]:
         """Called by a queue's only worker before it takes anything: leftover claims are of workers that died.
 
         A job that took `limit` workers down is failed, the others go back; one that only waited while a more urgent one ran
         inside it is not blamed. `last_death`: a clause that says what ended the last worker. Returns (job, new state) of all.
         """
-        if self.read("select 1 from node where kind=? and id<>? limit 1", (kind, worker)):
+        if self.read("select 1 from node where queue=? and id<>? limit 1", (queue, worker)):
             with self.transaction() as transaction:
-                transaction.execute("delete from node where kind=? and id<>?", (kind, worker))
-        claims = self.read(f"select job, token, {_HAS_INNER} from claim c where queue=? and worker<>?", (kind, worker))
+                transaction.execute("delete from node where queue=? and id<>?", (queue, worker))
+        claims = self.read(f"select job, token, {_HAS_INNER} from claim c where queue=? and worker<>?", (queue, worker))
         return self._return_jobs(claims, limit, last_death)
 
     def reap(self, limit: int, *, batch: int = 100) -> list[tuple[str, State]]:

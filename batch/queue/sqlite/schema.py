@@ -34,6 +34,7 @@ MIGRATIONS = {
     "0014 nodes": "0014_nodes.sql",
     "0015 jobs by parent": "0015_jobs_by_parent.sql",
     "0016 kept bytes": "0016_kept_bytes.sql",
+    "0017 models by name": "0017_models.sql",
 }
 """Files in migrations/ by the name that databases remember. A released one never changes; a new one goes to the end."""
 VERSION = len(MIGRATIONS)

@@ -9,9 +9,10 @@ from dataclasses import asdict
 from typing import Any
 
 from batch.errors import Conflict, NotFound, Unprocessable
+from batch.model_kind import queue_of
 from batch.queue.full_text.fts5_tables import Fts5Tables
 from batch.queue.jobs import TRANSITIONS, Draft, JobProgress, Kind, Origin, State
-from batch.queue.pauses import Pause, open_ranges
+from batch.queue.pauses import Pause
 from batch.queue.reading.job_rows import to_json
 from batch.queue.sqlite.node_rows import NodeRows
 from batch.queue.store import Ending, Held, Key, Lease
@@ -77,7 +78,7 @@ class SqliteStore(NodeRows):
         return []
 
     def take(
-        self, kind: Kind, worker: str, *, above: float | None = None, batch_mate: Lease | None = None, limit: int = 1
+        self, queue: str, worker: str, *, above: float | None = None, batch_mate: Lease | None = None, limit: int = 1
     ) -> list[Lease]:
         """Lease the next jobs of a queue to a worker: most urgent first, then oldest; at most `limit`.
 
@@ -88,20 +89,20 @@ class SqliteStore(NodeRows):
         leases: list[Lease] = []
         with self._lock:
             # A look without the write lock first, as most looks find nothing.
-            if limit < 1 or not self.is_waiting(kind, floor):
+            if limit < 1 or not self.is_waiting(queue, floor):
                 return leases
             with self.transaction() as transaction:
                 while len(leases) < limit:
-                    messages = transaction.next_messages(kind, floor, limit - len(leases))
+                    messages = transaction.next_messages(queue, floor, limit - len(leases))
                     for message in messages:
-                        lease = transaction.lease(kind, worker, message, batch_mate)
+                        lease = transaction.lease(queue, worker, message, batch_mate)
                         if lease is not None:
                             leases.append(lease)
                         elif batch_mate is not None:
                             return leases
                         else:  # none of ours: kept for a look, out of the way of the others
                             transaction.execute("update task set queue='set aside' where id=?", (message[0],))
-                            logger.error("message %d of the %s queue names no queued job: it is set aside", message[0], kind)
+                            logger.error("message %d of the %s queue names no queued job: it is set aside", message[0], queue)
                     if not messages or batch_mate is not None:
                         break
         return leases
@@ -170,31 +171,17 @@ class SqliteStore(NodeRows):
     def retry(self, job: str) -> None:
         """Queue a failed or cancelled job again, its attempts counted anew; raises NotFound, Conflict."""
         with self.transaction(durable=True) as transaction:
-            row = transaction.execute("select state, kind, priority from job where id=?", (job,)).fetchone()
+            row = transaction.execute("select state, kind, model, priority from job where id=?", (job,)).fetchone()
             if row is None:
                 raise NotFound(f"There is no job {job}.")
             if State.QUEUED not in TRANSITIONS[State(row[0])] or row[0] == State.RUNNING:
                 raise Conflict(f"Job {job} is {row[0]}: only a failed or cancelled job can be retried.")
-            message = transaction.enqueue(Kind(row[1]), job, row[2])
+            message = transaction.enqueue(queue_of(Kind(row[1]), row[2]), job, row[3])
             transaction.execute(
                 "update job set state='queued', attempts=0, cancel=0, waited=0, error=null, result=null, progress=null, "
                 "started_at=null, finished_at=null, message=? where id=?",
                 (message, job),
             )
-
-    def is_waiting(self, kind: Kind, above: float = -1.0) -> bool:
-        """Whether a message of a higher priority than `above` waits, in a class that is not paused."""
-        ((has_message, has_pause),) = self.read(
-            "select exists (select 1 from task where queue=? and priority>?), exists (select 1 from pause where kind=?)",
-            (kind, above, kind),
-        )
-        if not has_message or not has_pause:  # one statement tells, nearly always
-            return bool(has_message)
-        paused = [row[0] for row in self.read("select priority from pause where kind=?", (kind,))]
-        return any(
-            self.read("select 1 from task where queue=? and priority>? and priority<? limit 1", (kind, *bounds))
-            for bounds in open_ranges(above, paused)
-        )
 
     # -- holding classes back
 
@@ -209,7 +196,7 @@ class SqliteStore(NodeRows):
         with self.transaction(durable=True) as transaction:
             for kind, priority in pauses:
                 transaction.execute("delete from pause where kind=? and priority=?", (kind, int(priority)))
-                transaction.queued_kinds.add(kind)
+                transaction.queues.add(kind)
 
     # -- what the running service writes for `batch status` in another process
 

@@ -111,11 +111,11 @@ def test_what_is_reaped_returns_to_its_old_place_and_wakes_its_queue_at_most_a_h
 
 
 def test_a_worker_has_a_row_from_its_start_to_its_end(store: Store) -> None:
-    store.register(Node("a1", Kind.VLM, version="1.0", pid=7, started_at=1.0, home="h"))
-    store.register(Node("b2", Kind.STT, started_at=2.0))
+    store.register(Node("a1", Kind.VLM, Kind.VLM, version="1.0", pid=7, started_at=1.0, home="h"))
+    store.register(Node("b2", Kind.STT, Kind.STT, started_at=2.0))
     submitted(store)
     lease = taken(store, "a1")
-    store.register(Node("a1", Kind.VLM, "ready", model="m", build="m, cpu", info='{"model":"m"}', started_at=1.0))
+    store.register(Node("a1", Kind.VLM, Kind.VLM, "ready", model="m", build="m, cpu", info='{"model":"m"}', started_at=1.0))
     by_id = {node.id: node for node in store.nodes()}
     assert (by_id["a1"].status, by_id["a1"].model, by_id["a1"].leases) == ("ready", "m", 1)
     assert (by_id["b2"].status, by_id["b2"].leases) == ("loading", 0)
@@ -135,7 +135,7 @@ def test_a_worker_has_a_row_from_its_start_to_its_end(store: Store) -> None:
 
 def test_a_dead_workers_successor_gets_its_jobs_back_at_once(store: Store) -> None:
     (job,) = submitted(store)
-    store.register(Node("w1", Kind.VLM))
+    store.register(Node("w1", Kind.VLM, Kind.VLM))
     taken(store, "w1")
     assert store.recover(Kind.VLM, "w2", 3, "it was killed", predecessor="w1") == [(job, State.QUEUED)]
     assert store.nodes() == []

@@ -72,7 +72,7 @@ def open_channel(url: str, home: str, *, is_front: bool = True) -> Iterator[tupl
     channel.open(ears.receiver())
 
     def say(address: str, text: str) -> None:
-        channel.send(address, FromWorker(worker="w", kind=Kind.VLM, frame=Delta(job="j", delta=MessageDelta(content=text))))
+        channel.send(address, FromWorker(worker="w", queue=Kind.VLM, frame=Delta(job="j", delta=MessageDelta(content=text))))
 
     try:
         yield ears, say, channel

@@ -104,7 +104,7 @@ class PlayedWorker:
 
     async def __aenter__(self) -> PlayedWorker:
         self._reader, self._writer = await asyncio.open_unix_connection(str(socket_path(self._folder, "events")))
-        self._say(Hello(kind=self._kind, pid=1, worker=str(self._kind)), Ready(info=ChatModelInfo(model="played")))
+        self._say(Hello(queue=self._kind, pid=1, worker=str(self._kind)), Ready(info=ChatModelInfo(model="played")))
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -44,7 +44,7 @@ class PlayedMachine:
 
     def join(self) -> None:
         info = encode(ChatModelInfo(model="far")).decode()
-        self.store.register(Node(self.worker, Kind.VLM, "ready", model="far", info=info, home="machine"))
+        self.store.register(Node(self.worker, Kind.VLM, Kind.VLM, "ready", model="far", info=info, home="machine"))
 
     async def ask(self, worker: str, question: Question, timeout_s: float) -> Answer:
         if worker != self.worker:

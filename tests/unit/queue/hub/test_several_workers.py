@@ -29,7 +29,7 @@ async def ticket_of(hub: Hub) -> Ticket:
 
 async def connect(hub: Hub, *workers: str) -> None:
     for worker in workers:
-        await hub.reports.worker_connected(Hello(kind=Kind.VLM, pid=1, worker=worker))
+        await hub.reports.worker_connected(Hello(queue=Kind.VLM, pid=1, worker=worker))
         hub.receive(Kind.VLM, READY, worker)
 
 
