@@ -11,6 +11,7 @@ from typing import Any, TypedDict
 
 from batch.cpu_sharing import alive
 from batch.folder.ledger.file_counts import FileCounts, count_files
+from batch.model_kind import kind_of, model_of
 from batch.queue.jobs import Job, Kind, Priority, State
 from batch.queue.open_store import open_store
 from batch.queue.pauses import Pause
@@ -56,6 +57,18 @@ class ModelStatus(TypedDict):
     eta_seconds: float | None
 
 
+class NamedModelStatus(TypedDict):
+    """A model that the settings name besides a kind's own; what its jobs amount to is told of its kind."""
+
+    kind: str
+    status: str
+    error: str | None
+    note: str | None
+    model: str | None
+    pid: int | None
+    queued: int
+
+
 class ServiceStatus(TypedDict):
     """What `batch status --json` prints."""
 
@@ -66,6 +79,8 @@ class ServiceStatus(TypedDict):
     profile: str | None
     version: str | None
     models: dict[str, ModelStatus]
+    named_models: dict[str, NamedModelStatus]
+    """By the names that the settings give them."""
     inbox: dict[str, int]
     backup_at: float | None
     """Unix time of the newest automatic copy of the database."""
@@ -89,9 +104,27 @@ def read_status(store: Store) -> ServiceStatus:
             jobs = store.jobs(kind=kind, state=State.RUNNING, limit=4)
             # The innermost of nested jobs is the one that computes; it began last.
             running[kind] = max(jobs, key=lambda job: job.started_at or 0.0) if jobs else None
-        return _shape(notes, service, store.tally(), store.today(), running, count_files(store), store.home, store.paused())
+        status = _shape(notes, service, store.tally(), store.today(), running, count_files(store), store.home, store.paused())
+        status["named_models"] = {
+            model_of(queue): _named_model(queue, note or {}, store.queue_size(queue), is_up=status["running"])
+            for queue, note in ((name.partition(":")[2], note) for name, note in notes.items() if name.startswith("model:"))
+            if model_of(queue)
+        }
+        return status
     except EmptyDatabase:
         return _shape({}, {}, [], [], {}, FileCounts(), store.home)
+
+
+def _named_model(queue: str, note: dict[str, Any], queued: int, *, is_up: bool) -> NamedModelStatus:
+    return {
+        "kind": kind_of(queue).value,
+        "status": note.get("status", "down") if is_up else "down",
+        "error": note.get("error") if is_up else None,
+        "note": (note.get("note") or None) if is_up else None,
+        "model": note.get("facts", {}).get("model"),
+        "pid": note.get("pid") if is_up else None,
+        "queued": queued,
+    }
 
 
 def _shape(
@@ -156,6 +189,7 @@ def _shape(
         "profile": service.get("profile"),
         "version": service.get("version"),
         "models": models,
+        "named_models": {},
         "inbox": files._asdict(),
         "backup_at": (notes.get("backup") or {}).get("at"),
     }

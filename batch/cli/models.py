@@ -1,4 +1,4 @@
-"""`batch models` and `batch models pull`."""
+"""`batch models`: what there is, `pull`, `load` and `unload`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from batch.cli.app import Home, Json
-from batch.cli.output import print_json, safe_line, terminal
+from batch.cli.exit_status import ExitStatus
+from batch.cli.home import open_store, service_note
+from batch.cli.output import print_error, print_json, print_line, safe_line, terminal
 from batch.cpu_sharing import alive
 from batch.errors import ModelProblem
 from batch.model_kind import Kind
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
     from batch.catalog.package_registry import Report
     from batch.settings import Settings
 
-app = typer.Typer(help="What models there are, where they lie, and fetching them.", rich_markup_mode=None)
+app = typer.Typer(help="What models there are, where they lie, fetching them, and which are loaded.", rich_markup_mode=None)
+
+_LOAD_TIMEOUT_S = 660.0
 
 Profile = Annotated[str | None, typer.Option(help="Which models are meant: default or starter.")]
 
@@ -100,6 +104,36 @@ def pull_command(
         )
     if as_json:
         print_json(done)
+
+
+ModelName = Annotated[str, typer.Argument(metavar="NAME", help="A model of the settings, or vlm, embedding, stt.")]
+
+
+@app.command("load")
+def load_command(name: ModelName, home: Home = None, as_json: Json = False) -> None:
+    """Load a model that comes and goes, and wait until it is ready."""
+    _ask_service(home, "load", name, as_json)
+
+
+@app.command("unload")
+def unload_command(name: ModelName, home: Home = None, as_json: Json = False) -> None:
+    """Free a model's memory until its next job. One that works is left alone."""
+    _ask_service(home, "unload", name, as_json)
+
+
+def _ask_service(home: Path | None, action: str, name: str, as_json: bool) -> None:
+    from batch.port_client import PortClient
+
+    with open_store(home, readonly=True) as store:
+        service = service_note(store)
+    if service is None:
+        print_error("The service is not running, so no model is loaded: start `batch serve`.")
+        raise typer.Exit(ExitStatus.SERVICE_DOWN)
+    PortClient(service["ports"][Kind.VLM]).post(f"/models/{action}", {"model": name}, _LOAD_TIMEOUT_S)
+    if as_json:
+        print_json({"model": name, "loaded": action == "load"})
+    else:
+        print_line(f"The model {name} is {action}ed.")
 
 
 @dataclass(frozen=True, slots=True)

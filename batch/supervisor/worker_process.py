@@ -108,6 +108,8 @@ class WorkerProcess:
                 self._has_ended.clear()
                 await self._watch(process)
                 if self._stopping.is_set() or self._unload.is_set():
+                    if self._unload.is_set():  # from now on a request has it loaded again
+                        self._hub.models.update(self.queue, self._worker_id, status="unloaded")
                     await self._end(process)
                     self._has_ended.set()
                     continue

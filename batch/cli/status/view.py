@@ -41,6 +41,10 @@ def status_table(state: ServiceStatus) -> Table:
             duration(model["eta_seconds"]) if model["eta_seconds"] is not None else "-",
         )
         table.add_row(*(Text(safe_line(cell)) for cell in cells))
+    for name, named in state["named_models"].items():
+        queued = f"{named['queued']} waiting" if named["queued"] else "-"
+        cells = (f"{named['kind']} {name}", named["model"] or "-", named["status"], "", queued, "", "", "")
+        table.add_row(*(Text(safe_line(cell)) for cell in cells))
     return table
 
 
@@ -69,6 +73,10 @@ def problem_lines(state: ServiceStatus) -> Iterator[str]:
         for sentence in (model["error"], model["note"]):
             if sentence:
                 yield f"{kind}: {sentence}"
+    for name, named in state["named_models"].items():
+        for sentence in (named["error"], named["note"]):
+            if sentence:
+                yield f"{name}: {sentence}"
 
 
 def inbox_line(state: ServiceStatus) -> str:
