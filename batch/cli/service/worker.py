@@ -24,9 +24,7 @@ def worker_command(
             show_default=False,
         ),
     ] = None,
-    model: Annotated[
-        str, typer.Option(metavar="NAME", help="One of the settings' models by name instead of the kind's own.")
-    ] = "",
+    model: Annotated[str, typer.Option(metavar="NAME", help="A model of the settings by name.")] = "",
     home: Annotated[
         Path | None,
         typer.Option(
@@ -53,9 +51,8 @@ def worker_command(
     settings = Settings.load(home or _default_home(), flags)
     queue = queue_of(kind, model)
     if queue not in settings.queues:
-        raise SettingsProblem(
-            f"There is no model models.{model[:100]} of kind {kind} in {settings.home / 'batch.toml'}: name it there."
-        )
+        file = settings.home / "batch.toml"
+        raise SettingsProblem(f"There is no {kind} model by the name of {model[:100]!r} in {file}: add [models.NAME] there.")
     run_worker(queue, settings)
 
 
