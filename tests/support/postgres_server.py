@@ -7,6 +7,7 @@ import itertools
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -122,7 +123,7 @@ class PostgresServer:
     def close(self) -> None:
         """Stop it, and remove all of it."""
         if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(2)  # fast shutdown
+            self._process.send_signal(signal.SIGQUIT)  # at once: nothing of it is kept
             try:
                 self._process.wait(20)
             except subprocess.TimeoutExpired:

@@ -10,8 +10,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from batch.conversations.completion_store import CompletionStore, StoredCompletion
 from batch.database_address import has_password, without_password
 from batch.errors import DiskFull, SettingsProblem
+from batch.queue.job_filter import JobFilter
 from batch.queue.jobs import Draft, Kind, Origin, Priority, State
 from batch.queue.open_store import open_store
 from batch.queue.postgres.connection_info import check_address
@@ -158,6 +160,25 @@ def test_counters_stay_what_they_are_while_they_are_added_up(url: str) -> None:
         conn.execute("select fold_state_changes(1000)")
     assert store.read("select count(*) from state_change") == [(0,)]
     assert sorted((n, state) for *_, state, n in store.tally() if n) == [(1, "done"), (4, "queued")] and store.today() == today
+    store.close()
+
+
+@pytest.mark.postgres
+def test_a_nul_in_what_a_client_wrote_stands_in_no_listings_way(url: str) -> None:
+    store = open_store(url)
+    store.submit(draft())
+    (lease,) = store.take(Kind.VLM, "w1")
+    assert store.end([Ending(lease, State.FAILED, None, {"message": "not a name: a\0b", "class": "BadRequest"})]) == [True]
+    (summary,) = store.newest_matching(JobFilter(error="not a name"), 5)
+    assert summary.id == lease.job.id and summary.error is not None
+    assert store.read("select json_extract(error, '$.message') from job") == [("not a name: a\ufffdb",)]
+    completions = CompletionStore(store)
+    for id, value in (("nul", "a\0b"), ("plain", "c")):
+        completions.create(StoredCompletion(id=id, model="m", metadata={"k": value}, data=b"{}", messages=b"[]", created_at=1))
+    page, _ = completions.page(after=None, limit=5, ascending=True, metadata={"k": "c"})
+    assert [one.id for one in page] == ["plain"]
+    page, _ = completions.page(after=None, limit=5, ascending=True, metadata={"k": "a\0b"})
+    assert [one.id for one in page] == ["nul"]
     store.close()
 
 

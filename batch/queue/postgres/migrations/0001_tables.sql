@@ -7,13 +7,17 @@ create domain word as text collate "C";
 -- What SQLite calls by these names.
 create function instr(haystack text, needle text) returns integer
   language sql immutable strict parallel safe as $$ select strpos(haystack, needle) $$;
+-- A NUL has no place in a text here: its escape is read as the sign for what cannot be shown.
+create function to_json_document(document text) returns json
+  language sql immutable strict parallel safe as $$ select replace(document, '\u0000', '\ufffd')::json $$;
 create function json_extract(document text, path text) returns text
-  language sql immutable strict parallel safe as $$ select document::json ->> substr(path, 3) $$;
+  language sql immutable strict parallel safe as $$ select to_json_document(document) ->> substr(path, 3) $$;
 create function json_each(document text) returns table (key text, value text)
   language sql immutable strict parallel safe as $$
-    select * from json_each_text(case json_typeof(document::json) when 'object' then document::json else '{}' end)
-    union all select (n - 1)::text, e.value from json_array_elements_text(
-      case json_typeof(document::json) when 'array' then document::json else '[]' end) with ordinality as e (value, n) $$;
+    with one as (select to_json_document(document) as json)
+    select e.key, e.value from one, json_each_text(case json_typeof(one.json) when 'object' then one.json else '{}' end) as e
+    union all select (e.n - 1)::text, e.value from one, json_array_elements_text(
+      case json_typeof(one.json) when 'array' then one.json else '[]' end) with ordinality as e (value, n) $$;
 create function unix_now() returns double precision
   language sql volatile parallel safe as $$ select extract(epoch from clock_timestamp())::double precision $$;
 create function new_event_id() returns text
