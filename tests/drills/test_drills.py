@@ -20,12 +20,12 @@ from typing import Any
 
 import pytest
 
-from batch import retention
 from batch.payloads.json_text import encode
 from batch.queue.channel import socket_path
 from batch.queue.frames import Hello
 from batch.queue.jobs import Draft, Kind, Origin, Priority, State, new_id
 from batch.queue.open_store import open_store
+from batch.supervisor import retention
 from drill_home import (
     Outbox,
     alive,
