@@ -14,7 +14,7 @@ from batch.folder.ledger.file_counts import FileCounts, count_files
 from batch.model_kind import kind_of, model_of
 from batch.queue.jobs import Job, Kind, Priority, State
 from batch.queue.open_store import open_store
-from batch.queue.pauses import Pause
+from batch.queue.selection.pauses import Pause
 from batch.queue.store import EmptyDatabase, Store
 
 _CLASSES = {

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from batch.errors import BatchError, DiskFull, Unavailable
-from batch.queue.job_filter import JobFilter
 from batch.queue.jobs import Draft, Job, JobProgress, Kind, Origin, State, SummaryPage
 from batch.queue.nodes import NodeStore
-from batch.queue.pauses import Pause
+from batch.queue.selection.job_filter import JobFilter
+from batch.queue.selection.pauses import Pause
 
 if TYPE_CHECKING:
     from batch.queue.full_text.search_tables import SearchTables

@@ -15,8 +15,8 @@ from batch.cli.jobs.filters import with_job_filter
 from batch.cli.output import print_error, print_json, print_line
 from batch.errors import BatchError, Conflict
 from batch.queue.channel import Waker, give_notice
-from batch.queue.job_filter import EVERY_JOB, JobFilter
 from batch.queue.jobs import Job, State
+from batch.queue.selection.job_filter import EVERY_JOB, JobFilter
 from batch.queue.store import Store
 
 JobIds = Annotated[

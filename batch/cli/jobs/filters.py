@@ -12,8 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
-from batch.queue.job_filter import JobFilter
 from batch.queue.jobs import Kind, Origin, State
+from batch.queue.selection.job_filter import JobFilter
 
 States = Annotated[list[State] | None, typer.Option("--state", help="Only jobs in this state; may be given several times.")]
 Kinds = Annotated[list[Kind] | None, typer.Option("--kind", help="Only jobs of this model; may be given several times.")]

@@ -11,8 +11,8 @@ from batch.cli.home import Home, open_store
 from batch.cli.jobs.filters import with_job_filter
 from batch.cli.output import duration, moment, print_json, print_line, print_table, safe_text, short_moment
 from batch.job_description import describe_payload, describe_result, job_document, job_summary
-from batch.queue.job_filter import EVERY_JOB, JobFilter
 from batch.queue.jobs import Job
+from batch.queue.selection.job_filter import EVERY_JOB, JobFilter
 
 
 @app.command()

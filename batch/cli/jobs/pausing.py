@@ -13,7 +13,7 @@ from batch.cli.home import Home, home_folder, open_store
 from batch.cli.output import print_json, print_line
 from batch.queue.channel import Waker
 from batch.queue.jobs import Kind, Priority
-from batch.queue.pauses import Pause
+from batch.queue.selection.pauses import Pause
 from batch.queue.store import Store
 
 

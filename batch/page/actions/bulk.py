@@ -10,7 +10,7 @@ from itertools import islice
 
 from batch.errors import BatchError, Conflict
 from batch.queue.hub.hub import Hub
-from batch.queue.job_filter import JobFilter
+from batch.queue.selection.job_filter import JobFilter
 
 logger = logging.getLogger("batch.page")
 PATIENCE_S = 2.0

@@ -14,8 +14,8 @@ from batch.page.endpoint import done, wants_json
 from batch.page.parameters import Parameters
 from batch.page.rendering import address, render
 from batch.page.service import PageService
-from batch.queue.job_filter import JobFilter
 from batch.queue.jobs import Kind, Origin, State
+from batch.queue.selection.job_filter import JobFilter
 
 _RETRIED = (State.FAILED, State.CANCELLED)
 _CANCELLED = (State.QUEUED, State.RUNNING)

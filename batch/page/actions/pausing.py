@@ -11,7 +11,7 @@ from batch.page.endpoint import done
 from batch.page.parameters import Parameters
 from batch.page.service import PageService
 from batch.queue.jobs import Kind, Priority
-from batch.queue.pauses import Pause
+from batch.queue.selection.pauses import Pause
 
 
 class PausedClass(StrEnum):

@@ -21,12 +21,12 @@ from batch.queue.hub.model_state import UNKNOWN_WORKER, ModelStates
 from batch.queue.hub.open_tickets import OpenTickets
 from batch.queue.hub.worker_links import WorkerLinks
 from batch.queue.hub.worker_reports import WorkerReports
-from batch.queue.job_filter import JobFilter
 from batch.queue.jobs import Kind, State
 from batch.queue.nodes import LEASE_S, Node
 from batch.queue.remote.channel import Channel, Receiver
 from batch.queue.remote.packet import ForWorker, FromWorker, Packet
 from batch.queue.remote.relay import Relay
+from batch.queue.selection.job_filter import JobFilter
 from batch.queue.store import Store
 
 T = TypeVar("T")

@@ -13,10 +13,10 @@ from batch.model_kind import queue_of
 from batch.queue.full_text.tsvector_tables import TsvectorTables
 from batch.queue.jobs import TRANSITIONS, Draft, JobProgress, Kind, Origin, State
 from batch.queue.nodes import LEASE_S
-from batch.queue.pauses import Pause
 from batch.queue.postgres.leases import PostgresLeases
 from batch.queue.reading.job_reader import JobReader
 from batch.queue.reading.job_rows import COLUMNS, to_job, to_json
+from batch.queue.selection.pauses import Pause
 from batch.queue.store import Ending, Held, Key, Lease, LeaseLost
 
 _END = (

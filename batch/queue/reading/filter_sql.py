@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from batch.queue.job_filter import JobFilter
 from batch.queue.jobs import Kind, Origin, State
+from batch.queue.selection.job_filter import JobFilter
 
 Walk = tuple[str, list[str | float]]
 """A condition and its parameters."""

@@ -11,11 +11,11 @@ from typing import Any
 
 from batch.errors import NotFound
 from batch.model_kind import kind_of
-from batch.queue.job_filter import JobFilter
 from batch.queue.jobs import Job, JobSummary, Kind, Origin, Priority, State, SummaryPage
-from batch.queue.pauses import Pause, open_ranges
 from batch.queue.reading.filter_sql import JobClass, Walk, page_walks, walks
 from batch.queue.reading.job_rows import COLUMNS, SUMMARY_COLUMNS, to_job, to_summary
+from batch.queue.selection.job_filter import JobFilter
+from batch.queue.selection.pauses import Pause, open_ranges
 from batch.queue.store import EmptyDatabase
 
 MAX_COUNTED_AHEAD = 10_000

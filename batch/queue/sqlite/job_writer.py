@@ -12,8 +12,8 @@ from batch.model_kind import kind_of
 from batch.queue.jobs import Draft, State
 from batch.queue.messages import job_named_in, message_for
 from batch.queue.nodes import LEASE_S
-from batch.queue.pauses import open_ranges
 from batch.queue.reading.job_rows import COLUMNS, to_job, to_json
+from batch.queue.selection.pauses import open_ranges
 from batch.queue.store import Ending, Lease, LeaseLost
 
 

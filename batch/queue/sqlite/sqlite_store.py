@@ -12,8 +12,8 @@ from batch.errors import Conflict, NotFound, Unprocessable
 from batch.model_kind import queue_of
 from batch.queue.full_text.fts5_tables import Fts5Tables
 from batch.queue.jobs import TRANSITIONS, Draft, JobProgress, Kind, Origin, State
-from batch.queue.pauses import Pause
 from batch.queue.reading.job_rows import to_json
+from batch.queue.selection.pauses import Pause
 from batch.queue.sqlite.node_rows import NodeRows
 from batch.queue.store import Ending, Held, Key, Lease
 

@@ -12,7 +12,7 @@ from batch.errors import BadRequest
 from batch.page.actions.upload import clean_folder, clean_name, place_file
 from batch.payloads.embedding import EmbeddingPayload
 from batch.queue.jobs import Draft, Kind, Origin, Priority, State
-from batch.queue.pauses import Pause
+from batch.queue.selection.pauses import Pause
 from folder_stage import picture
 from page_stage import PageStage, page_staged
 

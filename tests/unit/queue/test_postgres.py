@@ -13,7 +13,6 @@ import pytest
 from batch.conversations.completion_store import CompletionStore, StoredCompletion
 from batch.database_address import has_password, without_password
 from batch.errors import DiskFull, SettingsProblem
-from batch.queue.job_filter import JobFilter
 from batch.queue.jobs import Draft, Kind, Origin, Priority, State
 from batch.queue.open_store import open_store
 from batch.queue.postgres.connection_info import check_address
@@ -21,6 +20,7 @@ from batch.queue.postgres.error_mapping import to_batch_error
 from batch.queue.postgres.portable_sql import to_parameters, to_psycopg
 from batch.queue.postgres.postgres_store import PostgresStore
 from batch.queue.postgres.schema import VERSION
+from batch.queue.selection.job_filter import JobFilter
 from batch.queue.sqlite.schema import NewerDatabase
 from batch.queue.store import Ending, StoreAway
 from payloads import payload

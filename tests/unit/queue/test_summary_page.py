@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from batch.errors import BadRequest
-from batch.queue.job_filter import EVERY_JOB, JobFilter
 from batch.queue.jobs import Draft, Kind, Origin, Priority, State, SummaryPage
 from batch.queue.open_store import open_store
 from batch.queue.reading import job_reader
+from batch.queue.selection.job_filter import EVERY_JOB, JobFilter
 from batch.queue.sqlite.sqlite_store import SqliteStore
 from one_worker import OneWorker
 from payloads import payload

@@ -11,7 +11,7 @@ import pytest
 from batch.payloads.embedding import EmbeddingPayload
 from batch.queue.jobs import Draft, Kind, Origin, Priority
 from batch.queue.open_store import open_store
-from batch.queue.pauses import Pause, open_ranges
+from batch.queue.selection.pauses import Pause, open_ranges
 from one_worker import OneWorker
 
 INBOX = Pause(Kind.EMBEDDING, Priority.INBOX)
