@@ -296,6 +296,16 @@ def test_an_abort_in_the_middle_changes_nothing(engine: VlmEngine, alone: VlmEng
     assert [written(work.result) for work in works] == expected
 
 
+def test_a_busy_moment_at_load_does_not_make_a_small_model_work_alone_for_ever(
+    engine: VlmEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speed, "_measure_step", lambda model, context, n: 2.0 * n)
+    model = engine._resources.model
+    assert speed.measure_bulk_speed(model, 1).width == 8
+    assert speed.measure_bulk_speed(model, 1, widest=4).width == 4, "where there is memory for no more"
+    assert speed.measure_bulk_speed(model, 1, width=2).width == 2
+
+
 def test_jobs_that_do_not_fit_the_context_together_wait_for_one_another(tmp_path: Path) -> None:
     small = vlm_setup.loaded(tmp_path, context=2048, parallel=4)
     one = vlm_setup.loaded(tmp_path, context=2048, parallel=1)

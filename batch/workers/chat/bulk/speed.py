@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,6 +27,8 @@ SLICE_S = 0.25
 SLICE_TOKENS = (512, 256, 128, 64, 32, 16)
 _MIN_SLICE_TOKENS = ((0.5, 128), (1.0, 64), (2.0, 32), (float("inf"), 16))
 """(billions of parameters below which, shortest slice): so that a busy moment at load costs no speed for ever."""
+_MIN_WIDTHS = ((1.0, 8), (2.0, 4), (float("inf"), 1))
+"""(billions of parameters below which, fewest jobs together): the same for the width, which small models gain by anywhere."""
 _REPEATED_BELOW_S = 0.1
 """A step that is shorter is timed again, and the best counts."""
 _MAX_REPEATS = 3
@@ -84,9 +86,9 @@ def measure_bulk_speed(
             return BulkSpeed(width, slice_tokens, _company_matters(model, context, min(width, most)))
         steps = {n: _measure_step(model, context, n) for n in widths if n <= widest}
         rates = {n: n / seconds for n, seconds in steps.items()}
-        best = 1
+        best = max(n for n in steps if n <= _of_size(_MIN_WIDTHS, model))
         for n, seconds in steps.items():
-            if seconds <= MAX_STEP_S and rates[n] > _MIN_SPEED_UP * rates[best]:
+            if n > best and seconds <= MAX_STEP_S and rates[n] > _MIN_SPEED_UP * rates[best]:
                 best = n
         company_matters = _company_matters(model, context, best)
     finally:
@@ -104,8 +106,13 @@ def _measure_slice(model: Model, context: Context) -> int:
     decode(0)  # what is read for the first time takes longer
     per_token = _best_of(lambda repeat: decode(repeat + 1)) / _PROBE_TOKENS
     context.forget(0)
-    least = next(n for billions, n in _MIN_SLICE_TOKENS if model.n_params / 1e9 < billions)
+    least = _of_size(_MIN_SLICE_TOKENS, model)
     return next((n for n in SLICE_TOKENS if n * per_token <= SLICE_S or n <= least), SLICE_TOKENS[-1])
+
+
+def _of_size(by_billions: Sequence[tuple[float, int]], model: Model) -> int:
+    """What is given for models below so many billions of parameters."""
+    return next(n for billions, n in by_billions if model.n_params / 1e9 < billions)
 
 
 def _measure_step(model: Model, context: Context, n: int) -> float:
