@@ -37,7 +37,7 @@ def program(name: str) -> str | None:
 class PostgresServer:
     """One server; `start` and `kill` may take turns."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, new: bool = True) -> None:
         # Sockets' paths are short, and root may not run the server: a folder that its user can reach.
         self.folder = Path(tempfile.mkdtemp(prefix="batch-pg-", dir="/tmp"))
         self.user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
@@ -45,7 +45,12 @@ class PostgresServer:
         self._emptied: list[str] = []
         if os.geteuid() == 0:
             shutil.chown(self.folder, self.user)
-        self._run("initdb", "--pgdata", str(self.folder / "data"), "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync")
+        if new:
+            options = ("--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync")
+            self._run("initdb", "--pgdata", str(self.folder / "data"), *options)
+            self._configure()
+
+    def _configure(self) -> None:
         with (self.folder / "data" / "postgresql.conf").open("a") as file:
             file.write("\n".join((*_SETTINGS, f"unix_socket_directories = '{self.folder}'", "")))
 
@@ -107,6 +112,18 @@ class PostgresServer:
         with psycopg.connect(url, autocommit=True) as conn:
             conn.execute("drop schema public cascade; create schema public")
         self._emptied.append(url)
+
+    def standby(self) -> PostgresServer:
+        """A server that follows this one; begun from a copy, and not started yet."""
+        other = PostgresServer(new=False)
+        copy = ("--pgdata", str(other.folder / "data"), "--host", str(self.folder), "--username", self.user)
+        self._run("pg_basebackup", *copy, "--write-recovery-conf", "--no-sync", "--checkpoint=fast")
+        other._configure()
+        return other
+
+    def promote(self) -> None:
+        """A standby takes writes from now on."""
+        self._run("pg_ctl", "promote", "--pgdata", str(self.folder / "data"), "--wait")
 
     def kill(self) -> None:
         """End it as a power cut would end its processes: nothing is flushed that was not."""

@@ -54,6 +54,9 @@ class PostgresDatabase:
         self._pause_s = 0.0
         self._next_try_at = 0.0
         self._next_fold_at = 0.0
+        self._has_connected = False
+        self._reconnected_at: float | None = None
+        """Since when, after a break, the database answers again: another server may be the primary by now."""
         conn = self._connected()
         try:
             if create and not readonly:
@@ -108,6 +111,9 @@ class PostgresDatabase:
             raise to_batch_error(error) from error
         if self._pause_s:
             logger.warning("the database answers again")
+        if self._has_connected:
+            self._reconnected_at = time.monotonic()
+        self._has_connected = True
         self._pause_s = self._next_try_at = 0.0
         return self._conn
 

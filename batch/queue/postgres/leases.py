@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from batch.errors import WorkerDied
@@ -45,6 +46,8 @@ class PostgresLeases(PostgresNodes):
     def reap(self, limit: int, *, batch: int = 100) -> list[tuple[str, State]]:
         """Give back up to `batch` jobs whose leases ran out; one that took `limit` workers down is failed."""
         self.forget_silent_nodes()
+        if self._reconnected_at is not None and time.monotonic() - self._reconnected_at < LEASE_S:
+            return []  # after a failover, too, all leases get their length once more
         if not self.read("select 1 from claim where until < clock_timestamp() limit 1"):
             return []
         with self._begun(durable=True) as transaction:

@@ -164,6 +164,43 @@ def test_counters_stay_what_they_are_while_they_are_added_up(url: str) -> None:
 
 
 @pytest.mark.postgres
+def test_a_standby_takes_over_and_leases_have_their_length_once_more() -> None:
+    with running_server() as primary:
+        name = primary.new_database().partition("@/")[2].partition("?")[0]
+        standby = primary.standby()
+        try:
+            standby.start()
+            hosts = f"host={primary.folder},{standby.folder}&target_session_attrs=read-write"
+            store = open_store(f"postgresql://{primary.user}@/{name}?{hosts}")
+            store.submit(*(drafts := [draft() for _ in range(5)]), durable=True)
+            (lease,) = store.take(Kind.VLM, "w1")
+            store.submit(draft(), durable=True)  # behind it in the log: what the standby has of this, it has of that
+            deadline = time.monotonic() + 60
+            with psycopg.connect(standby.url(name), autocommit=True) as conn:
+                while conn.execute("select count(*) from job").fetchone() != (6,) and time.monotonic() < deadline:
+                    time.sleep(0.05)
+            primary.kill()
+            with pytest.raises(StoreAway):
+                store.submit(draft(), durable=True)
+            standby.promote()
+            while time.monotonic() < deadline:
+                try:
+                    store.submit(late := draft(), durable=True)
+                    break
+                except StoreAway:
+                    time.sleep(0.05)
+            kept = {row[0] for row in store.read("select id from job")}
+            assert {one.id for one in drafts} <= kept and late.id in kept
+            with store.transaction() as transaction:
+                transaction.execute("update claim set until = clock_timestamp() - interval '1 second'")
+            assert store.reap(3) == [], "nobody could renew it meanwhile"
+            assert store.end([Ending(lease, State.DONE, "{}")]) == [True], "its worker goes on under the same token"
+            store.close()
+        finally:
+            standby.close()
+
+
+@pytest.mark.postgres
 def test_a_nul_in_what_a_client_wrote_stands_in_no_listings_way(url: str) -> None:
     store = open_store(url)
     store.submit(draft())
