@@ -111,14 +111,14 @@ class BatchService:
         busy = False
         live = await self._in_thread(self.store.live)
         for batch in live:
-            if self._stumbles.is_pausing(batch.id):
+            if self._stumbles.is_pausing(batch.id, batch.status):
                 continue
             try:
                 busy |= await self._turn(batch)
             except WRITE_REFUSED:  # a disk or a database that is away: all wait
                 raise
             except Exception as error:  # what is wrong with one batch holds up no other
-                if self._stumbles.is_final(batch.id, error):
+                if self._stumbles.is_final(batch.id, batch.status, error):
                     await self._give_up(batch, error)
             else:
                 self._stumbles.clear(batch.id)

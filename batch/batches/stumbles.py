@@ -8,7 +8,7 @@ from collections.abc import Collection
 
 import msgspec
 
-from batch.batches.rows import BatchLine
+from batch.batches.rows import BatchLine, BatchStatus
 
 logger = logging.getLogger("batch.batches")
 
@@ -27,6 +27,8 @@ class LineFault(Exception):
 
 
 class _Stumble(msgspec.Struct):
+    status: BatchStatus
+    """The batch's, when it stumbled."""
     tries: int = 0
     next_try_at: float = 0.0
     """By the monotonic clock."""
@@ -40,13 +42,17 @@ class Stumbles:
     def __init__(self) -> None:
         self._by_batch: dict[str, _Stumble] = {}
 
-    def is_pausing(self, batch: str) -> bool:
-        """Whether a batch is not to be tried now."""
-        return batch in self._by_batch and self._by_batch[batch].next_try_at > time.monotonic()
+    def is_pausing(self, batch: str, status: BatchStatus) -> bool:
+        """Whether a batch is not to be tried now. One that was cancelled meanwhile is: its next step is another."""
+        stumble = self._by_batch.get(batch)
+        if stumble is not None and stumble.status is not status:
+            self.clear(batch)
+            return False
+        return stumble is not None and stumble.next_try_at > time.monotonic()
 
-    def is_final(self, batch: str, error: Exception) -> bool:
+    def is_final(self, batch: str, status: BatchStatus, error: Exception) -> bool:
         """Note that a batch's next step failed; whether it has been tried often enough, so that it is to be given up."""
-        stumble = self._by_batch.setdefault(batch, _Stumble())
+        stumble = self._by_batch.setdefault(batch, _Stumble(status))
         cause = error.__cause__ if isinstance(error, LineFault) else error
         if stumble.complaint != (complaint := f"{type(cause).__name__}: {cause}"):
             logger.error("the batch %s stumbled, and is tried again: %s", batch, complaint, exc_info=error)

@@ -149,6 +149,10 @@ async def test_a_batch_that_stumbles_is_not_tried_again_before_its_pause_is_over
     for _ in range(5):
         await batches._look()
     assert tries == 1 and batches.store.batch(batch.id).status is BatchStatus.VALIDATING
+    batches.store.cancel(batch.id, batch.api)
+    for _ in range(5):
+        await batches._look()
+    assert tries == 2, "one that was cancelled is tried at once"
 
 
 async def test_a_disk_or_a_database_that_is_away_costs_no_line_and_no_try(
