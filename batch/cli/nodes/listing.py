@@ -31,7 +31,7 @@ def nodes(home: Home = None, as_json: Json = False) -> None:
     for node in listed:
         heard = f"  heard of {duration(node.beat_age_s)} ago" if lag_matters else ""
         print_line(
-            f"{node.id[:_SHOWN_ID_CHARS]}  {node.kind:9}  {_state(node, lag_matters):9}  {_leases(node)}  "
+            f"{node.id[:_SHOWN_ID_CHARS]}  {node.queue:9}  {_state(node, lag_matters):9}  {_leases(node)}  "
             f"{safe_line(node.build or node.model or node.error or '')}{heard}"
         )
 
@@ -51,9 +51,9 @@ def drain(
     if as_json:
         print_json(_as_record(drained))
     elif undo:
-        print_line(f"{target.id[:_SHOWN_ID_CHARS]} ({target.kind}) takes jobs again.")
+        print_line(f"{target.id[:_SHOWN_ID_CHARS]} ({target.queue}) takes jobs again.")
     else:
-        print_line(f"{target.id[:_SHOWN_ID_CHARS]} ({target.kind}) takes nothing new; it holds {_leases(drained)}.")
+        print_line(f"{target.id[:_SHOWN_ID_CHARS]} ({target.queue}) takes nothing new; it holds {_leases(drained)}.")
 
 
 def _find(store: Store, part: str) -> Node:
@@ -77,6 +77,7 @@ def _as_record(node: Node) -> dict[str, str | int | float | bool]:
     return {
         "id": node.id,
         "kind": str(node.kind),
+        "queue": str(node.queue),
         "status": node.status,
         "model": node.model,
         "build": node.build,

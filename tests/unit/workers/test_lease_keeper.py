@@ -24,7 +24,7 @@ class PlayedWorker:
         self.store: Store = open_store(folder / "batch.db")
         self.context = JobContext(Kind.VLM, self.store, Spool(folder / "spool"), None, 1, "w1")  # type: ignore[arg-type]
         self.stopped: list[frozenset[str]] = []
-        self.keeper = LeaseKeeper(self.context, Node("w1", Kind.VLM), self.stopped.append, attempts=3)
+        self.keeper = LeaseKeeper(self.context, Node("w1", Kind.VLM, Kind.VLM), self.stopped.append, attempts=3)
 
     def take(self) -> Lease:
         self.store.submit(Draft(payload("chat"), Origin.CLI, Priority.BATCH))
