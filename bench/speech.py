@@ -175,9 +175,9 @@ def main() -> int:
         m = SpeechMeasures(clip)
         report.take(
             [
-                Measure("the clip", "s", m.short, "less"),
-                Measure("dense speech", "s", m.dense_speech, "less", bar=1.05),
-                Measure("half silent", "s", m.half_silent, "less", bar=0.7),
+                Measure("the clip", "s", m.short, "less", bar=1.05),
+                Measure("dense speech", "s", m.dense_speech, "less", bar=0.9),
+                Measure("half silent", "s", m.half_silent, "less", bar=0.5),
             ],
             peers,
             given.rounds,

@@ -17,6 +17,7 @@ from batch.media.sound.samples import SAMPLE_RATE as RATE
 from batch.payloads.questions import Tokenize
 from batch.payloads.speech import TranscriptionResult
 from batch.settings import Settings, SttSettings
+from batch.workers.speech import audio_context
 from batch.workers.speech.engine import SpeechEngine
 from batch.workers.speech.transcription import TranscriptCheckpoint
 from batch.workers.speech.voice_activity import SileroDetector
@@ -92,7 +93,7 @@ def test_the_known_speech_is_understood_word_for_word(name: str, request: pytest
         assert 0.5 < segment.compression_ratio < 2.4 and segment.tokens
 
 
-def test_a_short_clip_gets_whisper_cpps_own_answer(english: SpeechEngine, tmp_path: Path) -> None:
+def test_a_clip_in_the_whole_window_gets_whisper_cpps_own_answer(english: SpeechEngine, tmp_path: Path) -> None:
     import _pywhispercpp as pw
 
     context = pw.whisper_init_from_file_with_params(str(TINY_EN), pw.whisper_context_default_params())
@@ -109,8 +110,34 @@ def test_a_short_clip_gets_whisper_cpps_own_answer(english: SpeechEngine, tmp_pa
         for i in range(pw.whisper_full_n_segments(context))
     ]
     pw.whisper_free(context)
-    ours = transcribe(english, work(tmp_path, samples)).segments
+    ours = transcribe(english, work(tmp_path, samples, audio_ctx=0)).segments
     assert [(s.start, s.end, s.text) for s in ours] == theirs, "but for silence at the edges"
+
+
+def test_a_short_clip_is_heard_in_a_short_context_unless_the_request_names_one(english: SpeechEngine, tmp_path: Path) -> None:
+    assert english._model is not None
+    clip = jfk()[: 9 * RATE]
+    kinds: tuple[tuple[dict[str, Any], int], ...] = (
+        ({}, 768),
+        ({"audio_ctx": 0}, 0),
+        ({"audio_ctx": 500}, 500),
+        ({"words": True}, 0),
+    )
+    for options, positions in kinds:
+        result = transcribe(english, work(tmp_path, clip, **options))
+        assert word_errors(result.text, JFK_SAYS[: JFK_SAYS.rindex(" can do")]) <= 0.1
+        assert english._model.attention.positions == positions
+
+
+def test_a_short_clip_that_is_doubtful_is_heard_in_the_whole_window(
+    english: SpeechEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert english._model is not None
+    monkeypatch.setattr(audio_context, "is_doubtful", lambda segments: True)
+    clip = jfk()[: 4 * RATE]
+    again = transcribe(english, work(tmp_path, clip))
+    assert english._model.attention.positions == 0
+    assert again.segments == transcribe(english, work(tmp_path, clip, audio_ctx=0)).segments
 
 
 def test_nothing_is_carried_from_one_job_to_the_next(english: SpeechEngine, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from batch.media.sound.samples import SAMPLE_RATE, Samples
 from batch.payloads.events import SegmentEnded
 from batch.payloads.speech import TranscriptionPayload, TranscriptSegment
 from batch.workers.engine import Work
+from batch.workers.speech.audio_context import transcribe as in_short_context
 from batch.workers.speech.chunking import Chunk, ChunkingRule, Chunks, Piece
 from batch.workers.speech.hallucinations import may_loop, without_loops, without_noises
 from batch.workers.speech.speech_activity import SpeechActivity, longest_pause
@@ -214,6 +215,7 @@ class Transcription:
     def _decode(self, chunk: Chunk, decoding: Decoding, once: bool) -> tuple[list[DecodedSegment], tuple[Piece, ...]]:
         samples = chunk.samples
         may_hear_again = self._options.entropy_thold is None and not decoding.no_timestamps
+        is_again = False
         while True:
             self._stop.clear()  # before the yield point: a cancel that comes later is not lost
             threads = self._yield(chunk.start)
@@ -222,14 +224,16 @@ class Transcription:
                     segments = self._decode_in_unknown_language(samples, decoding, threads, once)
                 elif not self._options.detect_language:
                     decoding = replace(decoding, language=self.language)
-                    segments = self._model.transcribe(samples, decoding, threads, self._stop.is_set, once=once)
+                    is_short = not is_again and self._options.audio_ctx is None
+                    hear = in_short_context if is_short else WhisperModel.transcribe
+                    segments = hear(self._model, samples, decoding, threads, self._stop.is_set, once=once)
                     if self._step == 0 and not self.shares:
                         self._note(self._model.transcribed_language(threads) if self._wants_shares else {})
                 if self._options.detect_language:
                     return [], ()  # nothing was transcribed, so the model's `left_off` is of another call
                 if may_hear_again and may_loop(segments):
                     decoding = replace(decoding, entropy_thold=LOOP_ENTROPY, align=True)
-                    may_hear_again = False
+                    may_hear_again, is_again = False, True
                     continue
                 left_off = self._model.left_off
                 return segments, chunk.behind(left_off) if left_off is not None else ()

@@ -33,9 +33,6 @@ from batch.workers.speech.whisper.library import (
 WINDOW_SAMPLES = 30 * SAMPLE_RATE
 """Samples that one encoder pass hears; anything shorter is padded and costs the same."""
 
-SAMPLES_PER_POSITION = SAMPLE_RATE // 50
-"""Samples that one position of the encoder stands for."""
-
 LEAST_FIRST_WINDOW_S = 5.0
 """Seconds that a first window must have brought for the rest to be left to another call."""
 
@@ -164,9 +161,8 @@ class WhisperModel:
                 end = pw.whisper_full_get_segment_t1(self._wrapper, last) / 100
                 self.attention.align_window(min(end, seconds) - start >= LEAST_ALIGNED_S)
 
-        # whisper.cpp ends the process where it is to align sound that its encoder did not hear
-        hears_all = decoding.audio_ctx == 0 or decoding.audio_ctx * SAMPLES_PER_POSITION >= len(samples)
-        align = decoding.align and self.heads is not None and not decoding.no_timestamps and hears_all
+        # in a short context times are half a second off, and whisper.cpp ends the process where some of the sound is not in it
+        align = decoding.align and self.heads is not None and not decoding.no_timestamps and decoding.audio_ctx == 0
         params = self._full_params(decoding, threads)
         params.set_new_segment_callback(segments_came)
         params.set_abort_callback(should_stop)
