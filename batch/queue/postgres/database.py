@@ -28,6 +28,8 @@ logger = logging.getLogger("batch.queue")
 _FIRST_PAUSE_S = 0.1
 _MAX_PAUSE_S = 2.0
 """Between two tries to reach a database that is away; whoever asks meanwhile is told so at once."""
+_FRESH_S = 1.0
+"""A connection that was used so lately counts as whole."""
 _FOLD_INTERVAL_S = 1.0
 _FOLDED_AT_ONCE = 20_000
 
@@ -54,6 +56,7 @@ class PostgresDatabase:
         self._pause_s = 0.0
         self._next_try_at = 0.0
         self._next_fold_at = 0.0
+        self._used_at = 0.0
         self._has_connected = False
         self._reconnected_at: float | None = None
         """Since when, after a break, the database answers again: another server may be the primary by now."""
@@ -145,6 +148,23 @@ class PostgresDatabase:
         with self._begun(durable=durable, alone=True) as transaction:
             yield transaction
 
+    def _run_alone(self, sql: str, params: Sequence[Any], *, durable: bool) -> list[Any]:
+        """Rows of one statement that is a transaction of its own: a third of the round trips of one that is begun. A statement
+        that is not to be `durable` says so itself."""
+        with self._lock:
+            conn = self._conn
+            if conn is None or conn.closed or time.monotonic() - self._used_at > _FRESH_S:
+                # The connection may be broken, which a `begin` finds out without anything being done twice.
+                with self._begun(durable=durable) as transaction:
+                    return transaction.execute(sql, params).fetchall()
+            try:
+                rows = conn.execute(to_psycopg(sql), to_parameters(params)).fetchall()
+            except psycopg.Error as error:
+                raise to_batch_error(error) from error
+            self._used_at = time.monotonic()
+            self._fold_if_due()
+            return rows
+
     @contextlib.contextmanager
     def _begun(self, *, durable: bool, alone: bool = False) -> Iterator[PostgresTransaction]:
         begin = _BEGIN + (b"" if durable else _NOT_DURABLE) + (_ALONE if alone else b"")
@@ -162,6 +182,7 @@ class PostgresDatabase:
                 raise
             finally:
                 self._is_in_transaction = False
+            self._used_at = time.monotonic()
             self._fold_if_due()
         if transaction.queues:
             fail_points.reach("committed")

@@ -25,6 +25,9 @@ _END = (
     "order by e.place"
 )
 """One statement for all that end together."""
+_SOON = "with soon as materialized (select set_config('synchronous_commit', 'off', true))"
+"""Of a statement that joins it: it is on the disk a little later."""
+_END_SOON = f"{_SOON} " + _END.replace(" order by", " cross join soon order by")
 
 
 class PostgresStore(PostgresLeases, JobReader):
@@ -99,11 +102,11 @@ class PostgresStore(PostgresLeases, JobReader):
             return []
         floor = float(batch_mate.job.priority - 1) if batch_mate else -1.0 if above is None else float(above)
         mate = batch_mate.job if batch_mate else None
-        with self._begun(durable=False) as transaction:
-            rows = transaction.execute(
-                f"select {COLUMNS}, token, front from take_jobs(?, ?, ?, ?, ?, ?, ?)",
-                (queue, worker, floor, limit, mate and mate.task, mate and mate.started_at, LEASE_S),
-            ).fetchall()
+        rows = self._run_alone(
+            f"{_SOON} select {COLUMNS}, token, front from soon cross join take_jobs(?, ?, ?, ?, ?, ?, ?)",
+            (queue, worker, floor, limit, mate and mate.task, mate and mate.started_at, LEASE_S),
+            durable=False,
+        )
         return [Lease(to_job(row[:-2]), row[-2], row[-1]) for row in rows]
 
     def end(self, endings: Sequence[Ending], *, durable: bool = False) -> list[bool]:
@@ -115,8 +118,7 @@ class PostgresStore(PostgresLeases, JobReader):
             [ending.result for ending in endings],
             [None if ending.error is None else to_json(ending.error) for ending in endings],
         )
-        with self._begun(durable=durable) as transaction:
-            rows = transaction.execute(_END, columns).fetchall()
+        rows = self._run_alone(_END if durable else _END_SOON, columns, durable=durable)
         return [bool(row[0]) for row in rows]
 
     def put_back(self, lease: Lease, *, count: bool, durable: bool = True) -> None:
