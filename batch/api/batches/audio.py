@@ -62,7 +62,8 @@ class AudioEndpoint:
         data = bytes(response.body)
         answer = data if transcription.response_format in JSON_FORMATS else encode(data.decode())
         model = body.get("model")
-        name = self._hub.model(Kind.STT).name or (model if isinstance(model, str) else "")
+        requested = model if isinstance(model, str) else ""
+        name = self._hub.model(self._hub.queue_named(Kind.STT, requested)).name or requested
         return LineResponse(body=msgspec.Raw(answer), model=name)
 
     def to_error(self, error: BatchError) -> JsonObject:

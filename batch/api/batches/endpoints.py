@@ -46,7 +46,7 @@ ErrorBody = Callable[[BatchError], dict[str, Any]]
 
 def _ran(hub: Hub, kind: Kind, answered: str) -> str:
     """The model that ran, whatever its client called it: the one that is loaded, or where that is not known the answer's."""
-    return hub.model(kind).name or answered
+    return hub.model(hub.queue_named(kind, answered)).name or answered
 
 
 def _chat_completion(result: ChatResult, model: str, created: int, body: JsonObject) -> msgspec.Struct:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from batch.api.batches import endpoints
 from batch.api.batches.endpoints import line_endpoints
 from batch.batches.line_endpoint import JsonObject, LineEndpoint
 from batch.errors import TooLarge
 from batch.payloads.chat import ChatPayload
 from batch.queue.hub.hub import Hub
+from batch.queue.jobs import Kind
 from batch.settings import LimitSettings
 from folder_stage import caption
 from hub_stage import opened_hub
@@ -76,3 +80,13 @@ async def test_a_line_holds_no_more_text_than_a_request_may(hub: Hub, path: str)
                 await endpoint.create_job(body)
         else:
             await endpoint.create_job(body)
+
+
+def test_the_model_of_a_batch_is_the_one_that_ran_also_where_there_are_several() -> None:
+    names = {"vlm": "gemma", "vlm/small": "tiny", "vlm/idle": ""}
+    hub: Any = SimpleNamespace(
+        queue_named=lambda kind, name: f"{kind}/{name}" if f"{kind}/{name}" in names else kind,
+        model=lambda queue: SimpleNamespace(name=names[queue]),
+    )
+    asked = ("gpt-4o", "small", "idle")
+    assert [endpoints._ran(hub, Kind.VLM, name) for name in asked] == ["gemma", "tiny", "idle"]
