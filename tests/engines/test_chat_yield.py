@@ -135,8 +135,9 @@ def test_a_prompt_goes_in_by_slices_that_others_can_come_between(engine: VlmEngi
     work = bulk(tmp_path, prompt=4000, tokens=1)
     result = run(engine, work)
     slices = [done for done, total, _ in work.units if total == result.usage.prompt_tokens]
-    assert all(b - a <= 512 for a, b in pairwise([*slices, result.usage.prompt_tokens]))
-    assert len(slices) <= -(-result.usage.prompt_tokens // 512) + 3, "checkpoints near the end cut a few slices more"
+    most = engine._resources.bulk_slice_tokens  # as measured: fewer where the machine was busy
+    assert all(b - a <= most for a, b in pairwise([*slices, result.usage.prompt_tokens]))
+    assert len(slices) <= -(-result.usage.prompt_tokens // most) + 3, "checkpoints near the end cut a few slices more"
 
 
 def test_a_job_whose_broken_off_decode_cost_it_its_window_computes_it_again(
