@@ -1,6 +1,6 @@
 # make run        set up, fetch the starter models, start the service
 # make test       set up, run the tests that a newcomer wants, under 12 minutes
-# make check      formatting, lint, types, contracts, unit tests: before every commit, two minutes on two cores
+# make check      formatting, lint, types, contracts, unit tests: before every commit, under 90 seconds on two cores
 # make format     write all files as the formatter wants them
 # make test-unit  the unit tests only; test-drill, test-slow, test-peer …: the tests of that marker
 # make docs       the documentation site in build/site; docs-pages: only the pages made from the code
