@@ -97,11 +97,11 @@ def test_a_decoder_that_crashes_ends_its_file_with_a_sentence_and_nothing_else(d
 def test_a_decoder_that_hangs_is_given_up_at_a_deadline_and_who_waits_can_look_up(
     decoder: DecoderProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoder_process, "SILENCE_LIMIT_S", 1.5)
-    monkeypatch.setattr(decoder_process, "TICK_S", 0.2)
     with SoundStream(decoder, _long(tmp_path), "long.wav") as sound:
         blocks = sound.blocks()
         next(blocks)
+        monkeypatch.setattr(decoder_process, "SILENCE_LIMIT_S", 1.5)
+        monkeypatch.setattr(decoder_process, "TICK_S", 0.2)
         hung = decoder.pid
         assert hung is not None
         os.kill(hung, signal.SIGSTOP)
