@@ -168,7 +168,7 @@ class ScriptedHub:
         assert isinstance(found, type)
         return found
 
-    async def ask(self, kind: Kind, question: Question, timeout: float = 60) -> Any:
+    async def ask(self, queue: str, question: Question, timeout: float = 60) -> Any:
         content = msgspec.to_builtins(question)
         name = content.pop("question")
         if isinstance(question, CountTokens | ApplyTemplate):
@@ -184,16 +184,22 @@ class ScriptedHub:
         self.blobs[sha] = data
         return sha
 
-    def model(self, kind: Kind) -> ModelState:
+    def queue_named(self, kind: Kind, requested: str | None) -> str:
+        return kind
+
+    def for_model(self, draft: Draft, requested: object) -> Draft:
+        return draft
+
+    def model(self, queue: str) -> ModelState:
         return self.state
 
     recorded_model = model
 
-    def worker_counts(self, kind: Kind) -> tuple[int, int]:
+    def worker_counts(self, queue: str) -> tuple[int, int]:
         is_ready = self.state.status == "ready"
         return int(is_ready), int(is_ready and self.state.busy is not None)
 
-    def waiting_clients(self, kind: Kind) -> int:
+    def waiting_clients(self, queue: str) -> int:
         return 0
 
     def listen(self, callback: Callable[[JobEnded], None]) -> None:

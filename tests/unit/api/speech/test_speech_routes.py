@@ -116,10 +116,13 @@ class SpeechHub:
             raise self.script[-1]
         return self.script[-1]
 
-    def model(self, kind: Kind) -> ModelState:
+    def queue_named(self, kind: Kind, requested: str | None) -> str:
+        return kind
+
+    def model(self, queue: str) -> ModelState:
         return ModelState("ready", 1.0, SpeechModelInfo(model="whisper-base", path="/models/ggml-base.bin"))
 
-    def waiting_clients(self, kind: Kind) -> int:
+    def waiting_clients(self, queue: str) -> int:
         return 0
 
     def listen(self, callback: Any) -> None:
