@@ -10,6 +10,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable
 from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import msgspec
@@ -84,6 +85,7 @@ def as_result(payload: Payload, result: Any) -> Result:
 class ScriptedTicket:
     def __init__(self, hub: ScriptedHub, draft: Draft) -> None:
         self._hub, self.draft, self.id, self.kind = hub, draft, draft.id, draft.kind
+        self.queue = draft.queue
         self.ended = False
         self.cancelled = False
 
@@ -127,6 +129,7 @@ class ScriptedHub:
         self.answers: dict[str, Any] = {"count": {"tokens": 7, "n_ctx": 4096}}
         self.places = [0]
         self.state = ModelState("ready", 1.0, ChatModelInfo(model="tiny", n_ctx=4096, vision=True))
+        self.models = SimpleNamespace(queues=tuple(Kind))
 
     @cached_property
     def store(self) -> Store:
