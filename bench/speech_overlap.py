@@ -66,7 +66,6 @@ def main() -> int:
     ways: dict[str, Callable[[], None]] = {
         "one after the other": lambda: hear(one, chunk, given.threads, 2 * CHUNKS),
         "beside, half the threads each": lambda: beside(given.threads // 2),
-        "beside, all threads each": lambda: beside(given.threads),
     }
     for model in both:
         hear(model, chunk[: 5 * SAMPLE_RATE], given.threads, 1)
@@ -78,6 +77,7 @@ def main() -> int:
             way()
             wall[name].append(time.perf_counter() - begun)
             cpu[name].append(time.process_time() - used)
+            print(f"{name}: {wall[name][-1]:.2f} s", file=sys.stderr, flush=True)
     memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     medians = {name: statistics.median(values) for name, values in wall.items()}
     least_cpu = {name: min(values) for name, values in cpu.items()}
