@@ -179,6 +179,9 @@ def test_no_statement_walks_through_all_jobs_messages_or_files(tmp_path: Path, m
                     # about to be deleted.
                     small = (
                         "claim",
+                        "node",
+                        "a",
+                        "b",
                         "pause",
                         "tally",
                         "daily",
