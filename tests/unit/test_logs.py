@@ -96,10 +96,13 @@ def test_what_logs_never_waits_for_a_reader_that_does_not_read(tmp_path: Path, l
             logger.info("%s", "x" * 100)  # far more than a pipe holds
         assert time.monotonic() - begun < 60  # a full pipe would hold it up for ever
         # The reader comes back: the waiting thread gets on.
-        threading.Thread(target=lambda: [None for _ in iter(lambda: os.read(read, 65536), b"")], daemon=True).start()
+        reading = threading.Thread(target=lambda: [None for _ in iter(lambda: os.read(read, 65536), b"")], daemon=True)
+        reading.start()
         for handler in logging.getLogger().handlers:
             if isinstance(handler, logs._Beside):
                 handler.end(10)
+        stuck.close()
+        reading.join(10)  # before its end of the pipe is closed under it
 
 
 def test_a_worker_that_writes_more_than_a_pipe_holds_is_never_held_up(monkeypatch: pytest.MonkeyPatch) -> None:
