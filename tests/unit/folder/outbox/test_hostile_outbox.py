@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import shutil
@@ -40,8 +41,9 @@ def plant_hard_link(path: Path) -> None:
 
 
 def plant_socket(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(os.path.relpath(path))
+    # By its name alone: a socket's path holds 108 bytes, and a temporary folder's may be longer.
+    with contextlib.chdir(path.parent), socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path.name)
 
 
 def plant_sparse_file(path: Path) -> None:
