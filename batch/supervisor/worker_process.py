@@ -189,7 +189,9 @@ class WorkerProcess:
         ended = asyncio.create_task(process.wait())
         stopping = asyncio.create_task(self._stopping.wait())
         unload = asyncio.create_task(self._unload.wait())
-        interval_s = min(_HANG_CHECK_INTERVAL_S, max(_MIN_CHECK_INTERVAL_S, self._keep_alive_s))
+        interval_s = _HANG_CHECK_INTERVAL_S
+        if self.comes_and_goes:
+            interval_s = min(interval_s, max(_MIN_CHECK_INTERVAL_S, self._keep_alive_s))
         while not ended.done() and not stopping.done() and not unload.done():
             await asyncio.wait([ended, stopping, unload], return_when=asyncio.FIRST_COMPLETED, timeout=interval_s)
             if self._state.status == "ready":
@@ -201,27 +203,26 @@ class WorkerProcess:
         ended.cancel()
 
     async def _act_on_death(self, status: int, lived_s: float) -> None:
-        kind, hub = self.queue, self._hub
         if status == BROKEN_STATUS:
             self._last_death = ""
-            await self._fail(self._state.error or f"The {kind} worker could not start: see the log.")
+            await self._fail(self._state.error or f"The {self.queue} worker could not start: see the log.")
             return
         last_line = self._output.last_line if self._output else ""
         self._last_death = describe_death(kind_of(self.queue), status, last_line)
-        logger.warning("%s: %s; starting it again", kind, self._last_death)
+        logger.warning("%s: %s; starting it again", self.queue, self._last_death)
         if not self._state.was_ready:
             self._early_deaths += 1
         if self._early_deaths >= MAX_EARLY_DEATHS:
-            hub.models.update(kind, self._worker_id, is_crashing=True)
+            self._hub.models.update(self.queue, self._worker_id, is_crashing=True)
             await self._fail(
-                f"The {kind} model cannot be used: {self._last_death}, {self._early_deaths} times before it was loaded; "
+                f"The {self.queue} model cannot be used: {self._last_death}, {self._early_deaths} times before it was loaded; "
                 "`batch doctor` says more."
             )
         else:
             self._pause_s = _FIRST_PAUSE_S if lived_s > _STEADY_AFTER_S else min(_MAX_PAUSE_S, self._pause_s * 2)
 
     async def _fail(self, sentence: str) -> None:
-        """Refuse this kind's clients. What is wrong may be mended meanwhile, so it is tried again, but not often."""
+        """Refuse this queue's clients. What is wrong may be mended meanwhile, so it is tried again, but not often."""
         logger.error("%s: %s", self.queue, sentence)
         self._hub.models.update(self.queue, self._worker_id, status="failed", error=sentence)
         if self._hub.models[self.queue].status == "failed":  # no other worker could do the work
