@@ -8,7 +8,6 @@ import logging
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 
 from batch import fail_points, logs
@@ -141,10 +140,7 @@ class WorkerAgent:
     # -- what the worker reports
 
     async def _connected(self, hello: Hello) -> None:
-        worker = hello.worker
-        self.models.update(hello.queue, worker, pid=hello.pid, busy=None, beat=time.monotonic())
-        if not self.models.of(hello.queue, worker).is_crashing:
-            self.models.update(hello.queue, worker, status="loading", progress=0.0, error=None)
+        self._reports.worker_started(hello)
 
     def _received(self, queue: str, frame: WorkerFrame, worker: str) -> None:
         if not self._relay.forward(queue, frame, worker) and isinstance(frame, End):

@@ -61,12 +61,17 @@ class WorkerReports:
         self.service_times: defaultdict[str, ServiceTimeEstimate] = defaultdict(ServiceTimeEstimate)
         self.listeners: list[Callable[[JobEnded], None]] = []
 
-    async def worker_connected(self, hello: Hello) -> None:
-        """A worker process of this machine has started."""
+    def worker_started(self, hello: Hello) -> None:
+        """A worker process of this machine lives, and its model is not loaded."""
         queue, worker = hello.queue, hello.worker
         self._models.update(queue, worker, pid=hello.pid, busy=None, beat=time.monotonic())
         if not self._models.of(queue, worker).is_crashing:
             self._models.update(queue, worker, status="loading", progress=0.0, error=None)
+
+    async def worker_connected(self, hello: Hello) -> None:
+        """A worker process of this machine has started."""
+        self.worker_started(hello)
+        queue = hello.queue
         # Its predecessor may have died between a job's end and the report of it.
         unreported = self._unreported[queue] | {ticket.id for ticket in self._tickets.of_queue(queue)}
         self._unreported[queue] = set()
