@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from batch.errors import Conflict, NotFound, Unprocessable
+from batch.errors import Conflict, NotFound
 from batch.model_kind import queue_of
 from batch.queue.full_text.fts5_tables import Fts5Tables
+from batch.queue.idempotency import submit_under_key
 from batch.queue.jobs import TRANSITIONS, Draft, JobProgress, Kind, Origin, State
 from batch.queue.reading.job_rows import to_json
 from batch.queue.selection.pauses import Pause
@@ -48,34 +49,7 @@ class SqliteStore(NodeRows):
         its key is free. Raises Unprocessable when it is taken by another request.
         """
         with self.transaction() as transaction:
-            rows = transaction.execute(
-                "select i.fingerprint, i.job, j.state, j.cancel from idempotency i left join job j on j.id = i.job "
-                "where i.kind=? and i.key=? order by i.place",
-                (key.kind, key.name),
-            ).fetchall()
-            is_free = any(
-                state is None or state == State.CANCELLED or (cancel and not State(state).ended) for _, _, state, cancel in rows
-            )
-            if rows and not is_free:
-                if rows[0][0] != key.fingerprint:
-                    raise Unprocessable(
-                        f"The Idempotency-Key {key.name[:80]!r} was used for another request: send each request under a "
-                        "key of its own."
-                    )
-                if len(rows) == len(drafts):
-                    # This request's payloads were put in the spool again, and nothing else would ever take them out.
-                    names = {blob for draft in drafts for blob in draft.blobs}
-                    transaction.execute_many(
-                        "insert into orphan values (?) on conflict do nothing", [(name,) for name in names]
-                    )
-                    return [Held(job, State(state)) for _, job, state, _ in rows]
-            transaction.execute("delete from idempotency where kind=? and key=?", (key.kind, key.name))
-            for place, draft in enumerate(drafts):
-                transaction.submit(draft)
-                transaction.execute(
-                    "insert into idempotency values (?,?,?,?,?)", (key.kind, key.name, place, key.fingerprint, draft.id)
-                )
-        return []
+            return submit_under_key(transaction, key, drafts)
 
     def take(
         self, queue: str, worker: str, *, above: float | None = None, batch_mate: Lease | None = None, limit: int = 1
