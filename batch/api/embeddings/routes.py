@@ -15,7 +15,6 @@ from batch.api.jobs.submit import KEY_HEADER, submit
 from batch.api.json_body import OFF_LOOP_BYTES, documented
 from batch.api.openapi_schemas import NOTHING
 from batch.errors import NotSupported
-from batch.model_kind import model_of
 from batch.payloads.embedding import EmbeddingResult
 from batch.queue.hub.hub import Hub
 from batch.queue.jobs import Draft, Kind, Origin, Priority
@@ -57,9 +56,8 @@ async def _embed(request: Request, *, is_native: bool) -> Response:
     hub: Hub = request.app.state.hub
     blob = await hub.keep(body.input_json) if body.input_json is not None else None
     priority = Priority.LARGE_REQUEST if body.input_count > MAX_SHORT_REQUEST_INPUTS else Priority.INTERACTIVE
-    model = model_of(hub.queue_named(Kind.EMBEDDING, body.model))
-    draft = Draft(body.payload(blob), Origin.HTTP, priority, blobs=() if blob is None else (blob,), waited=True, model=model)
-    (ticket,) = await submit(request, [draft], fingerprint)
+    draft = Draft(body.payload(blob), Origin.HTTP, priority, blobs=() if blob is None else (blob,), waited=True)
+    (ticket,) = await submit(request, [hub.for_model(draft, body.model)], fingerprint)
     async with cancel_on_disconnect(request, ticket):
         result = await ticket.result(EmbeddingResult)
     vectors = read_vectors(result, hub.path(result.blob) if result.blob is not None else None)

@@ -11,10 +11,10 @@ from batch.api.jobs.disconnect import cancel_on_disconnect
 from batch.api.jobs.submit import submit
 from batch.errors import BadRequest
 from batch.media.sound.length import likely_seconds
-from batch.model_kind import model_of
 from batch.payloads.speech import TranscriptionOptions, TranscriptionPayload, TranscriptionResult
+from batch.queue.hub.hub import Hub
 from batch.queue.hub.ticket import Ticket
-from batch.queue.jobs import Draft, Kind, Origin, Priority
+from batch.queue.jobs import Draft, Origin, Priority
 
 LARGE_REQUEST_S = 60.0
 """Seconds of sound above which short clips go first."""
@@ -51,7 +51,7 @@ async def submit_upload(
         blobs=(upload.sha256,),
         waited=True,
         source=upload.filename or None,
-        model=model_of(request.app.state.hub.queue_named(Kind.STT, upload.last("model"))),
     )
-    (ticket,) = await submit(request, [draft], upload.fingerprint)
+    hub: Hub = request.app.state.hub
+    (ticket,) = await submit(request, [hub.for_model(draft, upload.last("model"))], upload.fingerprint)
     return ticket

@@ -116,8 +116,8 @@ class SpeechHub:
             raise self.script[-1]
         return self.script[-1]
 
-    def queue_named(self, kind: Kind, requested: str | None) -> str:
-        return kind
+    def for_model(self, draft: Draft, requested: object) -> Draft:
+        return draft
 
     def model(self, queue: str) -> ModelState:
         return ModelState("ready", 1.0, SpeechModelInfo(model="whisper-base", path="/models/ggml-base.bin"))
