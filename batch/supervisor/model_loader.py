@@ -67,8 +67,8 @@ class ModelLoader:
         for queue in self.workers:
             if name == (model_of(queue) or queue):
                 return queue
-        known = ", ".join(model_of(queue) or queue for queue in self.workers)
-        raise NotFound(f"There is no model {name[:100]!r} in the settings: there are {known}.")
+        names = ", ".join(model_of(queue) or queue for queue in self.workers)
+        raise NotFound(f"There is no model {name[:100]!r} in the settings: there are {names}.")
 
     async def run(self) -> None:
         """Load unloaded models for jobs that other processes queued, until cancelled."""

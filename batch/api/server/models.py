@@ -88,12 +88,12 @@ class _ListedModel:
 @router.get("/models", include_in_schema=False)
 async def models(request: Request) -> Response:
     """Every model that is loaded, and those by name that are when they are wanted: each port answers all routes."""
-    listed = _listed_models(request)
+    entries = _listed_models(request)
     return json_response(
         {
-            "models": [_to_ollama(model) for model in listed],
+            "models": [_to_ollama(model) for model in entries],
             "object": "list",
-            "data": [_to_openai(model.name, model) for model in listed],
+            "data": [_to_openai(model.name, model) for model in entries],
         }
     )
 
@@ -102,8 +102,8 @@ async def models(request: Request) -> Response:
 @router.get("/models/{name:path}", include_in_schema=False)
 async def model(request: Request, name: str) -> Response:
     """One model. Requests may call the port's own by any name, so any name is answered."""
-    listed = _listed_models(request)
-    model = next((model for model in listed if model.name == name), listed[0])
+    entries = _listed_models(request)
+    model = next((model for model in entries if model.name == name), entries[0])
     return json_response(_to_openai(name[:MAX_NAME_CHARS], model))
 
 
@@ -112,12 +112,12 @@ def _listed_models(request: Request) -> list[_ListedModel]:
     hub, own = hub_of(request), request.app.state.kind
     if hub.model(own).status != "unloaded":
         ready_model(request)
-    listed = []
+    entries = []
     for queue in (own, *(queue for queue in hub.models.queues if queue != own)):
         state, name = hub.model(queue), model_of(queue)
         if queue == own or name or (state.status == "ready" and state.info is not None):
-            listed.append(_ListedModel(queue, name or state.name or queue, state))
-    return listed
+            entries.append(_ListedModel(queue, name or state.name or queue, state))
+    return entries
 
 
 def _to_openai(name: str, model: _ListedModel) -> OpenAIModel:

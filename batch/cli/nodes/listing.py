@@ -21,14 +21,14 @@ _SHOWN_ID_CHARS = 8
 def nodes(home: Home = None, as_json: Json = False) -> None:
     """List the workers: what each serves, how many jobs it holds, and when it was last heard of."""
     with open_store(home, readonly=True) as store:
-        listed = store.nodes()
+        nodes = store.nodes()
         lag_matters = store.is_shared
     if as_json:
-        print_json([_as_record(node) for node in listed])
+        print_json([_as_record(node) for node in nodes])
         return
-    if not listed:
+    if not nodes:
         print_line("No worker is there: start `batch serve`, or `batch worker` on a machine with a model.")
-    for node in listed:
+    for node in nodes:
         heard = f"  heard of {duration(node.beat_age_s)} ago" if lag_matters else ""
         print_line(
             f"{node.id[:_SHOWN_ID_CHARS]}  {node.queue:9}  {_state(node, lag_matters):9}  {_leases(node)}  "

@@ -76,8 +76,8 @@ def _give_back(
             transaction.execute("select end_job(?, ?, 'failed', null, ?)", (job, token, to_json(reason.record())))
             moved.append((job, State.FAILED))
         else:
-            claimed = transaction.execute("select put_back_job(?, ?, ?)", (job, token, not has_inner)).fetchone()
-            if claimed is not None and claimed[0] is not None:
-                transaction.queues.add(claimed[0])
+            queue_row = transaction.execute("select put_back_job(?, ?, ?)", (job, token, not has_inner)).fetchone()
+            if queue_row is not None and queue_row[0] is not None:
+                transaction.queues.add(queue_row[0])
             moved.append((job, State.QUEUED))
     return moved
