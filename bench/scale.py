@@ -1,9 +1,10 @@
 """What the queue costs in PostgreSQL: at a million jobs against a thousand, with many workers, and beside plain PostgresHuey.
 
-    python bench/scale.py [--jobs N] [--seconds S] [--rounds N] [--only PART] [--json]
+    python bench/scale.py [--jobs N] [--seconds S] [--rounds N] [--only PART] [--flush-ms MS] [--json]
 
 Nothing here needs a model. It starts a server of its own, with fsync, in a temporary folder. What counts are the ratios, as
-both sides run in the same minutes on the same disk.
+both sides run in the same minutes on the same disk. `--flush-ms 3.5` makes its disk as slow as the one that the bars were set
+on.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import shutil
 import statistics
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 from multiprocessing.synchronize import Barrier
@@ -253,16 +257,34 @@ def measure_submits(url: str, seconds: float) -> dict[str, float]:
     }
 
 
+def slow_disk(folder: Path, flush_ms: float) -> dict[str, str]:
+    """The environment in which each flush takes so much longer (slow_flush.c); needs a C compiler."""
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        raise SystemExit("--flush-ms needs a C compiler, and there is none: install one, or leave the option out.")
+    library = folder / "slow_flush.so"
+    source = Path(__file__).with_name("slow_flush.c")
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True, timeout=60)
+    folder.chmod(0o755)  # the server's user reads it
+    return {"LD_PRELOAD": str(library), "SLOW_FLUSH_US": str(round(flush_ms * 1000))}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=1_000_000, help="how many wait in the full queue")
     parser.add_argument("--seconds", type=float, default=5.0, help="that many processes are measured beside one another")
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--only", default="", help="takes, round_trip, huey, workers or submits")
+    parser.add_argument(
+        "--flush-ms", type=float, default=0.0, help="how much longer a flush of the disk takes than it does here"
+    )
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     figures: dict[str, float] = {}
-    with running_server() as server:
+    with (
+        tempfile.TemporaryDirectory(prefix="slow-disk-", dir="/tmp") as folder,
+        running_server(slow_disk(Path(folder), options.flush_ms) if options.flush_ms else None) as server,
+    ):
         first, second = server.new_database(), server.new_database()
         parts = {
             "takes": lambda: measure_takes((first, second), options.jobs, options.rounds),

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -37,12 +37,13 @@ def program(name: str) -> str | None:
 class PostgresServer:
     """One server; `start` and `kill` may take turns."""
 
-    def __init__(self, *, new: bool = True) -> None:
+    def __init__(self, *, new: bool = True, environment: Mapping[str, str] | None = None) -> None:
         # Sockets' paths are short, and root may not run the server: a folder that its user can reach.
         self.folder = Path(tempfile.mkdtemp(prefix="batch-pg-", dir="/tmp"))
         self.user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
         self._process: subprocess.Popen[bytes] | None = None
         self._emptied: list[str] = []
+        self._environment = os.environ | (environment or {})
         if os.geteuid() == 0:
             shutil.chown(self.folder, self.user)
         if new:
@@ -80,7 +81,14 @@ class PostgresServer:
 
         command = self._command("postgres", "-D", str(self.folder / "data"))
         with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(command, cwd="/", stdout=log, stderr=log, **self._as_owner())  # type: ignore[call-overload]
+            self._process = subprocess.Popen(
+                command,
+                cwd="/",
+                stdout=log,
+                stderr=log,
+                env=self._environment,
+                **self._as_owner(),  # type: ignore[call-overload]
+            )
         deadline = time.monotonic() + _START_TIMEOUT_S
         while True:
             try:
@@ -180,11 +188,14 @@ def stores_in(server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 
 @contextlib.contextmanager
-def running_server() -> Iterator[PostgresServer]:
-    """A server for as long as it is needed; the test is skipped where PostgreSQL is not installed."""
+def running_server(environment: Mapping[str, str] | None = None) -> Iterator[PostgresServer]:
+    """A server for as long as it is needed; the test is skipped where PostgreSQL is not installed.
+
+    `environment`: variables that its processes have besides ours.
+    """
     if program("initdb") is None:
         pytest.skip("PostgreSQL is not installed: `apt-get install postgresql` brings it")
-    server = PostgresServer()
+    server = PostgresServer(environment=environment)
     try:
         yield server.start()
     finally:
