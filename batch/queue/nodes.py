@@ -9,8 +9,9 @@ from typing import Literal, Protocol
 from batch.queue.jobs import Kind, State
 
 LEASE_S = 30.0
-"""How long a worker's hold on a job lasts unless it is renewed, by the database's clock."""
-RENEWAL_INTERVAL_S = 5.0
+"""How long a worker's hold on a job lasts unless it is renewed, by the database's clock; an address may say otherwise."""
+RENEWALS_PER_LEASE = 6
+"""How often a lease is renewed within its length."""
 FORGET_NODE_AFTER_S = 600.0
 """A worker that has not been heard of for so long is not listed any more."""
 
@@ -71,6 +72,11 @@ class NodeStore(Protocol):
         ...
 
     @property
+    def lease_s(self) -> float:
+        """How many seconds a lease lasts unless it is renewed: the same for all who share the database's address."""
+        ...
+
+    @property
     def front(self) -> str:
         """The service that jobs are accepted for; empty where there is only one."""
         ...
@@ -88,7 +94,7 @@ class NodeStore(Protocol):
         ...
 
     def renew(self, worker: str, leases: Sequence[tuple[str, int]]) -> Renewal:
-        """A worker lives, and keeps its (job, token) leases for `LEASE_S` from now on."""
+        """A worker lives, and keeps its (job, token) leases for `lease_s` from now on."""
         ...
 
     def drain(self, worker: str, on: bool = True) -> None:
@@ -102,7 +108,7 @@ class NodeStore(Protocol):
 
     def hold_duties(self) -> bool:
         """Whether this front does what only one may do: watch an inbox, run batches, send notifications. It is the one that
-        asked first, for `LEASE_S` from each call on, and the only one where a home has its database to itself."""
+        asked first, for `lease_s` from each call on, and the only one where a home has its database to itself."""
         ...
 
     def release_duties(self) -> None:

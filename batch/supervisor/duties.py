@@ -7,7 +7,7 @@ import logging
 
 from batch.errors import AlreadyRunning
 from batch.queue.hub.hub import Hub
-from batch.queue.nodes import RENEWAL_INTERVAL_S
+from batch.queue.nodes import RENEWALS_PER_LEASE
 from batch.queue.store import WRITE_REFUSED, Store
 
 logger = logging.getLogger("batch.supervisor")
@@ -17,7 +17,7 @@ async def keep_duties(store: Store, hub: Hub) -> None:
     """Hold this service's duties until cancelled. Raises AlreadyRunning once another service has them, as this one was not
     heard of for too long."""
     while True:
-        await asyncio.sleep(RENEWAL_INTERVAL_S)
+        await asyncio.sleep(store.lease_s / RENEWALS_PER_LEASE)
         try:
             is_held = await hub.in_thread(store.hold_duties)
         except WRITE_REFUSED as error:

@@ -11,15 +11,15 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from batch.errors import BatchError
-from batch.queue.nodes import LEASE_S, RENEWAL_INTERVAL_S, Node
+from batch.queue.nodes import RENEWALS_PER_LEASE, Node
 from batch.workers.job_context import JobContext
 
 logger = logging.getLogger("batch.worker")
 
 _REAPING_SHARE = 0.3
 """How many of its renewals a worker follows by a look for the leases of others that ran out."""
-_TRUSTED_S = LEASE_S * 2 / 3
-"""After so long without an answer of the database a worker takes nothing new: its leases may be another's soon."""
+_TRUSTED_SHARE = 2 / 3
+"""Of a lease: after so long without an answer of the database a worker takes nothing new. Its leases may be another's soon."""
 
 
 class LeaseKeeper:
@@ -54,7 +54,7 @@ class LeaseKeeper:
         """Whether the worker may take a job that it does not hold yet."""
         if self._is_draining:
             return False
-        return not self._store.is_shared or time.monotonic() - self._answered_at < _TRUSTED_S
+        return not self._store.is_shared or time.monotonic() - self._answered_at < self._store.lease_s * _TRUSTED_SHARE
 
     def end(self) -> None:
         """The worker has put back what it held: its row goes, unless it says why the model cannot be loaded. Then the next
@@ -77,7 +77,7 @@ class LeaseKeeper:
                 logger.warning("the worker is not listed: %s", error.message)
 
     def _keep(self) -> None:
-        while not self._ended.wait(RENEWAL_INTERVAL_S):
+        while not self._ended.wait(self._store.lease_s / RENEWALS_PER_LEASE):
             try:
                 self._renew()
                 self._reap()

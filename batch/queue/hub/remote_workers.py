@@ -22,7 +22,7 @@ from batch.queue.hub.open_tickets import OpenTickets
 from batch.queue.hub.worker_links import WorkerLinks
 from batch.queue.hub.worker_reports import WorkerReports
 from batch.queue.jobs import Kind, State
-from batch.queue.nodes import LEASE_S, Node
+from batch.queue.nodes import Node
 from batch.queue.remote.channel import Channel, Receiver
 from batch.queue.remote.packet import ForWorker, FromWorker, Packet
 from batch.queue.remote.relay import Relay
@@ -205,7 +205,8 @@ class RemoteWorkers:
     async def _look(self) -> None:
         hub = self._hub
         nodes = await hub.in_thread(hub.store.nodes)
-        self._refresh([node for node in nodes if node.home != self._home and node.beat_age_s < LEASE_S])
+        lease_s = hub.store.lease_s
+        self._refresh([node for node in nodes if node.home != self._home and node.beat_age_s < lease_s])
         returned = await hub.in_thread(lambda: hub.store.reap(self._attempts))
         for job, state in returned:
             logger.warning("job %s was left by a worker that is not heard of any more: %s", job, state)

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from batch.errors import SettingsProblem
+from batch.queue.nodes import LEASE_S
 
 try:
     import psycopg
@@ -27,6 +28,15 @@ _KEEPALIVE: dict[str, int] = {
     "tcp_user_timeout": 4000,
 }
 """A cut line is noticed within four seconds: the system's own times are minutes."""
+_SERVER_SIDE = (
+    "-c tcp_keepalives_idle=2 -c tcp_keepalives_interval=1 -c tcp_keepalives_count=3 -c tcp_user_timeout=4000 "
+    "-c idle_in_transaction_session_timeout=10000"
+)
+"""The server notices as well, or a client that is gone would hold its transaction's locks for two hours; one that is frozen
+in the middle of a transaction loses it after ten seconds. A pooler has such settings of its own, and takes none of ours."""
+_OWN_PARAMETERS = ("pooler", "lease")
+"""Of an address: ours, which PostgreSQL's library does not know."""
+MIN_LEASE_S, MAX_LEASE_S = 2.0, 600.0
 
 
 def connect(url: str, *, autocommit: bool = True) -> psycopg.Connection[tuple[Any, ...]]:
@@ -34,36 +44,58 @@ def connect(url: str, *, autocommit: bool = True) -> psycopg.Connection[tuple[An
 
     With `pooler=transaction` in the address nothing is prepared, as the next transaction may have another connection.
     """
-    url, pooler = _without_pooler(url)
+    url, own = _without_own_parameters(url)
     values = _values(url)
     _check_encryption(values)
     options: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "batch", **_KEEPALIVE}
     options = {name: value for name, value in options.items() if name not in values}
-    if pooler == "transaction":
+    if own.get("pooler") == "transaction":
         options["prepare_threshold"] = None
+    else:
+        options["options"] = f"{_SERVER_SIDE} {values.get('options') or os.environ.get('PGOPTIONS', '')}".strip()
     return psycopg.connect(url, autocommit=autocommit, client_encoding="UTF8", **options)
 
 
 def check_address(url: str) -> None:
     """Raise SettingsProblem for an address that is none, or that would send jobs over an open line."""
-    url, pooler = _without_pooler(url)
+    lease_of(url)
+    url, own = _without_own_parameters(url)
+    pooler = own.get("pooler", "")
     if pooler not in ("", "transaction"):
         raise SettingsProblem(f"pooler={pooler[:40]} in the setting database is not known: write pooler=transaction.")
     _check_encryption(_values(url))
 
 
-def _without_pooler(url: str) -> tuple[str, str]:
-    """The address as PostgreSQL's library knows it, and our own parameter."""
+def lease_of(url: str) -> float:
+    """How many seconds a worker's hold on a job lasts unless it is renewed: `lease=SECONDS` in the address, which all who
+    share the database write alike. Raises SettingsProblem."""
+    _, own = _without_own_parameters(url)
+    if not own.get("lease"):
+        return LEASE_S
+    try:
+        seconds = float(own["lease"])
+    except ValueError:
+        seconds = 0.0
+    if not MIN_LEASE_S <= seconds <= MAX_LEASE_S:
+        raise SettingsProblem(
+            f"lease={own['lease'][:40]} in the setting database is no number of seconds from {MIN_LEASE_S:.0f} to "
+            f"{MAX_LEASE_S:.0f}."
+        )
+    return seconds
+
+
+def _without_own_parameters(url: str) -> tuple[str, dict[str, str]]:
+    """The address as PostgreSQL's library knows it, and our own parameters."""
     try:
         parts = urlsplit(url)
         pairs = parse_qsl(parts.query, keep_blank_values=True)
     except ValueError:
-        return url, ""
-    pooler = next((value for name, value in pairs if name == "pooler"), "")
-    if not pooler:
-        return url, ""
-    query = urlencode([(name, value) for name, value in pairs if name != "pooler"], quote_via=quote)
-    return urlunsplit(parts._replace(query=query)), pooler
+        return url, {}
+    own = {name: value for name, value in pairs if name in _OWN_PARAMETERS}
+    if not own:
+        return url, {}
+    query = urlencode([(name, value) for name, value in pairs if name not in own], quote_via=quote)
+    return urlunsplit(parts._replace(query=query)), own
 
 
 def _values(url: str) -> dict[str, Any]:

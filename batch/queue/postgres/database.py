@@ -14,7 +14,7 @@ import psycopg
 
 from batch import fail_points
 from batch.queue.postgres import schema
-from batch.queue.postgres.connection_info import check_address, connect
+from batch.queue.postgres.connection_info import check_address, connect, lease_of
 from batch.queue.postgres.error_mapping import is_connection_lost, to_batch_error
 from batch.queue.postgres.job_transaction import PostgresTransaction
 from batch.queue.postgres.portable_sql import to_parameters, to_psycopg
@@ -47,6 +47,8 @@ class PostgresDatabase:
         """`front`: the service that this connection accepts jobs for."""
         check_address(url)
         self._url = url
+        self.lease_s = lease_of(url)
+        """How many seconds a lease lasts unless it is renewed."""
         self._home = home
         self._front = front
         self.submitted: Callable[[set[str]], None] = lambda queues: None

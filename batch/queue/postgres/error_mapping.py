@@ -9,8 +9,9 @@ from batch.queue.store import DamagedDatabase, EmptyDatabase, StoreAway
 
 _AWAY_CLASSES = ("08", "57P0", "53")
 """Connection exceptions, a server that stops or starts, and one that has no more connections or memory."""
-_AWAY_STATES = frozenset({"25006", "40001", "40P01", "55P03"})
-"""A standby that takes no writes (yet), and transactions that stood in one another's way: the same again may do."""
+_AWAY_STATES = frozenset({"25006", "25P03", "40001", "40P01", "55P03"})
+"""A standby that takes no writes (yet), a transaction that was left alone for too long, and transactions that stood in one
+another's way: the same again may do."""
 
 
 def to_batch_error(error: psycopg.Error) -> Exception:
@@ -33,7 +34,8 @@ def to_batch_error(error: psycopg.Error) -> Exception:
 
 def is_connection_lost(error: psycopg.Error) -> bool:
     """Whether the statement may never have been carried out, as the connection was gone."""
-    return isinstance(error, psycopg.OperationalError) and (not error.sqlstate or error.sqlstate.startswith(("08", "57P0")))
+    state = error.sqlstate or ""
+    return isinstance(error, psycopg.OperationalError) and (not state or state.startswith(("08", "57P0", "25P03")))
 
 
 def _first_line(error: psycopg.Error) -> str:

@@ -7,7 +7,6 @@ from typing import Any
 
 from batch.errors import WorkerDied
 from batch.queue.jobs import State
-from batch.queue.nodes import LEASE_S
 from batch.queue.postgres.job_transaction import PostgresTransaction
 from batch.queue.postgres.node_rows import PostgresNodes
 from batch.queue.reading.job_rows import to_json
@@ -26,6 +25,11 @@ _RUN_OUT = (
 
 class PostgresLeases(PostgresNodes):
     """What becomes of jobs whose worker is gone."""
+
+    @property
+    def _grace_s(self) -> float:
+        """For so long after a restart or a failover nothing is given back."""
+        return self.lease_s
 
     def recover(
         self, queue: str, worker: str, limit: int, last_death: str = "", *, predecessor: str = ""
@@ -46,12 +50,12 @@ class PostgresLeases(PostgresNodes):
     def reap(self, limit: int, *, batch: int = 100) -> list[tuple[str, State]]:
         """Give back up to `batch` jobs whose leases ran out; one that took `limit` workers down is failed."""
         self.forget_silent_nodes()
-        if self._reconnected_at is not None and time.monotonic() - self._reconnected_at < LEASE_S:
+        if self._reconnected_at is not None and time.monotonic() - self._reconnected_at < self._grace_s:
             return []  # after a failover, too, all leases get their length once more
         if not self.read("select 1 from claim where until < clock_timestamp() limit 1"):
             return []
         with self._begun(durable=True) as transaction:
-            claims = transaction.execute(_CLAIMS + _RUN_OUT, (LEASE_S, batch)).fetchall()
+            claims = transaction.execute(_CLAIMS + _RUN_OUT, (self._grace_s, batch)).fetchall()
             return _give_back(transaction, claims, limit, " (it was not heard of any more)")
 
 

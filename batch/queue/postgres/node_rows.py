@@ -8,7 +8,7 @@ from typing import Any
 
 from batch.errors import NotFound
 from batch.queue.jobs import Kind
-from batch.queue.nodes import FORGET_NODE_AFTER_S, LEASE_S, Node, Renewal
+from batch.queue.nodes import FORGET_NODE_AFTER_S, Node, Renewal
 from batch.queue.postgres.database import PostgresDatabase
 
 _COLUMNS = ("id", "kind", "queue", "status", "model", "build", "version", "info", "error", "home", "pid", "started_at")
@@ -48,9 +48,9 @@ class PostgresNodes(PostgresDatabase):
 
     def hold_duties(self) -> bool:
         """Whether this front does what only one may do: watch an inbox, run batches, send notifications. It is the one that
-        asked first, for `LEASE_S` from each call on."""
+        asked first, for `lease_s` from each call on."""
         with self._begun(durable=False) as transaction:
-            return bool(transaction.execute(_HOLD, (_DUTIES, self._front, LEASE_S, self._front)).fetchall())
+            return bool(transaction.execute(_HOLD, (_DUTIES, self._front, self.lease_s, self._front)).fetchall())
 
     def release_duties(self) -> None:
         """Another front may have them at once."""
@@ -74,10 +74,10 @@ class PostgresNodes(PostgresDatabase):
         return [_to_node(row) for row in self.read(_LIST)]
 
     def renew(self, worker: str, leases: Sequence[tuple[str, int]]) -> Renewal:
-        """A worker lives, and keeps its (job, token) leases for `LEASE_S` from now on."""
+        """A worker lives, and keeps its (job, token) leases for `lease_s` from now on."""
         jobs, tokens = [job for job, _ in leases], [token for _, token in leases]
         with self._begun(durable=False) as transaction:
-            ((renewed, cancelled, is_draining),) = transaction.execute(_RENEW, (jobs, tokens, LEASE_S, worker)).fetchall()
+            ((renewed, cancelled, is_draining),) = transaction.execute(_RENEW, (jobs, tokens, self.lease_s, worker)).fetchall()
         return Renewal(frozenset(jobs) - frozenset(renewed), frozenset(cancelled), bool(is_draining), is_draining is not None)
 
     def drain(self, worker: str, on: bool = True) -> None:

@@ -13,7 +13,6 @@ from batch.model_kind import queue_of
 from batch.queue.full_text.tsvector_tables import TsvectorTables
 from batch.queue.idempotency import submit_under_key
 from batch.queue.jobs import TRANSITIONS, Draft, JobProgress, Kind, Origin, State
-from batch.queue.nodes import LEASE_S
 from batch.queue.postgres.leases import PostgresLeases
 from batch.queue.reading.job_reader import JobReader
 from batch.queue.reading.job_rows import COLUMNS, to_job, to_json
@@ -78,7 +77,7 @@ class PostgresStore(PostgresLeases, JobReader):
         mate = batch_mate.job if batch_mate else None
         rows = self._run_alone(
             f"{_SOON} select {COLUMNS}, token, front from soon cross join take_jobs(?, ?, ?, ?, ?, ?, ?)",
-            (queue, worker, floor, limit, mate and mate.task, mate and mate.started_at, LEASE_S),
+            (queue, worker, floor, limit, mate and mate.task, mate and mate.started_at, self.lease_s),
             durable=False,
         )
         return [Lease(to_job(row[:-2]), row[-2], row[-1]) for row in rows]

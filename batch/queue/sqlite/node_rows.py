@@ -27,6 +27,7 @@ class NodeRows(Database, JobReader):
     """The NodeStore Protocol. A home has its file to itself and one worker a kind, which the queue's lock file sees to."""
 
     is_shared = False
+    lease_s = LEASE_S
 
     @property
     def front(self) -> str:

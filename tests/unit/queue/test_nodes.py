@@ -19,7 +19,7 @@ from payloads import payload
 @pytest.fixture
 def store(database: Path | str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     if isinstance(database, str):  # its server may have been started a moment ago, after which no lease runs out
-        monkeypatch.setattr("batch.queue.postgres.leases.LEASE_S", 0.0)
+        monkeypatch.setattr("batch.queue.postgres.leases.PostgresLeases._grace_s", 0.0)
     store = open_store(database, front="f1")
     yield store
     store.close()

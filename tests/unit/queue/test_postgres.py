@@ -16,8 +16,9 @@ from batch.conversations.completion_store import CompletionStore, StoredCompleti
 from batch.database_address import has_password, without_password
 from batch.errors import DiskFull, SettingsProblem
 from batch.queue.jobs import Draft, Kind, Origin, Priority, State
+from batch.queue.nodes import LEASE_S
 from batch.queue.open_store import open_store
-from batch.queue.postgres.connection_info import check_address
+from batch.queue.postgres.connection_info import check_address, lease_of
 from batch.queue.postgres.error_mapping import to_batch_error
 from batch.queue.postgres.portable_sql import to_parameters, to_psycopg
 from batch.queue.postgres.postgres_store import PostgresStore
@@ -82,6 +83,49 @@ def test_an_open_line_to_another_machine_is_refused_in_one_sentence_without_the_
     assert "secret" not in refused.value.message and "database" in refused.value.message
 
 
+def test_the_length_of_a_lease_stands_in_the_address() -> None:
+    address = "postgresql://user@localhost/name"
+    assert lease_of(address) == LEASE_S and lease_of(f"{address}?lease=2.5&pooler=transaction") == 2.5
+    check_address(f"{address}?lease=10")
+    for wrong in ("1", "601", "nan", "soon"):
+        with pytest.raises(SettingsProblem, match=f"lease={wrong} .* seconds from 2 to 600"):
+            check_address(f"{address}?lease={wrong}")
+
+
+@pytest.mark.postgres
+def test_leases_last_as_long_as_the_address_says(url: str) -> None:
+    with contextlib.closing(open_store(f"{url}&lease=100")) as store:
+        store.submit(draft())
+        (lease,) = store.take(Kind.VLM, "w1")
+        assert store.lease_s == 100.0 and 90 < seconds_left(store) <= 100
+        with store.transaction() as transaction:
+            transaction.execute("update claim set until = clock_timestamp()")
+        store.renew("w1", [(lease.job.id, lease.token)])
+        assert 90 < seconds_left(store) <= 100
+
+
+def seconds_left(store: PostgresStore) -> float:
+    """Of the one lease that there is."""
+    ((seconds,),) = store.read("select extract(epoch from until - clock_timestamp()) from claim")
+    return float(seconds)
+
+
+@pytest.mark.postgres
+def test_who_is_frozen_in_the_middle_of_a_transaction_holds_up_nobody_for_longer_than_ten_seconds(url: str) -> None:
+    with contextlib.closing(open_store(url)) as store:
+        assert store.read("show idle_in_transaction_session_timeout") == [("10s",)]
+    soon = f"{url}&options=-c%20idle_in_transaction_session_timeout%3D500"
+    with contextlib.closing(open_store(soon)) as frozen, contextlib.closing(open_store(url)) as other:
+        with pytest.raises(StoreAway), frozen.transaction() as transaction:
+            transaction.execute("insert into pause values ('vlm', 10)")
+            other.note({"waited": "until the lock was free"})
+            with other.transaction() as another:
+                assert another.execute("select count(*) from pause").fetchall() == [(0,)]
+            transaction.execute("insert into pause values ('vlm', 20)")
+        frozen.submit(draft())
+        assert other.queue_size(Kind.VLM) == 1
+
+
 @pytest.mark.postgres
 def test_behind_a_pooler_of_transactions_nothing_is_prepared(url: str) -> None:
     store = open_store(f"{url}&pooler=transaction")
@@ -119,7 +163,7 @@ def test_errors_say_what_to_do() -> None:
         return error
 
     assert isinstance(to_batch_error(error("53100")), DiskFull)
-    for state in ("08006", "57P01", "57P03", "25006", "40P01", "53300"):
+    for state in ("08006", "57P01", "57P03", "25006", "25P03", "40P01", "53300"):
         away = to_batch_error(error(state))
         assert isinstance(away, StoreAway) and away.status == 503 and "DETAIL" not in away.message
     fault = error("42601")
