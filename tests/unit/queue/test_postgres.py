@@ -111,6 +111,20 @@ def seconds_left(store: PostgresStore) -> float:
 
 
 @pytest.mark.postgres
+def test_a_token_is_not_drawn_again_for_a_job_whose_take_was_lost_with_the_databases_last_moments(url: str) -> None:
+    with contextlib.closing(open_store(url)) as store:
+        store.submit(draft())
+        for _ in range(2):
+            (lost,) = store.take(Kind.VLM, "w1")
+            store.put_back(lost, count=False)
+            with store.transaction() as transaction:  # as a server finds itself after a crash
+                transaction.execute("select setval('token', 1, false)")
+        (lease,) = store.take(Kind.VLM, "w2")
+        assert store.end([Ending(lost, State.DONE, "{}")]) == [False]
+        assert store.end([Ending(lease, State.DONE, "{}")]) == [True]
+
+
+@pytest.mark.postgres
 def test_who_is_frozen_in_the_middle_of_a_transaction_holds_up_nobody_for_longer_than_ten_seconds(url: str) -> None:
     with contextlib.closing(open_store(url)) as store:
         assert store.read("show idle_in_transaction_session_timeout") == [("10s",)]
