@@ -34,7 +34,8 @@ _MAX_PAUSE_S = 30.0
 _MIN_BROKEN_PAUSE_S = 5.0
 _MAX_BROKEN_PAUSE_S = 60.0
 _STEADY_AFTER_S = 30.0
-"""A worker that lived so long is started again at once."""
+"""A worker that lived so long is started again at once, and so is one that has ended a job: what kills it now and then costs
+those who wait no more than its start."""
 
 
 class WorkerHost(Protocol):
@@ -210,8 +211,7 @@ class WorkerProcess:
         last_line = self._output.last_line if self._output else ""
         self._last_death = describe_death(kind_of(self.queue), status, last_line)
         logger.warning("%s: %s; starting it again", self.queue, self._last_death)
-        if not self._state.was_ready:
-            self._early_deaths += 1
+        self._early_deaths = 0 if self._state.was_ready else self._early_deaths + 1
         if self._early_deaths >= MAX_EARLY_DEATHS:
             self._hub.models.update(self.queue, self._worker_id, is_crashing=True)
             await self._fail(
@@ -219,7 +219,8 @@ class WorkerProcess:
                 "`batch doctor` says more."
             )
         else:
-            self._pause_s = _FIRST_PAUSE_S if lived_s > _STEADY_AFTER_S else min(_MAX_PAUSE_S, self._pause_s * 2)
+            was_of_use = lived_s > _STEADY_AFTER_S or self._state.has_ended_jobs
+            self._pause_s = _FIRST_PAUSE_S if was_of_use else min(_MAX_PAUSE_S, self._pause_s * 2)
 
     async def _fail(self, sentence: str) -> None:
         """Refuse this queue's clients. What is wrong may be mended meanwhile, so it is tried again, but not often."""
@@ -239,7 +240,7 @@ class WorkerProcess:
     async def _start(self) -> asyncio.subprocess.Process:
         predecessor, self._worker_id = self._worker_id, secrets.token_hex(8)
         self._hub.models.succeed(self.queue, predecessor, self._worker_id)
-        self._hub.models.update(self.queue, self._worker_id, was_ready=False)
+        self._hub.models.update(self.queue, self._worker_id, was_ready=False, has_ended_jobs=False)
         if self._state.status == "unloaded":
             self._hub.models.update(self.queue, self._worker_id, status="loading", error=None)
         output = logs.WorkerOutput(self.queue, is_serving=lambda: self._state.status == "ready")

@@ -15,7 +15,7 @@ from batch.queue.jobs import Kind
 
 logger = logging.getLogger("batch.hub")
 
-_OF_JOBS = {"beat", "busy"}
+_OF_JOBS = {"beat", "busy", "has_ended_jobs"}
 """Fields of a ModelState that change with each job."""
 
 UNKNOWN_WORKER = ""
@@ -41,6 +41,8 @@ class ModelState(Struct, frozen=True):
 
     was_ready: bool = False
     """Whether this worker process has loaded its model."""
+    has_ended_jobs: bool = False
+    """Whether this worker process has ended a job."""
     is_crashing: bool = False
     """Failed as its worker dies again and again before the model is loaded: a new worker changes that by being ready only."""
 

@@ -139,7 +139,7 @@ class WorkerReports:
             self._tickets.remove(job)
             self._runner.pop(job, None)
             self._started_jobs.get(worker, {}).pop(job, None)
-            self._models.update(queue, worker, busy=event.resumes)
+            self._models.update(queue, worker, busy=event.resumes, has_ended_jobs=True)
             if event.seconds is not None:
                 self.service_times[queue].job_ended(event.seconds)
         if ticket:
