@@ -21,6 +21,9 @@ IDLE_LOOK_S = 2.0
 _DISK_RETRY_S = 1.0
 """Between two tries to take a job while the disk is full: taking one writes its claim."""
 
+_MARGIN_S = 0.001
+"""Beyond the moment from which a job is free."""
+
 _TASK_NAME = "batch.run"
 """What messages call the one task; it must not change when code moves."""
 
@@ -57,6 +60,10 @@ class ClaimStorage(BlackHoleStorage):  # type: ignore[misc]
         """Is told, again and again, that no job can be taken: the disk is full, or the database damaged or away."""
         self.may_take: Callable[[], bool] = lambda: True
         """Whether the worker may lease further jobs."""
+        self.floor: float | None = None
+        """Only jobs of a higher priority are taken; None: all."""
+        self.next_look_s = IDLE_LOOK_S
+        """After how long the next look for a job pays: one that was passed over is free then."""
         self._has_logged = False
 
     def enqueue(self, data: bytes, priority: float | None = None) -> None:
@@ -79,14 +86,21 @@ class ClaimStorage(BlackHoleStorage):  # type: ignore[misc]
             return None
         self._has_logged = False
         if data is None and not self.stopping.is_set():
-            self.woken.wait(IDLE_LOOK_S)
+            self.woken.wait(self.next_look_s)
         return data
 
-    def claim(self, above: float | None = None) -> bytes | None:
-        """Lease the next job; its message, or None when there is none (above a priority)."""
-        leases = self.store.take(self.name, self.worker, above=above) if self.may_take() else []
+    def claim(self, above: float | None = None, waited_s: float = 0.0) -> bytes | None:
+        """Lease the next job; its message, or None when there is none (above a priority, or that has waited so long)."""
+        self.next_look_s = IDLE_LOOK_S
+        floor = self.floor if above is None else max(above, self.floor or above)
+        leases = []
+        if self.may_take():
+            leases = self.store.take(self.name, self.worker, above=floor, waited_s=waited_s, passed_over=self._look_sooner)
         self.lease = leases[0] if leases else None
         return message_for(leases[0].job.id) if leases else None
+
+    def _look_sooner(self, free_in_s: float) -> None:
+        self.next_look_s = min(IDLE_LOOK_S, free_in_s + _MARGIN_S)
 
     def queue_size(self) -> int:
         return self.store.queue_size(self.name)
@@ -111,10 +125,11 @@ class JobHuey(Huey):  # type: ignore[misc]
         """Cancelling stands in the job's row, so huey's two look-ups a task are saved."""
         return False
 
-    def run_more_urgent(self, than: float) -> bool:
-        """Take and run one job above a priority, inside the caller's own task; False when there is none."""
+    def run_more_urgent(self, than: float, waited_s: float = 0.0) -> bool:
+        """Take and run one job above a priority that has waited so long, inside the caller's own task; False when there is
+        none."""
         try:
-            data = self.storage.claim(above=than)
+            data = self.storage.claim(above=than, waited_s=waited_s)
         except (*WRITE_REFUSED, DamagedDatabase):
             return False  # the running job does not suffer for it
         if data is None:

@@ -72,6 +72,9 @@ class Priority(IntEnum):
     """A client waits on the socket."""
 
 
+MAX_BULK_PRIORITY = Priority.BATCH
+"""Above it somebody waits for the answer."""
+
 KIND_OF_TASK: Mapping[str, Kind] = {
     "chat": Kind.VLM,
     "completion": Kind.VLM,
@@ -103,6 +106,10 @@ class Draft:
     """True when the job is worthless once its client is gone: cancelled at start-up after a crash."""
     model: str = ""
     """The name that the settings give the model it is for; empty: the kind's own."""
+    holder: str = ""
+    """Id of the worker that it is kept for, where several share a queue; empty: none."""
+    hold_s: float = 0.0
+    """So long the others pass over it."""
     id: str = field(default_factory=lambda: new_id())
 
     @property

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from batch.queue.jobs import Kind, State
+from batch.queue.jobs import Job, Kind, State
 
 LEASE_S = 30.0
 """How long a worker's hold on a job lasts unless it is renewed, by the database's clock; an address may say otherwise."""
@@ -14,6 +14,17 @@ RENEWALS_PER_LEASE = 6
 """How often a lease is renewed within its length."""
 FORGET_NODE_AFTER_S = 600.0
 """A worker that has not been heard of for so long is not listed any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A worker's hold on a running job."""
+
+    job: Job
+    token: int
+    """Of this take, the fencing token: writes under an older one are refused."""
+    front: str = ""
+    """The service that accepted the job, to which its events go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +66,10 @@ class Node:
     pid: int = 0
     started_at: float = 0.0
     """Unix time."""
+    takes: Literal["all", "interactive"] = "all"
+    """interactive: only requests whose clients wait, never bulk work."""
+    prefixes: str = ""
+    """JSON of what its prompt cache holds; see batch/queue/remote/prompt_prefix.py."""
     beat_age_s: float = 0.0
     """Read only: seconds since its last sign of life."""
     leases: int = 0
@@ -99,6 +114,25 @@ class NodeStore(Protocol):
 
     def drain(self, worker: str, on: bool = True) -> None:
         """Let a worker end what it has and take nothing new, or again; it hears of it when it renews. Raises NotFound."""
+        ...
+
+    def take(
+        self,
+        queue: str,
+        worker: str,
+        *,
+        above: float | None = None,
+        batch_mate: Lease | None = None,
+        limit: int = 1,
+        waited_s: float = 0.0,
+        passed_over: Callable[[float], None] | None = None,
+    ) -> list[Lease]:
+        """Lease the next jobs of a queue to a worker: most urgent first, then oldest; at most `limit`.
+
+        `above`: only jobs of a higher priority. `batch_mate`: only what comes next as long as it is as urgent as this lease's
+        job, of the same task, and was never taken before. Where workers share a queue, `waited_s`: only jobs that workers who
+        are idle have had so long to take; and `passed_over` is told in how many seconds a job is free that is kept for others.
+        """
         ...
 
     def reap(self, limit: int, *, batch: int = 100) -> list[tuple[str, State]]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from batch.errors import BatchError, DiskFull, Unavailable
 from batch.queue.jobs import Draft, Job, JobProgress, Kind, Origin, State, SummaryPage
+from batch.queue.nodes import Lease as Lease
 from batch.queue.nodes import NodeStore
 from batch.queue.selection.job_filter import JobFilter
 from batch.queue.selection.pauses import Pause
@@ -48,17 +49,6 @@ class StoreAway(Unavailable):
 
 WRITE_REFUSED = (DiskFull, StoreAway)
 """What keeps a write from being made for now: the same may do later."""
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """A worker's hold on a running job."""
-
-    job: Job
-    token: int
-    """Of this take, the fencing token: writes under an older one are refused."""
-    front: str = ""
-    """The service that accepted the job, to which its events go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,16 +156,6 @@ class Store(NodeStore, Protocol):
         """Accept the drafts under a key, in one transaction; the earlier jobs instead when the key is taken.
 
         Raises Unprocessable when it is taken by another request.
-        """
-        ...
-
-    def take(
-        self, queue: str, worker: str, *, above: float | None = None, batch_mate: Lease | None = None, limit: int = 1
-    ) -> list[Lease]:
-        """Lease the next jobs of a queue to a worker: most urgent first, then oldest; at most `limit`.
-
-        `above`: only jobs of a higher priority. `batch_mate`: only what comes next as long as it is as urgent as this lease's
-        job, of the same task, and was never taken before.
         """
         ...
 

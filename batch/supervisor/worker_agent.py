@@ -65,10 +65,11 @@ def settings_of_worker(settings: Settings, queue: str) -> Settings:
 class WorkerAgent:
     """One a worker's machine and kind. `run` returns once the worker has put back what it held."""
 
-    def __init__(self, queue: str, settings: Settings) -> None:
-        """`settings`: those of `settings_of_worker`."""
+    def __init__(self, queue: str, settings: Settings, *, takes: str = "all") -> None:
+        """`settings`: those of `settings_of_worker`; `takes`: "interactive" leaves bulk work to other workers."""
         self.queue = queue
         self.settings = settings
+        self._takes = takes
         self.models = ModelStates((queue,))
         self.tickets = OpenTickets()
         self._reports = WorkerReports(self)
@@ -101,7 +102,7 @@ class WorkerAgent:
             await links.start()
             try:
                 if await self._open(channel, waker):
-                    process = WorkerProcess(self.queue, settings, self, self._stopping)
+                    process = WorkerProcess(self.queue, settings, self, self._stopping, takes=self._takes)
                     await process.keep_alive()
                     await asyncio.to_thread(process.close_output)
             finally:
@@ -163,13 +164,13 @@ class WorkerAgent:
         """Nobody here waits for a job."""
 
 
-def run_worker(queue: str, settings: Settings) -> None:
+def run_worker(queue: str, settings: Settings, *, takes: str = "all") -> None:
     """Run one worker until it is told to stop; raises BatchError when it cannot start."""
     settings = settings_of_worker(settings, queue)
     logs.to_terminal(settings)
 
     async def main() -> None:
-        await WorkerAgent(queue, settings).run()
+        await WorkerAgent(queue, settings, takes=takes).run()
 
     try:
         asyncio.run(main())

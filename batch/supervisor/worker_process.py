@@ -75,11 +75,14 @@ class WorkerProcess:
         stopping: asyncio.Event,
         *,
         demand: Demand | None = None,
+        takes: str = "all",
     ) -> None:
-        """`stopping` is set when the service ends; `demand` tells when the model is wanted: without it it stays loaded."""
+        """`stopping` is set when the service ends; `demand` tells when the model is wanted: without it it stays loaded.
+        `takes`: "interactive" leaves bulk work to other machines' workers."""
         self.queue = queue
         self._keep_alive_s = settings.section_of(queue).keep_alive if demand else -1.0
         self._demand = demand
+        self._takes = takes
         self._wanted, self._unload, self._has_ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._has_ended.set()
         if not self.comes_and_goes:
@@ -253,6 +256,7 @@ class WorkerProcess:
                 self._worker_id,
                 str(output.log_writer),
                 self._last_death,
+                self._takes,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=output.raw_writer,
                 stderr=output.raw_writer,

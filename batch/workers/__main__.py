@@ -1,7 +1,8 @@
-"""`python -m batch.workers QUEUE WORKER LOG LAST_DEATH`: one worker process.
+"""`python -m batch.workers QUEUE WORKER LOG LAST_DEATH [TAKES]`: one worker process.
 
 The supervisor starts it, with the settings on standard input. WORKER is its id, random at each start; LOG a descriptor for log
-records; LAST_DEATH says what ended the worker before it, if it died.
+records; LAST_DEATH says what ended the worker before it, if it died; TAKES is "interactive" for one that leaves bulk work to
+others.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ def main() -> int:
             worker_id=worker_id,
             predecessor=predecessor,
             last_death=sys.argv[4],
+            takes="interactive" if sys.argv[5:] == ["interactive"] else "all",
         )
     except BatchError as error:
         return _report_broken(queue, worker_id, settings, error.message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
@@ -15,7 +16,7 @@ from batch.model_kind import kind_of
 from batch.payloads.json_text import encode
 from batch.queue.channel import EventStream
 from batch.queue.frames import DiskWaiting
-from batch.queue.huey_storage import JobHuey
+from batch.queue.huey_storage import IDLE_LOOK_S, JobHuey
 from batch.queue.jobs import Priority
 from batch.queue.spool import Spool
 from batch.queue.store import WRITE_REFUSED, Lease, Store
@@ -29,7 +30,9 @@ logger = logging.getLogger("batch.worker")
 DISK_RETRY_S = 1.0
 """Between two tries of a write that must not be lost, while the disk is full."""
 _UNLIMITED_THREADS = 1 << 16
-_NEST_AFTER_S = 0.025
+NEST_AFTER_S = 0.025
+"""So long workers that are idle have to take a job, where they share a queue, before one runs it inside another: they compute
+at once what would stop this one's work."""
 
 
 class Stopping(BaseException):
@@ -60,8 +63,8 @@ class JobContext:
         """Something was queued, cancelled or stopped: look at the next yield point."""
         self.may_take: Callable[[], bool] = lambda: True
         """Whether jobs may be leased that are not held yet; batch mates, too."""
-        self.woken_at = 0.0
-        """time.monotonic() of the last wake-up."""
+        self.look_at = math.inf
+        """time.monotonic() from when on a more urgent job that was passed over is free."""
         self.deadline: float | None = None
         """time.monotonic() after which a running job is put back; None while the service runs."""
         self._cores = CoreTable()
@@ -72,14 +75,18 @@ class JobContext:
         self.leases.pop(lease.token, None)
         self.lost.discard(lease.token)
 
-    def leaves_it_to_others(self, now: float) -> bool:
-        """Whether something more urgent has waited so short that another machine's idle worker may take it: it computes at
-        once what would stop this one's work."""
-        return self.store.is_shared and now - self.woken_at < _NEST_AFTER_S
-
     def run_more_urgent(self, priority: int) -> bool:
-        """Run one queued job above a priority inside the caller's; False when there is none."""
-        return self.huey is not None and self.huey.run_more_urgent(priority)
+        """Run one queued job above a priority inside the caller's; False when there is none that another machine's idle
+        worker would not take sooner."""
+        self.look_at = math.inf
+        if self.huey is None:
+            return False
+        if not self.store.is_shared:
+            return self.huey.run_more_urgent(priority)
+        has_run = self.huey.run_more_urgent(priority, NEST_AFTER_S)
+        if not has_run and self.huey.storage.next_look_s < IDLE_LOOK_S:
+            self.look_at = time.monotonic() + self.huey.storage.next_look_s
+        return has_run
 
     def threads(self) -> int:
         """How many threads the next step may use."""

@@ -97,7 +97,7 @@ class RunningJob:
             self._first_done = done
         now = time.monotonic()
         self._context.events.hurry(now)
-        if self._context.attention or now >= self._next_look:
+        if self._context.attention or now >= self._next_look or now >= self._context.look_at:
             self._look(now, done, total, unit)
         return self._threads
 
@@ -110,9 +110,7 @@ class RunningJob:
         if context.deadline is not None:
             context.attention = True  # look again at every yield point: the deadline is near
         self._stop_if_cancelled()
-        if context.deadline is None and context.leaves_it_to_others(now):
-            context.attention = True
-        elif context.deadline is None:
+        if context.deadline is None:
             while self.job.priority < Priority.INTERACTIVE and context.run_more_urgent(self.job.priority):
                 context.attention = False
                 self._stop_if_cancelled()

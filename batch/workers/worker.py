@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from functools import partial
+from typing import Literal
 
 from msgspec import Raw
 
@@ -19,6 +20,7 @@ from batch.payloads.json_text import encode
 from batch.queue.channel import EventStream, WakeListener
 from batch.queue.frames import Answered, Broken, End, Hello, Loading, Ready
 from batch.queue.huey_storage import JobHuey
+from batch.queue.jobs import MAX_BULK_PRIORITY
 from batch.queue.nodes import Node
 from batch.queue.open_store import open_spool, open_store
 from batch.queue.periodic import QuietConsumer
@@ -51,9 +53,10 @@ class Worker:
         worker_id: str,
         predecessor: str = "",
         last_death: str = "",
+        takes: Literal["all", "interactive"] = "all",
     ) -> None:
         """`predecessor`: id of the worker that held the queue's lock before; `last_death`: a clause that says what ended it,
-        if it died."""
+        if it died. `takes`: "interactive" leaves bulk work to other workers of the queue."""
         self.kind = kind = kind_of(queue)
         self._queue = queue
         self._predecessor = predecessor
@@ -72,10 +75,13 @@ class Worker:
             worker_id,
         )
         home = home_id(settings.state_dir) if self._store.is_shared else ""
-        node = Node(worker_id, kind, queue, version=__version__, home=home, pid=os.getpid(), started_at=time.time())
+        node = Node(
+            worker_id, kind, queue, version=__version__, home=home, pid=os.getpid(), started_at=time.time(), takes=takes
+        )
         self._keeper = LeaseKeeper(self._context, node, self._stop_jobs, attempts=settings.queue.attempts)
         self._huey = self._context.huey = JobHuey(queue, self._store, self._context.worker_id, self._run_job)
         self._storage = self._huey.storage
+        self._storage.floor = float(MAX_BULK_PRIORITY) if takes == "interactive" else None
         self._storage.report_waiting = self._context.report_waiting
         self._storage.may_take = self._context.may_take = self._keeper.may_take
         self._consumer: QuietConsumer | None = None
@@ -177,7 +183,6 @@ class Worker:
     # -- from other threads
 
     def _woken(self) -> None:
-        self._context.woken_at = time.monotonic()
         self._context.attention = True
         self._storage.woken.set()
         running = self._context.running

@@ -49,8 +49,8 @@ def front(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runnin
 def start_worker(url: str, tmp_path: Path) -> Iterator[Start]:
     workers: list[RunningWorker] = []
 
-    def start(name: str, kind: str = "vlm") -> RunningWorker:
-        workers.append(RunningWorker(tmp_path / name, kind, url))
+    def start(name: str, kind: str = "vlm", *options: str) -> RunningWorker:
+        workers.append(RunningWorker(tmp_path / name, kind, url, options=options))
         return workers[-1]
 
     yield start
@@ -187,6 +187,23 @@ def test_two_workers_share_what_there_is_to_do_and_a_drained_one_takes_nothing_n
 
     wait_until(all_done, "done by the other")
     assert holders and drained not in holders
+
+
+def test_a_worker_for_requests_only_answers_clients_and_leaves_bulk_work_to_the_others(
+    front: RunningService, start_worker: Start, store: Store
+) -> None:
+    reserved = start_worker("gpu1", "vlm", "--only", "interactive")
+    front.ready("vlm")
+    waiting = bulk(store, "for the others", 0)
+    for n in range(3):
+        status, body = front.call("vlm", "/v1/chat/completions", chat(f"question {n}"))
+        assert status == 200 and f"question {n}" in body["choices"][0]["message"]["content"], reserved.output
+    assert state_of(store, waiting) is State.QUEUED, "it had all the time to take it"
+    assert "interactive only" in front.command("nodes").stdout
+    (listed,) = json.loads(front.command("nodes", "--json").stdout)
+    assert listed["takes"] == "interactive"
+    start_worker("gpu2")
+    wait_until(lambda: state_of(store, waiting) is State.DONE, "done by a worker for all")
 
 
 def test_a_worker_that_is_told_to_end_puts_back_its_job_without_blame(start_worker: Start, store: Store) -> None:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from running_service import WEIGHTLESS, wait_until
@@ -16,7 +16,9 @@ from running_service import WEIGHTLESS, wait_until
 class RunningWorker:
     """One agent and its worker; `children` are the pids of what it started."""
 
-    def __init__(self, home: Path, kind: str, url: str, variables: Mapping[str, str] = WEIGHTLESS) -> None:
+    def __init__(
+        self, home: Path, kind: str, url: str, variables: Mapping[str, str] = WEIGHTLESS, options: Sequence[str] = ()
+    ) -> None:
         home.mkdir(exist_ok=True)
         self.home = home
         self.output = ""
@@ -27,7 +29,7 @@ class RunningWorker:
             "BATCH_HOME": str(home),
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "batch", "worker", kind],
+            [sys.executable, "-m", "batch", "worker", kind, *options],
             env=environment,
             cwd="/",
             text=True,

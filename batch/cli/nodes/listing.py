@@ -32,6 +32,7 @@ def nodes(home: Home = None, as_json: Json = False) -> None:
         heard = f"  heard of {duration(node.beat_age_s)} ago" if lag_matters else ""
         print_line(
             f"{node.id[:_SHOWN_ID_CHARS]}  {node.queue:9}  {_state(node, lag_matters):9}  {_leases(node)}  "
+            f"{'interactive only  ' if node.takes == 'interactive' else ''}"
             f"{safe_line(node.build or node.model or node.error or '')}{heard}"
         )
 
@@ -87,4 +88,5 @@ def _as_record(node: Node) -> dict[str, str | int | float | bool]:
         "heard_of_s": round(node.beat_age_s, 3),
         "leases": node.leases,
         "is_draining": node.is_draining,
+        "takes": node.takes,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,12 @@ import typer
 
 from batch.cli.app import app
 from batch.model_kind import Kind, queue_of
+
+
+class Only(StrEnum):
+    """What a worker limits itself to."""
+
+    INTERACTIVE = "interactive"
 
 
 @app.command("worker")
@@ -25,6 +32,12 @@ def worker_command(
         ),
     ] = None,
     model: Annotated[str, typer.Option(metavar="NAME", help="A model of the settings by name.")] = "",
+    only: Annotated[
+        Only | None,
+        typer.Option(
+            help="Take only requests whose clients wait, never bulk work, which other workers do.", show_default=False
+        ),
+    ] = None,
     home: Annotated[
         Path | None,
         typer.Option(
@@ -53,7 +66,7 @@ def worker_command(
     if queue not in settings.queues:
         file = settings.home / "batch.toml"
         raise SettingsProblem(f"There is no {kind} model by the name of {model[:100]!r} in {file}: add [models.NAME] there.")
-    run_worker(queue, settings)
+    run_worker(queue, settings, takes=only or "all")
 
 
 def _default_home() -> Path:

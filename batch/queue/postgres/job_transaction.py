@@ -13,7 +13,9 @@ from batch.queue.postgres.portable_sql import to_parameters, to_psycopg
 
 _SUBMIT = """
 with known as (select 1 from job where id = ?),
-  message as (insert into task (queue, job, priority) select ?, ?, ? where not exists (select 1 from known) returning id)
+  message as (insert into task (queue, job, priority, holder, held_until)
+    select ?, ?, ?, cast(? as text), clock_timestamp() + make_interval(secs => ?)
+    where not exists (select 1 from known) returning id)
 insert into job (id, kind, task, state, origin, priority, request, source, parent, waited, message, created_at, front, model)
 select ?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?, message.id, unix_now(), ?, ? from message"""
 
@@ -51,6 +53,8 @@ class PostgresTransaction:
                 draft.queue,
                 draft.id,
                 float(priority),
+                draft.holder or None,
+                draft.hold_s if draft.holder else None,
                 draft.id,
                 kind,
                 draft.task,

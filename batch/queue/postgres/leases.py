@@ -41,11 +41,13 @@ class PostgresLeases(PostgresNodes):
         """
         cause = f" ({last_death})" if last_death else ""
         with self._begun(durable=True) as transaction:
-            transaction.execute("delete from node where id = ? and id <> ?", (predecessor, worker))
             claims = transaction.execute(
                 _CLAIMS + "c.queue=? and c.worker=? and c.worker<>? for update of c", (queue, predecessor, worker)
             ).fetchall()
-            return _give_back(transaction, claims, limit, cause)
+            moved = _give_back(transaction, claims, limit, cause)
+            # Only now: what it was decides which workers its jobs are kept for.
+            transaction.execute("delete from node where id = ? and id <> ?", (predecessor, worker))
+            return moved
 
     def reap(self, limit: int, *, batch: int = 100) -> list[tuple[str, State]]:
         """Give back up to `batch` jobs whose leases ran out; one that took `limit` workers down is failed."""

@@ -11,7 +11,22 @@ from batch.queue.jobs import Kind
 from batch.queue.nodes import FORGET_NODE_AFTER_S, Node, Renewal
 from batch.queue.postgres.database import PostgresDatabase
 
-_COLUMNS = ("id", "kind", "queue", "status", "model", "build", "version", "info", "error", "home", "pid", "started_at")
+_COLUMNS = (
+    "id",
+    "kind",
+    "queue",
+    "status",
+    "model",
+    "build",
+    "version",
+    "info",
+    "error",
+    "home",
+    "pid",
+    "started_at",
+    "takes",
+    "prefixes",
+)
 _FIELDS = tuple(field.name for field in fields(Node))
 _REGISTER = (
     f"insert into node ({', '.join(_COLUMNS)}) values ({', '.join('?' * len(_COLUMNS))}) on conflict (id) do update set "

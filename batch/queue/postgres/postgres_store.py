@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,10 @@ _END = (
 """One statement for all that end together."""
 _SOON = "with soon as materialized (select set_config('synchronous_commit', 'off', true))"
 """Of a statement that joins it: it is on the disk a little later."""
+_TAKE = (
+    f"{_SOON} select {COLUMNS}, token, front, free_in_s from soon cross join lease_jobs(?, ?, ?, ?, ?, ?, ?, ?) as l "
+    "cross join lateral (select (l.leased).*) as j"
+)
 _END_SOON = f"{_SOON} " + _END.replace(" order by", " cross join soon order by")
 
 
@@ -64,23 +68,35 @@ class PostgresStore(PostgresLeases, JobReader):
             return submit_under_key(transaction, key, drafts)
 
     def take(
-        self, queue: str, worker: str, *, above: float | None = None, batch_mate: Lease | None = None, limit: int = 1
+        self,
+        queue: str,
+        worker: str,
+        *,
+        above: float | None = None,
+        batch_mate: Lease | None = None,
+        limit: int = 1,
+        waited_s: float = 0.0,
+        passed_over: Callable[[float], None] | None = None,
     ) -> list[Lease]:
         """Lease the next jobs of a queue to a worker: most urgent first, then oldest; at most `limit`.
 
         `above`: only jobs of a higher priority. `batch_mate`: only what comes next as long as it is as urgent as this lease's
-        job, of the same task, and was never taken before.
+        job, of the same task, and was never taken before. `waited_s`: only jobs that workers who are idle have had so long to
+        take. `passed_over` is told in how many seconds a job is free that is kept for others now.
         """
         if limit < 1:
             return []
         floor = float(batch_mate.job.priority - 1) if batch_mate else -1.0 if above is None else float(above)
         mate = batch_mate.job if batch_mate else None
         rows = self._run_alone(
-            f"{_SOON} select {COLUMNS}, token, front from soon cross join take_jobs(?, ?, ?, ?, ?, ?, ?)",
-            (queue, worker, floor, limit, mate and mate.task, mate and mate.started_at, self.lease_s),
+            _TAKE,
+            (queue, worker, floor, limit, mate and mate.task, mate and mate.started_at, self.lease_s, waited_s),
             durable=False,
         )
-        return [Lease(to_job(row[:-2]), row[-2], row[-1]) for row in rows]
+        free_in_s = [row[-1] for row in rows if row[-1] is not None]
+        if free_in_s and passed_over is not None:
+            passed_over(min(free_in_s))
+        return [Lease(to_job(row[:-3]), row[-3], row[-2]) for row in rows if row[0] is not None]
 
     def end(self, endings: Sequence[Ending], *, durable: bool = False) -> list[bool]:
         """End leased jobs in one transaction; of each whether it was running under its lease until now."""

@@ -21,6 +21,7 @@ MIGRATIONS = (
     "0005_kept_bytes.sql",
     "0006_models.sql",
     "0007_fencing_tokens.sql",
+    "0008_routing.sql",
 )
 """Files in migrations/. A released one never changes; a new one goes to the end, and only adds what the version before can
 ignore, as workers of both run side by side."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import Any
 
 from batch.errors import NotFound, WorkerDied
@@ -15,7 +14,7 @@ from batch.queue.sqlite.database import Database
 from batch.queue.sqlite.job_writer import JobTransaction
 
 _NODE_COLUMNS = "id, kind, queue, status, model, build, version, info, error, home, pid, started_at"
-_NODE_FIELDS = tuple(field.name for field in fields(Node))
+_NODE_FIELDS = (*_NODE_COLUMNS.split(", "), "beat_age_s", "leases", "is_draining")
 _HAS_INNER = (
     "exists (select 1 from claim inner_ where inner_.queue = c.queue and inner_.worker = c.worker and inner_.rowid > c.rowid "
     "and inner_.taken_at <> c.taken_at)"

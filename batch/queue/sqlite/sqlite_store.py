@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -52,12 +52,21 @@ class SqliteStore(NodeRows):
             return submit_under_key(transaction, key, drafts)
 
     def take(
-        self, queue: str, worker: str, *, above: float | None = None, batch_mate: Lease | None = None, limit: int = 1
+        self,
+        queue: str,
+        worker: str,
+        *,
+        above: float | None = None,
+        batch_mate: Lease | None = None,
+        limit: int = 1,
+        waited_s: float = 0.0,
+        passed_over: Callable[[float], None] | None = None,
     ) -> list[Lease]:
         """Lease the next jobs of a queue to a worker: most urgent first, then oldest; at most `limit`.
 
         `above`: only jobs of a higher priority. `batch_mate`: only what comes next as long as it is as urgent as this lease's
-        job, of the same task, and was never taken before.
+        job, of the same task, and was never taken before. `waited_s` and `passed_over` are nothing here: no other worker could
+        take a job, and none is kept for one.
         """
         floor = float(batch_mate.job.priority - 1) if batch_mate else -1.0 if above is None else above
         leases: list[Lease] = []
