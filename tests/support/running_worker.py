@@ -17,8 +17,16 @@ class RunningWorker:
     """One agent and its worker; `children` are the pids of what it started."""
 
     def __init__(
-        self, home: Path, kind: str, url: str, variables: Mapping[str, str] = WEIGHTLESS, options: Sequence[str] = ()
+        self,
+        home: Path,
+        kind: str,
+        url: str,
+        variables: Mapping[str, str] = WEIGHTLESS,
+        options: Sequence[str] = (),
+        *,
+        prefix: tuple[str, ...] = (),
     ) -> None:
+        """`prefix`: a command that runs it in its place, say in a namespace of its own."""
         home.mkdir(exist_ok=True)
         self.home = home
         self.output = ""
@@ -29,7 +37,7 @@ class RunningWorker:
             "BATCH_HOME": str(home),
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "batch", "worker", kind, *options],
+            [*prefix, sys.executable, "-m", "batch", "worker", kind, *options],
             env=environment,
             cwd="/",
             text=True,

@@ -112,7 +112,10 @@ class ScriptedTicket:
         raise Cancelled()
 
     async def ahead(self) -> int:
-        return self._hub.places.pop(0) if len(self._hub.places) > 1 else self._hub.places[0]
+        place = self._hub.places.pop(0) if len(self._hub.places) > 1 else self._hub.places[0]
+        if isinstance(place, BatchError):
+            raise place
+        return place
 
     async def cancel(self) -> None:
         self.cancelled = True
@@ -127,7 +130,7 @@ class ScriptedHub:
         self.asked: list[tuple[str, dict[str, Any]]] = []
         """Name and content of each question, a job's payload as its request."""
         self.answers: dict[str, Any] = {"count": {"tokens": 7, "n_ctx": 4096}}
-        self.places = [0]
+        self.places: list[int | BatchError] = [0]
         self.state = ModelState("ready", 1.0, ChatModelInfo(model="tiny", n_ctx=4096, vision=True))
         self.models = SimpleNamespace(queues=tuple(Kind))
 

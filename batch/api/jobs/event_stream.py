@@ -20,6 +20,7 @@ from batch.payloads.job_payload import Result
 from batch.queue.frames import End
 from batch.queue.hub.hub import Hub
 from batch.queue.hub.ticket import Ticket
+from batch.queue.store import StoreAway
 
 logger = logging.getLogger("batch.api")
 
@@ -195,7 +196,8 @@ class EventStreamResponse(Response, Generic[R]):
                     return step, piece
             elif unchecked:
                 check, unchecked = asyncio.ensure_future(unchecked()), None
-                await asyncio.wait({check, disconnect}, return_when=asyncio.FIRST_COMPLETED)
+                # Whoever is asked may be a machine that just died, while another does the job.
+                await asyncio.wait({check, step, disconnect}, return_when=asyncio.FIRST_COMPLETED)
                 if check.done():
                     check.result()
                 else:
@@ -240,8 +242,11 @@ class EventStreamResponse(Response, Generic[R]):
             quiet = bool(self._ping_interval_s) and clock() - self._last_sent >= self._ping_interval_s
             comment = KEEP_ALIVE if quiet and self._running else b""
             if not self._running:
-                ahead = await self._jobs_ahead()
-                if not self._running and (ahead != reported or quiet):
+                try:
+                    ahead = await self._jobs_ahead()
+                except StoreAway:  # told later: the job is accepted, and waits
+                    ahead = reported
+                if not self._running and ahead >= 0 and (ahead != reported or quiet):
                     comment = b": queued %d ahead\n\n" % ahead
                     reported = ahead
             if comment:

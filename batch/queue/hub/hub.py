@@ -32,7 +32,7 @@ from batch.payloads.questions import (
 )
 from batch.queue.channel import Waker
 from batch.queue.frames import DiskWaiting, End, JobEnded, WorkerFrame
-from batch.queue.hub.job_outcome import result_in, result_of
+from batch.queue.hub.job_outcome import read_patiently, result_in, result_of
 from batch.queue.hub.model_state import UNKNOWN_WORKER, ModelState, ModelStates
 from batch.queue.hub.open_tickets import OpenTickets, cancel_jobs
 from batch.queue.hub.remote_workers import RemoteWorkers
@@ -228,6 +228,11 @@ class Hub:
         self._wake(set(Kind))
         return state
 
+    def cancel_later(self, job: str) -> None:
+        """Cancel a job once the database, which is away, is back: nobody waits for it any more."""
+        if self._remote is not None:
+            self._remote.jobs_to_cancel.add(job)
+
     async def jobs_ahead(self, job: str) -> int:
         """How many jobs stand before this one in its queue."""
         return await self.in_thread(lambda: self.store.ahead(job))
@@ -238,10 +243,10 @@ class Hub:
             raise Unavailable(SHUTTING_DOWN)
         result = result_in(end, type) if end else None
         if result is None:
-            result = result_of(job, await self.in_thread(lambda: self.store.job(job)), type)
+            result = result_of(job, await read_patiently(lambda: self.read_job(job)), type)
         blob: str | None = getattr(result, "blob", None)
         if blob is not None and self._remote is not None:  # another machine's worker put it in: not fetched on the event loop
-            await self._in(self._spool_threads, lambda: self.spool.path(blob))
+            await read_patiently(lambda: self._in(self._spool_threads, lambda: self.spool.path(blob)))
         return result
 
     @overload

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from batch.errors import BatchError, Cancelled
@@ -9,8 +11,21 @@ from batch.payloads.job_payload import Result
 from batch.payloads.json_text import decode
 from batch.queue.frames import ABSENT, End
 from batch.queue.jobs import Job, State, UnreadableJob
+from batch.queue.store import StoreAway
 
+T = TypeVar("T")
 R = TypeVar("R", bound=Result)
+
+_RETRY_S = 0.5
+
+
+async def read_patiently(read: Callable[[], Awaitable[T]]) -> T:
+    """What `read` gives, however long the database is away: whose job has ended is not turned away for that."""
+    while True:
+        try:
+            return await read()
+        except StoreAway:
+            await asyncio.sleep(_RETRY_S)
 
 
 def result_in(end: End, type: type[R]) -> R | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import random
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from batch.errors import BatchError, Unavailable
+from batch.errors import BatchError, NotFound, Unavailable
 from batch.payloads.events import Delta
 from batch.payloads.json_text import decode, decoder
 from batch.payloads.model_info import AnyModelInfo
@@ -54,6 +55,8 @@ class _Hub(Protocol):
 
     async def turn_away(self, queue: str) -> None: ...
 
+    async def cancel(self, job: str) -> State: ...
+
 
 class RemoteWorkers:
     """One a hub whose store is shared, on its event loop."""
@@ -77,6 +80,8 @@ class RemoteWorkers:
         """Jobs whose row said at the last look that they have ended, though nobody had reported it."""
         self._reported_jobs: dict[str, None] = {}
         """Of late, without their worker's report."""
+        self.jobs_to_cancel: set[str] = set()
+        """Whose clients hung up while the database was away."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_away = False
 
@@ -213,6 +218,10 @@ class RemoteWorkers:
             if state.ended:
                 await hub.reports.row_changed(job)
                 self.relay.report_ended(job, Kind.VLM)
+        for job in list(self.jobs_to_cancel):
+            with contextlib.suppress(NotFound):
+                await hub.cancel(job)
+            self.jobs_to_cancel.discard(job)
         await self._look_at_tickets()
         if self._has_lost_packets:
             self._has_lost_packets = False

@@ -12,6 +12,7 @@ from batch.payloads.events import Delta, SegmentEnded, Started
 from batch.payloads.job_payload import Result
 from batch.queue.frames import End, TicketEvent
 from batch.queue.jobs import Draft, State
+from batch.queue.store import StoreAway
 
 R = TypeVar("R", bound=Result)
 
@@ -24,6 +25,8 @@ class JobAccess(Protocol):
     async def jobs_ahead(self, job: str) -> int: ...
 
     async def cancel(self, job: str) -> State: ...
+
+    def cancel_later(self, job: str) -> None: ...
 
     def is_shared(self, ticket: Ticket) -> bool: ...
 
@@ -97,8 +100,8 @@ class Ticket:
         return await self._hub.jobs_ahead(self.id)
 
     async def cancel(self) -> None:
-        """Stop the job: at once when queued, at its next yield point when running; harmless when it has ended, or when
-        another client waits for it too."""
+        """Stop the job: at once when queued, at its next yield point when running; where the database is away, as soon as that
+        is back. Harmless when it has ended, or when another client waits for it too."""
         if self.ended:
             return
         if self._hub.is_shared(self):
@@ -106,4 +109,7 @@ class Ticket:
             self._events.append(End(job=self.id, state=State.CANCELLED))
             self._arrived.set()
         else:
-            await self._hub.cancel(self.id)
+            try:
+                await self._hub.cancel(self.id)
+            except StoreAway:
+                self._hub.cancel_later(self.id)

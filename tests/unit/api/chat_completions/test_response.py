@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import Any
 
 from batch.api.app import create_app
-from batch.errors import BatchError, ContextExceeded, QueueFull
+from batch.errors import BatchError, ContextExceeded, QueueFull, Unavailable
+from batch.payloads.questions import Question
 from batch.queue.jobs import Kind
+from batch.queue.store import StoreAway
 from batch.settings import Settings
 from chat_calls import (
     HELLO,
@@ -148,6 +151,20 @@ def test_a_request_that_waits_is_told_its_place_in_comments() -> None:
     reply = chat({"stream": True}, hub)
     assert ": queued 3 ahead" in reply.text.split("data:")[0]
     assert [question for question, _ in hub.asked] == ["count"]
+
+
+def test_a_request_that_waits_is_answered_though_its_place_cannot_be_looked_up_and_nobody_counts_its_tokens() -> None:
+    class Away(ScriptedHub):
+        async def ask(self, queue: str, question: Question, timeout: float = 60) -> Any:
+            await asyncio.sleep(timeout)  # a machine that just died
+            raise Unavailable("no answer")
+
+    hub = Away(lambda draft: [1.4, {"type": "started"}, delta(content="Hi"), answer("Hi")])
+    hub.places = [StoreAway(), StoreAway(), 0]
+    begun = time.monotonic()
+    reply = chat({"stream": True}, hub)
+    assert reply.status_code == 200 and '"content":"Hi"' in reply.text and reply.text.endswith("data: [DONE]\n\n")
+    assert time.monotonic() - begun < 8, "it is not waited for whoever counts"
 
 
 def test_a_request_that_waits_and_cannot_fit_is_a_400_before_its_turn() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -24,7 +25,7 @@ from batch.queue.open_store import open_store
 from batch.queue.remote.packet import ForWorker, Packet
 from batch.queue.remote.relay import Relay
 from batch.queue.spool import Spool
-from batch.queue.store import Ending, Lease, Store
+from batch.queue.store import Ending, Lease, Store, StoreAway
 from payloads import payload
 from played_channel import PlayedNetwork
 
@@ -151,6 +152,46 @@ def test_an_end_that_nobody_reported_is_seen_and_told_once(tmp_path: Path) -> No
             machine.say(End(job=ticket.id, state=State.DONE))
             await asyncio.sleep(0.1)
             assert ends == [ticket.id]
+
+    asyncio.run(play())
+
+
+def test_a_job_that_ended_is_answered_though_the_database_is_away_when_its_result_is_looked_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def play() -> None:
+        async with front_and_machine(tmp_path) as (hub, machine):
+            ticket = await hub.submit(chat())
+            machine.end(machine.take())
+            row, tries = hub.store.job(ticket.id), itertools.count()
+
+            def job(id: str) -> object:
+                if next(tries) < 2:
+                    raise StoreAway()
+                return row
+
+            monkeypatch.setattr(hub.store, "job", job)
+            ended = End(job=ticket.id, state=State.DONE)
+            assert await asyncio.wait_for(hub.outcome(ticket.id, ChatResult, ended), 20) == ANSWER
+
+    asyncio.run(play())
+
+
+def test_a_client_that_hangs_up_while_the_database_is_away_has_its_job_cancelled_once_that_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def play() -> None:
+        async with front_and_machine(tmp_path) as (hub, machine):
+            ticket = await hub.submit(chat())
+
+            def cancel(id: str) -> State:
+                raise StoreAway()
+
+            with monkeypatch.context() as patch:
+                patch.setattr(hub.store, "cancel", cancel)
+                await ticket.cancel()
+            await until(lambda: machine.store.states([ticket.id])[ticket.id] is State.CANCELLED, "cancelled")
+            assert ticket.ended
 
     asyncio.run(play())
 
