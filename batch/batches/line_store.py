@@ -175,6 +175,21 @@ class LineStore:
                 ),
             )
 
+    def write_again(self, batch: Batch) -> None:
+        """The result files are gone: every line's result is to be written once more, and counted anew."""
+        with self._store.transaction(durable=True) as transaction:
+            transaction.execute(
+                "update batch_line set state=case when job is null then 'waiting' else 'queued' end "
+                "where batch=? and state='written'",
+                (batch.sequence,),
+            )
+            transaction.execute(
+                "update batch set completed=0, failed=0, lost=0, output_bytes=0, error_bytes=0, input_tokens=0, "
+                "cached_tokens=0, output_tokens=0, reasoning_tokens=0, "
+                "status=case status when 'finalizing' then 'in_progress' else status end where sequence=?",
+                (batch.sequence,),
+            )
+
 
 def within_memory(lines: list[BatchLine]) -> list[BatchLine]:
     """As many from the front as may be held in memory at once, one at least: a line may be as large as a request."""

@@ -46,6 +46,13 @@ class ResultFile:
             raise DiskFull(f"{self.path} cannot be written ({error.strerror}): free some space on its disk.") from error
         return at
 
+    def has(self, accounted_bytes: int) -> bool:
+        """Whether the accounted bytes stand in the file."""
+        try:
+            return self.path.stat().st_size >= accounted_bytes
+        except FileNotFoundError:
+            return accounted_bytes == 0
+
     def cut(self, accounted_bytes: int) -> None:
         """Drop what stands behind the accounted bytes. Raises DiskFull."""
         try:
@@ -57,6 +64,13 @@ class ResultFile:
     def remove(self) -> None:
         """Delete the file, if there is one."""
         self.path.unlink(missing_ok=True)
+
+
+def remove_all(folder: Path) -> None:
+    """Delete every growing file."""
+    for ending in ENDINGS:
+        for path in folder.glob(f"*{ending}"):
+            ResultFile(path).remove()
 
 
 def remove_left_over(folder: Path, store: Store) -> int:

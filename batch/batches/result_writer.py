@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -29,9 +30,10 @@ from batch.errors import BatchError
 from batch.payloads.job_payload import Result
 from batch.queue.hub.hub import Hub
 from batch.queue.jobs import Job, State
-from batch.queue.store import WRITE_REFUSED
+from batch.queue.store import WRITE_REFUSED, Store
 
 T = TypeVar("T")
+logger = logging.getLogger("batch.batches")
 
 WRITTEN_TOGETHER = 100
 """Most results that share a flush to the disk."""
@@ -42,10 +44,12 @@ FAULT = "The service made a mistake with this line; its log says more."
 class ResultWriter:
     """One a home, on the service's asyncio loop."""
 
-    def __init__(self, hub: Hub, endpoints: Mapping[str, LineEndpoint], folder: Path) -> None:
-        """`folder` holds the growing files."""
+    def __init__(self, hub: Hub, endpoints: Mapping[str, LineEndpoint], folder: Path, store: Store | None = None) -> None:
+        """`folder` holds the growing files. `store`: through which is written, where that is not the hub's own."""
         self._hub, self._endpoints, self._folder = hub, endpoints, folder
-        self._store, self._lines = BatchStore(hub.store), LineStore(hub.store)
+        self._store, self._lines = BatchStore(store or hub.store), LineStore(store or hub.store)
+        self.whole: set[str] = set()
+        """Batches whose growing files are known to be here."""
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await self._hub.in_thread(work)
@@ -63,6 +67,20 @@ class ResultWriter:
         return bodies
 
     # -- results
+
+    async def begin_again(self, batch: Batch) -> bool:
+        """Where another service ran a batch, its growing files are there: have the lines written here once more, from the
+        results of their jobs, which are not run again. False where all is here."""
+        if not self._hub.store.is_shared or batch.id in self.whole:
+            return False
+        is_whole = await asyncio.to_thread(
+            lambda: self._output(batch).has(batch.output_bytes) and self._errors(batch).has(batch.error_bytes)
+        )
+        if not is_whole:
+            logger.warning("the results of batch %s are written again, as another service had begun them", batch.id)
+            await self._in_thread(lambda: self._lines.write_again(batch))
+        self.whole.add(batch.id)
+        return not is_whole
 
     async def write_ended(self, batch: Batch) -> bool:
         """Write results of lines whose jobs have ended, as many as fit in memory; whether there were any.
@@ -199,6 +217,7 @@ class ResultWriter:
         """Delete the growing files of a batch that has ended."""
         await asyncio.to_thread(self._output(batch).remove)
         await asyncio.to_thread(self._errors(batch).remove)
+        self.whole.discard(batch.id)
 
     async def _publish(self, batch: Batch, result: ResultFile, size: int, name: str) -> StoredFile | None:
         if not size:

@@ -17,6 +17,7 @@ from typing import TypeVar
 from batch.batches.batch_store import BatchStore
 from batch.batches.line_endpoint import LineEndpoint
 from batch.batches.line_store import LineStore, within_memory
+from batch.batches.result_file import remove_all
 from batch.batches.result_lines import response_line
 from batch.batches.result_writer import ResultWriter
 from batch.batches.rows import SERVER_ERROR, Batch, BatchLine, BatchStatus, LineProblem, LineState, StoredFile
@@ -26,7 +27,7 @@ from batch.errors import BatchError
 from batch.queue.frames import JobEnded
 from batch.queue.hub.hub import Hub
 from batch.queue.jobs import Draft, Origin, Priority
-from batch.queue.store import WRITE_REFUSED
+from batch.queue.store import WRITE_REFUSED, Store
 
 T = TypeVar("T")
 logger = logging.getLogger("batch.batches")
@@ -55,15 +56,19 @@ class BatchService:
         *,
         max_line_bytes: int,
         on_end: Callable[[Batch], None] = lambda batch: None,
+        store: Store | None = None,
     ) -> None:
         """`endpoints`: what lines may ask for, by path. `folder` holds the growing result files. `on_end` hears of every batch
-        that has ended, after its files are on the disk."""
+        that has ended, after its files are on the disk. `store`: through which batches are written, where that is not the
+        hub's own."""
         self._hub = hub
-        self.store = BatchStore(hub.store)
-        self._lines = LineStore(hub.store)
+        store = store or hub.store
+        self.store = BatchStore(store)
+        self._lines = LineStore(store)
         self._endpoints = endpoints
-        self._writer = ResultWriter(hub, endpoints, folder)
-        self._validation = BatchValidation(hub, self.store, endpoints, max_line_bytes)
+        self._folder = folder
+        self._writer = ResultWriter(hub, endpoints, folder, store)
+        self._validation = BatchValidation(hub, self.store, endpoints, max_line_bytes, self._lines)
         self._on_end = on_end
         self._wake = asyncio.Event()
         self._stumbles = Stumbles()
@@ -81,6 +86,12 @@ class BatchService:
     def _job_ended(self, ended: JobEnded) -> None:
         if not ended.waited:
             self._wake.set()
+
+    def forget_growing_files(self) -> None:
+        """Another service ran the batches since this one did: what it has of their results is old. Blocking."""
+        if self._hub.store.is_shared:
+            remove_all(self._folder)
+            self._writer.whole.clear()
 
     async def run(self) -> None:
         """Serve batches until cancelled."""
@@ -166,6 +177,8 @@ class BatchService:
             for job in await self._in_thread(lambda: self._lines.queued_jobs(batch)):
                 with contextlib.suppress(BatchError):
                     await self._hub.cancel(job)
+        if await self._writer.begin_again(batch):
+            return True
         wrote = await self._writer.write_ended(batch)
         if is_over:
             wrote |= await self._writer.write_unstarted(batch)

@@ -38,9 +38,16 @@ class _Slice(msgspec.Struct):
 class BatchValidation:
     """Takes batches from validating to in_progress or failed."""
 
-    def __init__(self, hub: Hub, store: BatchStore, endpoints: Mapping[str, LineEndpoint], max_line_bytes: int) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        store: BatchStore,
+        endpoints: Mapping[str, LineEndpoint],
+        max_line_bytes: int,
+        lines: LineStore | None = None,
+    ) -> None:
         self._hub, self._store = hub, store
-        self._lines = LineStore(hub.store)
+        self._lines = lines or LineStore(hub.store)
         self._endpoints, self._max_line_bytes = endpoints, max_line_bytes
 
     async def read_slice(self, batch: Batch) -> Batch:

@@ -15,7 +15,10 @@ from batch.queue.store import Store, Transaction
 UNKEPT_LIFETIME_S = 600
 """How long a background response that is not to be stored can be fetched after its end."""
 
+_SUBMIT_TIMEOUT_S = 60
+"""A response's row may be this much older than its job's."""
 _COLUMNS = ", ".join(StoredResponse.__struct_fields__)
+_JOB = "select 1 from job j where j.id=response.job"
 
 
 class ResponseStore:
@@ -89,19 +92,44 @@ class ResponseStore:
             raise NotFound(f"Response with id '{id}' not found.")
         return response
 
-    def running(self) -> list[StoredResponse]:
-        """Background responses that have not ended."""
+    def running(self, front: str | None = None) -> list[StoredResponse]:
+        """Background responses that have not ended and whose jobs a front accepted, this one unless another is named."""
+        own, params = self._of_front(front)
         rows = self._store.read(
-            f"select {_COLUMNS} from response where background=1 and status in ('queued', 'in_progress') order by sequence"
+            f"select {_COLUMNS} from response where background=1 and status in ('queued', 'in_progress'){own} "
+            "order by sequence",
+            params,
         )
         return [_response(row) for row in rows]
 
-    def abandon_foreground(self) -> int:
-        """At the service's start: responses whose clients went down with the last one are cancelled; how many those were."""
+    def adopt(self, front: str) -> list[StoredResponse]:
+        """The background responses that a front, which is gone, has not ended; this front follows their jobs from now on."""
+        responses = self.running(front)
+        if responses:
+            with self._store.transaction(durable=True) as transaction:
+                for response in responses:
+                    moved = (self._store.front, response.job, front)
+                    transaction.execute("update job set front=? where id=? and front=?", moved)
+        return responses
+
+    def abandon_foreground(self, front: str | None = None) -> int:
+        """At a service's start: responses whose clients went down with its predecessor are cancelled; how many those were.
+        `front`: those of another service, which is gone."""
+        own, params = self._of_front(front)
+        if own:  # also of one that died between a response's row and its job's
+            own = f" and (({own.removeprefix(' and ')}) or (created_at < ? and not exists ({_JOB})))"
+            params = (*params, int(time.time()) - _SUBMIT_TIMEOUT_S)
         with self._store.transaction() as transaction:
             return transaction.execute(
-                "update response set status='cancelled' where background=0 and status in ('queued', 'in_progress')"
+                f"update response set status='cancelled' where background=0 and status in ('queued', 'in_progress'){own}",
+                params,
             ).rowcount
+
+    def _of_front(self, front: str | None) -> tuple[str, tuple[str | int, ...]]:
+        """A condition for responses of a front, empty where there is only one."""
+        if not self._store.is_shared:
+            return "", ()
+        return f" and exists ({_JOB} and j.front=?)", (self._store.front if front is None else front,)
 
     def touch(self, id: str, lifetime_s: int | None) -> None:
         """Note that a response was used now: it is kept this much longer."""

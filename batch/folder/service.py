@@ -24,7 +24,7 @@ from batch.folder.watcher import InboxWatcher
 from batch.queue.frames import JobEnded
 from batch.queue.hub.hub import Hub
 from batch.queue.jobs import Kind
-from batch.queue.store import WRITE_REFUSED
+from batch.queue.store import WRITE_REFUSED, Store
 from batch.settings import Settings
 
 logger = logging.getLogger("batch.folder")
@@ -32,6 +32,8 @@ GATHER_S = 0.05
 """Seconds over which events are gathered before they are looked at."""
 LOST_JOBS_INTERVAL_S = 60.0
 """Seconds between two looks for jobs whose end was not reported."""
+SHARED_JOBS_INTERVAL_S = 5.0
+"""The same where services share the database: a batch may end in another one, and a job be accepted by one that is gone."""
 _SCAN_SHARE = 10
 """A huge inbox must not be scanned all the time: at most a tenth of it."""
 _STOP_TIMEOUT_S = 10.0
@@ -47,9 +49,11 @@ def make_inbox_and_outbox(settings: Settings) -> None:
 class FolderService:
     """Watches the inbox, takes files in, follows their jobs, writes the outbox. Lives on the hub's loop."""
 
-    def __init__(self, settings: Settings, hub: Hub) -> None:
+    def __init__(self, settings: Settings, hub: Hub, *, store: Store | None = None) -> None:
+        """`store`: through which the ledger is written, where that is not the hub's own."""
         self._settings = settings
         self._hub = hub
+        self._store = store or hub.store
         self._is_stopping = False
         self._inbox_wake = asyncio.Event()
         """For the intake: paths to look at, or the end."""
@@ -68,7 +72,7 @@ class FolderService:
         # hub's own thread, through which clients submit.
         self._inbox_thread = DaemonThread("inbox")
         self._outbox_thread = DaemonThread("outbox")
-        self._ledger = await self._inbox_thread.call(lambda: Ledger(hub.store))
+        self._ledger = await self._inbox_thread.call(lambda: Ledger(self._store))
         self._outbox = Outbox(settings, self._ledger, hub.spool)
         self._inbox = Inbox(
             settings,
@@ -149,8 +153,9 @@ class FolderService:
 
     def batch_ended(self, batch: Batch) -> None:
         """A batch has ended: it may be a file's of the inbox."""
-        self._ended_jobs.append(batch.id)
-        self._outbox_wake.set()
+        if self.is_going():
+            self._ended_jobs.append(batch.id)
+            self._outbox_wake.set()
 
     def _cancel_job(self, job: str) -> None:
         """From the inbox's thread; the job may be a batch."""
@@ -198,7 +203,7 @@ class FolderService:
     # -- out
 
     def _job_ended(self, ended: JobEnded) -> None:
-        if ended.waited:
+        if ended.waited or self._is_stopping:
             return  # a request's, of which nothing comes into the outbox
         self._ended_jobs.append(ended.job)
         self._outbox_wake.set()
@@ -219,7 +224,8 @@ class FolderService:
                 search_started = time.monotonic()
                 await self._follow_lost_jobs()
                 spent = time.monotonic() - search_started
-                next_search = time.monotonic() + max(LOST_JOBS_INTERVAL_S, 2 * _SCAN_SHARE * spent)
+                interval_s = SHARED_JOBS_INTERVAL_S if self._store.is_shared else LOST_JOBS_INTERVAL_S
+                next_search = time.monotonic() + max(interval_s, 2 * _SCAN_SHARE * spent)
             if time.monotonic() >= retry_at:
                 is_delivered = await in_thread(lambda: self._outbox.deliver(self.is_going))
                 retry_at = 0.0 if is_delivered else time.monotonic() + self._settings.folder.scan

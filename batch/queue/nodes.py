@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from batch.queue.duties.duty_store import DutyStore
 from batch.queue.jobs import Job, Kind, State
 
 LEASE_S = 30.0
@@ -78,23 +79,9 @@ class Node:
     """Read only: it takes nothing new."""
 
 
-class NodeStore(Protocol):
-    """The part of a store by which workers live beside one another."""
-
-    @property
-    def is_shared(self) -> bool:
-        """Whether workers of other machines may hold leases: only then leases that ran out are looked for."""
-        ...
-
-    @property
-    def lease_s(self) -> float:
-        """How many seconds a lease lasts unless it is renewed: the same for all who share the database's address."""
-        ...
-
-    @property
-    def front(self) -> str:
-        """The service that jobs are accepted for; empty where there is only one."""
-        ...
+class NodeStore(DutyStore, Protocol):
+    """The part of a store by which workers live beside one another. Only where it is shared leases that ran out are looked
+    for."""
 
     def register(self, node: Node) -> None:
         """Write down what a worker is and how it is, and that it lives."""
@@ -138,13 +125,4 @@ class NodeStore(Protocol):
     def reap(self, limit: int, *, batch: int = 100) -> list[tuple[str, State]]:
         """Put back up to `batch` jobs whose lease has run out, their attempt counted, and wake their queues; (job, new state)
         of all. A job that was taken `limit` times is failed, one that is to be cancelled is."""
-        ...
-
-    def hold_duties(self) -> bool:
-        """Whether this front does what only one may do: watch an inbox, run batches, send notifications. It is the one that
-        asked first, for `lease_s` from each call on, and the only one where a home has its database to itself."""
-        ...
-
-    def release_duties(self) -> None:
-        """Another front may have them at once."""
         ...

@@ -27,12 +27,14 @@ def open_store(
     """
     if isinstance(database, str):
         from batch.queue.postgres.postgres_store import PostgresStore
+        from batch.queue.remote.inbox_id import inbox_id
 
         if home is not None and not front:
             from batch.queue.remote.home_id import home_id
 
             front = home_id(home / ".batch")
-        return PostgresStore(database, home=home or Path.cwd(), front=front, readonly=readonly, create=create)
+        inbox = "" if home is None else inbox_id(home / ".batch")
+        return PostgresStore(database, home=home or Path.cwd(), front=front, inbox=inbox, readonly=readonly, create=create)
     from batch.queue.sqlite.sqlite_store import SqliteStore
 
     return SqliteStore(database, readonly=readonly, create=create, owns_home=owns_home)

@@ -194,9 +194,9 @@ class Store(NodeStore, Protocol):
         """
         ...
 
-    def abandon_waited(self) -> int:
+    def abandon_waited(self, front: str | None = None) -> int:
         """At a service's start: requests whose clients went down with its predecessor are cancelled; how many. Those that
-        another service accepted are let be."""
+        another service accepted are let be, unless that `front` is named, as it is gone."""
         ...
 
     def states(self, jobs: Sequence[str]) -> dict[str, State]:

@@ -25,21 +25,25 @@ from batch.api.responses.background import BackgroundResponses
 from batch.batches.service import BatchService
 from batch.durable_folder import make_durable_folder
 from batch.errors import BatchError, SettingsProblem
-from batch.folder.file_names import result_stem
-from batch.folder.service import FolderService, make_inbox_and_outbox
-from batch.notifications.service import NotificationService
+from batch.folder.service import make_inbox_and_outbox
 from batch.page.routes import page_router
 from batch.page.service import PageService
+from batch.queue.duties.duty_store import COMMON_DUTY, presence_of
+from batch.queue.duties.guarded_store import guarded
 from batch.queue.hub.hub import Hub
 from batch.queue.jobs import Kind
 from batch.queue.open_store import open_spool, open_store
 from batch.queue.periodic import PeriodicTasks
+from batch.queue.remote.home_id import home_id
+from batch.queue.remote.inbox_id import recognise_inbox
 from batch.queue.remote.open_channel import open_channel
 from batch.queue.store import WRITE_REFUSED, Store
 from batch.search.service import SearchService
 from batch.settings import Settings
 from batch.supervisor.backup import Backup
-from batch.supervisor.duties import keep_duties
+from batch.supervisor.duties.common_work import CommonWork
+from batch.supervisor.duties.inbox_work import InboxWork
+from batch.supervisor.duties.keeper import DutyKeeper
 from batch.supervisor.model_loader import ModelLoader
 from batch.supervisor.retention import Retention
 from batch.supervisor.service_notes import model_note, record_models, write_note
@@ -74,6 +78,7 @@ class Supervisor:
         self._announce = announce
         self._stopping = asyncio.Event()
         self._periodic = PeriodicTasks()
+        self._release: Callable[[], None] = lambda: None
 
     async def run(self) -> None:
         settings = self.settings
@@ -86,6 +91,8 @@ class Supervisor:
             logs.to_file(settings)
             listening = {kind: sockets.enter_context(listen(kind, settings.model_of(kind).port)) for kind in Kind}
             ports = {kind: int(sock.getsockname()[1]) for kind, sock in listening.items()}
+            if isinstance(settings.database_address, str):
+                recognise_inbox(settings.inbox_dir, settings.state_dir, home_id(settings.state_dir))
             store = open_store(settings.database_address, home=settings.home, owns_home=True)
             try:
                 if store.notes().get("service"):
@@ -94,12 +101,13 @@ class Supervisor:
                 await self._serve(store, listening, ports)
             finally:
                 with contextlib.suppress(*WRITE_REFUSED):
-                    store.release_duties()
+                    self._release()
                 write_note(store, "service", None)
                 store.close()
 
     async def _serve(self, store: Store, listening: dict[Kind, socket.socket], ports: dict[Kind, int]) -> None:
         settings = self.settings
+        store.hold([presence_of(store.front)])
         abandoned = store.abandon_waited()
         if abandoned:
             logger.info("%d requests whose clients went down with the last service are cancelled", abandoned)
@@ -117,17 +125,20 @@ class Supervisor:
         await hub.start()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, self._signalled)
-        folder = FolderService(settings, hub)
+        inbox = InboxWork(settings, hub)
         batches = BatchService(
             hub,
             line_endpoints(hub, settings.limits, settings.retention.responses_s),
             settings.state_dir / "batches",
             max_line_bytes=settings.limits.body_bytes,
-            on_end=folder.batch_ended,
+            on_end=inbox.batch_ended,
+            store=guarded(store, COMMON_DUTY),
         )
-        notifications = NotificationService(settings, hub, result_stem=result_stem)
         endpoint = _mcp_endpoint(settings, store, ports[Kind.VLM]) if settings.mcp.http else None
         services = AppServices(batches, BackgroundResponses(hub), SearchService(hub), endpoint, loader)
+        common = CommonWork(settings, hub, batches, services.background)
+        keeper = DutyKeeper(store, hub, [common.duty(), inbox.duty()], presence_of(store.front))
+        self._release = keeper.release
         page = PageService(settings, hub, services.search)
         pages = {Kind.VLM: [page_router(page)]} if settings.page.enabled else {}
         servers = {
@@ -162,16 +173,14 @@ class Supervisor:
                 **{f"model:{queue}": model_note(hub.model(queue)) for queue in settings.queues},
             }
         )
-        has_duties = await hub.in_thread(store.hold_duties)
-        if not has_duties:
-            logger.error(
-                "another service on this database watches its inbox, runs batches and sends notifications: this one answers "
-                "requests alone, until it is started again without the other"
-            )
         retention = Retention(settings, store, hub.spool, self._periodic.pause)
-        self._periodic.add("delete expired", retention.delete_expired, at_start=True)
+
+        def by_one(work: Callable[[], object]) -> Callable[[], object]:
+            return lambda: keeper.has(COMMON_DUTY) and work()
+
+        self._periodic.add("delete expired", by_one(retention.delete_expired), at_start=True)
         # A request may be refused after its upload, or only counted: its payload has no job.
-        self._periodic.add("walk", retention.walk, minute="17", at_start=True)
+        self._periodic.add("walk", by_one(retention.walk), minute="17", at_start=True)
         self._periodic.add("backup", Backup(settings, store).make_if_due, minute="30", at_start=True)
         serving = [asyncio.create_task(servers[kind].serve([listening[kind]])) for kind in Kind]
         workers = list(loader.workers.values())
@@ -179,14 +188,11 @@ class Supervisor:
         others = [
             asyncio.create_task(record_models(store, hub)),
             asyncio.create_task(loader.run()),
-            *([asyncio.create_task(batches.run())] if has_duties else []),
             *([asyncio.create_task(endpoint.run())] if endpoint else []),
-            *([asyncio.create_task(notifications.run())] if has_duties else []),
-            *([asyncio.create_task(keep_duties(store, hub))] if has_duties and store.is_shared else []),
         ]
-        if has_duties:
-            await services.background.start()
-            await folder.start()
+        await services.background.start()
+        await keeper.start()
+        others.append(keeping := asyncio.create_task(keeper.run()))
         if settings.page.enabled:
             page.start()
         self._periodic.start()
@@ -196,10 +202,11 @@ class Supervisor:
         self._stopping.set()
         await hub.in_thread(lambda: write_note(store, "stopping", True))
         # No new work from the folder, then the workers end or put back what they hold, then clients are told.
-        if has_duties:
-            await folder.stop()
+        keeping.cancel()
+        await asyncio.wait([keeping])
+        await inbox.stop()
         await asyncio.to_thread(self._periodic.stop)
-        notifications.stop()
+        common.stop_notifications()
         await services.background.stop()
         await page.stop()
         await asyncio.to_thread(services.search.close)
@@ -209,6 +216,7 @@ class Supervisor:
         for task in (stopping, *others):
             task.cancel()
         ended += await asyncio.gather(*others, return_exceptions=True)
+        await keeper.stop()
         await hub.close()
         for server in servers.values():
             server.should_exit = True

@@ -251,11 +251,11 @@ def test_a_second_front_answers_its_clients_and_leaves_the_inbox_to_the_first(
 ) -> None:
     start_worker("gpu1")
     front.ready("vlm")
-    assert "answers requests alone" not in front.output
+    assert "This one answers requests" not in front.output
     (tmp_path / "second").mkdir()
     with RunningService(tmp_path / "second", {**FRONT, "BATCH_DATABASE": url}) as second:
         second.ready("vlm")
-        assert "answers requests alone" in second.output
+        assert "Another service watches the inbox" in second.output
         answers: dict[str, Any] = {}
 
         def ask(name: str, service: RunningService) -> None:

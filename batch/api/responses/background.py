@@ -30,6 +30,7 @@ from batch.model_kind import model_of
 from batch.payloads.chat import ChatPayload, ChatResult
 from batch.payloads.events import Delta, Started
 from batch.payloads.json_text import encode
+from batch.queue.duties.guarded_store import DutyLost, guarded_by_job
 from batch.queue.frames import End
 from batch.queue.hub.hub import Hub
 from batch.queue.hub.ticket import Ticket
@@ -55,10 +56,16 @@ class BackgroundResponses:
         """Set and replaced when a response's log has grown, by its id."""
 
     async def start(self) -> None:
-        """Take up what the last service left."""
+        """Take up what the last service of this home left."""
         await self._hub.in_thread(self._store.abandon_foreground)
         for response in await self._hub.in_thread(self._store.running):
             self._run(response.id, msgspec.json.decode(response.request, type=ResponsesBody), response)
+
+    async def adopt(self, front: str) -> None:
+        """Take up what a service of another home left, which is gone."""
+        for response in await self._hub.in_thread(lambda: self._store.adopt(front)):
+            if response.id not in self._tasks:
+                self._run(response.id, msgspec.json.decode(response.request, type=ResponsesBody), response)
 
     async def stop(self) -> None:
         """Leave everything as it is for the next start."""
@@ -128,9 +135,10 @@ class BackgroundResponses:
 
     async def _follow_job(self, id: str, body: ResponsesBody, stored: StoredResponse, ticket: Ticket | None) -> None:
         try:
-            await _BackgroundRun(self, self._hub, self._store, body, stored).run(ticket)
+            store = ResponseStore(guarded_by_job(self._hub.store, stored.job or ""))
+            await _BackgroundRun(self, self._hub, store, body, stored).run(ticket)
         except Unavailable:
-            return  # the service ends: the next one goes on
+            return  # the service ends, or another has taken this up: that one goes on
         except Exception:
             logger.exception("the background response %s broke", id)
             response = msgspec.json.decode(stored.data, type=ResponseObject)
@@ -222,6 +230,8 @@ class _BackgroundRun:
             try:
                 await self._hub.in_thread(work)
                 return
+            except DutyLost:
+                raise
             except (DiskFull, StoreAway) as error:
                 if error.message != complaint:
                     logger.error("the background response %s waits: %s", self._stored.id, error.message)

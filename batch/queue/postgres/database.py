@@ -18,6 +18,7 @@ from batch.queue.postgres.connection_info import check_address, connect, lease_o
 from batch.queue.postgres.error_mapping import is_connection_lost, to_batch_error
 from batch.queue.postgres.job_transaction import PostgresTransaction
 from batch.queue.postgres.portable_sql import to_parameters, to_psycopg
+from batch.queue.selection.inbox_scope import InboxScope
 from batch.queue.store import StoreAway
 
 T = TypeVar("T")
@@ -43,14 +44,18 @@ _ALONE = f"; select pg_advisory_xact_lock({schema.ADVISORY_CLASS}, 2)".encode()
 class PostgresDatabase:
     """Methods may be called from any thread, one at a time."""
 
-    def __init__(self, url: str, *, home: Path, front: str = "", readonly: bool = False, create: bool = True) -> None:
-        """`front`: the service that this connection accepts jobs for."""
+    def __init__(
+        self, url: str, *, home: Path, front: str = "", inbox: str = "", readonly: bool = False, create: bool = True
+    ) -> None:
+        """`front`: the service that this connection accepts jobs for. `inbox`: the id of its inbox, where that is not the
+        front's own."""
         check_address(url)
         self._url = url
         self.lease_s = lease_of(url)
         """How many seconds a lease lasts unless it is renewed."""
         self._home = home
         self._front = front
+        self.inbox_scope = InboxScope(inbox or front)
         self.submitted: Callable[[set[str]], None] = lambda queues: None
         self._lock = threading.RLock()
         self._conn: Connection | None = None

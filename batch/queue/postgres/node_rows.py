@@ -9,7 +9,7 @@ from typing import Any
 from batch.errors import NotFound
 from batch.queue.jobs import Kind
 from batch.queue.nodes import FORGET_NODE_AFTER_S, Node, Renewal
-from batch.queue.postgres.database import PostgresDatabase
+from batch.queue.postgres.duty_rows import PostgresDuties
 
 _COLUMNS = (
     "id",
@@ -48,31 +48,8 @@ _RENEW = (
 )
 
 
-_DUTIES = "duties"
-"""A row of `service` under no front's name."""
-_HOLD = (
-    "insert into service as s (front, name, value) "
-    "values ('', ?, json_build_object('front', ?::text, 'until', unix_now() + ?::double precision)::text) "
-    "on conflict (front, name) do update set value = excluded.value where (s.value::json ->> 'front') = ?::text "
-    "or (s.value::json ->> 'until')::double precision < unix_now() returning 1"
-)
-
-
-class PostgresNodes(PostgresDatabase):
+class PostgresNodes(PostgresDuties):
     """The rows of workers that come and go."""
-
-    def hold_duties(self) -> bool:
-        """Whether this front does what only one may do: watch an inbox, run batches, send notifications. It is the one that
-        asked first, for `lease_s` from each call on."""
-        with self._begun(durable=False) as transaction:
-            return bool(transaction.execute(_HOLD, (_DUTIES, self._front, self.lease_s, self._front)).fetchall())
-
-    def release_duties(self) -> None:
-        """Another front may have them at once."""
-        with self._begun(durable=False) as transaction:
-            transaction.execute(
-                "delete from service where front = '' and name = ? and (value::json ->> 'front') = ?", (_DUTIES, self._front)
-            )
 
     def register(self, node: Node) -> None:
         """Write down what a worker is and how it is, and that it lives."""

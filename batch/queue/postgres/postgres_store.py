@@ -42,7 +42,7 @@ class PostgresStore(PostgresLeases, JobReader):
 
     def open_reader(self) -> PostgresStore:
         """Another connection to the same database, which only reads."""
-        return PostgresStore(self._url, home=self._home, front=self._front, readonly=True)
+        return PostgresStore(self._url, home=self._home, front=self._front, inbox=self.inbox_scope.inbox or "", readonly=True)
 
     def back_up(self, target: Path, *, max_bytes: int | None = None) -> int | None:
         """Nothing: Raises NotSupported, as Postgres' own tools copy it while it runs."""
@@ -149,13 +149,14 @@ class PostgresStore(PostgresLeases, JobReader):
                 raise LeaseLost(f"Job {lease.job.id} was given to another worker meanwhile.")
             transaction.execute(statement, params)
 
-    def abandon_waited(self) -> int:
+    def abandon_waited(self, front: str | None = None) -> int:
         """At a service's start: requests whose clients went down with its predecessor are cancelled, unless running (their
-        worker finds the cancel mark); how many were queued."""
+        worker finds the cancel mark); how many were queued. `front`: those of another service, which is gone."""
+        front = self._front if front is None else front
         with self._begun(durable=True) as transaction:
             transaction.execute(
                 "update job set cancel=1 where state='running' and waited=1 and origin=? and front=?",
-                (Origin.HTTP, self._front),
+                (Origin.HTTP, front),
             )
             return transaction.execute(
                 "with line as (select t.id, j.id as job from task t join job j on j.message = t.id and j.id = t.job "
@@ -163,7 +164,7 @@ class PostgresStore(PostgresLeases, JobReader):
                 "gone as (delete from task where id in (select id from line)) "
                 "update job set state='cancelled', cancel=1, finished_at=unix_now(), message=null "
                 "where id in (select job from line) and state='queued'",
-                (Origin.HTTP, self._front),
+                (Origin.HTTP, front),
             ).rowcount
 
     def cancel(self, job: str) -> State:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from batch.errors import NotFound, WorkerDied
+from batch.queue.full_text.search_tables import Statements
 from batch.queue.jobs import Kind, State
 from batch.queue.nodes import FORGET_NODE_AFTER_S, LEASE_S, Node, Renewal
 from batch.queue.reading.job_reader import JobReader
+from batch.queue.selection.inbox_scope import WHOLE_DATABASE
 from batch.queue.sqlite.database import Database
 from batch.queue.sqlite.job_writer import JobTransaction
 
@@ -26,6 +28,7 @@ class NodeRows(Database, JobReader):
     """The NodeStore Protocol. A home has its file to itself and one worker a kind, which the queue's lock file sees to."""
 
     is_shared = False
+    inbox_scope = WHOLE_DATABASE
     lease_s = LEASE_S
 
     @property
@@ -33,12 +36,22 @@ class NodeRows(Database, JobReader):
         """The service that jobs are accepted for; empty, as there is only one."""
         return self._front
 
-    def hold_duties(self) -> bool:
-        """Whether this front does what only one may do: there is no other."""
-        return True
+    def hold(self, duties: Sequence[str]) -> dict[str, bool]:
+        """All of the duties, as there is no other front."""
+        return dict.fromkeys(duties, True)
 
-    def release_duties(self) -> None:
+    def release(self, duties: Sequence[str]) -> None:
         """Nobody else could have them."""
+
+    def confirm(self, transaction: Statements, duty: str) -> None:
+        """Nobody else could have it."""
+
+    def silent_fronts(self, silence_s: float = 0.0) -> list[str]:
+        """There are no others."""
+        return []
+
+    def forget_fronts(self, fronts: Iterable[str]) -> None:
+        """There are no others."""
 
     def register(self, node: Node) -> None:
         """Write down what a worker is and how it is, and that it lives."""

@@ -122,11 +122,11 @@ class SqliteStore(NodeRows):
             transaction.require(lease)
             transaction.execute("insert or ignore into blob values (?,?,'result')", (lease.job.id, sha256))
 
-    def abandon_waited(self) -> int:
+    def abandon_waited(self, front: str | None = None) -> int:
         """At a service's start: requests whose clients went down with its predecessor are cancelled, unless running (their
         worker's successor finds the cancel mark); how many were queued."""
         where = f"waited=1 and kind in ({_KINDS}) and origin=? and front=?"
-        params = (*Kind, Origin.HTTP, self._front)
+        params = (*Kind, Origin.HTTP, self._front if front is None else front)
         with self.transaction() as transaction:
             transaction.execute(f"update job set cancel=1 where state='running' and {where}", params)
             rows = transaction.execute(f"select id, message from job where state='queued' and {where}", params).fetchall()

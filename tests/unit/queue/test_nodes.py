@@ -163,23 +163,3 @@ def test_a_lease_lasts_as_long_as_is_said_by_the_databases_clock(store: Store) -
     if not store.is_shared:
         ((until,),) = store.read("select until from claim")
         assert before + LEASE_S <= until <= time.time() + LEASE_S
-
-
-def test_one_front_watches_the_inbox_and_another_may_once_it_is_gone(store: Store, database: Path | str) -> None:
-    assert store.hold_duties() and store.hold_duties()
-    if not store.is_shared:
-        return
-    other = open_store(database, front="f2")
-    try:
-        assert not other.hold_duties()
-        store.release_duties()
-        assert other.hold_duties() and not store.hold_duties()
-        other.release_duties()
-        assert store.hold_duties()
-        with store.transaction() as transaction:  # as if it had not been heard of for long
-            transaction.execute(
-                "update service set value = replace(value, '\"until\" : ', '\"until\" : -') where name='duties'"
-            )
-        assert other.hold_duties() and not store.hold_duties()
-    finally:
-        other.close()

@@ -1,0 +1,57 @@
+"""The id of an inbox, under which the ledger knows its files: one folder has one, whichever service watches it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from pathlib import Path
+
+from batch.errors import DiskFull
+
+MARK_NAME = ".batch-inbox"
+"""The file in an inbox that says its id: hidden, so that it is no file to be worked on."""
+_ID = re.compile(r"[0-9a-f]{16}")
+_MAX_MARK_BYTES = 64
+
+
+def inbox_id(state_dir: Path) -> str:
+    """The id of a home's inbox as it was when its service started last; empty where that is the home's own id."""
+    return _read(state_dir / "inbox_id")
+
+
+def recognise_inbox(inbox: Path, state_dir: Path, home: str) -> str:
+    """The id of the folder that a home's service is about to watch: what is written in it, or else the home's own, which is
+    written into it for others that see the same folder. Remembered for the home's commands. Raises DiskFull."""
+    mark = _read(inbox / MARK_NAME)
+    if not mark:
+        mark = inbox_id(state_dir) or home
+        with contextlib.suppress(OSError):  # a folder that takes no writes is shared by nobody who could tell
+            descriptor = os.open(inbox / MARK_NAME, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+            with open(descriptor, "w") as file:
+                file.write(mark)
+        mark = _read(inbox / MARK_NAME) or mark  # another was faster, it may be
+    path = state_dir / "inbox_id"
+    try:
+        if mark == home:
+            path.unlink(missing_ok=True)
+        elif mark != inbox_id(state_dir):
+            partial = path.with_name(f".inbox_id.{os.getpid()}")
+            partial.write_text(mark)
+            os.replace(partial, path)
+    except OSError as error:
+        raise DiskFull(f"{path} cannot be written ({error.strerror}): look after its disk.") from error
+    return mark
+
+
+def _read(path: Path) -> str:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    with open(descriptor, "rb") as file:
+        try:
+            text = file.read(_MAX_MARK_BYTES).decode("ascii", "replace").strip()
+        except OSError:
+            return ""
+    return text if _ID.fullmatch(text) else ""
