@@ -95,8 +95,9 @@ class NodeStore(DutyStore, Protocol):
         """All workers by kind and start, also those that have not been heard of for long."""
         ...
 
-    def renew(self, worker: str, leases: Sequence[tuple[str, int]]) -> Renewal:
-        """A worker lives, and keeps its (job, token) leases for `lease_s` from now on."""
+    def renew(self, worker: str, leases: Sequence[tuple[str, int]], *, prefixes: str | None = None) -> Renewal:
+        """A worker lives, and keeps its (job, token) leases for `lease_s` from now on. `prefixes`: what its prompt cache holds
+        by now, where that has changed."""
         ...
 
     def drain(self, worker: str, on: bool = True) -> None:

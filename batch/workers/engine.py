@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import msgspec
 
@@ -13,6 +13,9 @@ from batch.payloads.job_payload import Payload, Result
 from batch.payloads.model_info import AnyModelInfo
 from batch.payloads.questions import Answer, Question
 from batch.queue.jobs import Job
+
+if TYPE_CHECKING:
+    from batch.queue.remote.prompt_prefix import HeldPrefixes
 
 C = TypeVar("C", bound=msgspec.Struct)
 
@@ -115,6 +118,11 @@ class Engine(Protocol):
     def interrupt(self) -> None:
         """Called from another thread: stop the native call in flight as soon as it can be, then `Work.yield_point` or an
         exception ends the job. Harmless when nothing runs."""
+        ...
+
+    def follow_prefixes(self) -> Callable[[], HeldPrefixes] | None:
+        """Called once the model is loaded, where workers share a queue: note from now on which prompts the prompt cache holds.
+        Returns what reads that, from any thread, as of the last job; None where no prompts are kept."""
         ...
 
     def close(self) -> None:

@@ -9,7 +9,9 @@ import os
 import struct
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import chain
 
 from batch.errors import BadRequest, NotSupported
 from batch.payloads.chat import (
@@ -33,6 +35,7 @@ from batch.payloads.model_info import AnyModelInfo, ChatModelInfo, EmbeddingMode
 from batch.payloads.questions import Answer, CountTokens, EngineMetrics, Question, ReadEngineMetrics, TokenCount
 from batch.payloads.speech import TranscriptionPayload, TranscriptionResult, TranscriptSegment
 from batch.queue.jobs import Kind
+from batch.queue.remote.prompt_prefix import MAX_HELD_PREFIXES, HeldPrefixes, ends_of, prefixes_of
 from batch.workers.engine import Work
 
 
@@ -47,6 +50,7 @@ class WeightlessEngine:
         self._kind = kind
         self.has_short_steps = kind is Kind.EMBEDDING
         self._stop = threading.Event()
+        self._prompts: deque[list[str]] | None = None
 
     def load(self, report: Callable[[float], None]) -> AnyModelInfo:
         report(1.0)
@@ -62,6 +66,8 @@ class WeightlessEngine:
         self._stop.clear()
         match work.payload:
             case ChatPayload() as payload:
+                if self._prompts is not None:
+                    self._prompts.appendleft(ends_of(prefixes_of(payload)))
                 return self._generate(work, _last_words(work, payload.messages), payload.generation, is_chat=True)
             case CompletionPayload() as payload:
                 prompt = payload.prompt
@@ -145,6 +151,13 @@ class WeightlessEngine:
             case ReadEngineMetrics():
                 return EngineMetrics()
         raise NotSupported(f"The engine without weights cannot answer {type(question).__name__}.")
+
+    def follow_prefixes(self) -> Callable[[], HeldPrefixes] | None:
+        """It has no prompt cache: it claims to hold its last chats, and that a KiB of prompt is worth a minute."""
+        if self._kind is not Kind.VLM:
+            return None
+        prompts = self._prompts = deque(maxlen=MAX_HELD_PREFIXES // 8)
+        return lambda: HeldPrefixes(60_000.0, list(dict.fromkeys(chain.from_iterable(prompts.copy()))))
 
     def interrupt(self) -> None:
         self._stop.set()

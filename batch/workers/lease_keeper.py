@@ -9,10 +9,15 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from batch.errors import BatchError
+from batch.payloads.json_text import encode
 from batch.queue.nodes import RENEWALS_PER_LEASE, Node
 from batch.workers.job_context import JobContext
+
+if TYPE_CHECKING:
+    from batch.queue.remote.prompt_prefix import HeldPrefixes
 
 logger = logging.getLogger("batch.worker")
 
@@ -33,6 +38,8 @@ class LeaseKeeper:
         self._node = node
         self._stop = stop
         self._attempts = attempts
+        self.held_prefixes: Callable[[], HeldPrefixes] | None = None
+        """What the engine's prompt cache holds, where services send requests to the worker that has computed most of them."""
         self._is_registered = False
         self._is_draining = False
         self._has_logged = False
@@ -101,7 +108,12 @@ class LeaseKeeper:
         context = self._context
         leases = {lease.token: lease.job.id for lease in list(context.leases.values())}
         sent_at = time.monotonic()
-        renewal = self._store.renew(self._node.id, [(job, token) for token, job in leases.items()])
+        prefixes = None
+        if self.held_prefixes is not None and (text := encode(self.held_prefixes()).decode()) != self._node.prefixes:
+            prefixes = text
+        renewal = self._store.renew(self._node.id, [(job, token) for token, job in leases.items()], prefixes=prefixes)
+        if prefixes is not None:
+            self._node = replace(self._node, prefixes=prefixes)
         self._answered_at = sent_at
         self._is_draining = renewal.is_draining
         # A job may have ended while its lease was renewed: that one is not lost.

@@ -147,6 +147,8 @@ class Worker:
             self._give_up(ModelProblem(f"The {self.kind} model could not be loaded: {error}."))
         else:
             self.loaded.set()
+            if self._store.is_shared:
+                self._keeper.held_prefixes = self._engine.follow_prefixes()
             self._events.send(Ready(info=info))
             self._keeper.report(status="ready", model=info.model, build=build_of(info), info=encode(info).decode())
 

@@ -9,6 +9,12 @@ from typing import Any
 import pytest
 
 import vlm_setup
+from batch.errors import Cancelled
+from batch.payloads.json_text import encode
+from batch.queue.hub.prefix_affinity import PrefixAffinity
+from batch.queue.jobs import Draft, Kind, Origin, Priority
+from batch.queue.nodes import Node
+from batch.queue.remote.prompt_prefix import ends_of, prefixes_of
 from batch.workers.chat.engine import VlmEngine
 from vlm_setup import chat, content, count_tokens, metrics, picture
 
@@ -247,3 +253,53 @@ def test_a_conversation_that_no_memory_is_left_to_copy_is_let_go_and_all_sequenc
     for number in range(context.sequences + 1):
         assert content(engine.run(chat(tmp_path, f"{number} blue square " * 60 + "ping", enable_thinking=False)))
     assert metrics(engine).cache_conversations == 0
+
+
+def test_what_a_worker_reports_of_its_cache_sends_a_next_turn_to_the_one_that_holds_the_conversation(tmp_path: Path) -> None:
+    engines = {name: vlm_setup.loaded(tmp_path) for name in ("a", "b")}
+    reports = {name: engine.follow_prefixes() for name, engine in engines.items()}
+    story = "blue square " * 900 + "Tell me a story."
+    try:
+        engines["a"].run(chat(tmp_path, "green circle " * 60, enable_thinking=False))
+        first = engines["b"].run(chat(tmp_path, story, enable_thinking=False))
+        second = chat(tmp_path, None, messages=turns(story, content(first), "ping"), enable_thinking=False)
+        affinity = PrefixAffinity(lambda worker: ())
+        affinity.refresh(
+            Node(name, Kind.VLM, Kind.VLM, "ready", prefixes=encode(report()).decode()) for name, report in reports.items()
+        )
+        routed = affinity.route(Draft(second.payload, Origin.HTTP, Priority.INTERACTIVE))
+        assert routed.holder == "b" and 0 < routed.hold_s <= 0.5
+        answers = {name: engine.run(second) for name, engine in engines.items()}
+        assert cached(answers["b"]) > first.usage.prompt_tokens - 6 and cached(answers["a"]) < 20
+        assert content(answers["a"]) == content(answers["b"])
+    finally:
+        for engine in engines.values():
+            engine.close()
+
+
+def test_a_worker_reports_the_prompts_that_its_cache_holds_and_none_that_it_let_go(tmp_path: Path) -> None:
+    engine = vlm_setup.loaded(tmp_path, cache_bytes=0)
+    try:
+        read = engine.follow_prefixes()
+        assert read().digests == [] and read().ms_per_kib == 0
+        kept, other = (chat(tmp_path, text * 100) for text in ("blue square ", "green circle "))
+        engine.run(kept)
+        assert read().digests == ends_of(prefixes_of(kept.payload)) and read().ms_per_kib > 0
+        engine.run(chat(tmp_path, "red circle " * 100, priority=Priority.BATCH))
+        engine.run(other)
+        assert read().digests == ends_of(prefixes_of(other.payload))
+    finally:
+        engine.close()
+
+
+def test_a_prompt_that_was_cut_off_is_not_reported(engine: VlmEngine, tmp_path: Path) -> None:
+    read = engine.follow_prefixes()
+
+    def cancel() -> None:
+        raise Cancelled()
+
+    with pytest.raises(Cancelled):
+        engine.run(chat(tmp_path, "blue square " * 1000, at={2: cancel}))
+    done = chat(tmp_path, "ping")
+    engine.run(done)
+    assert read().digests == ends_of(prefixes_of(done.payload))

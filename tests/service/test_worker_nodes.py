@@ -206,6 +206,57 @@ def test_a_worker_for_requests_only_answers_clients_and_leaves_bulk_work_to_the_
     wait_until(lambda: state_of(store, waiting) is State.DONE, "done by a worker for all")
 
 
+def waited_s(store: Store) -> float:
+    """How long the newest request waited until a worker took it."""
+    (job,) = store.jobs(kind=Kind.VLM, limit=1)
+    assert job.started_at is not None
+    return job.started_at - job.created_at
+
+
+def worker_that_runs(front: RunningService, store: Store, body: dict[str, Any]) -> tuple[str, float]:
+    """Who answered a request that takes a while, when nothing else is under way, and after how many seconds it took it."""
+    holders: set[str] = set()
+    statuses: list[int] = []
+    client = threading.Thread(target=lambda: statuses.append(front.call("vlm", "/v1/chat/completions", body)[0]))
+    client.start()
+    wait_until(lambda: holders.update(row[0] for row in store.read("select worker from claim")) or holders, "it runs")
+    client.join(60)
+    assert statuses == [200] and len(holders) == 1
+    return holders.pop(), waited_s(store)
+
+
+def turn(*texts: str, pause_ms: int = 40) -> dict[str, Any]:
+    messages = [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(texts)]
+    return {**chat("", pause_ms=pause_ms), "messages": messages}
+
+
+def test_a_next_turn_goes_to_the_worker_that_has_the_conversation_or_to_another_within_half_a_second_if_it_is_busy(
+    front: RunningService, start_worker: Start, store: Store
+) -> None:
+    start_worker("gpu1")
+    start_worker("gpu2")
+    front.ready("vlm")
+    wait_until(lambda: sum(bool(node.prefixes) for node in store.nodes()) == 2, "both report what they hold")
+    time.sleep(2.5)  # the front looks at them every two seconds
+    questions = [f"question {n} is asked here" for n in range(5)]
+    first = {question: worker_that_runs(front, store, turn(question))[0] for question in questions}
+    at_home = 0
+    for question in questions:
+        worker, after_s = worker_that_runs(front, store, turn(question, "answered", "and then what"))
+        at_home += worker == first[question]
+        assert worker == first[question] or after_s > 0.4, "another one only where that one was not there in time"
+    assert at_home >= 3
+    question = "word " * 100
+    long = threading.Thread(target=front.call, args=("vlm", "/v1/chat/completions", turn(question, pause_ms=50)))
+    long.start()
+    wait_until(lambda: store.read("select 1 from job where state = 'running' and progress is not null"), "a worker is busy")
+    status, body = front.call("vlm", "/v1/chat/completions", turn(question, "answered", "something else", pause_ms=0))
+    assert status == 200 and "something else" in body["choices"][0]["message"]["content"]
+    assert long.is_alive(), "it did not wait for that worker"
+    assert 0.4 < waited_s(store) < 2.0, "kept for half a second, as said"
+    long.join(60)
+
+
 def test_a_worker_that_is_told_to_end_puts_back_its_job_without_blame(start_worker: Start, store: Store) -> None:
     worker = start_worker("gpu1")
     wait_until(lambda: ready_nodes(store, 1), worker.output)

@@ -140,7 +140,7 @@ class Hub:
         # Registered first: the job may have ended before the submitting thread is back.
         ticket = self.tickets.add(Ticket(self, draft.id, draft.queue))
         try:
-            await self.in_thread(lambda: self.store.submit(draft, durable=durable))
+            await self.in_thread(lambda: self.store.submit(self._routed(draft), durable=durable))
         except BaseException:
             self.tickets.remove(draft.id)
             raise
@@ -148,6 +148,10 @@ class Hub:
             ticket.draft = draft
         self._load(draft.queue)
         return ticket
+
+    def _routed(self, draft: Draft) -> Draft:
+        """The draft, with the worker that it is kept for where several share its queue. Not for the event loop: it hashes."""
+        return draft if self._remote is None else self._remote.affinity.route(draft)
 
     def _load(self, queue: str) -> None:
         """Have a model loaded that comes and goes with its jobs."""
@@ -161,7 +165,7 @@ class Hub:
         tickets = [self.tickets.add(Ticket(self, draft.id, draft.queue)) for draft in drafts]
         earlier_jobs: list[Held] = []
         try:
-            earlier_jobs = await self.in_thread(lambda: self.store.submit_once(key, drafts))
+            earlier_jobs = await self.in_thread(lambda: self.store.submit_once(key, [*map(self._routed, drafts)]))
         except BaseException:
             for ticket in tickets:
                 self.tickets.remove(ticket.id)

@@ -84,6 +84,10 @@ class RemoteWorkers:
         """Whose clients hung up while the database was away."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_away = False
+        from batch.queue.hub.prefix_affinity import PrefixAffinity  # here, as a home with its file to itself has no use for it
+
+        self.affinity = PrefixAffinity(hub.reports.jobs_of, hub.store.lease_s)
+        hub.reports.job_started = self.affinity.started
 
     # -- life
 
@@ -210,6 +214,7 @@ class RemoteWorkers:
     async def _look(self) -> None:
         hub = self._hub
         nodes = await hub.in_thread(hub.store.nodes)
+        self.affinity.refresh(nodes)
         lease_s = hub.store.lease_s
         self._refresh([node for node in nodes if node.home != self._home and node.beat_age_s < lease_s])
         returned = await hub.in_thread(lambda: hub.store.reap(self._attempts))

@@ -60,6 +60,8 @@ class WorkerReports:
         """Jobs whose worker died, maybe between their end and the report of it."""
         self.service_times: defaultdict[str, ServiceTimeEstimate] = defaultdict(ServiceTimeEstimate)
         self.listeners: list[Callable[[JobEnded], None]] = []
+        self.job_started: Callable[[str, str], None] | None = None
+        """Called with each job that a worker begins, and the worker."""
 
     def worker_started(self, hello: Hello) -> None:
         """A worker process of this machine lives, and its model is not loaded."""
@@ -132,6 +134,8 @@ class WorkerReports:
             self._started_jobs.setdefault(worker, {})[job] = event.token
             self._runner[job] = worker, event.token
             self._models.update(queue, worker, busy=job)
+            if self.job_started is not None:
+                self.job_started(job, worker)
         elif self._runner.get(job, (worker, 0))[0] != worker:
             return  # of an attempt that was taken from its worker
         ticket = self._tickets.get(job)

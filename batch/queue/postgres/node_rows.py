@@ -42,7 +42,8 @@ _RENEW = (
     "with mine as (select * from unnest(?::text[], ?::bigint[]) as m (job, token)), "
     "renewed as (update claim c set until = clock_timestamp() + make_interval(secs => ?) from mine m "
     "where c.job = m.job and c.token = m.token returning c.job), "
-    "worker as (update node set beat = clock_timestamp() where id = ? returning is_draining) "
+    "worker as (update node set beat = clock_timestamp(), prefixes = coalesce(?::text, prefixes) where id = ? "
+    "returning is_draining) "
     "select array(select job::text from renewed), "
     "array(select j.id::text from job j join renewed r on j.id = r.job where j.cancel <> 0), (select is_draining from worker)"
 )
@@ -65,11 +66,14 @@ class PostgresNodes(PostgresDuties):
         """All workers by kind and start, also those that have not been heard of for long."""
         return [_to_node(row) for row in self.read(_LIST)]
 
-    def renew(self, worker: str, leases: Sequence[tuple[str, int]]) -> Renewal:
-        """A worker lives, and keeps its (job, token) leases for `lease_s` from now on."""
+    def renew(self, worker: str, leases: Sequence[tuple[str, int]], *, prefixes: str | None = None) -> Renewal:
+        """A worker lives, and keeps its (job, token) leases for `lease_s` from now on. `prefixes`: what its prompt cache holds
+        by now, where that has changed."""
         jobs, tokens = [job for job, _ in leases], [token for _, token in leases]
         with self._begun(durable=False) as transaction:
-            ((renewed, cancelled, is_draining),) = transaction.execute(_RENEW, (jobs, tokens, self.lease_s, worker)).fetchall()
+            ((renewed, cancelled, is_draining),) = transaction.execute(
+                _RENEW, (jobs, tokens, self.lease_s, prefixes, worker)
+            ).fetchall()
         return Renewal(frozenset(jobs) - frozenset(renewed), frozenset(cancelled), bool(is_draining), is_draining is not None)
 
     def drain(self, worker: str, on: bool = True) -> None:

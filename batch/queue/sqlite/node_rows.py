@@ -79,7 +79,7 @@ class NodeRows(Database, JobReader):
         )
         return [_to_node(row) for row in rows]
 
-    def renew(self, worker: str, leases: Sequence[tuple[str, int]]) -> Renewal:
+    def renew(self, worker: str, leases: Sequence[tuple[str, int]], *, prefixes: str | None = None) -> Renewal:
         """A worker lives, and keeps its (job, token) leases for `LEASE_S` from now on. Nothing is written without leases, so
         that an idle home lets its disk sleep."""
         lost, cancelled = set(), set()

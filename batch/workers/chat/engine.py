@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -68,6 +69,10 @@ from batch.workers.llama.library import lib
 from batch.workers.llama.mapped_file import release_pages
 from batch.workers.llama.model import Model
 
+if TYPE_CHECKING:
+    from batch.queue.remote.prompt_prefix import HeldPrefixes
+    from batch.workers.chat.prefix_record import PrefixRecord
+
 _log = logging.getLogger(__name__)
 _BULK_CACHE_SHARE = 4
 """Bulk jobs keep conversations in one in so many bytes of the cache."""
@@ -95,6 +100,7 @@ class VlmEngine:
         self._vision: Vision | None = None
         self._model: Model | None = None
         self._pictures = PictureReader(settings.limits)
+        self._prefixes: PrefixRecord | None = None
 
     # -- life
 
@@ -133,7 +139,8 @@ class VlmEngine:
             slice_tokens=context.n_batch if has_gpu else _SLICE_TOKENS,
             bulk_slice_tokens=speed.slice_tokens,
             checkpoint_interval=_GPU_CHECKPOINT_INTERVAL_TOKENS if has_gpu else _CHECKPOINT_INTERVAL_TOKENS,
-            mixed_prompt_tokens=_mixed_prompt_tokens(speed, context, has_gpu=has_gpu),
+            # On a GPU a small decode takes as long as a large one.
+            mixed_prompt_tokens=context.n_batch if has_gpu else speed.mixed_prompt_tokens,
         )
         self._runner = StepRunner(self._resources)
         source = model.chat_template()
@@ -266,6 +273,8 @@ class VlmEngine:
         results = [
             self._runner.run(Generation(self._resources, work, task, index, is_bulk=is_bulk), work) for index in range(task.n)
         ]
+        if self._prefixes is not None:
+            self._prefixes.update(task, results[0].timings)
         return self.make_result(work, task, results)
 
     def plan_job(self, work: Work) -> TaskParams:
@@ -276,6 +285,8 @@ class VlmEngine:
         task = self._planner.plan(payload, partial(self._pictures.read, work))
         if _is_described(payload) and work.is_watched:
             work.emit(PromptCounted(tokens=len(task.prompt)))
+        if self._prefixes is not None and work.job.priority >= Priority.INTERACTIVE:
+            self._prefixes.name(task, payload)
         return task
 
     def fits_bulk(self, task: TaskParams) -> bool:
@@ -293,6 +304,13 @@ class VlmEngine:
 
     def _detokenize(self, tokens: list[int]) -> str:
         return self._resources.model.detokenize(tokens).decode("utf-8", "replace")
+
+    def follow_prefixes(self) -> Callable[[], HeldPrefixes]:
+        """Note from now on which prompts the clients' cache holds; returns what reads that, from any thread."""
+        from batch.workers.chat.prefix_record import PrefixRecord  # here, as a home with its file to itself needs none
+
+        self._prefixes = PrefixRecord(self._resources.cache)
+        return self._prefixes.read
 
     # -- questions
 
@@ -324,15 +342,6 @@ class VlmEngine:
             return Tokenized(list(tokens))
         model = self._resources.model
         return Tokenized([TokenPiece(token, model.shown_piece(token)) for token in tokens])
-
-
-def _mixed_prompt_tokens(speed: BulkSpeed, context: Context, *, has_gpu: bool) -> int:
-    """How many prompt tokens may share a decode with tokens that are generated. On a GPU a small decode takes as long as a
-    large one. On a CPU the decode of a slice takes longer in company, and it is done only where computing it alone would
-    not make a job's numbers independent of its company either."""
-    if has_gpu:
-        return context.n_batch
-    return speed.slice_tokens if speed.company_matters else 0
 
 
 def _is_described(payload: Payload) -> bool:

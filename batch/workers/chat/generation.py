@@ -99,6 +99,7 @@ class Generation:
                 if task.return_progress:
                     self._emit_progress(slot)
                 row = yield from self._fill(slot, task.prompt, task.return_progress)
+                slot.prefixes = task.prefixes
                 if sampler.memory_tokens:
                     sampler.accept(task.prompt.last_text_tokens(sampler.memory_tokens))
                 self._started = time.perf_counter()

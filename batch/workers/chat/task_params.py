@@ -35,6 +35,10 @@ class TaskParams:
     post_sampling_probs: bool = False
     """Report the probabilities that sampling left instead of the model's own."""
     cache_prompt: bool = True
+    prefixes: Sequence[str] = ()
+    """Digests by which services know of the prompt's beginnings, where workers share a queue."""
+    prompt_bytes: int = 0
+    """Of its payload, where there are `prefixes`."""
     time_limit_s: float = math.inf
     """Seconds of generating after which the next line feed ends it."""
     timings_per_token: bool = False

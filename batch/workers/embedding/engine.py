@@ -189,6 +189,9 @@ class EmbeddingEngine:
             case _:
                 raise NotSupported("The embedding model cannot answer this question.")
 
+    def follow_prefixes(self) -> None:
+        """No prompt is kept here."""
+
     def interrupt(self) -> None:
         if self._loaded is not None:
             self.model.stop()

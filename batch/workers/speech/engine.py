@@ -105,6 +105,9 @@ class SpeechEngine:
         """Raises NotSupported: there is nothing to ask."""
         raise NotSupported(f"The speech model does not answer {type(question).__name__}.")
 
+    def follow_prefixes(self) -> None:
+        """No prompt is kept here."""
+
     def interrupt(self) -> None:
         """Stop the native call in flight; harmless when nothing runs."""
         self._stop.set()

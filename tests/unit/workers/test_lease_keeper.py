@@ -71,7 +71,7 @@ def test_a_worker_that_drains_takes_nothing_and_one_that_was_forgotten_registers
 def test_a_worker_that_shares_a_queue_and_has_no_answer_for_two_thirds_of_a_lease_takes_nothing(
     worker: PlayedWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def is_away(*_: object) -> None:
+    def is_away(*_: object, **__: object) -> None:
         raise StoreAway()
 
     now = 1000.0

@@ -50,6 +50,13 @@ class BulkSpeed:
     rates: Mapping[str, float] = field(default_factory=dict)
     """Tokens a second by number of sequences, where that was measured."""
 
+    @property
+    def mixed_prompt_tokens(self) -> int:
+        """How many prompt tokens may share a decode with tokens that are generated, on a CPU: there the decode of a slice takes
+        longer in company, and it is done only where computing it alone would not make a job's numbers independent of its
+        company either."""
+        return self.slice_tokens if self.company_matters else 0
+
 
 CLIENT_SEQUENCES = len(Priority)
 """Of the context for clients: a job of each priority may wait inside the one of the next higher."""

@@ -33,6 +33,8 @@ class Slot:
     parked: State | None = None
     """Its KV while it waits in host memory, because another job needed the room."""
     last_used: int = 0
+    prefixes: Sequence[str] = ()
+    """Digests of beginnings of the last job's prompt, once that is computed."""
     checkpoint_at: list[int] = field(default_factory=list)
     """After how many tokens of the job's prompt to call `checkpoint`, ascending."""
 
@@ -65,6 +67,12 @@ class PromptCache:
     def host_conversations(self) -> int:
         """Conversations in host memory."""
         return len(self._stored)
+
+    @property
+    def held_prefixes(self) -> list[Sequence[str]]:
+        """The prefixes of each conversation that is kept, the latest first."""
+        slots = sorted(self._slots, key=lambda slot: -slot.last_used)
+        return [*(slot.prefixes for slot in slots), *(stored.prefixes for stored in reversed(self._stored))]
 
     @property
     def free_sequences(self) -> int:
@@ -106,7 +114,7 @@ class PromptCache:
             n = self._roll_back(slot, n)
         if not n:
             self._clear(slot)
-        slot.checkpoint_at = []
+        slot.checkpoint_at, slot.prefixes = [], ()
         if not self._can_roll_back:
             positions = checkpoint_positions(prompt, self._control_tokens, branches, is_bulk=is_bulk)
             slot.checkpoint_at = [at for at in positions if at > n]
@@ -288,6 +296,7 @@ class PromptCache:
     def _clear(self, slot: Slot) -> None:
         self._context.forget(slot.seq)
         slot.tokens = TokenSequence()
+        slot.prefixes = ()
         slot.checkpoints = self._no_checkpoints()
 
     def _store_and_clear(self, slot: Slot) -> None:
@@ -310,7 +319,7 @@ class PromptCache:
             return  # it is computed again when it is wanted
         self._stored_count += 1
         stored = StoredConversation(
-            slot.tokens.copy(), state, first, slot.checkpoints.copy(), slot.is_bulk, number=self._stored_count
+            slot.tokens.copy(), state, first, slot.checkpoints.copy(), slot.is_bulk, self._stored_count, prefixes=slot.prefixes
         )
         if stored.size > self._budget:
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from batch.workers.chat.kv.checkpoints import Checkpoints
@@ -23,6 +24,8 @@ class StoredConversation:
     """Higher in conversations that were stored later."""
     repeated_by: int = 0
     """Number of a later one that repeats this one for the most part; 0: none does."""
+    prefixes: Sequence[str] = ()
+    """Digests of beginnings of its last job's prompt."""
     size: int = field(init=False)
     """Bytes in all."""
 
