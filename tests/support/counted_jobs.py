@@ -38,9 +38,12 @@ class CountedJobs:
     """Bulk chats, each with its own words. A thread submits them durably, as long as it runs, whatever happens meanwhile; one
     whose submit broke off is submitted again under its id, until it is accepted."""
 
-    def __init__(self, url: str, *, seed: int = 14, waiting: int = 6, words: int = 20, pause_ms: int = 10) -> None:
-        """`waiting`: how many are kept in the queue; `words`: of the longest; `pause_ms`: a word."""
-        self.url = url
+    def __init__(
+        self, url: str, *, seed: int = 14, waiting: int = 6, words: int = 20, pause_ms: int = 10, listen_url: str = ""
+    ) -> None:
+        """`waiting`: how many are kept in the queue; `words`: of the longest; `pause_ms`: a word;
+        `listen_url`: past a pooler."""
+        self.url, self._listen_url = url, listen_url
         self.accepted: dict[str, str] = {}
         """What each accepted job is asked to say, by id."""
         self.broken_off = 0
@@ -69,7 +72,7 @@ class CountedJobs:
 
     def _submit_all(self) -> None:
         with contextlib.closing(_patient_store(self.url)) as store, contextlib.ExitStack() as stack:
-            channel = open_channel(self.url, "counted", is_front=False)
+            channel = open_channel(self.url, "counted", is_front=False, listen_url=self._listen_url)
             assert channel is not None
             channel.open(Receiver(lambda packet: None, lambda queue: None, lambda: None))
             stack.callback(channel.close)

@@ -8,10 +8,11 @@ import os
 import pwd
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -37,12 +38,17 @@ def program(name: str) -> str | None:
 class PostgresServer:
     """One server; `start` and `kill` may take turns."""
 
-    def __init__(self, *, new: bool = True, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, *, new: bool = True, environment: Mapping[str, str] | None = None, addresses: Sequence[str] = ()
+    ) -> None:
+        """`addresses`: of this machine, where it listens as well, to encrypted connections alone."""
         # Sockets' paths are short, and root may not run the server: a folder that its user can reach.
         self.folder = Path(tempfile.mkdtemp(prefix="batch-pg-", dir="/tmp"))
         self.user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
         self._process: subprocess.Popen[bytes] | None = None
         self._emptied: list[str] = []
+        self._addresses = tuple(addresses)
+        self._port = _free_port(addresses[0]) if addresses else 0
         self._environment = os.environ | (environment or {})
         if os.geteuid() == 0:
             shutil.chown(self.folder, self.user)
@@ -52,8 +58,33 @@ class PostgresServer:
             self._configure()
 
     def _configure(self) -> None:
+        settings = [*_SETTINGS, f"unix_socket_directories = '{self.folder}'"]
+        if self._addresses:
+            settings += [f"listen_addresses = '{','.join(self._addresses)}'", f"port = {self._port}", "ssl = on"]
+            self._make_certificate()
+            with (self.folder / "data" / "pg_hba.conf").open("a") as file:
+                file.write("hostssl all all all trust\n")
         with (self.folder / "data" / "postgresql.conf").open("a") as file:
-            file.write("\n".join((*_SETTINGS, f"unix_socket_directories = '{self.folder}'", "")))
+            file.write("\n".join((*settings, "")))
+
+    def _make_certificate(self) -> None:
+        names = ",".join(f"IP:{address}" for address in self._addresses)
+        key, certificate = (str(self.folder / "data" / name) for name in ("server.key", "server.crt"))
+        command = [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "2",
+        ]
+        command += ["-subj", "/CN=batch", "-addext", f"subjectAltName={names}", "-keyout", key, "-out", certificate]
+        subprocess.run(command, check=True, cwd="/", capture_output=True, **self._as_owner())  # type: ignore[call-overload]
+        shutil.copy(certificate, self.folder / "root.crt")
 
     def _command(self, name: str, *arguments: str) -> list[str]:
         path = program(name)
@@ -100,7 +131,14 @@ class PostgresServer:
 
     def url(self, database: str) -> str:
         """The address of one of its databases."""
-        return f"postgresql://{self.user}@/{database}?host={self.folder}"
+        port = f"&port={self._port}" if self._port else ""
+        return f"postgresql://{self.user}@/{database}?host={self.folder}{port}"
+
+    def remote_url(self, url: str, address: str) -> str:
+        """The address of a database, by one of those at which the server listens."""
+        name = url.partition("@/")[2].partition("?")[0]
+        verified = f"sslmode=verify-full&sslrootcert={self.folder}/root.crt"
+        return f"postgresql://{self.user}@{address}:{self._port}/{name}?{verified}"
 
     def new_database(self) -> str:
         """The address of an empty database."""
@@ -156,6 +194,11 @@ class PostgresServer:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def _free_port(address: str) -> int:
+    with socket.create_server((address, 0)) as server:
+        return int(server.getsockname()[1])
+
+
 def _children(pid: int) -> list[int]:
     text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
     return [int(child) for child in text.split()]
@@ -188,14 +231,14 @@ def stores_in(server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 
 @contextlib.contextmanager
-def running_server(environment: Mapping[str, str] | None = None) -> Iterator[PostgresServer]:
+def running_server(environment: Mapping[str, str] | None = None, *, addresses: Sequence[str] = ()) -> Iterator[PostgresServer]:
     """A server for as long as it is needed; the test is skipped where PostgreSQL is not installed.
 
-    `environment`: variables that its processes have besides ours.
+    `environment`: variables that its processes have besides ours. `addresses`: of this machine, where it listens as well.
     """
     if program("initdb") is None:
         pytest.skip("PostgreSQL is not installed: `apt-get install postgresql` brings it")
-    server = PostgresServer(environment=environment)
+    server = PostgresServer(environment=environment, addresses=addresses)
     try:
         yield server.start()
     finally:

@@ -18,7 +18,7 @@ import psycopg
 
 from batch.model_kind import Kind, is_queue
 from batch.payloads.json_text import decode, encode
-from batch.queue.postgres.connection_info import connect
+from batch.queue.postgres.connection_info import connect, is_pooled
 from batch.queue.postgres.error_mapping import to_batch_error
 from batch.queue.remote.channel import EVERY_FRONT, Receiver
 from batch.queue.remote.packet import Item, Packet
@@ -38,6 +38,10 @@ _RETRY_S = 0.5
 _FRAME_LIFE_S = 300.0
 _SWEEP_INTERVAL_S = 60.0
 _TEST_TIMEOUT_S = 3.0
+_DEAF = (
+    "The database is reached through a pooler that lets no notification through: set listen_database to an address that leads "
+    "to the database itself."
+)
 
 
 def _name(address: str) -> str:
@@ -64,6 +68,8 @@ class PostgresChannel:
 
     def open(self, receiver: Receiver) -> None:
         """Begin to receive. Raises StoreAway where the database is away, or where a pooler swallows notifications."""
+        if is_pooled(self._listen_url):
+            raise StoreAway(_DEAF)
         try:
             listening = self._listen()
             with contextlib.closing(connect(self._url)) as conn:
@@ -71,11 +77,9 @@ class PostgresChannel:
             if not any(
                 notify.channel == _name(self._home) for notify in listening.notifies(timeout=_TEST_TIMEOUT_S, stop_after=1)
             ):
+                listening.execute("unlisten *")  # or the connection's next client would listen
                 listening.close()
-                raise StoreAway(
-                    "The database is reached through a pooler that lets no notification through: set listen_database to an "
-                    "address that leads to the database itself."
-                )
+                raise StoreAway(_DEAF)
         except psycopg.Error as error:
             raise to_batch_error(error) from error
         for work, arguments in ((self._send_all, ()), (self._receive_all, (listening, receiver))):

@@ -53,7 +53,13 @@ def connect(url: str, *, autocommit: bool = True) -> psycopg.Connection[tuple[An
         options["prepare_threshold"] = None
     else:
         options["options"] = f"{_SERVER_SIDE} {values.get('options') or os.environ.get('PGOPTIONS', '')}".strip()
-    return psycopg.connect(url, autocommit=autocommit, client_encoding="UTF8", **options)
+    try:
+        return psycopg.connect(url, autocommit=autocommit, client_encoding="UTF8", **options)
+    except psycopg.OperationalError as error:
+        if "startup parameter" not in str(error) or "options" not in options:
+            raise
+        del options["options"]  # a pooler that the address does not tell of
+        return psycopg.connect(url, autocommit=autocommit, client_encoding="UTF8", **options)
 
 
 def check_address(url: str) -> None:
@@ -82,6 +88,11 @@ def lease_of(url: str) -> float:
             f"{MAX_LEASE_S:.0f}."
         )
     return seconds
+
+
+def is_pooled(url: str) -> bool:
+    """Whether an address says that it leads to a pooler, where connections change hands with each transaction."""
+    return _without_own_parameters(url)[1].get("pooler") == "transaction"
 
 
 def _without_own_parameters(url: str) -> tuple[str, dict[str, str]]:
