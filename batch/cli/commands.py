@@ -7,6 +7,7 @@ from batch.cli.app import app
 from batch.cli.batches import run  # noqa: F401
 from batch.cli.batches.listing import app as batches
 from batch.cli.batches.uploads import app as uploads
+from batch.cli.database.command import app as database
 from batch.cli.doctor.command import doctor
 from batch.cli.jobs import actions, listing, pausing, redo, waiting  # noqa: F401
 from batch.cli.maintenance import backup, gc, repair  # noqa: F401
@@ -22,4 +23,5 @@ app.add_typer(models, name="models")
 app.add_typer(batches, name="batches")
 app.add_typer(uploads, name="uploads")
 app.add_typer(notifications, name="notifications")
+app.add_typer(database, name="database")
 app.command("doctor")(doctor)

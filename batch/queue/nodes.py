@@ -26,6 +26,35 @@ class Lease:
     """Of this take, the fencing token: writes under an older one are refused."""
     front: str = ""
     """The service that accepted the job, to which its events go."""
+    key: str = ""
+    """Known to this worker and to services alone, where several machines share a queue: it proves the job's events."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSecret:
+    """What a worker shows the database it shares with others, so that nobody else writes for its leases."""
+
+    own: str
+    """Random at the process's start."""
+    predecessor: str = ""
+    """Of the worker whose lock it holds now."""
+
+    @property
+    def id(self) -> str:
+        """The worker's id."""
+        return worker_id_of(self.own)
+
+    @property
+    def predecessor_id(self) -> str:
+        """The dead worker's id; empty where there was none."""
+        return worker_id_of(self.predecessor) if self.predecessor else ""
+
+
+def worker_id_of(secret: str) -> str:
+    """The id under which others know the worker that has a secret: a hash of it, from which nobody gets to the secret."""
+    from hashlib import sha256  # here, as most commands need it not
+
+    return sha256(secret.encode()).hexdigest()[:24]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +76,7 @@ class Node:
     """A worker process, as its row in the database tells of it."""
 
     id: str
-    """Random at the process's start: under it jobs are leased."""
+    """Random at each start of the process: under it jobs are leased."""
     kind: Kind
     queue: str
     """The queue that it serves."""

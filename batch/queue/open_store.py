@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from batch.queue.nodes import WorkerSecret
 from batch.queue.spool import Spool
 from batch.queue.store import Store
 
@@ -16,13 +17,15 @@ def open_store(
     readonly: bool = False,
     create: bool = True,
     owns_home: bool = False,
+    worker: WorkerSecret | None = None,
 ) -> Store:
     """The store in a file, or at an address of PostgreSQL, made and brought to this version's schema unless `create` is off
     or it is opened to read only.
 
     `home`: the folder that an address is used from; a file lies in its own. `front`: the service that jobs are accepted for,
     where several share an address; the home's id where none is named. `owns_home`: the home's service opens it, holding its
-    lock; others bring no file forward while a service runs. Raises NewerDatabase, OlderDatabase, DamagedDatabase, DiskFull,
+    lock; others bring no file forward while a service runs. `worker`: opened by a worker, which needs no rights on tables at an
+    address. Raises NewerDatabase, OlderDatabase, DamagedDatabase, DiskFull,
     StoreAway and SettingsProblem, each with one sentence.
     """
     if isinstance(database, str):
@@ -33,6 +36,10 @@ def open_store(
             from batch.queue.remote.home_id import home_id
 
             front = home_id(home / ".batch")
+        if worker is not None:
+            from batch.queue.postgres.roles.worker_store import WorkerStore
+
+            return WorkerStore(database, worker, home=home or Path.cwd(), front=front)
         inbox = "" if home is None else inbox_id(home / ".batch")
         return PostgresStore(database, home=home or Path.cwd(), front=front, inbox=inbox, readonly=readonly, create=create)
     from batch.queue.sqlite.sqlite_store import SqliteStore
@@ -40,9 +47,16 @@ def open_store(
     return SqliteStore(database, readonly=readonly, create=create, owns_home=owns_home)
 
 
-def open_spool(database: Path | str, folder: Path) -> Spool:
-    """The payloads of a home's jobs: in a folder, which is a cache of the database where machines share one."""
+def open_spool(database: Path | str, folder: Path, *, worker_secret: str = "") -> Spool:
+    """The payloads of a home's jobs: in a folder, which is a cache of the database where machines share one.
+
+    `worker_secret`: opened by the worker that has it, for the payloads of its leases.
+    """
     if isinstance(database, str):
+        if worker_secret:
+            from batch.queue.postgres.roles.worker_spool import WorkerSpool
+
+            return WorkerSpool(folder, database, worker_secret)
         from batch.queue.postgres.shared_spool import SharedSpool
 
         return SharedSpool(folder, database)

@@ -175,8 +175,8 @@ class Store(NodeStore, Protocol):
         """Write a finished step of a job durably, as JSON text. Raises LeaseLost."""
         ...
 
-    def checkpoints(self, job: str) -> list[str]:
-        """The finished steps of a job in order, as JSON texts."""
+    def checkpoints(self, lease: Lease) -> list[str]:
+        """The finished steps of a leased job in order, as JSON texts."""
         ...
 
     def refer(self, lease: Lease, sha256: str) -> None:

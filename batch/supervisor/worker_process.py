@@ -18,6 +18,7 @@ from batch import logs
 from batch.model_kind import kind_of
 from batch.queue.frames import BROKEN_STATUS
 from batch.queue.hub.model_state import UNKNOWN_WORKER, ModelState, ModelStates
+from batch.queue.nodes import worker_id_of
 from batch.settings import Settings
 from batch.supervisor.worker_death import describe_death
 
@@ -241,7 +242,8 @@ class WorkerProcess:
                 process.kill()
 
     async def _start(self) -> asyncio.subprocess.Process:
-        predecessor, self._worker_id = self._worker_id, secrets.token_hex(8)
+        secret = secrets.token_hex(16)
+        predecessor, self._worker_id = self._worker_id, worker_id_of(secret)
         self._hub.models.succeed(self.queue, predecessor, self._worker_id)
         self._hub.models.update(self.queue, self._worker_id, was_ready=False, has_ended_jobs=False)
         if self._state.status == "unloaded":
@@ -253,7 +255,6 @@ class WorkerProcess:
                 "-m",
                 "batch.workers",
                 self.queue,
-                self._worker_id,
                 str(output.log_writer),
                 self._last_death,
                 self._takes,
@@ -268,7 +269,7 @@ class WorkerProcess:
         self._output = output
         assert process.stdin is not None
         # The pipe stays open: its closing is how the worker learns that we are gone.
-        process.stdin.write(self._settings.model_dump_json().encode() + b"\n")
+        process.stdin.write(f"{secret} {self._settings.model_dump_json()}\n".encode())
         with contextlib.suppress(ConnectionError):
             await process.stdin.drain()
         return process

@@ -174,7 +174,7 @@ class RunningJob:
 
     def checkpoints(self, type: type[C]) -> list[C]:
         # Also on what counts as the first attempt: a job that was put back at shutdown has no attempt counted.
-        texts = self._context.persist(lambda: self._context.store.checkpoints(self.job.id))
+        texts = self._context.persist(lambda: self._context.store.checkpoints(self.lease))
         return [decode(text, type) for text in texts]
 
     def claim_batch_mates(self, limit: int) -> list[Work]:

@@ -21,7 +21,7 @@ from batch.queue.channel import EventStream, WakeListener
 from batch.queue.frames import Answered, Broken, End, Hello, Loading, Ready
 from batch.queue.huey_storage import JobHuey
 from batch.queue.jobs import MAX_BULK_PRIORITY
-from batch.queue.nodes import Node
+from batch.queue.nodes import Node, WorkerSecret
 from batch.queue.open_store import open_spool, open_store
 from batch.queue.periodic import QuietConsumer
 from batch.queue.remote.home_id import home_id
@@ -50,33 +50,33 @@ class Worker:
         settings: Settings,
         engine: Engine,
         *,
-        worker_id: str,
-        predecessor: str = "",
+        secret: WorkerSecret,
         last_death: str = "",
         takes: Literal["all", "interactive"] = "all",
     ) -> None:
-        """`predecessor`: id of the worker that held the queue's lock before; `last_death`: a clause that says what ended it,
-        if it died. `takes`: "interactive" leaves bulk work to other workers of the queue."""
+        """`secret`: the worker's, of which its id is a hash, and that of the worker that held the queue's lock before;
+        `last_death`: a clause that says what ended that one, if it died. `takes`: "interactive" leaves bulk work to other
+        workers of the queue."""
         self.kind = kind = kind_of(queue)
         self._queue = queue
-        self._predecessor = predecessor
+        self._predecessor = secret.predecessor_id
         self._last_death = last_death
         self.loaded = threading.Event()
         self._settings = settings
         self._engine = engine
-        self._store = open_store(settings.database_address, home=settings.home)
+        self._store = open_store(settings.database_address, home=settings.home, worker=secret)
         self._events = EventStream(settings.state_dir)
         self._context = JobContext(
             queue,
             self._store,
-            open_spool(settings.database_address, settings.state_dir / "spool"),
+            open_spool(settings.database_address, settings.state_dir / "spool", worker_secret=secret.own),
             self._events,
             settings.model_of(kind).threads,
-            worker_id,
+            secret.id,
         )
         home = home_id(settings.state_dir) if self._store.is_shared else ""
         node = Node(
-            worker_id, kind, queue, version=__version__, home=home, pid=os.getpid(), started_at=time.time(), takes=takes
+            secret.id, kind, queue, version=__version__, home=home, pid=os.getpid(), started_at=time.time(), takes=takes
         )
         self._keeper = LeaseKeeper(self._context, node, self._stop_jobs, attempts=settings.queue.attempts)
         self._huey = self._context.huey = JobHuey(queue, self._store, self._context.worker_id, self._run_job)

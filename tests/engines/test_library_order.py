@@ -18,7 +18,7 @@ WATCH = """
 import os, runpy, sys
 order = []
 sys.addaudithook(lambda event, args: order.append(args[0]) if event == "import" else None)
-sys.argv = ["batch.workers", KIND, "worker", str(os.dup(2)), ""]
+sys.argv = ["batch.workers", KIND, str(os.dup(2)), ""]
 from batch.workers import worker
 worker.Worker = lambda *_, **__: sys.exit(" ".join(order))
 runpy.run_module("batch.workers", run_name="__main__")
@@ -40,7 +40,7 @@ def test_a_worker_loads_its_model_library_before_other_compiled_modules(tmp_path
     )
     assert process.stdin is not None and process.stderr is not None
     with process, process.stdin, process.stderr:
-        process.stdin.write(settings.model_dump_json() + "\n")
+        process.stdin.write(f"{'ab' * 16} {settings.model_dump_json()}\n")
         process.stdin.flush()  # it stays open: its end would be the worker's
         order = process.stderr.read().split()
     assert library in order, " ".join(order[-200:])

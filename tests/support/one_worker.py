@@ -56,6 +56,9 @@ class OneWorker:
     def checkpoint(self, job: str, step: int, data: str) -> None:
         self.store.checkpoint(self.lease(job), step, data)
 
+    def checkpoints(self, job: str) -> list[str]:
+        return self.store.checkpoints(self.lease(job))
+
     def progress(self, job: str, progress: JobProgress) -> None:
         self.store.progress(self.lease(job), progress)
 

@@ -142,7 +142,7 @@ class PostgresChannel:
             for address, data in packets:
                 text = data
                 if len(data) > MAX_NOTIFICATION_BYTES:
-                    row = conn.execute("insert into frame (target, data) values (%s, %s) returning id", (address, data))
+                    row = conn.execute("select worker_send_frame(%s, %s)", (address, data))
                     text = b"#%d" % int(str(row.fetchall()[0][0]))
                 conn.execute("select pg_notify(%s, %s)", (_name(address), text.decode()))
         for _ in packets:
@@ -190,7 +190,7 @@ class PostgresChannel:
                     self._receive(conn, notify.channel, notify.payload, receiver)
                 if time.monotonic() > next_sweep:
                     next_sweep = time.monotonic() + _SWEEP_INTERVAL_S
-                    conn.execute("delete from frame where created_at < now() - make_interval(secs => %s)", (_FRAME_LIFE_S,))
+                    conn.execute("select worker_sweep_frames(%s)", (_FRAME_LIFE_S,))
             except psycopg.Error as error:
                 if not conn.closed:
                     conn.close()
@@ -209,10 +209,10 @@ class PostgresChannel:
             return  # the test at the start
         data: object = payload
         if payload.startswith("#"):
-            rows = conn.execute("delete from frame where id = %s returning data", (int(payload[1:]),)).fetchall()
-            if not rows:
+            address = channel.removeprefix(_name(""))
+            ((data,),) = conn.execute("select worker_take_frame(%s, %s)", (int(payload[1:]), address)).fetchall()
+            if data is None:
                 return  # swept: its number is missing
-            data = rows[0][0]
         try:
             receiver.packet(decode(bytes(data) if not isinstance(data, str) else data, Packet))  # type: ignore[call-overload]
         except msgspec.ValidationError as error:  # of another version of batch

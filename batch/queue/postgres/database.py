@@ -44,6 +44,8 @@ _ALONE = f"; select pg_advisory_xact_lock({schema.ADVISORY_CLASS}, 2)".encode()
 class PostgresDatabase:
     """Methods may be called from any thread, one at a time."""
 
+    _fold = "select fold_state_changes(?)"
+
     def __init__(
         self, url: str, *, home: Path, front: str = "", inbox: str = "", readonly: bool = False, create: bool = True
     ) -> None:
@@ -216,7 +218,7 @@ class PostgresDatabase:
             return
         try:
             conn.execute(_BEGIN + _NOT_DURABLE)
-            conn.execute(b"select fold_state_changes(%s)", (_FOLDED_AT_ONCE,))
+            conn.execute(to_psycopg(self._fold), (_FOLDED_AT_ONCE,))
             conn.execute(b"commit")
         except psycopg.Error as error:
             self._roll_back(conn)

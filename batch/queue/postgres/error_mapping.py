@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psycopg
 
-from batch.errors import DiskFull
+from batch.errors import DiskFull, SettingsProblem
 from batch.queue.store import DamagedDatabase, EmptyDatabase, StoreAway
 
 _AWAY_CLASSES = ("08", "57P0", "53")
@@ -22,6 +22,11 @@ def to_batch_error(error: psycopg.Error) -> Exception:
     if state in ("XX001", "XX002"):
         return DamagedDatabase(
             f"The database is damaged ({_first_line(error)}): restore it from your newest pg_dump or backup."
+        )
+    if state == "42501":
+        return SettingsProblem(
+            f"The role of the database's address may not do that ({_first_line(error)}): its owner gives it its rights by "
+            "`batch database grant`; what changes tables is the owner's to do."
         )
     if state == "42P01":
         return EmptyDatabase()

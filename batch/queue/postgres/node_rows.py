@@ -55,7 +55,7 @@ class PostgresNodes(PostgresDuties):
     def register(self, node: Node) -> None:
         """Write down what a worker is and how it is, and that it lives."""
         with self._begun(durable=False) as transaction:
-            transaction.execute(_REGISTER, [_plain(getattr(node, column)) for column in _COLUMNS])
+            transaction.execute(_REGISTER, list(node_columns(node).values()))
 
     def leave(self, worker: str) -> None:
         """A worker has ended: its row goes."""
@@ -71,10 +71,8 @@ class PostgresNodes(PostgresDuties):
         by now, where that has changed."""
         jobs, tokens = [job for job, _ in leases], [token for _, token in leases]
         with self._begun(durable=False) as transaction:
-            ((renewed, cancelled, is_draining),) = transaction.execute(
-                _RENEW, (jobs, tokens, self.lease_s, prefixes, worker)
-            ).fetchall()
-        return Renewal(frozenset(jobs) - frozenset(renewed), frozenset(cancelled), bool(is_draining), is_draining is not None)
+            (row,) = transaction.execute(_RENEW, (jobs, tokens, self.lease_s, prefixes, worker)).fetchall()
+        return to_renewal(jobs, row)
 
     def drain(self, worker: str, on: bool = True) -> None:
         """Let a worker end what it has and take nothing new, or again. Raises NotFound."""
@@ -88,6 +86,17 @@ class PostgresNodes(PostgresDuties):
         if self.read(f"select 1 from node where {where} limit 1", (FORGET_NODE_AFTER_S,)):
             with self._begun(durable=False) as transaction:
                 transaction.execute(f"delete from node where {where}", (FORGET_NODE_AFTER_S,))
+
+
+def node_columns(node: Node) -> dict[str, object]:
+    """What a worker writes of itself, by column."""
+    return {column: _plain(getattr(node, column)) for column in _COLUMNS}
+
+
+def to_renewal(jobs: Sequence[str], row: Sequence[Any]) -> Renewal:
+    """What a worker learns, from (jobs renewed, jobs cancelled, whether it drains, None where it has no row)."""
+    renewed, cancelled, is_draining = row
+    return Renewal(frozenset(jobs) - frozenset(renewed), frozenset(cancelled), bool(is_draining), is_draining is not None)
 
 
 def _to_node(row: Sequence[Any]) -> Node:

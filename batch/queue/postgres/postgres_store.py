@@ -25,13 +25,17 @@ _END = (
     "order by e.place"
 )
 """One statement for all that end together."""
-_SOON = "with soon as materialized (select set_config('synchronous_commit', 'off', true))"
+SOON = "with soon as materialized (select set_config('synchronous_commit', 'off', true))"
 """Of a statement that joins it: it is on the disk a little later."""
-_TAKE = (
-    f"{_SOON} select {COLUMNS}, token, front, free_in_s from soon cross join lease_jobs(?, ?, ?, ?, ?, ?, ?, ?) as l "
-    "cross join lateral (select (l.leased).*) as j"
-)
-_END_SOON = f"{_SOON} " + _END.replace(" order by", " cross join soon order by")
+_END_SOON = f"{SOON} " + _END.replace(" order by", " cross join soon order by")
+
+
+def taking(function: str, key: str) -> str:
+    """The statement that leases jobs by a function; `key`: SQL of what a lease's worker proves its words with."""
+    return (
+        f"{SOON} select {COLUMNS}, token, front, {key}, free_in_s from soon cross join {function}(?, ?, ?, ?, ?, ?, ?, ?) as l "
+        "cross join lateral (select (l.leased).*) as j"
+    )
 
 
 class PostgresStore(PostgresLeases, JobReader):
@@ -39,6 +43,7 @@ class PostgresStore(PostgresLeases, JobReader):
     each, which never waits for another job's."""
 
     search_tables = TsvectorTables()
+    _taking = taking("lease_jobs", "''")
 
     def open_reader(self) -> PostgresStore:
         """Another connection to the same database, which only reads."""
@@ -89,25 +94,22 @@ class PostgresStore(PostgresLeases, JobReader):
         floor = float(batch_mate.job.priority - 1) if batch_mate else -1.0 if above is None else float(above)
         mate = batch_mate.job if batch_mate else None
         rows = self._run_alone(
-            _TAKE,
-            (queue, worker, floor, limit, mate and mate.task, mate and mate.started_at, self.lease_s, waited_s),
+            self._taking,
+            (queue, self._shown_as(worker), floor, limit, mate and mate.task, mate and mate.started_at, self.lease_s, waited_s),
             durable=False,
         )
         free_in_s = [row[-1] for row in rows if row[-1] is not None]
         if free_in_s and passed_over is not None:
             passed_over(min(free_in_s))
-        return [Lease(to_job(row[:-3]), row[-3], row[-2]) for row in rows if row[0] is not None]
+        return [Lease(to_job(row[:-4]), *row[-4:-1]) for row in rows if row[0] is not None]
+
+    def _shown_as(self, worker: str) -> str:
+        """What the database is shown of a worker that takes jobs: its id."""
+        return worker
 
     def end(self, endings: Sequence[Ending], *, durable: bool = False) -> list[bool]:
         """End leased jobs in one transaction; of each whether it was running under its lease until now."""
-        columns = (
-            [ending.lease.job.id for ending in endings],
-            [ending.lease.token for ending in endings],
-            [ending.state.value for ending in endings],
-            [ending.result for ending in endings],
-            [None if ending.error is None else to_json(ending.error) for ending in endings],
-        )
-        rows = self._run_alone(_END if durable else _END_SOON, columns, durable=durable)
+        rows = self._run_alone(_END if durable else _END_SOON, ending_columns(endings), durable=durable)
         return [bool(row[0]) for row in rows]
 
     def put_back(self, lease: Lease, *, count: bool, durable: bool = True) -> None:
@@ -262,3 +264,14 @@ class PostgresStore(PostgresLeases, JobReader):
     def vacuum(self, pages: int = 1000, *, keep: int = 0) -> bool:
         """Nothing to do: Postgres' autovacuum gives freed space to new rows."""
         return False
+
+
+def ending_columns(endings: Sequence[Ending]) -> tuple[list[Any], ...]:
+    """Jobs, tokens, states, results and errors."""
+    return (
+        [ending.lease.job.id for ending in endings],
+        [ending.lease.token for ending in endings],
+        [ending.state.value for ending in endings],
+        [ending.result for ending in endings],
+        [None if ending.error is None else to_json(ending.error) for ending in endings],
+    )

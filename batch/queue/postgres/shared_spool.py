@@ -75,19 +75,12 @@ class SharedSpool(Spool):
 
         def work(conn: psycopg.Connection[tuple[Any, ...]]) -> None:
             with conn.transaction(), self.location(sha256).open("rb") as file:
-                touched = conn.execute("update payload set created_at = now() where sha256 = %s", (sha256,))
-                if touched.rowcount:
+                if self._touch(conn, sha256):
                     return
                 for part, data in enumerate(iter(lambda: file.read(PART_BYTES), b"")):
-                    conn.execute(
-                        "insert into payload (sha256, part, data, created_at) values (%s, %s, %s, now()) "
-                        "on conflict (sha256, part) do update set created_at = now()",
-                        (sha256, part, data),
-                    )
+                    self._write_part(conn, sha256, part, data)
                 if file.tell() == 0:
-                    conn.execute(
-                        "insert into payload (sha256, part, data) values (%s, 0, '') on conflict do nothing", (sha256,)
-                    )
+                    self._write_part(conn, sha256, 0, b"")
 
         self._with_connection(work)
 
@@ -100,9 +93,9 @@ class SharedSpool(Spool):
             os.ftruncate(descriptor, 0)
             os.lseek(descriptor, 0, os.SEEK_SET)
             # Part by part: a film need not be in memory.
-            while row := conn.execute("select data from payload where sha256 = %s and part = %s", (sha256, part)).fetchone():
-                digest.update(row[0])
-                view = memoryview(row[0])
+            while (data := self._read_part(conn, sha256, part)) is not None:
+                digest.update(data)
+                view = memoryview(data)
                 while view:
                     view = view[os.write(descriptor, view) :]
                 part += 1
@@ -124,13 +117,31 @@ class SharedSpool(Spool):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name)
 
+    # -- statements, which a worker may not send as they are
+
+    def _touch(self, conn: psycopg.Connection[tuple[Any, ...]], sha256: str) -> bool:
+        """As if put in now; False where the database has no such bytes."""
+        return bool(conn.execute("update payload set created_at = now() where sha256 = %s", (sha256,)).rowcount)
+
+    def _write_part(self, conn: psycopg.Connection[tuple[Any, ...]], sha256: str, part: int, data: bytes) -> None:
+        conn.execute(
+            "insert into payload (sha256, part, data, created_at) values (%s, %s, %s, now()) "
+            "on conflict (sha256, part) do update set created_at = now()",
+            (sha256, part, data),
+        )
+
+    def _read_part(self, conn: psycopg.Connection[tuple[Any, ...]], sha256: str, part: int) -> bytes | None:
+        row = conn.execute("select data from payload where sha256 = %s and part = %s", (sha256, part)).fetchone()
+        return None if row is None else row[0]
+
     def _shrink(self) -> None:
         """Take from the folder what was used longest ago, down to its bound."""
         files = []
-        for name in super().names():
-            with contextlib.suppress(FileNotFoundError):
-                status = self.location(name).stat()
-                files.append((status.st_mtime, status.st_size, name))
+        for slice in super().slices():
+            for name in super().names(slice):
+                with contextlib.suppress(FileNotFoundError):
+                    status = self.location(name).stat()
+                    files.append((status.st_mtime, status.st_size, name))
         excess = sum(size for _, size, _ in files) - self._max_cache_bytes
         for used_at, size, name in sorted(files):
             if excess <= 0 or time.time() - used_at < _YOUNG_S:

@@ -16,7 +16,7 @@ from batch.queue.reading.filter_sql import JobClass, Walk, page_walks, walks
 from batch.queue.reading.job_rows import COLUMNS, SUMMARY_COLUMNS, to_job, to_summary
 from batch.queue.selection.job_filter import JobFilter
 from batch.queue.selection.pauses import Pause, open_ranges
-from batch.queue.store import EmptyDatabase
+from batch.queue.store import EmptyDatabase, Lease
 
 MAX_COUNTED_AHEAD = 10_000
 """Messages before a job's are counted up to here: what a client is shown need not be exact beyond."""
@@ -214,9 +214,9 @@ class JobReader(ABC):
         rows = self.read("select cancel from job where id=?", (job,))
         return bool(rows and rows[0][0])
 
-    def checkpoints(self, job: str) -> list[str]:
-        """The finished steps of a job in order, as JSON texts."""
-        return [row[0] for row in self.read("select data from checkpoint where job=? order by step", (job,))]
+    def checkpoints(self, lease: Lease) -> list[str]:
+        """The finished steps of a leased job in order, as JSON texts."""
+        return [row[0] for row in self.read("select data from checkpoint where job=? order by step", (lease.job.id,))]
 
     def tally(self) -> list[tuple[str, str, int, str, int]]:
         """(kind, origin, priority, state, count) of all jobs, from counters kept by triggers."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 from collections.abc import Callable
 from functools import partial
 
@@ -46,7 +47,12 @@ class TaskPlanner:
         self._n_ctx = n_ctx
         self._thinking_budget = settings.vlm.thinking_budget
         self._limits = settings.limits
-        self._spool = open_spool(settings.database_address, settings.state_dir / "spool")
+        self._spool = open_spool(
+            # Pictures of questions, which belong to no lease: what was put in a moment ago may be read by any worker.
+            settings.database_address,
+            settings.state_dir / "spool",
+            worker_secret=secrets.token_hex(16),
+        )
         markers = self._marker_tokens()
         self._shown_tokens = frozenset(markers.values())
         control = {model.token_text(token): token for token in model.control_tokens}

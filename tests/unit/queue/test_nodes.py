@@ -11,16 +11,16 @@ import pytest
 from batch.errors import NotFound
 from batch.queue.jobs import Draft, Kind, Origin, Priority, State
 from batch.queue.nodes import LEASE_S, Node
-from batch.queue.open_store import open_store
 from batch.queue.store import Ending, Lease, LeaseLost, Store
+from database_roles import RoleAddresses, open_store_of
 from payloads import payload
 
 
 @pytest.fixture
-def store(database: Path | str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    if isinstance(database, str):  # its server may have been started a moment ago, after which no lease runs out
+def store(database_or_roles: Path | str | RoleAddresses, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    if not isinstance(database_or_roles, Path):  # its server may have been started a moment ago, after which no lease runs out
         monkeypatch.setattr("batch.queue.postgres.leases.PostgresLeases._grace_s", 0.0)
-    store = open_store(database, front="f1")
+    store: Store = open_store_of(database_or_roles)
     yield store
     store.close()
 

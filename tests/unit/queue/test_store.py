@@ -14,13 +14,14 @@ from batch.errors import Conflict, NotFound
 from batch.queue.jobs import TRANSITIONS, Draft, Kind, Origin, Priority, State
 from batch.queue.open_store import open_store
 from batch.queue.sqlite.schema import VERSION, NewerDatabase
+from database_roles import RoleAddresses, open_store_of
 from one_worker import OneWorker
 from payloads import payload
 
 
 @pytest.fixture
-def store(database: Path | str) -> Iterator[OneWorker]:
-    store = OneWorker(open_store(database))
+def store(database_or_roles: Path | str | RoleAddresses) -> Iterator[OneWorker]:
+    store = OneWorker(open_store_of(database_or_roles, front=""))
     yield store
     store.close()
 
@@ -175,8 +176,8 @@ def test_a_job_put_back_while_it_ends_keeps_its_payload_and_is_not_ended(store: 
     assert row and row.state is State.QUEUED and row.attempts == 0
 
 
-def test_two_takers_never_get_the_same_job(database: Path | str) -> None:
-    stores = [OneWorker(open_store(database)) for _ in range(2)]
+def test_two_takers_never_get_the_same_job(database_or_roles: Path | str | RoleAddresses) -> None:
+    stores = [OneWorker(open_store_of(database_or_roles), f"w{number}") for number in range(2)]
     ids = submitted(stores[0], *(draft() for _ in range(60)))
     taken: list[str] = []
 
