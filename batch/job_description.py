@@ -12,7 +12,7 @@ from batch.payloads.chat import ChatPayload, ChatResult, CompletionPayload, Imag
 from batch.payloads.embedding import EmbeddingPayload, EmbeddingResult
 from batch.payloads.job_payload import Payload, Result
 from batch.payloads.speech import TranscriptionPayload, TranscriptionResult
-from batch.queue.jobs import Job
+from batch.queue.jobs import Job, JobSummary
 
 _MAX_CHARS = 4000
 
@@ -39,11 +39,18 @@ def full_result(job: Job) -> str | None:
         return error.message
 
 
-def job_summary(job: Job) -> dict[str, Any]:
-    """A job for a JSON list: everything but its payload and its result. Times are Unix seconds."""
+def model_name(job: Job | JobSummary) -> str:
+    """A job's model for people: its kind, and the name that the settings give it besides."""
+    return f"{job.kind} {job.model}" if job.model else str(job.kind)
+
+
+def job_summary(job: Job, node: str | None = None) -> dict[str, Any]:
+    """A job for a JSON list: everything but its payload and its result. Times are Unix seconds. `node`: the worker that has it
+    or ended it, where several machines share the jobs."""
     return {
         "id": job.id,
         "kind": str(job.kind),
+        "model": job.model,
         "task": job.task,
         "state": str(job.state),
         "origin": str(job.origin),
@@ -56,14 +63,16 @@ def job_summary(job: Job) -> dict[str, Any]:
         "attempts": job.attempts,
         "progress": asdict(job.progress) if job.progress else None,
         "error": job.error["message"] if job.error else None,
+        "node": node,
     }
 
 
-def job_document(job: Job) -> dict[str, Any]:
-    """A job as JSON with its payload and result as they stand in the row, whichever version of batch wrote them."""
+def job_document(job: Job, node: str | None = None) -> dict[str, Any]:
+    """A job as JSON with its payload and result as they stand in the row, whichever version of batch wrote them. `node`: as for
+    `job_summary`."""
     values = {key: str(value) if isinstance(value, StrEnum) else value for key, value in asdict(job).items()}
     payload, result = values.pop("payload_json"), values.pop("result_json")
-    return values | {"request": json.loads(payload), "result": None if result is None else json.loads(result)}
+    return values | {"node": node, "request": json.loads(payload), "result": None if result is None else json.loads(result)}
 
 
 def _payload_text(payload: Payload) -> str:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from batch.cpu_sharing import alive
 from batch.folder.ledger.file_counts import FileCounts, count_files
-from batch.model_kind import kind_of, model_of
+from batch.model_kind import kind_of, model_of, queue_of
 from batch.queue.jobs import Job, Kind, Priority, State
+from batch.queue.nodes import Node, NodeOverview
 from batch.queue.open_store import open_store
 from batch.queue.selection.pauses import Pause
 from batch.queue.store import EmptyDatabase, Store
@@ -58,7 +59,7 @@ class ModelStatus(TypedDict):
 
 
 class NamedModelStatus(TypedDict):
-    """A model that the settings name besides a kind's own; what its jobs amount to is told of its kind."""
+    """A model that the settings name besides a kind's own; its jobs are among those that are told of its kind."""
 
     kind: str
     status: str
@@ -66,7 +67,59 @@ class NamedModelStatus(TypedDict):
     note: str | None
     model: str | None
     pid: int | None
+    running: int
     queued: int
+    done_today: int
+    failed_today: int
+    failed: int
+    seconds_a_job: float | None
+    eta_seconds: float | None
+
+
+class QueueNodesStatus(TypedDict):
+    """The workers of one queue, on all machines."""
+
+    ready: int
+    loading: int
+    draining: int
+    silent: int
+    failed: int
+    jobs: int
+    """That they hold."""
+    builds: int
+    """Different ones: with more than one, a second attempt may draw other tokens."""
+    heard_of_s: float | None
+    """Seconds since the last sign of life of the one that gave none for the longest; None without workers."""
+    oldest_wait_s: float | None
+    """How long the oldest waiting job of a class that is not paused has waited; None where none waits."""
+
+
+class NodeStatus(TypedDict):
+    """One worker."""
+
+    id: str
+    kind: str
+    queue: str
+    state: str
+    model: str
+    build: str
+    version: str
+    error: str
+    takes: str
+    """"all", or "interactive": requests that a client waits for."""
+    jobs: int
+    heard_of_s: float
+
+
+class NodesStatus(TypedDict):
+    """The workers of all machines, in a size that does not grow with their number."""
+
+    count: int
+    queues: dict[str, QueueNodesStatus]
+    first: list[NodeStatus]
+    """At most 20 of them, those in trouble before the others; `batch nodes` lists all."""
+    clock_difference_s: float
+    """How far the database's clock is ahead of this machine's."""
 
 
 class ServiceStatus(TypedDict):
@@ -84,6 +137,8 @@ class ServiceStatus(TypedDict):
     inbox: dict[str, int]
     backup_at: float | None
     """Unix time of the newest automatic copy of the database."""
+    nodes: NotRequired[NodesStatus]
+    """Only where machines share a database."""
 
 
 def gather(database: Path | str, home: Path | None = None) -> ServiceStatus:
@@ -104,26 +159,91 @@ def read_status(store: Store) -> ServiceStatus:
             jobs = store.jobs(kind=kind, state=State.RUNNING, limit=4)
             # The innermost of nested jobs is the one that computes; it began last.
             running[kind] = max(jobs, key=lambda job: job.started_at or 0.0) if jobs else None
-        status = _shape(notes, service, store.tally(), store.today(), running, count_files(store), store.home, store.paused())
-        status["named_models"] = {
-            model_of(queue): _named_model(queue, note or {}, store.queue_size(queue), is_up=status["running"])
-            for queue, note in ((name.partition(":")[2], note) for name, note in notes.items() if name.startswith("model:"))
-            if model_of(queue)
-        }
+        overview = store.overview()
+        workers = {} if overview is None else {queue.queue: queue.states.get("ready", 0) for queue in overview.queues}
+        files, pauses = count_files(store), store.paused()
+        status = _shape(notes, service, store.tally(), store.today(), running, files, store.home, pauses, workers)
+        status["named_models"] = _named_models(notes, store.model_counts(), workers, is_up=status["running"])
+        if overview is not None:
+            status["nodes"] = _nodes(overview, store.lease_s)
         return status
     except EmptyDatabase:
         return _shape({}, {}, [], [], {}, FileCounts(), store.home)
 
 
-def _named_model(queue: str, note: dict[str, Any], queued: int, *, is_up: bool) -> NamedModelStatus:
+def _named_models(
+    notes: dict[str, Any], counts: list[tuple[str, str, str, int, int, float]], workers: dict[str, int], *, is_up: bool
+) -> dict[str, NamedModelStatus]:
+    """Those that the service knows, and those that jobs wait for though it does not."""
+    states: dict[str, dict[str, int]] = {}
+    ended: dict[str, dict[str, tuple[int, float]]] = {}
+    for model, kind, state, n, today, seconds in counts:
+        queue = queue_of(Kind(kind), model)
+        states.setdefault(queue, {})[state] = n
+        ended.setdefault(queue, {})[state] = (today, seconds)
+    noted = {name.partition(":")[2]: note or {} for name, note in notes.items() if name.startswith("model:")}
+    waiting = [queue for queue, held in states.items() if held.get(State.QUEUED) or held.get(State.RUNNING)]
+    named: dict[str, NamedModelStatus] = {}
+    for queue in dict.fromkeys([*noted, *waiting]):
+        if not model_of(queue):
+            continue
+        note, held = noted.get(queue, {}), states.get(queue, {})
+        done, seconds = ended.get(queue, {}).get(State.DONE, (0, 0.0))
+        each = seconds / done if done else None
+        left = held.get(State.QUEUED, 0) + held.get(State.RUNNING, 0)
+        named[model_of(queue)] = {
+            "kind": kind_of(queue).value,
+            "status": note.get("status", "down") if is_up else "down",
+            "error": note.get("error") if is_up else None,
+            "note": (note.get("note") or None) if is_up else None,
+            "model": note.get("facts", {}).get("model"),
+            "pid": note.get("pid") if is_up else None,
+            "running": held.get(State.RUNNING, 0),
+            "queued": held.get(State.QUEUED, 0),
+            "done_today": done,
+            "failed_today": ended.get(queue, {}).get(State.FAILED, (0, 0.0))[0],
+            "failed": held.get(State.FAILED, 0),
+            "seconds_a_job": each,
+            "eta_seconds": each * left / max(1, workers.get(queue, 1)) if each is not None and left else None,
+        }
+    return named
+
+
+def _nodes(overview: NodeOverview, lease_s: float) -> NodesStatus:
+    queues: dict[str, QueueNodesStatus] = {}
+    for queue in overview.queues:
+        queues[queue.queue] = {
+            "ready": queue.states.get("ready", 0),
+            "loading": queue.states.get("loading", 0),
+            "draining": queue.states.get("draining", 0),
+            "silent": queue.states.get("silent", 0),
+            "failed": queue.states.get("failed", 0),
+            "jobs": queue.leases,
+            "builds": queue.builds,
+            "heard_of_s": round(queue.beat_age_s, 3) if queue.states else None,
+            "oldest_wait_s": None if queue.oldest_wait_s is None else round(queue.oldest_wait_s, 3),
+        }
     return {
-        "kind": kind_of(queue).value,
-        "status": note.get("status", "down") if is_up else "down",
-        "error": note.get("error") if is_up else None,
-        "note": (note.get("note") or None) if is_up else None,
-        "model": note.get("facts", {}).get("model"),
-        "pid": note.get("pid") if is_up else None,
-        "queued": queued,
+        "count": overview.count,
+        "queues": queues,
+        "first": [_node(node, lease_s) for node in overview.nodes],
+        "clock_difference_s": round(overview.clock_difference_s, 3),
+    }
+
+
+def _node(node: Node, lease_s: float) -> NodeStatus:
+    return {
+        "id": node.id,
+        "kind": node.kind.value,
+        "queue": str(node.queue),
+        "state": node.state(lease_s),
+        "model": node.model,
+        "build": node.build,
+        "version": node.version,
+        "error": node.error,
+        "takes": node.takes,
+        "jobs": node.leases,
+        "heard_of_s": round(node.beat_age_s, 3),
     }
 
 
@@ -136,7 +256,9 @@ def _shape(
     files: FileCounts,
     home: Path,
     pauses: Iterable[Pause] = (),
+    workers: Mapping[str, int] | None = None,
 ) -> ServiceStatus:
+    """`workers`: how many are ready, by queue, where machines share a database."""
     up = bool(service) and alive(service["pid"])
     models: dict[str, ModelStatus] = {}
     for kind in Kind:
@@ -154,7 +276,7 @@ def _shape(
         waiting = sum(queued.values())
         each = seconds / done if done else None
         seconds_left = 0.0 if job is None else _left(job, each)
-        queue = 0.0 if not waiting else None if each is None else each * waiting
+        queue = 0.0 if not waiting else None if each is None else each * waiting / max(1, (workers or {}).get(kind, 1))
         models[kind.value] = {
             "status": note.get("status", "down") if up else "down",
             "error": note.get("error") if up else None,

@@ -221,6 +221,8 @@ class JobSummary:
     progress: JobProgress | None
     error: str | None
     """Its sentence."""
+    model: str = ""
+    """The name that the settings give the model it is for; empty: the kind's own."""
 
 
 class SummaryPage(NamedTuple):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from batch.queue.duties.duty_store import DutyStore
@@ -15,6 +15,18 @@ RENEWALS_PER_LEASE = 6
 """How often a lease is renewed within its length."""
 FORGET_NODE_AFTER_S = 600.0
 """A worker that has not been heard of for so long is not listed any more."""
+SHOWN_NODES = 20
+"""So many workers are listed where people look often; of more the numbers are told."""
+MAX_TOLD_QUEUES = 100
+"""Of so many queues the numbers are told, in the order of their names; a service has at most 67."""
+TOLD_CLOCK_DIFFERENCE_S = 2.0
+"""Clocks that differ by so much are worth a word: times that people read are off by it, and nothing else."""
+SHOWN_NODE_CHARS = 8
+"""Of a node's id, where people read it."""
+
+NodeState = Literal["failed", "silent", "draining", "loading", "ready"]
+NODE_STATES: tuple[NodeState, ...] = ("failed", "silent", "draining", "loading", "ready")
+"""Those that somebody may want to look at come first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +119,47 @@ class Node:
     is_draining: bool = False
     """Read only: it takes nothing new."""
 
+    def state(self, silent_after_s: float) -> NodeState:
+        """How it is in a word. `silent_after_s`: the length of a lease; infinite where a service has its store to itself, as
+        its workers give no signs of life."""
+        if self.beat_age_s > silent_after_s:
+            return "silent"
+        return "draining" if self.is_draining else self.status
+
+
+@dataclass(frozen=True, slots=True)
+class QueueNodes:
+    """What the workers of one queue amount to."""
+
+    queue: str
+    states: Mapping[NodeState, int] = field(default_factory=dict)
+    """How many workers are in each state; those without any are left out."""
+    leases: int = 0
+    """Jobs that they hold."""
+    builds: int = 0
+    """How many builds those have that are heard of: with more than one, a second attempt may draw other tokens."""
+    beat_age_s: float = 0.0
+    """Since the last sign of life of the one that has given none for the longest."""
+    oldest_wait_s: float | None = None
+    """How long ago the oldest job that waits, in a class that is not paused, was accepted; None where none waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeOverview:
+    """The workers of all machines in a size that does not grow with their number."""
+
+    nodes: list[Node]
+    """The first of them, those in trouble before the others, without `info`."""
+    queues: list[QueueNodes]
+    """By name: those of the kinds and of all models that have workers or that a service knows by name."""
+    clock_difference_s: float = 0.0
+    """How far the database's clock is ahead of this machine's."""
+
+    @property
+    def count(self) -> int:
+        """How many workers there are."""
+        return sum(sum(queue.states.values()) for queue in self.queues)
+
 
 class NodeStore(DutyStore, Protocol):
     """The part of a store by which workers live beside one another. Only where it is shared leases that ran out are looked
@@ -122,6 +175,16 @@ class NodeStore(DutyStore, Protocol):
 
     def nodes(self) -> list[Node]:
         """All workers by kind and start, also those that have not been heard of for long."""
+        ...
+
+    def overview(self, limit: int = SHOWN_NODES) -> NodeOverview | None:
+        """The workers of all machines, at most `limit` of them one by one. None where a service has its store to itself: the
+        one worker of each queue is what the service tells of the model."""
+        ...
+
+    def workers_of(self, jobs: Sequence[str]) -> dict[str, str]:
+        """The worker that holds, or that ended, each of up to 1,000 jobs: those of which that is known, and only where workers
+        of other machines may be meant."""
         ...
 
     def renew(self, worker: str, leases: Sequence[tuple[str, int]], *, prefixes: str | None = None) -> Renewal:

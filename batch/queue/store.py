@@ -273,6 +273,10 @@ class Store(NodeStore, Protocol):
         """(kind, origin, priority, state, count) of all jobs."""
         ...
 
+    def model_counts(self) -> list[tuple[str, str, str, int, int, float]]:
+        """(model, kind, state, count, count of today, seconds of work today) of the jobs of models by name."""
+        ...
+
     def today(self) -> list[tuple[str, str, int, float, float]]:
         """(kind, state, count, seconds of work, seconds of waiting) of the jobs that ended today."""
         ...

@@ -12,6 +12,7 @@ from fastapi import APIRouter, FastAPI, Request
 from starlette.responses import Response
 
 from batch.api.generation.jobs import hub_of
+from batch.api.server.node_gauges import NodeGauges
 from batch.errors import BatchError
 from batch.metrics import Metrics
 from batch.payloads.job_payload import Result
@@ -36,6 +37,7 @@ class EndedJobCounter:
         self.started_at = time.time()
         self._kind = kind
         self._hub = hub
+        self.nodes = NodeGauges(self.metrics.registry, hub, kind) if hub.store.is_shared else None
         self._unread: deque[str] = deque()
         self._reading = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
@@ -90,16 +92,20 @@ def count_ended_jobs(app: FastAPI) -> EndedJobCounter:
 
 @router.get("/metrics")
 async def metrics(request: Request) -> Response:
-    """llama-server's counters and gauges, and histograms of queue wait and latency."""
+    """llama-server's counters and gauges, histograms of queue wait and latency, and the workers of all machines."""
     hub, kind = hub_of(request), request.app.state.kind
     counter = count_ended_jobs(request.app)
     await counter.read()
+    if counter.nodes is not None:
+        await counter.nodes.refresh()
     workers, busy = hub.worker_counts(kind)
     waiting = max(0, hub.waiting_clients(kind) - busy)
     engine = EngineMetrics()
     if workers and kind is Kind.VLM:
-        with contextlib.suppress(BatchError):  # a page without the worker's own figures is better than none
-            engine = await hub.ask(kind, ReadEngineMetrics(), timeout=ENGINE_TIMEOUT_S)
+        # A page without the worker's own figures is better than none, also where one is ready that cannot be reached.
+        with contextlib.suppress(BatchError, TimeoutError):
+            async with asyncio.timeout(ENGINE_TIMEOUT_S):
+                engine = await hub.ask(kind, ReadEngineMetrics(), timeout=ENGINE_TIMEOUT_S)
     page = counter.metrics.page(processing=busy, deferred=waiting, workers=workers, engine=engine)
     headers = {"Process-Start-Time-Unix": str(int(counter.started_at))}
     return Response(page, media_type="text/plain; version=0.0.4", headers=headers)

@@ -142,7 +142,7 @@ class _Notices:
         return self
 
     def give(self, job: Job) -> None:
-        self._waker.wake(job.kind)
+        self._waker.wake(job.queue)
         give_notice(self._state_dir, job.id)
 
     def __exit__(self, *_: object) -> None:

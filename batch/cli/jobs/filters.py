@@ -16,7 +16,16 @@ from batch.queue.jobs import Kind, Origin, State
 from batch.queue.selection.job_filter import JobFilter
 
 States = Annotated[list[State] | None, typer.Option("--state", help="Only jobs in this state; may be given several times.")]
-Kinds = Annotated[list[Kind] | None, typer.Option("--kind", help="Only jobs of this model; may be given several times.")]
+Kinds = Annotated[list[Kind] | None, typer.Option("--kind", help="Only jobs of this kind; may be given several times.")]
+Models = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        help="Only jobs of the model with this name in the settings, or of a kind's own by the kind's name; may be given "
+        "several times.",
+    ),
+]
 Origins = Annotated[
     list[Origin] | None, typer.Option("--origin", help="Only jobs that came this way; may be given several times.")
 ]
@@ -49,6 +58,7 @@ Since = Annotated[
 def _job_filter(
     state: States = None,
     kind: Kinds = None,
+    model: Models = None,
     origin: Origins = None,
     folder: Folder = None,
     error: ErrorText = None,
@@ -58,6 +68,7 @@ def _job_filter(
     return JobFilter(
         states=tuple(state or ()),
         kinds=tuple(kind or ()),
+        models=tuple(model or ()),
         origins=tuple(origin or ()),
         folder=folder,
         error=error,

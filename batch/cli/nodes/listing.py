@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 import typer
@@ -10,11 +11,10 @@ from batch.cli.app import Json, app
 from batch.cli.home import Home, open_store
 from batch.cli.output import duration, print_json, print_line, safe_line
 from batch.errors import NotFound
-from batch.queue.nodes import LEASE_S, Node
+from batch.queue.nodes import SHOWN_NODE_CHARS, Node
 from batch.queue.store import Store
 
 NodeId = Annotated[str, typer.Argument(metavar="NODE", help="A node's id, or the beginning of it.")]
-_SHOWN_ID_CHARS = 8
 
 
 @app.command()
@@ -23,6 +23,7 @@ def nodes(home: Home = None, as_json: Json = False) -> None:
     with open_store(home, readonly=True) as store:
         nodes = store.nodes()
         lag_matters = store.is_shared
+        silent_after_s = store.lease_s if lag_matters else math.inf
     if as_json:
         print_json([_as_record(node) for node in nodes])
         return
@@ -31,7 +32,7 @@ def nodes(home: Home = None, as_json: Json = False) -> None:
     for node in nodes:
         heard = f"  heard of {duration(node.beat_age_s)} ago" if lag_matters else ""
         print_line(
-            f"{node.id[:_SHOWN_ID_CHARS]}  {node.queue:9}  {_state(node, lag_matters):9}  {_leases(node)}  "
+            f"{node.id[:SHOWN_NODE_CHARS]}  {node.queue:9}  {node.state(silent_after_s):9}  {_leases(node)}  "
             f"{'interactive only  ' if node.takes == 'interactive' else ''}"
             f"{safe_line(node.build or node.model or node.error or '')}{heard}"
         )
@@ -52,9 +53,9 @@ def drain(
     if as_json:
         print_json(_as_record(drained))
     elif undo:
-        print_line(f"{target.id[:_SHOWN_ID_CHARS]} ({target.queue}) takes jobs again.")
+        print_line(f"{target.id[:SHOWN_NODE_CHARS]} ({target.queue}) takes jobs again.")
     else:
-        print_line(f"{target.id[:_SHOWN_ID_CHARS]} ({target.queue}) takes nothing new; it holds {_leases(drained)}.")
+        print_line(f"{target.id[:SHOWN_NODE_CHARS]} ({target.queue}) takes nothing new; it holds {_leases(drained)}.")
 
 
 def _find(store: Store, part: str) -> Node:
@@ -62,12 +63,6 @@ def _find(store: Store, part: str) -> Node:
     if len(matching) != 1:
         raise NotFound(f"{'More than one node' if matching else 'No node'} begins with {part}: `batch nodes` lists them.")
     return matching[0]
-
-
-def _state(node: Node, lag_matters: bool) -> str:
-    if lag_matters and node.beat_age_s > LEASE_S:
-        return "silent"
-    return "draining" if node.is_draining else node.status
 
 
 def _leases(node: Node) -> str:

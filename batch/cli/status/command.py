@@ -10,7 +10,7 @@ from batch.cli.app import Json, app
 from batch.cli.exit_status import ExitStatus
 from batch.cli.home import Home, database_of, home_folder
 from batch.cli.output import duration, print_json, print_line, safe_line, terminal
-from batch.cli.status.view import inbox_line, problem_lines, status_table, title
+from batch.cli.status.view import inbox_line, node_lines, problem_lines, status_table, title
 from batch.service_status import ServiceStatus, gather
 
 Watch = Annotated[bool, typer.Option("--watch", help="Go on showing it, until Ctrl-C.")]
@@ -41,6 +41,9 @@ def _print(state: ServiceStatus) -> None:
     for line in problem_lines(state):
         console.print(safe_line(line), style="red")
     print_line(inbox_line(state))
+    if "nodes" in state:
+        for line in node_lines(state["nodes"]):
+            print_line(line)
 
 
 __all__ = ["duration", "status"]

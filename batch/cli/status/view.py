@@ -9,7 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from batch.cli.output import duration, safe_line
-from batch.service_status import ModelStatus, RunningJobRow, ServiceStatus
+from batch.queue.nodes import SHOWN_NODE_CHARS, TOLD_CLOCK_DIFFERENCE_S
+from batch.service_status import ModelStatus, NamedModelStatus, NodesStatus, RunningJobRow, ServiceStatus
 
 
 def title(state: ServiceStatus) -> str:
@@ -28,24 +29,70 @@ def status_table(state: ServiceStatus) -> Table:
     for heading in ("", "model", "state", "now", "queued", "today", "speed", "left"):
         table.add_column(heading, overflow="fold" if heading in ("now", "queued") else "ellipsis", no_wrap=heading == "")
     for kind, model in state["models"].items():
-        queued = queued_text(model)
-        today = f"{model['done_today']} done" + (f", {model['failed_today']} failed" if model["failed_today"] else "")
         cells = (
             f"{kind} :{model['port']}" if model["port"] else kind,
             model["model"] or "-",
             model["status"],
             running_text(model["running"]),
-            queued,
-            today,
-            f"{model['seconds_a_job']:.2f} s each" if model["seconds_a_job"] is not None else "-",
-            duration(model["eta_seconds"]) if model["eta_seconds"] is not None else "-",
+            queued_text(model),
+            today_text(model),
+            _pace_text(model),
+            _left_text(model),
         )
         table.add_row(*(Text(safe_line(cell)) for cell in cells))
     for name, named in state["named_models"].items():
-        queued = f"{named['queued']} waiting" if named["queued"] else "-"
-        cells = (f"{named['kind']} {name}", named["model"] or "-", named["status"], "", queued, "", "", "")
+        cells = (
+            f"{named['kind']} {name}",
+            named["model"] or "-",
+            named["status"],
+            f"{named['running']} running" if named["running"] else "",
+            f"{named['queued']} waiting" if named["queued"] else "-",
+            today_text(named),
+            _pace_text(named),
+            _left_text(named),
+        )
         table.add_row(*(Text(safe_line(cell)) for cell in cells))
     return table
+
+
+def today_text(model: ModelStatus | NamedModelStatus) -> str:
+    """How many jobs of a model ended today, and how."""
+    return f"{model['done_today']} done" + (f", {model['failed_today']} failed" if model["failed_today"] else "")
+
+
+def _pace_text(model: ModelStatus | NamedModelStatus) -> str:
+    return f"{model['seconds_a_job']:.2f} s each" if model["seconds_a_job"] is not None else "-"
+
+
+def _left_text(model: ModelStatus | NamedModelStatus) -> str:
+    return duration(model["eta_seconds"]) if model["eta_seconds"] is not None else "-"
+
+
+def node_lines(nodes: NodesStatus) -> Iterator[str]:
+    """The workers of all machines: a line for each queue, one for each of the first workers, and how many more there are."""
+    yield f"nodes: {nodes['count']}" if nodes["count"] else "nodes: none: start `batch worker` on a machine with a model"
+    for name, queue in nodes["queues"].items():
+        parts = [f"{queue[state]} {state}" for state in ("ready", "loading", "draining", "silent", "failed") if queue[state]]
+        wait = queue["oldest_wait_s"]
+        if not parts and wait is None:
+            continue
+        lag = [f"the oldest waits {duration(wait)}"] if wait is not None else []
+        yield f"  {name}: {', '.join(parts) or 'no worker'}; {_jobs_text(queue['jobs'])}" + "".join(f"; {part}" for part in lag)
+    for node in nodes["first"]:
+        takes = "interactive only  " if node["takes"] == "interactive" else ""
+        yield (
+            f"  {node['id'][:SHOWN_NODE_CHARS]:8}  {node['queue']:9}  {node['state']:8}  {_jobs_text(node['jobs']):7}  "
+            f"heard of {duration(node['heard_of_s'])} ago  {takes}{node['build'] or node['model'] or node['error']}"
+        )
+    if nodes["count"] > len(nodes["first"]):
+        yield f"  and {nodes['count'] - len(nodes['first'])} more: `batch nodes` lists all"
+    if abs(nodes["clock_difference_s"]) >= TOLD_CLOCK_DIFFERENCE_S:
+        direction = "ahead of" if nodes["clock_difference_s"] > 0 else "behind"
+        yield f"  the database's clock is {duration(abs(nodes['clock_difference_s']))} {direction} this machine's"
+
+
+def _jobs_text(count: int) -> str:
+    return f"{count} {'job' if count == 1 else 'jobs'}"
 
 
 def queued_text(model: ModelStatus) -> str:

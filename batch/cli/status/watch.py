@@ -11,7 +11,7 @@ from pathlib import Path
 
 from batch.cli.home import database_of, home_folder
 from batch.cli.output import print_line, safe_line, short_moment, terminal
-from batch.cli.status.view import inbox_line, problem_lines, running_text, status_table, title
+from batch.cli.status.view import inbox_line, node_lines, problem_lines, running_text, status_table, title
 from batch.queue.open_store import open_store
 from batch.queue.store import EmptyDatabase, Store
 from batch.service_status import ServiceStatus, gather
@@ -55,6 +55,8 @@ def _plain_line(state: ServiceStatus) -> str:
         parts.append(
             f"{kind} {model['status']}: {running_text(model['running'])}, {waiting} queued, {model['done_today']} done"
         )
+    if "nodes" in state:
+        parts.append(next(node_lines(state["nodes"])))
     return "; ".join([*parts, inbox_line(state)])
 
 
@@ -73,6 +75,7 @@ def _watch_on_terminal(home: Path | None, every_s: float) -> None:
             status_table(state),
             *problems,
             Text(safe_line(inbox_line(state))),
+            *(Text(safe_line(line)) for line in (node_lines(state["nodes"]) if "nodes" in state else ())),
             *heading,
             *failures,
             Text(f"{time.strftime('%H:%M:%S')}, every {every_s:g} s; Ctrl-C ends", style="dim"),

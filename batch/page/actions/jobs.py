@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from batch.errors import BadRequest, Conflict
+from batch.model_kind import MAX_MODEL_NAME_CHARS
 from batch.page.endpoint import done, wants_json
 from batch.page.parameters import Parameters
 from batch.page.rendering import address, render
@@ -28,6 +29,7 @@ def choice_of(parameters: Parameters) -> JobFilter:
     return JobFilter(
         states=(state,) if state else (),
         kinds=(kind,) if kind else (),
+        models=(model,) if (model := parameters.text("model", MAX_MODEL_NAME_CHARS)) else (),
         origins=(origin,) if origin else (),
         parent=parameters.text("parent", 128),
         folder=parameters.text("folder"),
@@ -40,6 +42,7 @@ def keys_of(choice: JobFilter) -> dict[str, str | None]:
     return {
         "state": choice.states[0] if choice.states else None,
         "kind": choice.kinds[0] if choice.kinds else None,
+        "model": choice.models[0] if choice.models else None,
         "origin": choice.origins[0] if choice.origins else None,
         "parent": choice.parent,
         "folder": choice.folder,

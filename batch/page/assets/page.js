@@ -38,12 +38,28 @@ const shapes = {
   },
 };
 
+function show(place, value) {
+  const shape = shapes[place.dataset.as];
+  const text = shape ? shape(value) : String(value ?? "");
+  if (place.textContent !== text) place.textContent = text;
+}
+
+// A worker that is not among the first any more keeps what was last known of it, until the page is loaded anew.
+function showRow(row, values) {
+  if (!values) return;
+  for (const place of row.querySelectorAll("[data-part]")) show(place, values[place.dataset.part]);
+  const badge = row.querySelector(".badge");
+  if (badge) badge.className = `badge ${{ ready: "done", failed: "failed", silent: "failed" }[values.state] || "queued"}`;
+}
+
 function showStatus(status) {
   for (const place of document.querySelectorAll("[data-live]")) {
-    const value = place.dataset.live.split(".").reduce((part, key) => (part ? part[key] : undefined), status);
-    const shape = shapes[place.dataset.as];
-    const text = shape ? shape(value) : String(value ?? "");
-    if (place.textContent !== text) place.textContent = text;
+    show(place, place.dataset.live.split(".").reduce((part, key) => (part ? part[key] : undefined), status));
+  }
+  if (status.nodes) {
+    const workers = new Map(status.nodes.first.map((node) => [node.id, node]));
+    for (const row of document.querySelectorAll("[data-node]")) showRow(row, workers.get(row.dataset.node));
+    for (const row of document.querySelectorAll("[data-queue]")) showRow(row, status.nodes.queues[row.dataset.queue]);
   }
   for (const place of document.querySelectorAll("[data-job]")) {
     const state = status.ended[place.dataset.job];

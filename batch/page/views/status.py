@@ -15,6 +15,7 @@ from batch.page.reading.history import Day, read_history
 from batch.page.rendering import render
 from batch.page.service import PageService
 from batch.queue.jobs import Kind
+from batch.queue.nodes import NODE_STATES, SHOWN_NODE_CHARS, TOLD_CLOCK_DIFFERENCE_S
 from batch.service_status import read_status
 
 NAMES = {Kind.VLM: "captions and chat", Kind.EMBEDDING: "embeddings", Kind.STT: "speech"}
@@ -32,6 +33,9 @@ async def show(page: PageService, request: Request) -> Response:
         names={kind.value: name for kind, name in NAMES.items()},
         plots=_plots(history, list(page.live_view.samples)),
         number_text=number_text,
+        node_states=[*reversed(NODE_STATES)],
+        node_chars=SHOWN_NODE_CHARS,
+        told_clock_difference_s=TOLD_CLOCK_DIFFERENCE_S,
         notice=notice_of(request),
     )
 

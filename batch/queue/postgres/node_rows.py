@@ -8,8 +8,9 @@ from typing import Any
 
 from batch.errors import NotFound
 from batch.queue.jobs import Kind
-from batch.queue.nodes import FORGET_NODE_AFTER_S, Node, Renewal
+from batch.queue.nodes import FORGET_NODE_AFTER_S, SHOWN_NODES, Node, NodeOverview, Renewal
 from batch.queue.postgres.duty_rows import PostgresDuties
+from batch.queue.postgres.inspection.node_overview import read_overview
 
 _COLUMNS = (
     "id",
@@ -47,6 +48,10 @@ _RENEW = (
     "select array(select job::text from renewed), "
     "array(select j.id::text from job j join renewed r on j.id = r.job where j.cancel <> 0), (select is_draining from worker)"
 )
+_WORKERS_OF = (
+    "select j.id, coalesce(c.worker, j.worker) from job j left join claim c on c.job = j.id "
+    "where j.id = any(?::text[]) and j.state <> 'queued' and coalesce(c.worker, j.worker) <> ''"
+)
 
 
 class PostgresNodes(PostgresDuties):
@@ -65,6 +70,14 @@ class PostgresNodes(PostgresDuties):
     def nodes(self) -> list[Node]:
         """All workers by kind and start, also those that have not been heard of for long."""
         return [_to_node(row) for row in self.read(_LIST)]
+
+    def overview(self, limit: int = SHOWN_NODES) -> NodeOverview | None:
+        """The workers of all machines, at most `limit` of them one by one."""
+        return read_overview(self.read, limit, self.lease_s)
+
+    def workers_of(self, jobs: Sequence[str]) -> dict[str, str]:
+        """The worker that holds, or that ended, each of up to 1,000 jobs: those of which that is known."""
+        return dict(self.read(_WORKERS_OF, (list(jobs),)))
 
     def renew(self, worker: str, leases: Sequence[tuple[str, int]], *, prefixes: str | None = None) -> Renewal:
         """A worker lives, and keeps its (job, token) leases for `lease_s` from now on. `prefixes`: what its prompt cache holds

@@ -44,6 +44,7 @@ class PostgresStore(PostgresLeases, JobReader):
 
     search_tables = TsvectorTables()
     _taking = taking("lease_jobs", "''")
+    _TODAY = "to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD')"
 
     def open_reader(self) -> PostgresStore:
         """Another connection to the same database, which only reads."""
@@ -228,10 +229,7 @@ class PostgresStore(PostgresLeases, JobReader):
 
     def today(self) -> list[tuple[str, str, int, float, float]]:
         """(kind, state, count, seconds of work, seconds of waiting) of the jobs that ended today, a day of UTC."""
-        return self.read(
-            "select kind, state, n, seconds, waited from daily "
-            "where day = to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD')"
-        )
+        return self.read(f"select kind, state, n, seconds, waited from daily where day = {self._TODAY}")
 
     # -- retention
 

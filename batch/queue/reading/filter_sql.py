@@ -20,7 +20,8 @@ def walks(filter: JobFilter, classes: Iterable[JobClass]) -> Iterator[Walk]:
     """One walk along the index for each kind, state and origin that has jobs and matches, however many there are."""
     conditions, more = _conditions(filter)
     for job_class in _matching_classes(filter, classes):
-        yield " and ".join(["kind=?", "state=?", "origin=?", *conditions]), [*job_class, *more]
+        for model, name in _models(filter, job_class[0]):
+            yield " and ".join(["kind=?", "state=?", "origin=?", *model, *conditions]), [*job_class, *name, *more]
 
 
 def page_walks(filter: JobFilter, classes: Iterable[JobClass]) -> tuple[list[Walk], Walk]:
@@ -31,9 +32,16 @@ def page_walks(filter: JobFilter, classes: Iterable[JobClass]) -> tuple[list[Wal
     if filter.parent is None:
         conditions, params = _conditions(replace(filter, since=None))
         after, since = _conditions(JobFilter(since=filter.since))
-        indexed = [(" and ".join(["kind=?", "state=?", "origin=?", *after]), [*job_class, *since]) for job_class in matching]
-        return indexed, (" and ".join(conditions), params)
+        indexed = [
+            (" and ".join(["kind=?", "state=?", "origin=?", *model, *after]), [*job_class, *name, *since])
+            for job_class in matching
+            for model, name in _models(filter, job_class[0])
+        ]
+        return indexed or [_NOTHING], (" and ".join(conditions), params)
     conditions, params = _conditions(replace(filter, parent=None))
+    if filter.models:
+        conditions.append(f"case model when '' then kind else model end in ({','.join('?' * len(filter.models))})")
+        params += filter.models
     conditions.append(f"(kind, state, origin) in (values {','.join(['(?,?,?)'] * len(matching))})")
     params += [word for job_class in matching for word in job_class]
     return [("parent=?", [filter.parent])], (" and ".join(conditions), params)
@@ -48,6 +56,19 @@ def _matching_classes(filter: JobFilter, classes: Iterable[JobClass]) -> list[Jo
         and (not filter.origins or origin in filter.origins)
         and (filter.error is None or state in _STATES_WITH_ERROR)
     ]
+
+
+def _models(filter: JobFilter, kind: Kind) -> list[tuple[list[str], list[str]]]:
+    """A condition on the model and its parameters for each of the filter's that may be of a kind; none at all where every
+    model matches."""
+    if not filter.models:
+        return [([], [])]
+    # The second condition says to both databases that the index of named models has all that match.
+    return [(["model=''"], []) if model == kind else (["model=?", "model<>''"], [model]) for model in _possible(filter, kind)]
+
+
+def _possible(filter: JobFilter, kind: Kind) -> list[str]:
+    return [model for model in dict.fromkeys(filter.models) if model == kind or model not in set(Kind)]
 
 
 def _conditions(filter: JobFilter) -> tuple[list[str], list[str | float]]:

@@ -31,8 +31,17 @@ _SLICE = 500
 """Ids read at once."""
 
 
+_MODEL_COUNTS = (
+    "select t.model, t.kind, t.state, t.n, coalesce(d.n, 0), coalesce(d.seconds, 0) from model_tally t left join model_daily d "
+    "on d.model = t.model and d.kind = t.kind and d.state = t.state and d.day = {today} where t.n > 0 or d.n > 0"
+)
+
+
 class JobReader(ABC):
     """The questions that are put to a database, whichever it is."""
+
+    _TODAY: str
+    """An expression: the date of today."""
 
     @abstractmethod
     def read(self, sql: str, params: Sequence[Any] | Mapping[str, Any] = ()) -> list[Any]:
@@ -221,6 +230,11 @@ class JobReader(ABC):
     def tally(self) -> list[tuple[str, str, int, str, int]]:
         """(kind, origin, priority, state, count) of all jobs, from counters kept by triggers."""
         return self.read("select kind, origin, priority, state, n from tally where n > 0")
+
+    def model_counts(self) -> list[tuple[str, str, str, int, int, float]]:
+        """(model, kind, state, count of jobs, count of those that ended today, their seconds of work) of models by name, from
+        counters kept by triggers."""
+        return self.read(_MODEL_COUNTS.format(today=self._TODAY))
 
     def referred(self, sha256: str) -> bool:
         """Whether anything refers to a spool file."""

@@ -15,7 +15,7 @@ COLUMNS = (
 
 SUMMARY_COLUMNS = (
     "id, kind, task, state, origin, source, parent, created_at, started_at, finished_at, attempts, progress, "
-    "json_extract(error, '$.message')"
+    "json_extract(error, '$.message'), model"
 )
 
 
@@ -67,7 +67,7 @@ def to_job(row: Sequence[Any]) -> Job:
 
 def to_summary(row: Sequence[Any]) -> JobSummary:
     """The job in a row of `SUMMARY_COLUMNS`."""
-    id, kind, task, state, origin, source, parent, created, started, finished, attempts, progress, error = row
+    id, kind, task, state, origin, source, parent, created, started, finished, attempts, progress, error, model = row
     return JobSummary(
         id=id,
         kind=Kind(kind),
@@ -82,6 +82,7 @@ def to_summary(row: Sequence[Any]) -> JobSummary:
         attempts=attempts,
         progress=None if progress is None else _progress(json.loads(progress)),
         error=error,
+        model=model,
     )
 
 

@@ -13,6 +13,8 @@ class JobFilter:
 
     states: tuple[State, ...] = ()
     kinds: tuple[Kind, ...] = ()
+    models: tuple[str, ...] = ()
+    """Names of models in the settings; a kind's name stands for the kind's own."""
     origins: tuple[Origin, ...] = ()
     parent: str | None = None
     folder: str | None = None

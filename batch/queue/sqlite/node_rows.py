@@ -9,7 +9,7 @@ from typing import Any
 from batch.errors import NotFound, WorkerDied
 from batch.queue.full_text.search_tables import Statements
 from batch.queue.jobs import Kind, State
-from batch.queue.nodes import FORGET_NODE_AFTER_S, LEASE_S, Node, Renewal
+from batch.queue.nodes import FORGET_NODE_AFTER_S, LEASE_S, SHOWN_NODES, Node, NodeOverview, Renewal
 from batch.queue.reading.job_reader import JobReader
 from batch.queue.selection.inbox_scope import WHOLE_DATABASE
 from batch.queue.sqlite.database import Database
@@ -78,6 +78,14 @@ class NodeRows(Database, JobReader):
             (time.time(),),
         )
         return [_to_node(row) for row in rows]
+
+    def overview(self, limit: int = SHOWN_NODES) -> NodeOverview | None:
+        """None: the one worker of each queue is what the service tells of the model."""
+        return None
+
+    def workers_of(self, jobs: Sequence[str]) -> dict[str, str]:
+        """None: there is only this machine."""
+        return {}
 
     def renew(self, worker: str, leases: Sequence[tuple[str, int]], *, prefixes: str | None = None) -> Renewal:
         """A worker lives, and keeps its (job, token) leases for `LEASE_S` from now on. Nothing is written without leases, so

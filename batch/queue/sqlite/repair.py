@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from batch.errors import DiskFull
+from batch.model_kind import queue_of
 from batch.queue.jobs import State
 from batch.queue.messages import message_for
 from batch.queue.sqlite import schema
@@ -19,6 +20,7 @@ from batch.queue.sqlite import schema
 _ROWS_AT_ONCE = 200
 _LEFT_OUT = (
     "tally",
+    "model_tally",
     "file_tally",
     "entry",
     "entry_source",
@@ -149,12 +151,12 @@ def _mend(conn: sqlite3.Connection) -> int:
     conn.execute("delete from claim where job not in (select id from job where state='running')")
     conn.execute("delete from task where queue<>'set aside' and id not in (select message from job where state='queued')")
     lost = conn.execute(
-        "select id, kind, priority from job where state='running' and id not in (select job from claim) "
+        "select id, kind, model, priority from job where state='running' and id not in (select job from claim) "
         "or state='queued' and (message is null or message not in (select id from task)) order by id"
     ).fetchall()
-    for job, kind, priority in lost:
+    for job, kind, model, priority in lost:
         message = conn.execute(
-            "insert into task (queue, data, priority) values (?,?,?)", (kind, message_for(job), priority)
+            "insert into task (queue, data, priority) values (?,?,?)", (queue_of(kind, model), message_for(job), priority)
         ).lastrowid
         conn.execute("update job set state=?, message=?, started_at=null where id=?", (State.QUEUED, message, job))
     return len(lost)

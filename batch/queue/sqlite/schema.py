@@ -35,6 +35,7 @@ MIGRATIONS = {
     "0015 jobs by parent": "0015_jobs_by_parent.sql",
     "0016 kept bytes": "0016_kept_bytes.sql",
     "0017 models by name": "0017_models.sql",
+    "0018 jobs by model": "0018_jobs_by_model.sql",
 }
 """Files in migrations/ by the name that databases remember. A released one never changes; a new one goes to the end."""
 VERSION = len(MIGRATIONS)

@@ -29,6 +29,7 @@ class SqliteStore(NodeRows):
     that it is dead, so nobody waits for its leases to run out."""
 
     search_tables = Fts5Tables()
+    _TODAY = "date('now', 'localtime')"
 
     def open_reader(self) -> SqliteStore:
         """Another connection to the same file, which only reads."""
@@ -196,7 +197,7 @@ class SqliteStore(NodeRows):
 
     def today(self) -> list[tuple[str, str, int, float, float]]:
         """(kind, state, count, seconds of work, seconds of waiting) of the jobs that ended today, local time."""
-        return self.read("select kind, state, n, seconds, waited from daily where day = date('now', 'localtime')")
+        return self.read(f"select kind, state, n, seconds, waited from daily where day = {self._TODAY}")
 
     # -- retention
 

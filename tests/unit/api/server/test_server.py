@@ -6,8 +6,11 @@ import time
 
 from msgspec.structs import replace
 
+from batch.api.server.node_gauges import NodeGauges
+from batch.metrics import Metrics
 from batch.payloads.model_info import ChatModelInfo
 from batch.queue.hub.model_state import ModelState
+from batch.queue.jobs import Kind
 from chat_calls import (
     HELLO,
     call,
@@ -15,6 +18,7 @@ from chat_calls import (
     says,
     spoken,
 )
+from paths import ROOT
 from scripted_hub import answer
 
 
@@ -68,6 +72,18 @@ def test_metrics_say_when_the_process_began() -> None:
     hub.answers["metrics"] = {}
     reply = call(hub, "GET", "/metrics")
     assert reply.status_code == 200 and abs(int(reply.headers["process-start-time-unix"]) - time.time()) < 60
+
+
+def test_every_metric_of_our_own_has_its_line_in_the_documents() -> None:
+    described = (ROOT / "docs" / "metrics.md").read_text("utf-8")
+    for kind in Kind:
+        metrics = Metrics(kind.value)
+        NodeGauges(metrics.registry, says(answer("")), kind)  # type: ignore[arg-type]
+        families = list(metrics.registry.collect())
+        assert len(families) > 20 and all(family.documentation for family in families)
+        for family in families:
+            name = f"{family.name}_total" if family.type == "counter" else family.name
+            assert not name.startswith("batch:") or f"`{name}`" in described, name
 
 
 def test_properties_hold_what_the_engine_knows_and_nothing_else() -> None:

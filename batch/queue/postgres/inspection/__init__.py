@@ -1,0 +1,1 @@
+"""What a person wants to know of a PostgreSQL database and of those who work on it."""
