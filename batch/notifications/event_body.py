@@ -40,13 +40,16 @@ def object_id(store: Store, delivery: EventDelivery) -> str:
     """What clients know the object by: an id, a file's path below the inbox, a model's kind."""
     if not delivery.object.startswith(FILE_OBJECT):
         return delivery.object
-    path = _inbox_path(store, delivery)
+    path = _inbox_path(store, delivery, "")
     return delivery.object if path is None else os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def _inbox_path(store: Store, delivery: EventDelivery) -> str | None:
-    """The path below the inbox of the file that an event is about, as the system names it; None once it is forgotten."""
-    rows = store.read("select path from file where id=?", (int(delivery.object.removeprefix(FILE_OBJECT)),))
+def _inbox_path(store: Store, delivery: EventDelivery, own: str) -> str | None:
+    """The path below the inbox of the file that an event is about, as the system names it; None once it is forgotten.
+
+    `own`: a condition for the inboxes in which it may lie.
+    """
+    rows = store.read(f"select path from file where {own}id=?", (int(delivery.object.removeprefix(FILE_OBJECT)),))
     return os.fsdecode(rows[0][0]) if rows else None
 
 
@@ -69,6 +72,6 @@ def output_path(store: Store, spool: Spool, outbox: Path, delivery: EventDeliver
             return ""
     if delivery.type.startswith("file."):
         ending = ".json" if delivery.type == "file.completed" else ".error.json"
-        path = _inbox_path(store, delivery)
+        path = _inbox_path(store, delivery, store.inbox_scope.own())  # where another home's outbox is, is not known here
         return "" if path is None else str(outbox / (result_stem(path) + ending))
     return ""

@@ -35,10 +35,10 @@ def vector_of(text: str, dimensions: int = DIMENSIONS) -> np.ndarray:
 class SearchStage:
     """An index, and searches in it."""
 
-    def __init__(self, database: Path | str) -> None:
-        self.store = open_store(database)
+    def __init__(self, database: Path | str, front: str = "") -> None:
+        self.store = open_store(database, front=front)
         self.reader = IndexReader(self.store)
-        self.writer = IndexWriter(self.store.search_tables)
+        self.writer = IndexWriter(self.store.search_tables, inbox=self.store.inbox_scope)
         self.searcher = Searcher()
 
     def put(self, path: str, text: str, *, embed: bool = True, windows: Sequence[tuple[int, int]] = (), **more: Any) -> None:

@@ -51,8 +51,8 @@ def reindex(
         if check:
             _check(store, settings, as_json)
             return
-        with _only_rebuild(settings):
-            summary = _rebuild(store, settings, embed)
+        with _only_rebuild(store, settings) as guarded_store:
+            summary = _rebuild(guarded_store, settings, embed)
     for problem in summary.problems:
         print_error(problem)
     if summary.left_out > len(summary.problems):
@@ -147,12 +147,17 @@ def _loaded_model(store: Store) -> str:
 
 
 @contextmanager
-def _only_rebuild(settings: Settings) -> Iterator[None]:
-    """Hold the home's lock on rebuilds. Raises AlreadyRunning."""
+def _only_rebuild(store: Store, settings: Settings) -> Iterator[Store]:
+    """The store for a rebuild, of which a home, and all homes that share a database, have one at a time. Raises
+    AlreadyRunning."""
+    from batch.queue.duties.held_duty import REINDEX_DUTY, held_duty
+
     path: Path = settings.state_dir / "reindex.lock"
     with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b", buffering=0) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise AlreadyRunning("Another `batch reindex` is at work in this home: wait for its end.") from None
-        yield
+        refusal = "Another `batch reindex` is at work in another home on this database: wait for its end."
+        with held_duty(store, REINDEX_DUTY, refusal) as guarded_store:
+            yield guarded_store

@@ -23,7 +23,7 @@ _FAILED_JOBS = (
 )
 _FAILED_FILES = (
     "select coalesce(finished_at, accepted_at), path, json_extract(error, '$.message') from file "
-    "where state = 'failed' and error is not null order by id desc limit ?"
+    "where {own}state = 'failed' and error is not null order by id desc limit ?"
 )
 
 
@@ -107,6 +107,6 @@ def _last_failures(home: Path | None) -> list[str]:
 
 def _failed_files(store: Store) -> list[tuple[float, bytes, str | None]]:
     try:
-        return store.read(_FAILED_FILES, (_MAX_FAILURES,))
+        return store.read(_FAILED_FILES.format(own=store.inbox_scope.own()), (_MAX_FAILURES,))
     except EmptyDatabase:  # no service has run here yet
         return []

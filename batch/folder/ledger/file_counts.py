@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from batch.queue.selection.inbox_scope import InboxScope
 from batch.queue.store import EmptyDatabase
 
 
@@ -20,13 +21,17 @@ class FileCounts(NamedTuple):
 class ReadableDatabase(Protocol):
     """What `count_files` needs of a store."""
 
+    @property
+    def inbox_scope(self) -> InboxScope: ...
+
     def read(self, sql: str, params: Sequence[Any] | Mapping[str, Any] = ()) -> list[Any]: ...
 
 
 def count_files(database: ReadableDatabase) -> FileCounts:
     """Files by state, from counters: costs the same however many there are."""
     try:
-        tally = dict(database.read("select state, n from file_tally"))
+        own = database.inbox_scope.own()
+        tally = dict(database.read(f"select state, n from file_tally where {own}n <> 0"))
     except EmptyDatabase:  # a home in which no service has run yet has no ledger
         tally = {}
     return FileCounts(

@@ -59,7 +59,7 @@ def list_files(store: Store, file_filter: FileFilter, limit: int | None = None) 
         size = _SLICE_ROWS if limit is None else min(_SLICE_ROWS, limit)
         rows = store.read(
             f"select {_COLUMNS} from file f left join content c on c.id = f.content "
-            f"where {where} and f.id < ? order by f.id desc limit ?",
+            f"where {store.inbox_scope.own('f')}{where} and f.id < ? order by f.id desc limit ?",
             [*params, before, size],
         )
         for row in rows:
@@ -73,7 +73,8 @@ def list_files(store: Store, file_filter: FileFilter, limit: int | None = None) 
 def find_file(store: Store, path: str) -> ListedFile | None:
     """The file of a path below the inbox."""
     rows = store.read(
-        f"select {_COLUMNS} from file f left join content c on c.id = f.content where f.path = ?", (os.fsencode(path),)
+        f"select {_COLUMNS} from file f left join content c on c.id = f.content where {store.inbox_scope.own('f')}f.path = ?",
+        (os.fsencode(path),),
     )
     return _listed(rows[0]) if rows else None
 

@@ -49,7 +49,8 @@ class Ledger:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._search = IndexWriter(store.search_tables)
+        self._inbox = store.inbox_scope
+        self._search = IndexWriter(store.search_tables, inbox=self._inbox)
 
     # -- the inbox
 
@@ -57,7 +58,8 @@ class Ledger:
         """Those of the paths that were taken before, with what was recorded of them."""
         marks = ",".join("?" * len(paths)) or "null"
         rows = self.store.read(
-            f"select path, size, mtime_ns, inode, ctime_ns, state, gone, redo from file where path in ({marks})",
+            f"select path, size, mtime_ns, inode, ctime_ns, state, gone, redo from file where "
+            f"{self._inbox.own()}path in ({marks})",
             [os.fsencode(path) for path in paths],
         )
         return {
@@ -69,22 +71,26 @@ class Ledger:
 
     def count_present(self, folder: str) -> int:
         """How many recorded files lay directly in a folder when last looked at."""
-        rows = self.store.read("select count(*) from file where folder=? and gone=0", (os.fsencode(folder),))
+        rows = self.store.read(
+            f"select count(*) from file where {self._inbox.own()}folder=? and gone=0", (os.fsencode(folder),)
+        )
         return int(rows[0][0])
 
     def present_paths(self, folder: str, after: str = "", limit: int = 500) -> list[str]:
         """Paths directly in a folder that were there when last looked at, in order of their bytes."""
         rows = self.store.read(
-            "select path from file where folder=? and gone=0 and path>? order by path limit ?",
+            f"select path from file where {self._inbox.own()}folder=? and gone=0 and path>? order by path limit ?",
             (os.fsencode(folder), os.fsencode(after), limit),
         )
         return [os.fsdecode(row[0]) for row in rows]
 
     def present_folders(self) -> list[str]:
         """Every folder with recorded files that were there when last looked at; one index step each."""
+        own = self._inbox.own()
         rows = self.store.read(
-            "with recursive f(x) as (select (select folder from file where gone=0 order by folder limit 1) union all "
-            "select (select folder from file where gone=0 and folder > x order by folder limit 1) from f where x is not null) "
+            f"with recursive f(x) as (select (select folder from file where {own}gone=0 order by folder limit 1) union all "
+            f"select (select folder from file where {own}gone=0 and folder > x order by folder limit 1) from f "
+            "where x is not null) "
             "select x from f where x is not null"
         )
         return [os.fsdecode(row[0]) for row in rows]
@@ -93,7 +99,7 @@ class Ledger:
         """Record that files left the inbox: should they come back, they are taken anew."""
         with self.store.transaction() as transaction:
             for path in paths:
-                transaction.execute("update file set gone=1 where path=? and gone=0", (os.fsencode(path),))
+                transaction.execute(f"update file set gone=1 where {self._inbox.own()}path=? and gone=0", (os.fsencode(path),))
 
     def accept(self, arrivals: Sequence[Arrival]) -> list[AcceptedFile]:
         """Record files in one durable transaction with their first jobs."""
@@ -102,7 +108,9 @@ class Ledger:
 
     def _accept(self, transaction: Transaction, arrival: Arrival) -> AcceptedFile:
         now, path = time.time(), os.fsencode(arrival.path)
-        before = transaction.execute("select content from file where path=? and content is not null", (path,)).fetchone()
+        before = transaction.execute(
+            f"select content from file where {self._inbox.own()}path=? and content is not null", (path,)
+        ).fetchone()
         state = FileState.WRITING
         if arrival.work is None:
             if not arrival.is_redo:  # its old results go, or are written over
@@ -114,7 +122,9 @@ class Ledger:
         return AcceptedFile(arrival.path, state, arrival.is_redo, superseded)
 
     def _accept_work(self, transaction: Transaction, arrival: Arrival, work: ContentWork, now: float) -> FileState:
-        row = transaction.execute(f"select {CONTENT_COLUMNS} from content c where key=?", (work.key,)).fetchone()
+        row = transaction.execute(
+            f"select {CONTENT_COLUMNS} from content c where {self._inbox.own()}key=?", (work.key,)
+        ).fetchone()
         content = to_content(row) if row else None
         is_working = content is not None and content.state is ContentState.WORKING
         has_results = (
@@ -155,8 +165,9 @@ class Ledger:
         for sha256 in (*work.result_blobs, *documents):
             transaction.execute("insert into blob values (?,?,'result') on conflict do nothing", (work.draft.id, sha256))
         row = transaction.execute(
-            "insert into content as c (key, sha256, size, kind, parameters, state, step, job, jobs, reading, created_at) "
-            "values (?,?,?,?,?,'working',?,?,?,?,?) on conflict (key) do update set state='working', step=excluded.step, "
+            f"insert into content as c ({self._inbox.columns}key, sha256, size, kind, parameters, state, step, job, jobs, "
+            f"reading, created_at) values ({self._inbox.values}?,?,?,?,?,'working',?,?,?,?,?) "
+            f"on conflict ({self._inbox.columns}key) do update set state='working', step=excluded.step, "
             "job=excluded.job, jobs=excluded.jobs, models='{}', error=null, reading=excluded.reading, "
             "created_at=excluded.created_at, "
             f"finished_at=null returning {CONTENT_COLUMNS.replace('c.', '')}",
@@ -187,8 +198,9 @@ class Ledger:
     ) -> int:
         stamp, path = arrival.stamp, os.fsencode(arrival.path)
         row = transaction.execute(
-            "insert into file (path, folder, size, mtime_ns, inode, ctime_ns, state, content, error, rules, "
-            "accepted_at, redo) values (?,?,?,?,?,?,?,?,?,?,?,?) on conflict (path) do update set size=excluded.size, "
+            f"insert into file ({self._inbox.columns}path, folder, size, mtime_ns, inode, ctime_ns, state, content, error, "
+            f"rules, accepted_at, redo) values ({self._inbox.values}?,?,?,?,?,?,?,?,?,?,?,?) "
+            f"on conflict ({self._inbox.columns}path) do update set size=excluded.size, "
             "mtime_ns=excluded.mtime_ns, inode=excluded.inode, ctime_ns=excluded.ctime_ns, state=excluded.state, "
             "content=excluded.content, error=excluded.error, rules=excluded.rules, gone=0, "
             "accepted_at=excluded.accepted_at, redo=excluded.redo, finished_at=null returning id",
@@ -215,7 +227,8 @@ class Ledger:
         with self.store.transaction(durable=True) as transaction:
             for path in paths:
                 cursor = transaction.execute(
-                    "update file set redo=? where path=? and gone=0 and state in ('done', 'linked', 'failed')",
+                    f"update file set redo=? where {self._inbox.own()}path=? and gone=0 "
+                    "and state in ('done', 'linked', 'failed')",
                     (to_json(request), os.fsencode(path)),
                 )
                 if cursor.rowcount:
@@ -225,7 +238,9 @@ class Ledger:
     def forget_error(self, path: str) -> bool:
         """Forget what is no longer wrong and was never work, as a mended settings file; whether there was anything."""
         with self.store.transaction() as transaction:
-            cursor = transaction.execute("delete from file where path=? and content is null", (os.fsencode(path),))
+            cursor = transaction.execute(
+                f"delete from file where {self._inbox.own()}path=? and content is null", (os.fsencode(path),)
+            )
             return cursor.rowcount > 0
 
     # -- steps
@@ -238,7 +253,8 @@ class Ledger:
     def unfinished_contents(self, after: int = 0, limit: int = 200) -> list[Content]:
         """Contents that are not done, by id."""
         rows = self.store.read(
-            f"select {CONTENT_COLUMNS} from content c where state <> 'done' and id > ? order by id limit ?", (after, limit)
+            f"select {CONTENT_COLUMNS} from content c where {self._inbox.own()}state <> 'done' and id > ? order by id limit ?",
+            (after, limit),
         )
         return [to_content(row) for row in rows]
 
@@ -292,7 +308,7 @@ class Ledger:
             "select f.id, f.path, f.size, f.mtime_ns, f.inode, f.ctime_ns, f.rules, f.error, f.accepted_at, c.owner, "
             "f.redo, "
             f"{CONTENT_COLUMNS} from file f left join content c on c.id = f.content "
-            "where f.state='writing' and f.id > ? order by f.id limit ?",
+            f"where {self._inbox.own('f')}f.state='writing' and f.id > ? order by f.id limit ?",
             (after, limit),
         )
         return [
@@ -325,7 +341,8 @@ class Ledger:
     def delivered_paths(self, after: int = 0, limit: int = 500) -> list[tuple[int, str]]:
         """(id, path) of files that have their results and still lie in the inbox, by id."""
         rows = self.store.read(
-            "select id, path from file where id > ? and gone=0 and state in ('done', 'linked') order by id limit ?",
+            f"select id, path from file where {self._inbox.own()}id > ? and gone=0 and state in ('done', 'linked') "
+            "order by id limit ?",
             (after, limit),
         )
         return [(int(row[0]), os.fsdecode(row[1])) for row in rows]

@@ -65,7 +65,7 @@ def _check_result(store: Store, outbox: str, path: str, loaded_model: str, check
     check.files += 1
     rows = store.read(
         "select e.content, (select v.model from passage p join vector v on v.passage = p.id where p.entry = e.id limit 1) "
-        "from entry_source s join entry e on e.id = s.entry where s.path=?",
+        f"from entry_source s join entry e on e.id = s.entry where {store.inbox_scope.own('s')}s.path=?",
         (result.path,),
     )
     is_there = bool(rows) and rows[0][0] == result.content
@@ -77,10 +77,10 @@ def _check_result(store: Store, outbox: str, path: str, loaded_model: str, check
 
 
 def _check_sources(store: Store, outbox: str, check: IndexCheck) -> None:
-    after = b""
+    after, inbox = b"", store.inbox_scope
     while rows := store.read(
-        "select s.path, f.state from entry_source s left join file f on f.path = s.path where s.path > ? order by s.path "
-        f"limit {_SLICE_ROWS}",
+        f"select s.path, f.state from entry_source s left join file f on {inbox.same('f', 's')}f.path = s.path "
+        f"where {inbox.own('s')}s.path > ? order by s.path limit {_SLICE_ROWS}",
         (after,),
     ):
         after = rows[-1][0]

@@ -14,6 +14,7 @@ from batch.folder.pipeline import content_key
 from batch.folder.reindex.outbox_walk import read_result, result_paths
 from batch.folder.reindex.stored_result import StoredResult, UnreadableResult, parse_result
 from batch.folder.safe_open import FileStamp, open_below
+from batch.queue.selection.inbox_scope import InboxScope
 from batch.queue.store import Store, Transaction
 from batch.settings import Settings
 
@@ -36,7 +37,7 @@ def rebuild_ledger(store: Store, settings: Settings) -> int:
             for path in some:
                 result = _result(outbox, path)
                 if result is not None and result.path + b".json" == os.fsencode(path):
-                    recorded += _record(transaction, result, settings)
+                    recorded += _record(transaction, result, settings, store.inbox_scope)
     return recorded
 
 
@@ -48,17 +49,17 @@ def _result(outbox: str, path: str) -> StoredResult | None:
         return None
 
 
-def _record(transaction: Transaction, result: StoredResult, settings: Settings) -> bool:
-    path = result.path
-    if not result.jobs or transaction.execute("select 1 from file where path=?", (path,)).fetchone() is not None:
+def _record(transaction: Transaction, result: StoredResult, settings: Settings, inbox: InboxScope) -> bool:
+    path, own = result.path, inbox.own()
+    if not result.jobs or transaction.execute(f"select 1 from file where {own}path=?", (path,)).fetchone() is not None:
         return False
     stamp = _stamp_in_inbox(os.fspath(settings.inbox_dir), result)
     step = list(result.jobs)[-1]
     key = content_key(result.sha256, result.kind, result.requested_parameters, settings)
     created, finished = result.created_at, result.finished_at
     transaction.execute(
-        "insert into content (key, sha256, size, kind, parameters, state, step, job, jobs, models, created_at, finished_at) "
-        "values (?,?,?,?,?,'done',?,?,?,?,?,?) on conflict (key) do nothing",
+        f"insert into content ({inbox.columns}key, sha256, size, kind, parameters, state, step, job, jobs, models, created_at, "
+        f"finished_at) values ({inbox.values}?,?,?,?,?,'done',?,?,?,?,?,?) on conflict ({inbox.columns}key) do nothing",
         (
             key,
             result.sha256,
@@ -73,11 +74,11 @@ def _record(transaction: Transaction, result: StoredResult, settings: Settings) 
             finished,
         ),
     )
-    content = transaction.execute("select id from content where key=?", (key,)).fetchone()[0]
+    content = transaction.execute(f"select id from content where {own}key=?", (key,)).fetchone()[0]
     file_stamp, state = stamp or _NO_STAMP, FileState.LINKED if result.linked else FileState.DONE
     row = transaction.execute(
-        "insert into file (path, folder, size, mtime_ns, inode, ctime_ns, state, content, gone, accepted_at, finished_at) "
-        "values (?,?,?,?,?,?,?,?,?,?,?) returning id",
+        f"insert into file ({inbox.columns}path, folder, size, mtime_ns, inode, ctime_ns, state, content, gone, accepted_at, "
+        f"finished_at) values ({inbox.values}?,?,?,?,?,?,?,?,?,?,?) returning id",
         (
             path,
             path.rpartition(b"/")[0],

@@ -79,7 +79,7 @@ class Rebuild:
     def run(self) -> RebuildSummary:
         """Make the index and put it in the place of the old one."""
         model = self._loaded_model if self._embedding else ""
-        cursor = self._shadow.begin(f"{__version__} unicode {unicodedata.unidata_version} {model}")
+        cursor = self._shadow.begin(f"{__version__} unicode {unicodedata.unidata_version} {model}{self._shadow.inbox_id}")
         self._summary.went_on = cursor is not None
         path = after = None if cursor is None else os.fsdecode(cursor)
         for path in result_paths(self._outbox, after):

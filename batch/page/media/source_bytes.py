@@ -34,7 +34,7 @@ def open_source(store: Store, spool: Spool, settings: Settings, id: int) -> Sour
     """Open the bytes of a file of the ledger. Raises NotFound where they are gone, or are others by now."""
     rows = store.read(
         "select f.path, f.size, f.mtime_ns, f.inode, f.ctime_ns, c.sha256 from file f left join content c on c.id = f.content "
-        "where f.id = ?",
+        f"where {store.inbox_scope.own('f')}f.id = ?",
         (id,),
     )
     if not rows:

@@ -24,10 +24,8 @@ _COLUMNS = (
     "f.id, f.path, f.state, c.kind, f.size, f.accepted_at, f.finished_at, f.gone, f.redo is not null, c.job, c.sha256, "
     f"e.language, substr(p.text, 1, {_EXCERPT_CHARS}), {_ERROR}"
 )
-_JOINS = (
-    "left join content c on c.id = f.content left join entry_source s on s.path = f.path "
-    "left join entry e on e.id = s.entry left join passage p on p.entry = e.id and p.n = 0"
-)
+_CONTENT = "left join content c on c.id = f.content left join entry_source s on "
+_TEXT = "s.path = f.path left join entry e on e.id = s.entry left join passage p on p.entry = e.id and p.n = 0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +125,8 @@ def file_of_job(store: Store, job: str) -> int | None:
     if not sources:
         return None
     rows = store.read(
-        "select c.owner from content c join file f on f.content = c.id where c.kind = ? and f.path = ?",
+        "select c.owner from content c join file f on f.content = c.id "
+        f"where {store.inbox_scope.own('f')}c.kind = ? and f.path = ?",
         (MediaKind.IMAGE, os.fsencode(sources[0][0])),
     )
     return None if not rows else rows[0][0]
@@ -136,15 +135,17 @@ def file_of_job(store: Store, job: str) -> int | None:
 def ids_of_paths(store: Store, paths: list[bytes]) -> dict[bytes, int]:
     """Ids of files by their paths below the inbox, as the system knows them; unknown ones are left out."""
     marks = ",".join("?" * len(paths)) or "null"
-    return {path: int(id) for path, id in store.read(f"select path, id from file where path in ({marks})", paths)}
+    own = store.inbox_scope.own()
+    return {path: int(id) for path, id in store.read(f"select path, id from file where {own}path in ({marks})", paths)}
 
 
 def _walk(store: Store, choice: FileChoice, state: FileState, before: int, limit: int) -> tuple[list[int], int]:
     """The newest ids of a state that match, and the id down to which was looked; 0 for all of them."""
+    own = store.inbox_scope.own()
     if not choice.is_scan:
-        rows = store.read("select id from file where state=? and id<? order by id desc limit ?", (state, before, limit))
+        rows = store.read(f"select id from file where {own}state=? and id<? order by id desc limit ?", (state, before, limit))
         return [row[0] for row in rows], rows[-1][0] if len(rows) == limit else 0
-    slice_ = "(select id, path, content, error, state from file where state=? and id<? order by id desc limit ?)"
+    slice_ = f"(select id, path, content, error, state from file where {own}state=? and id<? order by id desc limit ?)"
     where, params = _condition(choice)
     rows = store.read(
         f"select f.id from {slice_} f left join content c on c.id = f.content where {where} order by f.id desc limit ?",
@@ -173,7 +174,9 @@ def _condition(choice: FileChoice) -> tuple[str, list[str | bytes]]:
 
 def _rows(store: Store, ids: list[int]) -> list[FileRow]:
     marks = ",".join("?" * len(ids)) or "null"
-    rows = store.read(f"select {_COLUMNS} from file f {_JOINS} where f.id in ({marks}) order by f.id desc", ids)
+    inbox = store.inbox_scope
+    joins = f"{_CONTENT}{inbox.same('s', 'f')}{_TEXT}"
+    rows = store.read(f"select {_COLUMNS} from file f {joins} where {inbox.own('f')}f.id in ({marks}) order by f.id desc", ids)
     return [
         FileRow(
             id=row[0],

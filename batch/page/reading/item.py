@@ -85,8 +85,8 @@ def read_item(store: Store, spool: Spool, id: int) -> Item:
         models={} if content is None else content.models,
         jobs=jobs,
         note=text.note,
-        newer=_neighbour(store, "select min(id) from file where state=? and id>?", id),
-        older=_neighbour(store, "select max(id) from file where state=? and id<?", id),
+        newer=_neighbour(store, f"select min(id) from file where {store.inbox_scope.own()}state=? and id>?", id),
+        older=_neighbour(store, f"select max(id) from file where {store.inbox_scope.own()}state=? and id<?", id),
     )
 
 
@@ -119,7 +119,7 @@ def _text_of_job(job: Job, spool: Spool) -> _KnownText:
 def _indexed_text(store: Store, file: FileRow) -> _KnownText:
     """The passages that the search index has of a file, with their times."""
     rows = store.read(
-        'select p.text, p.start, p."end" from file f join entry_source s on s.path = f.path '
+        f'select p.text, p.start, p."end" from file f join entry_source s on {store.inbox_scope.same("s", "f")}s.path = f.path '
         "join passage p on p.entry = s.entry where f.id = ? order by p.n",
         (file.id,),
     )

@@ -71,8 +71,8 @@ class TsvectorTables:
                 )
 
     def note_changes(self, statements: Statements, table: str, notes: str, prefix: str) -> None:
-        """From now on every `path` that changes in a table is written into another."""
-        statements.execute(f"create table {notes} (path bytea primary key)")
+        """From now on every `path` that changes in a table is written into another, with the inbox's id."""
+        statements.execute(f"create table {notes} (front word not null, path bytea not null, primary key (front, path))")
         statements.execute(
             f"create trigger {prefix}note after insert or update or delete on {table} for each row "
             f"execute function note_changed_path('{notes}')"

@@ -24,6 +24,10 @@ class InboxScope:
         """A condition before others: only the rows of this inbox."""
         return "" if self.inbox is None else f"{alias and alias + '.'}front='{self.inbox}' and "
 
+    def same(self, alias: str, other: str) -> str:
+        """A condition before others: two rows of one inbox."""
+        return "" if self.inbox is None else f"{alias}.front={other}.front and "
+
     @property
     def columns(self) -> str:
         """What an insert names before its other columns, and what makes a key of an inbox unique."""

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from batch.queue.full_text.search_tables import SearchTables
+from batch.queue.selection.inbox_scope import InboxScope
 from batch.search.documents import Moment, moments_from_json
 from batch.search.index.tables import SHADOW_PREFIX
 from batch.search.query_language import TextQuery
@@ -27,6 +28,9 @@ class ReadableStore(Protocol):
 
     @property
     def search_tables(self) -> SearchTables: ...
+
+    @property
+    def inbox_scope(self) -> InboxScope: ...
 
     def read(self, sql: str, params: Sequence[Any] = (), /) -> list[Any]: ...
 
@@ -92,6 +96,7 @@ class IndexReader:
     def __init__(self, rows: ReadableStore) -> None:
         self._rows = rows
         self._tables = rows.search_tables
+        self._inbox = rows.inbox_scope
 
     def state(self) -> IndexState:
         """What the index is at by now."""
@@ -106,14 +111,14 @@ class IndexReader:
 
     def text_matches(self, query: TextQuery, filter: SearchFilter) -> TextMatches:
         """Passages that hold all words of a query, of contents that hold none of its excluded words."""
-        where, params = _condition(filter)
+        where, params = _condition(filter, self._inbox)
         if exclusion := self._exclusion(query):
             where += " and p.entry not in (select x.entry from passage x where x.id in "
             where += f"(select f.rowid from passage_fts f where {self._tables.condition('f')}))"
             params.append(exclusion)
         source = (
             "passage_fts f join passage p on p.id = f.rowid join entry e on e.id = p.entry "
-            f"where {self._tables.condition('f')} and {where}"
+            f"where {self._tables.condition('f')} and {self._inbox.own('e')}{where}"
         )
         match = self._tables.all_of([term.phrase() for term in query.required_terms])
         params = [match, *params]
@@ -150,7 +155,9 @@ class IndexReader:
 
     def entries_below(self, folder: str) -> list[int]:
         """Contents that a file in a folder, or below it, holds."""
-        rows = self._rows.read("select distinct entry from entry_source where path >= ? and path < ?", _folder_bounds(folder))
+        rows = self._rows.read(
+            f"select distinct entry from entry_source where {self._inbox.own()}path >= ? and path < ?", _folder_bounds(folder)
+        )
         return [int(row[0]) for row in rows]
 
     # -- what hits show
@@ -167,7 +174,8 @@ class IndexReader:
         """The files that hold a content, by name, at most `MAX_ALSO` and one; those below `folder` come first."""
         low, high = _folder_bounds(folder) if folder else (b"", b"")
         rows = self._rows.read(
-            "select path from entry_source where entry=? order by not (path >= ? and path < ?), path limit ?",
+            f"select path from entry_source where {self._inbox.own()}entry=? "
+            "order by not (path >= ? and path < ?), path limit ?",
             [entry, low, high, MAX_ALSO + 1],
         )
         return [os.fsdecode(row[0]) for row in rows]
@@ -188,7 +196,7 @@ class IndexReader:
         rows = self._rows.read(
             "select v.passage, p.entry, e.kind, e.language, e.model, e.created, v.v from vector v "
             "join passage p on p.id = v.passage join entry e on e.id = p.entry "
-            "where v.passage > ? and v.model = ? order by v.passage limit ?",
+            f"where {self._inbox.own('e')}v.passage > ? and v.model = ? order by v.passage limit ?",
             [passage, model, limit],
         )
         return [StoredVector(*row) for row in rows]
@@ -221,7 +229,7 @@ class IndexReader:
 
     def entry_of(self, path: str) -> int | None:
         """The content that a file holds."""
-        rows = self._rows.read("select entry from entry_source where path=?", [os.fsencode(path)])
+        rows = self._rows.read(f"select entry from entry_source where {self._inbox.own()}path=?", [os.fsencode(path)])
         return int(rows[0][0]) if rows else None
 
     def entry_vectors(self, entry: int) -> list[tuple[str, bytes]]:
@@ -232,7 +240,7 @@ class IndexReader:
         return [(row[0], row[1]) for row in rows]
 
 
-def _condition(filter: SearchFilter) -> tuple[str, list[Any]]:
+def _condition(filter: SearchFilter, inbox: InboxScope) -> tuple[str, list[Any]]:
     conditions, params = ["1=1"], list[Any]()
     if filter.kinds:
         conditions.append(f"e.kind in ({','.join('?' * len(filter.kinds))})")
@@ -248,7 +256,7 @@ def _condition(filter: SearchFilter) -> tuple[str, list[Any]]:
         conditions.append("e.created <= ?")
         params.append(filter.until)
     if filter.folder is not None:
-        conditions.append("e.id in (select entry from entry_source where path >= ? and path < ?)")
+        conditions.append(f"e.id in (select entry from entry_source where {inbox.own()}path >= ? and path < ?)")
         params += _folder_bounds(filter.folder)
     return " and ".join(conditions), params
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from batch.queue.full_text.search_tables import Statements
+from batch.queue.selection.inbox_scope import InboxScope
 from batch.queue.store import Store, Transaction
 from batch.search.index.prepared_content import PreparedContent
 from batch.search.index.tables import LIVE, SHADOW, SHADOW_PREFIX
@@ -49,7 +50,13 @@ class ShadowIndex:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._tables = store.search_tables
-        self._writer = IndexWriter(self._tables, SHADOW)
+        self._inbox = store.inbox_scope
+        self._writer = IndexWriter(self._tables, SHADOW, self._inbox)
+
+    @property
+    def inbox_id(self) -> str:
+        """Whose results it is made of; empty where the database is one home's."""
+        return self._inbox.inbox or ""
 
     def begin(self, identity: str) -> bytes | None:
         """Make the empty tables, or go on with those of a rebuild that was broken off and had the same identity.
@@ -67,13 +74,13 @@ class ShadowIndex:
 
     def knows(self, content: str) -> bool:
         """Whether a content is in the new index."""
-        return bool(self._store.read(f"select 1 from {SHADOW.entry} where content=?", (content,)))
+        return bool(self._store.read(f"select 1 from {SHADOW.entry} where {self._inbox.own()}content=?", (content,)))
 
     def live_vectors(self, content: str) -> LiveVectors | None:
         """What the old index has; None where a passage of the content has no vector."""
         rows = self._store.read(
             f"select p.char_start, length(p.text), v.model, v.v from {LIVE.entry} e join {LIVE.passage} p on p.entry = e.id "
-            f"left join {LIVE.vector} v on v.passage = p.id where e.content=? order by p.n",
+            f"left join {LIVE.vector} v on v.passage = p.id where {self._inbox.own('e')}e.content=? order by p.n",
             (content,),
         )
         if not rows or any(row[2] != rows[0][2] or row[3] is None for row in rows):
@@ -90,7 +97,8 @@ class ShadowIndex:
                 else:
                     self._writer.add_source(transaction, source.content, source.path)
                     transaction.execute(
-                        f"update {SHADOW.entry} set created=case when created < ? then created else ? end where content=?",
+                        f"update {SHADOW.entry} set created=case when created < ? then created else ? end "
+                        f"where {self._inbox.own()}content=?",
                         (source.created, source.created, source.content),
                     )
             transaction.execute(f"update {_PROGRESS} set cursor=?", (cursor,))
@@ -125,6 +133,9 @@ class ShadowIndex:
         generation = int(transaction.execute("select generation from search_meta").fetchone()[0]) + 1
         self._tables.create_beside(transaction, LIVE, SHADOW, generation, _ID_GAP)
         self._tables.note_changes(transaction, LIVE.entry_source, _CHANGE, SHADOW_PREFIX)
+        if self._inbox.inbox is not None:  # what other homes have in it is carried over as it is
+            others = f"select front, path from {LIVE.entry_source} where not ({self._inbox.own()}true)"
+            transaction.execute(f"insert into {_CHANGE} {others}")
         transaction.execute(f"create table {_PROGRESS} (identity text not null, cursor {self._tables.bytes_type})")
         transaction.execute(f"insert into {_PROGRESS} (identity) values (?)", (identity,))
 
@@ -135,27 +146,31 @@ class ShadowIndex:
         return bool(transaction.execute(f"select {self._tables.exists(_PROGRESS)}").fetchone()[0])
 
     def _follow_changes(self, transaction: Transaction) -> int:
-        paths = transaction.execute(
-            f"delete from {_CHANGE} where path in (select path from {_CHANGE} limit ?) returning path", (CHANGES_AT_ONCE,)
+        columns = f"{self._inbox.columns}path"
+        rows = transaction.execute(
+            f"delete from {_CHANGE} where ({columns}) in (select {columns} from {_CHANGE} limit ?) returning {columns}",
+            (CHANGES_AT_ONCE,),
         ).fetchall()
         copies: dict[int, int] = {}
-        for (path,) in paths:
-            row = transaction.execute(f"select entry from {LIVE.entry_source} where path=?", (path,)).fetchone()
+        for *front, path in rows:
+            inbox = InboxScope(front[0]) if front else self._inbox
+            writer = IndexWriter(self._tables, SHADOW, inbox)
+            row = transaction.execute(f"select entry from {LIVE.entry_source} where {inbox.own()}path=?", (path,)).fetchone()
             if row is None:
-                self._writer.remove_source(transaction, path)
+                writer.remove_source(transaction, path)
                 continue
             if row[0] not in copies:
-                copies[row[0]] = self._copy_entry(transaction, row[0])
-            self._writer.set_source(transaction, path, copies[row[0]])
-        return len(paths)
+                copies[row[0]] = self._copy_entry(transaction, row[0], inbox)
+            writer.set_source(transaction, path, copies[row[0]])
+        return len(rows)
 
-    def _copy_entry(self, transaction: Transaction, live: int) -> int:
+    def _copy_entry(self, transaction: Transaction, live: int, inbox: InboxScope) -> int:
         """Put an entry of the old index, as it is now, in the place of what the new one has of its content."""
         (content,) = transaction.execute(f"select content from {LIVE.entry} where id=?", (live,)).fetchone()
-        row = transaction.execute(f"select id from {SHADOW.entry} where content=?", (content,)).fetchone()
+        row = transaction.execute(f"select id from {SHADOW.entry} where {inbox.own()}content=?", (content,)).fetchone()
         if row is not None:
             self._writer.delete_entry(transaction, row[0])
-        columns = "content, sha256, kind, language, model, created"
+        columns = f"{inbox.columns}content, sha256, kind, language, model, created"
         entry = _inserted(
             transaction, f"insert into {SHADOW.entry} ({columns}) select {columns} from {LIVE.entry} where id=?", live
         )

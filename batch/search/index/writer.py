@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from batch.queue.full_text.search_tables import SearchTables, Statements
+from batch.queue.selection.inbox_scope import WHOLE_DATABASE, InboxScope
 from batch.search.documents import IndexedContent
 from batch.search.index.tables import LIVE, IndexTables
 
@@ -19,15 +20,18 @@ if TYPE_CHECKING:
 class IndexWriter:
     """Every method is a part of one transaction."""
 
-    def __init__(self, search_tables: SearchTables, tables: IndexTables = LIVE) -> None:
-        """`search_tables`: of the store that the transactions belong to."""
+    def __init__(self, search_tables: SearchTables, tables: IndexTables = LIVE, inbox: InboxScope = WHOLE_DATABASE) -> None:
+        """`search_tables`, `inbox`: of the store that the transactions belong to."""
+        self._inbox = inbox
         self._tables = tables
         self._search_tables = search_tables
 
     def put(self, statements: Statements, content: PreparedContent, paths: Iterable[bytes]) -> None:
         """Take in a content, in place of what was known of it, and the files that hold it from now on."""
         document = content.document
-        row = statements.execute(f"select id from {self._tables.entry} where content=?", (document.content,)).fetchone()
+        row = statements.execute(
+            f"select id from {self._tables.entry} where {self._inbox.own()}content=?", (document.content,)
+        ).fetchone()
         if row is not None:
             self.delete_entry(statements, row[0])
         if content.is_empty:
@@ -46,7 +50,9 @@ class IndexWriter:
     def add_source(self, statements: Statements, content: str, path: bytes) -> None:
         """A file holds a content that is known already, and nothing else any more; it holds nothing where the index does not
         have the content."""
-        row = statements.execute(f"select id from {self._tables.entry} where content=?", (content,)).fetchone()
+        row = statements.execute(
+            f"select id from {self._tables.entry} where {self._inbox.own()}content=?", (content,)
+        ).fetchone()
         if row is not None:
             self.set_source(statements, path, row[0])
         else:
@@ -54,17 +60,22 @@ class IndexWriter:
 
     def remove_source(self, statements: Statements, path: bytes) -> None:
         """A file does not hold what it held; the content goes with its last file."""
-        row = statements.execute(f"delete from {self._tables.entry_source} where path=? returning entry", (path,)).fetchone()
+        row = statements.execute(
+            f"delete from {self._tables.entry_source} where {self._inbox.own()}path=? returning entry", (path,)
+        ).fetchone()
         if row is not None:
             self._delete_unless_held(statements, row[0])
 
     def set_source(self, statements: Statements, path: bytes, entry: int) -> None:
         """A file holds the content of an entry from now on."""
-        row = statements.execute(f"select entry from {self._tables.entry_source} where path=?", (path,)).fetchone()
+        row = statements.execute(
+            f"select entry from {self._tables.entry_source} where {self._inbox.own()}path=?", (path,)
+        ).fetchone()
         if row is not None and row[0] == entry:
             return
         statements.execute(
-            f"insert into {self._tables.entry_source} values (?,?) on conflict (path) do update set entry=excluded.entry",
+            f"insert into {self._tables.entry_source} ({self._inbox.columns}path, entry) values ({self._inbox.values}?,?) "
+            f"on conflict ({self._inbox.columns}path) do update set entry=excluded.entry",
             (path, entry),
         )
         if row is not None:
@@ -72,8 +83,8 @@ class IndexWriter:
 
     def _insert(self, statements: Statements, document: IndexedContent) -> int:
         row = statements.execute(
-            f"insert into {self._tables.entry} (content, sha256, kind, language, model, created) values (?,?,?,?,?,?) "
-            "returning id",
+            f"insert into {self._tables.entry} ({self._inbox.columns}content, sha256, kind, language, model, created) "
+            f"values ({self._inbox.values}?,?,?,?,?,?) returning id",
             (document.content, document.sha256, str(document.kind), document.language, document.model, document.created),
         ).fetchone()
         return int(row[0])

@@ -19,7 +19,7 @@ class InboxWork:
 
     def __init__(self, settings: Settings, hub: Hub) -> None:
         self._settings, self._hub = settings, hub
-        self._name = inbox_duty("")  # all share one ledger
+        self._name = inbox_duty(hub.store.inbox_scope.inbox or "")
         self._folder: FolderService | None = None
 
     def duty(self) -> Duty:
