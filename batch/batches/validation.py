@@ -52,7 +52,7 @@ class BatchValidation:
 
     async def read_slice(self, batch: Batch) -> Batch:
         """Read a batch's next lines; the batch after it, which runs or has failed once all were read."""
-        path = self._hub.path(batch.input_sha256)
+        path = await self._hub.fetch(batch.input_sha256)
         part = await asyncio.to_thread(self._read, batch, path)
         await self._hub.in_thread(
             lambda: self._lines.add_lines(

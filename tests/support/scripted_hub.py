@@ -154,6 +154,9 @@ class ScriptedHub:
     def path(self, sha256: str) -> Path:
         return self.spool.path(sha256)
 
+    async def fetch(self, sha256: str) -> Path:
+        return self.path(sha256)
+
     @property
     def drafts(self) -> list[Draft]:
         return [ticket.draft for ticket in self.tickets]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import cast
 
 import msgspec
@@ -44,7 +43,7 @@ class AudioEndpoint:
             file = await self._hub.in_thread(lambda: files.named_file(file_id, batch))
         except NotFound as error:
             raise NotFound(error.message, param="file_id") from None
-        if not await asyncio.to_thread(self._hub.path(file.sha256).is_file):
+        if not (await self._hub.fetch(file.sha256)).is_file():
             raise NotFound(f"The bytes of {quoted(file_id)} are gone from the spool.", param="file_id")
         payload = TranscriptionPayload(
             blob=file.sha256,

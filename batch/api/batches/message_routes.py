@@ -144,7 +144,7 @@ async def message_batch_results(request: Request, batch_id: str) -> Response:
         raise NotFound(f"The batch {batch_id} has not ended: its results come when processing_status is ended.")
     files = FileStore(hub.store)
     ids = [id for id in (batch.output_file, batch.error_file) if id]
-    paths = [hub.path((await hub.in_thread(lambda id=id: files.file(id))).sha256) for id in ids]  # type: ignore[misc]
+    paths = [await hub.fetch((await hub.in_thread(lambda id=id: files.file(id))).sha256) for id in ids]  # type: ignore[misc]
     if not all(path.is_file() for path in paths):
         raise NotFound(f"The results of {batch_id} are gone from the spool.")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -105,10 +106,11 @@ async def get_item(request: Request, conversation_id: str, item_id: str) -> Resp
     def read() -> Item:
         if item_id not in ConversationStore(hub.store).item_ids(conversation_id):
             raise NotFound(f"Item with id '{item_id}' not found.")
-        item = items.item(item_id)
-        return to_openai(items.with_pictures(item) if wants_pictures(request) else without_pictures(item))
+        return items.item(item_id)
 
-    return json_response(await hub.in_thread(read))
+    item = await hub.in_thread(read)
+    shown = await asyncio.to_thread(items.with_pictures, item) if wants_pictures(request) else without_pictures(item)
+    return json_response(to_openai(shown))
 
 
 @router.delete("/v1/conversations/{conversation_id}/items/{item_id}")

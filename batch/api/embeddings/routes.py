@@ -60,7 +60,7 @@ async def _embed(request: Request, *, is_native: bool) -> Response:
     (ticket,) = await submit(request, [hub.for_model(draft, body.model)], fingerprint)
     async with cancel_on_disconnect(request, ticket):
         result = await ticket.result(EmbeddingResult)
-    vectors = read_vectors(result, hub.path(result.blob) if result.blob is not None else None)
+    vectors = read_vectors(result, await hub.fetch(result.blob) if result.blob is not None else None)
     if is_native or body.is_native:
         chunks = to_native(vectors)
     else:

@@ -82,7 +82,7 @@ async def get_content(request: Request, file_id: str) -> Response:
     """A file's bytes, or the range of them that is asked for."""
     hub: Hub = request.app.state.hub
     file = await hub.in_thread(lambda: FileStore(hub.store).file(file_id))
-    path = hub.path(file.sha256)
+    path = await hub.fetch(file.sha256)
     if not path.is_file():
         raise NotFound(f"The bytes of {file_id} are gone from the spool.")
     return FileResponse(path, media_type="application/octet-stream", filename=file.filename)

@@ -98,12 +98,12 @@ class _Spooler:
             raise BadRequest(f"image_url: {error.message}") from None
         except OSError:
             pass  # said below
-        return self._refer(sha256)
+        return await self._refer(sha256)
 
-    def _refer(self, sha256: str) -> ImagePart:
+    async def _refer(self, sha256: str) -> ImagePart:
         """A picture that is in the spool already. Raises BadRequest where it is not, or the model sees nothing."""
         self._check_vision()
-        if not self._hub.path(sha256).is_file():
+        if not (await self._hub.fetch(sha256)).is_file():
             raise BadRequest("A picture of the conversation is gone from the spool: send it again.")
         self.blobs.append(sha256)
         return ImagePart(blob=sha256)
@@ -115,10 +115,10 @@ class _Spooler:
             file = await self._hub.in_thread(lambda: files.named_file(source.file_id, self._batch))
         except NotFound as error:
             raise NotFound(f"Field '{source.path}': {error.message}", param=source.path) from None
-        path = self._hub.path(file.sha256)
         if file.bytes > self._limits.image_bytes:
             limit = self._limits.image_bytes
             raise TooLarge(f"Field '{source.path}': the file has {file.bytes} bytes; {limit} are taken at most.")
+        path = await self._hub.fetch(file.sha256)
         data = await asyncio.to_thread(path.read_bytes)
         if data.startswith(b"%PDF-"):
             async for page in self._pages(data, file.filename):
@@ -133,7 +133,7 @@ class _Spooler:
                 message = f"Field '{source.path}': {file.filename} is neither a picture, a PDF nor a text in UTF-8"
                 raise BadRequest(message, param=source.path) from None
             return
-        yield self._refer(file.sha256)
+        yield await self._refer(file.sha256)
 
     async def _pages(self, data: bytes, title: str) -> AsyncIterator[Part]:
         """A document's pages as pictures, or as text where the model sees nothing."""

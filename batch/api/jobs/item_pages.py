@@ -37,7 +37,12 @@ async def item_page(
             raise BadRequest(f"'after': no such item here: {after[:100]}", param="after")
         ordered = ordered[ordered.index(after) + 1 :]
     with_pictures = wants_pictures(request)
-    page, count = await hub.in_thread(lambda: items.first_items(ordered[:limit], MAX_PAGE_BYTES, with_pictures=with_pictures))
+
+    def read() -> tuple[list[Item], int]:
+        return items.first_items(ordered[:limit], MAX_PAGE_BYTES, with_pictures=with_pictures)
+
+    # Pictures may have to be brought here first: nobody else's look at the store waits for that.
+    page, count = await (asyncio.to_thread(read) if with_pictures else hub.in_thread(read))
     if with_pictures:
         page = await asyncio.to_thread(lambda: [items.with_pictures(item) for item in page])
     else:

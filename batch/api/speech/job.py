@@ -40,7 +40,7 @@ async def submit_upload(
 ) -> Ticket:
     """Queue the uploaded file for a client that waits; whoever gets the ticket sees to its end."""
     assert upload.sha256 is not None
-    seconds = await asyncio.to_thread(likely_seconds, request.app.state.hub.path(upload.sha256))
+    seconds = await asyncio.to_thread(likely_seconds, await request.app.state.hub.fetch(upload.sha256))
     payload = TranscriptionPayload(
         blob=upload.sha256, filename=upload.filename or None, options=options, words=words, logprobs=logprobs
     )

@@ -38,7 +38,7 @@ async def upload(page: PageService, request: Request) -> Response:
         clean_name(name)
         sha256, _ = await page.hub.keep_stream(request.stream())
     name, folder = clean_name(name), clean_folder(folder)
-    source, inbox = os.fspath(page.hub.path(sha256)), os.fspath(page.settings.inbox_dir)
+    source, inbox = os.fspath(await page.hub.fetch(sha256)), os.fspath(page.settings.inbox_dir)
     await asyncio.to_thread(place_file, source, inbox, folder, name)
     return done(request, "/page/files", "uploaded")
 

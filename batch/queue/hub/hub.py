@@ -249,8 +249,8 @@ class Hub:
         if result is None:
             result = result_of(job, await read_patiently(lambda: self.read_job(job)), type)
         blob: str | None = getattr(result, "blob", None)
-        if blob is not None and self._remote is not None:  # another machine's worker put it in: not fetched on the event loop
-            await read_patiently(lambda: self._in(self._spool_threads, lambda: self.spool.path(blob)))
+        if blob is not None and self._remote is not None:  # another machine's worker put it in
+            await read_patiently(lambda: self.fetch(blob))
         return result
 
     @overload
@@ -322,8 +322,12 @@ class Hub:
         return await self.spool.keep_stream(chunks, durable=durable)
 
     def path(self, sha256: str) -> Path:
-        """Where the spool keeps these bytes."""
+        """Where the spool keeps these bytes. In a thread: they may have to be brought here first. Raises StoreAway."""
         return self.spool.path(sha256)
+
+    async def fetch(self, sha256: str) -> Path:
+        """As `path`, on the event loop."""
+        return self.path(sha256) if self._remote is None else await self._in(self._spool_threads, lambda: self.path(sha256))
 
     # -- from workers
 

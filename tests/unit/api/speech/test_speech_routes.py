@@ -142,6 +142,9 @@ class SpeechHub:
     def path(self, sha256: str) -> Path:
         return self._folder / sha256
 
+    async def fetch(self, sha256: str) -> Path:
+        return self.path(sha256)
+
 
 def client(hub: SpeechHub, **limits: int) -> TestClient:
     app = create_app(Kind.STT, hub, Settings(limits=LimitSettings(**limits)))  # type: ignore[arg-type]
