@@ -50,6 +50,7 @@ class Ledger:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._inbox = store.inbox_scope
+        self._own = self._inbox.own()
         self._search = IndexWriter(store.search_tables, inbox=self._inbox)
 
     # -- the inbox
@@ -58,8 +59,7 @@ class Ledger:
         """Those of the paths that were taken before, with what was recorded of them."""
         marks = ",".join("?" * len(paths)) or "null"
         rows = self.store.read(
-            f"select path, size, mtime_ns, inode, ctime_ns, state, gone, redo from file where "
-            f"{self._inbox.own()}path in ({marks})",
+            f"select path, size, mtime_ns, inode, ctime_ns, state, gone, redo from file where {self._own}path in ({marks})",
             [os.fsencode(path) for path in paths],
         )
         return {
@@ -71,25 +71,22 @@ class Ledger:
 
     def count_present(self, folder: str) -> int:
         """How many recorded files lay directly in a folder when last looked at."""
-        rows = self.store.read(
-            f"select count(*) from file where {self._inbox.own()}folder=? and gone=0", (os.fsencode(folder),)
-        )
+        rows = self.store.read(f"select count(*) from file where {self._own}folder=? and gone=0", (os.fsencode(folder),))
         return int(rows[0][0])
 
     def present_paths(self, folder: str, after: str = "", limit: int = 500) -> list[str]:
         """Paths directly in a folder that were there when last looked at, in order of their bytes."""
         rows = self.store.read(
-            f"select path from file where {self._inbox.own()}folder=? and gone=0 and path>? order by path limit ?",
+            f"select path from file where {self._own}folder=? and gone=0 and path>? order by path limit ?",
             (os.fsencode(folder), os.fsencode(after), limit),
         )
         return [os.fsdecode(row[0]) for row in rows]
 
     def present_folders(self) -> list[str]:
         """Every folder with recorded files that were there when last looked at; one index step each."""
-        own = self._inbox.own()
         rows = self.store.read(
-            f"with recursive f(x) as (select (select folder from file where {own}gone=0 order by folder limit 1) union all "
-            f"select (select folder from file where {own}gone=0 and folder > x order by folder limit 1) from f "
+            f"with recursive f(x) as (select (select folder from file where {self._own}gone=0 order by folder limit 1) union all "
+            f"select (select folder from file where {self._own}gone=0 and folder > x order by folder limit 1) from f "
             "where x is not null) "
             "select x from f where x is not null"
         )
@@ -99,7 +96,7 @@ class Ledger:
         """Record that files left the inbox: should they come back, they are taken anew."""
         with self.store.transaction() as transaction:
             for path in paths:
-                transaction.execute(f"update file set gone=1 where {self._inbox.own()}path=? and gone=0", (os.fsencode(path),))
+                transaction.execute(f"update file set gone=1 where {self._own}path=? and gone=0", (os.fsencode(path),))
 
     def accept(self, arrivals: Sequence[Arrival]) -> list[AcceptedFile]:
         """Record files in one durable transaction with their first jobs."""
@@ -109,7 +106,7 @@ class Ledger:
     def _accept(self, transaction: Transaction, arrival: Arrival) -> AcceptedFile:
         now, path = time.time(), os.fsencode(arrival.path)
         before = transaction.execute(
-            f"select content from file where {self._inbox.own()}path=? and content is not null", (path,)
+            f"select content from file where {self._own}path=? and content is not null", (path,)
         ).fetchone()
         state = FileState.WRITING
         if arrival.work is None:
@@ -122,9 +119,7 @@ class Ledger:
         return AcceptedFile(arrival.path, state, arrival.is_redo, superseded)
 
     def _accept_work(self, transaction: Transaction, arrival: Arrival, work: ContentWork, now: float) -> FileState:
-        row = transaction.execute(
-            f"select {CONTENT_COLUMNS} from content c where {self._inbox.own()}key=?", (work.key,)
-        ).fetchone()
+        row = transaction.execute(f"select {CONTENT_COLUMNS} from content c where {self._own}key=?", (work.key,)).fetchone()
         content = to_content(row) if row else None
         is_working = content is not None and content.state is ContentState.WORKING
         has_results = (
@@ -227,8 +222,7 @@ class Ledger:
         with self.store.transaction(durable=True) as transaction:
             for path in paths:
                 cursor = transaction.execute(
-                    f"update file set redo=? where {self._inbox.own()}path=? and gone=0 "
-                    "and state in ('done', 'linked', 'failed')",
+                    f"update file set redo=? where {self._own}path=? and gone=0 and state in ('done', 'linked', 'failed')",
                     (to_json(request), os.fsencode(path)),
                 )
                 if cursor.rowcount:
@@ -238,9 +232,7 @@ class Ledger:
     def forget_error(self, path: str) -> bool:
         """Forget what is no longer wrong and was never work, as a mended settings file; whether there was anything."""
         with self.store.transaction() as transaction:
-            cursor = transaction.execute(
-                f"delete from file where {self._inbox.own()}path=? and content is null", (os.fsencode(path),)
-            )
+            cursor = transaction.execute(f"delete from file where {self._own}path=? and content is null", (os.fsencode(path),))
             return cursor.rowcount > 0
 
     # -- steps
@@ -253,7 +245,7 @@ class Ledger:
     def unfinished_contents(self, after: int = 0, limit: int = 200) -> list[Content]:
         """Contents that are not done, by id."""
         rows = self.store.read(
-            f"select {CONTENT_COLUMNS} from content c where {self._inbox.own()}state <> 'done' and id > ? order by id limit ?",
+            f"select {CONTENT_COLUMNS} from content c where {self._own}state <> 'done' and id > ? order by id limit ?",
             (after, limit),
         )
         return [to_content(row) for row in rows]
@@ -341,8 +333,7 @@ class Ledger:
     def delivered_paths(self, after: int = 0, limit: int = 500) -> list[tuple[int, str]]:
         """(id, path) of files that have their results and still lie in the inbox, by id."""
         rows = self.store.read(
-            f"select id, path from file where {self._inbox.own()}id > ? and gone=0 and state in ('done', 'linked') "
-            "order by id limit ?",
+            f"select id, path from file where {self._own}id > ? and gone=0 and state in ('done', 'linked') order by id limit ?",
             (after, limit),
         )
         return [(int(row[0]), os.fsdecode(row[1])) for row in rows]
