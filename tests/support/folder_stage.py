@@ -145,7 +145,7 @@ class Stage:
                     state = State.FAILED
                     self.worker.end(job.id, state, error=error.record())
                 if not self.deaf:
-                    self.hub.receive(kind, End(job=job.id, state=state))
+                    self.hub.reports.receive(kind, End(job=job.id, state=state))
         return count
 
     async def until(self, true: Callable[[], Any], seconds: float = 90.0, work: bool = True) -> None:

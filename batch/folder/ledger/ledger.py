@@ -85,9 +85,9 @@ class Ledger:
     def present_folders(self) -> list[str]:
         """Every folder with recorded files that were there when last looked at; one index step each."""
         rows = self.store.read(
-            f"with recursive f(x) as (select (select folder from file where {self._own}gone=0 order by folder limit 1) union all "
-            f"select (select folder from file where {self._own}gone=0 and folder > x order by folder limit 1) from f "
-            "where x is not null) "
+            f"with recursive f(x) as (select (select folder from file where {self._own}gone=0 order by folder limit 1) "
+            f"union all select (select folder from file where {self._own}gone=0 and folder > x order by folder limit 1) "
+            "from f where x is not null) "
             "select x from f where x is not null"
         )
         return [os.fsdecode(row[0]) for row in rows]

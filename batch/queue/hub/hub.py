@@ -33,7 +33,7 @@ from batch.payloads.questions import (
 from batch.queue.channel import Waker
 from batch.queue.frames import DiskWaiting, End, JobEnded, WorkerFrame
 from batch.queue.hub.job_outcome import read_patiently, result_in, result_of
-from batch.queue.hub.model_state import UNKNOWN_WORKER, ModelState, ModelStates
+from batch.queue.hub.model_state import ModelState, ModelStates
 from batch.queue.hub.open_tickets import OpenTickets, cancel_jobs
 from batch.queue.hub.remote_workers import RemoteWorkers
 from batch.queue.hub.ticket import Ticket
@@ -337,14 +337,10 @@ class Hub:
         if self._remote is not None:
             self._remote.wake(queues)
 
-    def receive(self, queue: str, frame: WorkerFrame, worker: str = UNKNOWN_WORKER) -> None:
-        """Act on a worker's frame."""
-        self.reports.receive(queue, frame, worker)
-
     def _receive_or_forward(self, queue: str, frame: WorkerFrame, worker: str) -> None:
         """A worker of this home may run a job that another one accepted."""
         if self._remote is None or not self._remote.relay.forward(queue, frame, worker):
-            self.receive(queue, frame, worker)
+            self.reports.receive(queue, frame, worker)
 
     def refuse_waiting(self, queue: str, waiting: DiskWaiting) -> None:
         """A kind's worker waits for the disk, for how long nobody knows: its clients are told so."""

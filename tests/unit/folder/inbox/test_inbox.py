@@ -529,7 +529,7 @@ def test_a_cancelled_job_is_told_in_the_outbox(tmp_path: Path) -> None:
             await stage.until(lambda: count_files(stage.store).waiting == 1, work=False)
             (job,) = stage.store.jobs()
             assert await stage.hub.cancel(job.id) is State.CANCELLED
-            stage.hub.receive(Kind.VLM, End(job=job.id, state=State.CANCELLED))
+            stage.hub.reports.receive(Kind.VLM, End(job=job.id, state=State.CANCELLED))
             await stage.until(stage.has("a.jpg.error.json"))
             assert "cancelled" in stage.json("a.jpg.error.json")["error"]
 

@@ -438,7 +438,7 @@ def test_numbers_that_json_does_not_know_become_null() -> None:
 def test_jobs_of_other_doors_are_passed_over(tmp_path: Path) -> None:
     async def play() -> None:
         async with staged(tmp_path) as stage:
-            stage.hub.receive(Kind.VLM, End(job="someone-elses", state=State.DONE))
+            stage.hub.reports.receive(Kind.VLM, End(job="someone-elses", state=State.DONE))
             stage.drop("a.txt", "one")
             await stage.until(stage.has("a.txt.json"))
 

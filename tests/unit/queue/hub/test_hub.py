@@ -217,7 +217,7 @@ def test_clients_whose_worker_waits_for_the_disk_are_told_so_and_bulk_jobs_wait(
             bulk = Draft(payload("transcribe"), Origin.BATCH, Priority.BATCH)
             await hub.in_thread(lambda: hub.store.submit(bulk))
             background = await hub.follow(bulk.id, Kind.STT)
-            hub.receive(Kind.STT, DiskWaiting(error=Raw(encode(DiskFull("The disk is full.").record()))))
+            hub.reports.receive(Kind.STT, DiskWaiting(error=Raw(encode(DiskFull("The disk is full.").record()))))
             with pytest.raises(DiskFull, match="disk is full"):
                 await client.result(TranscriptionResult)
             row = await hub.in_thread(lambda: hub.store.job(client.id))
@@ -243,11 +243,11 @@ def test_a_job_that_is_followed_while_it_starts_has_started_once(tmp_path: Path,
                 return read(job)
 
             async def receive(event: WorkerFrame) -> None:
-                hub.receive(Kind.VLM, event)
+                hub.reports.receive(Kind.VLM, event)
 
             monkeypatch.setattr(hub.store, "job", read_after_the_first_words)
             ticket = await hub.follow(draft.id, Kind.VLM)
-            hub.receive(Kind.VLM, End(job=draft.id, state=State.DONE))
+            hub.reports.receive(Kind.VLM, End(job=draft.id, state=State.DONE))
             events = [type(event) for event in [event async for event in ticket.events()]]
             assert events == [Started, Delta, End], "a second start would mean that the worker died"
 

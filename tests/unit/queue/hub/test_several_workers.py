@@ -30,7 +30,7 @@ async def ticket_of(hub: Hub) -> Ticket:
 async def connect(hub: Hub, *workers: str) -> None:
     for worker in workers:
         await hub.reports.worker_connected(Hello(queue=Kind.VLM, pid=1, worker=worker))
-        hub.receive(Kind.VLM, READY, worker)
+        hub.reports.receive(Kind.VLM, READY, worker)
 
 
 def test_a_kind_is_ready_while_one_of_its_workers_is_and_failed_when_all_are(tmp_path: Path) -> None:
@@ -38,11 +38,11 @@ def test_a_kind_is_ready_while_one_of_its_workers_is_and_failed_when_all_are(tmp
         async with opened_hub(tmp_path) as hub:
             hub.models.succeed(Kind.VLM, "", "a")
             await connect(hub, "a", "b")
-            hub.receive(Kind.VLM, Broken(message="a is cut short"), "a")
+            hub.reports.receive(Kind.VLM, Broken(message="a is cut short"), "a")
             assert hub.model(Kind.VLM).status == "ready" and hub.models.ready_workers(Kind.VLM) == ["b"]
-            hub.receive(Kind.VLM, Loading(progress=0.5), "b")
+            hub.reports.receive(Kind.VLM, Loading(progress=0.5), "b")
             assert (hub.model(Kind.VLM).status, hub.model(Kind.VLM).progress) == ("loading", 0.5)
-            hub.receive(Kind.VLM, Broken(message="b is cut short"), "b")
+            hub.reports.receive(Kind.VLM, Broken(message="b is cut short"), "b")
             assert hub.model(Kind.VLM).status == "failed"
             hub.reports.worker_left(Kind.VLM, "a")
             hub.reports.worker_left(Kind.VLM, "b")
@@ -56,16 +56,16 @@ def test_the_death_of_a_worker_touches_its_own_jobs_alone(tmp_path: Path) -> Non
         async with opened_hub(tmp_path) as hub:
             await connect(hub, "a", "b")
             one, other = await ticket_of(hub), await ticket_of(hub)
-            hub.receive(Kind.VLM, Started(job=one.id), "a")
-            hub.receive(Kind.VLM, Started(job=other.id), "b")
+            hub.reports.receive(Kind.VLM, Started(job=one.id), "a")
+            hub.reports.receive(Kind.VLM, Started(job=other.id), "b")
             assert hub.worker_counts(Kind.VLM) == (2, 2)
             assert hub.models.of(Kind.VLM, "a").busy == one.id and hub.models.of(Kind.VLM, "b").busy == other.id
             hub.reports.worker_gone(Kind.VLM, "a")
             assert hub.model(Kind.VLM).status == "ready" and hub.models.of(Kind.VLM, "b").busy == other.id
-            hub.receive(Kind.VLM, End(job=other.id, state=State.CANCELLED), "b")
+            hub.reports.receive(Kind.VLM, End(job=other.id, state=State.CANCELLED), "b")
             assert other.ended and not one.ended
-            hub.receive(Kind.VLM, Started(job=one.id), "b")
-            hub.receive(Kind.VLM, End(job=one.id, state=State.CANCELLED), "b")
+            hub.reports.receive(Kind.VLM, Started(job=one.id), "b")
+            hub.reports.receive(Kind.VLM, End(job=one.id, state=State.CANCELLED), "b")
             assert one.ended
 
     asyncio.run(play())
@@ -78,16 +78,16 @@ def test_what_a_worker_says_of_a_job_that_is_anothers_by_now_reaches_nobody(tmp_
             ticket = await ticket_of(hub)
 
             def say(worker: str, text: str) -> None:
-                hub.receive(Kind.VLM, Delta(job=ticket.id, delta=MessageDelta(content=text)), worker)
+                hub.reports.receive(Kind.VLM, Delta(job=ticket.id, delta=MessageDelta(content=text)), worker)
 
-            hub.receive(Kind.VLM, Started(job=ticket.id, token=1, front="f"), "a")
+            hub.reports.receive(Kind.VLM, Started(job=ticket.id, token=1, front="f"), "a")
             say("a", "one ")
-            hub.receive(Kind.VLM, Started(job=ticket.id, token=2, front="f"), "b")
+            hub.reports.receive(Kind.VLM, Started(job=ticket.id, token=2, front="f"), "b")
             say("a", "late ")
-            hub.receive(Kind.VLM, Started(job=ticket.id, token=1, front="f"), "a")
-            hub.receive(Kind.VLM, End(job=ticket.id, state=State.FAILED), "a")
+            hub.reports.receive(Kind.VLM, Started(job=ticket.id, token=1, front="f"), "a")
+            hub.reports.receive(Kind.VLM, End(job=ticket.id, state=State.FAILED), "a")
             say("b", "two")
-            hub.receive(Kind.VLM, End(job=ticket.id, state=State.DONE), "b")
+            hub.reports.receive(Kind.VLM, End(job=ticket.id, state=State.DONE), "b")
             events = [event async for event in ticket.events()]
             texts = [event.delta.content for event in events if isinstance(event, Delta)]
             assert texts == ["one ", "two"]
@@ -102,10 +102,10 @@ def test_a_client_is_not_refused_for_one_workers_full_disk_while_another_works(t
             await connect(hub, "a", "b")
             ticket = await ticket_of(hub)
             waiting = DiskWaiting(error=Raw(encode(DiskFull().record())))
-            hub.receive(Kind.VLM, waiting, "a")
+            hub.reports.receive(Kind.VLM, waiting, "a")
             assert not ticket.ended
             hub.reports.worker_left(Kind.VLM, "b")
-            hub.receive(Kind.VLM, waiting, "a")
+            hub.reports.receive(Kind.VLM, waiting, "a")
             assert ticket.ended
             with pytest.raises(DiskFull):
                 await ticket.result(ChatResult)
