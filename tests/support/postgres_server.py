@@ -162,10 +162,33 @@ class PostgresServer:
     def standby(self) -> PostgresServer:
         """A server that follows this one; begun from a copy, and not started yet."""
         other = PostgresServer(new=False)
-        copy = ("--pgdata", str(other.folder / "data"), "--host", str(self.folder), "--username", self.user)
-        self._run("pg_basebackup", *copy, "--write-recovery-conf", "--no-sync", "--checkpoint=fast")
-        other._configure()
+        other._copy(self)
         return other
+
+    def follow(self, primary: PostgresServer) -> None:
+        """Become a standby of another server, from a new copy of it, and start."""
+        if self._process is not None and self._process.poll() is None:
+            self.kill()
+        shutil.rmtree(self.folder / "data", ignore_errors=True)
+        self._copy(primary)
+        self.start()
+
+    def _copy(self, primary: PostgresServer) -> None:
+        copy = ("--pgdata", str(self.folder / "data"), "--host", str(primary.folder), "--username", self.user)
+        self._run("pg_basebackup", *copy, "--write-recovery-conf", "--no-sync", "--checkpoint=fast")
+        self._configure()
+
+    def commit_on_standby(self, on: bool) -> None:
+        """Whether a durable commit waits until its standby has it on its disk; returns once that goes on."""
+        import psycopg
+
+        with psycopg.connect(self.url("postgres"), autocommit=True) as conn:
+            conn.execute(f"alter system set synchronous_standby_names = '{'*' if on else ''}'".encode())
+            conn.execute("select pg_reload_conf()")
+            deadline = time.monotonic() + _START_TIMEOUT_S
+            while on and conn.execute("select 1 from pg_stat_replication where sync_state = 'sync'").fetchone() is None:
+                assert time.monotonic() < deadline, "no standby follows"
+                time.sleep(0.05)
 
     def promote(self) -> None:
         """A standby takes writes from now on."""
