@@ -2,9 +2,9 @@
 
     python bench/scale.py [--jobs N] [--seconds S] [--rounds N] [--only PART] [--flush-ms MS] [--json]
 
-Nothing here needs a model. It starts a server of its own, with fsync, in a temporary folder. What counts are the ratios, as
-both sides run in the same minutes on the same disk. `--flush-ms 3.5` makes its disk as slow as the one that the bars were set
-on.
+Nothing here needs a model but the part real_workers, which runs by its name only. It starts a server of its own, with fsync, in
+a temporary folder. What counts are the ratios, as both sides run in the same minutes on the same disk. `--flush-ms 3.5` makes
+its disk as slow as the one that the bars were set on.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import psycopg
+from real_workers import measure_real_workers
 
 from batch.payloads.chat import ChatPayload, Message
 from batch.queue.jobs import Draft, Kind, Origin, Priority, State
@@ -274,7 +275,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1_000_000, help="how many wait in the full queue")
     parser.add_argument("--seconds", type=float, default=5.0, help="that many processes are measured beside one another")
     parser.add_argument("--rounds", type=int, default=200)
-    parser.add_argument("--only", default="", help="takes, round_trip, huey, workers or submits")
+    parser.add_argument("--only", default="", help="takes, round_trip, huey, workers, submits or real_workers")
     parser.add_argument(
         "--flush-ms", type=float, default=0.0, help="how much longer a flush of the disk takes than it does here"
     )
@@ -292,9 +293,10 @@ def main() -> int:
             "huey": lambda: measure_huey(second, options.rounds // 4),
             "workers": lambda: measure_workers(first, options.seconds),
             "submits": lambda: measure_submits(first, options.seconds),
+            "real_workers": lambda: measure_real_workers(first, options.rounds // 4),
         }
         for name, measure in parts.items():
-            if options.only in ("", name):
+            if options.only == name or (not options.only and name != "real_workers"):
                 if name != "takes":
                     empty(first)
                     open_store(first).close()
