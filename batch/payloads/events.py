@@ -27,6 +27,8 @@ class Started(_Event, tag="started", frozen=True, kw_only=True):
     """The fencing token of its lease, where workers of several machines share a queue."""
     front: str = ""
     """The service that accepted the job, where several share a queue."""
+    key: str = ""
+    """The lease's, where several share a queue: it never leaves the worker's machine."""
 
 
 class PromptCounted(_Event, tag="prompt", frozen=True, kw_only=True):

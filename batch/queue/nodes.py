@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from batch.queue.duties.duty_store import DutyStore
 from batch.queue.jobs import Job, Kind, State
+
+if TYPE_CHECKING:
+    from batch.queue.remote.proof import LeaseKeys
 
 LEASE_S = 30.0
 """How long a worker's hold on a job lasts unless it is renewed, by the database's clock; an address may say otherwise."""
@@ -164,6 +167,10 @@ class NodeOverview:
 class NodeStore(DutyStore, Protocol):
     """The part of a store by which workers live beside one another. Only where it is shared leases that ran out are looked
     for."""
+
+    def lease_keys(self) -> LeaseKeys | None:
+        """By what a front knows words of a job's worker; None where nobody else has the database."""
+        ...
 
     def register(self, node: Node) -> None:
         """Write down what a worker is and how it is, and that it lives."""

@@ -88,7 +88,8 @@ class RunningJob:
         events = self._context.events
         send = events.hold if self.job.waited and self._report_start_late else events.send
         front = self.lease.front
-        send(Started(job=self.job.id, token=self.lease.token if front else 0, front=front))
+        lease = self.lease
+        send(Started(job=self.job.id, token=lease.token if front else 0, front=front, key=lease.key if front else ""))
 
     # -- the yield point
 

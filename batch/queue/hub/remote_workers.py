@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import logging
 import random
+import secrets
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from batch.errors import BatchError, NotFound, Unavailable
-from batch.payloads.events import Delta
+from batch.payloads.events import Delta, JobEvent
 from batch.payloads.json_text import decode, decoder
 from batch.payloads.model_info import AnyModelInfo
 from batch.payloads.questions import ANSWER_TYPES, Answer, Question
@@ -26,6 +26,7 @@ from batch.queue.jobs import Kind, State
 from batch.queue.nodes import Node
 from batch.queue.remote.channel import Channel, Receiver
 from batch.queue.remote.packet import ForWorker, FromWorker, Packet
+from batch.queue.remote.proof import LeaseKeys
 from batch.queue.remote.relay import Relay
 from batch.queue.selection.job_filter import JobFilter
 from batch.queue.store import Store
@@ -71,10 +72,13 @@ class RemoteWorkers:
         self._heard_of: set[tuple[str, str]] = set()
         """Those and the ones that sent something."""
         self._sequences: dict[str, int] = {}
+        self._keys: LeaseKeys | None = None
+        self._last_frames: dict[str, tuple[int, int]] = {}
+        """(token, number) of the last frame, by job."""
+        self._has_met_forgery = False
         self._gapped_jobs: set[str] = set()
         """Jobs of which words were lost: the rest is taken from the result."""
         self._pending: dict[int, asyncio.Future[Answered]] = {}
-        self._numbers = itertools.count(1)
         self._has_lost_packets = False
         self._ended_jobs: set[str] = set()
         """Jobs whose row said at the last look that they have ended, though nobody had reported it."""
@@ -102,6 +106,7 @@ class RemoteWorkers:
 
             return call
 
+        self._keys = await self._hub.in_thread(self._hub.store.lease_keys)
         packets, gap = receiver(self._receive), receiver(self._reconnected)
         await asyncio.to_thread(self._channel.open, Receiver(packets, self._waker.wake, gap))
         self._spawn(self._look_after_all())
@@ -130,7 +135,7 @@ class RemoteWorkers:
 
     async def ask(self, worker: str, question: Question, timeout_s: float) -> Answer:
         """Put a question to a worker of another machine. Raises its BatchError, or Unavailable."""
-        node, number = self._nodes[worker], next(self._numbers)
+        node, number = self._nodes[worker], secrets.randbits(53)  # nobody who was not asked can answer
         future: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
         self._pending[number] = future
         try:
@@ -170,12 +175,32 @@ class RemoteWorkers:
             future = self._pending.get(frame.number)
             if future and not future.done():
                 future.set_result(frame)
+        elif isinstance(frame, JobEvent | End) and not self._is_proven(item, frame):
+            if isinstance(frame, End):  # whoever says it: the row knows
+                self._spawn(self._safely(reports.row_changed(frame.job)))
         elif isinstance(frame, End):
             self._gapped_jobs.discard(frame.job)
             self._spawn(self._safely(self._end(item.queue, frame, item.worker)))
-        elif not (isinstance(frame, Delta) and frame.job in self._gapped_jobs):
+        elif isinstance(frame, JobEvent) and not (isinstance(frame, Delta) and frame.job in self._gapped_jobs):
             self._heard_of.add((item.queue, item.worker))
             reports.receive(item.queue, frame, item.worker)
+
+    def _is_proven(self, item: FromWorker, frame: JobEvent | End) -> bool:
+        """Whether a job's frame comes from the worker that has its lease, and comes for the first time."""
+        if self._keys is None:
+            return True
+        if not self._keys.prove(item, frame.job):
+            if not self._has_met_forgery:
+                logger.warning("words for job %s are passed over: they come from nobody that has its lease", frame.job)
+            self._has_met_forgery = True
+            return False
+        if (item.token, item.number) <= self._last_frames.get(frame.job, (0, 0)):
+            return False
+        self._last_frames.pop(frame.job, None)  # those of long ago go first
+        self._last_frames[frame.job] = (item.token, item.number)
+        if len(self._last_frames) > _MAX_REPORTED_JOBS:
+            del self._last_frames[next(iter(self._last_frames))]
+        return True
 
     async def _end(self, queue: str, end: End, worker: str) -> None:
         """An end is believed from the job's row."""

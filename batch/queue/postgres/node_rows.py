@@ -11,6 +11,7 @@ from batch.queue.jobs import Kind
 from batch.queue.nodes import FORGET_NODE_AFTER_S, SHOWN_NODES, Node, NodeOverview, Renewal
 from batch.queue.postgres.duty_rows import PostgresDuties
 from batch.queue.postgres.inspection.node_overview import read_overview
+from batch.queue.remote.proof import LeaseKeys
 
 _COLUMNS = (
     "id",
@@ -56,6 +57,11 @@ _WORKERS_OF = (
 
 class PostgresNodes(PostgresDuties):
     """The rows of workers that come and go."""
+
+    def lease_keys(self) -> LeaseKeys:
+        """By what a front knows words of a job's worker."""
+        ((outer_key, inner_key),) = self.read("select outer_key, inner_key from lease_root")
+        return LeaseKeys(bytes(outer_key), bytes(inner_key))
 
     def register(self, node: Node) -> None:
         """Write down what a worker is and how it is, and that it lives."""

@@ -13,6 +13,12 @@ class FromWorker(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, 
     worker: str
     queue: str
     frame: WorkerFrame
+    token: int = 0
+    """Of the lease of the job that the frame is about."""
+    number: int = 0
+    """Counts the frames of a lease from 1: one that was seen is not believed again."""
+    proof: str = ""
+    """See batch/queue/remote/proof.py."""
 
 
 class ForWorker(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="ask"):

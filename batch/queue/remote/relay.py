@@ -14,6 +14,16 @@ from batch.payloads.questions import Answer, Question
 from batch.queue.frames import ABSENT, Answered, End, RowChanged, WorkerFrame
 from batch.queue.remote.channel import EVERY_FRONT, Channel
 from batch.queue.remote.packet import ForWorker, FromWorker
+from batch.queue.remote.proof import proof_of
+
+
+class _Route:
+    """Where frames of a job that a worker here runs go, and what proves them."""
+
+    __slots__ = ("front", "key", "number", "token")
+
+    def __init__(self, started: Started) -> None:
+        self.front, self.token, self.key, self.number = started.front, started.token, started.key, 0
 
 
 class Relay:
@@ -24,27 +34,31 @@ class Relay:
         self._channel = channel
         self._home = home
         self._ask = ask
-        self._fronts: dict[str, str] = {}
-        """Which home accepted each job that a worker of this one runs."""
+        self._routes: dict[str, _Route] = {}
+        """Of each job that a worker of this home runs and another home accepted."""
 
     def forward(self, queue: str, frame: WorkerFrame, worker: str) -> bool:
         """Send a frame of a worker to the home that it is for; False when that is this one."""
+        route: _Route | None
         match frame:
             case Started():
                 if frame.front in ("", self._home):
                     return False
-                self._fronts[frame.job] = front = frame.front
+                self._routes[frame.job] = route = _Route(frame)
+                frame = replace(frame, key="")
             case Delta() | Progress() | PromptCounted() | SegmentEnded():
-                front = self._fronts.get(frame.job, "")
+                route = self._routes.get(frame.job)
             case End():
-                front = self._fronts.pop(frame.job, "")
+                route = self._routes.pop(frame.job, None)
                 # It is believed from the row, which has the result as well.
                 frame = replace(frame, result=ABSENT, error=ABSENT)
             case _:
                 return False
-        if not front:
+        if route is None:
             return False
-        self._channel.send(front, FromWorker(worker=worker, queue=queue, frame=frame))
+        route.number += 1
+        item = FromWorker(worker=worker, queue=queue, frame=frame, token=route.token, number=route.number)
+        self._channel.send(route.front, replace(item, proof=proof_of(item, route.key)))
         return True
 
     def report_ended(self, job: str, queue: str) -> None:

@@ -53,6 +53,10 @@ class NodeRows(Database, JobReader):
     def forget_fronts(self, fronts: Iterable[str]) -> None:
         """There are no others."""
 
+    def lease_keys(self) -> None:
+        """Nothing: nobody else has the file."""
+        return None
+
     def register(self, node: Node) -> None:
         """Write down what a worker is and how it is, and that it lives."""
         columns = [column.strip() for column in _NODE_COLUMNS.split(",")]

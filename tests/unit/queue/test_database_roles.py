@@ -66,7 +66,7 @@ BESIDE_FUNCTIONS = [
     "select lease_jobs('vlm', 'w', -1, 1, null, null, 30, 0)",
     "select end_job('x', 1, 'done', '{}', null)",
     "select cancel_job('x')",
-    "select lease_key('x', 1)",
+    "select lease_key('x', 1, 'w')",
     "select grant_rights()",
     "select reap_leases(1, 1, 0, 'x')",
     "insert into granted_role values ('me', 'front')",

@@ -21,8 +21,9 @@ create or replace function is_held(job_ text, token_ bigint, worker_ text) retur
   select exists (select 1 from claim c where c.job = job_ and c.token = token_ and c.worker = worker_) $$;
 
 -- Known to the worker that has the lease, and to fronts.
-create or replace function lease_key(job_ text, token_ bigint) returns text language sql stable as $$
-  select encode(sha256(outer_key || sha256(inner_key || convert_to(job_ || ':' || token_, 'UTF8'))), 'hex') from lease_root $$;
+create or replace function lease_key(job_ text, token_ bigint, worker_ text) returns text language sql stable as $$
+  select encode(sha256(outer_key || sha256(inner_key || convert_to(job_ || ':' || token_ || ':' || worker_, 'UTF8'))), 'hex')
+  from lease_root $$;
 
 create or replace function worker_schema_version() returns integer language sql stable as $$
   select coalesce(max(version), 0) from batch_schema $$;
@@ -37,7 +38,7 @@ begin
   perform check_argument(length(queue_) between 1 and 200 and queue_ <> 'set aside', 'queue');
   perform check_argument(limit_ between 1 and 10000, 'limit');
   perform check_argument(lease_s > 0 and lease_s <= 600, 'lease');
-  return query select l.leased, l.free_in_s, lease_key((l.leased).id, (l.leased).token)
+  return query select l.leased, l.free_in_s, lease_key((l.leased).id, (l.leased).token, id_of_worker(secret))
     from lease_jobs(queue_, id_of_worker(secret), above_, limit_, mate_task, mate_taken_at, lease_s, waited_s) as l;
 end $$;
 
