@@ -27,11 +27,10 @@ _TYPES = (
 
 
 def made_names() -> dict[str, set[str]]:
-    """By what they are, the names of all that the migrations make."""
+    """By what they are, the names of all that the migrations, and what is carried out after them, make."""
     names: dict[str, set[str]] = {"table": {"batch_schema"}}
-    for file in schema.MIGRATIONS:
-        text = (Path(schema.__file__).parent / "migrations" / file).read_text("utf-8")
-        for kind, name in _MADE.findall(text):
+    for file in Path(schema.__file__).parent.rglob("*.sql"):
+        for kind, name in _MADE.findall(file.read_text("utf-8")):
             names.setdefault(kind.lower(), set()).add(name)
     return names
 

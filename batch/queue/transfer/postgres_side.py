@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 
-from batch.errors import BatchError, Conflict
+from batch.errors import BatchError, Conflict, Forbidden
 from batch.queue.full_text.tsvector_tables import TsvectorTables
 from batch.queue.postgres import schema
 from batch.queue.postgres.connection_info import connect
@@ -53,6 +53,7 @@ class PostgresRows:
             self._conn = connect(url)
             try:
                 schema.migrate(self._conn)
+                self._owner = _owner(self._conn)
             except BaseException:
                 self._conn.close()
                 raise
@@ -149,14 +150,29 @@ class PostgresSource(PostgresRows):
         super().__init__(url, words, front)
         try:
             with postgres_errors():
+                self._refuse_without_schema()
                 _refuse_others(self._conn)
                 self._conn.execute(b"begin isolation level repeatable read")
+                self._conn.execute(b"set local role " + self._owner)  # nothing is read before all is locked
                 self._conn.execute(f"set local lock_timeout = '{_LOCK_TIMEOUT}'".encode())
                 tables = [COUNTER_TABLES.get(table, table) for table in MOVED_TABLES]
                 self._conn.execute(f"lock table {', '.join(tables)}, state_change, claim in exclusive mode".encode())
         except BaseException:
             self.close()
             raise
+
+    def _refuse_without_schema(self) -> None:
+        """Raise Forbidden where the tables could not be put aside in the end."""
+        query = (
+            "select has_database_privilege(%s::text::regrole, current_database(), 'CREATE'), quote_ident(current_database())"
+        )
+        may_create, database = self._one(query, (self._owner.decode(),))
+        if not may_create:
+            owner = self._owner.decode()
+            raise Forbidden(
+                f"The role {owner} may make no schema to put the tables aside: let an administrator run `grant create on "
+                f"database {database} to {owner}`."
+            )
 
     def check(self) -> None:
         """Raise StoreAway where the transaction that kept others from writing is gone."""
@@ -185,6 +201,7 @@ class PostgresTarget(PostgresRows):
         names = [COUNTER_TABLES.get(table, table) for table in MOVED_TABLES]
         with postgres_errors():
             self._conn.execute(b"begin")
+            self._conn.execute(b"set local role " + self._owner)
             self._conn.execute(f"set local lock_timeout = '{_LOCK_TIMEOUT}'".encode())
             for table in (*names, "claim"):
                 self._conn.execute(f"alter table {table} disable trigger user".encode())
@@ -235,9 +252,25 @@ class PostgresTarget(PostgresRows):
 
     def confirm(self) -> None:
         """The home works on this database: the note goes, and the planner learns how much there is."""
-        with postgres_errors():
+        tables = ", ".join(COUNTER_TABLES.get(table, table) for table in MOVED_TABLES)
+        with postgres_errors(), self._conn.transaction():
+            self._conn.execute(b"set local role " + self._owner)
             self._conn.execute(b"delete from service where front=%s and name=%s", (self._front, MARK))
-            self._conn.execute(f"analyze {', '.join(COUNTER_TABLES.get(table, table) for table in MOVED_TABLES)}".encode())
+            self._conn.execute(f"analyze {tables}".encode())
+
+
+def _owner(conn: psycopg.Connection[tuple[Any, ...]]) -> bytes:
+    """The role that owns the tables, quoted. Raises Forbidden where the address's may not act for it."""
+    with conn.transaction():
+        try:
+            schema.act_as_owner(conn)
+        except schema.OlderDatabase:
+            raise Forbidden(
+                f"The role {conn.info.user} does not own the tables: name the role that made them, or a member of it."
+            ) from None
+        row = conn.execute(b"select quote_ident(current_user)").fetchone()
+    assert row is not None
+    return str(row[0]).encode()
 
 
 def refuse_others(url: str) -> None:
@@ -277,10 +310,6 @@ def postgres_errors() -> Iterator[None]:
     try:
         yield
     except psycopg.Error as error:
-        if error.sqlstate == "42501":
-            raise BatchError(
-                "The role that the address names does not own the tables: name the role that made them, which may move them."
-            ) from error
         translated = to_batch_error(error)
         if translated is not error:
             raise translated from error

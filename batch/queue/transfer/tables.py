@@ -29,6 +29,8 @@ POSTGRES_TABLES = {
     "payload": "bytes, which the spool holds in the other database",
     "frame": "packets on their way, a few minutes old at most",
     "batch_schema": "the schema's version",
+    "granted_role": "roles of that database",
+    "lease_root": "keys of that database",
 }
 """Of PostgreSQL alone, with where their rows come from."""
 SQLITE_TABLES = {

@@ -12,13 +12,14 @@ import psycopg
 import pytest
 
 from batch.database_address import FILE, address_of, remember_address
-from batch.errors import BatchError, Conflict, SettingsProblem
+from batch.errors import BatchError, Conflict, Forbidden, SettingsProblem
 from batch.queue.jobs import Draft, Kind, Origin, Priority, State
 from batch.queue.open_store import open_spool, open_store
 from batch.queue.remote.home_id import home_id
 from batch.queue.sqlite.schema import NewerDatabase
 from batch.queue.transfer.move import MovedHome
 from batch.queue.transfer.sides import CopyDiffers, TargetInUse
+from database_roles import as_role, granted_roles
 from full_home import LARGE, payloads_of, rows_of
 from paths import DATA
 from payloads import payload
@@ -285,19 +286,21 @@ def test_a_copy_that_is_not_what_was_sent_is_never_switched_to(
     assert address_of(home) == url and not database(home).exists()
 
 
-def test_the_role_that_does_not_own_the_tables_is_told_so(
-    home: Path, url: str, mover: Mover, postgres_server: PostgresServer
-) -> None:
-    open_store(url).close()
-    with psycopg.connect(url, autocommit=True) as conn:
-        conn.execute("drop role if exists mover_guest")
-        conn.execute("create role mover_guest login")
-        conn.execute("grant all on schema public to mover_guest")
-        conn.execute("grant all on all tables in schema public to mover_guest")
-        conn.execute("grant all on all sequences in schema public to mover_guest")
-    with pytest.raises(BatchError, match="does not own the tables"):
-        mover(home, url.replace(f"//{postgres_server.user}@", "//mover_guest@"))
+def test_only_the_role_that_owns_the_tables_moves_a_home(home: Path, postgres_server: PostgresServer, mover: Mover) -> None:
+    roles = granted_roles(postgres_server)
+    before = rows_of(database(home))
+    for address in (roles.front, roles.worker):
+        with pytest.raises(BatchError, match=r"does not own the tables|may not change it"):
+            mover(home, address)
     assert address_of(home) == database(home)
-    with psycopg.connect(url, autocommit=True) as conn:
-        conn.execute("drop owned by mover_guest")
-        conn.execute("drop role mover_guest")
+    assert mover(home, roles.owner).rows["job"] == 4
+    with contextlib.closing(open_store(roles.front, home=home)) as store:
+        store.submit(draft())
+        assert store.read("select count(*) from job") == [(5,)], "the roles' rights are as before"
+    with pytest.raises(Forbidden, match="may make no schema to put the tables aside: let an administrator run `grant create"):
+        mover(home, FILE)
+    with psycopg.connect(as_role(roles.owner, "postgres"), autocommit=True) as conn:
+        owner = roles.owner.split("//")[1].split("@")[0]
+        conn.execute(f"grant create on database {conn.info.dbname} to {owner}".encode())
+    mover(home, FILE)
+    assert rows_of(database(home))["file"] == before["file"]
