@@ -14,6 +14,7 @@ from batch.queue.full_text.tsvector_tables import TsvectorTables
 from batch.queue.postgres import schema
 from batch.queue.postgres.connection_info import connect
 from batch.queue.postgres.error_mapping import to_batch_error
+from batch.queue.sqlite.schema import OlderDatabase
 from batch.queue.transfer.postgres_aside import has_schema, put_tables_aside
 from batch.queue.transfer.sides import PAGE_OF_PAYLOADS, Row, Words, payload_pages
 from batch.queue.transfer.tables import COUNTER_TABLES, FRONT, ID_COLUMNS, MARK, MOVED_TABLES, ONE_ROW_TABLES
@@ -264,7 +265,7 @@ def _owner(conn: psycopg.Connection[tuple[Any, ...]]) -> bytes:
     with conn.transaction():
         try:
             schema.act_as_owner(conn)
-        except schema.OlderDatabase:
+        except OlderDatabase:
             raise Forbidden(
                 f"The role {conn.info.user} does not own the tables: name the role that made them, or a member of it."
             ) from None
