@@ -174,13 +174,9 @@ class Supervisor:
             }
         )
         retention = Retention(settings, store, hub.spool, self._periodic.pause)
-
-        def by_one(work: Callable[[], object]) -> Callable[[], object]:
-            return lambda: keeper.has(COMMON_DUTY) and work()
-
-        self._periodic.add("delete expired", by_one(retention.delete_expired), at_start=True)
+        self._periodic.add("delete expired", keeper.of_one(COMMON_DUTY, retention.delete_expired), at_start=True)
         # A request may be refused after its upload, or only counted: its payload has no job.
-        self._periodic.add("walk", by_one(retention.walk), minute="17", at_start=True)
+        self._periodic.add("walk", keeper.of_one(COMMON_DUTY, retention.walk), minute="17", at_start=True)
         self._periodic.add("backup", Backup(settings, store).make_if_due, minute="30", at_start=True)
         serving = [asyncio.create_task(servers[kind].serve([listening[kind]])) for kind in Kind]
         workers = list(loader.workers.values())
