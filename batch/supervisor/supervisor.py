@@ -36,7 +36,7 @@ from batch.queue.open_store import open_spool, open_store
 from batch.queue.periodic import PeriodicTasks
 from batch.queue.remote.home_id import home_id
 from batch.queue.remote.inbox_id import recognise_inbox
-from batch.queue.remote.open_channel import open_channel
+from batch.queue.remote.open_channel import PortSettings, open_channel
 from batch.queue.store import WRITE_REFUSED, Store
 from batch.search.service import SearchService
 from batch.settings import Settings
@@ -116,7 +116,13 @@ class Supervisor:
             open_spool(settings.database_address, settings.state_dir / "spool"),
             settings.state_dir,
             max_waiting=settings.queue.waiting,
-            channel=open_channel(settings.database_address, store.front, is_front=True, listen_url=settings.listen_database),
+            channel=open_channel(
+                settings.database_address,
+                store.front,
+                is_front=True,
+                listen_url=settings.listen_database,
+                port=PortSettings(settings.front.listen, settings.front.advertise, settings.state_dir),
+            ),
             home=store.front,
             queues=settings.queues,
             attempts=settings.queue.attempts,

@@ -27,6 +27,7 @@ MIGRATIONS = (
     "0011_inboxes.sql",
     "0012_cheaper_leases.sql",
     "0013_notification_secrets.sql",
+    "0014_worker_port.sql",
 )
 """Files in migrations/. A released one never changes; a new one goes to the end, and only adds what the version before can
 ignore, as workers of both run side by side."""
