@@ -89,6 +89,7 @@ lock:
 	$(COMPILE) --group dev -c requirements.lock -o requirements-dev.lock pyproject.toml
 	$(COMPILE) --group build -o requirements-build.lock
 	$(COMPILE) -o tests/clients/requirements.lock tests/clients/requirements.txt
+	$(COMPILE) -o tests/s3/requirements.lock tests/s3/requirements.txt
 
 clean:
 	rm -rf $(VENV) build

@@ -7,6 +7,7 @@ never shown, logged, or taken from the command line.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -15,6 +16,9 @@ from batch.errors import SettingsProblem
 SCHEMES = ("postgresql", "postgres")
 FILE = "sqlite"
 """What is named to return to the file."""
+IN_DATABASE = "postgres"
+"""Where payloads are unless the setting names a bucket."""
+_BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._=-]+)*")
 _REMEMBERED = "database_address"
 """In the state folder: the address that `batch serve --database` was started with last."""
 
@@ -29,6 +33,13 @@ def check_address(text: str) -> str:
         raise ValueError(f"it is no address ({error})") from None
     if parts.scheme not in SCHEMES:
         raise ValueError("it is no address of a database")
+    return text
+
+
+def check_payload_place(text: str) -> str:
+    """Where payloads go; ValueError where it is neither the database nor a bucket. A bucket's address holds no secret."""
+    if text != IN_DATABASE and not _BUCKET.fullmatch(text):
+        raise ValueError("it is no address of a bucket")
     return text
 
 

@@ -16,6 +16,7 @@ from paths import TESTS
 from postgres_server import PostgresServer, running_server, stores_in
 from property_examples import examples
 from running_service import STARTER, WEIGHTLESS, RunningService
+from s3_server import S3Server, running_s3_server
 
 # No clock decides, as other processes use this machine too; and the same examples for all, so that a red run is red again.
 hypothesis.settings.register_profile(
@@ -107,6 +108,13 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService
 def postgres_server() -> Iterator[PostgresServer]:
     """One PostgreSQL server a test process; each test makes databases of its own in it."""
     with running_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """One server that speaks S3 a test process; each test has a prefix of its own."""
+    with running_s3_server() as server:
         yield server
 
 

@@ -59,7 +59,7 @@ def insert_batch(transaction: Transaction, draft: BatchDraft) -> None:
             None if draft.key is None else draft.key.fingerprint,
         ),
     )
-    transaction.execute("insert into blob values (?,?,'input')", (draft.id, draft.input_sha256))
+    transaction.hold(draft.id, [draft.input_sha256], "input")
 
 
 def has_all_results(store: Store, id: str) -> bool:

@@ -24,7 +24,7 @@ _UPLOAD = ", ".join(UploadSession.__struct_fields__)
 def insert_file(transaction: Transaction, file: StoredFile) -> None:
     """Write a file's row and hold its bytes in the spool."""
     transaction.execute(f"insert into stored_file ({_FILE}) values (?,?,?,?,?,?,?)", msgspec.structs.astuple(file))
-    transaction.execute("insert into blob values (?,?,'file') on conflict do nothing", (file.id, file.sha256))
+    transaction.hold(file.id, [file.sha256], "file")
 
 
 class FileStore:
@@ -164,7 +164,7 @@ class FileStore:
         with self._store.transaction(durable=True) as transaction:
             _check_pending(transaction, upload)
             transaction.execute("insert into upload_part values (?,?,?,?,?)", (part.id, upload, sha256, size, part.created_at))
-            transaction.execute("insert into blob values (?,?,'part') on conflict do nothing", (part.id, sha256))
+            transaction.hold(part.id, [sha256], "part")
         return part
 
     def parts(self, upload: str, ids: Sequence[str]) -> list[UploadPart]:

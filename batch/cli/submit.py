@@ -56,7 +56,7 @@ def submit(
     with closing(open_store(settings.database_address, home=settings.home)) as store:
         if wait:
             require_service(store, os.fspath(settings.home), "Nothing was queued.")
-        spool = open_spool(settings.database_address, settings.state_dir / "spool")
+        spool = open_spool(settings.database_address, settings.state_dir / "spool", settings.payloads)
         # All or none: a wrong name among the files must not leave the others half submitted.
         drafts = list(_drafts(files, settings, spool))
         if not drafts:

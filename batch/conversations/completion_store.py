@@ -64,8 +64,7 @@ class CompletionStore:
         )
         with self._store.transaction() as transaction:
             transaction.execute(f"insert into chat_completion ({_COLUMNS}) values (?,?,?,?,?,?,?) on conflict do nothing", row)
-            for sha256 in pictures:
-                transaction.execute("insert into blob values (?,?,'picture') on conflict do nothing", (completion.id, sha256))
+            transaction.hold(completion.id, list(pictures), "picture")
 
     def completion(self, id: str) -> StoredCompletion:
         """One completion that has not expired. Raises NotFound."""

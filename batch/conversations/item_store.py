@@ -126,8 +126,7 @@ def insert_items(transaction: Transaction, items: Iterable[Item]) -> None:
     for item in items:
         id = str(item["id"])
         if transaction.execute("insert into item values (?,?) on conflict do nothing", (id, encode(item).decode())).rowcount:
-            for sha256 in picture_blobs(item):
-                transaction.execute("insert into blob values (?,?,'item') on conflict do nothing", (id, sha256))
+            transaction.hold(id, list(picture_blobs(item)), "item")
 
 
 def picture_blobs(item: Item) -> Iterator[str]:

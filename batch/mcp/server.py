@@ -70,7 +70,9 @@ class AgentTools:
         self._settings = settings
         self._store = store
         self._jobs = ToolJobs(store, settings.state_dir)
-        self._files = SourceFiles(settings, open_spool(settings.database_address, settings.state_dir / "spool"))
+        self._files = SourceFiles(
+            settings, open_spool(settings.database_address, settings.state_dir / "spool", settings.payloads)
+        )
 
     @told_in_words
     async def search(

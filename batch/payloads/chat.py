@@ -170,6 +170,14 @@ class CompletionPayload(_Struct, tag="completion", tag_field="task", frozen=True
     """Report the prompt's token count before the first delta, and its text in the result."""
 
 
+def pictures_of(payload: ChatPayload | CompletionPayload) -> list[str]:
+    """sha256 names of a payload's pictures in the spool."""
+    if isinstance(payload, CompletionPayload):
+        return []
+    contents = [message.content for message in payload.messages if isinstance(message.content, list)]
+    return [part.blob for content in contents for part in content if isinstance(part, ImagePart)]
+
+
 class TopLogprob(msgspec.Struct, frozen=True, kw_only=True):
     """One likely token and its log probability."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from batch.database_address import IN_DATABASE
 from batch.queue.nodes import WorkerSecret
 from batch.queue.spool import Spool
 from batch.queue.store import Store
@@ -29,9 +30,6 @@ def open_store(
     StoreAway and SettingsProblem, each with one sentence.
     """
     if isinstance(database, str):
-        from batch.queue.postgres.connection_info import check_address
-
-        check_address(database)  # it says so where the driver is missing, before anything else is imported
         from batch.queue.postgres.postgres_store import PostgresStore
         from batch.queue.remote.inbox_id import inbox_id
 
@@ -50,17 +48,22 @@ def open_store(
     return SqliteStore(database, readonly=readonly, create=create, owns_home=owns_home)
 
 
-def open_spool(database: Path | str, folder: Path, *, worker_secret: str = "") -> Spool:
-    """The payloads of a home's jobs: in a folder, which is a cache of the database where machines share one.
+def open_spool(
+    database: Path | str, folder: Path, payloads: str = IN_DATABASE, *, worker_secret: str = "", **options: int
+) -> Spool:
+    """The payloads of a home's jobs: in a folder, which is a cache where machines share a database: new ones go there then, or
+    where the setting `payloads` says. Raises SettingsProblem where a package is missing for that.
 
     `worker_secret`: opened by the worker that has it, for the payloads of its leases.
     """
     if isinstance(database, str):
+        from batch.queue.postgres.payloads.shared_spool import SharedSpool
+
+        rows = None
         if worker_secret:
-            from batch.queue.postgres.roles.worker_spool import WorkerSpool
+            from batch.queue.postgres.roles.worker_payload_rows import WorkerPayloadRows
 
-            return WorkerSpool(folder, database, worker_secret)
-        from batch.queue.postgres.shared_spool import SharedSpool
+            rows = WorkerPayloadRows(worker_secret)
 
-        return SharedSpool(folder, database)
+        return SharedSpool(folder, database, place=payloads, rows=rows, **options)
     return Spool(folder)

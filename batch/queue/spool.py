@@ -10,7 +10,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,6 +24,14 @@ _CHUNK_BYTES = 1 << 20
 def is_spool_name(name: str) -> bool:
     """Whether a file of the spool may have that name."""
     return _NAME.fullmatch(name) is not None
+
+
+def location_in(folder: Path, sha256: str) -> Path:
+    """Where the bytes of a name lie in a spool folder. Raises ValueError for a name that is no sha256, as it could leave the
+    folder."""
+    if not is_spool_name(sha256):
+        raise ValueError(f"not a sha256: {sha256[:80]!r}")
+    return folder / sha256[:2] / sha256
 
 
 class Spool:
@@ -45,9 +53,10 @@ class Spool:
 
     def location(self, sha256: str) -> Path:
         """Where the bytes lie in the folder if they do; `path` may bring them there."""
-        if not is_spool_name(sha256):
-            raise ValueError(f"not a sha256: {sha256[:80]!r}")
-        return self.folder / sha256[:2] / sha256
+        return location_in(self.folder, sha256)
+
+    def share(self, names: Collection[str]) -> None:
+        """Let workers read these though no job refers to them yet; nothing to do where all have the same folder."""
 
     def read(self, sha256: str) -> bytes:
         return self.path(sha256).read_bytes()
@@ -127,6 +136,15 @@ class Spool:
                 pass
         return True
 
+    def remove_unreferenced(self, names: Sequence[str], is_referred: Callable[[str], bool], *, older_than: float) -> list[str]:
+        """Delete those of the files that nobody refers to, unless they were put in again within `older_than` seconds; those
+        that are gone."""
+        return [name for name in names if not is_referred(name) and self.remove(name, older_than=older_than)]
+
+    def unreferenced(self, slice: str, is_referred: Callable[[str], bool], *, older_than: float) -> Iterator[list[str]]:
+        """Names in a slice of the spool that nobody refers to, some at a time; they may be younger than `older_than`."""
+        yield [name for name in self.names(slice) if not is_referred(name)]
+
     def slices(self) -> list[str]:
         """What the names in the spool begin with: two digits, 256 slices at most."""
         return sorted(folder.name for folder in self.folder.iterdir() if len(folder.name) == 2 and folder.is_dir())
@@ -145,6 +163,9 @@ class Spool:
             with contextlib.suppress(FileNotFoundError):
                 if time.time() - entry.stat().st_mtime >= older_than:
                     os.unlink(entry.path)
+
+    def close(self) -> None:
+        """Let go of what it holds: nothing."""
 
     @contextlib.contextmanager
     def _lock(self, mode: int) -> Iterator[None]:

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +101,11 @@ class Transaction(Protocol):
 
     def submit(self, draft: Draft) -> None:
         """Accept a job: its row and its message."""
+        ...
+
+    def hold(self, owner: str, names: Collection[str], role: str) -> None:
+        """Tie payloads in the spool to the row with the id `owner`: they stay as long as it. Raises Unavailable where the
+        bytes are gone."""
         ...
 
 

@@ -13,7 +13,14 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from batch.database_address import FILE, check_address, remembered_address, without_password
+from batch.database_address import (
+    FILE,
+    IN_DATABASE,
+    check_address,
+    check_payload_place,
+    remembered_address,
+    without_password,
+)
 from batch.errors import SettingsProblem
 from batch.model_kind import Kind, kind_of, model_of, queue_of
 from batch.settings.keys import (
@@ -22,7 +29,6 @@ from batch.settings.keys import (
     EmbeddingSettings,
     FileSettings,
     FolderSettings,
-    FrontSettings,
     LimitSettings,
     McpSettings,
     ModelSettings,
@@ -34,7 +40,6 @@ from batch.settings.keys import (
     SttSettings,
     VlmSettings,
 )
-from batch.settings.listen_address import is_everywhere
 from batch.settings.named_models import NamedModels
 from batch.settings.sources import (
     Table,
@@ -85,6 +90,11 @@ class Settings(Section):
     listen_database: Annotated[str, Field(max_length=2000), AfterValidator(check_address), "postgresql://USER@HOST/NAME"] = ""
     """Where notifications are heard, past a pooler in front of `database`; empty: there too. A pooler that shares connections
     by the transaction needs `pooler=transaction` in `database` as well."""
+    payloads: Annotated[str, Field(max_length=1000), AfterValidator(check_payload_place), "postgres or s3://BUCKET/PREFIX"] = (
+        IN_DATABASE
+    )
+    """Where the bytes of jobs go that several machines share: postgres: into the database; the address of a bucket that speaks
+    S3: there, with endpoint, region and credentials from the variables AWS_*. Those of a SQLite home lie in .batch."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least important lines that the log keeps."""
     log_bytes: int = Field(10 << 20, ge=4096, le=MAX_FILE_BYTES)
@@ -99,7 +109,6 @@ class Settings(Section):
     folder: FolderSettings = FolderSettings()
     outbox: OutboxSettings = OutboxSettings()
     queue: QueueSettings = QueueSettings()
-    front: FrontSettings = FrontSettings()
     limits: LimitSettings = LimitSettings()
     files: FileSettings = FileSettings()
     page: PageSettings = PageSettings()
@@ -218,10 +227,10 @@ class Settings(Section):
                 )
         settings = settings.model_copy(update={"models_dir": where / settings.models_dir})
         _refuse_overlap(settings)
-        if is_everywhere(settings.front.listen) and not settings.front.advertise:
+        if settings.payloads != IN_DATABASE and isinstance(settings.database_address, Path):
             raise SettingsProblem(
-                f"The setting front.listen ({sources['front.listen']}) means all addresses of this machine, of which workers "
-                "cannot know one: set front.advertise to the host:port that they dial, or front.listen to that."
+                "The setting payloads names a bucket, but the jobs are in a SQLite file, which no other machine sees: set "
+                "database to an address of PostgreSQL, or leave payloads out."
             )
         return settings, sources
 

@@ -146,14 +146,13 @@ def forget_left_files(ledger: LedgerRetention, before: float) -> Iterator[int]:
 
 def delete_orphans(store: Store, spool: Spool, *, fresh: float = FRESH_SPOOL_FILE_S, limit: int = 200) -> int:
     """Delete spool files that lost their last reference; returns how many went."""
+    orphans = store.orphans(limit)
+    names = [name for name in orphans if is_spool_name(name)]
+    gone = spool.remove_unreferenced(names, store.referred, older_than=fresh)
     # A name that no file can have is forgotten: it would stand in the way of all others, for ever.
-    orphans = [
-        name
-        for name in store.orphans(limit)
-        if not is_spool_name(name) or (not store.referred(name) and spool.remove(name, older_than=fresh))
-    ]
-    store.forget_orphans(orphans)
-    return len(orphans)
+    gone += [name for name in orphans if not is_spool_name(name)]
+    store.forget_orphans(gone)
+    return len(gone)
 
 
 def delete_unreferenced(store: Store, spool: Spool, *, older_than: float = UNREFERENCED_SPOOL_FILE_S) -> int:
@@ -162,8 +161,8 @@ def delete_unreferenced(store: Store, spool: Spool, *, older_than: float = UNREF
 
 
 def unreferenced_steps(store: Store, spool: Spool, *, older_than: float = UNREFERENCED_SPOOL_FILE_S) -> Iterator[int]:
-    """Delete, a slice of the spool at each step, files that no job ever referred to; yields how many went."""
+    """Delete, a slice of the spool or a part of it at each step, files that no job ever referred to; yields how many went."""
     spool.delete_temporary(older_than=older_than)
     for slice in spool.slices():
-        names = [name for name in spool.names(slice) if not store.referred(name)]
-        yield sum(spool.remove(name, older_than=older_than) for name in names)
+        for names in spool.unreferenced(slice, store.referred, older_than=older_than):
+            yield len(spool.remove_unreferenced(names, store.referred, older_than=older_than))

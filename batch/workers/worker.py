@@ -69,7 +69,7 @@ class Worker:
         self._context = JobContext(
             queue,
             self._store,
-            open_spool(settings.database_address, settings.state_dir / "spool", worker_secret=secret.own),
+            open_spool(settings.database_address, settings.state_dir / "spool", settings.payloads, worker_secret=secret.own),
             self._events,
             settings.model_of(kind).threads,
             secret.id,

@@ -69,9 +69,10 @@ def secret_of(worker: str) -> str:
 class StoreOfRoles:
     """A front's store whose worker's half is done by stores of workers, one each, known by the names that tests give them."""
 
-    def __init__(self, roles: RoleAddresses, *, front: str = "f1") -> None:
+    def __init__(self, roles: RoleAddresses, *, front: str = "f1", home: Path | None = None) -> None:
         self._roles = roles
-        self._front = open_store(roles.front, front=front)
+        self._home = home
+        self._front = open_store(roles.front, front=front, home=home)
         self._workers: dict[str, Store] = {}
         self._holders: dict[int, str] = {}
         self._submitted: Callable[[set[str]], None] = lambda queues: None
@@ -91,7 +92,7 @@ class StoreOfRoles:
 
     def worker(self, name: str) -> Store:
         if name not in self._workers:
-            self._workers[name] = open_store(self._roles.worker, home=None, worker=WorkerSecret(secret_of(name)))
+            self._workers[name] = open_store(self._roles.worker, home=self._home, worker=WorkerSecret(secret_of(name)))
             self._workers[name].submitted = self._submitted
         return self._workers[name]
 
@@ -158,6 +159,8 @@ class StoreOfRoles:
         return [replace(node, id=names.get(node.id, node.id)) for node in self._front.nodes()]
 
 
-def open_store_of(database: Path | str | RoleAddresses, front: str = "f1") -> Any:
+def open_store_of(database: Path | str | RoleAddresses, front: str = "f1", home: Path | None = None) -> Any:
     """The store of a test's database, whichever it is."""
-    return StoreOfRoles(database, front=front) if isinstance(database, RoleAddresses) else open_store(database, front=front)
+    if isinstance(database, RoleAddresses):
+        return StoreOfRoles(database, front=front, home=home)
+    return open_store(database, front=front, home=home)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -10,6 +11,7 @@ import msgspec
 from batch.payloads.job_payload import RESULT_TYPES, Payload, Result, decode_payload
 from batch.payloads.json_text import encode
 from batch.payloads.speech import TranscriptSegment, Word
+from batch.queue.spool import Spool
 
 _SMALLEST: Mapping[str, Mapping[str, Any]] = {
     "chat": {"messages": []},
@@ -22,6 +24,11 @@ _SMALLEST: Mapping[str, Mapping[str, Any]] = {
 def payload(task: str, request: Mapping[str, Any] | None = None) -> Payload:
     """The payload of a task; None: the smallest that there is."""
     return decode_payload(task, encode(_SMALLEST[task] if request is None else request))
+
+
+def keep_in(home: Path, data: bytes) -> str:
+    """Put bytes into a home's spool; their sha256."""
+    return Spool(home / ".batch" / "spool").keep(data)
 
 
 def result(task: str, value: Mapping[str, Any]) -> Result:

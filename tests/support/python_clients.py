@@ -22,10 +22,10 @@ LOCK = SCRIPTS / "requirements.lock"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "batch" / "python-clients"
 
 
-def install_packages() -> Path:
-    """The Python of the environment with the pinned packages, made once and kept under the lock file's hash and the
-    version of the Python that runs this."""
-    key = hashlib.sha256(f"{sys.base_prefix} {platform.python_version()}\n{LOCK.read_text('utf-8')}".encode()).hexdigest()
+def install_packages(lock: Path = LOCK) -> Path:
+    """The Python of the environment with the packages that a lock file pins, made once and kept under the file's hash and
+    the version of the Python that runs this."""
+    key = hashlib.sha256(f"{sys.base_prefix} {platform.python_version()}\n{lock.read_text('utf-8')}".encode()).hexdigest()
     folder = CACHE / key[:16]
     folder.mkdir(parents=True, exist_ok=True)
     python = folder / "venv" / "bin" / "python"
@@ -34,7 +34,7 @@ def install_packages() -> Path:
         fcntl.flock(turn, fcntl.LOCK_EX)  # another test process may be at it
         if not whole.exists():
             run_uv("venv", "--clear", "--python", sys.executable, str(folder / "venv"))
-            run_uv("pip", "sync", "--python", str(python), "--require-hashes", "--only-binary", ":all:", str(LOCK))
+            run_uv("pip", "sync", "--python", str(python), "--require-hashes", "--only-binary", ":all:", str(lock))
             whole.touch()
     return python
 

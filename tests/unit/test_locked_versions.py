@@ -15,7 +15,14 @@ PINNED = re.compile(r"^([A-Za-z0-9_.-]+)==([^ ;\\]+)", re.MULTILINE)
 
 
 @pytest.mark.parametrize(
-    "lock", ["requirements.lock", "requirements-dev.lock", "requirements-build.lock", "tests/clients/requirements.lock"]
+    "lock",
+    [
+        "requirements.lock",
+        "requirements-dev.lock",
+        "requirements-build.lock",
+        "tests/clients/requirements.lock",
+        "tests/s3/requirements.lock",
+    ],
 )
 def test_each_package_is_locked_in_one_version_for_all_pythons(lock: str) -> None:
     pins = PINNED.findall((ROOT / lock).read_text("utf-8"))

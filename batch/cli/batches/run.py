@@ -41,7 +41,7 @@ def run_command(
 
     with open_store(home) as store:
         settings = Settings.load(home)
-        spool = open_spool(settings.database_address, settings.state_dir / "spool")
+        spool = open_spool(settings.database_address, settings.state_dir / "spool", settings.payloads)
         if requests.stat().st_size > settings.files.batch_bytes:
             limit = settings.files.batch_bytes
             raise TooLarge(f"{requests} is larger than {limit} bytes (files.batch_bytes in batch.toml): split it.")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from batch.cli.app import Json
-from batch.cli.home import Home, database_of, open_store
+from batch.cli.home import Home, open_store
 from batch.cli.output import print_json, print_line, print_table, short_moment
 
 app = typer.Typer(rich_markup_mode=None, help="Files that clients uploaded over the API, and that batches wrote.")
@@ -54,13 +54,15 @@ def add_command(
     from batch.batches.rows import Purpose
     from batch.errors import BadRequest
     from batch.queue.open_store import open_spool
+    from batch.settings import Settings
 
     purposes = [one.value for one in Purpose if one is not Purpose.BATCH_OUTPUT]
     if purpose not in purposes:
         raise BadRequest(f"--purpose should be one of {', '.join(purposes)}, not {purpose}.")
     added = []
     with open_store(home) as store:
-        spool = open_spool(database_of(home), store.home / ".batch" / "spool")
+        settings = Settings.load(home)
+        spool = open_spool(settings.database_address, settings.state_dir / "spool", settings.payloads)
         for path in files:
             with path.open("rb") as source:
                 sha256, size = spool.keep_file(source, durable=True)

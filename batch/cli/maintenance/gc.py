@@ -18,7 +18,7 @@ def gc(home: Home = None, as_json: Json = False) -> None:
 
     settings = Settings.load(home)
     with open_store(home) as store:
-        spool = open_spool(settings.database_address, settings.state_dir / "spool")
+        spool = open_spool(settings.database_address, settings.state_dir / "spool", settings.payloads)
         rows = 0
         due = expiry_times(settings)
         for origin, before in due.items():

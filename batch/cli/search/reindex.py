@@ -77,7 +77,7 @@ def _rebuild(store: Store, settings: Settings, embed: bool) -> RebuildSummary:
             if service_note(store) is None or not model:
                 print_error("the service is not running, and only its embedding model makes vectors: start `batch serve`.")
                 raise typer.Exit(ExitStatus.SERVICE_DOWN)
-            spool = open_spool(settings.database_address, settings.state_dir / "spool")
+            spool = open_spool(settings.database_address, settings.state_dir / "spool", settings.payloads)
             embedding = EmbeddingQueue(store, spool, waker, lambda: service_note(store) is not None)
         report = _show_progress if sys.stderr.isatty() else lambda files: None
         rebuild = Rebuild(store, os.fspath(settings.outbox_dir), loaded_model=model, embedding=embedding, report=report)

@@ -157,8 +157,7 @@ class Ledger:
         else:
             transaction.submit(work.draft)
         documents = (work.reading.document,) if work.reading.document else ()
-        for sha256 in (*work.result_blobs, *documents):
-            transaction.execute("insert into blob values (?,?,'result') on conflict do nothing", (work.draft.id, sha256))
+        transaction.hold(work.draft.id, (*work.result_blobs, *documents), "result")
         row = transaction.execute(
             f"insert into content as c ({self._inbox.columns}key, sha256, size, kind, parameters, state, step, job, jobs, "
             f"reading, created_at) values ({self._inbox.values}?,?,?,?,?,'working',?,?,?,?,?) "

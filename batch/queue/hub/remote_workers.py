@@ -12,10 +12,11 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from batch.errors import BatchError, NotFound, Unavailable
+from batch.payloads.chat import pictures_of
 from batch.payloads.events import Delta, JobEvent
 from batch.payloads.json_text import decode, decoder
 from batch.payloads.model_info import AnyModelInfo
-from batch.payloads.questions import ANSWER_TYPES, Answer, Question
+from batch.payloads.questions import ANSWER_TYPES, Answer, CountTokens, Question
 from batch.queue.channel import Waker
 from batch.queue.frames import ABSENT, Answered, Ask, End, RowChanged
 from batch.queue.hub.model_state import UNKNOWN_WORKER, ModelStates
@@ -29,6 +30,7 @@ from batch.queue.remote.packet import ForWorker, FromWorker, Packet
 from batch.queue.remote.proof import LeaseKeys
 from batch.queue.remote.relay import Relay
 from batch.queue.selection.job_filter import JobFilter
+from batch.queue.spool import Spool
 from batch.queue.store import Store
 
 T = TypeVar("T")
@@ -48,6 +50,7 @@ class _Hub(Protocol):
     """What is needed of the hub."""
 
     store: Store
+    spool: Spool
     models: ModelStates
     tickets: OpenTickets
     reports: WorkerReports
@@ -136,6 +139,8 @@ class RemoteWorkers:
     async def ask(self, worker: str, question: Question, timeout_s: float) -> Answer:
         """Put a question to a worker of another machine. Raises its BatchError, or Unavailable."""
         node, number = self._nodes[worker], secrets.randbits(53)  # nobody who was not asked can answer
+        if isinstance(question, CountTokens) and (pictures := pictures_of(question.payload)):
+            await asyncio.to_thread(self._hub.spool.share, pictures)
         future: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
         self._pending[number] = future
         try:

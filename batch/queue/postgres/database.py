@@ -17,6 +17,8 @@ from batch.queue.postgres import schema
 from batch.queue.postgres.connection_info import check_address, connect, lease_of
 from batch.queue.postgres.error_mapping import is_connection_lost, to_batch_error
 from batch.queue.postgres.job_transaction import PostgresTransaction
+from batch.queue.postgres.payloads.payload_rows import PayloadRows
+from batch.queue.postgres.payloads.payload_writer import PayloadWriter
 from batch.queue.postgres.portable_sql import to_parameters, to_psycopg
 from batch.queue.selection.inbox_scope import InboxScope
 from batch.queue.store import StoreAway
@@ -57,6 +59,7 @@ class PostgresDatabase:
         """How many seconds a lease lasts unless it is renewed."""
         self._home = home
         self._front = front
+        self._payloads = PayloadWriter(self._payload_rows(), home / ".batch" / "spool")
         self.inbox_scope = InboxScope(inbox or front)
         self.submitted: Callable[[set[str]], None] = lambda queues: None
         self._lock = threading.RLock()
@@ -81,6 +84,9 @@ class PostgresDatabase:
         except BaseException:
             self.close()
             raise
+
+    def _payload_rows(self) -> PayloadRows:
+        return PayloadRows()
 
     @property
     def home(self) -> Path:
@@ -181,7 +187,7 @@ class PostgresDatabase:
             conn = self._with_connection(lambda conn: self._begin(conn, begin))
             self._is_in_transaction = True
             try:
-                yield (transaction := PostgresTransaction(conn, self._front))
+                yield (transaction := PostgresTransaction(conn, self._front, self._payloads))
                 conn.execute(b"commit")
             except psycopg.Error as error:
                 self._roll_back(conn)

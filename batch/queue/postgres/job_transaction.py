@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import psycopg
 
 from batch import fail_points
 from batch.queue.jobs import Draft
+from batch.queue.postgres.payloads.payload_writer import PayloadWriter
 from batch.queue.postgres.portable_sql import to_parameters, to_psycopg
 
 _SUBMIT = """
@@ -23,9 +24,10 @@ select ?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?, message.id, unix_now(), ?, ? from me
 class PostgresTransaction:
     """Statements that commit together; made by `PostgresDatabase.transaction`."""
 
-    def __init__(self, conn: psycopg.Connection[tuple[Any, ...]], front: str) -> None:
+    def __init__(self, conn: psycopg.Connection[tuple[Any, ...]], front: str, payloads: PayloadWriter) -> None:
         self._conn = conn
         self._front = front
+        self._payloads = payloads
         self.queues: set[str] = set()
         """Queues that got a message, whose workers are woken after the commit."""
 
@@ -71,6 +73,15 @@ class PostgresTransaction:
         if not added:
             return
         self.queues.add(draft.queue)
-        self.execute_many(
-            "insert into blob values (?,?,'request') on conflict do nothing", [(draft.id, sha256) for sha256 in draft.blobs]
-        )
+        if draft.blobs:
+            self.hold(draft.id, draft.blobs, "request")
+
+    def hold(self, owner: str, names: Collection[str], role: str) -> None:
+        """Tie payloads to the row with the id `owner`; those that only the home's folder has are committed with it. Raises
+        Unavailable where the bytes are gone."""
+        self.hold_bytes(names)
+        self.execute_many("insert into blob values (?,?,?) on conflict do nothing", [(owner, sha256, role) for sha256 in names])
+
+    def hold_bytes(self, names: Collection[str]) -> None:
+        """Have payloads in the database when this commits. Raises Unavailable where the bytes are gone."""
+        self._payloads.hold(self._conn, names)

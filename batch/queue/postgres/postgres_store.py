@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from batch.model_kind import queue_of
 from batch.queue.full_text.tsvector_tables import TsvectorTables
 from batch.queue.idempotency import submit_under_key
 from batch.queue.jobs import TRANSITIONS, Draft, JobProgress, Kind, Origin, State
+from batch.queue.postgres.job_transaction import PostgresTransaction
 from batch.queue.postgres.leases import PostgresLeases
 from batch.queue.reading.job_reader import JobReader
 from batch.queue.reading.job_rows import COLUMNS, to_job, to_json
@@ -27,9 +29,6 @@ _END = (
 """One statement for all that end together."""
 SOON = "with soon as materialized (select set_config('synchronous_commit', 'off', true))"
 """Of a statement that joins it: it is on the disk a little later."""
-_END_ONE = "select end_job(?, ?, ?, ?, ?)"
-"""Nearly all end alone: five arrays would cost more than the rest of the call."""
-_END_ONE_SOON = f"{SOON} {_END_ONE} from soon"
 _END_SOON = f"{SOON} " + _END.replace(" order by", " cross join soon order by")
 
 
@@ -113,10 +112,7 @@ class PostgresStore(PostgresLeases, JobReader):
 
     def end(self, endings: Sequence[Ending], *, durable: bool = False) -> list[bool]:
         """End leased jobs in one transaction; of each whether it was running under its lease until now."""
-        if len(endings) == 1:
-            rows = self._run_alone(_END_ONE if durable else _END_ONE_SOON, ending_row(endings[0]), durable=durable)
-        else:
-            rows = self._run_alone(_END if durable else _END_SOON, ending_columns(endings), durable=durable)
+        rows = self._run_alone(_END if durable else _END_SOON, ending_columns(endings), durable=durable)
         return [bool(row[0]) for row in rows]
 
     def put_back(self, lease: Lease, *, count: bool, durable: bool = True) -> None:
@@ -136,19 +132,19 @@ class PostgresStore(PostgresLeases, JobReader):
 
     def checkpoint(self, lease: Lease, step: int, data: str) -> None:
         """Write a finished step of a job durably, as JSON text. Raises LeaseLost."""
-        self._write_under(
-            lease,
-            "insert into checkpoint values (?,?,?) on conflict (job, step) do update set data=excluded.data",
-            (lease.job.id, step, data),
-            durable=True,
-        )
+        with self._under(lease, durable=True) as transaction:
+            transaction.execute(
+                "insert into checkpoint values (?,?,?) on conflict (job, step) do update set data=excluded.data",
+                (lease.job.id, step, data),
+            )
 
     def refer(self, lease: Lease, sha256: str) -> None:
         """Tie a result's spool file to its job. Raises LeaseLost."""
-        statement = "insert into blob values (?,?,'result') on conflict do nothing"
-        self._write_under(lease, statement, (lease.job.id, sha256), durable=False)
+        with self._under(lease, durable=False) as transaction:
+            transaction.hold(lease.job.id, [sha256], "result")
 
-    def _write_under(self, lease: Lease, statement: str, params: Sequence[Any], *, durable: bool) -> None:
+    @contextlib.contextmanager
+    def _under(self, lease: Lease, *, durable: bool) -> Iterator[PostgresTransaction]:
         with self._begun(durable=durable) as transaction:
             # Shared: it cannot be given to another worker before this is committed.
             row = transaction.execute(
@@ -156,7 +152,7 @@ class PostgresStore(PostgresLeases, JobReader):
             ).fetchone()
             if row is None:
                 raise LeaseLost(f"Job {lease.job.id} was given to another worker meanwhile.")
-            transaction.execute(statement, params)
+            yield transaction
 
     def abandon_waited(self, front: str | None = None) -> int:
         """At a service's start: requests whose clients went down with its predecessor are cancelled, unless running (their
@@ -270,13 +266,12 @@ class PostgresStore(PostgresLeases, JobReader):
         return False
 
 
-def ending_row(ending: Ending) -> tuple[Any, ...]:
-    """Job, token, state, result and error."""
-    error = None if ending.error is None else to_json(ending.error)
-    return ending.lease.job.id, ending.lease.token, ending.state.value, ending.result, error
-
-
-def ending_columns(endings: Sequence[Ending]) -> list[list[Any]]:
+def ending_columns(endings: Sequence[Ending]) -> tuple[list[Any], ...]:
     """Jobs, tokens, states, results and errors."""
-    rows = [ending_row(ending) for ending in endings]
-    return [[row[column] for row in rows] for column in range(5)]
+    return (
+        [ending.lease.job.id for ending in endings],
+        [ending.lease.token for ending in endings],
+        [ending.state.value for ending in endings],
+        [ending.result for ending in endings],
+        [None if ending.error is None else to_json(ending.error) for ending in endings],
+    )

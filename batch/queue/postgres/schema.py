@@ -25,15 +25,14 @@ MIGRATIONS = (
     "0009_roles.sql",
     "0010_jobs_by_model.sql",
     "0011_inboxes.sql",
-    "0012_cheaper_leases.sql",
-    "0013_notification_secrets.sql",
-    "0014_worker_port.sql",
+    "0012_payload_objects.sql",
 )
 """Files in migrations/. A released one never changes; a new one goes to the end, and only adds what the version before can
 ignore, as workers of both run side by side."""
 VERSION = len(MIGRATIONS)
 ADVISORY_CLASS = 7082110
-"""First half of the advisory locks of this program; the second says what for: 1 migrations, 2 tables of modules, 3 counters."""
+"""First half of the advisory locks of this program; the second says what for: 1 migrations, 2 tables of modules, 3 counters,
+4 the sweeper of payloads."""
 MIN_SERVER_VERSION = 130000
 _FUNCTIONS = Path(__file__).parent / "roles" / "worker_functions.sql"
 """Carried out after the migrations, whichever were due."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from batch import fail_points
@@ -64,7 +64,11 @@ class JobTransaction:
         if not is_new:
             self._conn.execute("delete from task where id=?", (message,))
         if draft.blobs:
-            self.execute_many("insert or ignore into blob values (?,?,'request')", [(draft.id, sha) for sha in draft.blobs])
+            self.hold(draft.id, draft.blobs, "request")
+
+    def hold(self, owner: str, names: Collection[str], role: str) -> None:
+        """Tie payloads in the spool to the row with the id `owner`: they stay as long as it."""
+        self.execute_many("insert or ignore into blob values (?,?,?)", [(owner, sha256, role) for sha256 in names])
 
     def enqueue(self, queue: str, job: str, priority: float, message: int | None = None) -> int:
         """Put a job's message into a queue, at its old place when that is known; returns the message's id."""

@@ -121,7 +121,7 @@ class SqliteStore(NodeRows):
         """Tie a result's spool file to its job. Raises LeaseLost."""
         with self.transaction() as transaction:
             transaction.require(lease)
-            transaction.execute("insert or ignore into blob values (?,?,'result')", (lease.job.id, sha256))
+            transaction.hold(lease.job.id, [sha256], "result")
 
     def abandon_waited(self, front: str | None = None) -> int:
         """At a service's start: requests whose clients went down with its predecessor are cancelled, unless running (their

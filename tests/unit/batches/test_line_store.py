@@ -18,6 +18,7 @@ from batch.errors import NotFound
 from batch.queue.jobs import Priority
 from batch.queue.open_store import open_store
 from batch.queue.store import Store
+from payloads import keep_in
 
 pytestmark = pytest.mark.usefixtures("every_database")
 
@@ -31,7 +32,8 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def new_batch(store: Store) -> Batch:
-    draft = BatchDraft(endpoint="/v1/chat/completions", input_sha256="0" * 64, input_bytes=1, priority=Priority.BATCH)
+    sha256 = keep_in(store.home, b"a line")
+    draft = BatchDraft(endpoint="/v1/chat/completions", input_sha256=sha256, input_bytes=6, priority=Priority.BATCH)
     return BatchStore(store).create(draft)
 
 
@@ -68,17 +70,17 @@ def test_lines_that_share_a_system_prompt_follow_each_other(store: Store, tmp_pa
 
 
 def test_files_that_lines_name_are_held_until_the_batch_ends(store: Store) -> None:
-    files, batch = FileStore(store), new_batch(store)
-    file = files.create_file(Purpose.VISION, "a.png", 3, "a" * 64, None)
+    files, batch, sha256 = FileStore(store), new_batch(store), keep_in(store.home, b"png")
+    file = files.create_file(Purpose.VISION, "a.png", 3, sha256, None)
     body = {"messages": [{"content": [{"type": "file", "file": {"file_id": file.id}}]}], "other": [[{"file_id": "file-none"}]]}
     assert set(file_ids(body)) == {file.id, "file-none"}
     LineStore(store).add_lines(batch, [], [], 1, 1, set(file_ids(body)))
     files.delete_file(file.id)
-    assert files.named_file(file.id, batch.sequence).sha256 == "a" * 64 and store.referred("a" * 64)
+    assert files.named_file(file.id, batch.sequence).sha256 == sha256 and store.referred(sha256)
     for stranger in (None, batch.sequence + 1):
         with pytest.raises(NotFound):  # it is deleted, for all but that batch
             files.named_file(file.id, stranger)
     BatchStore(store).fail(batch, [])
     with pytest.raises(NotFound):
         files.named_file(file.id, batch.sequence)
-    assert not store.referred("a" * 64)
+    assert not store.referred(sha256)

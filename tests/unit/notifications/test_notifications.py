@@ -32,6 +32,7 @@ from batch.queue.spool import Spool
 from batch.queue.store import Store
 from batch.settings import Settings
 from event_receiver import EventReceiver, receiving
+from payloads import keep_in
 from running_service import alive
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("every_database")]
@@ -85,7 +86,8 @@ async def until(condition: Callable[[], Any], seconds: float = 30.0) -> None:
 def end_batch(store: Store, status: BatchStatus = BatchStatus.COMPLETED) -> str:
     """A batch that has ended; its id."""
     batches = BatchStore(store)
-    batch = batches.create(BatchDraft(endpoint="/v1/embeddings", input_sha256="0" * 64, input_bytes=1, priority=Priority.BATCH))
+    sha256 = keep_in(store.home, b"a line")
+    batch = batches.create(BatchDraft(endpoint="/v1/embeddings", input_sha256=sha256, input_bytes=6, priority=Priority.BATCH))
     batches.end(batch, status, None, None)
     return batch.id
 

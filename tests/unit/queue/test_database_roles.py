@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 
 from batch.errors import SettingsProblem
 from batch.queue.jobs import Draft, JobProgress, Kind, Origin, Priority, State
-from batch.queue.nodes import Node
+from batch.queue.nodes import Node, WorkerSecret
 from batch.queue.open_store import open_spool, open_store
 from batch.queue.sqlite.schema import OlderDatabase
 from batch.queue.store import Ending, Lease, LeaseLost
@@ -161,33 +162,52 @@ def test_a_worker_can_neither_take_over_nor_remove_another_whose_id_it_knows(sto
     assert store.states([one.id]) == {one.id: State.RUNNING}
 
 
+@pytest.fixture(params=["postgres", "s3"])
+def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Where payloads go."""
+    if request.param == "postgres":
+        return "postgres"
+    for name, value in request.getfixturevalue("s3_server").variables.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://payloads/{secrets.token_hex(4)}"
+
+
 @pytest.mark.postgres
 def test_a_worker_reads_the_payloads_of_its_own_jobs_and_writes_while_it_holds_one(
-    roles: RoleAddresses, store: StoreOfRoles, tmp_path: Path
+    roles: RoleAddresses, place: str, tmp_path: Path
 ) -> None:
-    spools = [open_spool(roles.front, tmp_path / "front")]
-    spools += [open_spool(roles.worker, tmp_path / name, worker_secret=secret_of(name)) for name in ("w1", "w2")]
+    def folder(name: str) -> Path:
+        (tmp_path / name / ".batch").mkdir(parents=True)
+        return tmp_path / name / ".batch" / "spool"
+
+    secret = WorkerSecret(secret_of("w1"))
+    spools = [open_spool(roles.front, folder("front"), place)]
+    spools += [open_spool(roles.worker, folder(name), place, worker_secret=secret_of(name)) for name in ("w1", "w2")]
     front, holder, other = spools[:3]
+    store = open_store(roles.front, home=tmp_path / "front")
+    worker = open_store(roles.worker, home=tmp_path / "w1", worker=secret)
     try:
         data = b"what is in it is nobody's business" * 100_000
         sha256 = front.keep(data)
         store.submit(draft(sha256))
         with psycopg.connect(roles.owner) as conn:  # as if it had waited for long
-            conn.execute("update payload set created_at = created_at - interval '1 hour'")
-        (lease,) = store.take(Kind.VLM, "w1")
+            for table in ("payload", "payload_object"):
+                conn.execute(f"update {table} set created_at = created_at - interval '1 hour'".encode())
+        (lease,) = worker.take(Kind.VLM, secret.id)
         assert not other.path(sha256).exists()
         with pytest.raises(psycopg.errors.InvalidParameterValue):
-            other.keep(b"of nobody's job")
+            other.keep(data[:-1])
         assert holder.read(sha256) == data
-        result = holder.keep(b"result")
-        store.refer(lease, result)
-        assert front.read(result) == b"result"
-        store.end([Ending(lease, State.DONE, "{}")])
-        spools.append(open_spool(roles.worker, tmp_path / "again", worker_secret=secret_of("w1")))
+        for text in (b"result", data[1:]):
+            result = holder.keep(text)
+            worker.refer(lease, result)
+            assert front.read(result) == text
+        worker.end([Ending(lease, State.DONE, "{}")])
+        spools.append(open_spool(roles.worker, folder("again"), worker_secret=secret_of("w1")))
         assert not spools[-1].path(sha256).exists(), "its lease is over"
     finally:
-        for spool in spools:
-            spool.close()  # type: ignore[attr-defined]
+        for one in (*spools, store, worker):
+            one.close()
 
 
 NOT_VALID = [

@@ -12,6 +12,7 @@ from batch.batches.rows import Purpose
 from batch.queue.open_store import open_store
 from batch.queue.sqlite import schema
 from batch.queue.store import Store
+from payloads import keep_in
 
 
 def summed(store: Store) -> int:
@@ -23,28 +24,29 @@ def summed(store: Store) -> int:
     return int(rows[0][0] or 0)
 
 
-def test_files_and_parts_are_counted_once_for_each_content(database: Path | str) -> None:
-    store = open_store(database)
+def test_files_and_parts_are_counted_once_for_each_content(database: Path | str, tmp_path: Path) -> None:
+    store = open_store(database, home=tmp_path)
+    names = [keep_in(tmp_path, text) for text in (b"a", b"c", b"d", b"e", b"f")]
     files = FileStore(store)
-    one = files.create_file(Purpose.USER_DATA, "a", 100, "a" * 64, None)
-    two = files.create_file(Purpose.USER_DATA, "b", 100, "a" * 64, None)
+    one = files.create_file(Purpose.USER_DATA, "a", 100, names[0], None)
+    two = files.create_file(Purpose.USER_DATA, "b", 100, names[0], None)
     assert files.total_bytes() == summed(store) == 100
     upload = files.create_upload("c", 70, Purpose.USER_DATA, "text/plain", None)
-    files.add_part(upload.id, "a" * 64, 100)
-    part = files.add_part(upload.id, "c" * 64, 30)
-    files.add_part(upload.id, "c" * 64, 30)
+    files.add_part(upload.id, names[0], 100)
+    part = files.add_part(upload.id, names[1], 30)
+    files.add_part(upload.id, names[1], 30)
     assert files.total_bytes() == summed(store) == 130
     assert files.size_of_parts(upload.id) == (3, 160)
     files.delete_file(one.id)
     files.delete_file(two.id)
     assert files.total_bytes() == summed(store) == 130, "its part is still there"
-    file = files.complete_upload(upload, "d" * 64)
+    file = files.complete_upload(upload, names[2])
     assert part.bytes == 30 and files.total_bytes() == summed(store) == file.bytes == 70
     files.delete_file(file.id)
     cancelled = files.create_upload("d", 9, Purpose.USER_DATA, "text/plain", None)
-    files.add_part(cancelled.id, "e" * 64, 9)
+    files.add_part(cancelled.id, names[3], 9)
     files.cancel_upload(cancelled.id)
-    files.create_file(Purpose.USER_DATA, "e", 5, "f" * 64, -1)
+    files.create_file(Purpose.USER_DATA, "e", 5, names[4], -1)
     assert files.total_bytes() == 5 and files.delete_expired() == 1
     assert files.total_bytes() == summed(store) == 0
     store.close()

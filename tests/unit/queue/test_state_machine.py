@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import sqlite3
@@ -19,7 +20,7 @@ from batch.errors import Conflict, NotFound
 from batch.queue.jobs import TRANSITIONS, Draft, Kind, Origin, Priority, State
 from batch.queue.open_store import open_store
 from one_worker import OneWorker
-from payloads import payload
+from payloads import keep_in, payload
 from postgres_server import PostgresServer
 from property_examples import examples
 
@@ -41,6 +42,9 @@ class Expected:
     checkpoints: int = 0
 
 
+BLOBS = {hashlib.sha256(text).hexdigest(): text for text in (b"a", b"b")}
+
+
 class Lives(RuleBasedStateMachine):
     jobs = Bundle("jobs")
     stranger = "insert into task (queue, data, priority) values ('vlm', ?, 20)"
@@ -55,7 +59,9 @@ class Lives(RuleBasedStateMachine):
     def open(self) -> None:
         self.folder = Path(tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
         self.database = self.new_database()
-        self.store = OneWorker(open_store(self.database))
+        for text in BLOBS.values():
+            keep_in(self.folder, text)
+        self.store = OneWorker(open_store(self.database, home=self.folder))
         self.model: dict[str, Expected] = {}
         self.claims: dict[Kind, list[str]] = {kind: [] for kind in Kind}
         self.places = 0
@@ -72,7 +78,7 @@ class Lives(RuleBasedStateMachine):
         kind=st.sampled_from([Kind.VLM, Kind.STT]),
         priority=st.sampled_from(Priority),
         waited=st.booleans(),
-        blob=st.sampled_from(["", "a" * 64, "b" * 64]),
+        blob=st.sampled_from(["", *BLOBS]),
     )
     def submit(self, kind: Kind, priority: Priority, waited: bool, blob: str) -> str:
         draft = Draft(
@@ -170,7 +176,7 @@ class Lives(RuleBasedStateMachine):
     @rule()
     def service_restarts(self) -> None:
         self.store.close()
-        self.store.store = open_store(self.database)
+        self.store.store = open_store(self.database, home=self.folder)
         gone = [e for e in self.model.values() if e.waited and e.state is State.QUEUED]
         assert self.store.abandon_waited() == len(gone)
         for mine in self.model.values():
@@ -236,7 +242,7 @@ class Lives(RuleBasedStateMachine):
         for kind, _, _, state, n in self.store.tally():
             told[kind, state] += n
         assert told == states
-        for name in ("a" * 64, "b" * 64):
+        for name in BLOBS:
             assert self.store.referred(name) == any(name in e.blobs for e in self.model.values())
 
 

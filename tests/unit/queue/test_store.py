@@ -16,12 +16,12 @@ from batch.queue.open_store import open_store
 from batch.queue.sqlite.schema import VERSION, NewerDatabase
 from database_roles import RoleAddresses, open_store_of
 from one_worker import OneWorker
-from payloads import payload
+from payloads import keep_in, payload
 
 
 @pytest.fixture
-def store(database_or_roles: Path | str | RoleAddresses) -> Iterator[OneWorker]:
-    store = OneWorker(open_store_of(database_or_roles, front=""))
+def store(database_or_roles: Path | str | RoleAddresses, tmp_path: Path) -> Iterator[OneWorker]:
+    store = OneWorker(open_store_of(database_or_roles, front="", home=tmp_path))
     yield store
     store.close()
 
@@ -166,12 +166,13 @@ def test_a_job_that_waited_for_an_inner_one_is_not_blamed_for_its_crash(store: O
     assert attempts == {bulk: 0, mate: 0, caller: 1}
 
 
-def test_a_job_put_back_while_it_ends_keeps_its_payload_and_is_not_ended(store: OneWorker) -> None:
-    (job,) = submitted(store, draft(blobs=("ab" * 32,)))
+def test_a_job_put_back_while_it_ends_keeps_its_payload_and_is_not_ended(store: OneWorker, tmp_path: Path) -> None:
+    blob = keep_in(tmp_path, b"a picture")
+    (job,) = submitted(store, draft(blobs=(blob,)))
     assert store.take(Kind.VLM)
     store.put_back(job, count=False)
     assert not store.end(job, State.DONE, result="{}")
-    assert store.referred("ab" * 32)
+    assert store.referred(blob)
     row = store.job(job)
     assert row and row.state is State.QUEUED and row.attempts == 0
 
@@ -210,8 +211,8 @@ def test_counters_follow_every_state_and_survive_deletion(store: OneWorker) -> N
     assert store.ahead(queued) == 0
 
 
-def test_a_done_job_lets_go_of_its_payload_and_a_failed_one_keeps_it_for_a_retry(store: OneWorker) -> None:
-    a, b = "a" * 64, "b" * 64
+def test_a_done_job_lets_go_of_its_payload_and_a_failed_one_keeps_it_for_a_retry(store: OneWorker, tmp_path: Path) -> None:
+    a, b = keep_in(tmp_path, b"a"), keep_in(tmp_path, b"b")
     done, failed = submitted(store, draft(blobs=(a,)), draft(blobs=(b,)))
     store.take(Kind.VLM)
     store.end(done, State.DONE, result="{}")

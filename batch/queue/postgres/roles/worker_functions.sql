@@ -255,7 +255,26 @@ create or replace function may_read_payload(secret text, sha256_ text) returns b
   select exists (select 1 from blob b join claim c on c.job = b.job
       where b.sha256 = sha256_ and b.role = 'request' and c.worker = id_of_worker(secret))
     or exists (select 1 from payload p where p.sha256 = sha256_ and p.part = 0
-      and p.created_at > clock_timestamp() - interval '60 seconds') $$;
+      and p.created_at > clock_timestamp() - interval '60 seconds')
+    or exists (select 1 from payload_object o where o.sha256 = sha256_ and o.is_whole
+      and o.created_at > clock_timestamp() - interval '60 seconds') $$;
+
+create or replace function worker_find_object(secret text, sha256_ text) returns table (place text, key text)
+  language plpgsql stable as $$
+begin
+  if may_read_payload(secret, sha256_) then
+    return query select o.place, o.key from payload_object o where o.sha256 = sha256_ and o.is_whole;
+  end if;
+end $$;
+
+-- What was read is not what its name says: whoever keeps the same bytes again writes them anew.
+create or replace function worker_mark_damaged(secret text, sha256_ text) returns void language plpgsql as $$
+begin
+  if may_read_payload(secret, sha256_) then
+    update payload set created_at = '-infinity' where sha256 = sha256_;
+    update payload_object set is_whole = false where sha256 = sha256_;
+  end if;
+end $$;
 
 create or replace function worker_read_payload(secret text, sha256_ text, part_ integer) returns bytea language plpgsql as $$
 begin
@@ -279,7 +298,58 @@ begin
   perform check_argument(sha256_ ~ '^[0-9a-f]{64}$', 'sha256');
   perform check_argument(part_ between 0 and 4095 and octet_length(data_) <= 1 << 20, 'part');
   perform check_argument(exists (select 1 from claim c where c.worker = id_of_worker(secret)), 'secret');
-  insert into payload (sha256, part, data, created_at) values (sha256_, part_, data_, now()) on conflict do nothing;
+  insert into payload as p (sha256, part, data, created_at) values (sha256_, part_, data_, clock_timestamp())
+    on conflict (sha256, part) do update set created_at = clock_timestamp(),
+      data = case when p.created_at = '-infinity' then excluded.data else p.data end;
+end $$;
+
+-- Whether a payload is whole; it stays until the transaction is over then.
+create or replace function worker_lock_payload(secret text, sha256_ text) returns boolean language plpgsql as $$
+begin
+  perform check_argument(exists (select 1 from claim c where c.worker = id_of_worker(secret)), 'secret');
+  perform 1 from payload where sha256 = sha256_ and part = 0 and created_at > '-infinity' for key share;
+  if not found then
+    perform 1 from payload_object where sha256 = sha256_ and is_whole for key share;
+  end if;
+  return found;
+end $$;
+
+-- Which parts behind the first are there; as if they had been put in now.
+create or replace function worker_touch_parts(secret text, sha256_ text) returns integer[] language plpgsql as $$
+declare
+  parts integer[];
+begin
+  perform check_argument(exists (select 1 from claim c where c.worker = id_of_worker(secret)), 'secret');
+  with touched as (update payload p set created_at = clock_timestamp() where (p.sha256, p.part) in (
+      select w.sha256, w.part from payload w where w.sha256 = sha256_ and w.part > 0 and w.created_at > '-infinity'
+      order by w.part for update) returning p.part)
+    select coalesce(array_agg(t.part), '{}') into parts from touched t;
+  return parts;
+end $$;
+
+create or replace function worker_begin_object(secret text, sha256_ text, place_ text, key_ text)
+  returns table (place text, key text, is_whole boolean) language plpgsql as $$
+begin
+  perform check_argument(sha256_ ~ '^[0-9a-f]{64}$', 'sha256');
+  perform check_argument(place_ ~ '^s3://' and length(place_) <= 1000, 'place');
+  perform check_argument(key_ ~ ('^' || left(sha256_, 2) || '/' || sha256_ || '-[0-9a-f]{8}$'), 'key');
+  perform check_argument(exists (select 1 from claim c where c.worker = id_of_worker(secret)), 'secret');
+  return query insert into payload_object as o (sha256, place, key) values (sha256_, place_, key_)
+    on conflict (sha256) do update set created_at = clock_timestamp() returning o.place, o.key, o.is_whole;
+end $$;
+
+create or replace function worker_finish_object(secret text, sha256_ text, place_ text, key_ text) returns boolean
+  language plpgsql as $$
+begin
+  perform check_argument(exists (select 1 from claim c where c.worker = id_of_worker(secret)), 'secret');
+  update payload_object o set is_whole = true, created_at = clock_timestamp()
+    where o.sha256 = sha256_ and o.place = place_ and o.key = key_;
+  if not found then
+    perform check_argument(place_ ~ '^s3://' and key_ ~ ('^[0-9a-f]{2}/' || sha256_ || '-[0-9a-f]{8}$'), 'key');
+    insert into payload_garbage values (place_, key_) on conflict do nothing;
+    return false;
+  end if;
+  return true;
 end $$;
 
 -- Packets too large for a notification.
@@ -306,21 +376,6 @@ create or replace function worker_sweep_frames(older_than_s double precision) re
 begin
   perform check_argument(older_than_s >= 60, 'older_than');
   delete from frame where created_at < now() - make_interval(secs => older_than_s);
-end $$;
-
--- What a worker's machine asks every few seconds: which fronts it may dial. Before, it writes down by what it will prove itself,
--- once for each row of its home, so that nobody who learns of a home can put another nonce in place of its own.
-
-create or replace function worker_ports(home_ text, nonce_ text, lease_s double precision, port_life_s double precision)
-  returns table (front text, address text, cert_sha256 text) language plpgsql as $$
-begin
-  perform check_argument(length(home_) between 1 and 64, 'home');
-  perform check_argument(length(nonce_) between 32 and 128, 'nonce');
-  update node n set nonce = nonce_ where n.home = home_ and n.nonce is null;
-  return query select p.front::text, p.address, p.cert_sha256 from worker_port p
-    where p.front <> home_ and p.beat > clock_timestamp() - make_interval(secs => port_life_s)
-    and exists (select 1 from node n where n.home = home_ and n.beat > clock_timestamp() - make_interval(secs => lease_s))
-    order by p.front;
 end $$;
 
 -- The rights of roles, given again after every migration.

@@ -9,18 +9,16 @@ from typing import Any
 
 from batch.queue.jobs import JobProgress, State
 from batch.queue.nodes import FORGET_NODE_AFTER_S, Node, Renewal, WorkerSecret
+from batch.queue.postgres.job_transaction import PostgresTransaction
 from batch.queue.postgres.leases import SILENT, death_record
 from batch.queue.postgres.node_rows import node_columns, to_renewal
-from batch.queue.postgres.postgres_store import SOON, PostgresStore, ending_columns, ending_row, taking
+from batch.queue.postgres.payloads.payload_rows import PayloadRows
+from batch.queue.postgres.postgres_store import SOON, PostgresStore, ending_columns, taking
+from batch.queue.postgres.roles.worker_payload_rows import WorkerPayloadRows
 from batch.queue.reading.job_rows import to_json
 from batch.queue.store import Ending, Lease, LeaseLost
 
 _END = "select worker_end(?, cast(? as text[]), cast(? as bigint[]), cast(? as text[]), cast(? as text[]), cast(? as text[]))"
-_END_ONE = (
-    "select worker_end(?, array[cast(? as text)], array[cast(? as bigint)], array[cast(? as text)], array[cast(? as text)], "
-    "array[cast(? as text)])"
-)
-"""Nearly all end alone: to write five arrays would cost more than the rest of the call."""
 
 
 class WorkerStore(PostgresStore):
@@ -31,8 +29,11 @@ class WorkerStore(PostgresStore):
     _taking = taking("worker_take", "key")
 
     def __init__(self, url: str, secret: WorkerSecret, *, home: Path, front: str = "") -> None:
-        super().__init__(url, home=home, front=front)
         self._secret = secret
+        super().__init__(url, home=home, front=front)
+
+    def _payload_rows(self) -> PayloadRows:
+        return WorkerPayloadRows(self._secret.own)
 
     # -- the way of a job
 
@@ -41,9 +42,8 @@ class WorkerStore(PostgresStore):
 
     def end(self, endings: Sequence[Ending], *, durable: bool = False) -> list[bool]:
         """End leased jobs in one transaction; of each whether it was running under its lease until now."""
-        ends, values = (_END_ONE, ending_row(endings[0])) if len(endings) == 1 else (_END, ending_columns(endings))
-        sql = ends if durable else f"{SOON} select e.* from soon cross join lateral ({ends}) as e"
-        rows = self._run_alone(sql, (self._secret.own, *values), durable=durable)
+        sql = _END if durable else f"{SOON} select e.* from soon cross join lateral ({_END}) as e"
+        rows = self._run_alone(sql, (self._secret.own, *ending_columns(endings)), durable=durable)
         return [bool(row[0]) for row in rows]
 
     def put_back(self, lease: Lease, *, count: bool, durable: bool = True) -> None:
@@ -70,14 +70,19 @@ class WorkerStore(PostgresStore):
 
     def refer(self, lease: Lease, sha256: str) -> None:
         """Tie a result's spool file to its job. Raises LeaseLost."""
-        if not self._call("worker_refer", lease, sha256, durable=False):
-            raise LeaseLost(f"Job {lease.job.id} was given to another worker meanwhile.")
+        with self._begun(durable=False) as transaction:
+            if not self._call_in(transaction, "worker_refer", lease, sha256):
+                raise LeaseLost(f"Job {lease.job.id} was given to another worker meanwhile.")
+            transaction.hold_bytes([sha256])
 
     def _call(self, function: str, lease: Lease, *params: Any, durable: bool) -> Any:
-        marks = ", ".join("?" * (3 + len(params)))
         with self._begun(durable=durable) as transaction:
-            values = (self._secret.own, lease.job.id, lease.token, *params)
-            ((value,),) = transaction.execute(f"select {function}({marks})", values).fetchall()
+            return self._call_in(transaction, function, lease, *params)
+
+    def _call_in(self, transaction: PostgresTransaction, function: str, lease: Lease, *params: Any) -> Any:
+        marks = ", ".join("?" * (3 + len(params)))
+        values = (self._secret.own, lease.job.id, lease.token, *params)
+        ((value,),) = transaction.execute(f"select {function}({marks})", values).fetchall()
         return value
 
     def cancelled(self, job: str) -> bool:

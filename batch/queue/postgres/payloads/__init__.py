@@ -1,0 +1,1 @@
+"""Payloads of homes that share a database and nothing else."""

@@ -1,1 +1,0 @@
-"""Moving all that a home holds from one database into the other kind, and back."""
