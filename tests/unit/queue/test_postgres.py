@@ -111,6 +111,24 @@ def seconds_left(store: PostgresStore) -> float:
 
 
 @pytest.mark.postgres
+def test_a_job_that_a_silent_worker_was_just_writing_holds_up_nobody_who_looks_for_lost_leases(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batch.queue.postgres.leases.PostgresLeases._grace_s", 0.0)
+    impatient = f"{url}&options=-c%20lock_timeout%3D2000"
+    with contextlib.closing(open_store(impatient)) as store, psycopg.connect(url) as silent:
+        store.submit(*(drafts := [draft() for _ in range(2)]))
+        for worker in ("w1", "w2"):
+            store.take(Kind.VLM, worker)
+        with store.transaction() as transaction:
+            transaction.execute("update claim set until = clock_timestamp() - interval '1 second'")
+        silent.execute("update job set progress = '{}' where id = %s", (drafts[0].id,))
+        assert store.reap(3) == [(drafts[1].id, State.QUEUED)]
+        silent.rollback()
+        assert store.reap(3) == [(drafts[0].id, State.QUEUED)]
+
+
+@pytest.mark.postgres
 def test_a_token_is_not_drawn_again_for_a_job_whose_take_was_lost_with_the_databases_last_moments(url: str) -> None:
     with contextlib.closing(open_store(url)) as store:
         store.submit(draft())

@@ -124,8 +124,10 @@ end $$;
 
 -- Leases of workers that died or fell silent. In `error_`, {job} and {attempts} stand for what they say.
 
+-- `waits`: for a job that is being written this moment, by a worker that was cut off or frozen in the middle of that, say; else
+-- it is left for a later look, so that whoever looks keeps its own leases meanwhile.
 create or replace function give_back_leases(
-  jobs text[], tokens bigint[], have_inner boolean[], attempts_ integer, error_ text)
+  jobs text[], tokens bigint[], have_inner boolean[], attempts_ integer, error_ text, waits boolean)
   returns table (job text, state text, queue text) language plpgsql as $$
 declare
   row_ record;
@@ -133,6 +135,10 @@ begin
   for place in 1 .. coalesce(array_length(jobs, 1), 0) loop
     job := jobs[place];
     queue := null;
+    if not waits then
+      perform 1 from job j where j.id = jobs[place] for update skip locked;
+      continue when not found and exists (select 1 from job j where j.id = jobs[place]);
+    end if;
     select j.attempts, j.cancel into row_ from job j where j.id = jobs[place] and j.state = 'running' for update;
     if not found then
       delete from claim c where c.job = jobs[place] and c.token = tokens[place];
@@ -167,7 +173,7 @@ begin
   select array_agg(held.job::text), array_agg(held.token), array_agg(held.has_inner) into jobs, tokens, inner_ from (
     select c.job, c.token, has_inner(c) as has_inner from claim c
     where c.queue = queue_ and c.worker = predecessor and c.worker <> worker_ for update of c) as held;
-  return query select * from give_back_leases(jobs, tokens, inner_, attempts_, error_);
+  return query select * from give_back_leases(jobs, tokens, inner_, attempts_, error_, true);
   -- Only now: what it was decides which workers its jobs are kept for.
   delete from node n where n.id = predecessor and n.id <> worker_;
 end $$;
@@ -187,7 +193,7 @@ begin
   select array_agg(held.job::text), array_agg(held.token), array_agg(held.has_inner) into jobs, tokens, inner_ from (
     select c.job, c.token, has_inner(c) as has_inner from claim c where c.until < clock_timestamp()
     order by c.until limit most for update of c skip locked) as held;
-  return query select * from give_back_leases(jobs, tokens, inner_, attempts_, error_);
+  return query select * from give_back_leases(jobs, tokens, inner_, attempts_, error_, false);
 end $$;
 
 create or replace function worker_recover(secret text, queue_ text, predecessor_secret text, attempts_ integer, error_ text)
