@@ -2,18 +2,47 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
+import os
 import platform
 
 from batch.payloads.model_info import AnyModelInfo, ChatModelInfo, SpeechModelInfo
 
+_SAMPLES = 64
+_SAMPLE_BYTES = 64 << 10
+"""A file of many GB is known by so many pieces of it, its first and its last among them: to read all of it would take as long
+as loading it."""
+_SHOWN_DIGITS = 12
+
 
 def build_of(info: AnyModelInfo) -> str:
-    """Model, size of its weights in bytes, library and version, and kind of device, in one line."""
+    """Model, a sha256 of samples of its files, how they are loaded, library and version, and kind of device, in one line."""
     package = "pywhispercpp" if isinstance(info, SpeechModelInfo) else "llama-cpp-python"
     try:
         library = f"{package} {importlib.metadata.version(package)}"
     except importlib.metadata.PackageNotFoundError:
         library = "no library"
-    device = "gpu" if isinstance(info, ChatModelInfo) and info.gpu else platform.machine()
-    return f"{info.model}, {info.size} bytes, {library}, {device}"
+    digest, loaded, device = hashlib.sha256(), [], platform.machine()
+    _add_samples(digest, info.path)
+    if isinstance(info, ChatModelInfo):
+        _add_samples(digest, info.mmproj or "")
+        loaded = [] if info.kv_cache == "f16" else [f"{info.kv_cache} cache"]
+        loaded += [] if info.repacked else ["weights in the file"]
+        # The instructions that llama.cpp was compiled for and finds here: others round otherwise.
+        features = hashlib.sha256(info.build.encode()).hexdigest()[:_SHOWN_DIGITS] if info.build else "unknown"
+        device = f"{'gpu' if info.gpu else device} {features}"
+    return ", ".join([info.model, digest.hexdigest()[:_SHOWN_DIGITS], *loaded, library, device])
+
+
+def _add_samples(digest: hashlib._Hash, path: str) -> None:
+    """A file's size and pieces of it; nothing where there is no such file."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            digest.update(f"{size};".encode())
+            for number in range(_SAMPLES):
+                file.seek(max(0, size - _SAMPLE_BYTES) * number // (_SAMPLES - 1))
+                digest.update(file.read(_SAMPLE_BYTES))
+    except OSError:
+        digest.update(b"none;")
