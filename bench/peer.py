@@ -274,16 +274,17 @@ def _healthy(port: int) -> bool:
 @contextlib.contextmanager
 def ours(threads: int = 0, *, root: Path = ROOT, name: str = "ours", **models: str) -> Iterator[Peer]:
     """The whole service as users run it, in a home of its own. `models`: kind to a name or path; the kinds that are not
-    named get the engine without weights. `vlm_mmproj` names the projector, `vlm_parallel` is that setting. `root`: the
-    checkout whose code runs."""
+    named get the engine without weights. `vlm_mmproj` names the projector, `vlm_parallel` and `stt_parallel` are those
+    settings. `root`: the checkout whose code runs."""
     kinds = ("vlm", "embedding", "stt")
     ports = dict(zip(kinds, free_ports(len(kinds)), strict=True))
     settings = {f"BATCH_{kind.upper()}__MODEL": models.pop(kind, "weightless") for kind in kinds}
     settings |= {f"BATCH_{kind.upper()}__THREADS": str(threads) for kind in kinds}
     if mmproj := models.pop("vlm_mmproj", ""):
         settings["BATCH_VLM__MMPROJ"] = mmproj
-    if parallel := models.pop("vlm_parallel", ""):
-        settings["BATCH_VLM__PARALLEL"] = parallel
+    for kind in ("vlm", "stt"):
+        if parallel := models.pop(f"{kind}_parallel", ""):
+            settings[f"BATCH_{kind.upper()}__PARALLEL"] = parallel
     assert not models, f"unknown kinds: {models}"
     with tempfile.TemporaryDirectory() as home:
         flags = [word for kind, port in ports.items() for word in (f"--{kind}-port", str(port))]

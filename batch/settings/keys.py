@@ -85,6 +85,9 @@ class SttSettings(ModelSettings):
     port: Port = 8082
     vad_model: PathOrName = ""
     """A path to a Silero VAD model in ggml format; empty: the one that comes with batch; none: cut at low energy."""
+    parallel: Parallel = "auto"
+    """How many bulk jobs (sound files, batch lines) are heard beside each other, each with a copy of the model; auto: 2 where
+    there are two cores and the memory; 1: one after the other."""
 
 
 MAX_PATTERN_CHARS = 200

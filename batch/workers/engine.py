@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 C = TypeVar("C", bound=msgspec.Struct)
 
 
-class Work(Protocol):
-    """One job in the hands of an engine. Not thread-safe: used from the engine's thread only."""
+class OwnWork(Protocol):
+    """One job in the hands of an engine, by itself. Not thread-safe: used from the engine's thread only."""
 
     @property
     def job(self) -> Job: ...
@@ -64,6 +64,10 @@ class Work(Protocol):
     def checkpoints(self, type: type[C]) -> list[C]:
         """What earlier attempts wrote, in order of step."""
         ...
+
+
+class Work(OwnWork, Protocol):
+    """A job in the hands of an engine, and those that it takes along."""
 
     def claim_batch_mates(self, limit: int) -> list[Work]:
         """Take up to `limit` further jobs of the same task that wait in this queue, at this job's priority or above,

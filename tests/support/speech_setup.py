@@ -9,7 +9,7 @@ from typing import Any
 
 import batch
 from batch.payloads.speech import TranscriptionOptions, TranscriptionPayload, TranscriptionResult
-from batch.queue.jobs import Kind
+from batch.queue.jobs import Kind, Priority
 from batch.settings import Settings, SttSettings, default_models_dir
 from batch.workers.speech.engine import SpeechEngine
 from batch.workers.speech.transcription import TranscriptCheckpoint
@@ -39,14 +39,27 @@ def work(
     filename: str = "sound.wav",
     at: Mapping[int, Callable[[], object]] | None = None,
     checkpoints: Sequence[TranscriptCheckpoint] = (),
+    mates: Sequence[ScriptedWork] = (),
+    priority: Priority = Priority.INTERACTIVE,
+    threads: int = 1,
     **options: Any,
 ) -> ScriptedWork:
-    """A transcribe job whose sound lies in `folder`."""
+    """A transcribe job whose sound lies in `folder`, and those that wait behind it."""
     path = samples if isinstance(samples, Path) else write_wav(folder / f"{abs(hash(samples.tobytes())):x}", samples)
     payload = TranscriptionPayload(
         blob=path.name, filename=filename, options=TranscriptionOptions(**options), words=words, logprobs=logprobs
     )
-    return ScriptedWork(path.parent, Kind.STT, "transcribe", payload, at=at, checkpoints=checkpoints)
+    return ScriptedWork(
+        path.parent,
+        Kind.STT,
+        "transcribe",
+        payload,
+        at=at,
+        checkpoints=checkpoints,
+        mates=mates,
+        priority=priority,
+        threads=threads,
+    )
 
 
 def transcribe(engine: SpeechEngine, job: ScriptedWork) -> TranscriptionResult:

@@ -309,35 +309,3 @@ class SoundStream:
             f"{self.name} takes too long to decode, after {self.decoded / SAMPLE_RATE:.0f} seconds of its sound: "
             "it is damaged, or was made to be slow."
         )
-
-
-class DecoderPool:
-    """Decoders for jobs that run inside one another: each gets one of its own, and one is kept warm. For one thread."""
-
-    def __init__(self, purpose: Purpose) -> None:
-        self._purpose: Purpose = purpose
-        self._idle: list[DecoderProcess] = []
-
-    def start(self) -> None:
-        """Have one decoder load its libraries, while the caller goes on."""
-        if not self._idle:
-            self._idle.append(DecoderProcess(self._purpose))
-        self._idle[0].start()
-
-    @contextlib.contextmanager
-    def lend(self) -> Iterator[DecoderProcess]:
-        """A decoder for the time of the context."""
-        decoder = self._idle.pop() if self._idle else DecoderProcess(self._purpose)
-        try:
-            yield decoder
-        finally:
-            if self._idle:
-                decoder.close()
-            else:
-                self._idle.append(decoder)
-                decoder.start()  # the next file need not wait for one that took the place of a lost one
-
-    def close(self) -> None:
-        """End the decoders that are not lent."""
-        while self._idle:
-            self._idle.pop().close()

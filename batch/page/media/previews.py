@@ -14,7 +14,7 @@ from batch.page.media.source_bytes import SourceBytes
 from batch.settings import LimitSettings
 
 if TYPE_CHECKING:
-    from batch.media.decoder.process import DecoderPool
+    from batch.media.decoder.pool import DecoderPool
 
 THUMBNAIL_PIXELS = 320
 """Longest side: shown at half of it, sharp on dense screens."""
@@ -65,7 +65,7 @@ class Previews:
         # Here, as both cost a service without a page a tenth of a second.
         from PIL import Image
 
-        from batch.media.decoder.process import DecoderPool
+        from batch.media.decoder.pool import DecoderPool
 
         if source.size > self._limits.image_bytes:
             raise TooLarge("The picture is larger than limits.image_bytes.")

@@ -10,23 +10,23 @@ from pathlib import Path
 from batch import catalog
 from batch.errors import BadRequest, BatchError, NotSupported
 from batch.media import language as languages
-from batch.media.decoder.process import DecoderPool, SoundStream
+from batch.media.decoder.pool import DecoderPool
+from batch.media.decoder.process import SoundStream
 from batch.media.sound.samples import SAMPLE_RATE
 from batch.memory.machine import require_memory
 from batch.payloads.job_payload import Result
 from batch.payloads.model_info import SpeechModelInfo
 from batch.payloads.questions import Answer, Question
 from batch.payloads.speech import TranscriptionOptions, TranscriptionPayload, TranscriptionResult
-from batch.queue.jobs import Kind
+from batch.queue.jobs import Kind, Priority
 from batch.settings import Settings
-from batch.workers.engine import Work
+from batch.workers.engine import OwnWork, Work
+from batch.workers.speech.bulk.lanes import Lanes
+from batch.workers.speech.bulk.models import MEMORY_PER_FILE_BYTE, ModelCopies
 from batch.workers.speech.transcription import Transcription
 from batch.workers.speech.voice_activity import Detector, EnergyDetector, SileroDetector
 from batch.workers.speech.whisper.decoding import Decoding
 from batch.workers.speech.whisper.model import WhisperModel
-
-MEMORY_PER_FILE_BYTE = 1.3
-"""What whisper.cpp takes, by its model's file, which it reads into memory of its own."""
 
 
 class SpeechEngine:
@@ -41,6 +41,9 @@ class SpeechEngine:
         self._info = SpeechModelInfo(model="")
         self._decoders = DecoderPool("sound")
         self._stop = threading.Event()
+        self._copies: ModelCopies | None = None
+        self._bulk: Lanes | None = None
+        """The bulk jobs under way, inside which a more urgent one may run."""
         self.last_language: str | None = None
         """The language that was detected last: a guess for the next file, never an answer."""
 
@@ -53,6 +56,7 @@ class SpeechEngine:
             SileroDetector(self._vad_path).close()
         require_memory(entry.name, int(MEMORY_PER_FILE_BYTE * entry.path.stat().st_size), "stt.model")
         model = self._model = WhisperModel(entry.path, gpu=self._settings.stt.gpu_layers != 0)
+        self._copies = ModelCopies(model, entry, self._settings.stt)
         self._decoders.start()
         self._info = SpeechModelInfo(
             model=entry.name,
@@ -70,15 +74,29 @@ class SpeechEngine:
         report(1.0)
         return self._info
 
-    def run(self, work: Work) -> Result:
-        """Transcribe one file. Raises BatchError for what is no sound, or wants what the model cannot do."""
-        assert self._model is not None
+    def run(self, work: Work) -> Result | None:
+        """Transcribe one file, or a bulk job together with those that wait behind it, which are ended then. Raises BatchError
+        for what is no sound, or wants what the model cannot do."""
+        assert self._model is not None and self._copies is not None
+        if (bulk := self._bulk) is not None:
+            with bulk.inner_job() as model:
+                return self._transcribe(work, model, self._stop)
+        if work.job.priority >= Priority.INTERACTIVE or self._copies.width == 1:
+            return self._transcribe(work, self._model, self._stop)
+        self._bulk = Lanes(self._copies, self._transcribe, work)
+        try:
+            self._bulk.run()
+        finally:
+            self._bulk = None
+        return None
+
+    def _transcribe(self, work: OwnWork, model: WhisperModel, stop: threading.Event) -> TranscriptionResult:
         payload = work.payload
         if not isinstance(payload, TranscriptionPayload):
             raise BatchError(f"The speech model has no task {type(payload).__name__}.")
         started = time.monotonic()
         decoding = Decoding.of(payload.options, self._language(payload.options))
-        job = Transcription(self._model, work, payload, decoding, self._stop, self._new_detector, self.last_language)
+        job = Transcription(model, work, payload, decoding, stop, self._new_detector, self.last_language)
         job.resume()
         with self._decoders.lend() as decoder:
             name = payload.filename or "The file"
@@ -109,15 +127,17 @@ class SpeechEngine:
         """No prompt is kept here."""
 
     def interrupt(self) -> None:
-        """Stop the native call in flight; harmless when nothing runs."""
+        """Stop the native call in flight, all of them where bulk jobs are heard; harmless when nothing runs."""
         self._stop.set()
+        if (bulk := self._bulk) is not None:
+            bulk.interrupt()
 
     def close(self) -> None:
         """Free the model and end the decoders."""
         self._decoders.close()
-        if self._model is not None:
-            self._model.close()
-            self._model = None
+        if self._copies is not None:
+            self._copies.close()
+            self._model = self._copies = None
 
     def _new_detector(self) -> Detector:
         return SileroDetector(self._vad_path) if self._vad_path is not None else EnergyDetector()

@@ -17,7 +17,7 @@ from batch.media.decoder.process import SoundStream
 from batch.media.sound.samples import SAMPLE_RATE, Samples
 from batch.payloads.events import SegmentEnded
 from batch.payloads.speech import TranscriptionPayload, TranscriptSegment
-from batch.workers.engine import Work
+from batch.workers.engine import OwnWork
 from batch.workers.speech.audio_context import transcribe as in_short_context
 from batch.workers.speech.chunking import Chunk, ChunkingRule, Chunks, Piece
 from batch.workers.speech.hallucinations import may_loop, without_loops, without_noises
@@ -76,7 +76,7 @@ class Transcription:
     def __init__(
         self,
         model: WhisperModel,
-        work: Work,
+        work: OwnWork,
         payload: TranscriptionPayload,
         decoding: Decoding,
         stop: threading.Event,

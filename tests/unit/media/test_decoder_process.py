@@ -16,7 +16,8 @@ import pytest
 
 from batch.errors import BadRequest, Cancelled, TooLarge, UnsupportedMedia
 from batch.media.decoder import process as decoder_process
-from batch.media.decoder.process import DecoderPool, DecoderProcess, SoundStream
+from batch.media.decoder.pool import DecoderPool
+from batch.media.decoder.process import DecoderProcess, SoundStream
 from batch.media.image import open_image
 from batch.media.sound.audio import load
 from batch.media.sound.samples import SAMPLE_RATE

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from batch.media.decoder.pixel_memory import Pixels
-from batch.media.decoder.process import DecoderPool
+from batch.media.decoder.pool import DecoderPool
 from batch.settings import LimitSettings
 from batch.workers.engine import Work
 
