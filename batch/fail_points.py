@@ -22,6 +22,8 @@ POINTS = (
     "outbox-noted",
 )
 """In the order in which a dropped file passes them."""
+MOVE_POINTS = ("move-payloads", "move-rows", "move-verified", "move-committed", "move-switched", "move-aside")
+"""In the order in which `batch move-to` passes them."""
 
 _armed = ""
 _marker = Path()

@@ -21,7 +21,7 @@ _ORDER = (
     *("serve", "status", "submit", "files", "jobs", "show", "wait", "retry", "cancel", "redo", "pause", "resume"),
     *("search", "reindex", "mcp"),
     *("run", "batches", "uploads", "notifications"),
-    *("worker", "nodes", "drain", "database"),
+    *("worker", "nodes", "drain", "database", "move-to"),
     *("logs", "models", "config", "doctor", "gc", "backup", "repair", "install-service", "uninstall-service"),
 )
 _MODULES = {

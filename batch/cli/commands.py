@@ -10,7 +10,7 @@ from batch.cli.batches.uploads import app as uploads
 from batch.cli.database.command import app as database
 from batch.cli.doctor.command import doctor
 from batch.cli.jobs import actions, listing, pausing, redo, waiting  # noqa: F401
-from batch.cli.maintenance import backup, gc, repair  # noqa: F401
+from batch.cli.maintenance import backup, gc, move_to, repair  # noqa: F401
 from batch.cli.models import app as models
 from batch.cli.nodes import listing as nodes  # noqa: F401
 from batch.cli.notifications import app as notifications

@@ -23,7 +23,7 @@ from batch.notifications.event_body import event_body, object_id, output_path
 from batch.notifications.notification_store import NotificationStore
 from batch.notifications.receiver_lines import ReceiverLines
 from batch.notifications.rows import COMMAND_TARGET, DeliveryState, EventDelivery, Target
-from batch.notifications.signing import SecretFiles
+from batch.notifications.shared_secrets import open_secrets
 from batch.notifications.webhook_sender import send_webhook
 from batch.queue.hub.hub import Hub
 from batch.queue.periodic import PeriodicTasks
@@ -65,7 +65,7 @@ class NotificationService:
         self._result_stem = result_stem
         self._retry_delays_s, self._command_delays_s = retry_delays_s, command_delays_s
         self.store = NotificationStore(hub.store)
-        self.secrets = SecretFiles(secrets_folder(settings))
+        self.secrets = open_secrets(hub.store, secrets_folder(settings))
         self._webhooks, self._slow_webhooks, self._commands = (
             PeriodicTasks(SENDERS),
             PeriodicTasks(SLOW_SENDERS),

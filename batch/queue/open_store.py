@@ -30,6 +30,9 @@ def open_store(
     StoreAway and SettingsProblem, each with one sentence.
     """
     if isinstance(database, str):
+        from batch.queue.postgres.connection_info import check_address
+
+        check_address(database)  # it says so where the driver is missing, before anything else is imported
         from batch.queue.postgres.postgres_store import PostgresStore
         from batch.queue.remote.inbox_id import inbox_id
 

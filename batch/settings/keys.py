@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
+from batch.settings.listen_address import ListenAddress, PublicAddress
 from batch.settings.parallel import MAX_PARALLEL, check_parallel
 from batch.settings.patterns import check_host_pattern, check_origin_pattern, check_webhook
 from batch.settings.value_types import PathOrName, Section, UserPath, read_duration
@@ -250,6 +251,17 @@ class NotificationSettings(Section):
     """Addresses that every event is sent to; none by default. Each one's signing secret lies in .batch/webhooks/."""
     hosts: tuple[HostPattern, ...] = ()
     """Names or addresses besides this machine's own that webhooks may be sent to; a star stands for any part."""
+
+
+class FrontSettings(Section):
+    """A service whose jobs are done by workers of other machines, which share its database."""
+
+    listen: ListenAddress = ""
+    """Address of this machine, as host:port, at which those workers may dial it, so that words of running jobs need not go
+    through the database; encrypted, and for workers of this database alone. Empty: no such port. The HTTP ports stay on
+    127.0.0.1 in any case."""
+    advertise: PublicAddress = ""
+    """Where workers reach it, as host:port, when that is another address than `listen`; needed where that is 0.0.0.0 or ::."""
 
 
 class RetentionSettings(Section):

@@ -29,6 +29,7 @@ from batch.settings.keys import (
     EmbeddingSettings,
     FileSettings,
     FolderSettings,
+    FrontSettings,
     LimitSettings,
     McpSettings,
     ModelSettings,
@@ -40,6 +41,7 @@ from batch.settings.keys import (
     SttSettings,
     VlmSettings,
 )
+from batch.settings.listen_address import is_everywhere
 from batch.settings.named_models import NamedModels
 from batch.settings.sources import (
     Table,
@@ -109,6 +111,7 @@ class Settings(Section):
     folder: FolderSettings = FolderSettings()
     outbox: OutboxSettings = OutboxSettings()
     queue: QueueSettings = QueueSettings()
+    front: FrontSettings = FrontSettings()
     limits: LimitSettings = LimitSettings()
     files: FileSettings = FileSettings()
     page: PageSettings = PageSettings()
@@ -227,6 +230,11 @@ class Settings(Section):
                 )
         settings = settings.model_copy(update={"models_dir": where / settings.models_dir})
         _refuse_overlap(settings)
+        if is_everywhere(settings.front.listen) and not settings.front.advertise:
+            raise SettingsProblem(
+                f"The setting front.listen ({sources['front.listen']}) means all addresses of this machine, of which workers "
+                "cannot know one: set front.advertise to the host:port that they dial, or front.listen to that."
+            )
         if settings.payloads != IN_DATABASE and isinstance(settings.database_address, Path):
             raise SettingsProblem(
                 "The setting payloads names a bucket, but the jobs are in a SQLite file, which no other machine sees: set "

@@ -36,7 +36,7 @@ from batch.queue.open_store import open_spool, open_store
 from batch.queue.periodic import PeriodicTasks
 from batch.queue.remote.home_id import home_id
 from batch.queue.remote.inbox_id import recognise_inbox
-from batch.queue.remote.open_channel import open_channel
+from batch.queue.remote.open_channel import PortSettings, open_channel
 from batch.queue.store import WRITE_REFUSED, Store
 from batch.search.service import SearchService
 from batch.settings import Settings
@@ -116,7 +116,13 @@ class Supervisor:
             open_spool(settings.database_address, settings.state_dir / "spool", settings.payloads),
             settings.state_dir,
             max_waiting=settings.queue.waiting,
-            channel=open_channel(settings.database_address, store.front, is_front=True, listen_url=settings.listen_database),
+            channel=open_channel(
+                settings.database_address,
+                store.front,
+                is_front=True,
+                listen_url=settings.listen_database,
+                port=PortSettings(settings.front.listen, settings.front.advertise, settings.state_dir),
+            ),
             home=store.front,
             queues=settings.queues,
             attempts=settings.queue.attempts,
@@ -174,13 +180,9 @@ class Supervisor:
             }
         )
         retention = Retention(settings, store, hub.spool, self._periodic.pause)
-
-        def by_one(work: Callable[[], object]) -> Callable[[], object]:
-            return lambda: keeper.has(COMMON_DUTY) and work()
-
-        self._periodic.add("delete expired", by_one(retention.delete_expired), at_start=True)
+        self._periodic.add("delete expired", keeper.of_one(COMMON_DUTY, retention.delete_expired), at_start=True)
         # A request may be refused after its upload, or only counted: its payload has no job.
-        self._periodic.add("walk", by_one(retention.walk), minute="17", at_start=True)
+        self._periodic.add("walk", keeper.of_one(COMMON_DUTY, retention.walk), minute="17", at_start=True)
         self._periodic.add("backup", Backup(settings, store).make_if_due, minute="30", at_start=True)
         serving = [asyncio.create_task(servers[kind].serve([listening[kind]])) for kind in Kind]
         workers = list(loader.workers.values())

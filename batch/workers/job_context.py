@@ -59,6 +59,8 @@ class JobContext:
         """Set by the worker, as the queue's task is one of its methods."""
         self.running: list[RunningJob] = []
         """Jobs under way, the innermost last: a more urgent one runs inside the yield point of the one before."""
+        self.look_interval_s = IDLE_LOOK_S if store.is_shared else 0.0
+        """Between two looks of a running job into the database, for wake-ups that were lost: many machines ask one database."""
         self.attention = False
         """Something was queued, cancelled or stopped: look at the next yield point."""
         self.may_take: Callable[[], bool] = lambda: True
@@ -74,6 +76,12 @@ class JobContext:
         """A job has ended or was put back: its lease is renewed no more."""
         self.leases.pop(lease.token, None)
         self.lost.discard(lease.token)
+
+    def expect_looks(self, now: float) -> None:
+        """Something is up for one of the jobs under way: all look into the database soon."""
+        for lead in self.running:
+            for job in lead.unended_jobs():
+                job.next_database_look = min(job.next_database_look, now)
 
     def run_more_urgent(self, priority: int) -> bool:
         """Run one queued job above a priority inside the caller's; False when there is none that another machine's idle

@@ -29,7 +29,7 @@ C = TypeVar("C", bound=Struct)
 logger = logging.getLogger("batch.worker")
 
 LOOK_INTERVAL_S = 0.25
-"""Between two looks into the database while a job runs, for wake-ups that were lost."""
+"""Between two looks of a running job at what else is up; where it has the database to itself, also into that."""
 PROGRESS_EVENT_INTERVAL_S = 0.25
 PROGRESS_ROW_INTERVAL_S = 1.0
 MAX_INLINE_RESULT_BYTES = 256 << 10
@@ -62,6 +62,8 @@ class RunningJob:
         now = time.monotonic()
         self._started_at = now
         self._next_look = now + LOOK_INTERVAL_S
+        self.next_database_look = now
+        """time.monotonic() of its next look into the database, unless something says that it should look before."""
         self._next_progress_event = now + PROGRESS_EVENT_INTERVAL_S
         self._next_progress_row = now + PROGRESS_ROW_INTERVAL_S
         self._threads = context.threads()
@@ -104,22 +106,30 @@ class RunningJob:
 
     def _look(self, now: float, done: float | None, total: float | None, unit: ProgressUnit) -> None:
         context = self._context
+        if has_been_told := context.attention or now >= context.look_at:
+            context.expect_looks(now)
         context.attention = False
         self._next_look = now + LOOK_INTERVAL_S
         if context.deadline is not None and now >= context.deadline:
             raise Stopping()
         if context.deadline is not None:
             context.attention = True  # look again at every yield point: the deadline is near
-        self._stop_if_cancelled()
-        if context.deadline is None:
-            while self.job.priority < Priority.INTERACTIVE and context.run_more_urgent(self.job.priority):
-                context.attention = False
-                self._stop_if_cancelled()
+        if has_been_told or now >= self.next_database_look:
+            self.next_database_look = now + context.look_interval_s
+            self._look_at_database()
         if now >= self._next_progress_event:
             self._next_progress_event = now + PROGRESS_EVENT_INTERVAL_S
             self._report_progress(now, done, total, unit)
         context.mark_cores()
         self._threads = context.threads()
+
+    def _look_at_database(self) -> None:
+        context = self._context
+        self._stop_if_cancelled()
+        if context.deadline is None:
+            while self.job.priority < Priority.INTERACTIVE and context.run_more_urgent(self.job.priority):
+                context.attention = False
+                self._stop_if_cancelled()
 
     def _stop_if_cancelled(self) -> None:
         if self.lease.token in self._context.lost:

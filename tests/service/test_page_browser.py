@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from batch.queue.jobs import Kind
+from batch.queue.nodes import SHOWN_NODES, Node, NodeOverview, QueueNodes
+from batch.queue.sqlite.node_rows import NodeRows
 from folder_stage import picture, sound
 from javascript_packages import install_packages
 from page_server import PageServer, page_served
@@ -30,9 +33,37 @@ pytestmark = [
 ]
 
 
+class Machines:
+    """What a shared database would tell of the workers of all machines."""
+
+    def __init__(self) -> None:
+        self.leases = 3
+
+    def overview(self) -> NodeOverview:
+        build = f"{'a-model-with-a-long-name-' * 4}Q4_K_M.gguf {'0' * 64}, batch 0.1.0, cuda"
+        nodes = [
+            Node(f"{number:02}ab34567890", Kind.VLM, "vlm:qwen", "ready", "m.gguf", build, leases=self.leases)
+            for number in range(SHOWN_NODES - 1)
+        ]
+        broken = Node("broken7890ab", Kind.STT, "stt", "failed", error=f"{SCRIPTED_NAME} cannot be read.", beat_age_s=3.0)
+        queues = [QueueNodes("stt", {"failed": 1}), QueueNodes("vlm:qwen", {"ready": 5000}, self.leases, 2, 4.0, 3700.0)]
+        return NodeOverview([broken, *nodes], queues, clock_difference_s=-7.0)
+
+
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageServer]:
-    """A page with a picture, a recording, texts in two scripts, a hostile name and a failed file."""
+def machines() -> Iterator[Machines]:
+    """The page as that of a home which shares its database: without one, so that it is seen where no PostgreSQL is."""
+    machines = Machines()
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(NodeRows, "overview", lambda store: machines.overview())
+        monkeypatch.setattr(NodeRows, "workers_of", lambda store, jobs: dict.fromkeys(jobs, "00ab34567890"))
+        monkeypatch.setattr(NodeRows, "model_counts", lambda store: [("qwen", "vlm", "queued", 7, 0, 0.0)])
+        yield machines
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, machines: Machines) -> Iterator[PageServer]:
+    """A page with a picture, a recording, texts in two scripts, a hostile name and a failed file, and many workers."""
     with page_served(tmp_path_factory.mktemp("home")) as served:
         for name, data in (
             ("shapes/red.jpg", picture("red", size=400)),
@@ -183,7 +214,9 @@ def test_without_scripts_people_look_search_listen_and_upload(browser: Browser, 
     context.close()
 
 
-def test_files_are_dropped_on_the_page_and_numbers_move_by_themselves(browser: Browser, server: PageServer) -> None:
+def test_files_are_dropped_on_the_page_and_numbers_move_by_themselves(
+    browser: Browser, server: PageServer, machines: Machines
+) -> None:
     context, page, problems = opened(browser, server)
     page.goto("/page/status")
     done = page.locator("[data-live='inbox.done']")
@@ -199,6 +232,9 @@ def test_files_are_dropped_on_the_page_and_numbers_move_by_themselves(browser: B
     )
     other.get_by_text("Files put into the inbox: 2.").wait_for()
     until(page, f"Number(document.querySelector(\"[data-live='inbox.done']\").textContent) >= {before + 2}")
+    machines.leases = 4
+    until(page, "document.querySelector(\"[data-node='00ab34567890'] [data-part='jobs']\").textContent === '4'")
+    until(page, "document.querySelector(\"[data-queue='vlm:qwen'] [data-part='jobs']\").textContent === '4'")
     assert not problems
     context.close()
 

@@ -159,6 +159,14 @@ class PostgresServer:
             conn.execute("drop schema public cascade; create schema public")
         self._emptied.append(url)
 
+    def drop_schemas(self, url: str, pattern: str) -> None:
+        """Take schemas out of a database whose names are like a pattern."""
+        import psycopg
+
+        with psycopg.connect(url, autocommit=True) as conn:
+            for (name,) in conn.execute("select nspname from pg_namespace where nspname like %s", (pattern,)).fetchall():
+                conn.execute(f'drop schema "{name}" cascade'.encode())
+
     def standby(self) -> PostgresServer:
         """A server that follows this one; begun from a copy, and not started yet."""
         other = PostgresServer(new=False)

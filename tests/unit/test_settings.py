@@ -171,3 +171,18 @@ def test_settings_cannot_be_changed(tmp_path: Path) -> None:
     settings = Settings.load(tmp_path)
     with pytest.raises(ValueError, match="frozen"):
         settings.profile = "starter"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("address", ["9000", "host:", "host:99999", "::1:9000", "ho st:1", "host:1/x"])
+def test_a_worker_port_that_is_no_address_is_refused(tmp_path: Path, address: str) -> None:
+    with pytest.raises(SettingsProblem, match=r"front\.listen .*host:port"):
+        Settings.load(tmp_path, {"front": {"listen": address}})
+
+
+def test_a_worker_port_on_all_addresses_needs_the_one_that_workers_dial(tmp_path: Path) -> None:
+    for everywhere in ("0.0.0.0:9000", "[::]:9000"):
+        with pytest.raises(SettingsProblem, match=r"set front\.advertise"):
+            Settings.load(tmp_path, {"front": {"listen": everywhere}})
+        with pytest.raises(SettingsProblem, match=r"front\.advertise .*nobody can dial that"):
+            Settings.load(tmp_path, {"front": {"listen": everywhere, "advertise": everywhere}})
+        assert Settings.load(tmp_path, {"front": {"listen": everywhere, "advertise": "gw:9000"}}).front.advertise == "gw:9000"

@@ -24,6 +24,7 @@ from batch.notifications.event_body import Event, EventData
 from batch.notifications.notification_store import NotificationStore
 from batch.notifications.rows import COMMAND_TARGET, EVENT_TYPES, Target
 from batch.notifications.service import secrets_folder
+from batch.notifications.shared_secrets import open_secrets
 from batch.notifications.signing import SecretFiles
 from batch.notifications.webhook_sender import send_webhook
 from batch.payloads.json_text import encode
@@ -182,7 +183,7 @@ def _store(request: Request) -> NotificationStore:
 
 
 def _secrets(request: Request) -> SecretFiles:
-    return SecretFiles(secrets_folder(_settings(request)))
+    return open_secrets(hub_of(request).store, secrets_folder(_settings(request)))
 
 
 async def _call_out(work: Callable[[], T]) -> T:

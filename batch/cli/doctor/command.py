@@ -22,7 +22,6 @@ from batch.cli.doctor.libraries import check_libraries
 from batch.cli.doctor.memory import check_memory
 from batch.cli.models import Profile, effective, service, worker_error, worker_note
 from batch.cli.output import print_json, safe_line, terminal
-from batch.database_address import without_password
 from batch.errors import BatchError, ModelProblem
 from batch.model_kind import Kind
 
@@ -33,7 +32,7 @@ LITTLE_DISK_BYTES = 2_000_000_000
 
 
 def doctor(home: Home = None, profile: Profile = None, as_json: Json = False) -> None:
-    """Check Python, libraries, ports, models, disk and graphics; say how to mend what is wrong."""
+    """Check Python, libraries, ports, models, disk, graphics and a shared database; say how to mend what is wrong."""
     findings = list(examine(effective(home, profile)))
     if as_json:
         print_json([{**asdict(finding), "ok": not finding.remedy} for finding in findings])
@@ -96,21 +95,24 @@ def _port(settings: Settings, kind: Kind) -> Finding:
 
 
 def _database(settings: Settings) -> Iterator[Finding]:
-    """The database read through, where there is one."""
+    """The database read through, where there is one in the home; what is to be said of a shared one."""
     from batch.queue.open_store import open_store
 
     address = settings.database_address
-    if isinstance(address, Path) and not address.exists():
+    if not isinstance(address, Path):
+        from batch.cli.doctor.database import check_shared_database
+
+        yield from check_shared_database(settings)
+        return
+    if not address.exists():
         return
     try:
         with closing(open_store(address, home=settings.home, readonly=True)) as store:
             store.check()
     except BatchError as problem:
-        remedy = "Stop the service and run `batch repair`." if isinstance(address, Path) else "Mend what it says."
-        yield Finding("database", problem.message, remedy)
+        yield Finding("database", problem.message, "Stop the service and run `batch repair`.")
     else:
-        state = f"{address} is sound" if isinstance(address, Path) else f"{without_password(address)} answers"
-        yield Finding("database", state)
+        yield Finding("database", f"{address} is sound")
 
 
 def _worker(settings: Settings, kind: Kind) -> Iterator[Finding]:

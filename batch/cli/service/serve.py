@@ -29,6 +29,10 @@ def serve_command(
             metavar="URL", help="Keep jobs in PostgreSQL (postgresql://USER@HOST/NAME), from now on; sqlite: in the home again."
         ),
     ] = None,
+    front_listen: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Let workers of other machines dial this one, past the database they share."),
+    ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -53,6 +57,8 @@ def serve_command(
                 "(database) or BATCH_DATABASE, or the password into ~/.pgpass."
             )
         flags["database"] = database
+    if front_listen is not None:
+        flags["front"] = {"listen": front_listen}
     for kind, port in ((Kind.VLM, vlm_port), (Kind.EMBEDDING, embedding_port), (Kind.STT, stt_port)):
         if port is not None:
             flags[kind.value] = {"port": port}

@@ -229,7 +229,7 @@ class Hub:
         state = await self.in_thread(lambda: self.store.cancel(job))
         if state is State.CANCELLED and (ticket := self.tickets.remove(job)):
             ticket.push(End(job=job, state=State.CANCELLED))
-        self._wake(set(Kind))
+        self._wake({*Kind, *self.models.queues})
         return state
 
     def cancel_later(self, job: str) -> None:

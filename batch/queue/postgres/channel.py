@@ -11,7 +11,8 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import psycopg
@@ -21,13 +22,13 @@ from batch.payloads.json_text import decode, encode
 from batch.queue.postgres.connection_info import connect, is_pooled
 from batch.queue.postgres.error_mapping import to_batch_error
 from batch.queue.remote.channel import EVERY_FRONT, Receiver
-from batch.queue.remote.packet import Item, Packet
+from batch.queue.remote.packet import MAX_PACKET_BYTES, Item, Packet, PacketWriter
 from batch.queue.store import StoreAway
+
+Connection = psycopg.Connection[tuple[Any, ...]]
 
 logger = logging.getLogger("batch.queue")
 
-MAX_NOTIFICATION_BYTES = 7900
-"""Postgres refuses 8,000 and more; what is larger goes by a row."""
 GATHER_S = 0.02
 """Over so long what is sent is put together: fifty times a second is more often than anybody sees."""
 MAX_WAITING_BYTES = 1 << 20
@@ -58,8 +59,11 @@ class PostgresChannel:
         self._addresses = (home, _WAKE, EVERY_FRONT) if is_front else (home, _WAKE)
         self._sender = secrets.token_hex(4)
         self._items: deque[tuple[str, bytes]] = deque()
+        self._packets: deque[tuple[str, bytes]] = deque()
         self._queues: set[str] = set()
-        self._sequences: dict[str, int] = {}
+        self._writers: dict[str, PacketWriter] = {}
+        self.chore: Callable[[Connection], None] = lambda conn: None
+        """Called about twice a second with the connection that listens, and may raise psycopg's errors."""
         self._unsent: deque[tuple[str, bytes]] = deque()
         """(address, packet or wake-up) of which it is not known whether they have arrived."""
         self._arrived = threading.Event()
@@ -92,6 +96,11 @@ class PostgresChannel:
         self._items.append((address, encode(item)))
         self._arrived.set()
 
+    def carry(self, address: str, packet: bytes) -> None:
+        """Send a packet that its sender has numbered."""
+        self._packets.append((address, packet))
+        self._arrived.set()
+
     def wake(self, queues: set[str]) -> None:
         """Let the workers of these queues look, wherever they are."""
         self._queues |= queues
@@ -107,7 +116,7 @@ class PostgresChannel:
     # -- the thread that sends
 
     def _send_all(self) -> None:
-        conn: psycopg.Connection[tuple[object, ...]] | None = None
+        conn: Connection | None = None
         has_logged = False
         while True:
             self._arrived.wait()
@@ -135,13 +144,13 @@ class PostgresChannel:
         if conn is not None:
             conn.close()
 
-    def _send(self, conn: psycopg.Connection[tuple[object, ...]]) -> None:
+    def _send(self, conn: Connection) -> None:
         packets = list(self._unsent)
         with conn.transaction():
             conn.execute("set local synchronous_commit = off")
             for address, data in packets:
                 text = data
-                if len(data) > MAX_NOTIFICATION_BYTES:
+                if len(data) > MAX_PACKET_BYTES:
                     row = conn.execute("select worker_send_frame(%s, %s)", (address, data))
                     text = b"#%d" % int(str(row.fetchall()[0][0]))
                 conn.execute("select pg_notify(%s, %s)", (_name(address), text.decode()))
@@ -152,15 +161,15 @@ class PostgresChannel:
         """Turn what waits into packets of one address each."""
         queues, self._queues = self._queues, set()
         self._unsent.extend((_WAKE, str(queue).encode()) for queue in queues)
+        while self._packets:
+            self._unsent.append(self._packets.popleft())
         items: dict[str, list[bytes]] = {}
         while self._items:
             address, data = self._items.popleft()
             items.setdefault(address, []).append(data)
         for address, datas in items.items():
-            for part in _parts(datas):
-                number = self._sequences[address] = self._sequences.get(address, 0) + 1
-                head = b'{"sender":"%s","sequence":%d,"items":[' % (f"{self._sender}{address}".encode(), number)
-                self._unsent.append((address, head + b",".join(part) + b"]}"))
+            writer = self._writers.setdefault(address, PacketWriter(f"{self._sender}{address}"))
+            self._unsent.extend((address, packet) for _, packet in writer.packets(datas))
 
     def _drop_oldest(self) -> None:
         size = sum(len(data) for _, data in self._unsent)
@@ -169,13 +178,13 @@ class PostgresChannel:
 
     # -- the thread that listens
 
-    def _listen(self) -> psycopg.Connection[tuple[object, ...]]:
+    def _listen(self) -> Connection:
         conn = connect(self._listen_url)
         for address in self._addresses:
             conn.execute(f'listen "{_name(address)}"'.encode())
         return conn
 
-    def _receive_all(self, conn: psycopg.Connection[tuple[object, ...]], receiver: Receiver) -> None:
+    def _receive_all(self, conn: Connection, receiver: Receiver) -> None:
         next_sweep = time.monotonic() + _SWEEP_INTERVAL_S
         while not self._is_closed.is_set():
             try:
@@ -188,6 +197,7 @@ class PostgresChannel:
                 # As a list: while psycopg yields them, the connection is locked.
                 for notify in list(conn.notifies(timeout=_LISTEN_SLICE_S, stop_after=1)):
                     self._receive(conn, notify.channel, notify.payload, receiver)
+                self.chore(conn)
                 if time.monotonic() > next_sweep:
                     next_sweep = time.monotonic() + _SWEEP_INTERVAL_S
                     conn.execute("select worker_sweep_frames(%s)", (_FRAME_LIFE_S,))
@@ -200,7 +210,7 @@ class PostgresChannel:
                 logger.exception("a packet could not be read")
         conn.close()
 
-    def _receive(self, conn: psycopg.Connection[tuple[object, ...]], channel: str, payload: str, receiver: Receiver) -> None:
+    def _receive(self, conn: Connection, channel: str, payload: str, receiver: Receiver) -> None:
         if channel == _name(_WAKE):
             if is_queue(payload):
                 receiver.wake(payload)
@@ -217,17 +227,3 @@ class PostgresChannel:
             receiver.packet(decode(bytes(data) if not isinstance(data, str) else data, Packet))  # type: ignore[call-overload]
         except msgspec.ValidationError as error:  # of another version of batch
             logger.warning("a packet that another version of batch sent is passed over: %s", error)
-
-
-def _parts(datas: Iterable[bytes]) -> Iterator[list[bytes]]:
-    """Items that fit into one notification together; one that is larger stands alone."""
-    part: list[bytes] = []
-    size = 0
-    for data in datas:
-        if part and size + len(data) + 1 > MAX_NOTIFICATION_BYTES - 100:
-            yield part
-            part, size = [], 0
-        part.append(data)
-        size += len(data) + 1
-    if part:
-        yield part

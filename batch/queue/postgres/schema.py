@@ -25,7 +25,10 @@ MIGRATIONS = (
     "0009_roles.sql",
     "0010_jobs_by_model.sql",
     "0011_inboxes.sql",
-    "0012_payload_objects.sql",
+    "0012_cheaper_leases.sql",
+    "0013_notification_secrets.sql",
+    "0014_worker_port.sql",
+    "0015_payload_objects.sql",
 )
 """Files in migrations/. A released one never changes; a new one goes to the end, and only adds what the version before can
 ignore, as workers of both run side by side."""

@@ -52,6 +52,10 @@ class DutyKeeper:
         """Whether a duty goes on here. From any thread."""
         return name in self._tasks
 
+    def of_one(self, name: str, work: Callable[[], object]) -> Callable[[], object]:
+        """`work`, which does nothing where a duty is another service's. From any thread."""
+        return lambda: self.has(name) and work()
+
     async def start(self) -> None:
         """Take up what this service may have. Raises what taking it up does, StoreAway, DiskFull."""
         held = await self._hub.in_thread(partial(self._store.hold, self._names))

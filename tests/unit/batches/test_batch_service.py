@@ -190,3 +190,34 @@ async def test_a_batch_that_is_cancelled_before_it_was_read_has_every_line_in_it
     assert (ended.status, ended.total, ended.failed, ended.lost) == (BatchStatus.CANCELLED, 10, 10, 10)
     text = hub.path(FileStore(hub.store).file(ended.error_file or "").sha256).read_text()
     assert [json.loads(line)["custom_id"] for line in text.splitlines()] == [f"n{at}" for at in range(10)]
+
+
+async def test_a_batch_that_another_service_began_ends_here_with_every_result_once_and_no_job_run_again(
+    hub: Hub, tmp_path: Path
+) -> None:
+    """Where services share a database, the growing files are the other one's; a home's own next service has them."""
+    batch, store = new_batch(hub, *map(request_line, "abc")), BatchStore(hub.store)
+    result = msgspec.json.encode(EmbeddingResult(count=1, dimensions=1, vectors="AAAAPw==", tokens=[3], ms=1.0)).decode()
+    service = BatchService(hub, line_endpoints(hub, LimitSettings()), tmp_path / "batches", max_line_bytes=1 << 20)
+    while len(LineStore(hub.store).queued_jobs(batch)) < 3:
+        await service._look()
+    first, second = hub.store.take(Kind.EMBEDDING, "w1", limit=2)
+    error = {"message": "It cannot be embedded.", "status": 400, "type": "invalid_request_error"}
+    hub.store.end([Ending(first, State.DONE, result), Ending(second, State.FAILED, error=error)])
+    while store.batch(batch.id).completed + store.batch(batch.id).failed < 2:
+        await service._look()
+    folder = tmp_path / ("elsewhere" if hub.store.is_shared else "batches")
+    (tmp_path / "elsewhere").mkdir()
+    ResultFile(tmp_path / "elsewhere" / f"{batch.id}.output.jsonl").append([b"of an earlier turn, and longer than all" * 99], 0)
+    other = BatchService(hub, line_endpoints(hub, LimitSettings()), folder, max_line_bytes=1 << 20)
+    other.forget_growing_files()
+    (third,) = hub.store.take(Kind.EMBEDDING, "w1", limit=9)
+    hub.store.end([Ending(third, State.DONE, result)])
+    while not store.batch(batch.id).status.is_ended:
+        await other._look()
+    ended, files = store.batch(batch.id), FileStore(hub.store)
+    assert (ended.status, ended.completed, ended.failed, ended.usage.input_tokens) == (BatchStatus.COMPLETED, 2, 1, 6)
+    texts = [hub.path(files.file(id or "").sha256).read_text() for id in (ended.output_file, ended.error_file)]
+    names = [sorted(json.loads(line)["custom_id"] for line in text.splitlines()) for text in texts]
+    assert sorted(names[0] + names[1]) == ["a", "b", "c"] and len(names[1]) == 1
+    assert hub.store.read("select count(*) from job") == [(3,)]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from batch.errors import Cancelled
 from batch.queue.channel import EventStream
 from batch.queue.huey_storage import IDLE_LOOK_S, JobHuey
 from batch.queue.jobs import Draft, Kind, Origin, Priority
@@ -199,6 +200,7 @@ class PlayedWorker:
         lease = queue.lease("busy")
         assert lease is not None
         self.bulk = RunningJob(self.context, lease, report_start_late=False)
+        self.context.running.append(self.bulk)
 
 
 class _Silent(EventStream):
@@ -253,3 +255,35 @@ def test_a_request_that_no_idle_worker_takes_is_run_without_another_wake_up(
     urgent = queue.submit()
     worker.context.attention = True
     wait_until(lambda: worker.bulk.yield_point(1) and worker.nested == [urgent], "it is run inside")
+
+
+def test_a_running_job_looks_into_a_shared_database_every_two_seconds_and_at_once_when_it_is_told_to(
+    queue: Queue, busy_worker: Callable[[], PlayedWorker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = time.monotonic()
+    monkeypatch.setattr("batch.workers.running_job.time.monotonic", lambda: clock)
+    looks: list[float] = []
+    is_cancelled = queue.store.cancelled
+
+    def note(job: str) -> bool:
+        looks.append(clock)
+        return is_cancelled(job)
+
+    monkeypatch.setattr(queue.store, "cancelled", note)
+    worker = busy_worker()
+    mate = queue.submit(Priority.INBOX)
+    (claimed,) = worker.bulk.claim_batch_mates(1)
+    assert claimed.job.id == mate
+    for _ in range(200):
+        clock += 0.05
+        worker.bulk.yield_point(1)
+    assert 5 <= len(looks) <= 6, looks
+    looks.clear()
+    queue.store.cancel(mate)
+    worker.context.attention = True
+    worker.bulk.yield_point(1)
+    assert looks == [clock]
+    with pytest.raises(Cancelled):
+        for _ in range(10):
+            clock += 0.05
+            claimed.yield_point(1)

@@ -104,6 +104,27 @@ def test_a_duty_is_taken_over_when_its_holder_falls_silent_and_given_up_when_tha
         asyncio.run(scene(one, other))
 
 
+def test_what_is_past_its_time_is_deleted_by_one_service_at_a_time(url: str) -> None:
+    deleted: list[str] = []
+
+    async def scene(one: Front, other: Front) -> None:
+        await one.keeper.start()
+        await other.keeper.start()
+        works = [front.keeper.of_one("duty", lambda name=front.store.front: deleted.append(name)) for front in (one, other)]  # type: ignore[misc]
+        for work in works:
+            work()
+        assert deleted == ["f1"]
+        await one.keeper.stop()
+        one.keeper.release()
+        await other.keeper.start()
+        for work in works:
+            work()
+        assert deleted == ["f1", "f2"]
+
+    with two_fronts(url) as (one, other):
+        asyncio.run(scene(one, other))
+
+
 def test_a_service_that_cannot_take_a_duty_up_leaves_it_to_another(url: str, caplog: pytest.LogCaptureFixture) -> None:
     async def scene(one: Front, other: Front) -> None:
         await one.keeper.start()

@@ -70,7 +70,7 @@ def read_overview(read: Read, limit: int, lease_s: float) -> NodeOverview:
 def read_clock_difference(read: Read) -> float:
     """How many seconds the database's clock is ahead of this machine's, as exactly as one way to it takes."""
     before = time.time()
-    now = float(read("select unix_now()", ())[0][0])
+    now = float(read("select extract(epoch from clock_timestamp())::double precision", ())[0][0])
     return now - (before + time.time()) / 2
 
 

@@ -384,6 +384,21 @@ begin
   delete from frame where created_at < now() - make_interval(secs => older_than_s);
 end $$;
 
+-- What a worker's machine asks every few seconds: which fronts it may dial. Before, it writes down by what it will prove itself,
+-- once for each row of its home, so that nobody who learns of a home can put another nonce in place of its own.
+
+create or replace function worker_ports(home_ text, nonce_ text, lease_s double precision, port_life_s double precision)
+  returns table (front text, address text, cert_sha256 text) language plpgsql as $$
+begin
+  perform check_argument(length(home_) between 1 and 64, 'home');
+  perform check_argument(length(nonce_) between 32 and 128, 'nonce');
+  update node n set nonce = nonce_ where n.home = home_ and n.nonce is null;
+  return query select p.front::text, p.address, p.cert_sha256 from worker_port p
+    where p.front <> home_ and p.beat > clock_timestamp() - make_interval(secs => port_life_s)
+    and exists (select 1 from node n where n.home = home_ and n.beat > clock_timestamp() - make_interval(secs => lease_s))
+    order by p.front;
+end $$;
+
 -- The rights of roles, given again after every migration.
 
 create or replace function grant_rights() returns void language plpgsql as $$

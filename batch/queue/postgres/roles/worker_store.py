@@ -13,12 +13,17 @@ from batch.queue.postgres.job_transaction import PostgresTransaction
 from batch.queue.postgres.leases import SILENT, death_record
 from batch.queue.postgres.node_rows import node_columns, to_renewal
 from batch.queue.postgres.payloads.payload_rows import PayloadRows
-from batch.queue.postgres.postgres_store import SOON, PostgresStore, ending_columns, taking
+from batch.queue.postgres.postgres_store import SOON, PostgresStore, ending_columns, ending_row, taking
 from batch.queue.postgres.roles.worker_payload_rows import WorkerPayloadRows
 from batch.queue.reading.job_rows import to_json
 from batch.queue.store import Ending, Lease, LeaseLost
 
 _END = "select worker_end(?, cast(? as text[]), cast(? as bigint[]), cast(? as text[]), cast(? as text[]), cast(? as text[]))"
+_END_ONE = (
+    "select worker_end(?, array[cast(? as text)], array[cast(? as bigint)], array[cast(? as text)], array[cast(? as text)], "
+    "array[cast(? as text)])"
+)
+"""Nearly all end alone: to write five arrays would cost more than the rest of the call."""
 
 
 class WorkerStore(PostgresStore):
@@ -42,8 +47,9 @@ class WorkerStore(PostgresStore):
 
     def end(self, endings: Sequence[Ending], *, durable: bool = False) -> list[bool]:
         """End leased jobs in one transaction; of each whether it was running under its lease until now."""
-        sql = _END if durable else f"{SOON} select e.* from soon cross join lateral ({_END}) as e"
-        rows = self._run_alone(sql, (self._secret.own, *ending_columns(endings)), durable=durable)
+        ends, values = (_END_ONE, ending_row(endings[0])) if len(endings) == 1 else (_END, ending_columns(endings))
+        sql = ends if durable else f"{SOON} select e.* from soon cross join lateral ({ends}) as e"
+        rows = self._run_alone(sql, (self._secret.own, *values), durable=durable)
         return [bool(row[0]) for row in rows]
 
     def put_back(self, lease: Lease, *, count: bool, durable: bool = True) -> None:

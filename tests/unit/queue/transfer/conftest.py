@@ -1,0 +1,43 @@
+"""A home that is full, and a database that it may move into."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from batch.database_address import address_of
+from batch.queue.transfer.move import HomeMove, MovedHome
+from batch.search.segmentation import index_text
+from full_home import fill
+from postgres_server import PostgresServer
+
+Mover = Callable[[Path, str], MovedHome]
+
+
+@pytest.fixture
+def url(postgres_server: PostgresServer) -> Iterator[str]:
+    url = postgres_server.new_database()
+    yield url
+    postgres_server.empty_database(url)
+    postgres_server.drop_schemas(url, "batch_moved_%")
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home with rows in every table."""
+    monkeypatch.delenv("BATCH_DATABASE", raising=False)
+    fill(tmp_path)
+    return tmp_path
+
+
+def move_to(home: Path, target: str) -> MovedHome:
+    """Move a home as the command does."""
+    move = HomeMove(home, address_of(home), attempts=3, words=index_text, report=lambda label, count: None)
+    return move.to_sqlite() if target == "sqlite" else move.to_postgres(target)
+
+
+@pytest.fixture
+def mover() -> Mover:
+    return move_to
