@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from batch.errors import SettingsProblem
 
@@ -19,6 +19,7 @@ FILE = "sqlite"
 IN_DATABASE = "postgres"
 """Where payloads are unless the setting names a bucket."""
 _BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._=-]+)*")
+_SECRET_PARAMETER = re.compile(r"([?&][a-z_]*(?:password|secret)=)[^&]*")
 _REMEMBERED = "database_address"
 """In the state folder: the address that `batch serve --database` was started with last."""
 
@@ -29,8 +30,8 @@ def check_address(text: str) -> str:
         return text
     try:
         parts = urlsplit(text)
-    except ValueError as error:
-        raise ValueError(f"it is no address ({error})") from None
+    except ValueError:  # its text may hold the password
+        raise ValueError("it is no address: special characters are percent-encoded") from None
     if parts.scheme not in SCHEMES:
         raise ValueError("it is no address of a database")
     return text
@@ -49,15 +50,18 @@ def has_password(address: str) -> bool:
 
 
 def without_password(address: str) -> str:
-    """The address as people may see it."""
-    parts = urlsplit(address)
-    user, at, host = parts.netloc.rpartition("@")
+    """The address as people may see it. What somebody forgot to encode of a password is not shown either: of
+    `user:pass/word@host` and the like nothing but the user is left."""
+    scheme, separator, rest = address.partition("://")
+    if not separator:
+        return address
+    rest = _SECRET_PARAMETER.sub(r"\1***", rest)
+    head = rest.partition("?")[0]
+    if "@" not in head and ":" in head and "@" in rest:
+        head = rest
+    user, at, place = head.rpartition("@")
     name, colon, _ = user.partition(":")
-    pairs = parse_qsl(parts.query, keep_blank_values=True)
-    query = parts.query
-    if any(key in ("password", "sslpassword") for key, _ in pairs):
-        query = urlencode([(key, "***" if key in ("password", "sslpassword") else value) for key, value in pairs], safe="/*")
-    return urlunsplit(parts._replace(netloc=f"{name}{colon and ':***'}{at}{host}", query=query))
+    return f"{scheme}://{name}{colon and ':***'}{at}{place}{rest[len(head) :]}"
 
 
 def remembered_address(state_dir: Path) -> str:

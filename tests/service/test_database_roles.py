@@ -17,11 +17,13 @@ from batch.queue.store import Store
 from database_roles import RoleAddresses, granted_roles
 from drill_home import chat_draft
 from postgres_server import PostgresServer
-from running_service import RunningService, alive, chat, wait_until
+from running_service import WEIGHTLESS, RunningService, alive, chat, wait_until
 from running_worker import RunningWorker
 
 pytestmark = pytest.mark.postgres
 
+PASSWORDS = ("hunter2-in-the-address", "hunter2-in-a-variable")
+"""The server asks for none; whoever has one must not show it."""
 FRONT = {f"BATCH_{kind.upper()}__MODEL": "none" for kind in ("vlm", "embedding", "stt")}
 
 
@@ -32,14 +34,16 @@ def roles(postgres_server: PostgresServer) -> RoleAddresses:
 
 @pytest.fixture(scope="module")
 def front(roles: RoleAddresses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
-    with RunningService(tmp_path_factory.mktemp("front"), {**FRONT, "BATCH_DATABASE": roles.front}) as service:
+    address = roles.front.replace("@", f":{PASSWORDS[0]}@", 1)
+    with RunningService(tmp_path_factory.mktemp("front"), {**FRONT, "BATCH_DATABASE": address}) as service:
         yield service
 
 
 @pytest.fixture(scope="module")
 def workers(roles: RoleAddresses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, RunningWorker]]:
     folder = tmp_path_factory.mktemp("workers")
-    started = {kind: RunningWorker(folder / kind, kind, roles.worker) for kind in ("vlm", "embedding")}
+    variables = {**WEIGHTLESS, "PGPASSWORD": PASSWORDS[1]}
+    started = {kind: RunningWorker(folder / kind, kind, roles.worker, variables) for kind in ("vlm", "embedding")}
     yield started
     for worker in started.values():
         worker.close()
@@ -54,6 +58,14 @@ def store(roles: RoleAddresses) -> Iterator[Store]:
 def refusals(*texts: str) -> list[str]:
     """What a role was not allowed to do, as logs tell it."""
     return [line for text in texts for line in text.splitlines() if "permission denied" in line or "may not do that" in line]
+
+
+def readable(path: Path) -> bool:
+    """Whether it is there still."""
+    try:
+        return bool(path.read_bytes())
+    except OSError:
+        return False
 
 
 def test_a_worker_that_may_call_functions_alone_does_all_its_work_for_a_front_that_may_not_change_tables(
@@ -80,6 +92,15 @@ def test_a_worker_that_may_call_functions_alone_does_all_its_work_for_a_front_th
     wait_until(lambda: (row := store.job(draft.id)) and row.attempts == 2, f"its successor has it\n{workers['vlm'].output}", 25)
     store.cancel(draft.id)
     wait_until(lambda: store.states([draft.id])[draft.id] is State.CANCELLED, "cancelled")
+
+    shown = [front.command(*command.split()).stdout for command in ("config", "doctor", "status --json", "nodes --json")]
+    shown += [str(row) for row in store.read("select value from service union all select n::text from node n")]
+    shown += [path.read_bytes().decode("utf-8", "replace") for path in Path("/proc").glob("[0-9]*/cmdline") if readable(path)]
+    for home in (front.home, *(worker.home for worker in workers.values())):
+        shown += [path.read_bytes().decode("latin-1") for path in home.rglob("*") if path.is_file()]
+    shown += [front.output, *(worker.output for worker in workers.values())]
+    assert [text[:200] for text in shown if any(password in text for password in PASSWORDS)] == []
+    assert "***" in shown[0], "batch config shows the address"
 
     assert front.command("drain", next(node.id for node in store.nodes() if node.kind == "vlm")).returncode == 0
     assert [worker.stop() for worker in workers.values()] == [0, 0]

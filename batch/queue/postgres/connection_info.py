@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+from itertools import zip_longest
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
@@ -36,6 +37,10 @@ _SERVER_SIDE = (
 in the middle of a transaction loses it after ten seconds. A pooler has such settings of its own, and takes none of ours."""
 _OWN_PARAMETERS = ("pooler", "lease")
 """Of an address: ours, which PostgreSQL's library does not know."""
+_NO_ADDRESS = (
+    "The setting database is no address of PostgreSQL: write postgresql://USER@HOST/NAME, with special characters in "
+    "percent-encoding."
+)
 MIN_LEASE_S, MAX_LEASE_S = 2.0, 600.0
 
 
@@ -48,6 +53,8 @@ def connect(url: str, *, autocommit: bool = True) -> psycopg.Connection[tuple[An
     values = _values(url)
     _check_encryption(values)
     options: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "batch", **_KEEPALIVE}
+    if values.get("sslmode", os.environ.get("PGSSLMODE")) == "verify-full":
+        options["gssencmode"] = "disable"  # or a ticket of Kerberos would take the place of TLS
     options = {name: value for name, value in options.items() if name not in values}
     if own.get("pooler") == "transaction":
         options["prepare_threshold"] = None
@@ -97,6 +104,7 @@ def is_pooled(url: str) -> bool:
 
 def _without_own_parameters(url: str) -> tuple[str, dict[str, str]]:
     """The address as PostgreSQL's library knows it, and our own parameters."""
+    url = url.replace("#", "%23")  # no mark of a fragment there
     try:
         parts = urlsplit(url)
         pairs = parse_qsl(parts.query, keep_blank_values=True)
@@ -111,23 +119,41 @@ def _without_own_parameters(url: str) -> tuple[str, dict[str, str]]:
 
 def _values(url: str) -> dict[str, Any]:
     try:
-        return conninfo.conninfo_to_dict(url)
+        values = conninfo.conninfo_to_dict(url)
     except psycopg.Error:  # its text may hold the password
-        raise SettingsProblem(
-            "The setting database is no address of PostgreSQL: write postgresql://USER@HOST/NAME, with special characters "
-            "percent-encoded."
-        ) from None
+        raise SettingsProblem(_NO_ADDRESS) from None
+    # What somebody forgot to encode of a password is taken for a part of what follows it, and would stand in a message.
+    hosts, ports, database = (str(values.get(name) or "") for name in ("host", "port", "dbname"))
+    if "@" in database or any("@" in host and not host.startswith("@") for host in hosts.split(",")):
+        raise SettingsProblem(_NO_ADDRESS)
+    if not all(port.isdecimal() or not port for port in ports.split(",")):
+        raise SettingsProblem(_NO_ADDRESS)
+    return values
 
 
 def _check_encryption(values: dict[str, Any]) -> None:
-    hosts = str(values.get("hostaddr") or values.get("host") or os.environ.get("PGHOST") or "").split(",")
+    if values.get("service") or os.environ.get("PGSERVICE"):
+        # Its file may name another machine and another sslmode, and is read at each connection: only the address is stronger.
+        if values.get("sslmode") != "verify-full":
+            raise SettingsProblem(
+                "The database's machine is named in a service file: add sslmode=verify-full and sslrootcert=FILE (or system) "
+                "to the setting database itself, or name the machine there instead of the service."
+            )
+        return
+    remote = [host for host in _hosts(values) if not _is_on_this_machine(host)]
     mode = values.get("sslmode") or os.environ.get("PGSSLMODE")
-    remote = [host for host in hosts if not _is_on_this_machine(host)]
     if remote and mode != "verify-full":
         raise SettingsProblem(
             f"The database's machine {remote[0]} is another one: add sslmode=verify-full and sslrootcert=FILE (or system) to "
             "the setting database, so that jobs travel encrypted and to nobody else."
         )
+
+
+def _hosts(values: dict[str, Any]) -> list[str]:
+    """Where PostgreSQL's library would dial, each by its address where one is given."""
+    names = str(values.get("host") or os.environ.get("PGHOST") or "").split(",")
+    addresses = str(values.get("hostaddr") or os.environ.get("PGHOSTADDR") or "").split(",")
+    return [address or name for name, address in zip_longest(names, addresses, fillvalue="")]
 
 
 def _is_on_this_machine(host: str) -> bool:
