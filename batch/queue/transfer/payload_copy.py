@@ -51,6 +51,7 @@ def share_payloads(names: Iterable[str], folder: Path, url: str, report: Report)
                 continue
             with path.open("rb") as file:
                 _, size = target.keep_file(file)
+            target.share([name])  # the row that refers to it is copied by itself
             arrived = check.path(name)  # fetched, and compared with its name
             if not arrived.exists():
                 raise CopyDiffers(f"The payload {name} did not arrive whole in the database: nothing was moved.")
