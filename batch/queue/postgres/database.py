@@ -17,6 +17,7 @@ from batch.queue.postgres import schema
 from batch.queue.postgres.connection_info import check_address, connect, lease_of
 from batch.queue.postgres.error_mapping import is_connection_lost, to_batch_error
 from batch.queue.postgres.job_transaction import PostgresTransaction
+from batch.queue.postgres.liveness.answer_watch import ANSWER_WATCH
 from batch.queue.postgres.payloads.payload_rows import PayloadRows
 from batch.queue.postgres.payloads.payload_writer import PayloadWriter
 from batch.queue.postgres.portable_sql import to_parameters, to_psycopg
@@ -72,6 +73,7 @@ class PostgresDatabase:
         self._has_connected = False
         self._reconnected_at: float | None = None
         """Since when, after a break, the database answers again: another server may be the primary by now."""
+        ANSWER_WATCH.add(self)
         conn = self._connected()
         try:
             if create and not readonly:
@@ -102,6 +104,16 @@ class PostgresDatabase:
     def is_shared(self) -> bool:
         """Whether workers of other machines may hold leases."""
         return True
+
+    @property
+    def url(self) -> str:
+        """The database's address."""
+        return self._url
+
+    @property
+    def connection(self) -> Connection | None:
+        """The one that statements are sent by at the moment."""
+        return self._conn
 
     def check(self) -> None:
         """Whether the database answers; it looks after its own pages. Raises StoreAway, DamagedDatabase."""

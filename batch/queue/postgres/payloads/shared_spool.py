@@ -24,6 +24,7 @@ from batch.database_address import IN_DATABASE
 from batch.errors import BatchError, DiskFull, SettingsProblem
 from batch.queue.postgres.connection_info import connect
 from batch.queue.postgres.error_mapping import is_connection_lost, to_batch_error
+from batch.queue.postgres.liveness.answer_watch import ANSWER_WATCH
 from batch.queue.postgres.payloads import sweeper
 from batch.queue.postgres.payloads.payload_rows import PayloadRows
 from batch.queue.postgres.payloads.payload_writer import PayloadWriter
@@ -84,6 +85,17 @@ class SharedSpool(Spool):
         """Inode and size, by name, of files whose sha256 this process knows to be right."""
         self._connection: Connection | None = None
         self._lock_of_connection = threading.Lock()
+        ANSWER_WATCH.add(self)
+
+    @property
+    def url(self) -> str:
+        """The database's address."""
+        return self._url
+
+    @property
+    def connection(self) -> Connection | None:
+        """The one that statements are sent by at the moment."""
+        return self._connection
 
     def path(self, sha256: str) -> Path:
         """Where the bytes lie, whole and verified, fetched if need be; where they would lie if nobody has them. Raises

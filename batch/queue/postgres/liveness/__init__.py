@@ -1,0 +1,1 @@
+"""Whether a database that is reached still answers."""
