@@ -28,6 +28,7 @@ POSTGRES_TABLES = {
     "stored_content": "computed from files and parts",
     "payload": "bytes, which the spool holds in the other database",
     "frame": "packets on their way, a few minutes old at most",
+    "worker_port": "where fronts can be dialled; each writes its own anew",
     "batch_schema": "the schema's version",
     "granted_role": "roles of that database",
     "lease_root": "keys of that database",
