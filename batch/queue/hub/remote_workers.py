@@ -243,8 +243,7 @@ class RemoteWorkers:
 
     async def _look(self) -> None:
         hub = self._hub
-        nodes = await hub.in_thread(hub.store.nodes)
-        self.affinity.refresh(nodes)
+        nodes = await hub.in_thread(self._read_nodes)
         lease_s = hub.store.lease_s
         self._refresh([node for node in nodes if node.home != self._home and node.beat_age_s < lease_s])
         returned = await hub.in_thread(lambda: hub.store.reap(self._attempts))
@@ -265,6 +264,11 @@ class RemoteWorkers:
             for summary in newest:
                 self._remember_reported(summary.id)
                 await hub.reports.row_changed(summary.id)
+
+    def _read_nodes(self) -> list[Node]:
+        nodes = self._hub.store.nodes()
+        self.affinity.refresh(nodes)
+        return nodes
 
     def _refresh(self, nodes: list[Node]) -> None:
         """Bring the models' states to what the rows of living workers say."""
