@@ -21,8 +21,9 @@ import pytest
 
 from batch.queue.open_store import open_store
 from counted_jobs import CountedJobs
+from frozen_proxy import frozen_proxy
 from network_namespace import Direction, NetworkNamespace, namespaces
-from postgres_server import running_server
+from postgres_server import PostgresServer, running_server
 from running_service import wait_until
 from running_worker import RunningWorker
 from worker_machines import WorkerMachines
@@ -133,3 +134,31 @@ def test_who_is_cut_off_in_the_middle_of_a_transaction_holds_up_nobody_for_longe
             holder.kill()
         print(f"\nits lock was free after {waited_s:.1f} s")
         assert waited_s < 9, "sooner than a transaction that is only left alone"
+
+
+def test_a_machine_behind_a_proxy_that_freezes_loses_its_jobs_to_another_and_writes_nothing_when_it_thaws(
+    tmp_path: Path, postgres_server: PostgresServer
+) -> None:
+    dice = random.Random(SEED)
+    freezes: Counter[str] = Counter()
+    url = postgres_server.new_database()
+    with frozen_proxy(postgres_server) as proxy, contextlib.ExitStack() as running:
+        jobs = running.enter_context(CountedJobs(f"{url}&lease={LEASE_S}", seed=SEED, words=120, pause_ms=25))
+        near = running.enter_context(WorkerMachines(tmp_path, f"{url}&lease={LEASE_S}", ("near",)))
+        far = running.enter_context(WorkerMachines(tmp_path, f"{proxy.url(url)}&lease={LEASE_S}", ("far",)))
+        for round in range(ROUNDS):
+            near.wait_until_ready(jobs.store)
+            far.wait_until_ready(jobs.store)
+            wait_until(lambda: far.holds(jobs.store, "far"), "it holds a job", 60)
+            cut_off = [node.id for node in far.nodes(jobs.store, "far")]
+            directions = (("from",), ("to",), ("to", "from"))[round % 3]
+            proxy.freeze(*directions)
+            wait_until(lambda cut_off=cut_off: not held_by(jobs, cut_off), "its jobs are given back", LEASE_S + 15)
+            time.sleep(dice.random() * dice.choice((1.0, 15.0)))
+            proxy.thaw()
+            freezes[" and ".join(directions)] += 1
+            jobs.wait_for_ends(1, 90)
+        counts = jobs.finish(near.output + far.output)
+        counts["late_words_refused"] = far.output.count("was given to another worker")
+        print(f"\nfrozen: {dict(freezes)}, {dict(counts)}")
+    postgres_server.empty_database(url)
