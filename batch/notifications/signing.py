@@ -65,6 +65,10 @@ class SecretFiles:
         old = before.current if before is not None and keep_old else None
         return self._write(target, SigningSecrets(new_secret(), old, time.time() + OLD_SECRET_S if old else 0.0))
 
+    def keep(self, target: str, text: str) -> None:
+        """Take over an endpoint's secrets, as JSON, from where they were kept before. Raises DiskFull."""
+        self._write(target, msgspec.json.decode(text, type=SigningSecrets))
+
     def remove(self, target: str) -> None:
         """Forget an endpoint's secrets."""
         self._path(target).unlink(missing_ok=True)

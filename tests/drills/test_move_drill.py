@@ -22,9 +22,8 @@ from batch.fail_points import MOVE_POINTS
 from batch.queue.jobs import Draft, Origin, Priority
 from batch.queue.open_store import open_store
 from batch.queue.store import StoreAway
-from batch.queue.transfer.move import HomeMove, MovedHome
-from batch.search.segmentation import index_text
-from full_home import fill, payloads_of, rows_of
+from batch.queue.transfer.move import MovedHome
+from full_home import fill, move_of, payloads_of, rows_of
 from payloads import payload
 from postgres_server import PostgresServer, running_server
 
@@ -50,7 +49,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def move_to(home: Path, target: str, report: Callable[[str, int], None] = lambda label, count: None) -> MovedHome:
-    move = HomeMove(home, address_of(home), attempts=3, words=index_text, report=report)
+    move = move_of(home, report)
     return move.to_sqlite() if target == FILE else move.to_postgres(target)
 
 

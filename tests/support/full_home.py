@@ -8,9 +8,13 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+from batch.database_address import IN_DATABASE, address_of
+from batch.notifications.signing import SecretFiles
 from batch.queue.messages import message_for
 from batch.queue.open_store import open_store
 from batch.queue.spool import Spool
+from batch.queue.transfer.move import HomeMove
+from batch.queue.transfer.row_copy import Report
 from batch.queue.transfer.tables import MOVED_TABLES, ONE_ROW_TABLES
 from batch.search.segmentation import index_text
 
@@ -100,3 +104,17 @@ def payloads_of(folder: Path) -> dict[str, bytes]:
         held[path.name] = path.read_bytes()
         assert hashlib.sha256(held[path.name]).hexdigest() == path.name
     return held
+
+
+def move_of(home: Path, report: Report = lambda label, count: None, payloads: str = IN_DATABASE) -> HomeMove:
+    """A move of a home, made as the command makes it."""
+    return HomeMove(
+        home,
+        address_of(home),
+        inbox=home / "inbox",
+        payloads=payloads,
+        attempts=3,
+        words=index_text,
+        keep_secret=SecretFiles(home / ".batch" / "webhooks").keep,
+        report=report,
+    )

@@ -36,6 +36,8 @@ def move_to(
     from batch.database_address import FILE, address_of, check_address, has_password
     from batch.durable_folder import make_durable_folder
     from batch.errors import SettingsProblem
+    from batch.notifications.service import secrets_folder
+    from batch.notifications.signing import SecretFiles
     from batch.queue.transfer.home_switch import ENVIRONMENT, target_named
     from batch.queue.transfer.move import HomeMove
     from batch.search.segmentation import index_text
@@ -54,8 +56,16 @@ def move_to(
     fail_points.arm(settings.fail_at, settings.state_dir)
     make_durable_folder(settings.state_dir / "run", 0o700)
     with only_instance(settings):
-        report = _progress()
-        move = HomeMove(settings.home, address_of(folder), attempts=settings.queue.attempts, words=index_text, report=report)
+        move = HomeMove(
+            settings.home,
+            address_of(folder),
+            inbox=settings.inbox_dir,
+            payloads=settings.payloads,
+            attempts=settings.queue.attempts,
+            words=index_text,
+            keep_secret=SecretFiles(secrets_folder(settings)).keep,
+            report=_progress(),
+        )
         moved = move.to_sqlite() if url == FILE else move.to_postgres(url)
     notes = []
     if moved.payloads.missing:

@@ -4,18 +4,19 @@ aside. Killed at any moment, it is begun again, or ended where the switch was ma
 from __future__ import annotations
 
 import contextlib
-import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from secrets import token_hex
 
 from batch import fail_points
-from batch.database_address import FILE
+from batch.database_address import FILE, IN_DATABASE
 from batch.errors import BatchError, Conflict, SettingsProblem
 from batch.queue.open_store import open_store
 from batch.queue.remote.home_id import home_id
+from batch.queue.remote.inbox_id import recognise_inbox
 from batch.queue.store import Store
 from batch.queue.transfer.home_switch import check_switch, is_same_place, switch_home
 from batch.queue.transfer.move_mark import MoveMark
@@ -43,20 +44,36 @@ class MovedHome:
 class HomeMove:
     """One move of a home whose service is down, under its lock."""
 
-    def __init__(self, home: Path, source: Path | str, *, attempts: int, words: Words, report: Report) -> None:
-        """`source`: where the home's settings say that its jobs are. `attempts`: after how many a job that took its workers
-        down is failed. `words`: of a passage, as the search index holds them. `report`: what is copied, and how many so far."""
+    def __init__(
+        self,
+        home: Path,
+        source: Path | str,
+        *,
+        inbox: Path,
+        payloads: str,
+        attempts: int,
+        words: Words,
+        keep_secret: Callable[[str, str], object],
+        report: Report,
+    ) -> None:
+        """`source`: where the home's settings say that its jobs are. `inbox`: the folder of that name. `payloads`: the setting.
+        `attempts`: after how many a job that took its workers down is failed. `words`: of a passage, as the search index holds
+        them. `keep_secret` puts a webhook endpoint's secrets, as JSON, into the home's files. `report` gets what is copied, and
+        how many so far."""
         self._home = home
         self._state_dir = home / ".batch"
         self._file = self._state_dir / "batch.db"
         self._source = source
+        self._inbox = inbox
+        self._payloads = payloads
+        self._keep_secret = keep_secret
         self._attempts = attempts
         self._words = words
         self._report = report
         self._front = home_id(self._state_dir)
         stamp = time.strftime("%Y%m%d-%H%M%S")
         self._folder = f"moved-{stamp}"
-        self._schema = f"batch_moved_{stamp.replace('-', '_')}_{secrets.token_hex(2)}"
+        self._schema = f"batch_moved_{stamp.replace('-', '_')}_{token_hex(2)}"
 
     def to_postgres(self, url: str) -> MovedHome:
         """Move into an empty database. Raises TargetInUse, Conflict, SettingsProblem, DiskFull, StoreAway and CopyDiffers, with
@@ -66,7 +83,7 @@ class HomeMove:
         check_switch(self._home)
         with ExitStack() as stack:
             with _unmoved():
-                target = stack.enter_context(closing(PostgresTarget(url, self._words, self._front)))
+                target = stack.enter_context(closing(PostgresTarget(url, self._words, *self._ids())))
                 mark = MoveMark.read(target.mark())
                 if not self._file.exists():
                     if mark is None:
@@ -86,7 +103,7 @@ class HomeMove:
                 rows, payloads = {}, PayloadCopy()
                 if not is_copied:
                     spool = self._state_dir / "spool"
-                    payloads = share_payloads(source.payload_names(), spool, url, self._report)
+                    payloads = share_payloads(source.payload_names(), spool, url, self._payloads, self._report)
                     fail_points.reach("move-payloads")
                     target.begin(is_replacing=mark is not None)
                     if mark is None and (table := target.table_in_use()):
@@ -101,12 +118,17 @@ class HomeMove:
             return self._end_move_back()
         url = self._source
         check_switch(self._home)
+        if self._payloads != IN_DATABASE:
+            raise SettingsProblem(
+                "The setting payloads names a bucket, which a home in its SQLite file does not use: take it out first. What "
+                "lies there is brought along."
+            )
         with ExitStack() as stack:
             with _unmoved():
                 refuse_others(url)
                 with closing(open_store(url, home=self._home)) as store:
                     _put_back_claims(store, self._attempts)
-                source = stack.enter_context(closing(PostgresSource(url, self._words, self._front)))
+                source = stack.enter_context(closing(PostgresSource(url, self._words, *self._ids())))
                 mark = self._mark_of_file(source)
                 if mark is not None:
                     switch_home(self._home, FILE)
@@ -116,9 +138,15 @@ class HomeMove:
                 target = stack.enter_context(closing(SqliteTarget(self._file, self._folder)))
                 payloads = fetch_payloads(source.payload_names(), self._state_dir / "spool", url, self._report)
                 fail_points.reach("move-payloads")
+                for endpoint, secrets in source.secrets():
+                    self._keep_secret(endpoint, secrets)
                 rows = self._copy(source, target, MoveMark(address=url, schema=self._schema))
             moved = self._switch(source, target, FILE, self._schema)
             return replace(moved, rows=rows, payloads=payloads)
+
+    def _ids(self) -> tuple[str, str]:
+        """The home's, and its inbox's, as its next service will know it."""
+        return self._front, recognise_inbox(self._inbox, self._state_dir, self._front)
 
     def _mark_of_file(self, source: PostgresSource) -> MoveMark | None:
         """The note in the file that is in the new one's place, where it holds all of the source. Raises TargetInUse where it
@@ -160,7 +188,7 @@ class HomeMove:
         aside = ""
         with _moved():
             if not is_aside(mark.address, mark.schema):
-                with closing(PostgresSource(mark.address, self._words, self._front)) as source:
+                with closing(PostgresSource(mark.address, self._words, *self._ids())) as source:
                     aside = source.put_aside(mark.schema)
             confirm_file(self._file)
         return MovedHome(aside)

@@ -45,10 +45,11 @@ _INTEGERS = ("int2", "int4", "int8")
 class PostgresRows:
     """Reads the tables of a database, within one transaction."""
 
-    def __init__(self, url: str, words: Words, front: str) -> None:
-        """`words`: of passages. `front`: the home's id."""
+    def __init__(self, url: str, words: Words, front: str, inbox: str) -> None:
+        """`words`: of passages. `front`, `inbox`: the home's id, and that of its inbox."""
         self._words = words
         self._front = front
+        self._inbox = inbox
         self._types: dict[str, dict[str, str]] = {}
         with postgres_errors():
             self._conn = connect(url)
@@ -146,9 +147,9 @@ class PostgresRows:
 class PostgresSource(PostgresRows):
     """The database that a home leaves; nobody else may be connected, and who comes waits to write."""
 
-    def __init__(self, url: str, words: Words, front: str) -> None:
-        """Raises Conflict where other programs are connected."""
-        super().__init__(url, words, front)
+    def __init__(self, url: str, words: Words, front: str, inbox: str) -> None:
+        """Raises Conflict where other programs are connected, or where the database holds files of other inboxes."""
+        super().__init__(url, words, front, inbox)
         try:
             with postgres_errors():
                 self._refuse_without_schema()
@@ -158,6 +159,7 @@ class PostgresSource(PostgresRows):
                 self._conn.execute(f"set local lock_timeout = '{_LOCK_TIMEOUT}'".encode())
                 tables = [COUNTER_TABLES.get(table, table) for table in MOVED_TABLES]
                 self._conn.execute(f"lock table {', '.join(tables)}, state_change, claim in exclusive mode".encode())
+                self._refuse_other_inboxes()
         except BaseException:
             self.close()
             raise
@@ -174,6 +176,22 @@ class PostgresSource(PostgresRows):
                 f"The role {owner} may make no schema to put the tables aside: let an administrator run `grant create on "
                 f"database {database} to {owner}`."
             )
+
+    def _refuse_other_inboxes(self) -> None:
+        for table in MOVED_TABLES:
+            if table != "job" and FRONT in self._types_of(table):
+                query = f"select front from {table} where front <> '' and front <> %s and front <> %s limit 1".encode()
+                if self._conn.execute(query, (self._front, self._inbox)).fetchone():
+                    raise Conflict(
+                        f"The database holds files of other homes' inboxes, too (table {table}), for which this home's file "
+                        "has no place: it stays in PostgreSQL."
+                    )
+
+    def secrets(self) -> list[tuple[str, str]]:
+        """(endpoint, JSON of its secrets) of all that this database keeps."""
+        with postgres_errors():
+            rows = self._conn.execute(b"select target::text, secrets from notification_secret").fetchall()
+        return [(str(target), str(text)) for target, text in rows]
 
     def check(self) -> None:
         """Raise StoreAway where the transaction that kept others from writing is gone."""
@@ -217,7 +235,8 @@ class PostgresTarget(PostgresRows):
         names = list(columns)
         if FRONT in self._types_of(table):
             names.append(FRONT)
-            rows = ((*row, self._front) for row in rows)
+            front = self._front if table == "job" else self._inbox
+            rows = ((*row, front) for row in rows)
         elif table == "passage_fts":
             place, column = columns.index("t"), TsvectorTables().column
             rows = ((*row[:place], column(row[place]), *row[place + 1 :]) for row in rows)

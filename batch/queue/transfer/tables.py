@@ -6,7 +6,8 @@ A table or column that a migration adds has to be named here, unless both databa
 from __future__ import annotations
 
 MOVED_TABLES = (
-    *("job", "task", "checkpoint", "blob", "orphan", "pause", "idempotency", "tally", "daily"),
+    *("job", "task", "checkpoint", "blob", "orphan", "pause", "idempotency"),
+    *("tally", "daily", "model_tally", "model_daily"),
     *("stored_file", "upload", "upload_part", "batch", "batch_line", "batch_file", "file_bytes"),
     *("content", "file", "file_tally"),
     *("item", "response", "response_item", "response_event", "conversation", "conversation_item", "chat_completion"),
@@ -24,9 +25,14 @@ LEFT_TABLES = {
 POSTGRES_TABLES = {
     "tally_folded": "what `tally` adds up",
     "daily_folded": "what `daily` adds up",
-    "state_change": "what `tally` and `daily` add up",
+    "model_tally_folded": "what `model_tally` adds up",
+    "model_daily_folded": "what `model_daily` adds up",
+    "state_change": "what all four add up",
     "stored_content": "computed from files and parts",
     "payload": "bytes, which the spool holds in the other database",
+    "payload_object": "where bytes lie in a bucket; they are in the spool in the other database",
+    "payload_garbage": "what is to be deleted from a bucket",
+    "notification_secret": "kept in the home's files in the other database, and taken from there",
     "frame": "packets on their way, a few minutes old at most",
     "worker_port": "where fronts can be dialled; each writes its own anew",
     "batch_schema": "the schema's version",
@@ -39,7 +45,7 @@ SQLITE_TABLES = {
     "_sqlite_migrations": "the schema's version",
 }
 """Of SQLite alone; besides those that FTS5 keeps for itself."""
-COUNTER_TABLES = {"tally": "tally_folded", "daily": "daily_folded"}
+COUNTER_TABLES = {name: f"{name}_folded" for name in ("tally", "daily", "model_tally", "model_daily")}
 """Views in PostgreSQL, with the tables that hold what is written."""
 ONE_ROW_TABLES = ("file_bytes", "stored_bytes", "search_meta")
 """Which an empty database has a row of, too."""
@@ -49,9 +55,11 @@ POSTGRES_COLUMNS = {
     "task.job": "the job that a message names",
     "task.holder": "for whom a message is kept, for half a second at most",
     "task.held_until": "until when it is kept",
+    "job.worker": "which of many workers ended a job",
     "task.build": "for which workers it is kept, as long",
 }
-"""Of moved tables: columns that one database has alone. `front` is the home's id in PostgreSQL, and empty in SQLite."""
+"""Of moved tables: columns that one database has alone. `front` is the home's or its inbox's id in PostgreSQL, and
+empty in SQLite."""
 FRONT = "front"
 ID_COLUMNS = {
     "task": "id",

@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from batch.database_address import address_of
-from batch.queue.transfer.move import HomeMove, MovedHome
-from batch.search.segmentation import index_text
-from full_home import fill
+from batch.queue.transfer.move import MovedHome
+from full_home import fill, move_of
 from postgres_server import PostgresServer
 
 Mover = Callable[[Path, str], MovedHome]
@@ -34,7 +32,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def move_to(home: Path, target: str) -> MovedHome:
     """Move a home as the command does."""
-    move = HomeMove(home, address_of(home), attempts=3, words=index_text, report=lambda label, count: None)
+    move = move_of(home)
     return move.to_sqlite() if target == "sqlite" else move.to_postgres(target)
 
 

@@ -13,6 +13,8 @@ import pytest
 
 from batch.database_address import FILE, address_of, remember_address
 from batch.errors import BatchError, Conflict, Forbidden, SettingsProblem
+from batch.notifications.shared_secrets import open_secrets
+from batch.notifications.signing import SecretFiles
 from batch.queue.jobs import Draft, Kind, Origin, Priority, State
 from batch.queue.open_store import open_spool, open_store
 from batch.queue.remote.home_id import home_id
@@ -20,7 +22,7 @@ from batch.queue.sqlite.schema import NewerDatabase
 from batch.queue.transfer.move import MovedHome
 from batch.queue.transfer.sides import CopyDiffers, TargetInUse
 from database_roles import as_role, granted_roles
-from full_home import LARGE, payloads_of, rows_of
+from full_home import LARGE, move_of, payloads_of, rows_of
 from paths import DATA
 from payloads import payload
 from postgres_server import PostgresServer
@@ -154,6 +156,34 @@ def test_payloads_of_many_parts_and_of_none_travel_and_damaged_ones_are_told(hom
     assert back.payloads.count == 6 and back.payloads.missing == 2
     held = payloads_of(home / ".batch" / "spool")
     assert held[large].endswith(b"end") and held[empty] == b"" and damaged not in held
+
+
+def test_what_other_homes_dropped_is_not_taken_for_this_homes(home: Path, url: str, mover: Mover) -> None:
+    mover(home, url)
+    with psycopg.connect(url) as conn:
+        assert set(conn.execute("select front from file union select front from entry_source")) == {(home_id(home / ".batch"),)}
+        conn.execute("update file set front = 'another', path = path || '2' where id = 10")
+    with pytest.raises(Conflict, match=r"files of other homes' inboxes, too \(table file\).*Nothing was moved"):
+        mover(home, FILE)
+
+
+def test_what_webhooks_are_signed_with_comes_along(home: Path, url: str, mover: Mover) -> None:
+    files = SecretFiles(home / ".batch" / "webhooks")
+    before = files.ensure("target_1")
+    mover(home, url)
+    with contextlib.closing(open_store(url, home=home)) as store:
+        shared = open_secrets(store, home / ".batch" / "webhooks")
+        assert shared.ensure("target_1") == before
+        rotated = shared.rotate("target_1", keep_old=True)
+        new = shared.ensure("target_2")
+    mover(home, FILE)
+    assert files.read("target_1") == rotated and files.read("target_2") == new
+
+
+def test_a_bucket_is_given_up_before_a_home_goes_back(home: Path, url: str, mover: Mover) -> None:
+    mover(home, url)
+    with pytest.raises(SettingsProblem, match="The setting payloads names a bucket"):
+        move_of(home, payloads="s3://bucket/prefix").to_sqlite()
 
 
 def test_a_nul_in_a_text_becomes_the_sign_for_what_cannot_be_shown(home: Path, url: str, mover: Mover) -> None:
