@@ -21,7 +21,8 @@ class PlayedNetwork:
 
 
 class PlayedChannel:
-    """One home's end; `lost` packets to it are numbered and never arrive."""
+    """One home's end; while it is losing, packets to it are numbered and never arrive; while it is repeating, those that
+    it sends arrive twice."""
 
     def __init__(self, network: PlayedNetwork, home: str) -> None:
         self.network, self.home = network, home
@@ -29,6 +30,7 @@ class PlayedChannel:
         self.sequences: dict[str, int] = {}
         self.woken: list[set[Kind]] = []
         self.is_losing = False
+        self.is_repeating = False
 
     def open(self, receiver: Receiver) -> None:
         self.receiver = receiver
@@ -38,7 +40,8 @@ class PlayedChannel:
         data = msgspec.json.encode(Packet(sender=f"{self.home}>{address}", sequence=number, items=[item]))
         for home, channel in self.network.channels.items():
             if address in (home, EVERY_FRONT) and channel.receiver and not channel.is_losing:
-                channel.receiver.packet(msgspec.json.decode(data, type=Packet))
+                for _ in range(2 if self.is_repeating else 1):
+                    channel.receiver.packet(msgspec.json.decode(data, type=Packet))
 
     def wake(self, kinds: set[Kind]) -> None:
         self.woken.append(kinds)

@@ -163,13 +163,10 @@ class RemoteWorkers:
         if last is not None and packet.sequence <= last:
             return  # sent again, as nobody knew whether it had arrived
         self._sequences[packet.sender] = packet.sequence
-        has_gap = last is not None and packet.sequence > last + 1
         for item in packet.items:
             if isinstance(item, ForWorker):
                 self._spawn(self.relay.answer(item, _ANSWER_TIMEOUT_S))
             else:
-                if has_gap:
-                    self._gapped_jobs |= self._hub.reports.jobs_of(item.worker)
                 self._receive_frame(item)
 
     def _receive_frame(self, item: FromWorker) -> None:
@@ -180,7 +177,7 @@ class RemoteWorkers:
             future = self._pending.get(frame.number)
             if future and not future.done():
                 future.set_result(frame)
-        elif isinstance(frame, JobEvent | End) and not self._is_proven(item, frame):
+        elif isinstance(frame, JobEvent | End) and not (self._is_proven(item, frame) and self._is_new(item, frame)):
             if isinstance(frame, End):  # whoever says it: the row knows
                 self._spawn(self._safely(reports.row_changed(frame.job)))
         elif isinstance(frame, End):
@@ -191,16 +188,21 @@ class RemoteWorkers:
             reports.receive(item.queue, frame, item.worker)
 
     def _is_proven(self, item: FromWorker, frame: JobEvent | End) -> bool:
-        """Whether a job's frame comes from the worker that has its lease, and comes for the first time."""
-        if self._keys is None:
+        """Whether a job's frame comes from the worker that has its lease."""
+        if self._keys is None or self._keys.prove(item, frame.job):
             return True
-        if not self._keys.prove(item, frame.job):
-            if not self._has_met_forgery:
-                logger.warning("words for job %s are passed over: they come from nobody that has its lease", frame.job)
-            self._has_met_forgery = True
+        if not self._has_met_forgery:
+            logger.warning("words for job %s are passed over: they come from nobody that has its lease", frame.job)
+        self._has_met_forgery = True
+        return False
+
+    def _is_new(self, item: FromWorker, frame: JobEvent | End) -> bool:
+        """Whether a job's frame comes for the first time, and from its newest attempt. A missing one before it is noted."""
+        token, number = self._last_frames.get(frame.job, (0, 0))
+        if (item.token, item.number) <= (token, number):
             return False
-        if (item.token, item.number) <= self._last_frames.get(frame.job, (0, 0)):
-            return False
+        if item.number != (number + 1 if item.token == token else 1):
+            self._gapped_jobs.add(frame.job)
         self._last_frames.pop(frame.job, None)  # those of long ago go first
         self._last_frames[frame.job] = (item.token, item.number)
         if len(self._last_frames) > _MAX_REPORTED_JOBS:
@@ -223,8 +225,7 @@ class RemoteWorkers:
             logger.warning("an end could not be looked up: %s", error.message)
 
     def _reconnected(self) -> None:
-        self._has_lost_packets = True
-        self._gapped_jobs |= {job for _, worker in self._heard_of for job in self._hub.reports.jobs_of(worker)}
+        self._has_lost_packets = True  # ends among them; a lost word shows by its job's next number
 
     # -- what is looked after
 
