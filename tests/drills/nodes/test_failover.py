@@ -20,7 +20,7 @@ from running_service import RunningService, chat
 from streaming_clients import StreamingClients
 from worker_machines import WorkerMachines
 
-ROUNDS = int(os.environ.get("DRILL_ROUNDS", "2"))
+ROUNDS = int(os.environ.get("DRILL_ROUNDS", "1"))
 SEED = int(os.environ.get("DRILL_SEED", "14"))
 FRONT = {f"BATCH_{kind.upper()}__MODEL": "none" for kind in ("vlm", "embedding", "stt")}
 BUSY = {"waiting": 30, "words": 3, "pause_ms": 2}

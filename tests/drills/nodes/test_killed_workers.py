@@ -23,7 +23,7 @@ from running_service import RunningService, wait_until
 from streaming_clients import StreamingClients
 from worker_machines import WorkerMachines
 
-ROUNDS = int(os.environ.get("DRILL_ROUNDS", "5"))
+ROUNDS = int(os.environ.get("DRILL_ROUNDS", "4"))
 SEED = int(os.environ.get("DRILL_SEED", "14"))
 LEASE_S = 2.0
 """Short, so that rounds are."""
@@ -41,10 +41,19 @@ def url(postgres_server: PostgresServer) -> Iterator[str]:
     postgres_server.empty_database(url)
 
 
-def test_whatever_of_two_machines_is_killed_or_frozen_every_job_ends_once(url: str, tmp_path: Path) -> None:
+def test_whatever_of_two_machines_is_killed_or_frozen_every_job_ends_once_and_no_word_comes_twice(
+    url: str, tmp_path: Path
+) -> None:
     dice = random.Random(SEED)
     faults: Counter[str] = Counter()
-    with CountedJobs(url, seed=SEED) as jobs, WorkerMachines(tmp_path, url, ("one", "two")) as machines:
+    with contextlib.ExitStack() as running:
+        (tmp_path / "front").mkdir()
+        open_store(url).close()
+        front = running.enter_context(RunningService(tmp_path / "front", {**FRONT, "BATCH_DATABASE": url}))
+        jobs = running.enter_context(CountedJobs(url, seed=SEED))
+        machines = running.enter_context(WorkerMachines(tmp_path, url, ("one", "two")))
+        front.ready("vlm")
+        clients = running.enter_context(StreamingClients(lambda: front, count=1, words=80, pause_ms=25))
         store = jobs.store
         for _ in range(ROUNDS):
             jobs.wait_for_ends(dice.randrange(1, 4), 90)
@@ -68,10 +77,11 @@ def test_whatever_of_two_machines_is_killed_or_frozen_every_job_ends_once(url: s
                     time.sleep(LEASE_S + 0.5 + dice.random() * 2)
                     machines[victim].signal_all(signal.SIGCONT)
             faults[fault] += 1
-        counts = jobs.finish(machines.output)
+        clients.end()
+        counts = jobs.finish(machines.output + front.output)
         counts["late_words_refused"] = machines.output.count("was given to another worker")
-        assert sum(faults.values()) == ROUNDS
-        print(f"\nkilled or frozen: {dict(faults)}, {dict(counts)}")
+        print(f"\nkilled or frozen: {dict(faults)}, {dict(counts)}, {dict(clients.counts)}")
+        assert sum(faults.values()) == ROUNDS and clients.faults == []
 
 
 def test_the_database_is_killed_under_submits_workers_and_streams_and_nothing_is_lost_or_said_twice(tmp_path: Path) -> None:

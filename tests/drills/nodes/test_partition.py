@@ -28,7 +28,7 @@ from running_service import wait_until
 from running_worker import RunningWorker
 from worker_machines import WorkerMachines
 
-ROUNDS = int(os.environ.get("DRILL_ROUNDS", "2"))
+ROUNDS = int(os.environ.get("DRILL_ROUNDS", "1"))
 SEED = int(os.environ.get("DRILL_SEED", "14"))
 LEASE_S = 3.0
 """Short, so that rounds are."""
