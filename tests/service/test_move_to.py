@@ -16,7 +16,7 @@ from postgres_server import PostgresServer
 from running_service import RunningService, chat, wait_until
 
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
-LINES = 24
+LINES = 16
 
 
 @pytest.fixture
@@ -100,4 +100,5 @@ def test_what_waits_when_a_home_moves_is_done_on_the_other_side_and_nothing_is_d
     status_now = json.loads(service.command("status", "--json").stdout)
     assert status_now["inbox"]["done"] == 2 and status_now["running"]
     assert service.call("vlm", "/v1/chat/completions", chat("only once"), headers=key)[1] == first
+    assert "notes.txt" in service.command("search", "walrus", "--json").stdout
     assert (service.home / ".batch" / "batch.db").exists() and service.stop() == 0

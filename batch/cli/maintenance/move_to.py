@@ -14,6 +14,7 @@ from batch.cli.app import Json, app
 from batch.cli.home import Home, NoHome, home_folder, no_home_sentence
 from batch.cli.output import print_json, print_line
 
+_LINE_COLUMNS = 60
 _LINE_INTERVAL_S = 5.0
 """Between two lines of progress where no terminal shows one that changes."""
 
@@ -66,7 +67,10 @@ def move_to(
             keep_secret=SecretFiles(secrets_folder(settings)).keep,
             report=_progress(),
         )
-        moved = move.to_sqlite() if url == FILE else move.to_postgres(url)
+        try:
+            moved = move.to_sqlite() if url == FILE else move.to_postgres(url)
+        finally:
+            _clear_line()
     notes = []
     if moved.payloads.missing:
         notes.append(
@@ -96,6 +100,12 @@ def move_to(
         print_line(note)
 
 
+def _clear_line() -> None:
+    """What progress left on a terminal's line goes, whatever is said next."""
+    if sys.stderr.isatty():
+        print(f"\r{'':<{_LINE_COLUMNS}}\r", end="", file=sys.stderr, flush=True)
+
+
 def _progress() -> Callable[[str, int], None]:
     """Says on standard error what is copied: one line that changes on a terminal, elsewhere a line now and then."""
     is_terminal = sys.stderr.isatty()
@@ -107,6 +117,11 @@ def _progress() -> Callable[[str, int], None]:
             return
         next_at = time.monotonic() + (0.2 if is_terminal else _LINE_INTERVAL_S)
         text = f"  {label}: {count:,}"
-        print(f"\r{text:<60}\r" if is_terminal else text, end="" if is_terminal else "\n", file=sys.stderr, flush=True)
+        print(
+            f"\r{text:<{_LINE_COLUMNS}}\r" if is_terminal else text,
+            end="" if is_terminal else "\n",
+            file=sys.stderr,
+            flush=True,
+        )
 
     return report

@@ -26,6 +26,7 @@ from full_home import LARGE, move_of, payloads_of, rows_of
 from paths import DATA
 from payloads import payload
 from postgres_server import PostgresServer
+from s3_server import S3Server
 
 pytestmark = pytest.mark.postgres
 Mover = Callable[[Path, str], MovedHome]
@@ -178,6 +179,18 @@ def test_what_webhooks_are_signed_with_comes_along(home: Path, url: str, mover: 
         new = shared.ensure("target_2")
     mover(home, FILE)
     assert files.read("target_1") == rotated and files.read("target_2") == new
+
+
+def test_payloads_go_into_a_bucket_and_come_back_from_it(
+    home: Path, url: str, mover: Mover, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in s3_server.variables.items():
+        monkeypatch.setenv(name, value)
+    before = payloads_of(home / ".batch" / "spool")
+    assert move_of(home, payloads="s3://payloads/move").to_postgres(url).payloads.count == 4
+    assert count(url, "select count(*) from payload") == 0
+    assert count(url, "select count(*) from payload_object where is_whole and place = 's3://payloads/move'") == 4
+    assert mover(home, FILE).payloads.count == 4 and payloads_of(home / ".batch" / "spool") == before
 
 
 def test_a_bucket_is_given_up_before_a_home_goes_back(home: Path, url: str, mover: Mover) -> None:
