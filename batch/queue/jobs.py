@@ -234,5 +234,6 @@ class SummaryPage(NamedTuple):
 
 
 def new_id() -> str:
-    """A unique id that sorts by time: 12 hex digits of milliseconds, 8 random ones."""
-    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(4)}"
+    """A unique id that sorts by time: 12 hex digits of milliseconds, 12 random ones. A second job of an id would be taken for
+    the first one, sent again."""
+    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(6)}"

@@ -176,7 +176,7 @@ def test_a_job_has_a_page_with_what_was_sent_and_what_came_out(tmp_path: Path) -
         async with page_staged(tmp_path) as stage:
             await stage.deliver("red.jpg", picture())
             listed = (await stage.get("/page/jobs?kind=vlm")).text
-            (job,) = re.findall(r'href="/page/jobs/([0-9a-f]{20})"', listed)
+            (job,) = re.findall(r'href="/page/jobs/([0-9a-f]{24})"', listed)
             page = (await stage.get(f"/page/jobs/{job}")).text
             assert "Describe this image" in page and "picture " in page and "1 picture" in page
             assert (await stage.get("/page/jobs/unknown")).status_code == 404
