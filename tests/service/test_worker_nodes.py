@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -94,14 +95,18 @@ def test_a_service_without_a_model_answers_by_a_worker_that_joins_and_says_so_wh
     assert (status, "engine without weights" in str(refusal)) == (501, True), "questions reach the worker"
     listed = json.loads(front.command("nodes", "--json").stdout)
     assert [node["status"] for node in listed] == ["ready"] and listed[0]["heard_of_s"] < LEASE_S
+    told = json.loads(front.command("status", "--json").stdout)["nodes"]
+    assert told["queues"]["vlm"]["ready"] == 1 and [node["id"] for node in told["first"]] == [listed[0]["id"]]
+    done = json.loads(front.command("jobs", "--json", "--state", "done", "--limit", "1").stdout)
+    assert done[0]["node"] == listed[0]["id"], "it tells which worker ended it"
+    with urllib.request.urlopen(front.url("vlm", "/metrics"), timeout=30) as metrics:
+        assert 'batch:nodes{queue="vlm",state="ready"} 1.0' in metrics.read().decode()
     assert worker.stop() == 0, worker.output
     assert store.nodes() == []
     wait_until(lambda: front.health("vlm")[0] == 503, "it says so")
 
 
 def streamed(front: RunningService, body: dict[str, Any], pieces: list[tuple[float, str]], ends: list[str]) -> None:
-    import urllib.request
-
     data = json.dumps({**body, "stream": True}).encode()
     request = urllib.request.Request(front.url("vlm", "/v1/chat/completions"), data, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=180) as answer:

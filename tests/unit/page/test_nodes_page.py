@@ -57,7 +57,7 @@ def test_workers_jobs_and_models_by_name_are_seen_on_the_page_and_in_the_metrics
             )
             assert status.index('data-node="silent7890ab"') < status.index('data-node="00ab'), "those in trouble come first"
             assert "&lt;i&gt;no&lt;/i&gt;" in status
-            assert '<td class="path">aaaabbbb</td>' in jobs and '<dd class="path">aaaabbbbcccc</dd>' in job
+            assert "<td><code>aaaabbbb</code></td>" in jobs and '<dd class="path">aaaabbbbcccc</dd>' in job
             assert 'batch:nodes{queue="vlm",state="ready"} 25.0' in metrics
             assert 'batch:nodes{queue="vlm:qwen",state="failed"} 1.0' in metrics and metrics == again
             assert re.search(r'batch:queue_oldest_wait_seconds\{queue="vlm:qwen"\} [0-9.e-]+', metrics)
