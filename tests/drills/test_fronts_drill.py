@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,8 @@ from batch.queue.jobs import State
 from batch.queue.open_store import open_store
 from batch.queue.remote.home_id import home_id
 from batch.queue.store import Store
+from drill_home import chat_draft
+from paths import ROOT
 from postgres_server import PostgresServer
 from running_service import RunningService, chat, wait_until
 from running_worker import RunningWorker
@@ -219,3 +222,38 @@ def test_a_front_on_a_folder_that_another_watches_lets_it_be_until_that_one_is_g
     assert sorted(file["path"] for file in listed) == ["a.txt", "b.txt"]
     jobs = store.read("select source from job where origin='inbox' and source in ('a.txt', 'b.txt') order by source")
     assert jobs == [("a.txt",), ("b.txt",)]
+
+
+def connections(store: Store) -> tuple[int, int]:
+    """How many there are to the database, and how many of those listen."""
+    rows = store.read(
+        "select query from pg_stat_activity where datname = current_database() and backend_type = 'client backend'"
+    )
+    return len(rows), sum(row[0].lower().startswith("listen") for row in rows)
+
+
+def test_a_worker_and_a_front_hold_as_many_connections_as_the_page_on_machines_says(
+    start_front: Callable[..., RunningService], store: Store, url: str, tmp_path: Path
+) -> None:
+    text = (ROOT / "docs" / "scale-out.md").read_text("utf-8")
+    worker_holds, front_holds = (int(number) for number in re.findall(r"a (?:front|worker) holds (\d+) connections", text))
+    before = connections(store)
+    front = start_front("one")
+    front.ready("vlm", "embedding")
+    assert front.call("vlm", "/v1/chat/completions", chat("for one"))[0] == 200
+    assert front.call("embedding", "/v1/embeddings", {"input": ["word " * 50] * 2000, "model": "any"})[0] == 200
+    assert front.get("vlm", "/page/files")[0] == 200
+    with_front = connections(store)
+    assert 1 <= with_front[0] - before[0] <= front_holds, "those for what comes seldom are made when it comes"
+    assert with_front[1] - before[1] == 1, "one of them listens"
+    worker = RunningWorker(tmp_path / "gpu", "vlm", url)
+    try:
+        wait_until(lambda: sum(node.status == "ready" for node in store.nodes() if node.queue == "vlm") == 2, worker.output)
+        jobs = [chat_draft(f"word {n} " * 5, pause_ms=20) for n in range(20)]
+        store.submit(*jobs, durable=True)
+        wait_until(lambda: all(state.ended for state in store.states([job.id for job in jobs]).values()), "both work")
+        with_worker = connections(store)
+        assert 1 <= with_worker[0] - with_front[0] <= worker_holds and with_worker[1] - with_front[1] == 1
+    finally:
+        worker.close()
+    print("CONN", before, with_front, with_worker)

@@ -36,6 +36,7 @@ MAX_WAITING_BYTES = 1 << 20
 _WAKE = "wake"
 _LISTEN_SLICE_S = 0.5
 _RETRY_S = 0.5
+_IDLE_S = 60.0
 _FRAME_LIFE_S = 300.0
 _SWEEP_INTERVAL_S = 60.0
 _TEST_TIMEOUT_S = 3.0
@@ -119,7 +120,8 @@ class PostgresChannel:
         conn: Connection | None = None
         has_logged = False
         while True:
-            self._arrived.wait()
+            if not self._arrived.wait(_IDLE_S) and conn is not None:  # who has nothing to say holds one connection less
+                conn.close()
             is_last = self._is_closed.is_set()
             self._arrived.clear()
             self._pack()

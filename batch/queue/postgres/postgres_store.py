@@ -19,7 +19,7 @@ from batch.queue.postgres.leases import PostgresLeases
 from batch.queue.reading.job_reader import JobReader
 from batch.queue.reading.job_rows import COLUMNS, to_job, to_json
 from batch.queue.selection.pauses import Pause
-from batch.queue.store import Ending, Held, Key, Lease, LeaseLost
+from batch.queue.store import Ending, Held, Key, Lease, LeaseLost, StoreAway
 
 _END = (
     "select end_job(e.job, e.token, e.state, e.result, e.error) from unnest(cast(? as text[]), cast(? as bigint[]), "
@@ -63,6 +63,12 @@ class PostgresStore(PostgresLeases, JobReader):
 
     def submit(self, *drafts: Draft, durable: bool = False) -> None:
         """Accept jobs, all or none; those that are there already stay as they are."""
+        try:
+            self._submit(drafts, durable=durable)
+        except StoreAway:  # it may be committed, and only the answer lost: under their ids they are there once
+            self._submit(drafts, durable=durable)
+
+    def _submit(self, drafts: Sequence[Draft], *, durable: bool) -> None:
         with self._begun(durable=durable) as transaction:
             for draft in drafts:
                 transaction.submit(draft)
