@@ -18,7 +18,6 @@ from batch.queue.jobs import State
 from batch.queue.open_store import open_store
 from batch.queue.remote.home_id import home_id
 from batch.queue.store import Store
-from drill_home import chat_draft
 from paths import ROOT
 from postgres_server import PostgresServer
 from running_service import RunningService, chat, wait_until
@@ -237,23 +236,23 @@ def test_a_worker_and_a_front_hold_as_many_connections_as_the_page_on_machines_s
 ) -> None:
     text = (ROOT / "docs" / "scale-out.md").read_text("utf-8")
     worker_holds, front_holds = (int(number) for number in re.findall(r"a (?:front|worker) holds (\d+) connections", text))
-    before = connections(store)
     front = start_front("one")
     front.ready("vlm", "embedding")
-    assert front.call("vlm", "/v1/chat/completions", chat("for one"))[0] == 200
-    assert front.call("embedding", "/v1/embeddings", {"input": ["word " * 50] * 2000, "model": "any"})[0] == 200
-    assert front.get("vlm", "/page/files")[0] == 200
-    with_front = connections(store)
-    assert 1 <= with_front[0] - before[0] <= front_holds, "those for what comes seldom are made when it comes"
-    assert with_front[1] - before[1] == 1, "one of them listens"
     worker = RunningWorker(tmp_path / "gpu", "vlm", url)
     try:
         wait_until(lambda: sum(node.status == "ready" for node in store.nodes() if node.queue == "vlm") == 2, worker.output)
-        jobs = [chat_draft(f"word {n} " * 5, pause_ms=20) for n in range(20)]
-        store.submit(*jobs, durable=True)
-        wait_until(lambda: all(state.ended for state in store.states([job.id for job in jobs]).values()), "both work")
-        with_worker = connections(store)
-        assert 1 <= with_worker[0] - with_front[0] <= worker_holds and with_worker[1] - with_front[1] == 1
+        clients = [Clients(front, f"client {n}") for n in range(4)]
+        wait_until(lambda: all(len(client.answers) > 5 for client in clients), "both workers have sent something")
+        for client in clients:
+            client.stop()
+        assert front.call("embedding", "/v1/embeddings", {"input": ["word " * 50] * 2000, "model": "any"})[0] == 200
+        assert front.get("vlm", "/page/files")[0] == 200
+        all_hold, all_listen = connections(store)
+        assert worker.stop() == 0
+        others_hold, others_listen = connections(store)
+        assert 2 <= all_hold - others_hold <= worker_holds and all_listen - others_listen == 1, "one of them listens"
+        assert front.stop() == 0
+        rest_hold, rest_listen = connections(store)
+        assert 2 <= others_hold - rest_hold <= front_holds and others_listen - rest_listen == 1
     finally:
         worker.close()
-    print("CONN", before, with_front, with_worker)
