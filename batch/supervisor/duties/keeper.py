@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -47,6 +48,7 @@ class DutyKeeper:
         """Of each duty that goes on."""
         self._refused: set[str] = set()
         """Duties of which the log says that another service has them."""
+        self._renew_at = 0.0
 
     def has(self, name: str) -> bool:
         """Whether a duty goes on here. From any thread."""
@@ -88,13 +90,20 @@ class DutyKeeper:
         return min(LOOK_INTERVAL_S + random.random() * _JITTER_S, self._store.lease_s / RENEWALS_PER_LEASE)
 
     async def _look(self) -> None:
+        now, is_due = time.monotonic(), time.monotonic() >= self._renew_at
+        # Between two renewals only for what is another's: whoever has it is not to be waited for for long.
+        names = self._names if is_due else [duty.name for duty in self._duties if duty.name not in self._tasks]
         try:
-            held = await self._hub.in_thread(partial(self._store.hold, self._names))
+            held = await self._hub.in_thread(partial(self._store.hold, names))
         except WRITE_REFUSED as error:
             # Nobody else can write either, or whoever can may take over: what this service writes then is refused.
             logger.debug("the duties are renewed later: %s", error.message)
             return
+        if is_due:
+            self._renew_at = now + self._store.lease_s / RENEWALS_PER_LEASE
         for duty in self._duties:
+            if duty.name not in names:
+                continue
             if duty.name in held and duty.name not in self._tasks:
                 await self._take_over(duty, held[duty.name])
             elif duty.name not in held and duty.name in self._tasks:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -20,6 +21,7 @@ from batch.media.kind import MediaKind
 from batch.queue.jobs import Draft, Origin, Priority
 from batch.queue.open_store import open_store
 from batch.queue.postgres.postgres_store import PostgresStore
+from batch.queue.spool import Spool
 from batch.queue.store import Key, StoreAway
 from payloads import payload
 from postgres_server import PostgresServer
@@ -46,9 +48,9 @@ class CutConnection:
 
 
 @pytest.fixture
-def store(postgres_server: PostgresServer) -> Iterator[PostgresStore]:
+def store(postgres_server: PostgresServer, tmp_path: Path) -> Iterator[PostgresStore]:
     url = postgres_server.new_database()
-    with contextlib.closing(open_store(url, front="f1")) as store:
+    with contextlib.closing(open_store(url, home=tmp_path, front="f1")) as store:
         assert isinstance(store, PostgresStore)
         yield store
     postgres_server.empty_database(url)
@@ -63,6 +65,10 @@ def cut(request: pytest.FixtureRequest, store: PostgresStore) -> bool:
 
 def chat(**more: Any) -> Draft:
     return Draft(payload("chat"), Origin.HTTP, Priority.INTERACTIVE, waited=True, **more)
+
+
+def kept(store: PostgresStore) -> str:
+    return Spool(store.home / ".batch" / "spool").keep(b"{}")
 
 
 def count(store: PostgresStore, table: str) -> int:
@@ -98,7 +104,7 @@ def test_a_request_under_a_key_is_one_job(store: PostgresStore, cut: bool) -> No
 def test_a_batch_under_a_key_is_one_batch(store: PostgresStore, cut: bool) -> None:
     def draft() -> BatchDraft:
         key = RequestKey(name="key", fingerprint="fingerprint")
-        return BatchDraft(endpoint="/v1/embeddings", input_sha256="0" * 64, input_bytes=1, priority=Priority.BATCH, key=key)
+        return BatchDraft(endpoint="/v1/embeddings", input_sha256=kept(store), input_bytes=1, priority=Priority.BATCH, key=key)
 
     first = draft()
     with pytest.raises(StoreAway):
@@ -108,7 +114,7 @@ def test_a_batch_under_a_key_is_one_batch(store: PostgresStore, cut: bool) -> No
 
 
 def test_a_batchs_line_is_one_job(store: PostgresStore) -> None:
-    draft = BatchDraft(endpoint="/v1/embeddings", input_sha256="0" * 64, input_bytes=1, priority=Priority.BATCH)
+    draft = BatchDraft(endpoint="/v1/embeddings", input_sha256=kept(store), input_bytes=1, priority=Priority.BATCH)
     batches, lines = BatchStore(store), LineStore(store)
     batch = batches.create(draft)
     line = BatchLine(
