@@ -81,7 +81,10 @@ def remember_address(state_dir: Path, address: str) -> None:
         path.unlink(missing_ok=True)
     elif address != remembered_address(state_dir):
         partial = path.with_name(f".{_REMEMBERED}")
-        partial.write_text(address, "utf-8")
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(address)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(partial, path)
 
 

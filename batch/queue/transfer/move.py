@@ -23,7 +23,7 @@ from batch.queue.transfer.move_mark import MoveMark
 from batch.queue.transfer.payload_copy import PayloadCopy, fetch_payloads, share_payloads
 from batch.queue.transfer.postgres_side import PostgresSource, PostgresTarget, is_aside, refuse_others
 from batch.queue.transfer.row_copy import Report, copy_rows, digest_source, digest_target, verify_rows
-from batch.queue.transfer.sides import RowReader, RowSource, RowTarget, TargetInUse, Words
+from batch.queue.transfer.sides import CopyDiffers, RowReader, RowSource, RowTarget, TargetInUse, Words
 from batch.queue.transfer.sqlite_side import SqliteRows, SqliteSource, SqliteTarget, confirm_file
 
 _MOVER = "move-to"
@@ -108,7 +108,7 @@ class HomeMove:
                     target.begin(is_replacing=mark is not None)
                     if mark is None and (table := target.table_in_use()):
                         raise TargetInUse(f"Another program writes into the database (table {table}): stop it and try again.")
-                    rows = self._copy(source, target, MoveMark())
+                    rows = self._copy(source, target, MoveMark(), payloads)
             moved = self._switch(source, target, url, self._folder)
             return replace(moved, rows=rows, payloads=payloads)
 
@@ -140,7 +140,7 @@ class HomeMove:
                 fail_points.reach("move-payloads")
                 for endpoint, secrets in source.secrets():
                     self._keep_secret(endpoint, secrets)
-                rows = self._copy(source, target, MoveMark(address=url, schema=self._schema))
+                rows = self._copy(source, target, MoveMark(address=url, schema=self._schema), payloads)
             moved = self._switch(source, target, FILE, self._schema)
             return replace(moved, rows=rows, payloads=payloads)
 
@@ -203,12 +203,14 @@ class HomeMove:
             target.confirm()
         return MovedHome(kept_in)
 
-    def _copy(self, source: RowSource, target: RowTarget, mark: MoveMark) -> dict[str, int]:
+    def _copy(self, source: RowSource, target: RowTarget, mark: MoveMark, payloads: PayloadCopy) -> dict[str, int]:
         """Copy all rows, compare them with what was sent, and let them be there, with a note that says whose copy they are."""
         sent = copy_rows(source, target, self._report)
         fail_points.reach("move-rows")
         verify_rows(source, target, sent, self._report)
         fail_points.reach("move-verified")
+        if (target.lacking_payloads() or 0) > payloads.missing:
+            raise CopyDiffers("Payloads that had been copied are gone: another program deletes what no job refers to, stop it.")
         source.check()
         target.commit(mark.with_tables({table: str(digest) for table, digest in sent.items()}).write())
         fail_points.reach("move-committed")

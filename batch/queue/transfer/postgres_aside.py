@@ -18,8 +18,10 @@ _FUNCTIONS = (
 )
 _RELATIONS = (
     "select c.relname, case c.relkind when 'v' then 'view' when 'S' then 'sequence' else 'table' end from pg_class c "
-    "where c.relnamespace = current_schema()::regnamespace and c.relname = any(%s) and c.relkind in ('r', 'v', 'S')"
+    "where c.relnamespace = current_schema()::regnamespace and c.relkind in ('r', 'v') and c.relname like '\\_reindex\\_%%' "
+    "or c.relnamespace = current_schema()::regnamespace and c.relkind in ('r', 'v', 'S') and c.relname = any(%s)"
 )
+"""Those that a rebuild of the search index had begun to make, too."""
 _TYPES = (
     "select t.typname from pg_type t where t.typnamespace = current_schema()::regnamespace and t.typname = any(%s) "
     "and t.typtype in ('d', 'e')"

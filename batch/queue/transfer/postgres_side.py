@@ -39,6 +39,11 @@ _NEXT_TOKEN = (
     "select setval('token', greatest((select last_value from token), (select coalesce(max(token), 0) >> 20 from job) + 1))"
 )
 """A fencing token is this sequence's number and twenty digits by chance behind it."""
+_LACKING = (
+    "select count(distinct b.sha256) from blob b "
+    "where not exists (select 1 from payload p where p.sha256 = b.sha256 and p.part = 0) "
+    "and not exists (select 1 from payload_object o where o.sha256 = b.sha256 and o.is_whole)"
+)
 _INTEGERS = ("int2", "int4", "int8")
 
 
@@ -258,6 +263,11 @@ class PostgresTarget(PostgresRows):
             self._conn.execute(_STORED_CONTENT.encode())
             for table in (*(COUNTER_TABLES.get(table, table) for table in MOVED_TABLES), "claim"):
                 self._conn.execute(f"alter table {table} enable trigger user".encode())
+
+    def lacking_payloads(self) -> int | None:
+        """How many payloads rows refer to that are not there: a sweeper may have taken what no row named yet."""
+        with postgres_errors():
+            return int(self._one(_LACKING)[0])
 
     def commit(self, mark: str) -> None:
         """All rows are there from now on, on the database's disk, with a note that says whose copy this is."""

@@ -77,6 +77,10 @@ class RowTarget(RowReader, Protocol):
         """Compute what follows from the rows."""
         ...
 
+    def lacking_payloads(self) -> int | None:
+        """How many payloads rows refer to that are not there; None where the rows do not tell."""
+        ...
+
     def commit(self, mark: str) -> None:
         """All rows are there from now on, with a note that says whose copy this is."""
         ...

@@ -91,8 +91,8 @@ class SqliteSource(SqliteRows):
         """Nothing: nobody can take a file's lock away."""
 
     def put_aside(self, name: str) -> str:
-        """Move the file and the folder of its payloads into a folder beside them, where nobody can write into the file by
-        mistake."""
+        """Move the file, its automatic copy and the folder of its payloads into a folder beside them, where nobody can write
+        into the file by mistake."""
         folder = self.path.parent / name
         with sqlite_errors(self.path):
             for table in MOVED_TABLES:
@@ -104,8 +104,9 @@ class SqliteSource(SqliteRows):
             self._conn.execute("commit")
         self.close()
         put_files_aside(self.path, folder)
-        with contextlib.suppress(FileNotFoundError):
-            os.replace(self.path.parent / "spool", folder / "spool")
+        for name in ("spool", "backup"):
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(self.path.parent / name, folder / name)
         put_on_disk(self.path.parent)
         return str(folder)
 
@@ -169,6 +170,10 @@ class SqliteTarget(SqliteRows):
             put_files_aside(self._place, self._aside)
             os.replace(self.path, self._place)
             put_on_disk(self._place.parent)
+
+    def lacking_payloads(self) -> int | None:
+        """Not known: they lie in the folder, where each was looked at."""
+        return None
 
     def confirm(self) -> None:
         """The home works on this file: the note goes."""

@@ -68,6 +68,8 @@ def test_a_home_with_rows_in_every_table_comes_back_row_by_row(home: Path, url: 
     assert count(url, f"select count(*) from {schema}.job") == 4
     with contextlib.closing(open_store(database(home))) as store:
         assert store.read("select count(*) from service") == [(0,)], "the note of the move is gone"
+        store.check()
+    assert database(home).stat().st_mode & 0o777 == 0o600
 
     again = mover(home, url)
     assert again.rows == moved.rows and rows_of(Path(again.aside) / "batch.db") == before, "as often as one likes"
@@ -179,6 +181,34 @@ def test_what_webhooks_are_signed_with_comes_along(home: Path, url: str, mover: 
         new = shared.ensure("target_2")
     mover(home, FILE)
     assert files.read("target_1") == rotated and files.read("target_2") == new
+
+
+def test_a_rebuild_of_the_search_index_that_had_begun_stands_in_no_moves_way(home: Path, url: str, mover: Mover) -> None:
+    mover(home, url)
+    with contextlib.closing(open_store(url, home=home)) as store, store.transaction() as transaction:
+        store.search_tables.create_beside(transaction, ("entry",), ("_reindex_entry",), 1, 100)
+        store.search_tables.note_changes(transaction, "entry_source", "_reindex_change", "_reindex_")
+    mover(home, FILE)
+    assert count(url, "select count(*) from pg_class where relnamespace = 'public'::regnamespace") == 0
+    mover(home, url)
+
+
+def test_payloads_that_somebody_deletes_on_their_way_keep_a_home_where_it_is(
+    home: Path, url: str, mover: Mover, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from batch.queue.transfer import move
+
+    def swept(*arguments: object) -> object:
+        payloads = share(*arguments)  # type: ignore[arg-type]
+        with psycopg.connect(url) as conn:
+            conn.execute("delete from payload where sha256 = (select min(sha256) from payload)")
+        return payloads
+
+    share = move.share_payloads
+    monkeypatch.setattr(move, "share_payloads", swept)
+    with pytest.raises(CopyDiffers, match=r"had been copied are gone.*Nothing was moved"):
+        mover(home, url)
+    assert address_of(home) == database(home)
 
 
 def test_payloads_go_into_a_bucket_and_come_back_from_it(
