@@ -27,7 +27,7 @@ from worker_machines import WorkerMachines
 
 pytestmark = pytest.mark.postgres
 
-FRONT = {f"BATCH_{kind.upper()}__MODEL": "none" for kind in ("vlm", "embedding", "stt")}
+FRONT = {**{f"BATCH_{kind.upper()}__MODEL": "none" for kind in ("vlm", "embedding", "stt")}, "BATCH_QUEUE__ATTEMPTS": "1000"}
 ROUNDS = int(os.environ.get("DRILL_ROUNDS", "1"))
 
 

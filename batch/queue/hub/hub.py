@@ -79,7 +79,7 @@ class Hub:
         # One thread: the store serves one caller at a time anyway, and order of submission is order of arrival.
         self._store_thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="store")
         self._spool_threads = concurrent.futures.ThreadPoolExecutor(4, thread_name_prefix="spool")
-        self.tickets = OpenTickets()
+        self.tickets = OpenTickets(keeps_drafts=channel is not None)
         self.reports = WorkerReports(self)
         self._links = WorkerLinks(
             state_dir,
@@ -144,8 +144,7 @@ class Hub:
         except BaseException:
             self.tickets.remove(draft.id)
             raise
-        if self._remote is not None and not durable:
-            ticket.draft = draft
+        self.tickets.keep_drafts(draft)
         self._load(draft.queue)
         return ticket
 
@@ -177,6 +176,7 @@ class Hub:
                 for ticket in tickets:
                     await self.cancel(ticket.id)
                 raise
+            self.tickets.keep_drafts(*drafts)
             self._load(queue)
             return tickets, False
         for ticket in tickets:

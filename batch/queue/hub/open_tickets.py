@@ -11,14 +11,16 @@ import msgspec
 from batch.errors import NotFound
 from batch.queue.frames import End
 from batch.queue.hub.ticket import Ticket
-from batch.queue.jobs import State
+from batch.queue.jobs import Draft, State
 from batch.queue.store import WRITE_REFUSED, DamagedDatabase, Store
 
 
 class OpenTickets:
     """One a hub. A job has one ticket here; whoever waits for it besides follows that one."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, keeps_drafts: bool = False) -> None:
+        """`keeps_drafts`: the database may lose its last second, or more when a standby takes over that was behind."""
+        self._keeps_drafts = keeps_drafts
         self._tickets: dict[str, Ticket] = {}
         self._waiting: Counter[str] = Counter()
         self._unwaited: set[str] = set()
@@ -36,6 +38,12 @@ class OpenTickets:
         else:
             self._unwaited.add(ticket.id)
         return ticket
+
+    def keep_drafts(self, *drafts: Draft) -> None:
+        """These were accepted: they can be submitted again, as long as they have a ticket."""
+        for draft in drafts if self._keeps_drafts else ():
+            if ticket := self._tickets.get(draft.id):
+                ticket.draft = draft
 
     def remove(self, job: str) -> Ticket | None:
         """A job's ticket, which is not kept any longer."""

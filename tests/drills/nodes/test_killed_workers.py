@@ -27,7 +27,7 @@ ROUNDS = int(os.environ.get("DRILL_ROUNDS", "4"))
 SEED = int(os.environ.get("DRILL_SEED", "14"))
 LEASE_S = 2.0
 """Short, so that rounds are."""
-FRONT = {f"BATCH_{kind.upper()}__MODEL": "none" for kind in ("vlm", "embedding", "stt")}
+FRONT = {**{f"BATCH_{kind.upper()}__MODEL": "none" for kind in ("vlm", "embedding", "stt")}, "BATCH_QUEUE__ATTEMPTS": "1000"}
 BUSY = {"waiting": 30, "words": 3, "pause_ms": 2}
 """Short jobs, so that a fault meets takes, ends and submits under way."""
 

@@ -25,7 +25,7 @@ from batch.queue.open_store import open_store
 from batch.queue.remote.packet import ForWorker, Packet
 from batch.queue.remote.relay import Relay
 from batch.queue.spool import Spool
-from batch.queue.store import Ending, Lease, Store, StoreAway
+from batch.queue.store import Ending, Key, Lease, Store, StoreAway
 from payloads import payload
 from played_channel import PlayedNetwork
 
@@ -196,10 +196,14 @@ def test_a_client_that_hangs_up_while_the_database_is_away_has_its_job_cancelled
     asyncio.run(play())
 
 
-def test_a_job_that_the_database_lost_is_submitted_again_under_its_id(tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["waited", "durable", "under a key"])
+def test_a_job_that_the_database_lost_is_submitted_again_under_its_id(tmp_path: Path, way: str) -> None:
     async def play() -> None:
         async with front_and_machine(tmp_path) as (hub, machine):
-            ticket = await hub.submit(chat())
+            if way == "under a key":
+                (ticket,), _ = await hub.submit_once(Key(Kind.VLM, "key", "fingerprint"), [chat()])
+            else:
+                ticket = await hub.submit(chat(), durable=way == "durable")
             with machine.store.transaction() as transaction:
                 transaction.execute("delete from task")
                 transaction.execute("delete from job")
