@@ -14,7 +14,7 @@ from batch.queue.store import StoreAway
 
 try:
     import obstore
-    from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+    from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError, UnauthenticatedError
     from obstore.store import S3Store
 except ModuleNotFoundError:
     raise SettingsProblem(
@@ -29,6 +29,8 @@ _CONNECT_TIMEOUT_S = 5
 _REQUEST_TIMEOUT_S = 30
 _RETRY_TIMEOUT_S = 15
 _MAX_RETRIES = 2
+_ABSENT = (FileNotFoundError, NotFoundError)
+"""It raises either."""
 _TRUE = ("1", "true", "yes", "on")
 _REASON = re.compile(r"(?:HTTP error: |Server returned non-2xx status code: )([^\n<]{1,200})")
 
@@ -72,7 +74,7 @@ class PayloadBucket:
         with self._trouble():
             try:
                 obstore.head(self._store, key)
-            except FileNotFoundError:
+            except _ABSENT:
                 return False
         return True
 
@@ -81,7 +83,7 @@ class PayloadBucket:
         with self._trouble():
             try:
                 response = obstore.get(self._store, key)
-            except FileNotFoundError as error:
+            except _ABSENT as error:
                 if "NoSuchBucket" in str(error):
                     raise
                 return
@@ -103,7 +105,7 @@ class PayloadBucket:
     def _trouble(self) -> Iterator[None]:
         try:
             yield
-        except FileNotFoundError as error:
+        except _ABSENT as error:
             raise StoreAway(f"The bucket of {self.place} does not exist: make it, or correct the setting payloads.") from error
         except (PermissionDeniedError, UnauthenticatedError) as error:
             raise StoreAway(
