@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import os
 import re
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -221,6 +223,31 @@ def test_a_front_on_a_folder_that_another_watches_lets_it_be_until_that_one_is_g
     assert sorted(file["path"] for file in listed) == ["a.txt", "b.txt"]
     jobs = store.read("select source from job where origin='inbox' and source in ('a.txt', 'b.txt') order by source")
     assert jobs == [("a.txt",), ("b.txt",)]
+
+
+def test_a_front_that_was_frozen_in_the_middle_of_a_batch_leaves_it_to_another_and_goes_on_answering(
+    start_front: Callable[..., RunningService], store: Store
+) -> None:
+    one, other = start_front("one"), start_front("other")
+    one.ready("vlm", "embedding")
+    batch = begin_batch(one)
+    wait_until(lambda: batch_through(other, batch)["request_counts"]["completed"] >= 5, "the batch is under way")
+    assert one.process is not None
+    os.killpg(one.process.pid, signal.SIGSTOP)
+    try:
+        wait_until(lambda: "this service has taken over: duties" in other.output, f"taken over\n{other.output}")
+    finally:
+        os.killpg(one.process.pid, signal.SIGCONT)
+    wait_until(lambda: "It took over as this one was not heard of" in one.output, f"it finds out\n{one.output}")
+    assert one.call("vlm", "/v1/chat/completions", chat("as before"))[0] == 200
+    wait_until(lambda: batch_through(one, batch)["status"] == "completed", f"the batch ends\n{other.output}", 90)
+    ended = batch_through(other, batch)
+    lines = str(one.get("vlm", f"/v1/files/{ended['output_file_id']}/content")[1]).splitlines()
+    assert sorted(json.loads(line)["custom_id"] for line in lines) == sorted(f"line-{n}" for n in range(LINES))
+    assert store.read("select count(*) from job where parent=?", (batch,)) == [(LINES,)]
+    (one.inbox / "a.txt").write_text("its own inbox is its own as before")
+    wait_until(lambda: (one.outbox / "a.txt.json").exists(), f"done\n{one.output}")
+    assert "Traceback" not in one.output + other.output
 
 
 def connections(store: Store) -> int:
