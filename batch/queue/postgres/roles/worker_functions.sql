@@ -17,13 +17,21 @@ begin
   return left(encode(sha256(convert_to(secret, 'UTF8')), 'hex'), 24);
 end $$;
 
-create or replace function is_held(job_ text, token_ bigint, worker_ text) returns boolean language sql stable as $$
-  select exists (select 1 from claim c where c.job = job_ and c.token = token_ and c.worker = worker_) $$;
+-- In PL/pgSQL, as are all that each job passes: what SQL functions say is planned anew at every call.
+create or replace function is_held(job_ text, token_ bigint, worker_ text) returns boolean language plpgsql stable as $$
+begin
+  return exists (select 1 from claim c where c.job = job_ and c.token = token_ and c.worker = worker_);
+end $$;
 
 -- Known to the worker that has the lease, and to fronts.
-create or replace function lease_key(job_ text, token_ bigint, worker_ text) returns text language sql stable as $$
-  select encode(sha256(outer_key || sha256(inner_key || convert_to(job_ || ':' || token_ || ':' || worker_, 'UTF8'))), 'hex')
-  from lease_root $$;
+create or replace function lease_key(job_ text, token_ bigint, worker_ text) returns text language plpgsql stable as $$
+declare
+  root lease_root%rowtype;
+begin
+  select * into root from lease_root;  -- by itself, so that its plan is made once
+  return encode(
+    sha256(root.outer_key || sha256(root.inner_key || convert_to(job_ || ':' || token_ || ':' || worker_, 'UTF8'))), 'hex');
+end $$;
 
 create or replace function worker_schema_version() returns integer language sql stable as $$
   select coalesce(max(version), 0) from batch_schema $$;
@@ -113,8 +121,10 @@ begin
 end $$;
 
 -- Of a job whose id is known: whether somebody wants it stopped.
-create or replace function worker_cancelled(job_ text) returns boolean language sql stable as $$
-  select coalesce((select cancel <> 0 from job where id = job_), false) $$;
+create or replace function worker_cancelled(job_ text) returns boolean language plpgsql stable as $$
+begin
+  return coalesce((select cancel <> 0 from job where id = job_), false);
+end $$;
 
 create or replace function worker_fold(most integer) returns boolean language plpgsql as $$
 begin
