@@ -31,6 +31,7 @@ _RETRY_TIMEOUT_S = 15
 _MAX_RETRIES = 2
 _ABSENT = (FileNotFoundError, NotFoundError)
 """It raises either."""
+_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 _TRUE = ("1", "true", "yes", "on")
 _REASON = re.compile(r"(?:HTTP error: |Server returned non-2xx status code: )([^\n<]{1,200})")
 
@@ -40,9 +41,15 @@ class PayloadBucket:
     `AWS_REGION`, `AWS_ACCESS_KEY_ID` …, or the machine's role). Methods may be called from any thread."""
 
     def __init__(self, place: str) -> None:
-        """`place`: s3://BUCKET/PREFIX."""
+        """`place`: s3://BUCKET/PREFIX. Raises SettingsProblem where the environment cannot be used."""
         self.place = place
         is_open_line_allowed = os.environ.get("AWS_ALLOW_HTTP", "").lower() in _TRUE
+        endpoint = next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), "")
+        if endpoint.startswith("http://") and not is_open_line_allowed:
+            raise SettingsProblem(
+                "The bucket's endpoint in AWS_ENDPOINT_URL has no TLS: write https://, or set AWS_ALLOW_HTTP=true where nobody "
+                "else hears that line."
+            )
         try:
             self._store = S3Store.from_url(
                 place,
