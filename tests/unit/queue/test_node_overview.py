@@ -10,6 +10,7 @@ import pytest
 from batch.queue.jobs import Draft, Kind, Origin, Priority, State
 from batch.queue.nodes import Node
 from batch.queue.open_store import open_store
+from batch.queue.postgres.inspection.node_overview import _WAITS
 from batch.queue.selection.job_filter import JobFilter
 from batch.queue.selection.pauses import Pause
 from batch.queue.store import Ending, Store
@@ -81,6 +82,17 @@ class TestWorkersOfAllMachines:
         assert waits["embedding"] is None and waits["stt"] is None
         assert waits["vlm"] == pytest.approx(100, abs=20), "what is paused waits because somebody wants it to"
         assert waits["vlm:qwen"] == pytest.approx(7, abs=6)
+
+    def test_how_long_the_oldest_waits_is_a_look_into_an_index_however_many_wait(self, store: Store) -> None:
+        with store.transaction() as transaction:
+            transaction.execute(
+                "insert into task (queue, job, priority) select case when n % 2 = 0 then 'vlm' else 'stt' end, n, 10 "
+                "from generate_series(1, 20000) as n"
+            )
+            transaction.execute("analyze task")
+        plan = store.read(f"explain {_WAITS}", ([*Kind], [float(priority) for priority in Priority]))
+        text = "\n".join(row[0] for row in plan)
+        assert "task_line" in text and "task_pkey" not in text and "Seq Scan on task" not in text, text
 
     def test_which_worker_has_a_job_and_which_ended_it_is_known(self, store: Store) -> None:
         ended, running, queued = (submitted(store) for _ in range(3))

@@ -14,30 +14,33 @@ Read = Callable[[str, Sequence[Any]], list[Any]]
 
 _SEEN = (
     "with seen as (select n.*, greatest(0.0, extract(epoch from clock_timestamp() - n.beat))::double precision as age, "
-    "(select count(*) from claim c where c.worker = n.id) as leases, "
     "case when n.beat < clock_timestamp() - make_interval(secs => ?) then 'silent' when n.is_draining <> 0 then 'draining' "
-    "else n.status::text end as condition from node n) "
+    "else n.status::text end as condition from node n)"
 )
 _FIRST = _SEEN + (
-    "select id, kind, queue, status, model, build, version, error, home, pid, started_at, age, leases, is_draining, "
-    "takes from seen "
-    "order by array_position(?::text[], condition), kind, queue, started_at, id limit ?"
+    ", first as (select s.*, array_position(?::text[], condition) as place from seen s "
+    "order by place, kind, queue, started_at, id limit ?) "
+    "select id, kind, queue, status, model, build, version, error, home, pid, started_at, age, "
+    "(select count(*) from claim c where c.worker = f.id), is_draining, takes from first f "
+    "order by place, kind, queue, started_at, id"
 )
 _NUMBERS = _SEEN + (
-    "select queue, condition, count(*), sum(leases), max(age), "
+    ", held as (select worker, count(*) as n from claim group by worker) "
+    "select queue, condition, count(*), coalesce(sum(h.n), 0), max(age), "
     "array_agg(distinct build) filter (where build <> '' and condition <> 'silent') "
-    "from seen group by queue, condition"
+    "from seen s left join held h on h.worker = s.id group by queue, condition"
 )
 _WAITS = (
     "with line as (select unnest(?::text[]) as queue union select queue from node where queue <> '' "
     "union select substr(name, 7) from service where name like 'model:%') "
     "select l.queue, max(case when p.kind is null then unix_now() - j.created_at end) "
     "from line l cross join unnest(?::double precision[]) as c (priority) "
-    "left join lateral (select t.job from task t where t.queue = l.queue and t.priority = c.priority order by t.id limit 1) t "
-    "on true left join job j on j.id = t.job "
+    "left join lateral (select t.job from task t where t.queue = l.queue and t.priority <= c.priority "
+    "and t.priority > c.priority - 1 order by t.priority desc, t.id limit 1) t on true left join job j on j.id = t.job "
     "left join pause p on p.kind = split_part(l.queue, ':', 1) and p.priority = c.priority group by l.queue order by l.queue"
 )
-"""The first message of each class is the oldest, and one look into an index, however many wait."""
+"""The first message of each class is the oldest, and one look into an index, however many wait: an order by priority, though
+all of a class have the same, keeps Postgres from a walk through all messages by their ids."""
 
 
 def read_overview(read: Read, limit: int, lease_s: float) -> NodeOverview:
