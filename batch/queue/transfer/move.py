@@ -21,7 +21,8 @@ from batch.queue.store import Store
 from batch.queue.transfer.home_switch import check_switch, is_same_place, switch_home
 from batch.queue.transfer.move_mark import MoveMark
 from batch.queue.transfer.payload_copy import PayloadCopy, fetch_payloads, share_payloads
-from batch.queue.transfer.postgres_side import PostgresSource, PostgresTarget, is_aside, refuse_others
+from batch.queue.transfer.postgres_access import is_aside, refuse_others
+from batch.queue.transfer.postgres_side import PostgresSource, PostgresTarget
 from batch.queue.transfer.row_copy import Report, copy_rows, digest_source, digest_target, verify_rows
 from batch.queue.transfer.sides import CopyDiffers, RowReader, RowSource, RowTarget, TargetInUse, Words
 from batch.queue.transfer.sqlite_side import SqliteRows, SqliteSource, SqliteTarget, confirm_file

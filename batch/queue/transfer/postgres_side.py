@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-import psycopg
-
-from batch.errors import BatchError, Conflict, Forbidden
+from batch.errors import Conflict, Forbidden
 from batch.queue.full_text.tsvector_tables import TsvectorTables
 from batch.queue.postgres import schema
 from batch.queue.postgres.connection_info import connect
-from batch.queue.postgres.error_mapping import to_batch_error
-from batch.queue.sqlite.schema import OlderDatabase
+from batch.queue.transfer.postgres_access import owner_of, postgres_errors, refuse_connected
 from batch.queue.transfer.postgres_aside import has_schema, put_tables_aside
 from batch.queue.transfer.sides import PAGE_OF_PAYLOADS, Row, Words, payload_pages
 from batch.queue.transfer.tables import COUNTER_TABLES, FRONT, ID_COLUMNS, MARK, MOVED_TABLES, ONE_ROW_TABLES
 
 _LOCK_TIMEOUT = "20s"
-_OTHERS_END_S = 10.0
-"""So long a program that ends may still be connected."""
 _COLUMNS = (
     "select a.attname, coalesce(b.typname, t.typname) from pg_attribute a join pg_type t on t.oid = a.atttypid "
     "left join pg_type b on t.typtype = 'd' and b.oid = t.typbasetype "
     "where a.attrelid = to_regclass(%s) and a.attnum > 0 and not a.attisdropped order by a.attnum"
-)
-_OTHERS = (
-    "select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() "
-    "and (application_name = 'batch' or application_name is null)"
 )
 _STORED_CONTENT = (
     "insert into stored_content select sha256, count(*) from "
@@ -60,7 +49,7 @@ class PostgresRows:
             self._conn = connect(url)
             try:
                 schema.migrate(self._conn)
-                self._owner = _owner(self._conn)
+                self._owner = owner_of(self._conn)
             except BaseException:
                 self._conn.close()
                 raise
@@ -158,7 +147,7 @@ class PostgresSource(PostgresRows):
         try:
             with postgres_errors():
                 self._refuse_without_schema()
-                _refuse_others(self._conn)
+                refuse_connected(self._conn)
                 self._conn.execute(b"begin isolation level repeatable read")
                 self._conn.execute(b"set local role " + self._owner)  # nothing is read before all is locked
                 self._conn.execute(f"set local lock_timeout = '{_LOCK_TIMEOUT}'".encode())
@@ -289,59 +278,5 @@ class PostgresTarget(PostgresRows):
             self._conn.execute(f"analyze {tables}".encode())
 
 
-def _owner(conn: psycopg.Connection[tuple[Any, ...]]) -> bytes:
-    """The role that owns the tables, quoted. Raises Forbidden where the address's may not act for it."""
-    with conn.transaction():
-        try:
-            schema.act_as_owner(conn)
-        except OlderDatabase:
-            raise Forbidden(
-                f"The role {conn.info.user} does not own the tables: name the role that made them, or a member of it."
-            ) from None
-        row = conn.execute(b"select quote_ident(current_user)").fetchone()
-    assert row is not None
-    return str(row[0]).encode()
-
-
-def refuse_others(url: str) -> None:
-    """Raise Conflict where programs of batch are connected to the database, unless they end soon."""
-    with postgres_errors(), connect(url) as conn:
-        _refuse_others(conn)
-
-
-def is_aside(url: str, name: str) -> bool:
-    """Whether the tables of a database were put aside under that name."""
-    with postgres_errors(), connect(url) as conn:
-        return has_schema(conn, name)
-
-
-def _refuse_others(conn: psycopg.Connection[tuple[Any, ...]]) -> None:
-    deadline = time.monotonic() + _OTHERS_END_S
-    while True:
-        row = conn.execute(_OTHERS.encode()).fetchone()
-        others = int(row[0]) if row else 0
-        if not others:
-            return
-        if time.monotonic() > deadline:
-            raise Conflict(
-                f"Other programs use the database ({others} connections of services, workers or commands): stop them all and "
-                "try again."
-            )
-        time.sleep(0.2)
-
-
 def _names(columns: Sequence[str]) -> str:
     return ", ".join(f'"{name}"' for name in columns)
-
-
-@contextlib.contextmanager
-def postgres_errors() -> Iterator[None]:
-    """What PostgreSQL refuses is said in one sentence."""
-    try:
-        yield
-    except psycopg.Error as error:
-        translated = to_batch_error(error)
-        if translated is not error:
-            raise translated from error
-        reason = " ".join(str(error).split("\n")[0].split())[:300]
-        raise BatchError(f"PostgreSQL refused a step of the move ({reason}).") from error

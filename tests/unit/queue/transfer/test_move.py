@@ -269,7 +269,7 @@ def test_a_home_that_is_there_already_is_told_so(home: Path, url: str, mover: Mo
 def test_a_database_that_others_use_is_not_left_under_their_hands(
     home: Path, url: str, mover: Mover, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("batch.queue.transfer.postgres_side._OTHERS_END_S", 0.5)
+    monkeypatch.setattr("batch.queue.transfer.postgres_access._OTHERS_END_S", 0.5)
     mover(home, url)
     with (
         contextlib.closing(open_store(url, home=home, front="other")),
