@@ -20,7 +20,15 @@ class PlayedHome:
     """One end; `word` and the like of ears.py are what it sends."""
 
     def __init__(
-        self, folder: Path, url: str, *, listen: str = "", address: str = "", is_front: bool = True, owner: str = ""
+        self,
+        folder: Path,
+        url: str,
+        *,
+        listen: str = "",
+        address: str = "",
+        is_front: bool = True,
+        has_worker: bool = False,
+        owner: str = "",
     ) -> None:
         """`address`: where its port is reached. `owner`: the database's address as its owner, where `url` has a role of its
         own."""
@@ -32,10 +40,10 @@ class PlayedHome:
         channel = open_channel(url, self.id, is_front=is_front, port=port)
         assert isinstance(channel, StreamChannel)
         self.channel = channel
-        self.is_front = is_front
+        self.has_worker = has_worker or not is_front
 
     def open(self) -> PlayedHome:
-        if not self.is_front:
+        if self.has_worker:
             with contextlib.closing(open_store(self._owner)) as store:
                 store.register(Node(self.worker, Kind.VLM, Kind.VLM, "ready", home=self.id))
         self.channel.open(self.ears.receiver())

@@ -512,6 +512,12 @@ def test_a_password_on_the_command_line_is_refused(run_batch: RunBatch, home: Pa
     assert outcome.status == 1 and "BATCH_DATABASE" in outcome.err and "s3cret" not in outcome.err
 
 
+def test_a_worker_port_that_nobody_could_dial_is_refused_with_the_flag_that_names_it(run_batch: RunBatch, home: Path) -> None:
+    for address, sentence in (("0.0.0.0:9443", "set front.advertise"), ("9443", "must be host:port")):
+        outcome = run_batch("serve", "--front-listen", address)
+        assert outcome.status == 1 and "(--front-listen)" in outcome.err and sentence in outcome.err, outcome.err
+
+
 def test_commands_of_a_database_that_is_away_are_one_sentence(
     run_batch: RunBatch, home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

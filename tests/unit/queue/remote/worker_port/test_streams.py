@@ -138,6 +138,20 @@ def test_two_fronts_hear_each_what_is_theirs_over_a_stream_of_their_own(
     front.ears.wait(lambda: front.ears.texts()[-1] == "and on", "one that ends takes nothing from the other")
 
 
+def test_two_fronts_with_workers_of_their_own_dial_one_another_and_each_word_arrives_once(home: Home, url: str) -> None:
+    one, two = home(listen="127.0.0.1:0", has_worker=True), home(listen="127.0.0.1:0", has_worker=True)
+    until(lambda: len(one.channel._peer(two.id)._streams) == len(two.channel._peer(one.id)._streams) == 2, "two streams")
+    with counted(url, one.id) as notified:
+        texts = [f"{number} " for number in range(100)]
+        for text in texts:
+            one.channel.send(two.id, word(text))
+            two.channel.send(one.id, word(text))
+        for ears in (one.ears, two.ears):
+            ears.wait(lambda ears=ears: len(ears.texts()) >= len(texts), "all of it")
+            assert ears.texts() == texts
+        assert notified.payloads == []
+
+
 def test_words_go_on_while_the_database_is_away_and_afterwards_homes_hear_one_another_through_it_again(
     front: PlayedHome, machine: PlayedHome, postgres_server: PostgresServer
 ) -> None:
@@ -165,14 +179,14 @@ def test_words_go_on_while_the_database_is_away_and_afterwards_homes_hear_one_an
 def test_a_peer_that_falls_silent_is_left_for_the_database(
     front: PlayedHome, machine: PlayedHome, line: CutLine, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("batch.queue.remote.worker_port.stream.SILENCE_S", 1.0)
+    monkeypatch.setattr("batch.queue.remote.worker_port.stream.SILENCE_S", 2.0)
     monkeypatch.setattr("batch.queue.remote.worker_port.stream.PING_INTERVAL_S", 0.2)
+    before = line.connections + 1
     line.cut()  # the next stream has these times
-    machine.wait_for_stream(front)
-    before = line.connections
+    until(lambda: line.connections == before and machine.is_joined_to(front), "the next stream")
     with counted(url, front.id):
         with contextlib.suppress(AssertionError):  # longer than SILENCE_S
-            front.ears.wait(lambda: False, "", 1.5)
+            front.ears.wait(lambda: False, "", 2.5)
         assert line.connections == before, "signs of life keep a stream that has nothing to say"
         line.is_swallowing = True
         machine.channel.send(front.id, word("heard"))
