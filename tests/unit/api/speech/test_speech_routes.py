@@ -12,6 +12,7 @@ import tempfile
 import weakref
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -96,6 +97,8 @@ class SpokenTicket:
 
 class SpeechHub:
     """The API's side of the hub with one job played from a script, whose last item is the result or an error."""
+
+    store = SimpleNamespace(is_shared=False)
 
     def __init__(self, result: Any = RESULT) -> None:
         segments = [SegmentEnded(segment=msgspec.convert(segment, TranscriptSegment)) for segment in SEGMENTS]
