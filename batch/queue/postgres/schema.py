@@ -83,6 +83,8 @@ def act_as_owner(conn: Connection) -> None:
     owner = _owner(conn)
     if owner is None:
         version = read_version(conn)
+        if version == VERSION:
+            raise OlderDatabase(f"The role {conn.info.user} does not own the tables of the database: run this as their owner.")
         state = f"has schema {version}" if version else "has no tables for this role"
         raise OlderDatabase(
             f"The PostgreSQL database {state}, this batch needs {VERSION}, and the role {conn.info.user} may not change it: "
