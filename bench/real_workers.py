@@ -32,7 +32,7 @@ _TIMEOUT_S = 240.0
 
 def captions(url: str, count: int, folder: Path) -> list[Draft]:
     """A picture each, no two alike."""
-    spool = open_spool(url, folder / "spool")
+    spool = open_spool(url, folder / ".batch" / "spool")
     drafts = []
     for number in range(count):
         picture = Image.new("RGB", (96, 96), (number * 37 % 256, number * 91 % 256, 200))
