@@ -47,6 +47,11 @@ class Line:
             self._kept_bytes += len(packet[1])
         self._bound()
 
+    @property
+    def sent_sequence(self) -> int:
+        """The number of the last packet that was sent."""
+        return self._sent
+
     def acknowledge(self, sequence: int) -> None:
         """All packets up to this number have arrived."""
         self._acknowledged = max(self._acknowledged, sequence)

@@ -12,6 +12,8 @@ GRACE_S = 1.0
 """So long what is said waits for a stream that was cut a moment ago to come back, before it goes through the database."""
 GATHER_S = 0.02
 """Over so long what is sent is put together: fifty times a second is more often than anybody sees."""
+KEPT_BY_DATABASE_S = 60.0
+"""So long what went through the database is kept, as a stream that begins meanwhile may overtake it; nobody acknowledges it."""
 _MAX_STREAMS = 4
 """Two fronts may dial one another, and an old stream may not yet know that it is cut."""
 
@@ -98,6 +100,7 @@ class Peer:
     def _send_by_database(self) -> None:
         while (packet := self.line.next_packet()) is not None:
             self._by_database(packet)
+        asyncio.get_running_loop().call_later(KEPT_BY_DATABASE_S, self.line.acknowledge, self.line.sent_sequence)
 
     def wake(self, queues: set[str]) -> None:
         """Let its workers look, where a stream leads there."""

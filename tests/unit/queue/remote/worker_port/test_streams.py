@@ -138,6 +138,16 @@ def test_two_fronts_hear_each_what_is_theirs_over_a_stream_of_their_own(
     front.ears.wait(lambda: front.ears.texts()[-1] == "and on", "one that ends takes nothing from the other")
 
 
+def test_what_went_through_the_database_is_not_kept_for_ever(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("batch.queue.remote.worker_port.peer.KEPT_BY_DATABASE_S", 0.5)
+    front, machine = home(), home(is_front=False)
+    machine.channel.send(front.id, word("by the database"))
+    front.ears.wait(front.ears.texts, "it arrives")
+    until(lambda: machine.channel._peer(front.id).line.is_idle, "forgotten")
+    machine.channel.send(front.id, word("and on"))
+    front.ears.wait(lambda: front.ears.texts() == ["by the database", "and on"], "the next one has the next number")
+
+
 def test_two_fronts_with_workers_of_their_own_dial_one_another_and_each_word_arrives_once(home: Home, url: str) -> None:
     one, two = home(listen="127.0.0.1:0", has_worker=True), home(listen="127.0.0.1:0", has_worker=True)
     until(lambda: len(one.channel._peer(two.id)._streams) == len(two.channel._peer(one.id)._streams) == 2, "two streams")
