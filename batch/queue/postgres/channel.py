@@ -61,7 +61,8 @@ class PostgresChannel:
         self._sender = secrets.token_hex(4)
         self._items: deque[tuple[str, bytes]] = deque()
         self._packets: deque[tuple[str, bytes]] = deque()
-        self._queues: set[str] = set()
+        self._queues: deque[str] = deque()
+        """A deque, as any thread adds to it while one empties it."""
         self._writers: dict[str, PacketWriter] = {}
         self.chore: Callable[[Connection], None] = lambda conn: None
         """Called about twice a second with the connection that listens, and may raise psycopg's errors."""
@@ -104,7 +105,7 @@ class PostgresChannel:
 
     def wake(self, queues: set[str]) -> None:
         """Let the workers of these queues look, wherever they are."""
-        self._queues |= queues
+        self._queues.extend(queues)
         self._arrived.set()
 
     def close(self) -> None:
@@ -161,7 +162,9 @@ class PostgresChannel:
 
     def _pack(self) -> None:
         """Turn what waits into packets of one address each."""
-        queues, self._queues = self._queues, set()
+        queues: dict[str, None] = {}
+        while self._queues:
+            queues[self._queues.popleft()] = None
         self._unsent.extend((_WAKE, str(queue).encode()) for queue in queues)
         while self._packets:
             self._unsent.append(self._packets.popleft())
@@ -188,6 +191,7 @@ class PostgresChannel:
 
     def _receive_all(self, conn: Connection, receiver: Receiver) -> None:
         next_sweep = time.monotonic() + _SWEEP_INTERVAL_S
+        has_logged = False
         while not self._is_closed.is_set():
             try:
                 if conn.closed:
@@ -203,6 +207,12 @@ class PostgresChannel:
                 if time.monotonic() > next_sweep:
                     next_sweep = time.monotonic() + _SWEEP_INTERVAL_S
                     conn.execute("select worker_sweep_frames(%s)", (_FRAME_LIFE_S,))
+                has_logged = False
+            except psycopg.ProgrammingError as error:  # no tables yet, or no rights: what is sent by NOTIFY is heard nevertheless
+                if not has_logged:
+                    logger.error("the database does not serve this machine yet: %s", to_batch_error(error))
+                has_logged = True
+                self._is_closed.wait(_RETRY_S)
             except psycopg.Error as error:
                 if not conn.closed:
                     conn.close()

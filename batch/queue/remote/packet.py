@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Annotated
 
 import msgspec
 
@@ -30,7 +31,8 @@ class FromWorker(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, 
 class ForWorker(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="ask"):
     """A question to a worker of the home that gets this; the answer goes to `home`."""
 
-    home: str
+    home: Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Za-z_-]{1,40}\Z")]
+    """Its id: the database refuses a notification to any text, and with it all that goes to others at that moment."""
     worker: str
     queue: str
     ask: Ask

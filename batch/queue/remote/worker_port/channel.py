@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 
 from batch.errors import BatchError
+from batch.model_kind import is_queue
 from batch.payloads.json_text import encode
 from batch.queue.postgres.channel import Connection, PostgresChannel
 from batch.queue.remote.channel import EVERY_FRONT, Receiver
@@ -178,7 +179,7 @@ class StreamChannel:
                 self._receive_packet(frame.packet)
                 stream.acknowledge(frame.packet.sender, self._arrived[frame.packet.sender])
             case Wakened():
-                for queue in frame.queues:
+                for queue in filter(is_queue, frame.queues):  # it becomes the name of a file
                     self._receiver.wake(queue)
             case _:
                 pass

@@ -5,12 +5,17 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
+from batch.payloads.json_text import decode, encode
+from batch.payloads.questions import Detokenize
+from batch.queue.frames import Ask
 from batch.queue.jobs import Kind
-from batch.queue.postgres.channel import PostgresChannel
+from batch.queue.postgres.channel import Connection, PostgresChannel
 from batch.queue.remote.channel import EVERY_FRONT
-from ears import Ears, word
+from batch.queue.remote.packet import Packet
+from ears import Ears, question, word
 
 pytestmark = pytest.mark.postgres
 
@@ -47,3 +52,36 @@ def test_all_fronts_hear_what_is_for_all_and_every_home_is_woken(url: str) -> No
         for ears in (a, b):
             ears.wait(ears.texts, "told")
         assert c.texts() == []
+
+
+def test_who_asks_gives_the_id_of_a_home_and_nothing_that_the_database_refuses_as_an_address() -> None:
+    packet = b'{"sender":"s","sequence":1,"items":[%s]}'
+    asked = encode(question("0" * 16, Ask(number=1, question=Detokenize(tokens=[1]))))
+    decode(packet % asked, Packet)
+    for home in (b"", b"x" * 64, b"a b", b"0\\n"):
+        with pytest.raises(msgspec.ValidationError):
+            decode(packet % asked.replace(b"0" * 16, home), Packet)
+
+
+def test_a_machine_that_may_not_look_for_ports_yet_stays_connected_and_says_so_once(
+    url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batch.queue.postgres.channel._RETRY_S", 0.01)
+    looks: list[None] = []
+
+    def look(conn: Connection) -> None:
+        looks.append(None)
+        conn.execute("select no_such_function()")
+
+    channel, ears = PostgresChannel(url, "a", is_front=True), Ears()
+    channel.chore = look
+    channel.open(ears.receiver())
+    try:
+        for number in range(3):
+            channel.send("a", word(f"{number}"))
+            ears.wait(lambda number=number: len(ears.texts()) > number, "heard nevertheless")
+        ears.wait(lambda: len(looks) >= 3, "it looks again")
+    finally:
+        channel.close()
+    assert ears.reconnections == 0
+    assert len([record for record in caplog.records if "no_such_function" in record.getMessage()]) == 1
