@@ -54,7 +54,7 @@ class LeaseKeeper:
 
     def report(self, **changes: str) -> None:
         """The worker has changed: fields of its Node."""
-        self._node = replace(self._node, **changes)  # type: ignore[arg-type]
+        self._change(**changes)
         self._register()
 
     def may_take(self) -> bool:
@@ -71,6 +71,10 @@ class LeaseKeeper:
             return
         with contextlib.suppress(BatchError), self._registering:
             self._store.leave(self._node.id)
+
+    def _change(self, **changes: str) -> None:
+        with self._registering:  # the worker's thread and the one that renews both do
+            self._node = replace(self._node, **changes)  # type: ignore[arg-type]
 
     def _register(self) -> None:
         with self._registering:
@@ -113,7 +117,7 @@ class LeaseKeeper:
             prefixes = text
         renewal = self._store.renew(self._node.id, [(job, token) for token, job in leases.items()], prefixes=prefixes)
         if prefixes is not None:
-            self._node = replace(self._node, prefixes=prefixes)
+            self._change(prefixes=prefixes)
         self._answered_at = sent_at
         self._is_draining = renewal.is_draining
         # A job may have ended while its lease was renewed: that one is not lost.

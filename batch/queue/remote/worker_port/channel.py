@@ -33,6 +33,8 @@ FIRST_LOOKS_INTERVAL_S = 1.0
 """The same at first, as fronts and workers start beside one another, and after one could not be reached."""
 _FIRST_LOOKS_S = 30.0
 _CLOSE_S = 1.0
+_PAUSE_PER_WAKE = 9.0
+"""After homes were woken for so many times as long as that took no more are: a thousand of them would take the whole thread."""
 _MAX_SENDERS = 10_000
 
 
@@ -64,6 +66,9 @@ class StreamChannel:
         """Of every sender the number of the last packet, on whatever way it came."""
         self._dialer = Dialer(home, line_to=self._line_to, serve=self._serve, unreachable=self._unreachable)
         self._next_look_at = self._next_announcement_at = 0.0
+        self._queues_to_wake: set[str] = set()
+        self._wake_timer: asyncio.TimerHandle | None = None
+        self._next_wake_at = 0.0
         self._opened_at = time.monotonic()
         self._is_closed = False
 
@@ -170,8 +175,18 @@ class StreamChannel:
         self._next_look_at = min(self._next_look_at, time.monotonic() + FIRST_LOOKS_INTERVAL_S)
 
     def _wake(self, queues: set[str]) -> None:
+        self._queues_to_wake |= queues
+        if self._wake_timer is None:
+            self._wake_timer = self._loop.call_later(max(0.0, self._next_wake_at - self._loop.time()), self._wake_peers)
+
+    def _wake_peers(self) -> None:
+        self._wake_timer = None
+        queues, self._queues_to_wake = self._queues_to_wake, set()
+        begun = self._loop.time()
         for peer in list(self._peers.values()):
             peer.wake(queues)
+        now = self._loop.time()
+        self._next_wake_at = now + _PAUSE_PER_WAKE * (now - begun)
 
     def _receive(self, stream: Stream, frame: PortFrame) -> None:
         match frame:

@@ -14,9 +14,11 @@ import msgspec
 import psycopg
 import pytest
 
+from batch.payloads.json_text import encode
+from batch.queue.jobs import Kind
 from batch.queue.open_store import open_store
 from batch.queue.remote.worker_port.certificate import own_certificate
-from batch.queue.remote.worker_port.frame import MAX_FRAME_BYTES, Welcome
+from batch.queue.remote.worker_port.frame import MAX_FRAME_BYTES, Wakened, Welcome
 from database_roles import RoleAddresses
 from ears import until, word
 from played_homes import PlayedHome, counted
@@ -47,6 +49,15 @@ def test_who_knows_the_nonce_of_a_living_worker_is_let_in(front: PlayedHome, mac
     with dialled(front.bound_address) as client:
         client.prove(machine.id, nonce_of(machine))
         assert isinstance(client.receive(), Welcome)
+
+
+def test_a_machine_that_wakes_what_no_queue_is_called_wakes_nothing(front: PlayedHome, machine: PlayedHome) -> None:
+    with dialled(front.bound_address) as client:
+        client.prove(machine.id, nonce_of(machine))
+        assert isinstance(client.receive(), Welcome)
+        client.send(encode(Wakened(queues=["../../elsewhere", "/tmp/elsewhere", "", "vlm/../x", Kind.VLM])))
+        front.ears.wait(lambda: front.ears.woken, "what is one is woken")
+    assert front.ears.woken == [Kind.VLM]
 
 
 def test_a_wrong_nonce_and_the_name_of_another_home_are_turned_away(front: PlayedHome, machine: PlayedHome) -> None:
