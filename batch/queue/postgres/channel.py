@@ -21,6 +21,7 @@ from batch.model_kind import Kind, is_queue
 from batch.payloads.json_text import decode, encode
 from batch.queue.postgres.connection_info import connect, is_pooled
 from batch.queue.postgres.error_mapping import to_batch_error
+from batch.queue.postgres.liveness.answer_watch import ANSWER_WATCH
 from batch.queue.remote.channel import EVERY_FRONT, Receiver
 from batch.queue.remote.packet import MAX_PACKET_BYTES, Item, Packet, PacketWriter
 from batch.queue.store import StoreAway
@@ -68,9 +69,16 @@ class PostgresChannel:
         """Called about twice a second with the connection that listens, and may raise psycopg's errors."""
         self._unsent: deque[tuple[str, bytes]] = deque()
         """(address, packet or wake-up) of which it is not known whether they have arrived."""
+        self.connection: Connection | None = None
+        """The one that is sent by at the moment."""
         self._arrived = threading.Event()
         self._is_closed = threading.Event()
         self._threads: list[threading.Thread] = []
+
+    @property
+    def url(self) -> str:
+        """The database's address."""
+        return self._url
 
     def open(self, receiver: Receiver) -> None:
         """Begin to receive. Raises StoreAway where the database is away, or where a pooler swallows notifications."""
@@ -120,6 +128,7 @@ class PostgresChannel:
     def _send_all(self) -> None:
         conn: Connection | None = None
         has_logged = False
+        ANSWER_WATCH.add(self)
         while True:
             if not self._arrived.wait(_IDLE_S) and conn is not None:  # who has nothing to say holds one connection less
                 conn.close()
@@ -128,7 +137,7 @@ class PostgresChannel:
             self._pack()
             try:
                 if self._unsent:
-                    conn = conn if conn is not None and not conn.closed else connect(self._url)
+                    conn = self.connection = conn if conn is not None and not conn.closed else connect(self._url)
                     self._send(conn)
                 has_logged = False
             except (psycopg.Error, StoreAway) as error:
@@ -208,7 +217,7 @@ class PostgresChannel:
                     next_sweep = time.monotonic() + _SWEEP_INTERVAL_S
                     conn.execute("select worker_sweep_frames(%s)", (_FRAME_LIFE_S,))
                 has_logged = False
-            except psycopg.ProgrammingError as error:  # no tables yet, or no rights: what is sent by NOTIFY is heard nevertheless
+            except psycopg.ProgrammingError as error:  # no tables yet, or no rights: it hears nevertheless
                 if not has_logged:
                     logger.error("the database does not serve this machine yet: %s", to_batch_error(error))
                 has_logged = True

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from batch.queue.jobs import Draft, Kind, Origin, Priority
 from batch.queue.nodes import LEASE_S, Node
 from batch.queue.open_store import open_store
+from batch.queue.remote.prompt_prefix import HeldPrefixes
 from batch.queue.spool import Spool
 from batch.queue.store import Lease, Store, StoreAway
 from batch.workers.job_context import JobContext
@@ -95,3 +98,23 @@ def test_why_a_model_cannot_be_loaded_is_listed_until_the_next_process_tries(wor
     assert [(node.status, node.error) for node in worker.store.nodes()] == [("failed", "The file is cut short.")]
     assert worker.store.recover(Kind.VLM, "w2", 3, predecessor="w1") == []
     assert worker.store.nodes() == []
+
+
+def test_a_worker_that_becomes_ready_while_its_leases_are_renewed_is_ready_from_then_on(
+    worker: PlayedWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports: list[threading.Thread] = []
+
+    def replace_slowly(node: Node, **changes: str) -> Node:
+        changed = replace(node, **changes)
+        if "prefixes" in changes:  # in the midst of it the worker's thread reports
+            reports.append(threading.Thread(target=worker.keeper.report, kwargs={"status": "ready"}))
+            reports[0].start()
+            reports[0].join(0.2)
+        return changed
+
+    monkeypatch.setattr("batch.workers.lease_keeper.replace", replace_slowly)
+    worker.keeper.held_prefixes = lambda: HeldPrefixes(1.0, ["digest"])
+    worker.keeper._renew()
+    reports[0].join()
+    assert worker.keeper._node.status == "ready" and "digest" in worker.keeper._node.prefixes

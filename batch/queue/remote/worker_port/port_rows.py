@@ -10,6 +10,7 @@ import psycopg
 
 from batch.queue.postgres.connection_info import connect, lease_of
 from batch.queue.postgres.error_mapping import to_batch_error
+from batch.queue.postgres.liveness.answer_watch import ANSWER_WATCH
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -50,6 +51,17 @@ class NonceReader:
         self._url = url
         self._conn: Connection | None = None
         self._lock = threading.Lock()
+        ANSWER_WATCH.add(self)
+
+    @property
+    def url(self) -> str:
+        """The database's address."""
+        return self._url
+
+    @property
+    def connection(self) -> Connection | None:
+        """The one that questions are sent by at the moment."""
+        return self._conn
 
     def nonces(self, home: str) -> list[str]:
         """What the living workers of a home prove themselves by. Raises StoreAway."""

@@ -10,8 +10,11 @@ import pytest
 
 from batch.queue.jobs import Draft, Kind, Origin, Priority
 from batch.queue.open_store import open_store
+from batch.queue.postgres.channel import PostgresChannel
 from batch.queue.postgres.liveness import answer_watch
+from batch.queue.remote.worker_port.port_rows import NonceReader
 from batch.queue.store import StoreAway
+from ears import Ears, until, word
 from frozen_proxy import FrozenProxy, frozen_proxy
 from payloads import payload
 from postgres_server import PostgresServer
@@ -60,3 +63,29 @@ def test_who_waits_for_a_database_behind_a_frozen_proxy_is_told_so_and_goes_on_w
 def test_a_statement_may_take_its_time_as_long_as_the_database_answers_others(url: str, proxy: FrozenProxy) -> None:
     with contextlib.closing(open_store(proxy.url(url))) as store:
         assert store.read("select 7 from pg_sleep(3.5)") == [(7,)]
+
+
+def test_neither_who_asks_for_nonces_nor_who_notifies_waits_for_a_frozen_proxy_and_what_was_said_arrives_afterwards(
+    url: str, proxy: FrozenProxy
+) -> None:
+    open_store(url).close()
+    frozen_url = f"{proxy.url(url)}&connect_timeout=2"
+    reader, ears = NonceReader(frozen_url), Ears()
+    channel = PostgresChannel(frozen_url, "a", is_front=True, listen_url=url)
+    channel.open(ears.receiver())
+    try:
+        channel.send("a", word("before"))
+        ears.wait(ears.texts, "it works")
+        assert reader.nonces("0" * 16) == []
+        proxy.freeze("to")
+        sends_by = channel.connection
+        assert sends_by is not None
+        channel.send("a", word("meanwhile"))
+        with pytest.raises(StoreAway):
+            reader.nonces("0" * 16)
+        until(lambda: sends_by.closed, "it does not wait either")
+        proxy.thaw()
+        ears.wait(lambda: "meanwhile" in ears.texts(), "sent again")
+    finally:
+        channel.close()
+        reader.close()
