@@ -27,6 +27,7 @@ logger = logging.getLogger("batch.api")
 READ_DELAY_S = 1.0
 """Ended jobs are read together, this long after the first: counting must not slow the queue."""
 ENGINE_TIMEOUT_S = 1.0
+_MAX_REMEMBERED_ENDS = 10_000
 
 
 class EndedJobCounter:
@@ -39,6 +40,8 @@ class EndedJobCounter:
         self._hub = hub
         self.nodes = NodeGauges(self.metrics.registry, hub, kind) if hub.store.is_shared else None
         self._unread: deque[str] = deque()
+        self._ends: dict[str, float | None] | None = {} if hub.store.is_shared else None
+        """When the jobs that were counted last had ended: where machines share a database an end may be told more than once."""
         self._reading = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
@@ -66,9 +69,22 @@ class EndedJobCounter:
         async with self._reading:
             jobs = [self._unread.popleft() for _ in range(len(self._unread))]
             for row in await asyncio.to_thread(self._rows, jobs) if jobs else []:
+                if self._ends is not None and self._is_counted(self._ends, row):
+                    continue
                 wait = row.started_at - row.created_at if row.started_at else None
                 latency = row.finished_at - row.created_at if row.finished_at else None
                 self.metrics.ended(row.state, row.origin, wait=wait, latency=latency, result=_result(row))
+
+    @staticmethod
+    def _is_counted(ends: dict[str, float | None], row: Job) -> bool:
+        """Whether this very end was counted before; it is from now on."""
+        if row.id in ends and ends[row.id] == row.finished_at:
+            return True
+        ends.pop(row.id, None)
+        ends[row.id] = row.finished_at
+        if len(ends) > _MAX_REMEMBERED_ENDS:
+            del ends[next(iter(ends))]
+        return False
 
     def _rows(self, jobs: list[str]) -> list[Job]:
         with contextlib.closing(self._hub.store.open_reader()) as store:
