@@ -32,8 +32,9 @@ class InboxWork:
         )
 
     async def _begin(self, is_continued: bool) -> Sequence[asyncio.Task[None]]:
-        self._folder = FolderService(self._settings, self._hub, store=guarded(self._hub.store, self._name))
-        await self._folder.start()
+        folder = FolderService(self._settings, self._hub, store=guarded(self._hub.store, self._name))
+        await folder.start()
+        self._folder = folder  # only what has begun can be stopped
         return ()
 
     async def stop(self) -> None:

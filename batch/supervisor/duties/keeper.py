@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -124,7 +125,8 @@ class DutyKeeper:
         except Exception:
             logger.exception("what another service has left cannot be taken up; it is tried again")
             await self._end(duty)
-            await self._hub.in_thread(partial(self._store.release, [duty.name]))
+            with contextlib.suppress(*WRITE_REFUSED):  # then it is another's once its time is over
+                await self._hub.in_thread(partial(self._store.release, [duty.name]))
         else:
             self._refused.discard(duty.name)
             logger.warning("this service has taken over: %s", duty.name)

@@ -35,6 +35,8 @@ class Front:
         self.store = open_store(url, front=name)
         self.is_frozen = False
         self.is_failing = False
+        self.is_frozen_by_failure = False
+        """Whether the database goes away in the same moment."""
         self.told: list[bool] = []
         self.is_at_work = False
         duty = Duty(name="duty", begin=self._begin, end=self._end, refusal="Another has it.")
@@ -47,6 +49,7 @@ class Front:
 
     async def _begin(self, is_continued: bool) -> Sequence[asyncio.Task[None]]:
         if self.is_failing:
+            self.is_frozen = self.is_frozen_by_failure
             raise OSError("no room")
         self.told.append(is_continued)
         self.is_at_work = True
@@ -136,6 +139,26 @@ def test_a_service_that_cannot_take_a_duty_up_leaves_it_to_another(url: str, cap
         assert not other.keeper.has("duty") and not other_runs.done()
         other_runs.cancel()
         await until(lambda: "duty" in one.store.hold(["duty"]))
+
+    with two_fronts(url) as (one, other):
+        asyncio.run(scene(one, other))
+
+
+def test_a_database_that_goes_away_while_a_duty_is_taken_up_does_not_end_the_service(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scene(one: Front, other: Front) -> None:
+        await one.keeper.start()
+        await other.keeper.start()
+        other.is_failing = other.is_frozen_by_failure = True
+        other_runs = asyncio.create_task(other.keeper.run())
+        one.keeper.release()
+        await until(lambda: "cannot be taken up" in caplog.text)
+        other.is_failing = other.is_frozen_by_failure = other.is_frozen = False
+        await until(lambda: other.is_at_work or other_runs.done())
+        assert not other_runs.done() and other.told == [False]
+        other_runs.cancel()
+        await other.keeper.stop()
 
     with two_fronts(url) as (one, other):
         asyncio.run(scene(one, other))
