@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import secrets
 from pathlib import Path
 
 from batch.errors import DiskFull
@@ -27,9 +28,7 @@ def recognise_inbox(inbox: Path, state_dir: Path, home: str) -> str:
     if not mark:
         mark = inbox_id(state_dir) or home
         with contextlib.suppress(OSError):  # a folder that takes no writes is shared by nobody who could tell
-            descriptor = os.open(inbox / MARK_NAME, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-            with open(descriptor, "w") as file:
-                file.write(mark)
+            _write_mark(inbox, mark)
         mark = _read(inbox / MARK_NAME) or mark  # another was faster, it may be
     path = state_dir / "inbox_id"
     try:
@@ -42,6 +41,25 @@ def recognise_inbox(inbox: Path, state_dir: Path, home: str) -> str:
     except OSError as error:
         raise DiskFull(f"{path} cannot be written ({error.strerror}): look after its disk.") from error
     return mark
+
+
+def _write_mark(inbox: Path, mark: str) -> None:
+    """Write the id into a folder that has none yet: whole or not at all, as a home that came upon an empty file would take the
+    folder for one of its own."""
+    partial = inbox / f"{MARK_NAME}.{secrets.token_hex(8)}"
+    try:
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        with open(descriptor, "w") as file:
+            file.write(mark)
+        try:
+            os.link(partial, inbox / MARK_NAME)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without hard links
+            if not (inbox / MARK_NAME).exists():
+                os.replace(partial, inbox / MARK_NAME)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> str:
