@@ -11,6 +11,7 @@ from typing import Any
 
 from batch.errors import Conflict, NotFound, NotSupported
 from batch.model_kind import queue_of
+from batch.queue.duties.duty_store import presence_of
 from batch.queue.full_text.tsvector_tables import TsvectorTables
 from batch.queue.idempotency import submit_under_key
 from batch.queue.jobs import TRANSITIONS, Draft, JobProgress, Kind, Origin, State
@@ -168,16 +169,23 @@ class PostgresStore(PostgresLeases, JobReader):
 
     def abandon_waited(self, front: str | None = None) -> int:
         """At a service's start: requests whose clients went down with its predecessor are cancelled, unless running (their
-        worker finds the cancel mark); how many were queued. `front`: those of another service, which is gone."""
-        front = self._front if front is None else front
+        worker finds the cancel mark); how many were queued. `front`: those of another service, which is gone; none where it
+        has come back meanwhile."""
+        gone, front = "", self._front if front is None else front
+        if front != self._front:
+            # It is there before it accepts anything: whoever sees a new job sees that, too.
+            gone = (
+                f" and not exists (select 1 from service s where s.front = '' and s.name = '{presence_of('')}' || j.front "
+                "and (s.value::json ->> 'until')::double precision >= unix_now())"
+            )
         with self._begun(durable=True) as transaction:
             transaction.execute(
-                "update job set cancel=1 where state='running' and waited=1 and origin=? and front=?",
+                f"update job j set cancel=1 where j.state='running' and j.waited=1 and j.origin=? and j.front=?{gone}",
                 (Origin.HTTP, front),
             )
             return transaction.execute(
                 "with line as (select t.id, j.id as job from task t join job j on j.message = t.id and j.id = t.job "
-                "where j.state='queued' and j.waited=1 and j.origin=? and j.front=? for update of t skip locked), "
+                f"where j.state='queued' and j.waited=1 and j.origin=? and j.front=?{gone} for update of t skip locked), "
                 "gone as (delete from task where id in (select id from line)) "
                 "update job set state='cancelled', cancel=1, finished_at=unix_now(), message=null "
                 "where id in (select job from line) and state='queued'",
