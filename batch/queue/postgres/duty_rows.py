@@ -13,20 +13,25 @@ from batch.queue.postgres.database import PostgresDatabase
 _HOLD = """
 with wanted as (select unnest(?::text[]) as name),
   before as (
-    select s.name, s.value::json ->> 'front' as front from service s join wanted w on w.name = s.name where s.front = ''),
+    select s.name, s.value::json ->> 'front' as front, coalesce((s.value::json ->> 'renewed')::boolean, true) as renewed
+      from service s join wanted w on w.name = s.name where s.front = ''),
   held as (
     insert into service as s (front, name, value)
-      select '', name, json_build_object('front', ?::text, 'until', unix_now() + ?::double precision)::text
+      select '', name, json_build_object('front', ?::text, 'until', unix_now() + ?::double precision, 'renewed', false)::text
       from wanted order by name
-    on conflict (front, name) do update set value = excluded.value
+    on conflict (front, name) do update set value = (excluded.value::jsonb || jsonb_build_object('renewed',
+        (s.value::json ->> 'front') = (excluded.value::json ->> 'front')
+        and (coalesce((s.value::json ->> 'renewed')::boolean, true)
+          or (s.value::json ->> 'until')::double precision > 0)))::text
       where (s.value::json ->> 'front') = ?::text or (s.value::json ->> 'until')::double precision = 0
         or ((s.value::json ->> 'until')::double precision < unix_now()
           and clock_timestamp() > pg_postmaster_start_time() + make_interval(secs => ?))
     returning s.name)
-select h.name, b.front from held h left join before b on b.name = h.name"""
-"""After a restart of the database nobody could renew anything: all holders get their time once more."""
+select h.name, b.front, b.renewed from held h left join before b on b.name = h.name"""
+"""After a restart of the database nobody could renew anything: all holders get their time once more. A front that had a duty
+but never renewed it may have died, or failed, before it took the work up: it is not told that it was the last to do it."""
 _RELEASE = (
-    "update service set value = json_build_object('front', ?::text, 'until', 0)::text "
+    "update service set value = (value::jsonb || jsonb_build_object('until', 0))::text "
     "where front = '' and name = any(?) and (value::json ->> 'front') = ?"
 )
 
@@ -39,12 +44,12 @@ class PostgresDuties(PostgresDatabase):
         before, too."""
         with self._begun(durable=False) as transaction:
             rows = transaction.execute(_HOLD, (list(duties), self._front, self.lease_s, self._front, self.lease_s)).fetchall()
-        return {name: before == self._front for name, before in rows}
+        return {name: before == self._front and renewed for name, before, renewed in rows}
 
     def release(self, duties: Sequence[str]) -> None:
         """Another front may have them at once."""
         with self._begun(durable=False) as transaction:
-            transaction.execute(_RELEASE, (self._front, list(duties), self._front))
+            transaction.execute(_RELEASE, (list(duties), self._front))
 
     def confirm(self, transaction: Statements, duty: str) -> None:
         """Let a transaction stand only if this front has a duty until it ends. Raises DutyLost."""

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from batch.payloads.embedding import EmbeddingPayload
 from batch.queue.duties.duty_store import COMMON_DUTY, inbox_duty, presence_of
 from batch.queue.duties.guarded_store import DutyLost, guarded
+from batch.queue.jobs import Draft, Origin, Priority, State
 from batch.queue.open_store import open_store
 from batch.queue.remote.inbox_id import MARK_NAME, inbox_id, recognise_inbox
 from batch.queue.store import Store
@@ -54,7 +59,7 @@ def test_a_duty_is_one_fronts_until_it_is_gone_and_the_next_one_is_told_that_it_
     fronts: tuple[Store, Store],
 ) -> None:
     one, other = fronts
-    assert one.hold([COMMON_DUTY]) == {COMMON_DUTY: False} and one.hold([COMMON_DUTY]) == {COMMON_DUTY: True}
+    assert [one.hold([COMMON_DUTY])[COMMON_DUTY] for _ in range(3)] == [False, False, True]
     assert other.hold([COMMON_DUTY]) == {}
     one.release([COMMON_DUTY])
     assert one.hold([COMMON_DUTY]) == {COMMON_DUTY: True}, "nobody had it meanwhile"
@@ -62,6 +67,21 @@ def test_a_duty_is_one_fronts_until_it_is_gone_and_the_next_one_is_told_that_it_
     assert other.hold([COMMON_DUTY]) == {COMMON_DUTY: False} and one.hold([COMMON_DUTY]) == {}
     let_run_out(one, COMMON_DUTY)
     assert one.hold([COMMON_DUTY]) == {COMMON_DUTY: False}
+
+
+@pytest.mark.postgres
+def test_a_front_that_never_renewed_a_duty_is_not_told_that_it_had_it_as_it_may_have_done_nothing(
+    fronts: tuple[Store, Store],
+) -> None:
+    one, other = fronts
+    other.hold([COMMON_DUTY])
+    let_run_out(other, COMMON_DUTY)
+    assert one.hold([COMMON_DUTY]) == {COMMON_DUTY: False}
+    for _ in range(2):
+        one.release([COMMON_DUTY])  # as what it had to do first failed
+        assert one.hold([COMMON_DUTY]) == {COMMON_DUTY: False}
+    assert one.hold([COMMON_DUTY]) == {COMMON_DUTY: False}, "as after a crash"
+    assert one.hold([COMMON_DUTY]) == {COMMON_DUTY: True}
 
 
 @pytest.mark.postgres
@@ -102,6 +122,37 @@ def test_a_front_that_is_not_heard_of_is_known_to_the_others_until_it_comes_back
     assert other.silent_fronts(600) == ["f1"], "that was stopped"
     other.forget_fronts(["f1"])
     assert other.silent_fronts() == []
+
+
+@pytest.mark.postgres
+def test_what_a_front_accepts_that_came_back_is_not_cancelled_as_what_it_left(fronts: tuple[Store, Store]) -> None:
+    one, other = fronts
+    one.hold([presence_of("f1")])
+    let_run_out(other, presence_of("f1"))
+    assert other.silent_fronts() == ["f1"]
+    one.hold([presence_of("f1")])
+    job = Draft(EmbeddingPayload(inputs=("word",)), Origin.HTTP, Priority.INTERACTIVE, waited=True)
+    one.submit(job)
+    assert other.abandon_waited("f1") == 0 and one.job(job.id).state is State.QUEUED  # type: ignore[union-attr]
+    one.release([presence_of("f1")])
+    assert other.abandon_waited("f1") == 1 and one.job(job.id).state is State.CANCELLED  # type: ignore[union-attr]
+
+
+def test_homes_that_see_a_folder_for_the_first_time_at_once_know_it_by_one_id(tmp_path: Path) -> None:
+    homes = [f"{number:016x}" for number in range(16)]
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    for home in homes:
+        (tmp_path / home).mkdir()
+    together = threading.Barrier(len(homes))
+
+    def recognise(home: str) -> str:
+        together.wait()
+        return recognise_inbox(inbox, tmp_path / home, home)
+
+    with ThreadPoolExecutor(len(homes)) as threads:
+        known = set(threads.map(recognise, homes))
+    assert known == {(inbox / MARK_NAME).read_text()} and os.listdir(inbox) == [MARK_NAME]
 
 
 def test_two_homes_know_the_folder_that_both_see_by_one_id_and_others_by_their_own(tmp_path: Path) -> None:
