@@ -108,6 +108,8 @@ class FolderService:
             logger.error("the %s does not answer: the service stops without it", task.get_name())
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        with contextlib.suppress(ValueError):  # another one follows as often as duties change hands
+            self._hub.reports.listeners.remove(self._job_ended)
         timeout = 0.1 if hanging else _STOP_TIMEOUT_S
         await asyncio.to_thread(self._close_threads, timeout)
 
