@@ -60,6 +60,11 @@ class Retention:
         if self._clock.is_trusted():
             self._run(self._walk_steps())
 
+    def tidy_home(self) -> None:
+        """Delete what lies in this home alone and nothing needs, where another service deletes what all share."""
+        if self._clock.is_trusted():
+            self._run(self._home_steps())
+
     def _run(self, steps: Iterator[object]) -> None:
         try:
             for _ in steps:
@@ -100,6 +105,10 @@ class Retention:
         before = expiry_times(self._settings).get(Origin.INBOX)
         if before is not None:
             yield from forget_left_files(LedgerRetention(self._store), before)
+
+    def _home_steps(self) -> Iterator[object]:
+        self._spool.delete_temporary(older_than=UNREFERENCED_SPOOL_FILE_S)
+        yield remove_left_over(self._settings.state_dir / "batches", self._store)
 
 
 class WallClock:

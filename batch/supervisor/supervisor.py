@@ -182,7 +182,8 @@ class Supervisor:
         retention = Retention(settings, store, hub.spool, self._periodic.pause)
         self._periodic.add("delete expired", keeper.of_one(COMMON_DUTY, retention.delete_expired), at_start=True)
         # A request may be refused after its upload, or only counted: its payload has no job.
-        self._periodic.add("walk", keeper.of_one(COMMON_DUTY, retention.walk), minute="17", at_start=True)
+        walk = keeper.of_one(COMMON_DUTY, retention.walk, otherwise=retention.tidy_home)
+        self._periodic.add("walk", walk, minute="17", at_start=True)
         self._periodic.add("backup", Backup(settings, store).make_if_due, minute="30", at_start=True)
         serving = [asyncio.create_task(servers[kind].serve([listening[kind]])) for kind in Kind]
         workers = list(loader.workers.values())

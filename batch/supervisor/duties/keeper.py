@@ -55,9 +55,11 @@ class DutyKeeper:
         """Whether a duty goes on here. From any thread."""
         return name in self._tasks
 
-    def of_one(self, name: str, work: Callable[[], object]) -> Callable[[], object]:
-        """`work`, which does nothing where a duty is another service's. From any thread."""
-        return lambda: self.has(name) and work()
+    def of_one(
+        self, name: str, work: Callable[[], object], *, otherwise: Callable[[], object] = lambda: None
+    ) -> Callable[[], object]:
+        """`work` where a duty is this service's, `otherwise` where it is another's. From any thread."""
+        return lambda: work() if self.has(name) else otherwise()
 
     async def start(self) -> None:
         """Take up what this service may have. Raises what taking it up does, StoreAway, DiskFull."""

@@ -117,6 +117,7 @@ def test_what_is_past_its_time_is_deleted_by_one_service_at_a_time(url: str) -> 
         for work in works:
             work()
         assert deleted == ["f1"]
+        assert other.keeper.of_one("duty", lambda: "of all", otherwise=lambda: "of its home")() == "of its home"
         await one.keeper.stop()
         one.keeper.release()
         await other.keeper.start()

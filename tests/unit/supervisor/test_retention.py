@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from pathlib import Path
 
@@ -131,4 +132,19 @@ def test_the_service_forgets_files_by_the_inbox_s_days_only(tmp_path: Path) -> N
     assert (walk(DAYS)) == 1200
     assert (walk({**DAYS, Origin.INBOX: 2.0})) == 1, "but for the newest"
     assert LedgerRetention(store).forget_files(0, time.time()) == (1200, 0)
+    store.close()
+
+
+def test_a_service_without_the_common_duty_still_deletes_what_crashes_left_in_its_own_home(tmp_path: Path) -> None:
+    store = open_store(tmp_path / ".batch" / "batch.db")
+    spool = Spool(tmp_path / ".batch" / "spool")
+    temporary, growing = spool.folder / "tmp" / "left", tmp_path / ".batch" / "batches" / "batch_gone.output.jsonl"
+    growing.parent.mkdir()
+    for path in (temporary, growing):
+        path.write_bytes(b"left")
+        os.utime(path, (0, 0))
+    referred = spool.keep(b"what no job of this home refers to may be another home's")
+    os.utime(spool.location(referred), (0, 0))
+    Retention(settings_of(tmp_path, DAYS), store, spool).tidy_home()
+    assert not temporary.exists() and not growing.exists() and spool.location(referred).exists()
     store.close()
