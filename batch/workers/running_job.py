@@ -291,7 +291,8 @@ class RunningJob:
 
     def unended_jobs(self) -> list[RunningJob]:
         """This job and its batch mates, those that have not ended: an engine may end the job before its mates."""
-        return [running for running in (self, *self._batch_mates.values()) if not running.is_ended]
+        mates = list(self._batch_mates.values())  # at once, as other threads ask too
+        return [running for running in (self, *mates) if not running.is_ended]
 
     def return_lost_mates(self) -> None:
         """The engine is done: a batch mate that it has not ended is lost, and goes back with its attempt counted."""

@@ -197,7 +197,7 @@ class Worker:
         """These are cancelled, or another worker's by now."""
         self._context.attention = True
         running = self._context.running
-        if running and running[-1].job.id in jobs:
+        if running and any(job.job.id in jobs for job in running[-1].unended_jobs()):
             self._engine.interrupt()
 
     def _answer_questions(self) -> None:

@@ -1,0 +1,62 @@
+"""What a worker does with what other threads tell it."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from batch.queue.channel import socket_path
+from batch.queue.jobs import Draft, Kind, Origin, Priority
+from batch.queue.nodes import WorkerSecret
+from batch.settings import Settings
+from batch.workers.fake_engine import WeightlessEngine
+from batch.workers.running_job import RunningJob
+from batch.workers.worker import Worker
+from payloads import payload
+
+
+class InterruptedEngine(WeightlessEngine):
+    """Counts how often its native call is stopped."""
+
+    def __init__(self) -> None:
+        super().__init__(Kind.STT)
+        self.interrupts = 0
+
+    def interrupt(self) -> None:
+        self.interrupts += 1
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Iterator[Worker]:
+    settings = Settings(home=tmp_path)
+    settings.state_dir.mkdir(parents=True, exist_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(socket_path(settings.state_dir, "events")))
+        listener.listen()
+        worker = Worker(Kind.STT, settings, InterruptedEngine(), secret=WorkerSecret("w" * 24))
+        yield worker
+        worker._context.close()
+        worker._events._socket.close()
+
+
+def test_the_native_call_is_stopped_for_each_job_that_is_heard_in_it_and_for_no_other(worker: Worker) -> None:
+    context, engine = worker._context, worker._engine
+    assert isinstance(engine, InterruptedEngine)
+    for _ in range(3):
+        context.store.submit(Draft(payload("transcribe"), Origin.INBOX, Priority.BATCH))
+    (lease,) = context.store.take(Kind.STT, context.worker_id)
+    lead = RunningJob(context, lease, report_start_late=False)
+    context.running.append(lead)
+    (mate,) = lead.claim_batch_mates(1)
+    worker._stop_jobs(frozenset({"of nobody here"}))
+    assert engine.interrupts == 0
+    worker._stop_jobs(frozenset({mate.job.id}))
+    assert engine.interrupts == 1
+    worker._stop_jobs(frozenset({lease.job.id}))
+    assert engine.interrupts == 2
+    mate.put_back()
+    worker._stop_jobs(frozenset({mate.job.id}))
+    assert engine.interrupts == 2, "its job has ended here"
