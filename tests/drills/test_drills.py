@@ -24,6 +24,7 @@ from batch.payloads.json_text import encode
 from batch.queue.channel import socket_path
 from batch.queue.frames import Hello
 from batch.queue.jobs import Draft, Kind, Origin, Priority, State, new_id
+from batch.queue.nodes import worker_id_of
 from batch.queue.open_store import open_store
 from batch.supervisor import retention
 from drill_home import (
@@ -198,7 +199,7 @@ def test_a_worker_whose_line_to_the_service_breaks_is_replaced_and_its_job_goes_
     service = start_service().ready("vlm")
     (bulk,) = submit(service, chat_draft("word " * 60, pause_ms=50))
     wait_until(lambda: state(service, bulk) is State.RUNNING, "it runs")
-    pid, worker = worker_pid(service, "vlm"), (service.home / ".batch" / "run" / "vlm.lock").read_text()
+    pid, worker = worker_pid(service, "vlm"), worker_id_of((service.home / ".batch" / "run" / "vlm.lock").read_text())
     with socket.socket(socket.AF_UNIX) as stranger:
         # Says that it is the worker: the service listens to the newest, and hangs up on the one before.
         stranger.connect(str(socket_path(service.home / ".batch", "events")))

@@ -185,6 +185,8 @@ def test_no_statement_walks_through_all_jobs_messages_or_files(tmp_path: Path, m
                         "pause",
                         "tally",
                         "daily",
+                        "model_tally",
+                        "model_daily",
                         "service",
                         "orphan",
                         "file_tally",

@@ -4,6 +4,7 @@ aside. Killed at any moment, it is begun again, or ended where the switch was ma
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -73,7 +74,7 @@ class HomeMove:
         self._report = report
         self._front = home_id(self._state_dir)
         stamp = time.strftime("%Y%m%d-%H%M%S")
-        self._folder = f"moved-{stamp}"
+        self._folder = _free_name(self._state_dir, f"moved-{stamp}")
         self._schema = f"batch_moved_{stamp.replace('-', '_')}_{token_hex(2)}"
 
     def to_postgres(self, url: str) -> MovedHome:
@@ -245,3 +246,9 @@ def _with_sentence(sentence: str) -> Iterator[None]:
         error.message = f"{error.message} {sentence}"
         error.args = (error.message,)
         raise
+
+
+def _free_name(folder: Path, name: str) -> str:
+    """A name that nothing in the folder has: two moves may fall into one second."""
+    names = itertools.chain((name,), (f"{name}-{number}" for number in itertools.count(2)))
+    return next(free for free in names if not (folder / free).exists())
