@@ -13,8 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import uv
-
 from paths import TESTS
 
 SCRIPTS = TESTS / "clients"
@@ -40,6 +38,9 @@ def install_packages(lock: Path = LOCK) -> Path:
 
 
 def run_uv(*arguments: str) -> None:
+    """Run uv, which the development packages bring. Raises CalledProcessError."""
+    import uv  # here, as the path's tests run without the development packages too
+
     options = ["--quiet", "--no-config", "--no-python-downloads"]
     subprocess.run([uv.find_uv_bin(), *options, *arguments], check=True, timeout=250)
 
