@@ -12,6 +12,7 @@ _SWEEPER = 4
 """Second half of the advisory lock."""
 
 _UNREFERENCED = "not exists (select 1 from blob where blob.sha256 = {table}.sha256)"
+_WITHOUT_FIRST = "not exists (select 1 from payload f where f.sha256 = p.sha256 and f.part = 0)"
 _OLD = "created_at <= clock_timestamp() - make_interval(secs => %(age_s)s)"
 _LOCKED = (
     "select sha256::text from {table} where sha256 = any(cast(%(names)s as text[])) and {more} "
@@ -58,14 +59,19 @@ def sweep(conn: Connection, names: Sequence[str], *, age_s: float) -> bool:
         with conn.transaction():
             if not begin(conn):
                 return False
-            deleted = conn.execute(
-                "delete from payload where (sha256, part) in (select sha256, part from payload p "
-                f"where sha256 = any(cast(%(names)s as text[])) and part > 0 and {_OLD} "
-                "and not exists (select 1 from payload f where f.sha256 = p.sha256 and f.part = 0) "
-                "order by sha256, part limit %(limit)s for update skip locked)",
+            loose = conn.execute(
+                "select sha256::text, part from payload p "
+                f"where sha256 = any(cast(%(names)s as text[])) and part > 0 and {_OLD} and {_WITHOUT_FIRST} "
+                "order by sha256, part limit %(limit)s for update skip locked".encode(),
                 values,
-            ).rowcount
-        if deleted < _PARTS_A_STEP:
+            ).fetchall()
+            # Again a statement of its own: it sees the first part that was committed while the lock was waited for.
+            conn.execute(
+                "delete from payload p using unnest(cast(%s as text[]), cast(%s as integer[])) as l (sha256, part) "
+                f"where p.sha256 = l.sha256 and p.part = l.part and {_WITHOUT_FIRST}".encode(),
+                ([row[0] for row in loose], [row[1] for row in loose]),
+            )
+        if len(loose) < _PARTS_A_STEP:
             return True
 
 
