@@ -14,11 +14,10 @@ end;
 create trigger job_state_model after update of state on job when new.model <> '' and old.state <> new.state begin
   update model_tally set n = n - 1 where model = old.model and kind = old.kind and state = old.state;
   insert into model_tally values (new.model, new.kind, new.state, 1) on conflict do update set n = n + 1;
-end;
-create trigger job_ended_model after update of state on job
-  when new.model <> '' and old.state <> new.state and new.state in ('done', 'failed', 'cancelled') begin
-  insert into model_daily values (date(new.finished_at, 'unixepoch', 'localtime'), new.model, new.kind, new.state, 1,
-      coalesce(new.finished_at - new.started_at, 0))
+  insert into model_daily
+    select date(new.finished_at, 'unixepoch', 'localtime'), new.model, new.kind, new.state, 1,
+      coalesce(new.finished_at - new.started_at, 0)
+    where new.state in ('done', 'failed', 'cancelled')
     on conflict do update set n = n + 1, seconds = seconds + excluded.seconds;
 end;
 create trigger job_delete_model after delete on job when old.model <> '' begin
