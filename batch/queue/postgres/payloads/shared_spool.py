@@ -11,20 +11,15 @@ import itertools
 import logging
 import os
 import tempfile
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
-
-import psycopg
+from typing import TYPE_CHECKING, TypeVar
 
 from batch.database_address import IN_DATABASE
 from batch.errors import BatchError, DiskFull, SettingsProblem
-from batch.queue.postgres.connection_info import connect
-from batch.queue.postgres.error_mapping import is_connection_lost, to_batch_error
-from batch.queue.postgres.liveness.answer_watch import ANSWER_WATCH
+from batch.queue.postgres.liveness.watched_connection import Connection, WatchedConnection
 from batch.queue.postgres.payloads import sweeper
 from batch.queue.postgres.payloads.payload_rows import PayloadRows
 from batch.queue.postgres.payloads.payload_writer import PayloadWriter
@@ -35,7 +30,6 @@ if TYPE_CHECKING:
     from batch.queue.postgres.payloads.payload_bucket import PayloadBucket
 
 T = TypeVar("T")
-Connection = psycopg.Connection[tuple[Any, ...]]
 
 logger = logging.getLogger("batch.queue")
 
@@ -74,7 +68,6 @@ class SharedSpool(Spool):
         """`place`: where new payloads go, an address s3://BUCKET/PREFIX or `IN_DATABASE`; where the others lie, the database
         knows. `rows`: the statements that this process may send, where it may not send all."""
         super().__init__(folder)
-        self._url = url
         self._rows = rows or PayloadRows()
         self._parts = PayloadWriter(self._rows, folder)
         self._buckets: dict[str, PayloadBucket] = {}
@@ -83,19 +76,7 @@ class SharedSpool(Spool):
         self._new_bytes = _SWEEP_EVERY_BYTES
         self._verified: dict[str, tuple[int, int]] = {}
         """Inode and size, by name, of files whose sha256 this process knows to be right."""
-        self._connection: Connection | None = None
-        self._lock_of_connection = threading.Lock()
-        ANSWER_WATCH.add(self)
-
-    @property
-    def url(self) -> str:
-        """The database's address."""
-        return self._url
-
-    @property
-    def connection(self) -> Connection | None:
-        """The one that statements are sent by at the moment."""
-        return self._connection
+        self._connection = WatchedConnection(url)
 
     def path(self, sha256: str) -> Path:
         """Where the bytes lie, whole and verified, fetched if need be; where they would lie if nobody has them. Raises
@@ -313,21 +294,8 @@ class SharedSpool(Spool):
     # -- the database
 
     def _with_connection(self, work: Callable[[Connection], T]) -> T:
-        with self._lock_of_connection:
-            for is_last in (False, True):
-                try:
-                    if self._connection is None or self._connection.closed:
-                        self._connection = connect(self._url)
-                    return work(self._connection)
-                except psycopg.Error as error:
-                    if is_last or not is_connection_lost(error):
-                        raise to_batch_error(error) from error
-                    if self._connection is not None:
-                        self._connection.close()
-        raise AssertionError("the last try returns or raises")
+        return self._connection.run(work, tries=2)
 
     def close(self) -> None:
         """Hang up."""
-        with self._lock_of_connection:
-            if self._connection is not None:
-                self._connection.close()
+        self._connection.close()

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 from typing import Any
 
-import psycopg
-
-from batch.queue.postgres.connection_info import connect, lease_of
-from batch.queue.postgres.error_mapping import to_batch_error
-from batch.queue.postgres.liveness.answer_watch import ANSWER_WATCH
-
-Connection = psycopg.Connection[tuple[Any, ...]]
+from batch.queue.postgres.connection_info import lease_of
+from batch.queue.postgres.liveness.watched_connection import Connection, WatchedConnection
 
 PORT_LIFE_S = 30.0
 """A front that has not said for so long where its port is has none."""
@@ -48,43 +42,20 @@ class NonceReader:
     """A front's own connection for what it is asked while workers dial; methods may be called from any thread."""
 
     def __init__(self, url: str) -> None:
-        self._url = url
-        self._conn: Connection | None = None
-        self._lock = threading.Lock()
-        ANSWER_WATCH.add(self)
-
-    @property
-    def url(self) -> str:
-        """The database's address."""
-        return self._url
-
-    @property
-    def connection(self) -> Connection | None:
-        """The one that questions are sent by at the moment."""
-        return self._conn
+        self._lease_s = lease_of(url)
+        self._connection = WatchedConnection(url)
 
     def nonces(self, home: str) -> list[str]:
         """What the living workers of a home prove themselves by. Raises StoreAway."""
-        return [str(row[0]) for row in self._read(_NONCES, (home, lease_of(self._url)))]
+        return [str(row[0]) for row in self._read(_NONCES, (home, self._lease_s))]
 
     def withdraw(self, front: str) -> None:
         """A front's port closes. Raises StoreAway."""
         self._read(_WITHDRAW, (front,))
 
     def close(self) -> None:
-        with self._lock:
-            if self._conn is not None:
-                self._conn.close()
-                self._conn = None
+        """Hang up."""
+        self._connection.close()
 
     def _read(self, sql: str, params: tuple[object, ...]) -> list[tuple[Any, ...]]:
-        with self._lock:
-            try:
-                if self._conn is None or self._conn.closed:
-                    self._conn = connect(self._url)
-                return self._conn.execute(sql.encode(), params).fetchall()
-            except psycopg.Error as error:
-                if self._conn is not None:
-                    self._conn.close()
-                    self._conn = None
-                raise to_batch_error(error) from error
+        return self._connection.run(lambda conn: conn.execute(sql.encode(), params).fetchall())
