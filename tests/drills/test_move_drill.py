@@ -22,8 +22,7 @@ from batch.fail_points import MOVE_POINTS
 from batch.queue.jobs import Draft, Origin, Priority
 from batch.queue.open_store import open_store
 from batch.queue.store import StoreAway
-from batch.queue.transfer.move import MovedHome
-from full_home import fill, move_of, payloads_of, rows_of
+from full_home import fill, move_to, payloads_of, rows_of
 from payloads import payload
 from postgres_server import PostgresServer, running_server
 
@@ -46,11 +45,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("BATCH_DATABASE", raising=False)
     fill(tmp_path)
     return tmp_path
-
-
-def move_to(home: Path, target: str, report: Callable[[str, int], None] = lambda label, count: None) -> MovedHome:
-    move = move_of(home, report)
-    return move.to_sqlite() if target == FILE else move.to_postgres(target)
 
 
 def in_a_process_of_its_own(work: Callable[[], object], *, kill_after_s: float | None = None) -> int:

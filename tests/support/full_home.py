@@ -8,12 +8,12 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from batch.database_address import IN_DATABASE, address_of
+from batch.database_address import FILE, IN_DATABASE, address_of
 from batch.notifications.signing import SecretFiles
 from batch.queue.messages import message_for
 from batch.queue.open_store import open_store
 from batch.queue.spool import Spool
-from batch.queue.transfer.move import HomeMove
+from batch.queue.transfer.move import HomeMove, MovedHome
 from batch.queue.transfer.row_copy import Report
 from batch.queue.transfer.tables import MOVED_TABLES, ONE_ROW_TABLES
 from batch.search.segmentation import index_text
@@ -118,3 +118,9 @@ def move_of(home: Path, report: Report = lambda label, count: None, payloads: st
         keep_secret=SecretFiles(home / ".batch" / "webhooks").keep,
         report=report,
     )
+
+
+def move_to(home: Path, target: str, report: Report = lambda label, count: None) -> MovedHome:
+    """Move a home to the address of a database, or back into its file, as the command does."""
+    move = move_of(home, report)
+    return move.to_sqlite() if target == FILE else move.to_postgres(target)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from batch.queue.transfer.move import MovedHome
-from full_home import fill, move_of
+from full_home import fill, move_to
 from postgres_server import PostgresServer
 
 Mover = Callable[[Path, str], MovedHome]
@@ -28,12 +28,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("BATCH_DATABASE", raising=False)
     fill(tmp_path)
     return tmp_path
-
-
-def move_to(home: Path, target: str) -> MovedHome:
-    """Move a home as the command does."""
-    move = move_of(home)
-    return move.to_sqlite() if target == "sqlite" else move.to_postgres(target)
 
 
 @pytest.fixture
