@@ -25,6 +25,7 @@ from batch.payloads.sampling import DEFAULTS, SamplingParams
 from batch.queue.jobs import UnreadableJob
 from batch.workers.chat import engine as vlm
 from batch.workers.chat.engine import VlmEngine
+from batch.workers.chat.sampling import sampler as sampler_module
 from batch.workers.chat.sampling.sampler import Sampler
 from batch.workers.chat.sampling.sampling_params import resolve_sampling
 from vlm_setup import (
@@ -658,6 +659,7 @@ def test_questions_are_answered_while_a_job_runs(engine: VlmEngine, tmp_path: Pa
     assert len(set(answers)) == 1
 
 
+@pytest.mark.parametrize("suppressed", [[], [*range(300)]], ids=["", "suppressed"])
 @pytest.mark.parametrize(
     ("fields", "short"),
     [
@@ -673,8 +675,10 @@ def test_questions_are_answered_while_a_job_runs(engine: VlmEngine, tmp_path: Pa
     ],
 )
 def test_at_temperature_0_the_shortcut_draws_what_the_whole_chain_draws(
-    engine: VlmEngine, fields: dict[str, Any], short: bool
+    engine: VlmEngine, fields: dict[str, Any], short: bool, suppressed: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also where the model keeps the likeliest tokens to itself."""
+    monkeypatch.setattr(sampler_module, "_suppressed_tokens", lambda model: suppressed)
     model, context = engine._resources.model, engine._resources.context
     sampling = resolve_sampling(SamplingParams(**{"temperature": 0.0, "seed": 1, **fields}), DEFAULTS, context.n_ctx)
     quick, whole = Sampler(model, context, sampling), Sampler(model, context, sampling)
@@ -692,5 +696,5 @@ def test_at_temperature_0_the_shortcut_draws_what_the_whole_chain_draws(
         context.forget(0)
         quick.close()
         whole.close()
-    assert drawn[0] == drawn[1]
+    assert drawn[0] == drawn[1] and not {*drawn[0]} & {*suppressed}
     assert not Sampler(model, context, sampling, bias=[(5, 1.0)])._is_argmax

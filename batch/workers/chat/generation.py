@@ -48,6 +48,9 @@ class Resources:
     mixed_prompt_tokens: int = 0
     """Most prompt tokens of bulk jobs in a decode that they share with each other and with tokens; 0: each slice is computed
     alone, as it is where a job's numbers then do not depend on its company."""
+    decodes_ahead: bool = False
+    """Whether bulk jobs have a token decoded before its text is made, as a GPU computes while the text is; where the text
+    then ends the answer, that decode was for nothing."""
 
 
 class Generation:
@@ -76,6 +79,13 @@ class Generation:
         )
         self._parser = parser
         self._tokens: list[int] = []
+        self._has_pending_text = False
+        """Whether the last token is being decoded and its text is yet to be made."""
+        self._end: tuple[StopType, str] | None = None
+        """What the text of the last token ended the answer with."""
+        self._limit = 0
+        """Most tokens of the answer."""
+        self._note = ""
         self._prompt_started = 0.0
         self._started = 0.0
         self._cached_n = 0
@@ -157,40 +167,28 @@ class Generation:
 
     def _generate(self, slot: Slot, sampler: Sampler, row: int) -> Generator[Step, int, tuple[StopType, str]]:
         """Draw tokens to the end; returns what ended them, and a note."""
-        task, model, text, constrained, tokens = self._task, self._model, self._text, self._constrained, self._tokens
-        end_tokens, shown_tokens, ids = model.end_tokens, task.shown_tokens, slot.tokens.ids
+        task, tokens = self._task, self._tokens
+        end_tokens, ids = self._model.end_tokens, slot.tokens.ids
         step = NextToken(0, slot.tokens.position(len(slot.tokens)))
         room = self._context.n_ctx - len(slot.tokens)
-        limit = min(task.max_tokens, room) if task.max_tokens >= 0 else room
-        if limit <= 0:
+        self._limit = min(task.max_tokens, room) if task.max_tokens >= 0 else room
+        if self._limit <= 0:
             return "limit", ""
-        self.total = limit if task.max_tokens >= 0 else None
-        deadline = self._started + task.time_limit_s
-        is_timed = task.time_limit_s < math.inf
-        check_interval = CHECK_INTERVAL_TOKENS if task.stop_repetition else 0
-        n, note = 0, ""
+        self.total = self._limit if task.max_tokens >= 0 else None
+        decodes_ahead = self._is_bulk and self._resources.decodes_ahead
         while True:
             token = self._draw(sampler, row)
             if token is None:
                 return "eos", "the grammar allowed nothing more"
-            n += 1
             tokens.append(token)
             if token in end_tokens:
-                return "eos", note
-            text.push(model.piece(token, special=token in shown_tokens), tokens, self._timings)
-            if self._parser is not None:
-                self._follow_thinking(self._parser)
-            if text.stop_string is not None:
-                return "word", note
-            if n >= limit or (is_timed and text.is_at_line_feed and time.perf_counter() > deadline):
-                return "limit", note
-            if check_interval and n % check_interval == 0 and has_collapsed(tokens):
-                note = "stopped a repetition"
-                more = constrained.close_repetition()
-                if more is None:
-                    return "eos", note
-                if more:
-                    limit = min(limit, n + more)
+                return "eos", self._note
+            n = len(tokens)
+            self._has_pending_text = True
+            if not decodes_ahead or n >= self._limit:
+                self.make_text()
+                if self._end is not None:
+                    return self._end
             self.done = n
             step.token = token
             row = yield step
@@ -199,10 +197,39 @@ class Generation:
                 so_far.append_tokens(tokens[:-1])
                 yield from self._fill(slot, so_far)
                 ids = slot.tokens.ids
-                self.done, self.total = n, limit if task.max_tokens >= 0 else None
+                self.done, self.total = n, self._limit if task.max_tokens >= 0 else None
                 row = yield step
             ids.append(token)
             step.position += 1
+            if decodes_ahead:
+                self.make_text()
+                if self._end is not None:
+                    return self._end
+
+    def make_text(self) -> None:
+        """Make the text of the last token, unless that was done; what is certain of it goes out.
+
+        Called while that token is being decoded, where tokens are decoded ahead."""
+        if not self._has_pending_text:
+            return
+        self._has_pending_text = False
+        task, text, tokens = self._task, self._text, self._tokens
+        token, n = tokens[-1], len(tokens)
+        text.push(self._model.piece(token, special=token in task.shown_tokens), tokens, self._timings)
+        if self._parser is not None:
+            self._follow_thinking(self._parser)
+        is_late = task.time_limit_s < math.inf and text.is_at_line_feed
+        if text.stop_string is not None:
+            self._end = "word", self._note
+        elif n >= self._limit or (is_late and time.perf_counter() > self._started + task.time_limit_s):
+            self._end = "limit", self._note
+        elif task.stop_repetition and n % CHECK_INTERVAL_TOKENS == 0 and has_collapsed(tokens):
+            self._note = "stopped a repetition"
+            more = self._constrained.close_repetition()
+            if more is None:
+                self._end = "eos", self._note
+            elif more:
+                self._limit = min(self._limit, n + more)
 
     def _draw(self, sampler: Sampler, row: int) -> int | None:
         task, is_constrained = self._task, self._constrained.is_active

@@ -64,6 +64,11 @@ class BulkJob:
             else:
                 self.step = None
 
+    def make_text(self) -> None:
+        """While the step is being computed: make the text of what was drawn before it. Raises what ends the job."""
+        assert self._generation is not None
+        self._generation.make_text()
+
     def close(self) -> None:
         """Give the sequence back."""
         if self._steps is not None:

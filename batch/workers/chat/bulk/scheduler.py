@@ -92,6 +92,8 @@ class BulkRun:
         self._add(self._lead)
         while True:
             self._yield()
+            if not self._jobs:
+                self._end_done()
             self._claim()
             if not self._jobs:
                 if not self._large:
@@ -112,9 +114,12 @@ class BulkRun:
             self._compute_tokens(ready)
 
     def close(self) -> None:
-        """Give all sequences back."""
-        for job in self._jobs:
-            job.close()
+        """End what is done, and give all sequences back."""
+        try:
+            self._end_done()
+        finally:
+            for job in self._jobs:
+                job.close()
 
     # -- jobs come and go
 
@@ -270,11 +275,15 @@ class BulkRun:
         clear_errors()
         status = self._context.decode_parts(parts)
         if status == DECODED:
+            if self._resources.decodes_ahead:
+                self._work_meanwhile(jobs)
             row = -1
             for job, (tokens, *_) in zip(jobs, parts, strict=True):
                 row += len(tokens)
-                self._advance(job, row)
-            self._end_done()
+                if job in self._jobs:  # its text may have been what it fails for
+                    self._advance(job, row)
+            if not self._resources.decodes_ahead:
+                self._end_done()
         elif status == ABORTED:
             self._context.clear_abort()
             for job in jobs:
@@ -293,6 +302,13 @@ class BulkRun:
                     self._advance(job, LOST)
                 elif self._can_compute(job):
                     self._attempt(job.work, partial(self._compute_alone, job))
+
+    def _work_meanwhile(self, jobs: Sequence[BulkJob]) -> None:
+        """What there is to do beside a decode that the GPU goes on with: all but what decodes in this context too."""
+        for job in jobs:
+            self._attempt(job.work, job.make_text)
+        self._end_done()
+        self._claim()
 
     def _compute_alone(self, job: BulkJob) -> None:
         """One job's step by itself, with the job's own yield point where it is aborted."""

@@ -31,8 +31,8 @@ class Sampler:
         self._sampling = sampling
         self._chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
         self._sample = lib.llama_sampler_sample
-        suppressed = _suppressed_tokens(model)
-        for link in _chain_links(model, sampling, [*bias, *((t, -math.inf) for t in suppressed)]):
+        self._suppressed = _suppressed_tokens(model)
+        for link in _chain_links(model, sampling, [*bias, *((t, -math.inf) for t in self._suppressed)]):
             lib.llama_sampler_chain_add(self._chain, link)
         self._table: Any = None
         self._is_greedy = sampling.temperature <= 0 and not sampling.uses_penalties and not bias and sampling.mirostat == 0
@@ -43,7 +43,6 @@ class Sampler:
             and sampling.dynatemp_range <= 0
             and sampling.typical_p >= 1
             and sampling.xtc_probability <= 0
-            and not suppressed
         )
 
     def close(self) -> None:
@@ -72,8 +71,16 @@ class Sampler:
     def sample(self, row: int) -> int:
         """The next token, from the logits in `row` of the last decode; it counts for the penalties from now on."""
         if self._is_argmax:
-            return int(self._context.logits(row).argmax())
+            logits = self._context.logits(row)
+            token = int(logits.argmax())
+            return token if token not in self._suppressed else self._best_shown(logits)
         return int(self._sample(self._chain, self._context.handle, row))
+
+    def _best_shown(self, logits: np.ndarray[Any, Any]) -> int:
+        """The likeliest token that the model does not keep to itself."""
+        shown = logits.copy()
+        shown[self._suppressed] = -math.inf
+        return int(shown.argmax())
 
     def sample_with_probabilities(self, row: int, top: int) -> tuple[int, float, list[tuple[int, float]]]:
         """The next token as `sample` draws it, its probability after sampling, and the `top` likeliest with theirs."""
@@ -111,7 +118,8 @@ class Sampler:
         if not len(allowed):
             return None
         if self._is_argmax:
-            return int(allowed[logits[allowed].argmax()])
+            shown = np.setdiff1d(allowed, self._suppressed) if self._suppressed else allowed
+            return int(shown[logits[shown].argmax()]) if len(shown) else int(allowed[0])
         return self._apply(self._fill(allowed, logits))
 
     def _fill(self, ids: np.ndarray[Any, Any] | None, logits: np.ndarray[Any, Any]) -> Any:
