@@ -14,9 +14,8 @@ from batch.payloads.chat import ChatResult
 from batch.queue.jobs import Priority
 from batch.workers.chat.bulk import speed
 from batch.workers.chat.engine import VlmEngine
-from batch.workers.chat.generation import Resources
 from scripted_work import ScriptedWork
-from vlm_setup import chat, completion, content, metrics, picture, run
+from vlm_setup import bulk, bulk_resources, chat, completion, content, metrics, picture, run, together, written
 
 STORY = "Once there was a red circle."
 SEEDED = {"temperature": 1.0, "seed": 11, "top_k": 0, "min_p": 0.0}
@@ -25,6 +24,7 @@ SEEDED = {"temperature": 1.0, "seed": 11, "top_k": 0, "min_p": 0.0}
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VlmEngine]:
     engine = vlm_setup.loaded(tmp_path_factory.mktemp("home"), parallel=4)
+    bulk_resources(engine).encodes_ahead = False  # test_chat_preparation.py is about that
     yield engine
     engine.close()
 
@@ -37,28 +37,9 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VlmEngine]:
     engine.close()
 
 
-def bulk(folder: Path, text: Any, *, generation: dict[str, Any] | None = None, **more: Any) -> ScriptedWork:
-    priority = more.pop("priority", Priority.INBOX)
-    return chat(folder, text, priority=priority, generation={"max_tokens": 200, **(generation or {})}, **more)
-
-
 def endless(folder: Path, text: str, tokens: int, **more: Any) -> ScriptedWork:
     """A job that writes so many tokens, whatever the tiny model makes of them."""
     return bulk(folder, text, generation={"ignore_eos": True, "max_tokens": tokens}, **more)
-
-
-def bulk_resources(engine: VlmEngine) -> Resources:
-    """What the jobs that are computed together share."""
-    scheduler = engine._open_scheduler()
-    assert scheduler is not None
-    return scheduler._resources
-
-
-def together(engine: VlmEngine, works: list[ScriptedWork]) -> list[ScriptedWork]:
-    """Run the first with the others waiting behind it."""
-    works[0].waiting = works[1:]
-    assert engine.run(works[0]) is None
-    return works
 
 
 def note_ends(works: list[ScriptedWork]) -> list[int]:
@@ -72,10 +53,6 @@ def note_ends(works: list[ScriptedWork]) -> list[int]:
 
         work.finish = finish  # type: ignore[method-assign]
     return ended
-
-
-def written(result: ChatResult) -> list[tuple[str | None, str | None, str]]:
-    return [(c.message.reasoning_content, c.message.content, c.finish_reason) for c in result.choices if c.message]
 
 
 def jobs(folder: Path, **more: Any) -> list[ScriptedWork]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import io
 import os
 import signal
 from collections.abc import Iterator
@@ -13,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image
 
 import vlm_setup
 from batch.errors import BadRequest, BatchError, Cancelled, ContextExceeded, TooLarge, UnsupportedMedia
@@ -25,7 +23,7 @@ from batch.workers.chat.step_runner import MAX_ABORTS
 from batch.workers.llama.context import ABORTED, DECODED
 from batch.workers.llama.library import lib
 from hostile_media import progressive_jpeg
-from vlm_setup import chat, content, count_tokens, picture, rendered, run
+from vlm_setup import bulk_resources, chat, content, count_tokens, drawn, part, picture, rendered, run
 
 ASK = {"type": "text", "text": "Describe this image."}
 
@@ -33,24 +31,9 @@ ASK = {"type": "text", "text": "Describe this image."}
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VlmEngine]:
     engine = vlm_setup.loaded(tmp_path_factory.mktemp("home"))
+    bulk_resources(engine).encodes_ahead = False
     yield engine
     engine.close()
-
-
-def part(folder: Path, data: bytes) -> dict[str, Any]:
-    sha256 = hashlib.sha256(data).hexdigest()
-    (folder / sha256).write_bytes(data)
-    return {"type": "image", "blob": sha256}
-
-
-def drawn(folder: Path, width: int, height: int, colour: str = "red", form: str = "PNG") -> dict[str, Any]:
-    """A circle in the middle of white."""
-    image = Image.new("RGB", (width, height), "white")
-    r = min(width, height) * 0.35
-    ImageDraw.Draw(image).ellipse([width / 2 - r, height / 2 - r, width / 2 + r, height / 2 + r], fill=colour)
-    out = io.BytesIO()
-    image.save(out, form)
-    return part(folder, out.getvalue())
 
 
 @pytest.mark.parametrize("size", [(1, 1), (8, 8), (64, 64), (640, 480), (3000, 2000), (40, 4000), (4000, 40)], ids=str)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from PIL import Image, ImageDraw
 
 from batch.payloads.chat import ChatPayload, ChatResult
 from batch.payloads.events import Delta
@@ -25,6 +28,7 @@ from batch.payloads.questions import (
 from batch.queue.jobs import Kind, Priority
 from batch.settings import Settings, VlmSettings
 from batch.workers.chat.engine import VlmEngine
+from batch.workers.chat.generation import Resources
 from paths import DATA, TINY_GEMMA4V
 from payloads import payload
 from scripted_work import ScriptedWork
@@ -67,6 +71,23 @@ def picture(folder: Path, name: str = "sample-red-circle.png") -> dict[str, Any]
     return {"type": "image", "blob": sha256}
 
 
+def part(folder: Path, data: bytes) -> dict[str, Any]:
+    """An image part of these bytes, spooled in `folder`."""
+    sha256 = hashlib.sha256(data).hexdigest()
+    (folder / sha256).write_bytes(data)
+    return {"type": "image", "blob": sha256}
+
+
+def drawn(folder: Path, width: int, height: int, colour: str = "red", form: str = "PNG") -> dict[str, Any]:
+    """An image part: a circle in the middle of white."""
+    image = Image.new("RGB", (width, height), "white")
+    r = min(width, height) * 0.35
+    ImageDraw.Draw(image).ellipse([width / 2 - r, height / 2 - r, width / 2 + r, height / 2 + r], fill=colour)
+    out = io.BytesIO()
+    image.save(out, form)
+    return part(folder, out.getvalue())
+
+
 def chat(
     folder: Path,
     content: Any,
@@ -86,6 +107,26 @@ def chat(
         **request,
     }
     return ScriptedWork(folder, Kind.VLM, task, asked, at=at, priority=priority, watched=watched)
+
+
+def bulk(folder: Path, text: Any, *, generation: dict[str, Any] | None = None, **more: Any) -> ScriptedWork:
+    """A chat that nobody waits for on a socket."""
+    priority = more.pop("priority", Priority.INBOX)
+    return chat(folder, text, priority=priority, generation={"max_tokens": 200, **(generation or {})}, **more)
+
+
+def together(engine: VlmEngine, works: list[ScriptedWork]) -> list[ScriptedWork]:
+    """Run the first with the others waiting behind it."""
+    works[0].waiting = works[1:]
+    assert engine.run(works[0]) is None
+    return works
+
+
+def bulk_resources(engine: VlmEngine) -> Resources:
+    """What the jobs that are computed together share."""
+    scheduler = engine._open_scheduler()
+    assert scheduler is not None
+    return scheduler._resources
 
 
 def completion(folder: Path, prompt: Any, *, generation: Mapping[str, Any] | None = None, **more: Any) -> ScriptedWork:
@@ -108,6 +149,11 @@ def content(result: ChatResult, choice: int = 0) -> str:
     message = result.choices[choice].message
     assert message is not None
     return message.content or ""
+
+
+def written(result: ChatResult) -> list[tuple[str | None, str | None, str]]:
+    """What a result says, for comparisons: (thinking, content, how it ended) of each choice."""
+    return [(c.message.reasoning_content, c.message.content, c.finish_reason) for c in result.choices if c.message]
 
 
 def tokenize(engine: VlmEngine, text: Any, **options: Any) -> list[Any]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from batch.catalog.resolved import Resolved, resolve
+from batch.catalog.resolved import resolve
 from batch.errors import ModelProblem, NotSupported
+from batch.media.decoder.pixel_memory import Pixels
 from batch.payloads.chat import ChatPayload, ChatResult, CompletionPayload
 from batch.payloads.events import PromptCounted
 from batch.payloads.job_payload import Payload
@@ -35,11 +37,11 @@ from batch.payloads.questions import (
 from batch.payloads.sampling import SamplingParams
 from batch.queue.jobs import Kind, Priority
 from batch.settings import Settings
+from batch.workers.chat.bulk.preparation import has_cores_to_prepare
 from batch.workers.chat.bulk.scheduler import BulkScheduler
 from batch.workers.chat.bulk.speed import (
     BULK_TOKENS_PER_JOB,
     CLIENT_SEQUENCES,
-    BulkSpeed,
     bulk_tokens,
     measure_bulk_speed,
     sequences_for,
@@ -56,6 +58,7 @@ from batch.workers.chat.memory_planner import (
     budget_now,
     plan_memory,
 )
+from batch.workers.chat.model_info import chat_model_info
 from batch.workers.chat.output.result import ChoiceResult, make_chat_result
 from batch.workers.chat.prompt.builder import PromptMaker
 from batch.workers.chat.prompt.template import ChatTemplate
@@ -142,6 +145,7 @@ class VlmEngine:
             # On a GPU a small decode takes as long as a large one.
             mixed_prompt_tokens=context.n_batch if has_gpu else speed.mixed_prompt_tokens,
             decodes_ahead=has_gpu,
+            encodes_ahead=has_gpu or has_cores_to_prepare(threads),
         )
         self._runner = StepRunner(self._resources)
         source = model.chat_template()
@@ -155,7 +159,17 @@ class VlmEngine:
         self._planner = TaskPlanner(model, self._vision, self._maker, dialect, defaults, context.n_ctx, self._settings)
         self._warm_up(model, context)
         report(1.0)
-        return self._info(model, context, resolved, defaults, dialect.name, speed, has_gpu)
+        return chat_model_info(
+            resolved,
+            model,
+            n_ctx=context.n_ctx,
+            plan=plan,
+            speed=speed,
+            sampling=defaults,
+            dialect=dialect.name,
+            can_see=self._vision is not None and self._vision.supports_images,
+            has_gpu=has_gpu,
+        )
 
     def _make_context(self, n_ctx: int, sequences: int) -> Context:
         assert self._model is not None
@@ -190,54 +204,18 @@ class VlmEngine:
             self._bulk_context = context
             cache = self._make_cache(context, self._cache_bytes // _BULK_CACHE_SHARE)
             resources = replace(resources, context=context, cache=cache)
-            self._scheduler = BulkScheduler(resources, StepRunner(resources), self, self._width)
+            pictures = self._pictures.for_another_thread()
+            self._scheduler = BulkScheduler(resources, StepRunner(resources), self, self._width, pictures)
         return self._scheduler
 
     def _warm_up(self, model: Model, context: Context) -> None:
         context.decode_tokens([max(model.bos, 0)], 0, 0, output=True)
         context.forget(0)
 
-    def _info(
-        self,
-        model: Model,
-        context: Context,
-        resolved: Resolved,
-        defaults: SamplingParams,
-        dialect: str,
-        speed: BulkSpeed,
-        has_gpu: bool,
-    ) -> ChatModelInfo:
-        source = model.chat_template()
-        return ChatModelInfo(
-            model=resolved.name,
-            path=str(resolved.path),
-            mmproj=str(resolved.mmproj) if resolved.mmproj else None,
-            size=model.size,
-            n_ctx=context.n_ctx,
-            n_ctx_train=model.n_ctx_train,
-            n_vocab=model.n_vocab,
-            n_params=model.n_params,
-            n_embd=model.n_embd,
-            vocab_type=int(lib.llama_vocab_type(model.vocab)),
-            ftype=model.description(),
-            vision=self._vision is not None and self._vision.supports_images,
-            chat=source is not None,
-            dialect=dialect,
-            chat_template=source or "",
-            bos_token=model.token_text(model.bos),
-            eos_token=model.token_text(model.eos),
-            sampling=defaults,
-            build=lib.llama_print_system_info().decode("utf-8", "replace").strip(),
-            gpu=has_gpu,
-            parallel=speed.width,
-            parallel_rates=dict(speed.rates),
-            kv_cache=self._plan.kv_type,
-            repacked=self._plan.repack,
-            note=self._plan.note,
-        )
-
     def close(self) -> None:
         """Free everything. Harmless when called again."""
+        if self._scheduler is not None:
+            self._scheduler.close()
         self._pictures.close()
         for context in self._contexts:
             context.close()
@@ -266,7 +244,8 @@ class VlmEngine:
         if work.job.priority < Priority.INTERACTIVE and (scheduler := self._open_scheduler()) is not None:
             scheduler.run(work)
             return None
-        return self.run_alone(work, self.plan_job(work))
+        with self._scheduler.preparations.paused() if self._scheduler is not None else nullcontext():
+            return self.run_alone(work, self.plan_job(work))
 
     def run_alone(self, work: Work, task: TaskParams) -> ChatResult:
         """Compute a planned job by itself, in the clients' context."""
@@ -278,12 +257,13 @@ class VlmEngine:
             self._prefixes.update(task, results[0].timings)
         return self.make_result(work, task, results)
 
-    def plan_job(self, work: Work) -> TaskParams:
-        """What a job asks of the model; raises BatchError where it cannot run."""
+    def plan_job(self, work: Work, read_picture: Callable[[str], Pixels] | None = None) -> TaskParams:
+        """What a job asks of the model; `read_picture` decodes its pictures where another thread than the engine's plans it.
+        Raises BatchError where it cannot run."""
         payload = work.payload
         if not isinstance(payload, ChatPayload | CompletionPayload):
             raise NotSupported(f"The vlm queue has no task {work.job.task!r}.")
-        task = self._planner.plan(payload, partial(self._pictures.read, work))
+        task = self._planner.plan(payload, read_picture or partial(self._pictures.read, work))
         if _is_described(payload) and work.is_watched:
             work.emit(PromptCounted(tokens=len(task.prompt)))
         if self._prefixes is not None and work.job.priority >= Priority.INTERACTIVE:

@@ -51,6 +51,8 @@ class Resources:
     decodes_ahead: bool = False
     """Whether bulk jobs have a token decoded before its text is made, as a GPU computes while the text is; where the text
     then ends the answer, that decode was for nothing."""
+    encodes_ahead: bool = False
+    """Whether pictures of bulk jobs are encoded in a thread while others are described; else between their steps."""
 
 
 class Generation:

@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import UnionType
-from typing import Protocol
 
 from batch.payloads.chat import ChatResult
 from batch.queue.jobs import Priority
+from batch.workers.chat.bulk.bulk_engine import BulkEngine
 from batch.workers.chat.bulk.job import BulkJob
+from batch.workers.chat.bulk.preparation import JOBS_AHEAD, Preparation, PreparationThread
 from batch.workers.chat.generation import Resources
-from batch.workers.chat.output.result import ChoiceResult
+from batch.workers.chat.images.picture_reader import PictureReader
 from batch.workers.chat.step_runner import StepRunner
 from batch.workers.chat.steps import LOST, DecodeImage, EncodeImage, NextToken, PromptSlice, Step
 from batch.workers.chat.task_params import TaskParams
@@ -28,49 +29,49 @@ UNPARK_INTERVAL_S = 0.25
 """Between two tries to bring a job back that had to make room."""
 
 
-class JobPlanner(Protocol):
-    """What the scheduler needs to know of jobs: the engine."""
-
-    def plan_job(self, work: Work) -> TaskParams:
-        """What a job asks of the model; raises BatchError where it cannot run."""
-        ...
-
-    def make_result(self, work: Work, task: TaskParams, results: Sequence[ChoiceResult]) -> ChatResult:
-        """The result of a job whose choices are all there."""
-        ...
-
-    def fits_bulk(self, task: TaskParams) -> bool:
-        """Whether a job can be computed together with others."""
-        ...
-
-    def run_alone(self, work: Work, task: TaskParams) -> ChatResult:
-        """Compute a job by itself."""
-        ...
+PICTURE_WAIT_S = 0.002
+"""Between two passes of the yield points while nothing can be computed before a picture is encoded."""
 
 
 class BulkScheduler:
     """Computes bulk jobs together, at most `width` at a time. One `run` may go on inside another's yield point."""
 
-    def __init__(self, resources: Resources, runner: StepRunner, engine: JobPlanner, width: int) -> None:
+    def __init__(
+        self, resources: Resources, runner: StepRunner, engine: BulkEngine, width: int, pictures: PictureReader
+    ) -> None:
+        """`pictures` is the scheduler's alone, and closed by `close`."""
         self._resources = resources
         self._runner = runner
         self._engine = engine
         self._width = width
         self.cache = resources.cache
+        self.preparations = PreparationThread(engine, resources.vision, pictures)
 
     def run(self, lead: Work) -> None:
         """Compute a job and all of its kind that wait, each ended as soon as its result is there."""
-        run = BulkRun(self._resources, self._runner, self._engine, self._width, lead)
+        run = BulkRun(self._resources, self._runner, self._engine, self._width, lead, self.preparations)
         try:
             run.compute()
         finally:
             run.close()
 
+    def close(self) -> None:
+        """End the thread that prepares jobs. Harmless when called again."""
+        self.preparations.close()
+
 
 class BulkRun:
     """The jobs that are computed together."""
 
-    def __init__(self, resources: Resources, runner: StepRunner, engine: JobPlanner, width: int, lead: Work) -> None:
+    def __init__(
+        self,
+        resources: Resources,
+        runner: StepRunner,
+        engine: BulkEngine,
+        width: int,
+        lead: Work,
+        preparations: PreparationThread,
+    ) -> None:
         self._context = resources.context
         self._cache = resources.cache
         self._resources = resources
@@ -78,6 +79,11 @@ class BulkRun:
         self._engine = engine
         self._width = width
         self._lead = lead
+        self._preparations = preparations
+        self._claimed: list[tuple[Work, Preparation | None]] = []
+        """Jobs that wait for a place among those computed together, or for what the thread prepares for them."""
+        self._jobs_ahead = 0
+        """Jobs that are claimed though there is no place for them yet."""
         self._jobs: list[BulkJob] = []
         """In the order in which they were claimed."""
         self._large: list[tuple[Work, TaskParams]] = []
@@ -96,6 +102,9 @@ class BulkRun:
                 self._end_done()
             self._claim()
             if not self._jobs:
+                if pending := [preparation for _, preparation in self._claimed if preparation is not None]:
+                    self._preparations.wait(pending, PICTURE_WAIT_S)
+                    continue
                 if not self._large:
                     return
                 self._run_alone(*self._large.pop(0))
@@ -114,39 +123,60 @@ class BulkRun:
             self._compute_tokens(ready)
 
     def close(self) -> None:
-        """End what is done, and give all sequences back."""
+        """End what is done, give all sequences back, and leave what is being prepared."""
         try:
             self._end_done()
         finally:
             for job in self._jobs:
                 job.close()
+            for _, preparation in self._claimed:
+                if preparation is not None:
+                    self._preparations.cancel(preparation)
 
     # -- jobs come and go
 
     def _claim(self) -> None:
         now = time.monotonic()
         unstarted = sum(not job.is_started for job in self._jobs)
-        free = min(self._width - len(self._jobs), self._cache.free_sequences - unstarted)
+        places = min(self._width + self._jobs_ahead - len(self._jobs), self._cache.free_sequences - unstarted)
+        free = places - len(self._claimed)
         if free < 1 or self._large or any(job.is_started and job.slot.parked is not None for job in self._jobs):
             return
-        if self._jobs and now < self._next_claim:
+        if (self._jobs or self._claimed) and now < self._next_claim:
             return
         self._next_claim = now + CLAIM_INTERVAL_S
         for work in self._lead.claim_batch_mates(free):
             self._add(work)
 
     def _add(self, work: Work) -> None:
-        def plan() -> None:
-            task = self._engine.plan_job(work)
+        def add() -> None:
             if work.job.priority >= Priority.INTERACTIVE:
                 # Claimed with the others, but a client waits for it: it goes first and alone, as at a yield point.
-                work.finish(self._engine.run_alone(work, task))
-            elif self._engine.fits_bulk(task):
-                self._jobs.append(BulkJob(self._resources, work, task))
-            else:
-                self._large.append((work, task))
+                with self._preparations.paused():
+                    work.finish(self._engine.run_alone(work, self._engine.plan_job(work)))
+                return
+            preparation = self._preparations.submit(work) if self._resources.encodes_ahead else None
+            if preparation is not None and not self._jobs_ahead:
+                self._next_claim = 0.0  # those ahead are claimed at once
+            self._jobs_ahead = JOBS_AHEAD if preparation is not None else 0
+            self._claimed.append((work, preparation))
+            self._join()
 
-        self._attempt(work, plan)
+        self._attempt(work, add)
+
+    def _join(self) -> None:
+        """Plan the jobs that have been claimed and have nothing to wait for, as far as there are places."""
+        for work, preparation in list(self._claimed):
+            if len(self._jobs) < self._width and (preparation is None or preparation.is_done):
+                self._claimed.remove((work, preparation))
+                self._attempt(work, partial(self._plan, work, preparation))
+
+    def _plan(self, work: Work, preparation: Preparation | None) -> None:
+        task = self._engine.plan_job(work) if preparation is None else preparation.result()
+        if self._engine.fits_bulk(task):
+            self._jobs.append(BulkJob(self._resources, work, task))
+        else:
+            self._large.append((work, task))
 
     def _run_alone(self, work: Work, task: TaskParams) -> None:
         self._attempt(work, lambda: work.finish(self._engine.run_alone(work, task)))
@@ -162,6 +192,10 @@ class BulkRun:
         return True
 
     def _drop(self, work: Work) -> None:
+        for claimed in [claimed for claimed in self._claimed if claimed[0] is work]:
+            self._claimed.remove(claimed)
+            if claimed[1] is not None:
+                self._preparations.cancel(claimed[1])
         self._large = [large for large in self._large if large[0] is not work]
         for job in [job for job in self._jobs if job.work is work]:
             self._jobs.remove(job)
@@ -185,8 +219,9 @@ class BulkRun:
         """Every job's yield point: cancellations, more urgent jobs, progress."""
         for job in list(self._jobs):
             self._attempt(job.work, partial(self._yield_job, job))
-        for work, _ in list(self._large):
+        for work in [work for work, _ in (*self._claimed, *self._large)]:
             self._attempt(work, work.yield_point)
+        self._join()
 
     def _yield_job(self, job: BulkJob) -> None:
         self._context.set_threads(job.work.yield_point(*job.progress))

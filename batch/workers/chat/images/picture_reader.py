@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 from batch.media.decoder.pixel_memory import Pixels
 from batch.media.decoder.pool import DecoderPool
 from batch.settings import LimitSettings
@@ -9,7 +12,7 @@ from batch.workers.engine import Work
 
 
 class PictureReader:
-    """Keeps a decoder warm. For the engine's thread."""
+    """Keeps a decoder warm. For one thread: pixels stand in memory that the next picture overwrites."""
 
     def __init__(self, limits: LimitSettings) -> None:
         """`limits`: how many pixels and bytes a picture may have."""
@@ -26,9 +29,16 @@ class PictureReader:
         While a slow one is decoded the job passes its yield point, so that it can be cancelled and overtaken. Raises
         BatchError, and what a yield point raises.
         """
-        path = work.spool_path(sha256)
+        return self.decode(work.spool_path(sha256), work.yield_point)
+
+    def decode(self, path: Path, look_up: Callable[[], object]) -> Pixels:
+        """A picture file, as `read` does; `look_up` is called now and then, and what it raises ends the reading."""
         with self._decoders.lend() as decoder:
-            return decoder.image(path, self._limits.image_pixels, self._limits.image_bytes, look_up=work.yield_point)
+            return decoder.image(path, self._limits.image_pixels, self._limits.image_bytes, look_up=look_up)
+
+    def for_another_thread(self) -> PictureReader:
+        """One that has decoders of its own, none of them started."""
+        return PictureReader(self._limits)
 
     def close(self) -> None:
         """End the decoders."""

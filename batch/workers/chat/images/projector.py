@@ -45,7 +45,7 @@ class Projector:
             reason = last_error() or "it may be damaged or belong to another model"
             raise ModelProblem(f"The projector file {path} cannot be loaded ({reason}).")
         self.is_busy = False
-        """Whether it is in the middle of a picture: then another one must not go in."""
+        """Whether it is in the middle of a picture: then another one must not go in. Kept by who lends it."""
 
     def close(self) -> None:
         """Free it. Harmless when called again."""
@@ -56,11 +56,9 @@ class Projector:
     def encode(self, encoding: ImageEncoding, width: int, yield_point: Callable[[], None]) -> Embedding:
         """The embeddings, (n_tokens * width,). `yield_point` is called in between; what it raises ends the encoding."""
         self._yield_point, self._error, self._nodes = yield_point, None, 0
-        self.is_busy = True
         try:
             status = mtmd.mtmd_encode_chunk(self.handle, encoding.handle)
         finally:
-            self.is_busy = False
             error, self._yield_point, self._error = self._error, None, None
         if error is not None:
             raise error

@@ -6,7 +6,8 @@ import ctypes
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,13 +34,15 @@ _TOKENS_GRAIN = 64
 
 
 class Vision:
-    """One projector file. `count_tokens` may be called from any thread, the rest from the engine's."""
+    """One projector file. Pictures are tokenised, counted and encoded from any thread, the rest is for the engine's."""
 
     def __init__(self, path: Path, model: Model, *, threads: int, gpu: bool, cache_bytes: int) -> None:
         """Load the projector; raises ModelProblem with a sentence that names the file."""
         if not path.is_file():
             raise ModelProblem(f"The projector file {path} does not exist: run `batch models pull` or set vlm.mmproj.")
         self._load_projector = partial(Projector, path, model, threads=threads, gpu=gpu)
+        self._can_wait = gpu
+        """A picture takes so little time that another waits for the projector."""
         self._projectors = [self._load_projector()]
         self.handle = self._projectors[0].handle
         self.supports_images = bool(mtmd.mtmd_support_vision(self.handle))
@@ -54,6 +57,7 @@ class Vision:
         self._images: OrderedDict[str, TokenizedImage] = OrderedDict()
         self._idents: dict[tuple[str, int], int] = {}
         self._lock = threading.Lock()
+        self._is_projector_idle = threading.Condition(self._lock)
         self.encoded_chunks = 0
         """How many chunks have been encoded since the start."""
         self.max_chunk_tokens = self._probe_chunk_tokens() if self.supports_images else 0
@@ -179,21 +183,36 @@ class Vision:
         """
         encoding = chunk.encoding
         assert encoding is not None
-        embedding = self._idle_projector().encode(encoding, self._n_embd, yield_point)
-        self.encoded_chunks += 1
-        encoding.embedding = embedding
+        with self._lend_projector() as projector:
+            embedding = projector.encode(encoding, self._n_embd, yield_point)
         # From here on only the layout is needed: the pixels are dropped.
         pixels, encoding.handle = encoding.handle, mtmd.mtmd_input_chunk_get_placeholder(encoding.handle)
         mtmd.mtmd_input_chunk_free(pixels)
+        encoding.embedding = embedding  # last: another thread's job that shows the picture may read it from here on
+        with self._lock:
+            self.encoded_chunks += 1
         self._evict_images()
 
-    def _idle_projector(self) -> Projector:
+    @contextmanager
+    def _lend_projector(self) -> Iterator[Projector]:
         """One that is not in the middle of a picture; a second one is loaded when a more urgent job brings a picture."""
-        projector = next((one for one in self._projectors if not one.is_busy), None)
+        with self._lock:
+            if self._can_wait:
+                self._is_projector_idle.wait_for(lambda: any(not one.is_busy for one in self._projectors))
+            projector = next((one for one in self._projectors if not one.is_busy), None)
+            if projector is not None:
+                projector.is_busy = True
         if projector is None:
             projector = self._load_projector()
-            self._projectors.append(projector)
-        return projector
+            projector.is_busy = True
+            with self._lock:
+                self._projectors.append(projector)
+        try:
+            yield projector
+        finally:
+            with self._lock:
+                projector.is_busy = False
+                self._is_projector_idle.notify()
 
     def _evict_unread_images(self) -> None:
         """Let go of pictures that were prepared long ago and never encoded, as their jobs ended before that. A job that
