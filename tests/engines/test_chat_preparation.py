@@ -14,7 +14,7 @@ import pytest
 import vlm_setup
 from batch.errors import BatchError, Cancelled, UnsupportedMedia
 from batch.queue.jobs import Priority
-from batch.workers.chat.bulk.preparation import JOBS_AHEAD
+from batch.workers.chat.bulk.claimed_jobs import JOBS_AHEAD
 from batch.workers.chat.engine import VlmEngine
 from batch.workers.chat.images.image_chunk import ImageChunk
 from batch.workers.chat.images.vision import Vision

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -18,9 +19,8 @@ from batch.workers.chat.task_params import TaskParams
 from batch.workers.engine import Work
 from batch.workers.llama.library import clear_errors
 
-JOBS_AHEAD = 2
-"""Jobs with pictures that are claimed beyond those computed together, so that their pictures are encoded once a place is free.
-More would only hold embeddings: a picture's take some megabytes."""
+STUCK_S = 60.0
+"""Seconds after which a step of the thread, which takes a few at most, counts as one without end."""
 
 
 def has_cores_to_prepare(threads: int) -> bool:
@@ -74,6 +74,8 @@ class PreparationThread:
         self._waiting: list[Preparation] = []
         self._pauses = 0
         self._is_closing = False
+        self._last_step = 0.0
+        """time.monotonic() of the thread's last sign of life while it has something to do."""
 
     def submit(self, work: Work) -> Preparation | None:
         """Begin with a job, None where it shows no pictures. Raises BatchError where the spool has lost one."""
@@ -99,9 +101,11 @@ class PreparationThread:
             self._changed.notify_all()
 
     def wait(self, preparations: Sequence[Preparation], timeout_s: float) -> None:
-        """Return when one of them is done, or the time is over."""
+        """Return when one of them is done, or the time is over; where the thread is stuck in native code, never: then the
+        service finds the whole worker hanging, and replaces it."""
         with self._changed:
-            self._changed.wait_for(lambda: any(one.is_done for one in preparations), timeout_s)
+            is_stuck = bool(self._last_step) and time.monotonic() - self._last_step > STUCK_S
+            self._changed.wait_for(lambda: any(one.is_done for one in preparations), None if is_stuck else timeout_s)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -146,8 +150,10 @@ class PreparationThread:
         return preparation
 
     def _compute(self, preparation: Preparation) -> None:
+        self._last_step = time.monotonic()
         preparation.compute(partial(self._pause, preparation))
         with self._changed:
+            self._last_step = 0.0
             self._changed.notify_all()
 
     def _pause(self, preparation: Preparation) -> None:
@@ -158,6 +164,7 @@ class PreparationThread:
                 if self._is_closing or preparation.is_cancelled:
                     raise Abandoned
                 urgent = self._take(above=preparation.priority)
+                self._last_step = time.monotonic()
             if urgent is None:
                 return
             self._compute(urgent)

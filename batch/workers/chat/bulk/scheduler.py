@@ -10,8 +10,9 @@ from types import UnionType
 from batch.payloads.chat import ChatResult
 from batch.queue.jobs import Priority
 from batch.workers.chat.bulk.bulk_engine import BulkEngine
+from batch.workers.chat.bulk.claimed_jobs import ClaimedJobs
 from batch.workers.chat.bulk.job import BulkJob
-from batch.workers.chat.bulk.preparation import JOBS_AHEAD, Preparation, PreparationThread
+from batch.workers.chat.bulk.preparation import PreparationThread
 from batch.workers.chat.generation import Resources
 from batch.workers.chat.images.picture_reader import PictureReader
 from batch.workers.chat.step_runner import StepRunner
@@ -27,10 +28,6 @@ CLAIM_INTERVAL_S = 0.25
 """Between two looks for further jobs while there is room for more."""
 UNPARK_INTERVAL_S = 0.25
 """Between two tries to bring a job back that had to make room."""
-
-
-PICTURE_WAIT_S = 0.002
-"""Between two passes of the yield points while nothing can be computed before a picture is encoded."""
 
 
 class BulkScheduler:
@@ -80,10 +77,7 @@ class BulkRun:
         self._width = width
         self._lead = lead
         self._preparations = preparations
-        self._claimed: list[tuple[Work, Preparation | None]] = []
-        """Jobs that wait for a place among those computed together, or for what the thread prepares for them."""
-        self._jobs_ahead = 0
-        """Jobs that are claimed though there is no place for them yet."""
+        self._claimed = ClaimedJobs(engine, preparations, encodes_ahead=resources.encodes_ahead)
         self._jobs: list[BulkJob] = []
         """In the order in which they were claimed."""
         self._large: list[tuple[Work, TaskParams]] = []
@@ -102,8 +96,7 @@ class BulkRun:
                 self._end_done()
             self._claim()
             if not self._jobs:
-                if pending := [preparation for _, preparation in self._claimed if preparation is not None]:
-                    self._preparations.wait(pending, PICTURE_WAIT_S)
+                if self._claimed.wait():
                     continue
                 if not self._large:
                     return
@@ -129,16 +122,14 @@ class BulkRun:
         finally:
             for job in self._jobs:
                 job.close()
-            for _, preparation in self._claimed:
-                if preparation is not None:
-                    self._preparations.cancel(preparation)
+            self._claimed.close()
 
     # -- jobs come and go
 
     def _claim(self) -> None:
         now = time.monotonic()
         unstarted = sum(not job.is_started for job in self._jobs)
-        places = min(self._width + self._jobs_ahead - len(self._jobs), self._cache.free_sequences - unstarted)
+        places = min(self._width + self._claimed.ahead - len(self._jobs), self._cache.free_sequences - unstarted)
         free = places - len(self._claimed)
         if free < 1 or self._large or any(job.is_started and job.slot.parked is not None for job in self._jobs):
             return
@@ -155,24 +146,21 @@ class BulkRun:
                 with self._preparations.paused():
                     work.finish(self._engine.run_alone(work, self._engine.plan_job(work)))
                 return
-            preparation = self._preparations.submit(work) if self._resources.encodes_ahead else None
-            if preparation is not None and not self._jobs_ahead:
+            ahead = self._claimed.ahead
+            self._claimed.add(work)
+            if self._claimed.ahead > ahead:
                 self._next_claim = 0.0  # those ahead are claimed at once
-            self._jobs_ahead = JOBS_AHEAD if preparation is not None else 0
-            self._claimed.append((work, preparation))
             self._join()
 
         self._attempt(work, add)
 
     def _join(self) -> None:
         """Plan the jobs that have been claimed and have nothing to wait for, as far as there are places."""
-        for work, preparation in list(self._claimed):
-            if len(self._jobs) < self._width and (preparation is None or preparation.is_done):
-                self._claimed.remove((work, preparation))
-                self._attempt(work, partial(self._plan, work, preparation))
+        while len(self._jobs) < self._width and (claimed := self._claimed.take()) is not None:
+            self._attempt(claimed[0], partial(self._plan, *claimed))
 
-    def _plan(self, work: Work, preparation: Preparation | None) -> None:
-        task = self._engine.plan_job(work) if preparation is None else preparation.result()
+    def _plan(self, work: Work, plan: Callable[[], TaskParams]) -> None:
+        task = plan()
         if self._engine.fits_bulk(task):
             self._jobs.append(BulkJob(self._resources, work, task))
         else:
@@ -192,10 +180,7 @@ class BulkRun:
         return True
 
     def _drop(self, work: Work) -> None:
-        for claimed in [claimed for claimed in self._claimed if claimed[0] is work]:
-            self._claimed.remove(claimed)
-            if claimed[1] is not None:
-                self._preparations.cancel(claimed[1])
+        self._claimed.drop(work)
         self._large = [large for large in self._large if large[0] is not work]
         for job in [job for job in self._jobs if job.work is work]:
             self._jobs.remove(job)
@@ -219,7 +204,7 @@ class BulkRun:
         """Every job's yield point: cancellations, more urgent jobs, progress."""
         for job in list(self._jobs):
             self._attempt(job.work, partial(self._yield_job, job))
-        for work in [work for work, _ in (*self._claimed, *self._large)]:
+        for work in [*self._claimed.works, *(work for work, _ in self._large)]:
             self._attempt(work, work.yield_point)
         self._join()
 

@@ -1,0 +1,72 @@
+"""Bulk jobs that are claimed and not yet among those computed together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from batch.workers.chat.bulk.bulk_engine import JobPlanner
+from batch.workers.chat.bulk.preparation import Preparation, PreparationThread
+from batch.workers.chat.task_params import TaskParams
+from batch.workers.engine import Work
+
+JOBS_AHEAD = 2
+"""Jobs with pictures that are claimed beyond those computed together, so that their pictures are encoded once a place is free.
+More would only hold embeddings: a picture's take some megabytes."""
+WAIT_S = 0.002
+"""Between two passes of the yield points while nothing can be computed before a picture is encoded."""
+
+
+class ClaimedJobs:
+    """They wait for a place, or for their pictures, which the thread encodes meanwhile."""
+
+    def __init__(self, planner: JobPlanner, preparations: PreparationThread, *, encodes_ahead: bool) -> None:
+        self._planner = planner
+        self._preparations = preparations
+        self._encodes_ahead = encodes_ahead
+        self._jobs: list[tuple[Work, Preparation | None]] = []
+        """None: the job has nothing to wait for but a place."""
+        self.ahead = 0
+        """How many may be claimed for which there is no place yet."""
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    @property
+    def works(self) -> list[Work]:
+        """In the order in which they were claimed."""
+        return [work for work, _ in self._jobs]
+
+    def add(self, work: Work) -> None:
+        """Have the thread begin with its pictures, if it shows any. Raises BatchError where the spool has lost one."""
+        preparation = self._preparations.submit(work) if self._encodes_ahead else None
+        self.ahead = JOBS_AHEAD if preparation is not None else 0
+        self._jobs.append((work, preparation))
+
+    def take(self) -> tuple[Work, Callable[[], TaskParams]] | None:
+        """The first that could be computed, and what returns its plan or raises what it fails with; None: there is none."""
+        for claimed in self._jobs:
+            work, preparation = claimed
+            if preparation is None or preparation.is_done:
+                self._jobs.remove(claimed)
+                return work, partial(self._planner.plan_job, work) if preparation is None else preparation.result
+        return None
+
+    def wait(self) -> bool:
+        """Wait a moment for the thread, if any of the jobs is with it; returns whether there are any jobs."""
+        pending = [preparation for _, preparation in self._jobs if preparation is not None]
+        if pending:
+            self._preparations.wait(pending, WAIT_S)
+        return bool(self._jobs)
+
+    def drop(self, work: Work) -> None:
+        """It has ended otherwise, if it is one of these."""
+        for claimed in [claimed for claimed in self._jobs if claimed[0] is work]:
+            self._jobs.remove(claimed)
+            if claimed[1] is not None:
+                self._preparations.cancel(claimed[1])
+
+    def close(self) -> None:
+        """Leave them all."""
+        for work in self.works:
+            self.drop(work)
