@@ -95,8 +95,9 @@ def embeddings(vision: Vision) -> dict[str, np.ndarray[Any, Any]]:
     }
 
 
+@pytest.mark.parametrize("is_as_on_a_gpu", [False, True], ids=["cpu", "as on a GPU"])
 def test_jobs_write_the_same_as_where_each_picture_is_encoded_between_their_steps(
-    engine: VlmEngine, vision: Vision, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: VlmEngine, vision: Vision, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_as_on_a_gpu: bool
 ) -> None:
     def works() -> list[ScriptedWork]:
         shown = [caption(tmp_path, number) for number in range(7)]
@@ -115,6 +116,9 @@ def test_jobs_write_the_same_as_where_each_picture_is_encoded_between_their_step
         encode(*given)
 
     monkeypatch.setattr(vision, "encode_chunk", note)
+    if is_as_on_a_gpu:
+        monkeypatch.setattr(bulk_resources(engine), "decodes_ahead", True)
+        monkeypatch.setattr(bulk_resources(engine), "mixed_prompt_tokens", 2048)
     assert [written(work.result) for work in together(engine, works())] == expected
     ahead = embeddings(vision)
     assert ahead.keys() == between.keys() and len(ahead) == 9

@@ -103,6 +103,8 @@ class VlmEngine:
         self._vision: Vision | None = None
         self._model: Model | None = None
         self._pictures = PictureReader(settings.limits)
+        self._bulk_pictures = PictureReader(settings.limits)
+        """For the thread that prepares bulk jobs."""
         self._prefixes: PrefixRecord | None = None
 
     # -- life
@@ -114,6 +116,7 @@ class VlmEngine:
         threads = vlm.threads or os.cpu_count() or 1
         share = 0.9 if resolved.mmproj else 0.95
         has_gpu = bool(lib.llama_supports_gpu_offload()) and vlm.gpu_layers != 0
+        encodes_ahead = has_gpu or has_cores_to_prepare(threads)
         self._plan = plan = plan_memory(self._settings, resolved, budget_now(self._settings, has_gpu=has_gpu))
         self._cache_bytes = cache_bytes = int(vlm.cache_bytes * plan.cache_share)
         if plan.note:
@@ -127,6 +130,8 @@ class VlmEngine:
             image_cache_bytes = max(cache_bytes // 4, MIN_IMAGE_CACHE_BYTES)
             self._vision = Vision(resolved.mmproj, model, threads=threads, gpu=has_gpu, cache_bytes=image_cache_bytes)
             self._pictures.start()
+            if encodes_ahead and vlm.parallel != 1:
+                self._bulk_pictures.start()
         width = None if vlm.parallel == "auto" else vlm.parallel
         speed = measure_bulk_speed(model, threads, width=width, widest=plan.width, kv_type=plan.kv_type, has_gpu=has_gpu)
         self._width = speed.width
@@ -145,7 +150,7 @@ class VlmEngine:
             # On a GPU a small decode takes as long as a large one.
             mixed_prompt_tokens=context.n_batch if has_gpu else speed.mixed_prompt_tokens,
             decodes_ahead=has_gpu,
-            encodes_ahead=has_gpu or has_cores_to_prepare(threads),
+            encodes_ahead=encodes_ahead,
         )
         self._runner = StepRunner(self._resources)
         source = model.chat_template()
@@ -204,8 +209,7 @@ class VlmEngine:
             self._bulk_context = context
             cache = self._make_cache(context, self._cache_bytes // _BULK_CACHE_SHARE)
             resources = replace(resources, context=context, cache=cache)
-            pictures = self._pictures.for_another_thread()
-            self._scheduler = BulkScheduler(resources, StepRunner(resources), self, self._width, pictures)
+            self._scheduler = BulkScheduler(resources, StepRunner(resources), self, self._width, self._bulk_pictures)
         return self._scheduler
 
     def _warm_up(self, model: Model, context: Context) -> None:
@@ -217,6 +221,7 @@ class VlmEngine:
         if self._scheduler is not None:
             self._scheduler.close()
         self._pictures.close()
+        self._bulk_pictures.close()
         for context in self._contexts:
             context.close()
         if self._vision is not None:

@@ -65,7 +65,7 @@ class PreparationThread:
     holds it up. All methods are for the engine's thread."""
 
     def __init__(self, planner: JobPlanner, vision: Vision | None, pictures: PictureReader) -> None:
-        """`pictures` is used by nobody else, and closed by `close`."""
+        """`pictures` is used by nobody else until `close`."""
         self._planner = planner
         self._vision = vision
         self._pictures = pictures
@@ -127,7 +127,6 @@ class PreparationThread:
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join()
-        self._pictures.close()
 
     # -- in the thread
 

@@ -36,7 +36,7 @@ class BulkScheduler:
     def __init__(
         self, resources: Resources, runner: StepRunner, engine: BulkEngine, width: int, pictures: PictureReader
     ) -> None:
-        """`pictures` is the scheduler's alone, and closed by `close`."""
+        """`pictures` is used by nobody else until `close`."""
         self._resources = resources
         self._runner = runner
         self._engine = engine

@@ -36,10 +36,6 @@ class PictureReader:
         with self._decoders.lend() as decoder:
             return decoder.image(path, self._limits.image_pixels, self._limits.image_bytes, look_up=look_up)
 
-    def for_another_thread(self) -> PictureReader:
-        """One that has decoders of its own, none of them started."""
-        return PictureReader(self._limits)
-
     def close(self) -> None:
         """End the decoders."""
         self._decoders.close()
