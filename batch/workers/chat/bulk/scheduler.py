@@ -28,6 +28,9 @@ CLAIM_INTERVAL_S = 0.25
 """Between two looks for further jobs while there is room for more."""
 UNPARK_INTERVAL_S = 0.25
 """Between two tries to bring a job back that had to make room."""
+END_TOGETHER_S = 0.2
+"""So long a job whose answer is there waits for others to be ended with: writing an end down waits for the disk, once for
+all of them, and what was computed in so short a time can be computed again after a power cut."""
 
 
 class BulkScheduler:
@@ -83,7 +86,9 @@ class BulkRun:
         self._large: list[tuple[Work, TaskParams]] = []
         """Jobs too large to be computed with others: each is computed by itself once no others are left."""
         self._done: list[tuple[Work, ChatResult]] = []
-        """Jobs whose answers are there and that are not ended yet: those of one decode are ended together."""
+        """Jobs whose answers are there and that are not ended yet."""
+        self._end_at = 0.0
+        """time.monotonic() by which they are ended."""
         self._next_claim = 0.0
         self._next_unpark = 0.0
 
@@ -92,8 +97,7 @@ class BulkRun:
         self._add(self._lead)
         while True:
             self._yield()
-            if not self._jobs:
-                self._end_done()
+            self._end_due()
             self._claim()
             if not self._jobs:
                 if self._claimed.wait():
@@ -191,14 +195,21 @@ class BulkRun:
 
     def _advance(self, job: BulkJob, row: int) -> None:
         if self._attempt(job.work, partial(job.advance, row)) and job.is_done:
+            if not self._done:
+                self._end_at = time.monotonic() + END_TOGETHER_S
             self._done.append((job.work, self._engine.make_result(job.work, job.task, job.results)))
             self._drop(job.work)
+            self._next_claim = self._next_unpark = 0.0
+
+    def _end_due(self) -> None:
+        """End what is done where it has waited for others long enough, a client waits for it, or no others are left."""
+        if not self._jobs or time.monotonic() >= self._end_at or any(work.job.waited for work, _ in self._done):
+            self._end_done()
 
     def _end_done(self) -> None:
         if self._done:
             done, self._done = self._done, []
             self._lead.finish_mates(done)
-            self._next_claim = self._next_unpark = 0.0
 
     def _yield(self) -> None:
         """Every job's yield point: cancellations, more urgent jobs, progress."""
@@ -302,8 +313,6 @@ class BulkRun:
                 row += len(tokens)
                 if job in self._jobs:  # its text may have been what it fails for
                     self._advance(job, row)
-            if not self._resources.decodes_ahead:
-                self._end_done()
         elif status == ABORTED:
             self._context.clear_abort()
             for job in jobs:
@@ -334,4 +343,3 @@ class BulkRun:
         """One job's step by itself, with the job's own yield point where it is aborted."""
         assert job.step is not None
         self._advance(job, self._runner.compute(job.step, job.slot, partial(self._yield_job, job)))
-        self._end_done()
