@@ -21,6 +21,9 @@ IDLE_LOOK_S = 2.0
 _DISK_RETRY_S = 1.0
 """Between two tries to take a job while the disk is full: taking one writes its claim."""
 
+SETTLING_S = 0.02
+"""After so long without a job the worker does what the next one would otherwise have to do first."""
+
 _MARGIN_S = 0.001
 """Beyond the moment from which a job is free."""
 
@@ -64,6 +67,9 @@ class ClaimStorage(BlackHoleStorage):  # type: ignore[misc]
         """Only jobs of a higher priority are taken; None: all."""
         self.next_look_s = IDLE_LOOK_S
         """After how long the next look for a job pays: one that was passed over is free then."""
+        self.settle: Callable[[], bool] = lambda: False
+        """Is called after a job, and again while it returns True, when no other has waited for a moment."""
+        self._is_settled = True
         self._has_logged = False
 
     def enqueue(self, data: bytes, priority: float | None = None) -> None:
@@ -85,9 +91,21 @@ class ClaimStorage(BlackHoleStorage):  # type: ignore[misc]
             self.stopping.wait(_DISK_RETRY_S)
             return None
         self._has_logged = False
-        if data is None and not self.stopping.is_set():
-            self.woken.wait(self.next_look_s)
+        if data is not None:
+            self._is_settled = False
+        elif not self.stopping.is_set():
+            self._wait()
         return data
+
+    def _wait(self) -> None:
+        """Until something may be there, or it pays to look."""
+        next_look_s = self.next_look_s
+        while not self._is_settled and next_look_s > SETTLING_S:
+            if self.woken.wait(SETTLING_S):
+                return
+            next_look_s -= SETTLING_S
+            self._is_settled = not self.settle()
+        self.woken.wait(next_look_s)
 
     def claim(self, above: float | None = None, waited_s: float = 0.0) -> bytes | None:
         """Lease the next job; its message, or None when there is none (above a priority, or that has waited so long)."""

@@ -119,6 +119,11 @@ class Engine(Protocol):
         """
         ...
 
+    def settle(self) -> bool:
+        """Called when no job has waited for a moment: do a few milliseconds' worth of what the next job would have to do
+        first. Returns whether there is more."""
+        ...
+
     def interrupt(self) -> None:
         """Called from another thread: stop the native call in flight as soon as it can be, then `Work.yield_point` or an
         exception ends the job. Harmless when nothing runs."""

@@ -159,6 +159,10 @@ class WeightlessEngine:
         prompts = self._prompts = deque(maxlen=MAX_HELD_PREFIXES // 8)
         return lambda: HeldPrefixes(60_000.0, list(dict.fromkeys(chain.from_iterable(prompts.copy()))))
 
+    def settle(self) -> bool:
+        """Nothing can be done ahead."""
+        return False
+
     def interrupt(self) -> None:
         self._stop.set()
 

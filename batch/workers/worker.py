@@ -83,6 +83,7 @@ class Worker:
         self._storage = self._huey.storage
         self._storage.floor = float(MAX_BULK_PRIORITY) if takes == "interactive" else None
         self._storage.report_waiting = self._context.report_waiting
+        self._storage.settle = self._settle
         self._storage.may_take = self._context.may_take = self._keeper.may_take
         self._consumer: QuietConsumer | None = None
         self._abandoning = threading.Lock()
@@ -181,6 +182,13 @@ class Worker:
         if self._consumer is not None:
             self._consumer.stop_flag.set()
         self._storage.woken.set()
+
+    def _settle(self) -> bool:
+        try:
+            return self.loaded.is_set() and self._engine.settle()
+        except Exception:
+            logger.exception("the %s model did nothing ahead of its next job", self.kind)
+            return False
 
     # -- from other threads
 

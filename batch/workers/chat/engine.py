@@ -142,7 +142,7 @@ class VlmEngine:
         self._resources = Resources(
             model,
             context,
-            self._make_cache(context, cache_bytes - bulk_bytes),
+            PromptCache(context, model, cache_bytes - bulk_bytes),
             self._vision,
             slice_tokens=context.n_batch if has_gpu else _SLICE_TOKENS,
             bulk_slice_tokens=speed.slice_tokens,
@@ -191,11 +191,6 @@ class VlmEngine:
             kv_type=self._plan.kv_type,
         )
 
-    def _make_cache(self, context: Context, budget: int) -> PromptCache:
-        assert self._model is not None
-        model = self._model
-        return PromptCache(context, model.n_swa, budget, can_roll_back=model.can_roll_back, control_tokens=model.control_tokens)
-
     def _open_scheduler(self) -> BulkScheduler | None:
         """What computes bulk jobs together, made when the first one comes; None: each is computed by itself."""
         while self._scheduler is None and self._width > 1:
@@ -207,7 +202,7 @@ class VlmEngine:
                 self._width //= 2
                 continue
             self._bulk_context = context
-            cache = self._make_cache(context, self._cache_bytes // _BULK_CACHE_SHARE)
+            cache = PromptCache(context, resources.model, self._cache_bytes // _BULK_CACHE_SHARE)
             resources = replace(resources, context=context, cache=cache)
             self._scheduler = BulkScheduler(resources, StepRunner(resources), self, self._width, self._bulk_pictures)
         return self._scheduler
@@ -297,6 +292,10 @@ class VlmEngine:
 
         self._prefixes = PrefixRecord(self._resources.cache)
         return self._prefixes.read
+
+    def settle(self) -> bool:
+        """Nobody waits: copy the last conversation out, which a stranger's prompt would have to wait for."""
+        return self._resources.cache.settle()
 
     # -- questions
 

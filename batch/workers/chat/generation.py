@@ -13,7 +13,8 @@ from batch.payloads.chat import StopType, Timings
 from batch.payloads.events import Progress
 from batch.workers.chat.dialects.stream_parser import StreamParser
 from batch.workers.chat.images.vision import Vision
-from batch.workers.chat.kv.prompt_cache import PromptCache, Slot
+from batch.workers.chat.kv.prompt_cache import PromptCache
+from batch.workers.chat.kv.slot import Slot
 from batch.workers.chat.kv.token_sequence import TokenSequence
 from batch.workers.chat.output.choice_text import ChoiceText
 from batch.workers.chat.output.result import ChoiceResult, make_timings
@@ -44,7 +45,7 @@ class Resources:
     bulk_slice_tokens: int
     """The same for bulk jobs, which others may overtake."""
     checkpoint_interval: int
-    """A prompt's slices end with a checkpoint once so many tokens have come since the last one."""
+    """There is a checkpoint at the end of a prompt's slice once so many tokens have come since the last one."""
     mixed_prompt_tokens: int = 0
     """Most prompt tokens of bulk jobs in a decode that they share with each other and with tokens; 0: each slice is computed
     alone, as it is where a job's numbers then do not depend on its company."""
@@ -141,23 +142,16 @@ class Generation:
                     continue
                 slot.tokens.append_chunk(chunk.layout())
             else:
-                end = min(target.text_end(at), at + self._slice_tokens)
-                pause = next((n for n in slot.checkpoint_at if n > at), end)
-                end = min(end, pause)
+                end = self._cache.slice_end(slot, at, target.text_end(at), self._slice_tokens, len(target))
                 step = PromptSlice(target.ids[at:end], position, end == len(target))
                 row = yield step
                 if row == LOST:
                     continue
                 slot.tokens.append_tokens(step.tokens)
-            self._checkpoint(slot)
+            self._cache.follow(slot, at, self._resources.checkpoint_interval)
             if reports:
                 self._emit_progress(slot)
         return row
-
-    def _checkpoint(self, slot: Slot) -> None:
-        n = len(slot.tokens)
-        if n in slot.checkpoint_at or n - slot.checkpoints.newest >= self._resources.checkpoint_interval:
-            self._cache.checkpoint(slot)
 
     def _emit_progress(self, slot: Slot) -> None:
         elapsed = time.perf_counter() - self._prompt_started

@@ -8,7 +8,7 @@ from functools import partial
 
 from batch.errors import BatchError
 from batch.workers.chat.generation import Generation, Resources
-from batch.workers.chat.kv.prompt_cache import Slot
+from batch.workers.chat.kv.slot import Slot
 from batch.workers.chat.output.result import ChoiceResult
 from batch.workers.chat.steps import LOST, DecodeImage, EncodeImage, NextToken, PromptSlice, Step
 from batch.workers.engine import Work
@@ -79,6 +79,8 @@ class StepRunner:
                 raise BatchError("There is no room left in the model's context: set a larger vlm.context.")
 
     def _call(self, step: Step, slot: Slot, yield_point: Callable[[], None]) -> int:
+        if slot.unsaved:
+            self._cache.prepare(slot, step.n_tokens)
         match step:
             case NextToken():
                 return self._context.decode_token(step.token, step.position, slot.seq)

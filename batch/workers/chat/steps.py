@@ -19,12 +19,22 @@ class PromptSlice:
     needs_logits: bool
     """Whether the logits behind the last token are wanted: it is the prompt's last."""
 
+    @property
+    def n_tokens(self) -> int:
+        """How many tokens it adds to the KV."""
+        return len(self.tokens)
+
 
 @dataclass(slots=True)
 class EncodeImage:
     """The projector computes a picture's embedding."""
 
     chunk: ImageChunk
+
+    @property
+    def n_tokens(self) -> int:
+        """None: the KV stays as it is."""
+        return 0
 
 
 @dataclass(slots=True)
@@ -34,6 +44,11 @@ class DecodeImage:
     chunk: ImageChunk
     position: int
 
+    @property
+    def n_tokens(self) -> int:
+        """How many tokens it adds to the KV."""
+        return self.chunk.n_tokens
+
 
 @dataclass(slots=True)
 class NextToken:
@@ -41,6 +56,11 @@ class NextToken:
 
     token: int
     position: int
+
+    @property
+    def n_tokens(self) -> int:
+        """It adds itself to the KV."""
+        return 1
 
 
 Step = PromptSlice | EncodeImage | DecodeImage | NextToken

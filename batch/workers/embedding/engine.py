@@ -192,6 +192,10 @@ class EmbeddingEngine:
     def follow_prefixes(self) -> None:
         """No prompt is kept here."""
 
+    def settle(self) -> bool:
+        """Nothing can be done ahead."""
+        return False
+
     def interrupt(self) -> None:
         if self._loaded is not None:
             self.model.stop()

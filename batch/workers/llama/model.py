@@ -69,9 +69,12 @@ class Model:
     @property
     def can_roll_back(self) -> bool:
         """Whether a context of this model keeps every position of every layer: no sliding window, no recurrent state."""
-        return not (
-            self.n_swa > 0 or bool(lib.llama_model_is_recurrent(self.handle)) or bool(lib.llama_model_is_hybrid(self.handle))
-        )
+        return self.n_swa <= 0 and not self.is_recurrent
+
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether some layers keep a state that cannot be rolled back by positions at all."""
+        return bool(lib.llama_model_is_recurrent(self.handle)) or bool(lib.llama_model_is_hybrid(self.handle))
 
     def tokenize(self, text: str | bytes, *, add_special: bool = False, parse_special: bool = True) -> list[int]:
         """Token ids of a text; `parse_special` turns the texts of control tokens into those tokens."""

@@ -126,6 +126,10 @@ class SpeechEngine:
     def follow_prefixes(self) -> None:
         """No prompt is kept here."""
 
+    def settle(self) -> bool:
+        """Nothing can be done ahead."""
+        return False
+
     def interrupt(self) -> None:
         """Stop the native call in flight, all of them where bulk jobs are heard; harmless when nothing runs."""
         self._stop.set()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from batch.workers.chat.generation import Generation, Resources, Steps
-from batch.workers.chat.kv.prompt_cache import Slot
+from batch.workers.chat.kv.slot import Slot
 from batch.workers.chat.output.result import ChoiceResult
 from batch.workers.chat.steps import Step
 from batch.workers.chat.task_params import TaskParams

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 from batch.errors import BatchError
-from batch.workers.chat.kv.checkpoints import MIN_CHECKPOINT_TOKENS, Checkpoint, Checkpoints, checkpoint_positions
+from batch.workers.chat.kv.checkpoint_writer import CheckpointWriter
+from batch.workers.chat.kv.checkpoints import MIN_CHECKPOINT_TOKENS, Checkpoints, checkpoint_positions
+from batch.workers.chat.kv.conversation_store import ConversationStore
+from batch.workers.chat.kv.slot import Slot
 from batch.workers.chat.kv.stored_conversation import StoredConversation
 from batch.workers.chat.kv.token_sequence import TokenSequence
-from batch.workers.llama.context import STATE_PARTIAL, Context, State
+from batch.workers.llama.context import STATE_PARTIAL, Context
+from batch.workers.llama.model import Model
 
 _SMALL_LOSS_TOKENS = 64
 """So few tokens of an old conversation may be overwritten without keeping a copy."""
@@ -18,50 +21,31 @@ _SMALL_LOSS_SHARE = 16
 host memory is copied back only for more of its tokens than that."""
 _CHECKPOINT_SHARE = 4
 """The checkpoints of one conversation take at most one in 4 bytes of the budget."""
-
-
-@dataclass(slots=True, eq=False)
-class Slot:
-    """One sequence of the KV and what stands in it."""
-
-    seq: int
-    checkpoints: Checkpoints
-    tokens: TokenSequence = field(default_factory=TokenSequence)
-    is_busy: bool = False
-    is_bulk: bool = False
-    """Whether what stands here comes from a bulk job."""
-    parked: State | None = None
-    """Its KV while it waits in host memory, because another job needed the room."""
-    last_used: int = 0
-    prefixes: Sequence[str] = ()
-    """Digests of beginnings of the last job's prompt, once that is computed."""
-    checkpoint_at: list[int] = field(default_factory=list)
-    """After how many tokens of the job's prompt to call `checkpoint`, ascending."""
+_MAX_AHEAD_BYTES = 64 << 20
+"""A larger conversation is copied out only when its room is wanted: it would keep the next request waiting for too long."""
 
 
 class PromptCache:
     """Which sequence a prompt goes into, and how many of its tokens stand there already."""
 
-    def __init__(
-        self, context: Context, n_swa: int, budget: int, *, can_roll_back: bool, control_tokens: Collection[int] = ()
-    ) -> None:
-        """`budget`: bytes of host memory; `can_roll_back`: every layer keeps every position (no SWA, not recurrent)."""
+    def __init__(self, context: Context, model: Model, budget: int) -> None:
+        """`budget`: bytes of host memory."""
         self._context = context
-        self._n_swa = n_swa
+        self._n_swa = model.n_swa
         self._budget = budget
-        self._can_roll_back = can_roll_back
-        self._control_tokens = control_tokens
+        self._can_roll_back = model.can_roll_back
+        self._control_tokens = model.control_tokens
+        self._writer = CheckpointWriter(
+            context, model.n_swa, can_roll_back=model.can_roll_back, is_recurrent=model.is_recurrent
+        )
         self._slots = [Slot(seq, self._no_checkpoints()) for seq in range(context.sequences)]
-        self._stored: list[StoredConversation] = []
-        """Oldest first."""
-        self._stored_count = 0
-        """How many conversations have been stored so far."""
+        self._stored = ConversationStore(budget)
         self._clock = 0
 
     @property
     def host_bytes(self) -> int:
         """Bytes of host memory in use."""
-        return sum(stored.size for stored in self._stored)
+        return self._stored.size
 
     @property
     def host_conversations(self) -> int:
@@ -114,10 +98,11 @@ class PromptCache:
             n = self._roll_back(slot, n)
         if not n:
             self._clear(slot)
-        slot.checkpoint_at, slot.prefixes = [], ()
+        slot.checkpoint_at, slot.prefixes, slot.copy = [], (), None
         if not self._can_roll_back:
             positions = checkpoint_positions(prompt, self._control_tokens, branches, is_bulk=is_bulk)
             slot.checkpoint_at = [at for at in positions if at > n]
+            self._note_risk(slot)
         return slot, n
 
     def release(self, slot: Slot) -> None:
@@ -135,16 +120,35 @@ class PromptCache:
         elif any(other.is_busy for other in self._slots):
             self._store_and_clear(slot)
 
-    def checkpoint(self, slot: Slot) -> None:
-        """Remember what the layers that forget hold now, if there are such layers."""
-        n = len(slot.tokens)
-        if not self._can_roll_back and n >= MIN_CHECKPOINT_TOKENS and not slot.checkpoints.has(n):
-            slot.checkpoints.add(Checkpoint(n, self._context.save_state(slot.seq, STATE_PARTIAL)))
+    def slice_end(self, slot: Slot, start: int, run_end: int, slice_tokens: int, total: int) -> int:
+        """Where a slice of at most `slice_tokens` ends that begins at `start` of a prompt of `total` tokens, in a run of text
+        that ends at `run_end`."""
+        return self._writer.slice_end(slot, start, run_end, slice_tokens, total)
+
+    def follow(self, slot: Slot, start: int, interval: int) -> None:
+        """A slice of the prompt, from `start` on, stands in the slot now: see to its checkpoints, of which there is one in
+        about `interval` tokens at least."""
+        self._writer.follow(slot, start, interval)
+        self._note_risk(slot)
+
+    def prepare(self, slot: Slot, n_tokens: int) -> None:
+        """So many tokens more are about to be computed: save what they may overwrite."""
+        if len(slot.tokens) + n_tokens > slot.unsaved_end:
+            self._writer.save(slot, self._spare_sequence())
+
+    def settle(self) -> bool:
+        """Nobody waits: copy ahead what the next request would have to copy first. Takes a few milliseconds a call; returns
+        whether there is more to do."""
+        slot = next((slot for slot in self._idle_conversations(None) if slot.copy is None), None)
+        if slot is None or self._context.state_size(slot.seq) > _MAX_AHEAD_BYTES:
+            return False
+        self._store(slot)
+        return slot.copy is not None
 
     def has_lost_window(self, slot: Slot) -> bool:
         """Whether an aborted decode has overwritten what the slot's next token attends to."""
         n = len(slot.tokens)
-        return n > 0 and not self._is_complete(n, self._context.first_position(slot.seq), slot.tokens)
+        return n > 0 and not self._writer.is_complete(n, self._context.first_position(slot.seq), slot.tokens)
 
     def reset(self, slot: Slot) -> None:
         """Forget all that the slot holds, though its job goes on."""
@@ -221,16 +225,13 @@ class PromptCache:
     def _bring_back(self, stored: StoredConversation, free: list[Slot], n: int) -> Slot | None:
         """Put a conversation, whose first n tokens are wanted, from host memory into a free slot; None: no room."""
         slot = self._idlest(free)
-        self._stored.remove(stored)
-        if self._is_loss(stored, n):
-            stored.repeated_by = 0
-            self._stored.append(stored)  # what is cut off may be wanted again
+        self._stored.take(stored, keeps=self._is_loss(stored, n))
         self._move_all_idle_out(None)
         while not self._context.restore_state(slot.seq, stored.state):
             if not self.make_room(slot):
                 self._clear(slot)
                 return None
-        slot.tokens, slot.checkpoints = stored.tokens.copy(), stored.checkpoints.copy()
+        slot.tokens, slot.checkpoints, slot.unsaved = stored.tokens.copy(), stored.checkpoints.copy(), [*stored.unsaved]
         return slot
 
     def _share(self, donor: Slot, slot: Slot, n: int) -> None:
@@ -241,16 +242,10 @@ class PromptCache:
     def _usable(self, old: Slot | StoredConversation, prompt: TokenSequence, common: int, first: int) -> int:
         """How many of the `common` first tokens can be taken over: the last of a prompt is computed again for its logits."""
         n = prompt.uncut(min(common, len(prompt) - 1))
-        if n <= 0 or self._is_complete(n, first, old.tokens):
+        if n <= 0 or self._writer.is_complete(n, first, old.tokens):
             return max(n, 0)
         checkpoint = old.checkpoints.last_before(n)
         return checkpoint.n if checkpoint else 0
-
-    def _is_complete(self, n: int, first: int, tokens: TokenSequence) -> bool:
-        """Whether the layers that forget still hold what a token behind `n` others attends to."""
-        if self._can_roll_back:
-            return True
-        return 0 <= first < max(1 if self._n_swa else 0, tokens.position(n) - self._n_swa)
 
     def _is_loss(self, old: Slot | StoredConversation, n: int) -> bool:
         """Whether cutting a conversation to n tokens loses so much of it that a copy is worth its memory."""
@@ -258,7 +253,7 @@ class PromptCache:
 
     def _roll_back(self, slot: Slot, n: int) -> int:
         """Make the slot hold its first n tokens, or those of the last checkpoint before; returns how many, 0: none."""
-        if n < len(slot.tokens) and not self._is_complete(n, self._context.first_position(slot.seq), slot.tokens):
+        if n < len(slot.tokens) and not self._writer.is_complete(n, self._context.first_position(slot.seq), slot.tokens):
             checkpoint = slot.checkpoints.last_before(n)
             if checkpoint is None or not self._context.restore_state(slot.seq, checkpoint.state, STATE_PARTIAL):
                 return 0
@@ -267,6 +262,7 @@ class PromptCache:
             return 0
         slot.tokens.truncate(n)
         slot.checkpoints.truncate(n)
+        slot.unsaved = [at for at in slot.unsaved if at <= n]
         return n
 
     # -- moving
@@ -286,6 +282,14 @@ class PromptCache:
         for slot in self._idle_conversations(claimed):
             self._store_and_clear(slot)
 
+    def _spare_sequence(self) -> int | None:
+        """A sequence in which nothing stands."""
+        return next((slot.seq for slot in self._slots if not slot.is_busy and not len(slot.tokens)), None)
+
+    def _note_risk(self, slot: Slot) -> None:
+        is_alone = not any(other is not slot and len(other.tokens) for other in self._slots)
+        self._writer.note_risk(slot, is_alone=is_alone)
+
     def _idle_conversations(self, claimed: Slot | None) -> list[Slot]:
         """The slots in which a conversation stands that no job goes on with, without `claimed`."""
         return [slot for slot in self._slots if not slot.is_busy and slot is not claimed and len(slot.tokens)]
@@ -296,8 +300,10 @@ class PromptCache:
     def _clear(self, slot: Slot) -> None:
         self._context.forget(slot.seq)
         slot.tokens = TokenSequence()
-        slot.prefixes = ()
+        slot.prefixes, slot.copy = (), None
         slot.checkpoints = self._no_checkpoints()
+        slot.unsaved = []
+        self._note_risk(slot)
 
     def _store_and_clear(self, slot: Slot) -> None:
         self._store(slot)
@@ -305,6 +311,8 @@ class PromptCache:
 
     def _store(self, slot: Slot) -> None:
         """Copy a conversation to host memory, dropping the oldest ones for it."""
+        if slot.copy in self._stored:
+            return
         if len(slot.tokens) < _SMALL_LOSS_TOKENS or self._context.state_size(slot.seq) > self._budget:
             return
         if slot.is_bulk and slot.tokens.chunks:
@@ -314,31 +322,12 @@ class PromptCache:
             # Positions that the window has left may still be there, but are not saved.
             first = max(first, self._context.last_position(slot.seq) - self._n_swa + 1)
         try:
+            if first:
+                self._writer.save(slot, self._spare_sequence())
             state = self._context.save_state(slot.seq)
         except MemoryError:
             return  # it is computed again when it is wanted
-        self._stored_count += 1
-        stored = StoredConversation(
-            slot.tokens.copy(), state, first, slot.checkpoints.copy(), slot.is_bulk, self._stored_count, prefixes=slot.prefixes
-        )
-        if stored.size > self._budget:
-            return
-        olds, self._stored = self._stored, []
-        for old in olds:
-            common = old.tokens.common_prefix(stored.tokens)
-            if 2 * common > len(old.tokens):
-                old.repeated_by = stored.number
-            if common < len(old.tokens):  # a shorter state of the same conversation is of no more use
-                self._stored.append(old)
-        self._stored.append(stored)
-        while self.host_bytes > self._budget:
-            del self._stored[self._least_useful()]
-
-    def _least_useful(self) -> int:
-        """Which copy to drop: the oldest that a newer one repeats for the most part, say of a conversation whose last
-        answer was rendered anew; else the oldest of bulk jobs, which nobody goes on with; else the oldest."""
-        numbers = {stored.number for stored in self._stored}
-        for at, old in enumerate(self._stored[:-1]):
-            if old.repeated_by in numbers:
-                return at
-        return next((at for at, old in enumerate(self._stored[:-1]) if old.is_bulk), 0)
+        tokens, checkpoints, unsaved = slot.tokens.copy(), slot.checkpoints.copy(), [*slot.unsaved]
+        stored = StoredConversation(tokens, state, first, checkpoints, slot.is_bulk, prefixes=slot.prefixes, unsaved=unsaved)
+        if self._stored.add(stored):
+            slot.copy = stored

@@ -20,12 +20,14 @@ class StoredConversation:
     """The oldest position that all layers hold in `state`."""
     checkpoints: Checkpoints
     is_bulk: bool
-    number: int
+    number: int = 0
     """Higher in conversations that were stored later."""
     repeated_by: int = 0
     """Number of a later one that repeats this one for the most part; 0: none does."""
     prefixes: Sequence[str] = ()
     """Digests of beginnings of its last job's prompt."""
+    unsaved: Sequence[int] = ()
+    """After how many tokens checkpoints are yet to be made: `state` holds what they would."""
     size: int = field(init=False)
     """Bytes in all."""
 
