@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from batch.errors import BatchError
 from batch.workers.chat.kv.checkpoint_writer import CheckpointWriter
 from batch.workers.chat.kv.checkpoints import MIN_CHECKPOINT_TOKENS, Checkpoints, checkpoint_positions
-from batch.workers.chat.kv.conversation_store import ConversationStore
+from batch.workers.chat.kv.host_memory import HostMemory
 from batch.workers.chat.kv.slot import Slot
 from batch.workers.chat.kv.stored_conversation import StoredConversation
 from batch.workers.chat.kv.token_sequence import TokenSequence
@@ -39,7 +39,7 @@ class PromptCache:
             context, model.n_swa, can_roll_back=model.can_roll_back, is_recurrent=model.is_recurrent
         )
         self._slots = [Slot(seq, self._no_checkpoints()) for seq in range(context.sequences)]
-        self._stored = ConversationStore(budget)
+        self._stored = HostMemory(budget)
         self._clock = 0
 
     @property

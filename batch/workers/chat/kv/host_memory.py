@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from batch.workers.chat.kv.stored_conversation import StoredConversation
 
 
-class ConversationStore:
+class HostMemory:
     """Copies of conversations, oldest first."""
 
     def __init__(self, max_bytes: int) -> None:
