@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 import vlm_setup
@@ -25,7 +26,6 @@ from batch.payloads.sampling import DEFAULTS, SamplingParams
 from batch.queue.jobs import UnreadableJob
 from batch.workers.chat import engine as vlm
 from batch.workers.chat.engine import VlmEngine
-from batch.workers.chat.sampling import sampler as sampler_module
 from batch.workers.chat.sampling.sampler import Sampler
 from batch.workers.chat.sampling.sampling_params import resolve_sampling
 from vlm_setup import (
@@ -659,7 +659,7 @@ def test_questions_are_answered_while_a_job_runs(engine: VlmEngine, tmp_path: Pa
     assert len(set(answers)) == 1
 
 
-@pytest.mark.parametrize("suppressed", [[], [*range(300)]], ids=["", "suppressed"])
+@pytest.mark.parametrize("biased", ["none", "likeliest", "many"])
 @pytest.mark.parametrize(
     ("fields", "short"),
     [
@@ -672,22 +672,29 @@ def test_questions_are_answered_while_a_job_runs(engine: VlmEngine, tmp_path: Pa
         ({"samplers": ("top_k",)}, False),
         ({"repeat_penalty": 1.3}, False),
         ({"mirostat": 2}, False),
+        ({"temperature": 1.0, "top_k": 3}, False),
+        ({"temperature": 1.0, "top_k": 3, "samplers": ("temperature", "top_k", "min_p")}, False),
     ],
 )
-def test_at_temperature_0_the_shortcut_draws_what_the_whole_chain_draws(
-    engine: VlmEngine, fields: dict[str, Any], short: bool, suppressed: list[int], monkeypatch: pytest.MonkeyPatch
+def test_every_shortcut_draws_what_the_whole_chain_draws(
+    engine: VlmEngine, fields: dict[str, Any], short: bool, biased: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where the model keeps the likeliest tokens to itself."""
-    monkeypatch.setattr(sampler_module, "_suppressed_tokens", lambda model: suppressed)
+    """At temperature 0, and where the chain first cuts the vocabulary to its likeliest tokens; also of tokens with a bias."""
     model, context = engine._resources.model, engine._resources.context
     sampling = resolve_sampling(SamplingParams(**{"temperature": 0.0, "seed": 1, **fields}), DEFAULTS, context.n_ctx)
-    quick, whole = Sampler(model, context, sampling), Sampler(model, context, sampling)
+    ids = model.tokenize("Once there was a red circle and")
+    context.decode_tokens(ids, 0, 0, output=True)
+    order = np.argsort(-context.logits())
+    bias = {
+        "none": [],
+        "likeliest": [(int(order[0]), -math.inf), (int(order[1]), -0.5), (int(order[2]), 0.25)],
+        "many": [(int(token), -1.0) for token in order[:300]] + [(int(order[400]), 1.0), (model.n_vocab, 9.0)],
+    }[biased]
+    quick, whole = Sampler(model, context, sampling, bias=bias), Sampler(model, context, sampling, bias=bias)
     assert quick._is_argmax == short
-    whole._is_argmax = False
+    whole._is_argmax, whole._shortlist_tokens = False, 0
     drawn: list[list[int]] = [[], []]
     try:
-        ids = model.tokenize("Once there was a red circle and")
-        context.decode_tokens(ids, 0, 0, output=True)
         for step in range(24):
             for sampler, tokens in zip((quick, whole), drawn, strict=True):
                 tokens.append(sampler.sample(-1))
@@ -696,5 +703,13 @@ def test_at_temperature_0_the_shortcut_draws_what_the_whole_chain_draws(
         context.forget(0)
         quick.close()
         whole.close()
-    assert drawn[0] == drawn[1] and not {*drawn[0]} & {*suppressed}
-    assert not Sampler(model, context, sampling, bias=[(5, 1.0)])._is_argmax
+    assert drawn[0] == drawn[1]
+    if biased == "likeliest":
+        assert int(order[0]) not in drawn[0]
+
+
+def test_the_shortlist_is_used_where_the_vocabulary_is_large(engine: VlmEngine) -> None:
+    model, context = engine._resources.model, engine._resources.context
+    sampling = resolve_sampling(SamplingParams(temperature=1.0, top_k=3), DEFAULTS, context.n_ctx)
+    assert Sampler(model, context, sampling)._shortlist_tokens == 3
+    assert not Sampler(model, context, msgspec.structs.replace(sampling, samplers=("min_p", "top_k")))._shortlist_tokens

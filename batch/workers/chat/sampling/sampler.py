@@ -11,6 +11,7 @@ import numpy as np
 
 from batch.workers.chat.grammar.matcher import Mask, Matcher
 from batch.workers.chat.sampling.sampling_params import ResolvedSampling
+from batch.workers.chat.sampling.shortlist import likeliest_token, likeliest_tokens
 from batch.workers.llama.context import Context
 from batch.workers.llama.library import lib
 from batch.workers.llama.model import Model
@@ -31,19 +32,26 @@ class Sampler:
         self._sampling = sampling
         self._chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
         self._sample = lib.llama_sampler_sample
-        self._suppressed = _suppressed_tokens(model)
-        for link in _chain_links(model, sampling, [*bias, *((t, -math.inf) for t in self._suppressed)]):
+        biases: dict[int, float] = {}
+        for token, value in [*bias, *((token, -math.inf) for token in _suppressed_tokens(model))]:
+            if 0 <= token < model.n_vocab:
+                biases[token] = biases.get(token, 0.0) + value
+        self._biased = np.fromiter(biases, np.int64)
+        self._biases = np.fromiter(biases.values(), np.float32)
+        for link in _chain_links(model, sampling, list(biases.items())):
             lib.llama_sampler_chain_add(self._chain, link)
         self._table: Any = None
-        self._is_greedy = sampling.temperature <= 0 and not sampling.uses_penalties and not bias and sampling.mirostat == 0
         # Then the chain comes to one thing: the token with the largest logit, which is found in a tenth of its time.
         self._is_argmax = (
-            self._is_greedy
+            sampling.temperature <= 0
+            and self._is_stateless
             and "temperature" in sampling.samplers
             and sampling.dynatemp_range <= 0
             and sampling.typical_p >= 1
             and sampling.xtc_probability <= 0
         )
+        self._shortlist_tokens = sampling.top_k + len(biases) if self._is_stateless and _cuts_first(sampling) else 0
+        """Where the chain first cuts the vocabulary to its likeliest tokens: how many of them it needs; else 0."""
 
     def close(self) -> None:
         """Free the chain. Harmless when called again."""
@@ -71,16 +79,13 @@ class Sampler:
     def sample(self, row: int) -> int:
         """The next token, from the logits in `row` of the last decode; it counts for the penalties from now on."""
         if self._is_argmax:
+            return likeliest_token(self._context.logits(row), self._biased, self._biases)
+        if self._shortlist_tokens:
             logits = self._context.logits(row)
-            token = int(logits.argmax())
-            return token if token not in self._suppressed else self._best_shown(logits)
+            shortlist = likeliest_tokens(logits, self._shortlist_tokens)
+            if shortlist is not None:
+                return self._apply(self._fill(shortlist, logits))
         return int(self._sample(self._chain, self._context.handle, row))
-
-    def _best_shown(self, logits: np.ndarray[Any, Any]) -> int:
-        """The likeliest token that the model does not keep to itself."""
-        shown = logits.copy()
-        shown[self._suppressed] = -math.inf
-        return int(shown.argmax())
 
     def sample_with_probabilities(self, row: int, top: int) -> tuple[int, float, list[tuple[int, float]]]:
         """The next token as `sample` draws it, its probability after sampling, and the `top` likeliest with theirs."""
@@ -118,17 +123,18 @@ class Sampler:
         if not len(allowed):
             return None
         if self._is_argmax:
-            shown = np.setdiff1d(allowed, self._suppressed) if self._suppressed else allowed
-            return int(shown[logits[shown].argmax()]) if len(shown) else int(allowed[0])
+            sums = logits[allowed]
+            _, at, of = np.intersect1d(allowed, self._biased, assume_unique=True, return_indices=True)
+            sums[at] += self._biases[of]
+            return int(allowed[sums.argmax()])
         return self._apply(self._fill(allowed, logits))
 
     def _fill(self, ids: np.ndarray[Any, Any] | None, logits: np.ndarray[Any, Any]) -> Any:
         if self._table is None:
             self._table = np.zeros(len(logits), DATA)
-            self._all_ids = np.arange(len(logits), dtype=np.int32)
             self._pointer = self._table.ctypes.data_as(ctypes.POINTER(lib.llama_token_data))
         n = len(logits) if ids is None else len(ids)
-        self._table["id"][:n] = self._all_ids if ids is None else ids
+        self._table["id"][:n] = np.arange(n, dtype=np.int32) if ids is None else ids
         self._table["logit"][:n] = logits if ids is None else logits[ids]
         self._table["p"][:n] = 0.0
         return lib.llama_token_data_array(self._pointer, n, -1, False)
@@ -157,6 +163,21 @@ def _chain_links(model: Model, s: ResolvedSampling, bias: Sequence[tuple[int, fl
     # At temperature 0 everything but the best token has a probability of 0.
     links.append(lib.llama_sampler_init_dist(seed))
     return links
+
+
+def _cuts_first(s: ResolvedSampling) -> bool:
+    """Whether the chain cuts the vocabulary to its `top_k` likeliest tokens before anything else weighs on which they are."""
+    if s.top_k <= 0 or "top_k" not in s.samplers:
+        return False
+    is_used = {
+        "top_n_sigma": s.top_n_sigma > 0,
+        "typ_p": s.typical_p < 1.0,
+        "top_p": s.top_p < 1.0,
+        "min_p": s.min_p > 0.0,
+        "xtc": s.xtc_probability > 0.0,
+        "temperature": True,
+    }
+    return not any(is_used.get(name, False) for name in s.samplers[: s.samplers.index("top_k")])
 
 
 def _link(name: str, model: Model, s: ResolvedSampling, seed: int) -> Any:
