@@ -1,6 +1,6 @@
 """Sound files of the inbox heard beside each other (`stt.parallel = 2`) against one after the other (1).
 
-    python bench/speech_bulk.py [--model FILE] [--files N] [--rounds N] [--threads N] [--json]
+    python bench/speech_bulk.py [--model FILE | turbo-shape] [--files N] [--rounds N] [--threads N] [--json]
 
 Two whole services take turns: in each round each gets the same files, and what counts is the time from the first to the last
 result, and the CPU time of all its processes. The files are half a minute to a minute of the clip of tests/data, with pauses.
@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import whisper_turbo_shape
 from measure import Report, finish, machine, options
 from peer import ROOT, Peer, ours
 
@@ -67,6 +68,7 @@ def main() -> int:
     parser.add_argument("--model", type=Path, default=default_models_dir() / "ggml-base.bin")
     parser.add_argument("--files", type=int, default=4)
     given = parser.parse_args()
+    given.model = whisper_turbo_shape.named(given.model)
     if not given.model.is_file():
         raise SystemExit(f"{given.model} is not there: `batch models pull whisper-base`.")
     report = Report(f"Speech in bulk ({given.model.name})", machine(given.threads, given.rounds))

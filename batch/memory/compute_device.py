@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import msgspec
+
+_GPU_TYPES = (1, 2)
+"""ggml's numbers of a GPU with memory of its own, and of one that shares the machine's."""
 
 
 class ComputeDevice(msgspec.Struct, frozen=True):
@@ -22,3 +27,31 @@ class ComputeDevice(msgspec.Struct, frozen=True):
         """What people are told of it."""
         memory = f", {self.free_bytes / 1e9:.1f} of {self.total_bytes / 1e9:.1f} GB free" if self.total_bytes else ""
         return f"{self.description} ({self.name}){memory}"
+
+
+def list_devices(ggml: ctypes.CDLL) -> list[ComputeDevice]:
+    """Every device that a loaded ggml has, the processor among them; with its own declarations of the functions, as two
+    libraries may have a ggml each."""
+    count, get = ggml["ggml_backend_dev_count"], ggml["ggml_backend_dev_get"]
+    count.restype, get.restype, get.argtypes = ctypes.c_size_t, ctypes.c_void_p, [ctypes.c_size_t]
+    name, description = ggml["ggml_backend_dev_name"], ggml["ggml_backend_dev_description"]
+    for text in (name, description):
+        text.restype, text.argtypes = ctypes.c_char_p, [ctypes.c_void_p]
+    kind, memory = ggml["ggml_backend_dev_type"], ggml["ggml_backend_dev_memory"]
+    kind.restype, kind.argtypes = ctypes.c_int, [ctypes.c_void_p]
+    memory.restype, memory.argtypes = None, [ctypes.c_void_p, *[ctypes.POINTER(ctypes.c_size_t)] * 2]
+    devices = []
+    for index in range(count()):
+        device = get(index)
+        free, total = ctypes.c_size_t(), ctypes.c_size_t()
+        memory(device, ctypes.byref(free), ctypes.byref(total))
+        devices.append(
+            ComputeDevice(
+                name(device).decode("utf-8", "replace"),
+                description(device).decode("utf-8", "replace"),
+                kind(device) in _GPU_TYPES,
+                free.value,
+                total.value,
+            )
+        )
+    return devices

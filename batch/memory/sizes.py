@@ -10,6 +10,10 @@ KvType = Literal["f16", "q8_0"]
 """How the keys and values of a context are kept."""
 
 
+GPU_PROCESS_BYTES = 500_000_000
+"""What a process takes of a GPU beside its model: the driver's own, and the libraries' kernels and work space."""
+
+
 class WeightSizes(msgspec.Struct, frozen=True):
     """Bytes of a model file's tensors."""
 

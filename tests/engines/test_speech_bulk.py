@@ -157,7 +157,7 @@ def test_a_copy_needs_twice_its_memory_free(monkeypatch: pytest.MonkeyPatch, eng
     from batch.memory.machine import MachineMemory
 
     size = TINY_EN.stat().st_size
-    copies = ModelCopies(engine._model, engine._copies._entry, engine._settings.stt)  # type: ignore[arg-type, union-attr]
+    copies = ModelCopies(engine._model, engine._copies._entry, engine._settings.stt, on_gpu=False)  # type: ignore[arg-type, union-attr]
     monkeypatch.setattr("batch.workers.speech.bulk.models.machine_memory", lambda: MachineMemory(8 << 30, 2 * size))
     with pytest.raises(ModelProblem, match=r"another copy of ggml-tiny\.en needs about 0\.1 GB"):
         copies.model(1)

@@ -96,26 +96,29 @@ def _computes(library: str, arguments: list[str], variant: str) -> Finding:
 
 
 def _graphics() -> Finding:
-    return judge_graphics(_devices(), has_nvidia_driver=shutil.which("nvidia-smi") is not None)
+    has_driver = shutil.which("nvidia-smi") is not None
+    return judge_graphics(_devices("llama"), _devices("speech.whisper"), has_nvidia_driver=has_driver)
 
 
-def judge_graphics(devices: Sequence[ComputeDevice], *, has_nvidia_driver: bool) -> Finding:
-    """What to say of the devices that llama.cpp sees. A GPU that it was not built for is a loss, not a fault."""
-    gpus = [device for device in devices if device.is_gpu]
-    if gpus:
-        return Finding("graphics", f"llama.cpp computes on {'; '.join(gpu.summary for gpu in gpus)}")
-    if not has_nvidia_driver:
-        return Finding("graphics", "llama.cpp computes on the CPU, and no NVIDIA GPU is seen here")
-    return Finding(
-        "graphics",
-        "llama.cpp computes on the CPU, but this machine has an NVIDIA GPU",
-        'To use it: CMAKE_ARGS="-DGGML_CUDA=on" make setup (needs the CUDA toolkit).',
-    )
+def judge_graphics(llama: Sequence[ComputeDevice], whisper: Sequence[ComputeDevice], *, has_nvidia_driver: bool) -> Finding:
+    """What to say of the devices that llama.cpp and whisper.cpp see, of which the latter uses the first GPU. One that
+    they were not built for is a loss, not a fault."""
+    gpus = [device for device in llama if device.is_gpu]
+    speech_gpu = next((device for device in whisper if device.is_gpu), None)
+    if not gpus and speech_gpu is None:
+        state = "the models compute on the CPU"
+        state += ", but this machine has an NVIDIA GPU" if has_nvidia_driver else ", and no NVIDIA GPU is seen here"
+    else:
+        state = f"llama.cpp computes on {'; '.join(gpu.summary for gpu in gpus) or 'the CPU'}"
+        state += f", whisper.cpp on {speech_gpu.name if speech_gpu is not None else 'the CPU'}"
+    remedy = 'To use it for all models: CMAKE_ARGS="-DGGML_CUDA=on" make setup (needs the CUDA toolkit).'
+    is_used = bool(gpus) and speech_gpu is not None
+    return Finding("graphics", state, "" if is_used or not (has_nvidia_driver or gpus or speech_gpu) else remedy)
 
 
-def _devices() -> list[ComputeDevice]:
-    """What llama.cpp can compute on here, told by another process; [] where it cannot say."""
-    command = [sys.executable, "-m", "batch.workers.llama.devices"]
+def _devices(library: str) -> list[ComputeDevice]:
+    """What a model library can compute on here, told by another process; [] where it cannot say."""
+    command = [sys.executable, "-m", f"batch.workers.{library}.devices"]
     try:
         done = subprocess.run(command, capture_output=True, timeout=CHECK_TIMEOUT_S, check=False)
         return msgspec.json.decode(done.stdout, type=list[ComputeDevice])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from batch.media import language as languages
 from batch.media.decoder.pool import DecoderPool
 from batch.media.decoder.process import SoundStream
 from batch.media.sound.samples import SAMPLE_RATE
-from batch.memory.machine import require_memory
+from batch.memory.machine import require_gpu_memory, require_memory
 from batch.payloads.job_payload import Result
 from batch.payloads.model_info import SpeechModelInfo
 from batch.payloads.questions import Answer, Question
@@ -22,11 +23,14 @@ from batch.queue.jobs import Kind, Priority
 from batch.settings import Settings
 from batch.workers.engine import OwnWork, Work
 from batch.workers.speech.bulk.lanes import Lanes
-from batch.workers.speech.bulk.models import MEMORY_PER_FILE_BYTE, ModelCopies
+from batch.workers.speech.bulk.models import ModelCopies, needed_bytes
 from batch.workers.speech.transcription import Transcription
 from batch.workers.speech.voice_activity import Detector, EnergyDetector, SileroDetector
 from batch.workers.speech.whisper.decoding import Decoding
+from batch.workers.speech.whisper.devices import used_gpu
 from batch.workers.speech.whisper.model import WhisperModel
+
+logger = logging.getLogger("batch.worker")
 
 
 class SpeechEngine:
@@ -54,9 +58,17 @@ class SpeechEngine:
         self._vad_path = catalog.vad(self._settings)
         if self._vad_path is not None:
             SileroDetector(self._vad_path).close()
-        require_memory(entry.name, int(MEMORY_PER_FILE_BYTE * entry.path.stat().st_size), "stt.model")
-        model = self._model = WhisperModel(entry.path, gpu=self._settings.stt.gpu_layers != 0)
-        self._copies = ModelCopies(model, entry, self._settings.stt)
+        gpu = used_gpu() if self._settings.stt.gpu_layers != 0 else None
+        need = needed_bytes(entry.path, on_gpu=gpu is not None)
+        if gpu is None:
+            require_memory(entry.name, need, "stt.model")
+        else:
+            require_gpu_memory(entry.name, need, "stt", gpu)
+            logger.info("%s is loaded onto %s", entry.name, gpu.summary)
+        model = self._model = WhisperModel(entry.path, gpu=gpu is not None)
+        if gpu is not None:
+            model.warm_up()
+        self._copies = ModelCopies(model, entry, self._settings.stt, on_gpu=gpu is not None)
         self._decoders.start()
         self._info = SpeechModelInfo(
             model=entry.name,

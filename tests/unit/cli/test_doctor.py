@@ -63,13 +63,17 @@ H100 = b"""[{"name": "CUDA0", "description": "NVIDIA H100 80GB HBM3", "is_gpu": 
 
 def test_a_gpu_is_told_with_its_memory() -> None:
     devices = msgspec.json.decode(H100, type=list[ComputeDevice])
-    finding = libraries.judge_graphics(devices, has_nvidia_driver=True)
-    assert finding.state == "llama.cpp computes on NVIDIA H100 80GB HBM3 (CUDA0), 84.4 of 84.9 GB free" and not finding.remedy
+    finding = libraries.judge_graphics(devices, devices, has_nvidia_driver=True)
+    assert finding.state == ("llama.cpp computes on NVIDIA H100 80GB HBM3 (CUDA0), 84.4 of 84.9 GB free, whisper.cpp on CUDA0")
+    assert not finding.remedy
     plan = PlanAnswer(plan=replace(PLAN, gpu_need=7_000_000_000))
     assert "and 7.0 GB of the GPU's memory" in memory.judge(NEEDS, 16_000_000_000, plan).state
 
 
-def test_a_gpu_that_llama_cpp_was_not_built_for_has_a_remedy() -> None:
-    devices = msgspec.json.decode(H100, type=list[ComputeDevice])[1:]
-    assert "GGML_CUDA" in libraries.judge_graphics(devices, has_nvidia_driver=True).remedy
-    assert not libraries.judge_graphics(devices, has_nvidia_driver=False).remedy
+def test_a_gpu_that_a_library_was_not_built_for_has_a_remedy() -> None:
+    all_devices = msgspec.json.decode(H100, type=list[ComputeDevice])
+    processor = all_devices[1:]
+    assert "GGML_CUDA" in libraries.judge_graphics(processor, processor, has_nvidia_driver=True).remedy
+    assert not libraries.judge_graphics(processor, processor, has_nvidia_driver=False).remedy
+    speech_without = libraries.judge_graphics(all_devices, processor, has_nvidia_driver=True)
+    assert speech_without.state.endswith("whisper.cpp on the CPU") and "GGML_CUDA" in speech_without.remedy

@@ -8,7 +8,8 @@ import pytest
 
 from batch.errors import ModelProblem
 from batch.memory import machine
-from batch.memory.machine import MachineMemory, machine_memory, require_memory, resident_bytes
+from batch.memory.compute_device import ComputeDevice
+from batch.memory.machine import MachineMemory, machine_memory, require_gpu_memory, require_memory, resident_bytes
 
 GB = 1_000_000_000
 
@@ -69,4 +70,18 @@ def test_a_model_for_which_there_is_no_room_is_refused_in_one_sentence(monkeypat
     assert refused.value.message == (
         "whisper-large-v3-turbo needs about 2.0 GB of memory and 1.5 GB are free: set a smaller stt.model, or end other "
         "programs."
+    )
+
+
+def test_a_model_that_does_not_fit_onto_the_gpu_is_refused_in_one_sentence_and_one_on_a_gpu_that_says_nothing_is_tried() -> (
+    None
+):
+    gpu = ComputeDevice("CUDA0", "NVIDIA H100 80GB HBM3", True, 2_400_000_000, 84_900_000_000)
+    require_gpu_memory("whisper-large-v3-turbo", 2_400_000_000, "stt", gpu)
+    require_gpu_memory("whisper-large-v3-turbo", 99 * GB, "stt", ComputeDevice("GPU", "a GPU", True, 0, 0))
+    with pytest.raises(ModelProblem) as refused:
+        require_gpu_memory("whisper-large-v3-turbo", 2_600_000_000, "stt", gpu)
+    assert refused.value.message == (
+        "whisper-large-v3-turbo needs about 2.6 GB of the GPU's memory and 2.4 GB of it are free: set stt.gpu_layers to 0, or "
+        "a smaller stt.model."
     )

@@ -65,7 +65,8 @@ class WhisperModel:
         self._context = ctypes.c_void_p.from_address(value).value if value else None
         if not self._context:
             reason = last_log_line("whisper.cpp does not say why")
-            raise ModelProblem(f"{path} could not be loaded as a Whisper model ({reason}): fetch it again.")
+            remedy = "fetch it again" + (", or set stt.gpu_layers to 0 if it is the GPU that fails" if gpu else "")
+            raise ModelProblem(f"{path} could not be loaded as a Whisper model ({reason}): {remedy}.")
         self.attention = CrossAttention(self._context, self._params, path, shape.width, shape.layers)
         self.multilingual = bool(pw.whisper_is_multilingual(self._wrapper))
         self.n_vocab = int(pw.whisper_n_vocab(self._wrapper))
@@ -104,6 +105,21 @@ class WhisperModel:
         if value and (context := ctypes.c_void_p.from_address(value).value):
             self._params = params_in_context(context, params)
         return wrapper
+
+    def warm_up(self) -> None:
+        """Compute a little of what every call computes, so that the first need not wait for a GPU's kernels to be loaded."""
+        silence = np.zeros(SAMPLE_RATE, np.float32)
+        start = ctypes.c_int32(self._sot)
+        self.attention.prepare()
+        failed = (
+            library.whisper_pcm_to_mel(self._context, silence.ctypes.data, len(silence), 1)
+            or library.whisper_encode(self._context, 0, 1)
+            or library.whisper_decode(self._context, ctypes.byref(start), 1, 0, 1)
+        )
+        self._has_decoded = not failed
+        if failed:
+            reason = last_log_line("whisper.cpp does not say why")
+            raise ModelProblem(f"the GPU cannot compute with this Whisper model ({reason}): set stt.gpu_layers to 0.")
 
     def close(self) -> None:
         """Free the model."""

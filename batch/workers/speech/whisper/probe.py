@@ -1,9 +1,10 @@
-"""Whether this build of whisper.cpp computes on this processor: `python batch/workers/speech/whisper/probe.py`.
+"""Whether this build of whisper.cpp computes here: `python batch/workers/speech/whisper/probe.py`.
 
 The set-up runs it after it has compiled or taken a build, and `batch doctor` runs it again, each in a process of its own: a
-build for another processor ends with an illegal instruction, at the first matrix of the kind that it was built for. So a
-model of each kind of weights encodes a moment of sound, and decodes several tokens and a single one. No module of batch is
-imported, as the set-up runs this before batch is installed.
+build for another processor ends with an illegal instruction, at the first matrix of the kind that it was built for, and one for
+another GPU ends the process too. So a model of each kind of weights encodes a moment of sound, and decodes several tokens and a
+single one, on the processor and, where the build sees one, on the GPU. No module of batch is imported, as the set-up runs this
+before batch is installed.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ MAGIC = 0x67676D6C
 WIDTH, HEADS, VOCABULARY, AUDIO_CONTEXT, TEXT_CONTEXT, MELS, FREQUENCY_BINS = 256, 4, 64, 64, 64, 80, 201
 """The least that every kind of block (256 weights) divides."""
 SAMPLES = 16_000
+GPU_TYPES = (1, 2)
+"""ggml's numbers of a GPU with memory of its own, and of one that shares the machine's."""
 PROMPT_TOKENS = 32
 
 F32, F16 = (0, 0, 4, 1), (1, 1, 2, 1)
@@ -86,14 +89,23 @@ def _norm(prefix: str) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield f"{prefix}.bias", (WIDTH,)
 
 
-def compute(path: Path) -> None:
-    """Encode a second of silence and decode with the model at `path`, on the processor; raises RuntimeError."""
+def sees_gpu() -> bool:
+    """Whether whisper.cpp would compute on a GPU."""
+    import _pywhispercpp as pw
+
+    library = ctypes.CDLL(pw.__file__)
+    library.ggml_backend_dev_by_type.restype = ctypes.c_void_p
+    return any(library.ggml_backend_dev_by_type(kind) for kind in GPU_TYPES)
+
+
+def compute(path: Path, *, on_gpu: bool = False) -> None:
+    """Encode a second of silence and decode with the model at `path`, on the processor or the GPU; raises RuntimeError."""
     import _pywhispercpp as pw
     import numpy as np
 
     library = ctypes.CDLL(pw.__file__)
     params = pw.whisper_context_default_params()
-    params.use_gpu = False
+    params.use_gpu = on_gpu
     wrapper = pw.whisper_init_from_file_with_params(str(path), params)
     context = ctypes.c_void_p.from_address(ctypes.c_void_p.from_address(id(wrapper) + object.__basicsize__).value or 0).value
     if not context:
@@ -112,11 +124,13 @@ def compute(path: Path) -> None:
 
 
 def main() -> None:
+    has_gpu = sees_gpu()
     with tempfile.TemporaryDirectory() as folder:
         for kind in WEIGHT_KINDS:
             path = Path(folder) / f"{kind}.bin"
             write_model(path, kind)
-            compute(path)
+            for on_gpu in (False, True) if has_gpu else (False,):
+                compute(path, on_gpu=on_gpu)
     print("computes")
 
 
