@@ -66,6 +66,8 @@ class Report:
                     before = peer.cpu()
                     figure = measure.run(peer, number)
                     after = peer.cpu()
+                    if not sys.stderr.isatty():  # what a time limit cuts off has told what it had
+                        print(f"{measure.name}, {peer.name}: {figure:.4g} {measure.unit}", file=sys.stderr, flush=True)
                     self.figures.setdefault(measure.name, {}).setdefault(peer.name, []).append(figure)
                     if before is not None and after is not None:
                         self.cpu.setdefault(measure.name, {}).setdefault(peer.name, []).append(after - before)
