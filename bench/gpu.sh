@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # One run on a machine with an NVIDIA GPU: builds llama.cpp with CUDA, makes Gemma 4 E4B's shape, and puts chat, bulk work and
-# embeddings to ours and to llama-server. Under 8 minutes on 16 cores.
+# embeddings to ours and to llama-server, and speech to ours and to whisper-server. Under 8 minutes on 16 cores, 10 with speech.
 #
-#     bench/gpu.sh SOURCE [ARCHITECTURE]
+#     bench/gpu.sh SOURCE [ARCHITECTURE] [SPEECH_SOURCE]
 #
 # SOURCE is an unpacked llama-cpp-python sdist, whole (its scripts are part of the build); ARCHITECTURE is CUDA's number for
-# the GPU (90 for Hopper). The Python that runs this has the packages of requirements.lock but llama-cpp-python, which is taken
-# from SOURCE as it was built here.
+# the GPU (90 for Hopper); SPEECH_SOURCE an unpacked pywhispercpp sdist, without which speech is left out. The Python that runs this
+# has the packages of requirements.lock but llama-cpp-python and pywhispercpp, which are taken from the sources as they were built
+# here: whisper.cpp on llama.cpp's ggml, which saves the building of a second one. Whisper base is used where it was pulled; the
+# cost at Whisper large-v3-turbo's size needs its list of tokens.
 # BENCH_MODEL (e4b-shape), BENCH_LINES (200), BENCH_PICTURES (64), BENCH_SLOTS (32,16,1) and BENCH_CMAKE (-DGGML_CUDA=ON …)
 # change what is run: a try without a GPU takes a small model and BENCH_CMAKE=-DGGML_CUDA=OFF. Each part has a time limit, and
 # one that fails does not keep the next from running.
@@ -14,11 +16,13 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
 source=$(cd "$1" && pwd)
 architecture=${2:-90}
+speech_source=${3:+$(cd "$3" && pwd)}
 build=$source/build-cuda
 model=${BENCH_MODEL:-e4b-shape}
 cmake_options=${BENCH_CMAKE:--DGGML_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES=$architecture}
 # Virtual machines may announce AMX tiles and trap at their use.
 no_tiles="-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
+python_path=${PYTHONPATH:-}
 export PYTHONPATH=$here:$source${PYTHONPATH:+:$PYTHONPATH}
 export BATCH_LLAMA_SERVER=$build/bin/llama-server
 export PYTHONUNBUFFERED=1
@@ -62,4 +66,36 @@ stage "chat"
 part 110 python3 "$here/bench/chat.py" --model "$model" --rounds 1
 stage "embeddings"
 part 60 python3 "$here/bench/embeddings.py" --model wide --rounds 1
+if [ -n "$speech_source" ]; then
+  stage "building speech"
+  speech=$build/speech
+  rm -rf "$speech"
+  mkdir -p "$speech/ggml"
+  cat >"$speech/ggml/ggml-config.cmake" <<END
+foreach(name ggml ggml-base ggml-cpu)
+  add_library(ggml::\${name} SHARED IMPORTED GLOBAL)
+  set_target_properties(ggml::\${name} PROPERTIES IMPORTED_LOCATION $build/bin/lib\${name}.so
+    INTERFACE_INCLUDE_DIRECTORIES $source/vendor/llama.cpp/ggml/include)
+endforeach()
+set_target_properties(ggml::ggml PROPERTIES INTERFACE_LINK_LIBRARIES "ggml::ggml-base;ggml::ggml-cpu")
+END
+  # A ggml that is found does not say that it was built with CUDA, and whisper.cpp asks when it is compiled.
+  cuda_define=
+  if [ -e "$build/bin/libggml-cuda.so" ]; then cuda_define=-DGGML_USE_CUDA; fi
+  if cmake "${generator[@]}" -S "$speech_source" -B "$speech" -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=ON \
+    -DCMAKE_POLICY_VERSION_MINIMUM=3.5 -DCMAKE_CXX_FLAGS="$cuda_define" -DWHISPER_USE_SYSTEM_GGML=ON -Dggml_DIR="$speech/ggml" \
+    -DPython_EXECUTABLE="$(command -v python3)" -DPYTHON_EXECUTABLE="$(command -v python3)" -DWHISPER_BUILD_EXAMPLES=ON \
+    -DWHISPER_BUILD_SERVER=ON -DWHISPER_BUILD_TESTS=OFF >"$speech.log" 2>&1 &&
+    cmake --build "$speech" --target whisper-server _pywhispercpp -j "$(nproc)" >>"$speech.log" 2>&1; then
+    export PYTHONPATH=$here:$speech:$source${python_path:+:$python_path}
+    export BATCH_WHISPER_SERVER=$speech/bin/whisper-server
+    stage "speech"
+    part 30 python3 -P "$here/batch/workers/speech/whisper/probe.py" 2>/dev/null
+    part 60 python3 "$here/bench/speech.py" --rounds 3 --long 0
+    part 90 python3 "$here/bench/speech.py" --model turbo-shape --rounds 3 --long "${BENCH_LONG:-1800}"
+    part 60 python3 "$here/bench/speech_bulk.py" --model turbo-shape --files 12 --rounds 2
+  else
+    tail -30 "$speech.log"
+  fi
+fi
 stage "done"

@@ -147,6 +147,14 @@ def test_nothing_is_carried_from_one_job_to_the_next(english: SpeechEngine, tmp_
     assert transcribe(english, work(tmp_path, clip)).segments == first.segments, "to the last probability"
 
 
+def test_what_is_computed_before_the_first_sound_is_not_heard_in_it(english: SpeechEngine, tmp_path: Path) -> None:
+    assert english._model is not None
+    clip = jfk()[: 4 * RATE]
+    first = transcribe(english, work(tmp_path, clip))
+    english._model.warm_up()
+    assert transcribe(english, work(tmp_path, clip)).segments == first.segments, "to the last probability"
+
+
 def test_sound_that_another_kind_of_call_heard_is_not_heard_again(english: SpeechEngine, tmp_path: Path) -> None:
     """whisper.cpp lays what it hears out anew for each kind of call, and reads beyond its end."""
     clip = jfk()[: 3 * RATE]
