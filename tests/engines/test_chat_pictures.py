@@ -319,7 +319,7 @@ def test_rows_of_a_picture_go_in_as_llama_cpps_own_helper_puts_them_in(engine: V
     assert vision.decode_chunk(chunk, context, 0, 0) == DECODED
     theirs = logits_behind()
     lib.llama_set_causal_attn(context.handle, False)
-    status = context.decode_embeddings(chunk.encoding.embedding.reshape(chunk.n_tokens, -1), 0, 0)
+    status = context.decode_embeddings([(chunk.encoding.embedding.reshape(chunk.n_tokens, -1), 0, 0)])
     lib.llama_set_causal_attn(context.handle, True)
     assert status == DECODED
     assert np.abs(logits_behind() - theirs).max() < 1e-4

@@ -19,6 +19,7 @@ from batch.workers.chat.engine import VlmEngine
 from batch.workers.chat.images.image_chunk import ImageChunk
 from batch.workers.chat.images.vision import Vision
 from batch.workers.job_context import Stopping
+from batch.workers.llama.context import ABORTED, DECODED
 from scripted_work import ScriptedWork
 from vlm_setup import bulk, bulk_resources, chat, content, drawn, part, run, together, written
 
@@ -270,3 +271,59 @@ def test_a_worker_that_stops_in_the_middle_of_a_picture_ends_the_thread(
     engine.close()
     assert not thread.is_alive()
     engine.close()
+
+
+@pytest.mark.parametrize("is_interrupted", [False, True], ids=["undisturbed", "interrupted"])
+def test_pictures_that_are_ready_go_into_the_kv_in_one_decode_where_the_model_attends_to_them_as_to_text(
+    engine: VlmEngine, vision: Vision, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_interrupted: bool
+) -> None:
+    """As on a GPU with a model that does: not the tiny one, so what it says means nothing, but it stays what it is."""
+    resources, context = bulk_resources(engine), bulk_resources(engine).context
+    monkeypatch.setattr(vision, "_can_slice", True)
+
+    def works() -> list[ScriptedWork]:
+        uncached = {"cache_prompt": False, "max_tokens": 6, "ignore_eos": True}
+        return [caption(tmp_path, number, generation=uncached) for number in range(4)]
+
+    expected = [written(work.result) for work in together(engine, works())]  # one by one, as each comes from the thread
+    parts: list[tuple[int, int]] = []
+    decode = context.decode_embeddings
+
+    def note(given: Any) -> int:
+        if is_interrupted and len(given) > 1 and all(count == 1 for count, _ in parts):
+            engine.interrupt()
+        parts.append((len(given), decode(given)))
+        return parts[-1][1]
+
+    monkeypatch.setattr(context, "decode_embeddings", note)
+    monkeypatch.setattr(resources, "mixed_prompt_tokens", 2048)
+    done = together(engine, works())  # the embeddings are cached, so that two are there at once
+    assert [work.error for work in done] == [None] * 4
+    assert [written(work.result) for work in done] == expected
+    assert parts[0] == (2, ABORTED if is_interrupted else DECODED)
+    cache = resources.cache
+    assert not any(slot.is_busy or slot.parked is not None for slot in cache._slots)
+
+
+def test_rows_of_two_pictures_in_one_decode_are_those_of_two(engine: VlmEngine, vision: Vision, tmp_path: Path) -> None:
+    together(engine, [caption(tmp_path, number) for number in range(2)])
+    context = bulk_resources(engine).context
+    pictures = [chunk.rows for image in vision._images.values() for chunk in image.chunks]
+    sequences = [context.sequences - 2, context.sequences - 1]
+
+    def logits() -> list[np.ndarray[Any, Any]]:
+        behind = []
+        for seq, rows in zip(sequences, pictures, strict=True):
+            assert context.decode_token(5, len(rows), seq) == DECODED
+            behind.append(context.logits().copy())
+            context.forget(seq)
+        return behind
+
+    bulk_resources(engine).cache._move_all_idle_out(None)
+    for seq, rows in zip(sequences, pictures, strict=True):
+        assert context.decode_embeddings([(rows, 0, seq)]) == DECODED
+    alone = logits()
+    assert context.decode_embeddings([(rows, 0, seq) for seq, rows in zip(sequences, pictures, strict=True)]) == DECODED
+    shared = logits()
+    assert max(np.abs(a - b).max() for a, b in zip(alone, shared, strict=True)) < 1e-3
+    assert np.abs(alone[0] - alone[1]).max() > 0.1, "two pictures, not the same twice"

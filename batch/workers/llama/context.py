@@ -172,13 +172,18 @@ class Context:
         self._batch.n_tokens = at
         return int(self._decode(self.handle, self._batch))
 
-    def decode_embeddings(self, rows: Rows, pos: int, seq: int) -> int:
-        """Append rows of the model's input, (n, width), at position `pos`, as tokens would be; no logits behind them."""
-        n = len(rows)
-        self._pos[:n] = np.arange(pos, pos + n, dtype=np.int32)
-        self._seq[:n] = seq
+    def decode_embeddings(self, parts: Sequence[tuple[Rows, int, int]]) -> int:
+        """Append rows of the model's input to sequences, as tokens would be, no logits behind them; each part: (rows, of
+        shape (n, width), position, sequence)."""
+        n = 0
+        for rows, pos, seq in parts:
+            self._pos[n : n + len(rows)] = np.arange(pos, pos + len(rows), dtype=np.int32)
+            self._seq[n : n + len(rows)] = seq
+            n += len(rows)
         self._output[:n] = 0
-        values, tokens = np.ascontiguousarray(rows), self._batch
+        # One part is not copied: a picture's rows may be many megabytes.
+        joined = parts[0][0] if len(parts) == 1 else np.concatenate([rows for rows, *_ in parts])
+        values, tokens = np.ascontiguousarray(joined), self._batch
         pointer = values.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
         batch = lib.llama_batch(n, None, pointer, tokens.pos, tokens.n_seq_id, tokens.seq_id, tokens.logits)
         return int(self._decode(self.handle, batch))

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from batch.workers.chat.generation import Generation, Resources, Steps
 from batch.workers.chat.kv.slot import Slot
 from batch.workers.chat.output.result import ChoiceResult
-from batch.workers.chat.steps import Step
+from batch.workers.chat.steps import DecodeImage, Step
 from batch.workers.chat.task_params import TaskParams
 from batch.workers.engine import Work
+from batch.workers.llama.context import Rows
+
+MIN_SHARED_TOKENS = 64
+"""A job waits for another that has yet to compute so many tokens that both prompts begin with."""
 
 
 class BulkJob:
@@ -46,6 +52,32 @@ class BulkJob:
     def progress(self) -> tuple[int, int | None]:
         """How far it is, in tokens, and of how many."""
         return (self._generation.done, self._generation.total) if self._generation else (0, None)
+
+    @property
+    def shareable_picture(self) -> tuple[Rows, int, int] | None:
+        """What it needs computed next, as (rows, position, sequence), if that is an encoded picture that may go into the KV in
+        one decode with others."""
+        if not isinstance(self.step, DecodeImage) or (rows := self.step.chunk.shareable_rows) is None:
+            return None
+        return rows, self.step.position, self.slot.seq
+
+    def choose_donor(self, jobs: Iterable[BulkJob]) -> None:
+        """Before `start`: wait as long as another of the jobs is on its way to where the two prompts part."""
+        self.donor = None
+        for other in jobs:
+            if other is self or not other.is_started or other.is_done:
+                continue
+            slot = other.slot
+            if len(slot.tokens) >= len(other.task.prompt):
+                continue  # all that both can have in common stands there already
+            common = self.task.prompt.common_prefix(other.task.prompt)
+            common = min(common, len(self.task.prompt) - 1)
+            # What stands there already can be shared now: a few tokens more are not worth waiting for, one after the other.
+            if common - len(slot.tokens) >= MIN_SHARED_TOKENS and self.task.cache_prompt:
+                self.donor = other
+                if common not in slot.checkpoint_at:
+                    slot.checkpoint_at = sorted([*slot.checkpoint_at, common])
+                return
 
     def start(self) -> None:
         """Take a sequence and find out the first step."""

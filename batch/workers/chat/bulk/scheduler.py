@@ -19,11 +19,9 @@ from batch.workers.chat.step_runner import StepRunner
 from batch.workers.chat.steps import LOST, DecodeImage, EncodeImage, NextToken, PromptSlice, Step
 from batch.workers.chat.task_params import TaskParams
 from batch.workers.engine import Work
-from batch.workers.llama.context import ABORTED, DECODED, NO_ROOM
+from batch.workers.llama.context import ABORTED, DECODED, NO_ROOM, Rows
 from batch.workers.llama.library import clear_errors
 
-MIN_SHARED_TOKENS = 64
-"""A job waits for another that has yet to compute so many tokens that both prompts begin with."""
 CLAIM_INTERVAL_S = 0.25
 """Between two looks for further jobs while there is room for more."""
 UNPARK_INTERVAL_S = 0.25
@@ -109,7 +107,7 @@ class BulkRun:
             self._start_jobs()
             ready = self._ready_jobs()
             # A picture before all else, so that its job can join the others.
-            if self._compute_first(ready, EncodeImage | DecodeImage):
+            if self._compute_pictures(ready) or self._compute_first(ready, EncodeImage | DecodeImage):
                 continue
             if self._resources.mixed_prompt_tokens:
                 self._compute_together(ready)
@@ -225,27 +223,9 @@ class BulkRun:
     def _start_jobs(self) -> None:
         for job in list(self._jobs):
             if not job.is_started:
-                self._choose_donor(job)
+                job.choose_donor(self._jobs)
                 if job.donor is None:
                     self._attempt(job.work, job.start)
-
-    def _choose_donor(self, job: BulkJob) -> None:
-        """Let a job wait as long as another is on its way to where the two prompts part."""
-        job.donor = None
-        for other in self._jobs:
-            if other is job or not other.is_started or other.is_done:
-                continue
-            slot = other.slot
-            if len(slot.tokens) >= len(other.task.prompt):
-                continue  # all that both can have in common stands there already
-            common = job.task.prompt.common_prefix(other.task.prompt)
-            common = min(common, len(job.task.prompt) - 1)
-            # What stands there already can be shared now: a few tokens more are not worth waiting for, one after the other.
-            if common - len(slot.tokens) >= MIN_SHARED_TOKENS and job.task.cache_prompt:
-                job.donor = other
-                if common not in slot.checkpoint_at:
-                    slot.checkpoint_at = sorted([*slot.checkpoint_at, common])
-                return
 
     # -- steps
 
@@ -275,6 +255,27 @@ class BulkRun:
         if job is None:
             return False
         self._attempt(job.work, partial(self._compute_alone, job))
+        return True
+
+    def _compute_pictures(self, ready: list[BulkJob]) -> bool:
+        """Put several encoded pictures into the KV in one decode; returns whether there were some that may share one."""
+        room, jobs, parts = self._resources.mixed_prompt_tokens, list[BulkJob](), list[tuple[Rows, int, int]]()
+        for job in ready:
+            part = job.shareable_picture if self._can_compute(job) else None
+            if part is not None and len(part[0]) <= room:
+                jobs.append(job)
+                parts.append(part)
+                room -= len(part[0])
+        if len(jobs) < 2:
+            return False
+        clear_errors()
+        if (status := self._context.decode_embeddings(parts)) == DECODED:
+            for job in jobs:
+                self._advance(job, -1)
+            return True
+        if status == ABORTED:
+            self._context.clear_abort()
+        self._compute_each(jobs)
         return True
 
     def _compute_tokens(self, ready: list[BulkJob]) -> None:
@@ -324,13 +325,17 @@ class BulkRun:
                 self._cache.park(jobs[-1].slot)
                 self._next_unpark = time.monotonic() + UNPARK_INTERVAL_S
         else:
-            # One of them is at fault, or there is no room for one: each is computed, and blamed, by itself.
-            lost = [job for job in jobs if self._runner.undo(job.slot)]
-            for job in jobs:
-                if job in lost:
-                    self._advance(job, LOST)
-                elif self._can_compute(job):
-                    self._attempt(job.work, partial(self._compute_alone, job))
+            self._compute_each(jobs)
+
+    def _compute_each(self, jobs: Sequence[BulkJob]) -> None:
+        """One of them is at fault, or there is no room for one: each is computed, and blamed, by itself."""
+        lost = [job for job in jobs if self._runner.undo(job.slot)]
+        for job in lost:
+            self._advance(job, LOST)
+        self._yield()
+        for job in jobs:
+            if job not in lost and self._can_compute(job):
+                self._attempt(job.work, partial(self._compute_alone, job))
 
     def _work_meanwhile(self, jobs: Sequence[BulkJob]) -> None:
         """What there is to do beside a decode that the GPU goes on with: all but what decodes in this context too."""

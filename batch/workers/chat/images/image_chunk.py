@@ -20,6 +20,8 @@ class ImageEncoding:
     handle: int | None
     """mtmd's input chunk; its pixels are dropped once they are encoded, its layout stays."""
     n_tokens: int
+    is_causal: bool = False
+    """Whether the model attends to it as to text, so that its tokens may go into the KV in slices, and beside others'."""
     embedding: Embedding | None = None
     """(n_tokens * width of the model's input,), once encoded."""
 
@@ -44,6 +46,17 @@ class ImageChunk:
     def is_encoded(self) -> bool:
         """Whether its embeddings are there."""
         return self.encoding is not None and self.encoding.embedding is not None
+
+    @property
+    def rows(self) -> Embedding:
+        """Its embeddings, (n_tokens, width), once encoded."""
+        assert self.encoding is not None and self.encoding.embedding is not None
+        return self.encoding.embedding.reshape(self.encoding.n_tokens, -1)[self.start : self.start + self.n_tokens]
+
+    @property
+    def shareable_rows(self) -> Embedding | None:
+        """The same where they may go into the KV in one decode with those of other pictures; else None."""
+        return self.rows if self.encoding is not None and self.encoding.is_causal else None
 
     def layout(self) -> ImageChunk:
         """The same tokens without their content: enough to remember what a KV sequence holds."""

@@ -145,8 +145,9 @@ class Vision:
             return
         n_tokens = int(mtmd.mtmd_input_chunk_get_n_tokens(chunk))
         n_pos = int(mtmd.mtmd_input_chunk_get_n_pos(chunk))
-        encoding = ImageEncoding(mtmd.mtmd_input_chunk_copy(chunk), n_tokens)
-        length = self.slice_tokens if self._can_slice and n_pos == n_tokens else n_tokens
+        is_causal = self._can_slice and n_pos == n_tokens
+        encoding = ImageEncoding(mtmd.mtmd_input_chunk_copy(chunk), n_tokens, is_causal)
+        length = self.slice_tokens if is_causal else n_tokens
         for start in range(0, n_tokens, length):
             key = (image.sha256, len(image.items))
             with self._lock:
@@ -159,8 +160,7 @@ class Vision:
         encoding = chunk.encoding
         assert encoding is not None and encoding.embedding is not None
         if chunk.n_tokens < encoding.n_tokens:
-            rows = encoding.embedding.reshape(encoding.n_tokens, self._n_embd)
-            return context.decode_embeddings(rows[chunk.start : chunk.start + chunk.n_tokens], pos, seq)
+            return context.decode_embeddings([(chunk.rows, pos, seq)])
         end = ctypes.c_int32()
         status: int = mtmd.mtmd_helper_decode_image_chunk(
             self.handle,
