@@ -81,12 +81,12 @@ def bench(subject: Subject, pictures: int, size: tuple[int, int], parallel: str,
             figures: dict[bool, list[float]] = {False: [], True: []}
             number = 0
             for ahead in (False, True):
-                scheduler._resources.encodes_ahead = ahead
+                scheduler.resources.encodes_ahead = ahead
                 tokens_per_second(engine, captions(folder, number, warm, size))
                 number += warm
             for done in range(rounds):
                 for ahead in (False, True) if done % 2 == 0 else (True, False):
-                    scheduler._resources.encodes_ahead = ahead
+                    scheduler.resources.encodes_ahead = ahead
                     figures[ahead].append(tokens_per_second(engine, captions(folder, number, pictures, size)))
                     number += pictures
                     way = "ahead" if ahead else "between the steps"

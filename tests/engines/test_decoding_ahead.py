@@ -24,7 +24,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VlmEngine]:
     engine = vlm_setup.loaded(tmp_path_factory.mktemp("home"), parallel=4)
     scheduler = engine._open_scheduler()
     assert scheduler is not None
-    scheduler._resources.decodes_ahead = True
+    scheduler.resources.decodes_ahead = True
     yield engine
     engine.close()
 

@@ -126,7 +126,7 @@ def bulk_resources(engine: VlmEngine) -> Resources:
     """What the jobs that are computed together share."""
     scheduler = engine._open_scheduler()
     assert scheduler is not None
-    return scheduler._resources
+    return scheduler.resources
 
 
 def completion(folder: Path, prompt: Any, *, generation: Mapping[str, Any] | None = None, **more: Any) -> ScriptedWork:

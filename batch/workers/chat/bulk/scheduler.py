@@ -38,16 +38,16 @@ class BulkScheduler:
         self, resources: Resources, runner: StepRunner, engine: BulkEngine, width: int, pictures: PictureReader
     ) -> None:
         """`pictures` is used by nobody else until `close`."""
-        self._resources = resources
-        self._runner = runner
-        self._engine = engine
-        self._width = width
+        self.resources = resources
+        self.runner = runner
+        self.engine = engine
+        self.width = width
         self.cache = resources.cache
         self.preparations = PreparationThread(engine, resources.vision, pictures)
 
     def run(self, lead: Work) -> None:
         """Compute a job and all of its kind that wait, each ended as soon as its result is there."""
-        run = BulkRun(self._resources, self._runner, self._engine, self._width, lead, self.preparations)
+        run = BulkRun(self, lead)
         try:
             run.compute()
         finally:
@@ -61,24 +61,16 @@ class BulkScheduler:
 class BulkRun:
     """The jobs that are computed together."""
 
-    def __init__(
-        self,
-        resources: Resources,
-        runner: StepRunner,
-        engine: BulkEngine,
-        width: int,
-        lead: Work,
-        preparations: PreparationThread,
-    ) -> None:
+    def __init__(self, scheduler: BulkScheduler, lead: Work) -> None:
+        self._resources = resources = scheduler.resources
         self._context = resources.context
         self._cache = resources.cache
-        self._resources = resources
-        self._runner = runner
-        self._engine = engine
-        self._width = width
+        self._runner = scheduler.runner
+        self._engine = scheduler.engine
+        self._width = scheduler.width
         self._lead = lead
-        self._preparations = preparations
-        self._claimed = ClaimedJobs(engine, preparations, encodes_ahead=resources.encodes_ahead)
+        self._preparations = scheduler.preparations
+        self._claimed = ClaimedJobs(self._engine, self._preparations, encodes_ahead=resources.encodes_ahead)
         self._jobs: list[BulkJob] = []
         """In the order in which they were claimed."""
         self._large: list[tuple[Work, TaskParams]] = []
