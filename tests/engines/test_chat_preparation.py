@@ -224,6 +224,34 @@ def test_a_clients_request_with_a_picture_is_answered_while_one_is_encoded_which
     assert [content(work.result) for work in works[:2]] == ["a red circle", "a blue circle"]
 
 
+def test_where_a_picture_takes_milliseconds_a_clients_picture_waits_for_the_projector_and_no_other_is_loaded(
+    engine: VlmEngine, vision: Vision, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, whose pictures are encoded in one piece."""
+    projector = vision._projectors[0]
+    monkeypatch.setattr(vision, "_can_wait", True)
+    monkeypatch.setattr(vision, "_projectors", [projector])
+    has_begun, is_client_here = threading.Event(), threading.Event()
+    encode, here, answers = projector.encode, threading.get_ident(), list[str]()
+
+    def encode_in_one_piece(encoding: Any, width: int, _: Any) -> Any:
+        if threading.get_ident() != here:
+            has_begun.set()
+            assert is_client_here.wait(DEADLINE_S)
+        return encode(encoding, width, lambda: None)
+
+    def urgent() -> None:
+        assert has_begun.wait(DEADLINE_S)
+        is_client_here.set()
+        parts = [drawn(tmp_path, 345, 350, "orange"), ASK]
+        answers.append(content(run(engine, chat(tmp_path, parts, enable_thinking=False))))
+
+    monkeypatch.setattr(projector, "encode", encode_in_one_piece)
+    works = together(engine, [caption(tmp_path, 0, at={2: urgent}), caption(tmp_path, 1)])
+    assert answers == ["an orange circle"] and len(vision._projectors) == 1
+    assert [content(work.result) for work in works] == ["a red circle", "a blue circle"]
+
+
 def test_captions_of_a_higher_priority_go_first_in_the_thread(engine: VlmEngine, vision: Vision, tmp_path: Path) -> None:
     ended: list[str] = []
 
