@@ -118,6 +118,7 @@ class PreparationThread:
         finally:
             with self._changed:
                 self._pauses -= 1
+                self._last_step = time.monotonic() if self._last_step else 0.0  # it was held up, not stuck
                 self._changed.notify_all()
 
     def close(self) -> None:
