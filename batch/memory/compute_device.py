@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 
 import msgspec
 
@@ -21,6 +22,11 @@ class ComputeDevice(msgspec.Struct, frozen=True):
     free_bytes: int
     """0: it does not say."""
     total_bytes: int
+
+    @property
+    def usable_bytes(self) -> int:
+        """What is free, or a huge number where it does not say."""
+        return self.free_bytes if self.total_bytes else sys.maxsize
 
     @property
     def summary(self) -> str:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from batch.errors import ModelProblem
-from batch.memory.compute_device import ComputeDevice
 
 ROOT = Path("/")
 _UNLIMITED_BYTES = 1 << 60
@@ -125,11 +124,10 @@ def require_memory(name: str, need: int, key: str) -> None:
         )
 
 
-def require_gpu_memory(name: str, need: int, section: str, gpu: ComputeDevice) -> None:
-    """Raise ModelProblem where a model that needs so many bytes does not fit onto a GPU that says what is free; `section`: of
-    the settings that name the model."""
-    if gpu.total_bytes and need > gpu.free_bytes:
+def require_gpu_memory(name: str, need: int, section: str, free: int) -> None:
+    """Raise ModelProblem where a model needs more bytes than are free on the GPU; `section`: of the settings that name it."""
+    if need > free:
         raise ModelProblem(
-            f"{name} needs about {need / 1e9:.1f} GB of the GPU's memory and {gpu.free_bytes / 1e9:.1f} GB of it are free: set "
+            f"{name} needs about {need / 1e9:.1f} GB of the GPU's memory and {free / 1e9:.1f} GB of it are free: set "
             f"{section}.gpu_layers to 0, or a smaller {section}.model."
         )

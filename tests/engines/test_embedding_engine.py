@@ -22,6 +22,7 @@ from batch.payloads.embedding import EmbeddingPayload, TextWindow
 from batch.payloads.questions import ApplyTemplate, Detokenize, Tokenize
 from batch.queue.jobs import Kind, Priority
 from batch.settings import EmbeddingSettings, Settings, default_models_dir
+from batch.workers.embedding import engine as embedding_engine
 from batch.workers.embedding.engine import EmbeddingEngine
 from batch.workers.embedding.model import MAX_SEQUENCES
 from scripted_work import ScriptedWork
@@ -109,6 +110,17 @@ class NumpyBert:
             x = self.norm(x + self.linear(up, f"blk.{i}.ffn_down"), f"blk.{i}.layer_output_norm")
         pooled = x.mean(axis=0)
         return pooled / np.linalg.norm(pooled)
+
+
+def test_a_model_for_which_the_gpu_has_no_room_is_refused_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedding_engine.lib, "llama_supports_gpu_offload", lambda: True)
+    monkeypatch.setattr(embedding_engine, "gpu_free_bytes", lambda: 200_000_000)
+    with pytest.raises(
+        ModelProblem, match=r"needs about 0\.5 GB of the GPU's memory and 0\.2 GB .* set embedding\.gpu_layers to 0"
+    ):
+        make(tmp_path)
 
 
 def test_vectors_agree_with_another_runtime(engine: EmbeddingEngine, tmp_path: Path) -> None:

@@ -9,15 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from batch.errors import BadRequest, Cancelled, ModelProblem, NotSupported, UnsupportedMedia
 from batch.media.sound.samples import SAMPLE_RATE as RATE
+from batch.memory.compute_device import ComputeDevice
 from batch.payloads.questions import Tokenize
 from batch.payloads.speech import TranscriptionResult
 from batch.settings import Settings, SttSettings
 from batch.workers.speech import audio_context
+from batch.workers.speech import engine as speech_engine
 from batch.workers.speech.engine import SpeechEngine
 from batch.workers.speech.transcription import TranscriptCheckpoint
 from batch.workers.speech.voice_activity import SileroDetector
@@ -53,6 +56,18 @@ def test_facts_say_what_the_model_is(english: SpeechEngine) -> None:
     assert info.vad == str(SILERO) and info.type == "tiny" and info.n_ctx == 448
     with pytest.raises(NotSupported):
         english.ask(Tokenize(content="a"))
+
+
+def test_a_gpu_is_asked_for_room_and_the_machine_is_not_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = ComputeDevice("CUDA0", "NVIDIA H100 80GB HBM3", True, 200_000_000, 84_900_000_000)
+    monkeypatch.setattr(speech_engine, "used_gpu", lambda: gpu)
+    with pytest.raises(ModelProblem, match=r"ggml-tiny\.en needs about 0\.6 GB of the GPU's memory and 0\.2 GB of it are free"):
+        loaded(TINY_EN)
+    monkeypatch.setattr(speech_engine, "require_memory", lambda *_: pytest.fail("the machine's memory was asked for"))
+    monkeypatch.setattr(speech_engine, "used_gpu", lambda: msgspec.structs.replace(gpu, free_bytes=600_000_000_000))
+    engine = loaded(TINY_EN, parallel="auto")
+    assert engine._copies is not None and engine._copies.width == 1
+    engine.close()
 
 
 def test_a_missing_foreign_or_cut_model_file_is_refused_by_name(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import os
 from collections.abc import Callable, Sequence
 
 from batch.errors import BadRequest, BatchError, NotSupported
-from batch.memory.machine import require_memory
+from batch.memory.machine import require_gpu_memory, require_memory
+from batch.memory.sizes import GPU_PROCESS_BYTES
 from batch.payloads.embedding import EmbeddingPayload, EmbeddingResult
 from batch.payloads.job_payload import Result
 from batch.payloads.model_info import EmbeddingModelInfo
@@ -20,6 +21,8 @@ from batch.workers.embedding.model import MAX_SEQUENCES, Interrupted, PooledMode
 from batch.workers.embedding.text_batch import EmbeddingJob, TextBatch
 from batch.workers.embedding.usual_similarity import usual_similarity
 from batch.workers.engine import Work
+from batch.workers.llama.devices import gpu_free_bytes
+from batch.workers.llama.library import lib
 
 MAX_BATCH_OVERFLOW = 1.5
 """What the last batch mate may make of a batch's target: sending it back costs more than a batch that is a little large."""
@@ -56,7 +59,11 @@ class EmbeddingEngine:
 
         resolved = resolve(self._settings, Kind.EMBEDDING)
         settings = self._settings.embedding
-        require_memory(resolved.name, resolved.path.stat().st_size, "embedding.model")
+        size = resolved.path.stat().st_size
+        if settings.gpu_layers != 0 and lib.llama_supports_gpu_offload():
+            require_gpu_memory(resolved.name, size + GPU_PROCESS_BYTES, "embedding", gpu_free_bytes())
+        else:
+            require_memory(resolved.name, size, "embedding.model")
         model = PooledModel(resolved.path, gpu_layers=settings.gpu_layers, report=report)
         # Half the cores: the other workers load at the same time, and threads that wait for each other measure nothing.
         threads = settings.threads or max(1, (os.cpu_count() or 1) // 2)

@@ -17,8 +17,8 @@ def compute_devices() -> list[ComputeDevice]:
 
 
 def gpu_free_bytes() -> int:
-    """Free memory of all GPUs together; a huge number where they do not say."""
-    return sum(device.free_bytes for device in compute_devices() if device.is_gpu) or sys.maxsize
+    """Free memory of all GPUs together; a huge number where one does not say, or there is none."""
+    return sum(device.usable_bytes for device in compute_devices() if device.is_gpu) or sys.maxsize
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ class SpeechEngine:
         if gpu is None:
             require_memory(entry.name, need, "stt.model")
         else:
-            require_gpu_memory(entry.name, need, "stt", gpu)
+            require_gpu_memory(entry.name, need, "stt", gpu.usable_bytes)
             logger.info("%s is loaded onto %s", entry.name, gpu.summary)
         model = self._model = WhisperModel(entry.path, gpu=gpu is not None)
         if gpu is not None:

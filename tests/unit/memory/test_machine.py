@@ -77,10 +77,10 @@ def test_a_model_that_does_not_fit_onto_the_gpu_is_refused_in_one_sentence_and_o
     None
 ):
     gpu = ComputeDevice("CUDA0", "NVIDIA H100 80GB HBM3", True, 2_400_000_000, 84_900_000_000)
-    require_gpu_memory("whisper-large-v3-turbo", 2_400_000_000, "stt", gpu)
-    require_gpu_memory("whisper-large-v3-turbo", 99 * GB, "stt", ComputeDevice("GPU", "a GPU", True, 0, 0))
+    require_gpu_memory("whisper-large-v3-turbo", 2_400_000_000, "stt", gpu.usable_bytes)
+    require_gpu_memory("whisper-large-v3-turbo", 99 * GB, "stt", ComputeDevice("GPU", "a GPU", True, 0, 0).usable_bytes)
     with pytest.raises(ModelProblem) as refused:
-        require_gpu_memory("whisper-large-v3-turbo", 2_600_000_000, "stt", gpu)
+        require_gpu_memory("whisper-large-v3-turbo", 2_600_000_000, "stt", gpu.usable_bytes)
     assert refused.value.message == (
         "whisper-large-v3-turbo needs about 2.6 GB of the GPU's memory and 2.4 GB of it are free: set stt.gpu_layers to 0, or "
         "a smaller stt.model."

@@ -54,7 +54,7 @@ class ModelCopies:
             memory = machine_memory()
             return memory.free if memory is not None else None
         gpu = used_gpu()
-        return gpu.free_bytes if gpu is not None and gpu.total_bytes else None
+        return gpu.usable_bytes if gpu is not None else None
 
     def close(self) -> None:
         """Free all of them."""
