@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import resource
@@ -185,6 +186,7 @@ class Supervisor:
         walk = keeper.of_one(COMMON_DUTY, retention.walk, otherwise=retention.tidy_home)
         self._periodic.add("walk", walk, minute="17", at_start=True)
         self._periodic.add("backup", Backup(settings, store).make_if_due, minute="30", at_start=True)
+        gc.freeze()  # what is loaded stays: looking through all of it for garbage would hold up requests
         serving = [asyncio.create_task(servers[kind].serve([listening[kind]])) for kind in Kind]
         workers = list(loader.workers.values())
         tending = [asyncio.create_task(worker.keep_alive()) for worker in workers]
