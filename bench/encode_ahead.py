@@ -4,7 +4,8 @@
                                  [--threads N]
 
 One engine in this process, no service and no queue: its bulk scheduler gets all jobs as a worker gives them to it, each with a
-picture that no other shows and an answer of 48 tokens. Tokens a second of each round, and the ratio of the medians. Without a
+picture that no other shows and an answer of 48 tokens. Tokens a second of each round, how long the parts of a picture's way
+took by the clock (calls that return before a GPU is done count as what they took), and the ratio of the medians. Without a
 GPU the thread that encodes is switched on all the same: `--threads 1` on two cores says what free cores bring.
 """
 
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import e4b_shape
 from bulk import ANSWER_TOKENS, CAPTION, ImmediateReport
@@ -48,6 +50,22 @@ def captions(folder: Path, first: int, count: int, size: tuple[int, int]) -> lis
     return works
 
 
+class Stopwatch:
+    """Seconds that calls of a method take, in whatever thread."""
+
+    def __init__(self, owner: Any, method: str) -> None:
+        self.seconds = 0.0
+        self._call = getattr(owner, method)
+        setattr(owner, method, self._timed)
+
+    def _timed(self, *values: Any) -> Any:
+        started = time.perf_counter()
+        try:
+            return self._call(*values)
+        finally:
+            self.seconds += time.perf_counter() - started
+
+
 def tokens_per_second(engine: VlmEngine, works: list[ScriptedWork]) -> float:
     """Of all jobs, the first with the others waiting behind it."""
     works[0].waiting = works[1:]
@@ -77,6 +95,14 @@ def bench(subject: Subject, pictures: int, size: tuple[int, int], parallel: str,
             scheduler = engine._open_scheduler()
             if scheduler is None:
                 raise SystemExit("Jobs are not computed together here: say --parallel 4.")
+            assert engine._vision is not None
+            watches = {
+                "planned (read, prepared)": Stopwatch(engine, "plan_job"),
+                "encoded": Stopwatch(engine._vision, "encode_chunk"),
+                "put into the KV alone": Stopwatch(engine._vision, "decode_chunk"),
+                "together": Stopwatch(scheduler.resources.context, "decode_embeddings"),
+                "all decodes of tokens": Stopwatch(scheduler.resources.context, "decode_parts"),
+            }
             warm = max(4, info.parallel // 4)
             figures: dict[bool, list[float]] = {False: [], True: []}
             number = 0
@@ -87,10 +113,18 @@ def bench(subject: Subject, pictures: int, size: tuple[int, int], parallel: str,
             for done in range(rounds):
                 for ahead in (False, True) if done % 2 == 0 else (True, False):
                     scheduler.resources.encodes_ahead = ahead
+                    before, cpu = {name: watch.seconds for name, watch in watches.items()}, time.process_time()
                     figures[ahead].append(tokens_per_second(engine, captions(folder, number, pictures, size)))
                     number += pictures
                     way = "ahead" if ahead else "between the steps"
-                    report.say(f"{pictures} pictures of {size[0]} x {size[1]} encoded {way}: {figures[ahead][-1]:.1f} tokens/s")
+                    cpu = 1e3 * (time.process_time() - cpu) / pictures
+                    parts = ((name, 1e3 * (one.seconds - before[name]) / pictures) for name, one in watches.items())
+                    report.say(
+                        f"{pictures} pictures of {size[0]} x {size[1]} encoded {way}: {figures[ahead][-1]:.1f} tokens/s; "
+                        + "of each, ms: "
+                        + ", ".join(f"{name} {ms:.1f}" for name, ms in parts)
+                        + f"; CPU {cpu:.1f}"
+                    )
             ratio = statistics.median(figures[True]) / statistics.median(figures[False])
             report.say(f"ahead / between the steps: {ratio:.2f}")
         finally:
