@@ -104,10 +104,10 @@ class BulkRun:
             if self._resources.mixed_prompt_tokens:
                 self._compute_together(ready)
                 continue
-            # A slice of a prompt by itself, so that its numbers do not depend on what others generate meanwhile.
-            if self._compute_first(ready, PromptSlice) and any(isinstance(job.step, NextToken) for job in ready):
-                self._yield()
-            self._compute_tokens(ready)
+            # A slice of a prompt by itself, so that its numbers do not depend on what others generate meanwhile; and all
+            # prompts before the next token, as a step of many takes little longer than one of few.
+            if not self._compute_first(ready, PromptSlice):
+                self._compute_tokens(ready)
 
     def close(self) -> None:
         """End what is done, give all sequences back, and leave what is being prepared."""

@@ -1,0 +1,40 @@
+"""Bulk jobs are computed as many at a time as there are places, however short their answers are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import vlm_setup
+from batch.queue.jobs import Priority
+from vlm_setup import bulk, bulk_resources, together
+
+WIDTH = 4
+
+
+def test_no_step_leaves_a_place_free_while_jobs_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = vlm_setup.loaded(tmp_path, parallel=WIDTH)
+    try:
+        lengths = (2, 2, 2, 2, 5, 3, 2, 4, 2, 6, 3, 2)
+        group = [
+            bulk(tmp_path, f"{n} ping", priority=Priority.BATCH, generation={"ignore_eos": True, "max_tokens": tokens})
+            for n, tokens in enumerate(lengths)
+        ]
+        context, widths = bulk_resources(engine).context, list[int]()
+        decode = context.decode_parts
+
+        def note(parts: Sequence[Any]) -> int:
+            if group[0].waiting:
+                widths.append(len(parts))
+            return decode(parts)
+
+        monkeypatch.setattr(context, "decode_parts", note)
+        together(engine, group)
+    finally:
+        engine.close()
+    assert [work.result.usage.completion_tokens for work in group] == list(lengths)
+    assert widths
+    assert set(widths) == {WIDTH}
