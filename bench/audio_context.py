@@ -1,6 +1,7 @@
 """A short context against Whisper's whole window: word errors and CPU time over recordings of people.
 
-    python bench/audio_context.py [--model FILE ...] [--sounds FOLDER --texts FILE] [--count N] [--positions N] [--threads N]
+    python bench/audio_context.py [--model FILE ...] [--sounds FOLDER --texts FILE] [--count N] [--joined N]
+                                   [--positions N] [--threads N]
 
 Whisper's encoder hears half a minute however short a clip is; with a smaller `audio_ctx` it hears less, and costs less. What
 the service does (batch/workers/speech/audio_context.py) is put beside other thresholds of doubt. FOLDER has Asterisk's
@@ -27,7 +28,7 @@ sys.path.append(str(ROOT / "tests" / "support"))
 from batch.media.sound.audio import load
 from batch.media.sound.samples import SAMPLE_RATE, Samples
 from batch.settings import default_models_dir
-from batch.workers.speech.audio_context import DOUBTFUL_LOGPROB, SHORT_POSITIONS, audio_context, is_doubtful
+from batch.workers.speech.audio_context import DOUBTFUL_LOGPROB, LEAST_POSITIONS, audio_context, is_doubtful
 from batch.workers.speech.whisper.decoding import DecodedSegment, Decoding
 from batch.workers.speech.whisper.model import WhisperModel
 from recordings import AUSTEN, austen, recording
@@ -172,7 +173,7 @@ def main() -> int:
     parser.add_argument("--sounds", type=Path)
     parser.add_argument("--texts", type=Path)
     parser.add_argument("--count", type=int, default=90)
-    parser.add_argument("--positions", type=int, default=SHORT_POSITIONS, help="of the short context")
+    parser.add_argument("--positions", type=int, default=LEAST_POSITIONS, help="of the short context")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     recordings = list(sentences())

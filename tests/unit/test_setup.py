@@ -184,3 +184,16 @@ def test_a_build_finds_the_cmake_of_its_own_environment(setup: ModuleType, monke
     library = setup.LIBRARIES[WHISPER]
     environment = setup.Build(library, library.variants[0], "pywhispercpp==9.9.9", AMX).environment()
     assert environment["PATH"].split(os.pathsep)[0] == sysconfig.get_path("scripts")
+
+
+@pytest.mark.parametrize(("machine", "has_it"), [("x86_64", True), ("aarch64", False), ("arm64", False)])
+def test_whisper_gets_llamafiles_matrix_product_where_that_adds_up_in_single_precision(
+    monkeypatch: pytest.MonkeyPatch, machine: str, has_it: bool
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    spec = importlib.util.spec_from_file_location("batch_setup", ROOT / "setup" / "install.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "batch_setup", module)
+    spec.loader.exec_module(module)
+    assert ("-DGGML_LLAMAFILE=ON" in module.LIBRARIES[WHISPER].cmake_args) is has_it

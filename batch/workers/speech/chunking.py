@@ -9,11 +9,16 @@ from itertools import pairwise
 import numpy as np
 
 from batch.media.sound.samples import SAMPLE_RATE, Samples
+from batch.payloads.speech import TranscriptionOptions
 from batch.workers.speech.voice_activity import FLOOR_DB, FRAME_SAMPLES, Detector, Scores, decibels, is_steady
 from batch.workers.speech.whisper.model import WINDOW_SAMPLES
 
 PAUSE_SAMPLES = SAMPLE_RATE
 """Samples left out between two pieces from which on no sentence runs on over them."""
+
+ALONE_SAMPLES = 10 * SAMPLE_RATE
+"""Samples of speech between long pauses that cost no more in a chunk of their own, heard in a short context, than their share
+of a whole window whose words are aligned, as they have to be where pauses were left out."""
 
 OPEN_BONUS = 0.15
 """How much less than the threshold is enough while somebody speaks already."""
@@ -28,6 +33,11 @@ class Piece:
     samples: Samples
     scores: Scores
     """One a frame of FRAME_SAMPLES; the last frame may be shorter."""
+
+    @property
+    def end(self) -> int:
+        """The place in the file behind its last sample."""
+        return self.start + len(self.samples)
 
     def behind(self, sample: int) -> Piece:
         """What stands behind so many of its samples."""
@@ -55,7 +65,7 @@ class Chunk:
     @property
     def end(self) -> int:
         """Place in the file behind its last sample: where a restart goes on."""
-        return self.pieces[-1].start + len(self.pieces[-1].samples)
+        return self.pieces[-1].end
 
     @property
     def joints(self) -> list[float]:
@@ -63,7 +73,7 @@ class Chunk:
         joints, place = [], 0
         for piece, following in pairwise(self.pieces):
             place += len(piece.samples)
-            if following.start - piece.start - len(piece.samples) >= PAUSE_SAMPLES:
+            if following.start - piece.end >= PAUSE_SAMPLES:
                 joints.append(place / SAMPLE_RATE)
         return joints
 
@@ -129,6 +139,27 @@ class ChunkingRule:
     """Kept before and behind a region, where soft sounds hide."""
     longest: int = WINDOW_SAMPLES
     """Of a chunk."""
+    alone: int = WINDOW_SAMPLES
+    """A stretch of speech so long, with a long pause behind it, is a chunk of its own."""
+
+    @classmethod
+    def of(cls, options: TranscriptionOptions, is_energy: bool, may_stand_alone: bool) -> ChunkingRule:
+        """What a request's options ask for. `is_energy`: the scores are an EnergyDetector's; `may_stand_alone`: a chunk of
+        one stretch of speech costs less than its share of one that is joined over pauses."""
+        rule = cls(min_speech=SAMPLE_RATE // 10) if is_energy else cls()
+        longest = options.vad_max_speech_duration_s or WINDOW_SAMPLES / SAMPLE_RATE
+        return cls(
+            threshold=rule.threshold if options.vad_threshold is None else options.vad_threshold,
+            min_speech=_samples(options.vad_min_speech_duration_ms, rule.min_speech),
+            min_silence=_samples(options.vad_min_silence_duration_ms, rule.min_silence),
+            pad=_samples(options.vad_speech_pad_ms, rule.pad),
+            longest=int(min(WINDOW_SAMPLES, max(1.0, longest) * SAMPLE_RATE)),
+            alone=ALONE_SAMPLES if may_stand_alone else rule.alone,
+        )
+
+
+def _samples(milliseconds: int | None, otherwise: int) -> int:
+    return otherwise if milliseconds is None else milliseconds * SAMPLE_RATE // 1000
 
 
 class Chunks:
@@ -156,7 +187,10 @@ class Chunks:
         yield from self._finish()
 
     def give_back(self, pieces: tuple[Piece, ...]) -> None:
-        """The end of the chunk that came last is to begin the next one. It must not be all of it."""
+        """The end of the chunk that came last is to begin the next one, if anybody speaks there. It must not be all of it."""
+        bar = self._rule.threshold - OPEN_BONUS
+        if sum(int((piece.scores >= bar).sum()) for piece in pieces) * FRAME_SAMPLES < self._rule.min_speech:
+            return
         self._pieces = list(pieces)
         self._filled = sum(len(piece.samples) for piece in pieces)
 
@@ -216,7 +250,7 @@ class Chunks:
     def _cut(self) -> Iterator[Chunk]:
         """The chunk is full in the middle of a region: end it where it is quietest."""
         longest = self._rule.longest
-        while self._filled and (self._filled >= longest // 2 or longest - self._filled < 5 * SAMPLE_RATE):
+        while self._filled and (self._filled >= longest // 2 or longest - self._filled < 5 * SAMPLE_RATE or self._stands_alone):
             yield from self._flush()  # the region goes into the next chunk, whole if it ends soon
             if self._filled + len(self._sound) * FRAME_SAMPLES <= longest:
                 return
@@ -226,12 +260,21 @@ class Chunks:
         yield from self._flush()
 
     def _add(self, frames: int) -> Iterator[Chunk]:
-        while self._filled and self._filled + frames * FRAME_SAMPLES > self._rule.longest:
+        while self._filled and (self._filled + frames * FRAME_SAMPLES > self._rule.longest or self._stands_alone):
             yield from self._flush()
         piece = Piece(self._place, np.concatenate(self._sound[:frames]), np.array(self._scores[:frames], np.float32))
         self._drop(frames)
         self._pieces.append(piece)
         self._filled += len(piece.samples)
+
+    @property
+    def _stands_alone(self) -> bool:
+        """Whether the chunk is one long stretch of speech, with a long pause before the open region."""
+        return (
+            self._filled >= self._rule.alone
+            and self._place - self._pieces[-1].end >= PAUSE_SAMPLES
+            and not Chunk(tuple(self._pieces), self._rule.pad).joints
+        )
 
     def _drop(self, frames: int) -> None:
         self._place += sum(len(f) for f in self._sound[:frames])

@@ -49,14 +49,14 @@ class SpeechActivity:
         starts = [*(start for start, _ in self.regions), len(self.speech) * STEP_S]
         return [(end, start) for end, start in zip(ends, starts, strict=True) if start - end >= least_s]
 
-    def trimmed(self, start: float, end: float, slack_s: float) -> tuple[float, float]:
-        """The times brought to the first and last speech between them, where they are off by more than `slack_s`; as
-        they are where nobody speaks between them."""
+    def trimmed(self, start: float, end: float, start_slack_s: float, end_slack_s: float) -> tuple[float, float]:
+        """The times brought to the first and last speech between them, where they are off by more than the slack; as they
+        are where nobody speaks between them."""
         inside = [region for region in self.regions if region[1] > start and region[0] < end]
         if not inside:
             return start, end
         first, last = max(start, inside[0][0]), min(end, inside[-1][1])
-        return (first if first - start > slack_s else start), (last if end - last > slack_s else end)
+        return (first if first - start > start_slack_s else start), (last if end - last > end_slack_s else end)
 
 
 def longest_pause(regions: Sequence[tuple[float, float]]) -> float:

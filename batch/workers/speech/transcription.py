@@ -18,7 +18,7 @@ from batch.media.sound.samples import SAMPLE_RATE, Samples
 from batch.payloads.events import SegmentEnded
 from batch.payloads.speech import TranscriptionPayload, TranscriptSegment
 from batch.workers.engine import OwnWork
-from batch.workers.speech.audio_context import transcribe as in_short_context
+from batch.workers.speech.audio_context import ShortContexts
 from batch.workers.speech.chunking import Chunk, ChunkingRule, Chunks, Piece
 from batch.workers.speech.hallucinations import may_loop, without_loops, without_noises
 from batch.workers.speech.speech_activity import SpeechActivity, longest_pause
@@ -43,6 +43,9 @@ PAUSE_S = 2.0
 
 EDGE_SLACK_S = 0.5
 """Seconds of silence at its edges that Whisper's own time stamps may give a segment."""
+
+PADDED_EDGE_SLACK_S = 0.1
+"""The same where silence was kept at the edges of a chunk, which Whisper takes for its speech's."""
 
 SKIPPED_STEP_S = 60
 """Seconds of sound that is only read, or not even that, between two yield points."""
@@ -95,6 +98,7 @@ class Transcription:
         self._yielded_at = time.monotonic()
         self._is_sure = decoding.language != languages.AUTO
         self._candidates = [code for code in self._options.candidate_languages if code in model.codes]
+        self._contexts = ShortContexts(model)
         self._writer = SegmentWriter(payload, decoding.temperature)
         self.segments: list[TranscriptSegment] = []
         self.language = "" if decoding.language == languages.AUTO else decoding.language
@@ -160,7 +164,8 @@ class Transcription:
             decoding = replace(decoding, max_context=LONG_FILE_CONTEXT_TOKENS)
         detector = self._new_detector()
         try:
-            chunks = Chunks(blocks, detector, start, self._chunking_rule(isinstance(detector, EnergyDetector)))
+            rule = ChunkingRule.of(self._options, isinstance(detector, EnergyDetector), self._may_stand_alone)
+            chunks = Chunks(blocks, detector, start, rule)
             for chunk in chunks:
                 rest, fresh = self._transcribe_chunk(chunk, decoding, once=True)
                 chunks.give_back(rest)
@@ -170,6 +175,12 @@ class Transcription:
                     return
         finally:
             detector.close()
+
+    @property
+    def _may_stand_alone(self) -> bool:
+        """Whether long stretches of speech are to be chunks of their own: where that spares aligning their words."""
+        has_short_contexts = self._options.audio_ctx is None and self._contexts.are_used
+        return has_short_contexts and not self._wants_times and not self._decoding.no_timestamps
 
     def _transcribe_chunk(
         self, chunk: Chunk, decoding: Decoding, *, once: bool = False
@@ -201,10 +212,12 @@ class Transcription:
         """The segments where speech is: by their words' times, or by Whisper's own brought to the speech they cover."""
         if not decoding.align:
             placed = []
-            for segment in segments:
+            edge_s = PADDED_EDGE_SLACK_S if chunk.margin else EDGE_SLACK_S
+            for i, segment in enumerate(segments):
                 start, end = segment.start, segment.end
                 if not decoding.no_timestamps:
-                    start, end = activity.trimmed(start, end, EDGE_SLACK_S)
+                    slack_s = EDGE_SLACK_S if i else edge_s, EDGE_SLACK_S if i < len(segments) - 1 else edge_s
+                    start, end = activity.trimmed(start, end, *slack_s)
                 placed.append(TimedSegment(replace(segment, start=start, end=end), (), ()))
             return placed
         lags_s = self._model.heads.lags_s if self._model.heads is not None else (0.0,)
@@ -225,8 +238,8 @@ class Transcription:
                 elif not self._options.detect_language:
                     decoding = replace(decoding, language=self.language)
                     is_short = not is_again and self._options.audio_ctx is None
-                    hear = in_short_context if is_short else WhisperModel.transcribe
-                    segments = hear(self._model, samples, decoding, threads, self._stop.is_set, once=once)
+                    hear = self._contexts.transcribe if is_short else self._model.transcribe
+                    segments = hear(samples, decoding, threads, self._stop.is_set, once=once)
                     if self._step == 0 and not self.shares:
                         self._note(self._model.transcribed_language(threads) if self._wants_shares else {})
                 if self._options.detect_language:
@@ -319,20 +332,3 @@ class Transcription:
         threads = self._work.yield_point((self._reached - self._skip) / SAMPLE_RATE, self._total_s, "seconds")
         self._yielded_at = time.monotonic()
         return threads
-
-    def _chunking_rule(self, is_energy: bool) -> ChunkingRule:
-        options = self._options
-        rule = ChunkingRule(min_speech=SAMPLE_RATE // 10) if is_energy else ChunkingRule()
-        longest = options.vad_max_speech_duration_s or WINDOW_SAMPLES / SAMPLE_RATE
-        return replace(
-            rule,
-            threshold=rule.threshold if options.vad_threshold is None else options.vad_threshold,
-            min_speech=_samples(options.vad_min_speech_duration_ms, rule.min_speech),
-            min_silence=_samples(options.vad_min_silence_duration_ms, rule.min_silence),
-            pad=_samples(options.vad_speech_pad_ms, rule.pad),
-            longest=int(min(WINDOW_SAMPLES, max(1.0, longest) * SAMPLE_RATE)),
-        )
-
-
-def _samples(milliseconds: int | None, otherwise: int) -> int:
-    return otherwise if milliseconds is None else milliseconds * SAMPLE_RATE // 1000

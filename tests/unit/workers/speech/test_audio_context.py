@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
 import pytest
 
 from batch.media.sound.samples import SAMPLE_RATE
-from batch.workers.speech.audio_context import DOUBTFUL_LOGPROB, audio_context, is_doubtful
+from batch.workers.speech.audio_context import (
+    DOUBTFUL_LOGPROB,
+    LEAST_POSITIONS,
+    WHOLE_WINDOWS_AFTER_DOUBT,
+    ShortContexts,
+    audio_context,
+    is_doubtful,
+)
 from batch.workers.speech.whisper.cross_attention import CACHE_STEP
-from batch.workers.speech.whisper.decoding import DecodedSegment, Token
+from batch.workers.speech.whisper.decoding import DecodedSegment, Decoding, Token
+from batch.workers.speech.whisper.model import WhisperModel
 
 
 @pytest.mark.parametrize(
-    ("seconds", "positions"), [(0.05, 0), (1.4, 0), (1.5, 768), (11, 768), (15.36, 768), (15.4, 0), (30, 0)]
+    ("seconds", "positions"),
+    [(0.05, 0), (1.4, 0), (1.5, 768), (11, 768), (15.36, 768), (15.4, 1024), (20.5, 1280), (25.6, 1280), (25.7, 0), (30, 0)],
 )
-def test_sound_that_is_neither_a_word_nor_long_is_heard_in_a_context_that_holds_all_of_it(
+def test_sound_that_is_neither_a_word_nor_a_window_is_heard_in_the_least_context_that_holds_all_of_it(
     seconds: float, positions: int
 ) -> None:
     assert audio_context(round(seconds * SAMPLE_RATE)) == positions
     assert positions == 0 or (positions / 50 >= seconds and positions % CACHE_STEP == 0)
 
 
-def said(*logprobs: float, ids: list[int] | None = None) -> DecodedSegment:
+def said(*logprobs: float, ids: list[int] | None = None, seconds: float = 1.0) -> DecodedSegment:
     tokens = tuple(
         Token(token, b" a", None, 0.0, None, 1.0, logprob)
         for token, logprob in zip(ids or range(len(logprobs)), logprobs, strict=True)
     )
-    return DecodedSegment(0.0, 1.0, " a" * len(tokens), tokens, -0.1, 0.0, False)
+    return DecodedSegment(0.0, seconds, " a" * len(tokens), tokens, -0.1, 0.0, False)
 
 
 def test_what_is_likely_is_believed() -> None:
@@ -45,3 +58,41 @@ def test_what_is_likely_is_believed() -> None:
 )
 def test_no_words_unlikely_ones_and_loops_are_doubtful(segments: list[DecodedSegment]) -> None:
     assert is_doubtful(segments)
+
+
+def test_a_long_sentence_that_is_said_twice_is_believed() -> None:
+    assert not is_doubtful([said(-0.1, -0.1, seconds=6.0), said(-0.1, -0.1, seconds=6.0)])
+
+
+class Model:
+    """Stands for a model that is unsure of itself in some calls, and notes the contexts that it is asked for."""
+
+    attention = SimpleNamespace(can_be_cleared=True)
+
+    def __init__(self, *doubtful: int) -> None:
+        self.doubtful = doubtful
+        self.contexts: list[int] = []
+
+    def transcribe(self, samples: Any, decoding: Decoding, *_args: Any, **_more: Any) -> list[DecodedSegment]:
+        self.contexts.append(decoding.audio_ctx)
+        is_doubted = decoding.audio_ctx and len(self.contexts) in self.doubtful
+        return [said(DOUBTFUL_LOGPROB - 1 if is_doubted else -0.1)]
+
+
+def hear(contexts: ShortContexts, *, align: bool = False) -> None:
+    contexts.transcribe(np.zeros(10 * SAMPLE_RATE, np.float32), Decoding(align=align), 1, lambda: False)
+
+
+def test_the_chunks_after_a_doubtful_one_are_heard_in_the_whole_window_at_once() -> None:
+    model = Model(2)
+    contexts = ShortContexts(cast("WhisperModel", model))
+    for _ in range(3 + WHOLE_WINDOWS_AFTER_DOUBT):
+        hear(contexts)
+    doubted = [LEAST_POSITIONS, 0]
+    assert model.contexts == [LEAST_POSITIONS, *doubted, *[0] * WHOLE_WINDOWS_AFTER_DOUBT, LEAST_POSITIONS]
+
+
+def test_words_are_aligned_in_the_whole_window() -> None:
+    model = Model()
+    hear(ShortContexts(cast("WhisperModel", model)), align=True)
+    assert model.contexts == [0]

@@ -7,10 +7,10 @@ import itertools
 import numpy as np
 
 from batch.media.sound.samples import SAMPLE_RATE as RATE
-from batch.workers.speech.chunking import Chunk, Chunks, Piece, quietest_frame
+from batch.workers.speech.chunking import Chunk, ChunkingRule, Chunks, Piece, quietest_frame
 from batch.workers.speech.voice_activity import FRAME_SAMPLES, EnergyDetector, frames_of
 from batch.workers.speech.whisper.model import WINDOW_SAMPLES
-from sounds import silence
+from sounds import Samples, silence
 
 
 def _piece(start_s: float, seconds: float) -> Piece:
@@ -69,6 +69,45 @@ def test_what_a_chunk_gives_back_begins_the_next_one_and_nothing_is_lost_or_hear
             heard_once[piece.start : piece.start + len(piece.samples)] -= 1
     assert heard_once.max() == 1
     assert heard_once[loud != 0].mean() > 0.99
+
+
+def _voice(seconds: float) -> Samples:
+    """As loud and as uneven as speech."""
+    places = np.arange(round(seconds * RATE)) / RATE
+    loud = np.random.default_rng(4).normal(0, 0.1, len(places)) * (0.2 + np.abs(np.sin(places * 9)))
+    return loud.astype(np.float32)
+
+
+def _stretches(*parts: Samples, alone: int) -> list[list[int]]:
+    """Whole seconds of each piece of each chunk."""
+    rule = ChunkingRule(min_speech=RATE // 10, alone=alone)
+    chunks = Chunks(iter(parts), EnergyDetector(), 0, rule)
+    return [[round(len(piece.samples) / RATE - 0.8) for piece in chunk.pieces] for chunk in chunks]
+
+
+def test_long_stretches_of_speech_between_long_pauses_are_chunks_of_their_own() -> None:
+    parts = [silence(5), _voice(10), silence(5), _voice(9), silence(20), _voice(12), silence(5)]
+    assert _stretches(*parts, alone=8 * RATE) == [[10], [9], [12]]
+    assert _stretches(*parts, alone=WINDOW_SAMPLES) == [[10, 9], [12]]
+
+
+def test_short_stretches_of_speech_are_joined_over_pauses_until_the_window_is_full() -> None:
+    parts = [silence(5), *[part for _ in range(4) for part in (_voice(6), silence(4))], _voice(10), silence(5)]
+    assert _stretches(*parts, alone=8 * RATE) == [[6, 6, 6, 6], [10]]
+
+
+def test_a_stretch_that_stands_alone_is_not_filled_up_with_the_beginning_of_a_longer_one() -> None:
+    assert _stretches(silence(5), _voice(9), silence(5), _voice(29.2), silence(5), alone=8 * RATE)[0] == [9]
+
+
+def test_silence_that_is_given_back_does_not_begin_the_next_chunk() -> None:
+    parts = [silence(5), _voice(10), silence(5), _voice(9), silence(5)]
+    chunks = Chunks(iter(parts), EnergyDetector(), 0, ChunkingRule(min_speech=RATE // 10, alone=8 * RATE))
+    starts = []
+    for chunk in chunks:
+        starts.append(round(chunk.start / RATE, 1))
+        chunks.give_back(chunk.behind(len(chunk.samples) / RATE - 0.35))
+    assert starts == [4.6, 19.6]
 
 
 def test_a_cut_falls_into_a_pause() -> None:
