@@ -7,7 +7,8 @@ Whisper's encoder hears half a minute however short a clip is; with a smaller `a
 the service does (batch/workers/speech/audio_context.py) is put beside other thresholds of doubt. FOLDER has Asterisk's
 prompts as WAV files (Debian: asterisk-core-sounds-en-wav), FILE is the core-sounds-en.txt that Asterisk's sounds come with; N
 of them are drawn, always the same. Without them only the sentences of Debian's pocketsphinx-testdata are heard, which are
-fetched. Exits with 1 where there are more word errors.
+fetched. --joined puts recordings together to so many of 15 to 26 seconds, which have longer contexts, and hears those only.
+Exits with 1 where there are more word errors.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from peer import ROOT
 
 sys.path.append(str(ROOT / "tests" / "support"))
@@ -28,7 +30,7 @@ sys.path.append(str(ROOT / "tests" / "support"))
 from batch.media.sound.audio import load
 from batch.media.sound.samples import SAMPLE_RATE, Samples
 from batch.settings import default_models_dir
-from batch.workers.speech.audio_context import DOUBTFUL_LOGPROB, LEAST_POSITIONS, audio_context, is_doubtful
+from batch.workers.speech.audio_context import DOUBTFUL_LOGPROB, audio_context, is_doubtful
 from batch.workers.speech.whisper.decoding import DecodedSegment, Decoding
 from batch.workers.speech.whisper.model import WhisperModel
 from recordings import AUSTEN, austen, recording
@@ -45,6 +47,9 @@ OTHERS = {
 """What is said in more of pocketsphinx's recordings."""
 
 LONGEST_S = 15.0
+JOINED_S = (15.5, 25.5)
+GAP_S = (0.25, 0.8)
+"""Seconds between recordings that were put together."""
 OTHER_LOGPROBS = (-10.0, -0.5, -0.4, -0.35)
 """Thresholds of doubt beside the one that is used."""
 
@@ -107,6 +112,25 @@ def prompts(folder: Path, texts: Path, count: int) -> Iterator[Spoken]:
             yield Spoken(path.stem, samples, text)
 
 
+def joined(recordings: list[Spoken], count: int) -> Iterator[Spoken]:
+    """So many sounds of several recordings each, always the same."""
+    drawn = random.Random(1)
+    for number in range(count):
+        parts: list[Samples] = []
+        texts: list[str] = []
+        seconds, wanted_s = 0.0, drawn.uniform(*JOINED_S)
+        for one in drawn.sample(recordings, len(recordings)):
+            gap = np.zeros(round(drawn.uniform(*GAP_S) * SAMPLE_RATE), np.float32)
+            longer = seconds + (len(one.samples) + len(gap)) / SAMPLE_RATE
+            if longer <= JOINED_S[1]:
+                parts += [one.samples, gap]
+                texts.append(one.text)
+                seconds = longer
+            if seconds >= wanted_s:
+                break
+        yield Spoken(f"joined {number}", np.concatenate(parts), " ".join(texts))
+
+
 def words(text: str) -> list[str]:
     """The words of a text, numbers written out digit by digit."""
     text = text.lower().replace("mister", "mr").replace("#", " pound ").replace("*", " star ").replace("'", "")
@@ -134,7 +158,7 @@ def hear(model: WhisperModel, spoken: Spoken, positions: int, threads: int) -> H
     return Heard(segments, time.process_time() - begun)
 
 
-def compare(path: Path, recordings: list[Spoken], positions: int, threads: int) -> bool:
+def compare(path: Path, recordings: list[Spoken], positions: int | None, threads: int) -> bool:
     """Print a model's word errors and CPU time in the whole window and in a short context, for several thresholds of doubt;
     whether the one that is used makes no more errors."""
     model = WhisperModel(path)
@@ -146,7 +170,7 @@ def compare(path: Path, recordings: list[Spoken], positions: int, threads: int) 
     print(f"  whole window: {whole_errors} word errors ({whole_errors / said:.2%}), {whole_s:.1f} s of CPU", flush=True)
     is_short = [audio_context(len(spoken.samples)) > 0 for spoken in recordings]
     short = [
-        hear(model, spoken, positions, threads) if wanted else one
+        hear(model, spoken, positions or audio_context(len(spoken.samples)), threads) if wanted else one
         for spoken, one, wanted in zip(recordings, whole, is_short, strict=True)
     ]
     model.close()
@@ -160,7 +184,7 @@ def compare(path: Path, recordings: list[Spoken], positions: int, threads: int) 
             count += errors(other.text, spoken.text)
         good = count <= whole_errors
         print(
-            f"  {positions} positions, doubt below {least}: {count} word errors ({count / said:.2%}), "
+            f"  {positions or 'as many as it takes'} positions, doubt below {least}: {count} word errors ({count / said:.2%}), "
             f"{seconds / whole_s:.2f} of the CPU time, {again} of {sum(is_short)} heard again",
             flush=True,
         )
@@ -173,12 +197,15 @@ def main() -> int:
     parser.add_argument("--sounds", type=Path)
     parser.add_argument("--texts", type=Path)
     parser.add_argument("--count", type=int, default=90)
-    parser.add_argument("--positions", type=int, default=LEAST_POSITIONS, help="of the short context")
+    parser.add_argument("--joined", type=int, default=0, help="so many sounds of several recordings each")
+    parser.add_argument("--positions", type=int, help="of the short context; default: the service's own choice")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     recordings = list(sentences())
     if given.sounds and given.texts:
         recordings += prompts(given.sounds, given.texts, given.count)
+    if given.joined:
+        recordings = list(joined(recordings, given.joined))
     models = given.model or [default_models_dir() / name for name in ("ggml-base.bin", "ggml-tiny.en.bin")]
     good = [compare(model, recordings, given.positions, given.threads) for model in models]
     return 0 if all(good) else 1

@@ -406,6 +406,25 @@ def test_without_times_nothing_is_cut_at_a_pause(english: SpeechEngine, tmp_path
     assert len(job.saved) == 1 and word_errors(segment.text, f"{JFK_SAYS} And so my fellow Americans") < 0.2
 
 
+def test_long_stretches_between_pauses_are_heard_one_by_one_in_a_short_context_and_their_segments_lie_where_they_were_said(
+    english: SpeechEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, bool]] = []
+    decode = WhisperModel.transcribe
+
+    def watched(model: WhisperModel, samples: Any, decoding: Any, *args: Any, **more: Any) -> Any:
+        asked.append((decoding.audio_ctx, decoding.align))
+        return decode(model, samples, decoding, *args, **more)
+
+    monkeypatch.setattr(WhisperModel, "transcribe", watched)
+    job = work(tmp_path, _spread())
+    result = transcribe(english, job)
+    assert asked == [(768, False)] * 3 and len(job.saved) == 3
+    assert word_errors(result.text, " ".join([JFK_SAYS] * 3)) < 0.05
+    for segment in result.segments:
+        assert any(start + 0.2 <= segment.start < segment.end <= start + 11.1 for start in (0, 31, 67)), segment
+
+
 def test_a_restart_goes_on_at_the_next_chunk(
     english: SpeechEngine, undisturbed: tuple[ScriptedWork, TranscriptionResult], tmp_path: Path
 ) -> None:
