@@ -54,6 +54,8 @@ class MemoryPlan(msgspec.Struct, frozen=True):
     held: int
     """Of that, what the system cannot take back."""
     gpu_need: int = 0
+    tables_on_gpu: bool = False
+    """Whether the GPU has room for the tables that are otherwise read by rows from the mapped file."""
     configured_need: int = 0
     """What it would take with nothing done to save memory."""
     note: str = ""
@@ -96,7 +98,7 @@ def choose(
     for plan in plans:
         if _has_gpu_room(plan, budget) and plan.need <= budget.free:
             note = _note(parts, first, plan, budget) if plan is not first else ""
-            return msgspec.structs.replace(plan, configured_need=first.need, note=note)
+            return _with_tables(msgspec.structs.replace(plan, configured_need=first.need, note=note), parts, budget)
     last = plans[-1]
     if _has_gpu_room(last, budget) and last.held <= budget.free + budget.swap:
         return msgspec.structs.replace(last, configured_need=first.need, note=_note(parts, first, last, budget))
@@ -149,6 +151,14 @@ def _plan(
         on_gpu = parts.gpu_share * (weights.total - weights.row_tables + context.kv) + context.gpu_compute
         on_gpu += parts.projector
     return MemoryPlan(kv_type, repack, width, cache_share, need=held + max(mapped, 0), held=held, gpu_need=int(on_gpu))
+
+
+def _with_tables(plan: MemoryPlan, parts: ModelParts, budget: Budget) -> MemoryPlan:
+    """The plan with the model's tables on the GPU too, where all its layers are there and that fits."""
+    gpu_need = plan.gpu_need + parts.weights.row_tables
+    if budget.gpu_free is None or parts.gpu_share < 1.0 or gpu_need > budget.gpu_free:
+        return plan
+    return msgspec.structs.replace(plan, gpu_need=gpu_need, tables_on_gpu=True)
 
 
 def _has_gpu_room(plan: MemoryPlan, budget: Budget) -> bool:

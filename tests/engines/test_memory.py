@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import mmap
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import vlm_setup
@@ -24,12 +26,14 @@ from batch.queue.jobs import Priority
 from batch.settings import EmbeddingSettings, SttSettings
 from batch.workers.chat import memory_planner
 from batch.workers.chat.engine import VlmEngine
+from batch.workers.llama import row_tables
 from batch.workers.llama.context import KV_TYPES, Context
 from batch.workers.llama.devices import compute_devices
 from batch.workers.llama.dry_run import DryRun, read_sizes, weight_sizes
 from batch.workers.llama.library import collected_lines
 from batch.workers.llama.mapped_file import release_pages
 from batch.workers.llama.model import Model
+from batch.workers.llama.row_tables import gpu_overrides, table_types
 from vlm_setup import TINY, chat, content, run
 
 FILE = TINY / "tiny-gemma4v-text-f16.gguf"
@@ -179,3 +183,30 @@ def test_quantised_bulk_jobs_share_their_beginning_and_are_all_answered(engine: 
 def test_a_picture_is_described_in_a_quantised_context(engine: VlmEngine, tmp_path: Path) -> None:
     parts = [vlm_setup.picture(tmp_path), {"type": "text", "text": "Describe this image."}]
     assert "red circle" in content(run(engine, chat(tmp_path, parts)))
+
+
+def test_a_models_tables_can_be_put_on_a_device_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no GPU here: the processor's plain buffers stand for one."""
+    types = table_types(FILE)
+    assert types and gpu_overrides(types) is None
+    processor = row_tables._function("ggml_backend_dev_by_type", ctypes.c_void_p, ctypes.c_int)(0)
+    monkeypatch.setattr(row_tables, "_only_gpu", lambda: processor)
+    overrides = gpu_overrides(types)
+    assert [bool(override.buffer_type) for override in overrides] == [True] * len(row_tables.ROW_TABLES) + [False]
+    answers = []
+    for tables_on_gpu in (False, True):
+        model = Model(FILE, gpu_layers=0, tables_on_gpu=tables_on_gpu)
+        context = Context(model, n_ctx=256, threads=1)
+        context.decode_tokens(model.tokenize("Once there was a red circle"), 0, 0, output=True)
+        answers.append(context.logits().copy())
+        context.close()
+        model.close()
+    assert np.array_equal(*answers)
+
+
+def test_tables_of_a_type_whose_rows_a_device_cannot_read_stay_with_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    processor = row_tables._function("ggml_backend_dev_by_type", ctypes.c_void_p, ctypes.c_int)(0)
+    monkeypatch.setattr(row_tables, "_only_gpu", lambda: processor)
+    assert row_tables._reads_rows(processor, 14)
+    monkeypatch.setattr(row_tables, "_reads_rows", lambda device, kind: kind != 1)
+    assert gpu_overrides(frozenset({0})) is not None and gpu_overrides(frozenset({0, 1})) is None

@@ -122,7 +122,11 @@ class VlmEngine:
         if plan.note:
             _log.warning("%s", plan.note)
         self._model = model = Model(
-            resolved.path, gpu_layers=vlm.gpu_layers, repack=plan.repack, report=lambda p: report(p * share)
+            resolved.path,
+            gpu_layers=vlm.gpu_layers,
+            repack=plan.repack,
+            tables_on_gpu=plan.tables_on_gpu,
+            report=lambda p: report(p * share),
         )
         if plan.repack:
             release_pages(resolved.path)  # they were read once, to be copied

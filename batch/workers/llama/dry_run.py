@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
 import re
 from pathlib import Path
 
 from batch.errors import ModelProblem
 from batch.memory.sizes import ContextSizes, KvType, WeightSizes
 from batch.workers.llama.context import KV_TYPES
-from batch.workers.llama.library import clear_errors, collected_lines, ggml, initialise_library, last_error, lib
+from batch.workers.llama.gguf_header import tensor_infos
+from batch.workers.llama.library import clear_errors, collected_lines, initialise_library, last_error, lib
+from batch.workers.llama.row_tables import PER_LAYER_TABLE
 
 _KV_SIZE = re.compile(r"size = +([\d.]+) MiB \( *\d+ cells")
 _COMPUTE_SIZE = re.compile(r"(\S+) compute buffer size = +([\d.]+) MiB")
@@ -17,44 +18,18 @@ _MIB = 1 << 20
 _FIRST_QUANTISED_TYPE = 2
 _SINGLE_TYPES = frozenset(range(24, 29)) | {30}
 """ggml's numbers of whole numbers, double and bfloat16, which no kernel wants in another order."""
-ROW_TABLES = frozenset({"per_layer_token_embd.weight"})
-"""Tensors of which a token reads one row: they need not stay in memory."""
 
 
 def weight_sizes(path: Path) -> WeightSizes:
-    """Read from the file's header; raises ModelProblem where it has none."""
-    initialise_library()
-    for name in ("gguf_get_n_tensors", "gguf_get_tensor_name", "gguf_get_tensor_type", "gguf_get_tensor_size"):
-        getattr(ggml, name).argtypes = [ctypes.c_void_p, *([] if name.endswith("tensors") else [ctypes.c_int64])]
-    ggml.gguf_get_n_tensors.restype = ctypes.c_int64
-    ggml.gguf_get_tensor_name.restype = ctypes.c_char_p
-    ggml.gguf_get_tensor_type.restype = ctypes.c_int
-    ggml.gguf_get_tensor_size.restype = ctypes.c_size_t
-    ggml.gguf_init_from_file.restype = ctypes.c_void_p
-    ggml.gguf_init_from_file.argtypes = [ctypes.c_char_p, _HeaderParams]
-    ggml.gguf_free.argtypes, ggml.gguf_free.restype = [ctypes.c_void_p], None
-    header = ggml.gguf_init_from_file(str(path).encode(), _HeaderParams(True, None))
-    if not header:
-        raise ModelProblem(f"The model file {path} cannot be read ({last_error() or 'it may be damaged'}): fetch it again.")
-    try:
-        total = repacked = row_tables = 0
-        for index in range(ggml.gguf_get_n_tensors(header)):
-            name = ggml.gguf_get_tensor_name(header, index).decode("utf-8", "replace")
-            size, kind = int(ggml.gguf_get_tensor_size(header, index)), int(ggml.gguf_get_tensor_type(header, index))
-            total += size
-            if name in ROW_TABLES:
-                row_tables += size
-            elif name.startswith(("blk.", "output.")) and kind >= _FIRST_QUANTISED_TYPE and kind not in _SINGLE_TYPES:
-                repacked += size
-    finally:
-        ggml.gguf_free(header)
+    """Of a model file's tensors; raises ModelProblem where it cannot be read."""
+    total = repacked = row_tables = 0
+    for name, kind, size in tensor_infos(path):
+        total += size
+        if name == PER_LAYER_TABLE:
+            row_tables += size
+        elif name.startswith(("blk.", "output.")) and kind >= _FIRST_QUANTISED_TYPE and kind not in _SINGLE_TYPES:
+            repacked += size
     return WeightSizes(total, repacked, row_tables)
-
-
-class _HeaderParams(ctypes.Structure):
-    """ggml's struct gguf_init_params."""
-
-    _fields_ = (("no_alloc", ctypes.c_bool), ("ctx", ctypes.c_void_p))
 
 
 class DryRun:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from batch.errors import ModelProblem
 from batch.workers.llama.library import clear_errors, initialise_library, last_error, lib
+from batch.workers.llama.row_tables import gpu_overrides, table_types
 
 _ATTR_CONTROL = 1 << 3
 _ATTR_USER_DEFINED = 1 << 4
@@ -18,11 +19,18 @@ class Model:
     """One GGUF file's weights and vocabulary. Its reading methods may be called from any thread."""
 
     def __init__(
-        self, path: Path, *, gpu_layers: int = -1, repack: bool = True, report: Callable[[float], None] | None = None
+        self,
+        path: Path,
+        *,
+        gpu_layers: int = -1,
+        repack: bool = True,
+        tables_on_gpu: bool = False,
+        report: Callable[[float], None] | None = None,
     ) -> None:
         """Load the file, reporting the loaded share (0 to 1); raises ModelProblem with a sentence that names the file.
 
-        `repack`: weights are copied into the order that this processor computes fastest with.
+        `repack`: weights are copied into the order that this processor computes fastest with. `tables_on_gpu`: where there is
+        one GPU that can read them, also the tables that llama.cpp leaves to the processor.
         """
         initialise_library()
         self.path = path
@@ -34,6 +42,8 @@ class Model:
         params = lib.llama_model_default_params()
         params.n_gpu_layers = gpu_layers if lib.llama_supports_gpu_offload() else 0
         params.use_extra_bufts = repack
+        overrides = gpu_overrides(table_types(path)) if tables_on_gpu else None
+        params.tensor_buft_overrides = ctypes.cast(overrides, ctypes.c_void_p) if overrides is not None else None
 
         def report_progress(share: float, _: int | None) -> bool:
             if report is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from batch.errors import ModelProblem
@@ -122,3 +123,15 @@ def test_a_gpu_that_is_too_small_is_named() -> None:
         "model needs at least 5.0 GB of the GPU's memory and 4.0 GB of it are free: set fewer vlm.gpu_layers, or a smaller "
         "vlm.context or vlm.model."
     )
+
+
+def test_tables_lie_on_a_gpu_that_holds_all_layers_and_has_room_for_them() -> None:
+    everything = plan(Budget(20 * GB, gpu_free=40 * GB), parts=msgspec.structs.replace(MODEL, gpu_share=1.0))
+    assert everything.tables_on_gpu
+    need = everything.gpu_need
+    for free, there in ((need, True), (need - 1, False)):
+        narrow = plan(Budget(20 * GB, gpu_free=free), parts=msgspec.structs.replace(MODEL, gpu_share=1.0))
+        assert narrow.tables_on_gpu == there and not narrow.note
+        assert narrow.gpu_need == need - (0 if there else MODEL.weights.row_tables)
+    assert not plan(Budget(20 * GB, gpu_free=40 * GB), parts=msgspec.structs.replace(MODEL, gpu_share=0.5)).tables_on_gpu
+    assert not plan(Budget(20 * GB)).tables_on_gpu
