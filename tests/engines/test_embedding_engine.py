@@ -24,7 +24,7 @@ from batch.queue.jobs import Kind, Priority
 from batch.settings import EmbeddingSettings, Settings, default_models_dir
 from batch.workers.embedding import engine as embedding_engine
 from batch.workers.embedding.engine import EmbeddingEngine
-from batch.workers.embedding.model import MAX_SEQUENCES
+from batch.workers.embedding.pooling_context import MAX_SEQUENCES
 from scripted_work import ScriptedWork
 
 MODEL = default_models_dir() / "all-MiniLM-L6-v2-f16.gguf"
@@ -384,6 +384,38 @@ def test_an_interrupted_pack_is_done_again_unless_its_job_ends(engine: Embedding
     job = work(tmp_path, ["hello world"], at={1: engine.interrupt})
     assert distance(vectors(engine.run(job), tmp_path), embed(engine, tmp_path, ["hello world"])) < 1e-5
     assert len(job.units) == 2
+
+
+def test_two_threads_compute_a_batch_in_halves_and_give_each_text_its_vector(
+    engine: EmbeddingEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [" ".join([name] * (1 + place % 20)) for place, name in enumerate(["cat", "stone", "market", "river"] * 10)]
+    whole = embed(engine, tmp_path, texts)
+    halved: list[int] = []
+    embed_halves = engine.model._embed_halves
+    monkeypatch.setattr(
+        engine.model, "_embed_halves", lambda texts, *more: halved.append(len(texts)) or embed_halves(texts, *more)
+    )
+    assert distance(embed(engine, tmp_path, texts, threads=2), whole) < 1e-5
+    assert len(halved) >= 2
+    interrupted = embed(engine, tmp_path, texts, threads=2, at={1: engine.interrupt})
+    assert distance(interrupted, whole) < 1e-5, "a half that was broken off is computed again"
+
+
+def test_without_memory_for_a_second_context_a_batch_is_computed_as_a_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = make(tmp_path)
+    try:
+
+        def refuse(*_: object) -> None:
+            raise ModelProblem("There is not enough memory.")
+
+        monkeypatch.setattr("batch.workers.embedding.model.PoolingContext", refuse)
+        texts = [f"text number {i}" for i in range(60)]
+        assert distance(embed(engine, tmp_path, texts, threads=2), embed(engine, tmp_path, texts)) < 1e-5
+    finally:
+        engine.close()
 
 
 def test_questions_are_answered_as_llama_server_does(engine: EmbeddingEngine) -> None:

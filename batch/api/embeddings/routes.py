@@ -25,10 +25,14 @@ MAX_SHORT_REQUEST_INPUTS = 64
 """Calls of more inputs let others go first."""
 
 
-@router.post("/v1/embeddings", openapi_extra=documented(EmbeddingBody))
 async def embeddings(request: Request) -> Response:
     """Vectors of texts, in OpenAI's shape."""
     return await _embed(request, is_native=False)
+
+
+# Answered without what FastAPI does for parameters and dependencies, which this one has none of; below it is documented.
+router.add_route("/v1/embeddings", embeddings, methods=["POST"], include_in_schema=False)
+router.post("/v1/embeddings", openapi_extra=documented(EmbeddingBody))(embeddings)
 
 
 @router.post("/embeddings", openapi_extra=documented(EmbeddingBody))

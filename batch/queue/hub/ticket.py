@@ -7,7 +7,6 @@ import time
 from collections.abc import AsyncIterator
 from typing import Protocol, TypeVar
 
-from batch.errors import Cancelled
 from batch.payloads.events import Delta, SegmentEnded, Started
 from batch.payloads.job_payload import Result
 from batch.queue.frames import End, TicketEvent
@@ -90,10 +89,14 @@ class Ticket:
 
     async def result(self, type: type[R]) -> R:
         """Wait for the end; the result as a struct of `type`, or the job's error raised (Cancelled when it was cancelled)."""
-        async for event in self.events():
-            if isinstance(event, End):
-                return await self._hub.outcome(self.id, type, event)
-        raise Cancelled()
+        # Not by way of `bursts`: an asynchronous generator that is left before its end costs the loop two more turns.
+        while True:
+            last = self._events[-1] if self._events else None
+            if isinstance(last, End):
+                return await self._hub.outcome(self.id, type, last)
+            self._events.clear()
+            self._arrived.clear()
+            await self._arrived.wait()
 
     async def ahead(self) -> int:
         """How many jobs stand before this one in its queue."""

@@ -17,7 +17,8 @@ from batch.queue.jobs import Kind
 from batch.settings import Settings
 from batch.workers.embedding.input_rows import InputReader
 from batch.workers.embedding.known_scripts import known_scripts
-from batch.workers.embedding.model import MAX_SEQUENCES, Interrupted, PooledModel
+from batch.workers.embedding.model import PooledModel
+from batch.workers.embedding.pooling_context import MAX_SEQUENCES, Interrupted
 from batch.workers.embedding.text_batch import EmbeddingJob, TextBatch
 from batch.workers.embedding.usual_similarity import usual_similarity
 from batch.workers.engine import Work
@@ -25,7 +26,8 @@ from batch.workers.llama.devices import gpu_free_bytes
 from batch.workers.llama.library import lib
 
 MAX_BATCH_OVERFLOW = 1.5
-"""What the last batch mate may make of a batch's target: sending it back costs more than a batch that is a little large."""
+"""What the last rows or the last batch mate may make of a batch's target: another batch, or sending the mate back, costs more
+than one that is a little large."""
 _log = logging.getLogger(__name__)
 
 
@@ -97,7 +99,9 @@ class EmbeddingEngine:
         job = self._job(work, yield_point=work.yield_point)
         while job.pending_rows:
             threads = work.yield_point(job.computed, len(job.rows), "texts")
-            batch = TextBatch(MAX_SEQUENCES, self.model.batch_tokens)
+            target = self.model.target_tokens(threads)
+            most = min(self.model.max_batch_tokens, int(target * MAX_BATCH_OVERFLOW))
+            batch = TextBatch(MAX_SEQUENCES, target, most)
             batch.add_next_rows(job)
             mates: list[EmbeddingJob] = []
             try:
@@ -136,7 +140,6 @@ class EmbeddingEngine:
 
     def _add_batch_mates(self, work: Work, batch: TextBatch) -> list[EmbeddingJob]:
         """Fill a job's last batch with jobs that wait already and fit into it as a whole; returns those jobs."""
-        most = min(self.model.max_batch_tokens, int(self.model.batch_tokens * MAX_BATCH_OVERFLOW))
         mates: list[EmbeddingJob] = []
         while batch.free_rows and batch.free_tokens:
             limit = max(1, min(batch.free_rows, int(batch.free_tokens / self._usual_tokens)))
@@ -148,7 +151,7 @@ class EmbeddingEngine:
                     if job is None:
                         continue
                     self._usual_tokens += (job.tokens - self._usual_tokens) / 16
-                    if len(job.rows) <= batch.free_rows and batch.tokens + job.tokens <= most:
+                    if len(job.rows) <= batch.free_rows and batch.tokens + job.tokens <= batch.max_tokens:
                         batch.add_job(job)
                         mates.append(job)
                         continue

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from batch.errors import BatchError, ModelProblem
+from batch.workers.embedding.pooling_context import MAX_SEQUENCES, PoolingContext, Vectors
 from batch.workers.embedding.tokenizer import TextTokenizer, Tokens
-from batch.workers.llama.context import ABORTED, Context
-from batch.workers.llama.library import last_error, lib
+from batch.workers.embedding.two_halves import MAX_SMALLER_TOKENS, Halves, two_halves
+from batch.workers.llama.library import lib
 from batch.workers.llama.model import Model
 
-Vectors = npt.NDArray[np.float32]
-"""(rows, width)"""
-
-MAX_SEQUENCES = 64
 MAX_TEXT_TOKENS = 8192
 """Of one text, whatever the model was trained for: an encoder takes a whole text in one physical batch."""
 MEASURED_BATCH_TOKENS = (96, 128, 192, 256, 512)
@@ -28,10 +25,10 @@ MAX_BATCH_S = 0.1
 """What a batch may take on the threads that measure: somebody more urgent may come meanwhile."""
 MEASURE_S = 0.4
 POOLINGS = {1: "mean", 2: "cls", 3: "last"}
-
-
-class Interrupted(Exception):
-    """`stop` ended the decode: nothing of it is kept."""
+THREADS_IN_HALVES = 2
+"""With so many a batch is computed in two halves; with more it was not measured."""
+HALVES_TOKENS = 1.5
+"""How many batches' tokens two halves have together, so that each is large enough to be computed well."""
 
 
 class PooledModel:
@@ -40,6 +37,8 @@ class PooledModel:
     def __init__(self, path: Path, *, gpu_layers: int = -1, report: Callable[[float], None] | None = None) -> None:
         """Load the model; raises ModelProblem naming the file."""
         self.weights = Model(path, gpu_layers=gpu_layers, report=report)
+        self._may_halve = gpu_layers == 0 or not lib.llama_supports_gpu_offload()
+        """Whether the processor computes: a GPU takes a batch as a whole."""
         try:
             self._open()
         except ModelProblem:
@@ -54,23 +53,24 @@ class PooledModel:
         self.max_batch_tokens = room = max(self.max_tokens, 512)
         self.batch_tokens = min(room, 128)
         """How many tokens a batch of short texts should have; see `measure`."""
-        self._context = Context(
-            self.weights,
-            n_ctx=room,
-            n_batch=room,
-            n_ubatch=room,
-            sequences=MAX_SEQUENCES,
-            embeddings=True,
-            # Without it attention is computed over the whole batch, masked or not, in one slow piece.
-            flash_attn_type=lib.LLAMA_FLASH_ATTN_TYPE_ENABLED,
-        )
-        pooling = int(lib.llama_pooling_type(self._context.handle))
-        if pooling not in POOLINGS:
+        self._context = PoolingContext(self.weights, room)
+        if self._context.pooling not in POOLINGS:
             self._context.close()
             raise ModelProblem(
                 f"The model file {self.weights.path} does not say how vectors are pooled: it is no embedding model."
             )
-        self.pooling = POOLINGS[pooling]
+        self.pooling = POOLINGS[self._context.pooling]
+        self._second: PoolingContext | None = None
+        """Computes half of a batch, from the first one on that is worth it."""
+        self._helper = ThreadPoolExecutor(1, thread_name_prefix="half")
+
+    def target_tokens(self, threads: int) -> int:
+        """How many tokens a batch of short texts should have, when so many threads compute it."""
+        return min(self.max_batch_tokens, int(self.batch_tokens * (HALVES_TOKENS if self._halves(threads) else 1)))
+
+    def _halves(self, threads: int) -> bool:
+        """Whether a batch is computed in halves where it makes good ones."""
+        return self._may_halve and threads == THREADS_IN_HALVES
 
     def embed(self, texts: Sequence[Tokens], threads: int) -> Vectors:
         """One L2-normalised row a text, in one decode. Raises Interrupted when `stop` came in between.
@@ -80,25 +80,40 @@ class PooledModel:
         total = sum(map(len, texts))
         if not 0 < len(texts) <= MAX_SEQUENCES or total > self.max_batch_tokens or not all(map(len, texts)):
             raise ValueError(f"a batch of {len(texts)} texts with {total} tokens does not fit")
-        lengths = list(map(len, texts))
-        positions = np.concatenate([np.arange(length, dtype=np.int32) for length in lengths])
-        sequences = np.repeat(np.arange(len(texts), dtype=np.int32), lengths)
-        self._context.set_threads(threads)
-        if self._context.memory:  # causal embedders have one, encoders none
-            lib.llama_memory_clear(self._context.memory, False)
-        code = self._context.decode_rows(np.concatenate(texts), positions, sequences)
-        if code == ABORTED:
-            self._context.clear_abort()
-            raise Interrupted
-        if code != 0:
-            raise BatchError(f"llama.cpp could not compute these vectors (code {code}): {last_error()}")
-        rows = np.empty((len(texts), self.width), np.float32)
-        for i in range(len(texts)):
-            rows[i] = np.ctypeslib.as_array(lib.llama_get_embeddings_seq(self._context.handle, i), (self.width,))
+        halves = two_halves(texts) if self._halves(threads) else None
+        second = self._second_context() if halves is not None else None
+        if halves is None or second is None:
+            rows = self._context.embed(texts, threads)
+        else:
+            rows = self._embed_halves(texts, halves, second)
         norms = np.linalg.norm(rows, axis=1, keepdims=True)
         if not np.isfinite(norms).all():
             raise BatchError("The model gave a vector that is not finite: its file may be damaged.")
         rows /= np.maximum(norms, np.float32(1e-12))
+        return rows
+
+    def _second_context(self) -> PoolingContext | None:
+        """What computes the smaller half, made when it is wanted first; None where there is no memory for it."""
+        if self._second is None:
+            try:
+                self._second = PoolingContext(self.weights, MAX_SMALLER_TOKENS)
+            except ModelProblem:
+                self._may_halve = False
+        return self._second
+
+    def _embed_halves(self, texts: Sequence[Tokens], halves: Halves, second: PoolingContext) -> Vectors:
+        """One row a text; the halves are computed beside each other, by one thread each."""
+        larger, smaller = halves
+        rows = np.empty((len(texts), self.width), np.float32)
+        beside = self._helper.submit(second.embed, [texts[place] for place in smaller], 1)
+        try:
+            rows[larger] = self._context.embed([texts[place] for place in larger], 1)
+        finally:
+            # Both have ended before anything else is done with the model, also when one was interrupted.
+            error = beside.exception()
+        if error is not None:
+            raise error
+        rows[smaller] = beside.result()
         return rows
 
     def measure(self, threads: int) -> dict[int, int]:
@@ -108,7 +123,7 @@ class PooledModel:
         Returns the rates seen, tokens a second by tokens a batch. A size that would not fit into MEASURE_S is not tried.
         """
         text = np.arange(16, dtype=np.int32) * 97 % self.weights.n_vocab
-        self.embed([text], threads)
+        self._context.embed([text], threads)
         rates: dict[int, float] = {}
         deadline = time.perf_counter() + MEASURE_S
         # Three rounds over all sizes, the best of each: other programs' bursts then spoil none of them alone.
@@ -116,7 +131,7 @@ class PooledModel:
             if rates and size / rates.get(size, min(rates.values())) > deadline - time.perf_counter():
                 continue
             started_at = time.perf_counter()
-            self.embed([text] * (size // len(text)), threads)
+            self._context.embed([text] * (size // len(text)), threads)
             rates[size] = max(rates.get(size, 0.0), size / (time.perf_counter() - started_at))
         best = max(rates.values())
         good = [size for size, rate in rates.items() if rate >= 0.95 * best]
@@ -125,9 +140,14 @@ class PooledModel:
 
     def stop(self) -> None:
         """From any thread: end the decode in flight, or the next, with Interrupted."""
-        self._context.abort()
+        self._context.stop()
+        if (second := self._second) is not None:
+            second.stop()
 
     def close(self) -> None:
-        """Free the model and its context."""
+        """Free the model and its contexts."""
+        self._helper.shutdown()
+        if self._second is not None:
+            self._second.close()
         self._context.close()
         self.weights.close()

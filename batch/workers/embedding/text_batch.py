@@ -11,7 +11,7 @@ import numpy as np
 
 from batch.payloads.embedding import EmbeddingResult
 from batch.workers.embedding.input_rows import InputRows
-from batch.workers.embedding.model import Vectors
+from batch.workers.embedding.pooling_context import Vectors
 from batch.workers.embedding.tokenizer import Tokens
 from batch.workers.engine import Work
 
@@ -32,6 +32,7 @@ class EmbeddingJob:
         self._started_at = time.perf_counter()
         # The longest first: batches of like lengths, and the first one shows at once whether memory suffices.
         self.pending_rows = deque(sorted(range(len(self.rows)), key=lambda row: -len(self.rows[row])))
+        self.pending_tokens = self.tokens
         self._vectors: Vectors = np.empty((len(self.rows), width), np.float32)
         self.computed = 0
         """Rows whose vectors are there."""
@@ -62,9 +63,11 @@ class EmbeddingJob:
 class TextBatch:
     """Rows that one decode computes. A batch holds one row at least, however long it is."""
 
-    def __init__(self, max_rows: int, target_tokens: int) -> None:
+    def __init__(self, max_rows: int, target_tokens: int, max_tokens: int) -> None:
+        """`max_tokens`: what the last row or job that is added may make of the target."""
         self._max_rows = max_rows
         self._target_tokens = target_tokens
+        self.max_tokens = max_tokens
         self._entries: list[tuple[EmbeddingJob, int]] = []
         self.tokens = 0
 
@@ -82,19 +85,23 @@ class TextBatch:
         return [job.rows[row] for job, row in self._entries]
 
     def add_next_rows(self, job: EmbeddingJob) -> None:
-        """Move rows of a job into the batch until the target is reached or none is pending."""
+        """Move rows of a job into an empty batch, until it has its share of what is pending: all the job's batches are alike,
+        none is too small to be computed well."""
+        share = job.pending_tokens / max(1, round(job.pending_tokens / self._target_tokens))
         while job.pending_rows and self.free_rows:
             size = len(job.rows[job.pending_rows[0]])
-            if self._entries and size > self.free_tokens:
+            if self._entries and (self.tokens >= share or self.tokens + size > self.max_tokens):
                 return
             self._entries.append((job, job.pending_rows.popleft()))
             self.tokens += size
+            job.pending_tokens -= size
 
     def add_job(self, job: EmbeddingJob) -> None:
         """Move all rows of a job into the batch."""
         self._entries += [(job, row) for row in job.pending_rows]
         self.tokens += job.tokens
         job.pending_rows.clear()
+        job.pending_tokens = 0
 
     def set_vectors(self, vectors: Vectors) -> None:
         """Hand out the vectors of `rows`, (rows, width), to their jobs."""

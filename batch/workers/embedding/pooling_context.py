@@ -1,0 +1,74 @@
+"""A llama.cpp context that pools: one decode makes a vector of each text. Several may lie on one model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from batch.errors import BatchError
+from batch.workers.embedding.tokenizer import Tokens
+from batch.workers.llama.context import ABORTED, Context
+from batch.workers.llama.library import last_error, lib
+from batch.workers.llama.model import Model
+
+Vectors = npt.NDArray[np.float32]
+"""(rows, width)"""
+
+MAX_SEQUENCES = 64
+
+
+class Interrupted(Exception):
+    """`stop` ended the decode: nothing of it is kept."""
+
+
+class PoolingContext:
+    """Used from one thread at a time, `stop` from any."""
+
+    def __init__(self, weights: Model, room: int) -> None:
+        """`room`: the most tokens of one decode. Raises ModelProblem when there is not enough memory."""
+        self.room = room
+        self._width = int(lib.llama_model_n_embd_out(weights.handle))
+        self._context = Context(
+            weights,
+            n_ctx=room,
+            n_batch=room,
+            n_ubatch=room,
+            sequences=MAX_SEQUENCES,
+            embeddings=True,
+            # Without it attention is computed over the whole batch, masked or not, in one slow piece.
+            flash_attn_type=lib.LLAMA_FLASH_ATTN_TYPE_ENABLED,
+        )
+        self.pooling = int(lib.llama_pooling_type(self._context.handle))
+        """llama.cpp's number of how vectors are pooled."""
+
+    def embed(self, texts: Sequence[Tokens], threads: int) -> Vectors:
+        """One row a text, as the model gives it. Raises Interrupted when `stop` came in between.
+
+        The texts must fit: at most MAX_SEQUENCES, none of them empty, at most `room` tokens in all.
+        """
+        lengths = list(map(len, texts))
+        positions = np.concatenate([np.arange(length, dtype=np.int32) for length in lengths])
+        sequences = np.repeat(np.arange(len(texts), dtype=np.int32), lengths)
+        self._context.set_threads(threads)
+        if self._context.memory:  # causal embedders have one, encoders none
+            lib.llama_memory_clear(self._context.memory, False)
+        code = self._context.decode_rows(np.concatenate(texts), positions, sequences)
+        if code == ABORTED:
+            self._context.clear_abort()
+            raise Interrupted
+        if code != 0:
+            raise BatchError(f"llama.cpp could not compute these vectors (code {code}): {last_error()}")
+        rows = np.empty((len(texts), self._width), np.float32)
+        for i in range(len(texts)):
+            rows[i] = np.ctypeslib.as_array(lib.llama_get_embeddings_seq(self._context.handle, i), (self._width,))
+        return rows
+
+    def stop(self) -> None:
+        """From any thread: end the decode in flight, or the next, with Interrupted."""
+        self._context.abort()
+
+    def close(self) -> None:
+        """Free the context. Harmless when called again."""
+        self._context.close()
