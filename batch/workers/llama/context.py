@@ -231,8 +231,6 @@ class Context:
 
     def forget(self, seq: int, start: int = 0) -> bool:
         """Remove the sequence's positions from `start` on; returns False when the memory cannot remove a part."""
-        if self.last_position(seq) < start:
-            return True  # removing nothing passes over all cells, of which bulk jobs have a hundred thousand
         return bool(lib.llama_memory_seq_rm(self.memory, seq, start, -1))
 
     def first_position(self, seq: int) -> int:

@@ -98,6 +98,7 @@ class PromptCache:
             n = self._roll_back(slot, n)
         if not n:
             self._clear(slot)
+        slot.is_blank = False
         slot.checkpoint_at, slot.prefixes, slot.copy = [], (), None
         if not self._can_roll_back:
             positions = checkpoint_positions(prompt, self._control_tokens, branches, is_bulk=is_bulk)
@@ -153,6 +154,7 @@ class PromptCache:
     def reset(self, slot: Slot) -> None:
         """Forget all that the slot holds, though its job goes on."""
         self._clear(slot)
+        slot.is_blank = False
 
     def make_room(self, wanting: Slot) -> bool:
         """Free cells for a slot: idle conversations move to host memory, then waiting jobs are parked there.
@@ -227,6 +229,7 @@ class PromptCache:
         slot = self._idlest(free)
         self._stored.take(stored, keeps=self._is_loss(stored, n))
         self._move_all_idle_out(None)
+        slot.is_blank = False
         while not self._context.restore_state(slot.seq, stored.state):
             if not self.make_room(slot):
                 self._clear(slot)
@@ -236,6 +239,7 @@ class PromptCache:
 
     def _share(self, donor: Slot, slot: Slot, n: int) -> None:
         """Let an empty slot have a running job's first n tokens too."""
+        slot.is_blank = False
         self._context.copy_sequence(donor.seq, slot.seq, donor.tokens.position(n))
         slot.tokens, slot.checkpoints = donor.tokens.copy(), donor.checkpoints.copy()
 
@@ -298,7 +302,9 @@ class PromptCache:
         return Checkpoints(self._budget // _CHECKPOINT_SHARE)
 
     def _clear(self, slot: Slot) -> None:
-        self._context.forget(slot.seq)
+        if not slot.is_blank:
+            self._context.forget(slot.seq)
+            slot.is_blank = True
         slot.tokens = TokenSequence()
         slot.prefixes, slot.copy = (), None
         slot.checkpoints = self._no_checkpoints()

@@ -20,6 +20,8 @@ class Slot:
     checkpoints: Checkpoints
     tokens: TokenSequence = field(default_factory=TokenSequence)
     is_busy: bool = False
+    is_blank: bool = True
+    """Whether nothing can stand in its sequence: removing nothing passes over all cells too, of which bulk jobs have many."""
     is_bulk: bool = False
     """Whether what stands here comes from a bulk job."""
     parked: State | None = None
