@@ -7,7 +7,7 @@ Whisper's encoder hears half a minute however short a clip is; with a smaller `a
 the service does (batch/workers/speech/audio_context.py) is put beside other thresholds of doubt. FOLDER has Asterisk's
 prompts as WAV files (Debian: asterisk-core-sounds-en-wav), FILE is the core-sounds-en.txt that Asterisk's sounds come with; N
 of them are drawn, always the same. Without them only the sentences of Debian's pocketsphinx-testdata are heard, which are
-fetched. --joined puts recordings together to so many of 15 to 26 seconds, which have longer contexts, and hears those only.
+fetched. --joined puts recordings together to so many of 15 to 20 seconds, which have a longer context, and hears those only.
 Exits with 1 where there are more word errors.
 """
 
@@ -47,7 +47,7 @@ OTHERS = {
 """What is said in more of pocketsphinx's recordings."""
 
 LONGEST_S = 15.0
-JOINED_S = (15.5, 25.5)
+JOINED_S = (15.5, 20.4)
 GAP_S = (0.25, 0.8)
 """Seconds between recordings that were put together."""
 OTHER_LOGPROBS = (-10.0, -0.5, -0.4, -0.35)
