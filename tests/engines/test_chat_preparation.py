@@ -325,6 +325,7 @@ def test_pictures_that_are_ready_go_into_the_kv_in_one_decode_where_the_model_at
 
     monkeypatch.setattr(context, "decode_embeddings", note)
     monkeypatch.setattr(resources, "mixed_prompt_tokens", 2048)
+    monkeypatch.setattr(resources, "encodes_ahead", False)  # from the thread they might come one by one
     done = together(engine, works())  # the embeddings are cached, so that two are there at once
     assert [work.error for work in done] == [None] * 4
     assert [written(work.result) for work in done] == expected
