@@ -34,6 +34,9 @@ logger = logging.getLogger("batch.batches")
 
 QUEUED_LINES = 64
 """Lines of one batch that are jobs at a time: enough to decode together, few enough that batches take turns."""
+FIRST_LINES = 32
+"""Lines that are queued first, as many as are computed together at most, so that a worker that has nothing to do need not
+wait for all of them to be read."""
 IDLE_S = 1.0
 """Seconds between two looks when nothing wakes it: another process may create a batch, one may expire."""
 GATHER_S = 0.02
@@ -192,7 +195,8 @@ class BatchService:
 
     async def _feed(self, batch: Batch) -> bool:
         """Queue the next lines, as far as the batch may have jobs; lines that cannot be jobs get their error at once."""
-        room = QUEUED_LINES - await self._in_thread(lambda: self._lines.count_lines(batch, LineState.QUEUED, QUEUED_LINES))
+        queued = await self._in_thread(lambda: self._lines.count_lines(batch, LineState.QUEUED, QUEUED_LINES))
+        room = QUEUED_LINES - queued if queued else FIRST_LINES
         if room < QUEUED_LINES // 4:
             return False
         lines = within_memory(await self._in_thread(lambda: self._lines.waiting_lines(batch, room)))

@@ -20,12 +20,12 @@ from batch.batches.batch_store import BatchStore
 from batch.batches.file_store import FileStore
 from batch.batches.line_store import TOGETHER_BYTES, LineStore
 from batch.batches.result_file import ResultFile, remove_left_over
-from batch.batches.rows import Batch, BatchApi, BatchDraft, BatchStatus, LineProblem, Purpose
-from batch.batches.service import BatchService
+from batch.batches.rows import Batch, BatchApi, BatchDraft, BatchLine, BatchStatus, LineProblem, Purpose
+from batch.batches.service import FIRST_LINES, QUEUED_LINES, BatchService
 from batch.batches.validation import BatchValidation
 from batch.payloads.embedding import EmbeddingResult
 from batch.queue.hub.hub import Hub
-from batch.queue.jobs import Kind, Priority, State
+from batch.queue.jobs import Draft, Kind, Priority, State
 from batch.queue.store import Ending
 from batch.settings import LimitSettings
 from hub_stage import opened_hub
@@ -221,3 +221,23 @@ async def test_a_batch_that_another_service_began_ends_here_with_every_result_on
     names = [sorted(json.loads(line)["custom_id"] for line in text.splitlines()) for text in texts]
     assert sorted(names[0] + names[1]) == ["a", "b", "c"] and len(names[1]) == 1
     assert hub.store.read("select count(*) from job") == [(3,)]
+
+
+async def test_the_first_lines_are_queued_before_the_others_are_read(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = new_batch(hub, *(request_line(str(number)) for number in range(QUEUED_LINES + 10)))
+    groups: list[list[int]] = []
+    queue_lines = LineStore.queue_lines
+
+    def note(self: LineStore, jobs: Sequence[tuple[BatchLine, Draft]]) -> None:
+        queue_lines(self, jobs)
+        groups.append([line.line for line, _ in jobs])
+
+    monkeypatch.setattr(LineStore, "queue_lines", note)
+    async with serving(hub, tmp_path / "batches"):
+        await until(lambda: sum(map(len, groups)) >= QUEUED_LINES)
+    assert [len(group) for group in groups] == [FIRST_LINES, QUEUED_LINES - FIRST_LINES]
+    assert [line for group in groups for line in group] == list(range(1, QUEUED_LINES + 1))
+    assert hub.store.queue_size(Kind.EMBEDDING) == QUEUED_LINES
+    assert BatchStore(hub.store).batch(batch.id).status is BatchStatus.IN_PROGRESS
