@@ -60,6 +60,9 @@ _TO_NINETEEN = (
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
 _NUMBERS = {str(number): word for number, word in enumerate(_TO_NINETEEN.split())}
 _NUMBERS |= {str(20 + 10 * number): word for number, word in enumerate(_TENS.split())}
+_TO_TWELFTH = "zeroth first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth"
+_ORDINALS = {number: f"{word.removesuffix('y')}{'ieth' if word[-1] == 'y' else 'th'}" for number, word in _NUMBERS.items()}
+_ORDINALS |= {"100": "hundredth"} | {str(number): word for number, word in enumerate(_TO_TWELFTH.split())}
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +137,7 @@ def joined(recordings: list[Spoken], count: int) -> Iterator[Spoken]:
 def words(text: str) -> list[str]:
     """The words of a text, numbers written out digit by digit."""
     text = text.lower().replace("mister", "mr").replace("#", " pound ").replace("*", " star ").replace("'", "")
+    text = re.sub(r"(\d+)(?:st|nd|rd|th)\b", lambda number: f" {_ORDINALS.get(number[1], number[0])} ", text)
     text = re.sub(r"\d+", lambda number: f" {_NUMBERS.get(number[0]) or ' '.join(_NUMBERS[c] for c in number[0])} ", text)
     return re.sub(r"[^a-z]", " ", text).split()
 
