@@ -14,7 +14,7 @@ import pytest
 import vlm_setup
 from batch.errors import BatchError, Cancelled, UnsupportedMedia
 from batch.queue.jobs import Priority
-from batch.workers.chat.bulk.claimed_jobs import JOBS_AHEAD
+from batch.workers.chat.bulk.claimed_jobs import PICTURES_AHEAD
 from batch.workers.chat.engine import VlmEngine
 from batch.workers.chat.images.image_chunk import ImageChunk
 from batch.workers.chat.images.vision import Vision
@@ -145,7 +145,7 @@ def test_jobs_go_on_while_a_picture_is_encoded_and_few_are_claimed_ahead(
 
     works[0].finish = finish_story  # type: ignore[method-assign]
     together(engine, works)
-    assert waiting == [len(works) - 1 - (2 - 1) - JOBS_AHEAD]
+    assert waiting == [len(works) - 1 - (2 - 1) - PICTURES_AHEAD]
     assert [content(work.result) for work in works[1:4]] == ["a red circle", "a blue circle", "a green circle"]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,9 @@ import vlm_setup
 from batch.errors import BatchError
 from batch.payloads.chat import ChatResult
 from batch.queue.jobs import Priority
+from batch.workers.chat.bulk import token_finder
 from batch.workers.chat.engine import VlmEngine
+from batch.workers.chat.sampling.sampler import Sampler
 from scripted_work import ScriptedWork
 from vlm_setup import chat, run
 
@@ -85,3 +89,32 @@ def test_a_job_whose_text_cannot_be_told_fails_alone(engine: VlmEngine, tmp_path
     assert isinstance(group[0].error, BatchError)
     expected = [run(engine, work) for work in works(tmp_path, Priority.INTERACTIVE)[1:3]]
     assert [answers(work.result) for work in group[1:]] == [answers(result) for result in expected]
+
+
+def test_prompts_and_tokens_are_looked_for_in_threads_beside_the_one_that_decodes(
+    engine: VlmEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names: dict[str, set[str]] = {"plan": set(), "find": set()}
+    plan, find = engine.plan_job, Sampler.find
+
+    def note_plan(*given: Any) -> Any:
+        names["plan"].add(threading.current_thread().name)
+        return plan(*given)
+
+    def note_find(sampler: Sampler, logits: Any) -> None:
+        names["find"].add(threading.current_thread().name)
+        find(sampler, logits)
+
+    monkeypatch.setattr(engine, "plan_job", note_plan)
+    monkeypatch.setattr(Sampler, "find", note_find)
+    monkeypatch.setattr(token_finder, "MIN_JOBS_PER_THREAD", 1)
+    group = works(tmp_path, Priority.INBOX)
+    together(engine, group)
+    assert [work.error for work in group] == [None] * len(group)
+    assert names["plan"] == {"preparation"}
+    assert any(name.startswith("tokens") for name in names["find"])
+    engine.close()
+    deadline = time.monotonic() + 10
+    while any(thread.name.startswith(("tokens", "preparation")) for thread in threading.enumerate()):
+        assert time.monotonic() < deadline, "a thread outlived its engine"
+        time.sleep(0.01)

@@ -25,7 +25,7 @@ from batch.workers.chat.sampling.sampler import Sampler
 from batch.workers.chat.steps import LOST, DecodeImage, EncodeImage, NextToken, PromptSlice, Step
 from batch.workers.chat.task_params import TaskParams
 from batch.workers.engine import Work
-from batch.workers.llama.context import Context
+from batch.workers.llama.context import Context, Logits
 from batch.workers.llama.model import Model
 
 Steps = Generator[Step, int, ChoiceResult]
@@ -92,6 +92,7 @@ class Generation:
         self._prompt_started = 0.0
         self._started = 0.0
         self._cached_n = 0
+        self._sampler: Sampler | None = None
         self.slot: Slot | None = None
         """Its sequence, from the first step on."""
         self.done = 0
@@ -103,7 +104,7 @@ class Generation:
         task = self._task
         seed = task.sampling.seed
         sampling = msgspec.structs.replace(task.sampling, seed=seed + self._index) if seed >= 0 else task.sampling
-        sampler = Sampler(self._model, self._context, sampling, bias=task.bias)
+        self._sampler = sampler = Sampler(self._model, self._context, sampling, bias=task.bias)
         try:
             slot, self._cached_n = self._cache.acquire(task.prompt, reuse=task.cache_prompt, is_bulk=self._is_bulk)
             self.slot = slot
@@ -226,6 +227,16 @@ class Generation:
                 self._end = "eos", self._note
             elif more:
                 self._limit = min(self._limit, n + more)
+
+    @property
+    def draws_freely(self) -> bool:
+        """Whether no grammar weighs on the next token, and nobody wants to know the others' probabilities."""
+        return self._sampler is not None and not self._constrained.is_active and self._task.logprobs < 0
+
+    def find_token(self, logits: Logits) -> None:
+        """From any thread: find what the next token, which these logits decide on, is drawn from."""
+        assert self._sampler is not None
+        self._sampler.find(logits)
 
     def _draw(self, sampler: Sampler, row: int) -> int | None:
         task, is_constrained = self._task, self._constrained.is_active

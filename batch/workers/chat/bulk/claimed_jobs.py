@@ -7,12 +7,15 @@ from functools import partial
 
 from batch.workers.chat.bulk.bulk_engine import JobPlanner
 from batch.workers.chat.bulk.preparation import Preparation, PreparationThread
+from batch.workers.chat.generation import Resources
 from batch.workers.chat.task_params import TaskParams
 from batch.workers.engine import Work
 
-JOBS_AHEAD = 2
+PICTURES_AHEAD = 2
 """Jobs with pictures that are claimed beyond those computed together, so that their pictures are encoded once a place is free.
 More would only hold embeddings: a picture's take some megabytes."""
+PLANS_AHEAD_SHARE = 2
+"""One job for each so many computed together is claimed beyond them where a GPU would stand still while prompts are made."""
 WAIT_S = 0.002
 """Between two passes of the yield points while nothing can be computed before a picture is encoded."""
 
@@ -20,10 +23,12 @@ WAIT_S = 0.002
 class ClaimedJobs:
     """They wait for a place, or for their pictures, which the thread encodes meanwhile."""
 
-    def __init__(self, planner: JobPlanner, preparations: PreparationThread, *, encodes_ahead: bool) -> None:
+    def __init__(self, planner: JobPlanner, preparations: PreparationThread, resources: Resources, width: int) -> None:
+        """The thread prepares jobs with pictures where it encodes ahead, chats without where the model decodes ahead."""
         self._planner = planner
         self._preparations = preparations
-        self._encodes_ahead = encodes_ahead
+        self._encodes_ahead = resources.encodes_ahead
+        self._plans_ahead = max(1, width // PLANS_AHEAD_SHARE) if resources.decodes_ahead else 0
         self._jobs: list[tuple[Work, Preparation | None]] = []
         """None: the job has nothing to wait for but a place."""
         self.ahead = 0
@@ -40,7 +45,9 @@ class ClaimedJobs:
     def add(self, work: Work) -> None:
         """Have the thread begin with its pictures, if it shows any. Raises BatchError where the spool has lost one."""
         preparation = self._preparations.submit(work) if self._encodes_ahead else None
-        self.ahead = JOBS_AHEAD if preparation is not None else 0
+        self.ahead = PICTURES_AHEAD if preparation is not None else self._plans_ahead
+        if preparation is None and self._plans_ahead:
+            preparation = self._preparations.submit_plan(work)
         self._jobs.append((work, preparation))
 
     def take(self) -> tuple[Work, Callable[[], TaskParams]] | None:

@@ -10,7 +10,7 @@ from batch.workers.chat.output.result import ChoiceResult
 from batch.workers.chat.steps import DecodeImage, Step
 from batch.workers.chat.task_params import TaskParams
 from batch.workers.engine import Work
-from batch.workers.llama.context import Rows
+from batch.workers.llama.context import Logits, Rows
 
 MIN_SHARED_TOKENS = 64
 """A job waits for another that has yet to compute so many tokens that both prompts begin with."""
@@ -100,6 +100,16 @@ class BulkJob:
         """While the step is being computed: make the text of what was drawn before it. Raises what ends the job."""
         assert self._generation is not None
         self._generation.make_text()
+
+    @property
+    def draws_freely(self) -> bool:
+        """Whether its next token depends on the logits alone."""
+        return self._generation is not None and self._generation.draws_freely
+
+    def find_token(self, logits: Logits) -> None:
+        """From any thread, before `advance`: find what the next token is drawn from."""
+        assert self._generation is not None
+        self._generation.find_token(logits)
 
     def close(self) -> None:
         """Give the sequence back."""

@@ -1,4 +1,4 @@
-"""Jobs that show pictures are planned, and their pictures encoded, in a thread beside the jobs that are computed together."""
+"""Bulk jobs are planned, and their pictures encoded, in a thread beside the jobs that are computed together."""
 
 from __future__ import annotations
 
@@ -83,12 +83,20 @@ class PreparationThread:
         if not hashes:
             return None
         paths = {sha256: work.spool_path(sha256) for sha256 in hashes}
-        preparation = Preparation(work.job.priority, partial(self._prepare, work, paths))
+        return self._begin(Preparation(work.job.priority, partial(self._prepare, work, paths)))
+
+    def submit_plan(self, work: Work) -> Preparation | None:
+        """Begin with a chat that shows no pictures: its prompt alone is prepared. None for other jobs."""
+        if not isinstance(work.payload, ChatPayload):
+            return None
+        return self._begin(Preparation(work.job.priority, partial(self._prepare, work, {})))
+
+    def _begin(self, preparation: Preparation) -> Preparation:
         with self._changed:
             self._waiting.append(preparation)
             self._changed.notify_all()
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="pictures", daemon=True)
+                self._thread = threading.Thread(target=self._run, name="preparation", daemon=True)
                 self._thread.start()
         return preparation
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import accumulate
 from types import UnionType
 
 from batch.payloads.chat import ChatResult
@@ -13,6 +14,7 @@ from batch.workers.chat.bulk.bulk_engine import BulkEngine
 from batch.workers.chat.bulk.claimed_jobs import ClaimedJobs
 from batch.workers.chat.bulk.job import BulkJob
 from batch.workers.chat.bulk.preparation import PreparationThread
+from batch.workers.chat.bulk.token_finder import TokenFinder
 from batch.workers.chat.generation import Resources
 from batch.workers.chat.images.picture_reader import PictureReader
 from batch.workers.chat.step_runner import StepRunner
@@ -44,6 +46,7 @@ class BulkScheduler:
         self.width = width
         self.cache = resources.cache
         self.preparations = PreparationThread(engine, resources.vision, pictures)
+        self.finder = TokenFinder(resources.context)
 
     def run(self, lead: Work) -> None:
         """Compute a job and all of its kind that wait, each ended as soon as its result is there."""
@@ -54,8 +57,9 @@ class BulkScheduler:
             run.close()
 
     def close(self) -> None:
-        """End the thread that prepares jobs. Harmless when called again."""
+        """End the threads beside it. Harmless when called again."""
         self.preparations.close()
+        self.finder.close()
 
 
 class BulkRun:
@@ -70,7 +74,8 @@ class BulkRun:
         self._width = scheduler.width
         self._lead = lead
         self._preparations = scheduler.preparations
-        self._claimed = ClaimedJobs(self._engine, self._preparations, encodes_ahead=resources.encodes_ahead)
+        self._finder = scheduler.finder
+        self._claimed = ClaimedJobs(self._engine, self._preparations, resources, self._width)
         self._jobs: list[BulkJob] = []
         """In the order in which they were claimed."""
         self._large: list[tuple[Work, TaskParams]] = []
@@ -299,11 +304,12 @@ class BulkRun:
         clear_errors()
         status = self._context.decode_parts(parts)
         if status == DECODED:
+            last_rows = [end - 1 for end in accumulate(len(tokens) for tokens, *_ in parts)]
             if self._resources.decodes_ahead:
                 self._work_meanwhile(jobs)
-            row = -1
-            for job, (tokens, *_) in zip(jobs, parts, strict=True):
-                row += len(tokens)
+                draws = [(job, row) for job, row, part in zip(jobs, last_rows, parts, strict=True) if part[-1]]
+                self._finder.find([(job, row) for job, row in draws if job in self._jobs])
+            for job, row in zip(jobs, last_rows, strict=True):
                 if job in self._jobs:  # its text may have been what it fails for
                     self._advance(job, row)
         elif status == ABORTED:

@@ -11,8 +11,8 @@ import numpy as np
 
 from batch.workers.chat.grammar.matcher import Mask, Matcher
 from batch.workers.chat.sampling.sampling_params import ResolvedSampling
-from batch.workers.chat.sampling.shortlist import likeliest_token, likeliest_tokens
-from batch.workers.llama.context import Context
+from batch.workers.chat.sampling.shortlist import TokenIds, likeliest_token, likeliest_tokens
+from batch.workers.llama.context import Context, Logits
 from batch.workers.llama.library import lib
 from batch.workers.llama.model import Model
 
@@ -52,6 +52,8 @@ class Sampler:
         )
         self._shortlist_tokens = sampling.top_k + len(biases) if self._is_stateless and _cuts_first(sampling) else 0
         """Where the chain first cuts the vocabulary to its likeliest tokens: how many of them it needs; else 0."""
+        self._found: int | TokenIds | None = None
+        """What `find` found for the next `sample`."""
 
     def close(self) -> None:
         """Free the chain. Harmless when called again."""
@@ -76,15 +78,24 @@ class Sampler:
         for token in tokens:
             lib.llama_sampler_accept(self._chain, token)
 
+    def find(self, logits: Logits) -> None:
+        """From any thread: find what the next `sample` chooses from, by the logits, (n_vocab,), that it will see."""
+        if self._is_argmax:
+            self._found = likeliest_token(logits, self._biased, self._biases)
+        elif self._shortlist_tokens:
+            self._found = likeliest_tokens(logits, self._shortlist_tokens)
+
     def sample(self, row: int) -> int:
         """The next token, from the logits in `row` of the last decode; it counts for the penalties from now on."""
-        if self._is_argmax:
-            return likeliest_token(self._context.logits(row), self._biased, self._biases)
-        if self._shortlist_tokens:
+        if self._is_argmax or self._shortlist_tokens:
             logits = self._context.logits(row)
-            shortlist = likeliest_tokens(logits, self._shortlist_tokens)
-            if shortlist is not None:
-                return self._apply(self._fill(shortlist, logits))
+            if self._found is None:
+                self.find(logits)
+            found, self._found = self._found, None
+            if isinstance(found, int):
+                return found
+            if found is not None:
+                return self._apply(self._fill(found, logits))
         return int(self._sample(self._chain, self._context.handle, row))
 
     def sample_with_probabilities(self, row: int, top: int) -> tuple[int, float, list[tuple[int, float]]]:
