@@ -58,7 +58,7 @@ def test_two_files_are_heard_beside_each_other_and_each_as_if_it_were_alone(engi
     assert engine.run(first) is None, "the engine has ended them itself"
     alone = transcribe(engine, work(tmp_path, long_sound()))
     for job in both:
-        assert word_errors(job.result.text, alone.text) < 0.05 and len(job.saved) == 2
+        assert word_errors(job.result.text, alone.text) < 0.05 and len(job.saved) == 3
         assert job.result.duration == alone.duration
     assert order.index("second") < len(order) - 1 - order[::-1].index("first"), "the second began before the first had ended"
     assert not lanes()
