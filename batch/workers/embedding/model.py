@@ -26,9 +26,7 @@ MAX_BATCH_S = 0.1
 MEASURE_S = 0.4
 POOLINGS = {1: "mean", 2: "cls", 3: "last"}
 THREADS_IN_HALVES = 2
-"""With so many a batch is computed in two halves; with more it was not measured."""
-HALVES_TOKENS = 1.5
-"""How many batches' tokens two halves have together, so that each is large enough to be computed well."""
+"""With so many a batch is computed in two halves, each as large as what one of them computes well; more were not measured."""
 
 
 class PooledModel:
@@ -65,8 +63,8 @@ class PooledModel:
         self._helper = ThreadPoolExecutor(1, thread_name_prefix="half")
 
     def target_tokens(self, threads: int) -> int:
-        """How many tokens a batch of short texts should have, when so many threads compute it."""
-        return min(self.max_batch_tokens, int(self.batch_tokens * (HALVES_TOKENS if self._halves(threads) else 1)))
+        """How many tokens a batch of short texts should have when so many threads compute it: each may have a half."""
+        return min(self.max_batch_tokens, self.batch_tokens * (2 if self._halves(threads) else 1))
 
     def _halves(self, threads: int) -> bool:
         """Whether a batch is computed in halves where it makes good ones."""
