@@ -10,6 +10,10 @@ import pytest
 
 import vlm_setup
 from batch.workers.chat.engine import VlmEngine
+from batch.workers.chat.kv.checkpoint_writer import CheckpointWriter
+from batch.workers.chat.kv.checkpoints import Checkpoints
+from batch.workers.chat.kv.slot import Slot
+from batch.workers.chat.kv.token_sequence import TokenSequence
 from batch.workers.llama.context import DECODED, STATE_PARTIAL, Context
 from batch.workers.llama.model import Model
 from vlm_setup import TINY, chat, content, deltas, metrics
@@ -65,6 +69,28 @@ def test_a_checkpoint_that_is_read_out_later_is_the_one_that_was_made_in_its_pla
             context.forget(1)
             differing = (in_place != later).sum() if len(in_place) == len(later) else -1
             assert 0 <= differing <= min(end, WINDOW_TOKENS) + 1, "no more than the number of the sequence"
+    finally:
+        context.close()
+        model.close()
+
+
+def test_a_checkpoint_for_which_there_is_no_memory_leaves_nothing_in_the_sequence_that_it_is_read_through(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = Model(TINY / "tiny-gemma4v-text-f16.gguf")
+    context = Context(model, n_ctx=1024, sequences=2)
+    try:
+        slot = Slot(0, Checkpoints(1 << 30), TokenSequence(model.tokenize("blue square " * 150)), unsaved=[280])
+        assert len(slot.tokens) > 280 and context.decode_tokens(slot.tokens.ids, 0, 0, output=False) == DECODED
+        writer = CheckpointWriter(context, model.n_swa, can_roll_back=False, is_recurrent=False)
+
+        def refuse(*_: object) -> None:
+            raise MemoryError
+
+        monkeypatch.setattr(context, "save_state", refuse)
+        with pytest.raises(MemoryError):
+            writer.save(slot, 1)
+        assert context.last_position(0) == len(slot.tokens) - 1 and context.last_position(1) == -1
     finally:
         context.close()
         model.close()

@@ -80,8 +80,10 @@ class CheckpointWriter:
                 self._add(slot, at, slot.seq)
             elif spare is not None and at < len(slot.tokens) and self.is_complete(at, first, slot.tokens):
                 self._context.copy_sequence(slot.seq, spare, slot.tokens.position(at))
-                self._add(slot, at, spare)
-                self._context.forget(spare)
+                try:
+                    self._add(slot, at, spare)
+                finally:
+                    self._context.forget(spare)  # also without memory for it: the spare one counts as blank
 
     def _waits(self, slot: Slot) -> bool:
         return self._can_wait and not slot.is_bulk
