@@ -28,7 +28,7 @@ from batch.workers.chat import memory_planner
 from batch.workers.chat.engine import VlmEngine
 from batch.workers.llama import row_tables
 from batch.workers.llama.context import KV_TYPES, Context
-from batch.workers.llama.devices import compute_devices
+from batch.workers.llama.devices import compute_devices, gpu_free_bytes
 from batch.workers.llama.dry_run import DryRun, read_sizes, weight_sizes
 from batch.workers.llama.library import collected_lines
 from batch.workers.llama.mapped_file import release_pages
@@ -99,6 +99,19 @@ def test_the_processor_is_among_the_devices() -> None:
     assert any(not device.is_gpu and device.total_bytes > 0 for device in devices)
     printed = subprocess.run([sys.executable, "-m", "batch.workers.llama.devices"], capture_output=True, text=True, check=True)
     assert [ComputeDevice(**device).name for device in json.loads(printed.stdout)] == [device.name for device in devices]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "free_bytes"), [([(0, 80)], 0), ([(0, 80), (5, 80)], 5), ([(0, 0)], sys.maxsize), ([], sys.maxsize)]
+)
+def test_a_gpu_that_is_full_is_not_taken_for_one_that_does_not_say(
+    monkeypatch: pytest.MonkeyPatch, gpus: list[tuple[int, int]], free_bytes: int
+) -> None:
+    """`gpus`: free and total bytes of each."""
+    processor = ComputeDevice("CPU", "a processor", False, 7, 90)
+    devices = [processor, *(ComputeDevice("CUDA", "a GPU", True, free, total) for free, total in gpus)]
+    monkeypatch.setattr("batch.workers.llama.devices.compute_devices", lambda: devices)
+    assert gpu_free_bytes() == free_bytes
 
 
 def test_a_mapped_file_is_let_go_and_read_again_when_it_is_used(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ def compute_devices() -> list[ComputeDevice]:
 
 def gpu_free_bytes() -> int:
     """Free memory of all GPUs together; a huge number where one does not say, or there is none."""
-    return sum(device.usable_bytes for device in compute_devices() if device.is_gpu) or sys.maxsize
+    gpus = [device for device in compute_devices() if device.is_gpu]
+    return sum(gpu.usable_bytes for gpu in gpus) if gpus else sys.maxsize
 
 
 if __name__ == "__main__":
