@@ -189,7 +189,9 @@ class Chunks:
     def give_back(self, pieces: tuple[Piece, ...]) -> None:
         """The end of the chunk that came last is to begin the next one, if anybody speaks there. It must not be all of it."""
         bar = self._rule.threshold - OPEN_BONUS
-        if sum(int((piece.scores >= bar).sum()) for piece in pieces) * FRAME_SAMPLES < self._rule.min_speech:
+        runs_on = bool(pieces) and self._is_open and pieces[-1].end == self._place
+        least = 1 if runs_on else self._rule.min_speech  # of speech that was cut, so little may be the word it begins with
+        if sum(int((piece.scores >= bar).sum()) for piece in pieces) * FRAME_SAMPLES < least:
             return
         self._pieces = list(pieces)
         self._filled = sum(len(piece.samples) for piece in pieces)

@@ -110,6 +110,17 @@ def test_silence_that_is_given_back_does_not_begin_the_next_chunk() -> None:
     assert starts == [4.6, 19.6]
 
 
+def test_a_word_that_is_given_back_is_heard_with_the_sentence_that_runs_on_behind_it() -> None:
+    sound = np.concatenate([_voice(20), silence(0.5), _voice(0.1), silence(0.9), _voice(25), silence(5)])
+    chunks, starts = Chunks(iter([sound]), EnergyDetector()), []
+    for chunk in chunks:
+        starts.append(round(chunk.start / RATE, 1))
+        if len(starts) == 1:
+            assert 20.6 < chunk.end / RATE < 21.5, "cut in the pause behind the word"
+            chunks.give_back(chunk.behind(20.2))
+    assert starts == [0.0, 20.2]
+
+
 def test_a_cut_falls_into_a_pause() -> None:
     level = np.full(900, -20, np.float32)
     level[700:710] = -70
