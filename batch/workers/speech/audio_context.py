@@ -58,7 +58,7 @@ class ShortContexts:
 
     def __init__(self, model: WhisperModel) -> None:
         self._model = model
-        self._whole_windows = 0
+        self.whole_windows = 0
         """Chunks to come that are heard in the whole window at once."""
 
     @property
@@ -73,12 +73,13 @@ class ShortContexts:
         short one some are half a second off) and where the outcome is doubtful, as Whisper falls back to higher temperatures
         there. So are the chunks after a doubtful one: what is hard to hear mostly goes on."""
         context = audio_context(len(samples)) if self.are_used and not decoding.align else 0
-        if context and self._whole_windows:
-            self._whole_windows -= 1
-        elif context:
+        whole_windows = self.whole_windows - bool(context)
+        if context and whole_windows < 0:
             short = replace(decoding, audio_ctx=context, temperature_inc=0.0)
             segments = self._model.transcribe(samples, short, threads, stop, once=once)
             if not is_doubtful(segments):
                 return segments
-            self._whole_windows = WHOLE_WINDOWS_AFTER_DOUBT
-        return self._model.transcribe(samples, decoding, threads, stop, once=once)
+            whole_windows = WHOLE_WINDOWS_AFTER_DOUBT
+        segments = self._model.transcribe(samples, decoding, threads, stop, once=once)
+        self.whole_windows = whole_windows  # only now: what was broken off is heard again as if for the first time
+        return segments

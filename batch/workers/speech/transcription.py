@@ -64,6 +64,8 @@ class TranscriptCheckpoint(msgspec.Struct, frozen=True, kw_only=True):
     shares: dict[str, float]
     resume: int
     """Sample behind what was transcribed."""
+    whole_windows: int = 0
+    """Chunks to come that are heard in the whole window at once, as one before was doubtful."""
 
 
 class DetectorFactory(Protocol):
@@ -120,7 +122,7 @@ class Transcription:
         for checkpoint in self._work.checkpoints(TranscriptCheckpoint):
             self.segments += checkpoint.segments
             self.language, self._is_sure, self.shares = checkpoint.language, checkpoint.sure, dict(checkpoint.shares)
-            self._resume = checkpoint.resume
+            self._resume, self._contexts.whole_windows = checkpoint.resume, checkpoint.whole_windows
             self._step += 1
 
     def run(self, sound: SoundStream) -> None:
@@ -295,7 +297,12 @@ class Transcription:
 
     def _save(self, fresh: list[TranscriptSegment]) -> None:
         checkpoint = TranscriptCheckpoint(
-            segments=fresh, language=self.language, sure=self._is_sure, shares=self.shares, resume=self._resume
+            segments=fresh,
+            language=self.language,
+            sure=self._is_sure,
+            shares=self.shares,
+            resume=self._resume,
+            whole_windows=self._contexts.whole_windows,
         )
         self._work.checkpoint(self._step, checkpoint)
         self._step += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -19,7 +20,7 @@ from batch.workers.speech.audio_context import (
 )
 from batch.workers.speech.whisper.cross_attention import CACHE_STEP
 from batch.workers.speech.whisper.decoding import DecodedSegment, Decoding, Token
-from batch.workers.speech.whisper.model import WhisperModel
+from batch.workers.speech.whisper.model import Aborted, WhisperModel
 
 
 @pytest.mark.parametrize(
@@ -69,12 +70,15 @@ class Model:
 
     attention = SimpleNamespace(can_be_cleared=True)
 
-    def __init__(self, *doubtful: int) -> None:
-        self.doubtful = doubtful
+    def __init__(self, *doubtful: int, stopped: tuple[int, ...] = ()) -> None:
+        """`doubtful`, `stopped`: numbers of calls, from 1."""
+        self.doubtful, self.stopped = doubtful, stopped
         self.contexts: list[int] = []
 
     def transcribe(self, samples: Any, decoding: Decoding, *_args: Any, **_more: Any) -> list[DecodedSegment]:
         self.contexts.append(decoding.audio_ctx)
+        if len(self.contexts) in self.stopped:
+            raise Aborted
         is_doubted = decoding.audio_ctx and len(self.contexts) in self.doubtful
         return [said(DOUBTFUL_LOGPROB - 1 if is_doubted else -0.1)]
 
@@ -90,6 +94,20 @@ def test_the_chunks_after_a_doubtful_one_are_heard_in_the_whole_window_at_once()
         hear(contexts)
     doubted = [LEAST_POSITIONS, 0]
     assert model.contexts == [LEAST_POSITIONS, *doubted, *[0] * WHOLE_WINDOWS_AFTER_DOUBT, LEAST_POSITIONS]
+
+
+@pytest.mark.parametrize("stopped", [2, 3], ids=["behind the doubtful hearing", "in a chunk after it"])
+def test_a_chunk_that_was_broken_off_and_is_heard_again_counts_once(stopped: int) -> None:
+    model = Model(1, 3 if stopped == 2 else 1, stopped=(stopped,))
+    contexts = ShortContexts(cast("WhisperModel", model))
+    heard = 0
+    while heard < 1 + WHOLE_WINDOWS_AFTER_DOUBT:
+        with contextlib.suppress(Aborted):
+            hear(contexts)
+            heard += 1
+    calls = len(model.contexts)
+    hear(contexts)
+    assert model.contexts[calls - 1 :] == [0, LEAST_POSITIONS]
 
 
 def test_words_are_aligned_in_the_whole_window() -> None:
