@@ -402,6 +402,17 @@ def test_two_threads_compute_a_batch_in_halves_and_give_each_text_its_vector(
     assert distance(interrupted, whole) < 1e-5, "a half that was broken off is computed again"
 
 
+def test_a_batch_that_two_threads_measured_is_no_larger_where_each_of_them_computes_half_of_it(
+    engine: EmbeddingEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = engine.model
+    assert model.target_tokens(2) == min(model.max_batch_tokens, 2 * model.batch_tokens), "what one measured"
+    for name in ("batch_tokens", "measured_threads"):
+        monkeypatch.setattr(model, name, getattr(model, name))
+    model.measure(2)
+    assert model.target_tokens(2) == model.target_tokens(1) == model.batch_tokens
+
+
 def test_without_memory_for_a_second_context_a_batch_is_computed_as_a_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

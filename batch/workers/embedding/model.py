@@ -51,6 +51,8 @@ class PooledModel:
         self.max_batch_tokens = room = max(self.max_tokens, 512)
         self.batch_tokens = min(room, 128)
         """How many tokens a batch of short texts should have; see `measure`."""
+        self.measured_threads = 1
+        """How many threads that was measured with."""
         self._context = PoolingContext(self.weights, room)
         if self._context.pooling not in POOLINGS:
             self._context.close()
@@ -63,8 +65,10 @@ class PooledModel:
         self._helper = ThreadPoolExecutor(1, thread_name_prefix="half")
 
     def target_tokens(self, threads: int) -> int:
-        """How many tokens a batch of short texts should have when so many threads compute it: each may have a half."""
-        return min(self.max_batch_tokens, self.batch_tokens * (2 if self._halves(threads) else 1))
+        """How many tokens a batch of short texts should have when so many threads compute it: each may have a half, of which
+        the size was measured where one thread measured."""
+        batches = max(1, THREADS_IN_HALVES // self.measured_threads) if self._halves(threads) else 1
+        return min(self.max_batch_tokens, self.batch_tokens * batches)
 
     def _halves(self, threads: int) -> bool:
         """Whether a batch is computed in halves where it makes good ones."""
@@ -122,6 +126,7 @@ class PooledModel:
         """
         text = np.arange(16, dtype=np.int32) * 97 % self.weights.n_vocab
         self._context.embed([text], threads)
+        self.measured_threads = threads
         rates: dict[int, float] = {}
         deadline = time.perf_counter() + MEASURE_S
         # Three rounds over all sizes, the best of each: other programs' bursts then spoil none of them alone.
