@@ -166,6 +166,19 @@ def test_what_stands_in_the_kv_is_copied_out_while_nobody_waits_and_only_once(
     assert metrics(engine).cache_bytes <= engine._settings.vlm.cache_bytes
 
 
+def test_a_request_that_comes_while_nobody_waited_waits_for_one_state_to_be_copied_at_most(
+    engine: VlmEngine, calls: list[str], tmp_path: Path
+) -> None:
+    engine.run(chat(tmp_path, "yellow circle " * 500, generation={"max_tokens": 2}))
+    copied: list[list[str]] = []
+    is_unsettled = True
+    while is_unsettled:
+        calls.clear()
+        is_unsettled = engine.settle()
+        copied.append([*calls])
+    assert copied.count(["checkpoint"]) >= 3 and copied[-2:] == [["copy"], []] and max(map(len, copied)) == 1
+
+
 def test_a_conversation_that_went_on_is_not_taken_for_the_copy_that_was_made_before(engine: VlmEngine, tmp_path: Path) -> None:
     text = "purple square " * 60
     for turn in range(3):

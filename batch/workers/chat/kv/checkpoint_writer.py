@@ -71,9 +71,11 @@ class CheckpointWriter:
         kept = min(slot.unsaved) - self._n_swa + cells - self._context.n_ubatch if is_alone else 0
         slot.unsaved_end = max(self._n_swa, kept)
 
-    def save(self, slot: Slot, spare: int | None) -> None:
-        """Save what is unsaved and still there; `spare`: a sequence in which nothing stands, if there is one."""
-        unsaved, slot.unsaved, slot.unsaved_end = slot.unsaved, [], sys.maxsize
+    def save(self, slot: Slot, spare: int | None, most: int | None = None) -> None:
+        """Save what is unsaved and still there, `most` of it; `spare`: a sequence in which nothing stands, if there is one."""
+        unsaved, slot.unsaved = slot.unsaved[:most], slot.unsaved[most:] if most is not None else []
+        if not slot.unsaved:
+            slot.unsaved_end = sys.maxsize
         first = self._context.first_position(slot.seq)
         for at in unsaved:
             if at == len(slot.tokens):

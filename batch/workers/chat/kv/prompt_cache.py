@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from batch.errors import BatchError
 from batch.workers.chat.kv.checkpoint_writer import CheckpointWriter
@@ -138,11 +139,15 @@ class PromptCache:
             self._writer.save(slot, self._spare_sequence())
 
     def settle(self) -> bool:
-        """Nobody waits: copy ahead what the next request would have to copy first. Takes a few milliseconds a call; returns
-        whether there is more to do."""
+        """Nobody waits: copy ahead what the next request would have to copy first. Takes a few milliseconds a call, in which
+        one state is copied; returns whether there is more to do."""
         slot = next((slot for slot in self._idle_conversations(None) if slot.copy is None), None)
         if slot is None or self._context.state_size(slot.seq) > _MAX_AHEAD_BYTES:
             return False
+        if slot.unsaved and self._first_kept(slot):
+            with suppress(MemoryError):  # it is computed again when it is wanted
+                self._writer.save(slot, self._spare_sequence(), most=1)
+            return True
         self._store(slot)
         return slot.copy is not None
 
@@ -323,10 +328,7 @@ class PromptCache:
             return
         if slot.is_bulk and slot.tokens.chunks:
             return  # a picture is described once, and nobody goes on from there
-        first = self._context.first_position(slot.seq)
-        if self._n_swa:
-            # Positions that the window has left may still be there, but are not saved.
-            first = max(first, self._context.last_position(slot.seq) - self._n_swa + 1)
+        first = self._first_kept(slot)
         try:
             if first:
                 self._writer.save(slot, self._spare_sequence())
@@ -337,3 +339,9 @@ class PromptCache:
         stored = StoredConversation(tokens, state, first, checkpoints, slot.is_bulk, prefixes=slot.prefixes, unsaved=unsaved)
         if self._stored.add(stored):
             slot.copy = stored
+
+    def _first_kept(self, slot: Slot) -> int:
+        """The oldest position that all layers hold in a copy of what stands in the slot."""
+        first = self._context.first_position(slot.seq)
+        # Positions that the window has left may still be there, but are not saved.
+        return max(first, self._context.last_position(slot.seq) - self._n_swa + 1) if self._n_swa else first
