@@ -38,6 +38,8 @@ class Sampler:
                 biases[token] = biases.get(token, 0.0) + value
         self._biased = np.fromiter(biases, np.int64)
         self._biases = np.fromiter(biases.values(), np.float32)
+        self._raised = self._biased[self._biases > 0]
+        """These may be among the likeliest, however unlikely the model finds them."""
         for link in _chain_links(model, sampling, list(biases.items())):
             lib.llama_sampler_chain_add(self._chain, link)
         self._table: Any = None
@@ -75,6 +77,7 @@ class Sampler:
 
     def accept(self, tokens: Iterable[int]) -> None:
         """Count tokens that were not drawn here for the penalties."""
+        self._found = None  # nothing was drawn from it
         for token in tokens:
             lib.llama_sampler_accept(self._chain, token)
 
@@ -83,7 +86,8 @@ class Sampler:
         if self._is_argmax:
             self._found = likeliest_token(logits, self._biased, self._biases)
         elif self._shortlist_tokens:
-            self._found = likeliest_tokens(logits, self._shortlist_tokens)
+            tokens = likeliest_tokens(logits, self._shortlist_tokens)
+            self._found = np.union1d(tokens, self._raised) if tokens is not None and len(self._raised) else tokens
 
     def sample(self, row: int) -> int:
         """The next token, from the logits in `row` of the last decode; it counts for the penalties from now on."""
