@@ -248,7 +248,7 @@ class VlmEngine:
         if work.job.priority < Priority.INTERACTIVE and (scheduler := self._open_scheduler()) is not None:
             scheduler.run(work)
             return None
-        with self._scheduler.preparations.paused() if self._scheduler is not None else nullcontext():
+        with self._scheduler.held_up() if self._scheduler is not None else nullcontext():
             return self.run_alone(work, self.plan_job(work))
 
     def run_alone(self, work: Work, task: TaskParams) -> ChatResult:

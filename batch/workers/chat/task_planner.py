@@ -27,7 +27,7 @@ from batch.workers.llama.model import Model
 
 
 class TaskPlanner:
-    """Plans jobs for one model. Everything but `plan` may be called from any thread."""
+    """Plans jobs for one model. All of it may be called from any thread."""
 
     def __init__(
         self,

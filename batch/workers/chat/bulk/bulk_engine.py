@@ -13,7 +13,7 @@ from batch.workers.engine import Work
 
 
 class JobPlanner(Protocol):
-    """What makes a job's plan; for a job with pictures from any thread."""
+    """What makes a job's plan: from any thread where that reads the pictures itself."""
 
     def plan_job(self, work: Work, read_picture: Callable[[str], Pixels] | None = None) -> TaskParams:
         """What a job asks of the model; `read_picture` decodes a picture by its sha256, None: as the engine does in its own

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import accumulate
 from types import UnionType
 
-from batch.payloads.chat import ChatResult
 from batch.queue.jobs import Priority
+from batch.workers.chat.bulk.answered_jobs import AnsweredJobs
 from batch.workers.chat.bulk.bulk_engine import BulkEngine
 from batch.workers.chat.bulk.claimed_jobs import ClaimedJobs
 from batch.workers.chat.bulk.job import BulkJob
@@ -28,9 +29,6 @@ CLAIM_INTERVAL_S = 0.25
 """Between two looks for further jobs while there is room for more."""
 UNPARK_INTERVAL_S = 0.25
 """Between two tries to bring a job back that had to make room."""
-END_TOGETHER_S = 0.2
-"""So long a job whose answer is there waits for others to be ended with: writing an end down waits for the disk, once for
-all of them, and what was computed in so short a time can be computed again after a power cut."""
 
 
 class BulkScheduler:
@@ -47,14 +45,28 @@ class BulkScheduler:
         self.cache = resources.cache
         self.preparations = PreparationThread(engine, resources.vision, pictures)
         self.finder = TokenFinder(resources.context)
+        self._runs: list[BulkRun] = []
+        """Under way, the innermost last."""
 
     def run(self, lead: Work) -> None:
         """Compute a job and all of its kind that wait, each ended as soon as its result is there."""
+        for outer in self._runs:
+            outer.answered.end()  # this one may take hours
         run = BulkRun(self, lead)
+        self._runs.append(run)
         try:
             run.compute()
         finally:
+            self._runs.remove(run)
             run.close()
+
+    @contextmanager
+    def held_up(self) -> Iterator[None]:
+        """While this lasts a client's job is computed: nothing is prepared, and ends that are due are written down first."""
+        for run in self._runs:
+            run.answered.end_due()
+        with self.preparations.paused():
+            yield
 
     def close(self) -> None:
         """End the threads beside it. Harmless when called again."""
@@ -80,10 +92,7 @@ class BulkRun:
         """In the order in which they were claimed."""
         self._large: list[tuple[Work, TaskParams]] = []
         """Jobs too large to be computed with others: each is computed by itself once no others are left."""
-        self._done: list[tuple[Work, ChatResult]] = []
-        """Jobs whose answers are there and that are not ended yet."""
-        self._end_at = 0.0
-        """time.monotonic() by which they are ended."""
+        self.answered = AnsweredJobs(lead)
         self._next_claim = 0.0
         self._next_unpark = 0.0
 
@@ -92,7 +101,8 @@ class BulkRun:
         self._add(self._lead)
         while True:
             self._yield()
-            self._end_due()
+            if not self._jobs:
+                self.answered.end()  # no others are left to be ended with
             self._claim()
             if not self._jobs:
                 if self._claimed.wait():
@@ -117,7 +127,7 @@ class BulkRun:
     def close(self) -> None:
         """End what is done, give all sequences back, and leave what is being prepared."""
         try:
-            self._end_done()
+            self.answered.end()
         finally:
             for job in self._jobs:
                 job.close()
@@ -190,21 +200,9 @@ class BulkRun:
 
     def _advance(self, job: BulkJob, row: int) -> None:
         if self._attempt(job.work, partial(job.advance, row)) and job.is_done:
-            if not self._done:
-                self._end_at = time.monotonic() + END_TOGETHER_S
-            self._done.append((job.work, self._engine.make_result(job.work, job.task, job.results)))
+            self.answered.add(job.work, self._engine.make_result(job.work, job.task, job.results))
             self._drop(job.work)
             self._next_claim = self._next_unpark = 0.0
-
-    def _end_due(self) -> None:
-        """End what is done where it has waited for others long enough, a client waits for it, or no others are left."""
-        if not self._jobs or time.monotonic() >= self._end_at or any(work.job.waited for work, _ in self._done):
-            self._end_done()
-
-    def _end_done(self) -> None:
-        if self._done:
-            done, self._done = self._done, []
-            self._lead.finish_mates(done)
 
     def _yield(self) -> None:
         """Every job's yield point: cancellations, more urgent jobs, progress."""
@@ -215,6 +213,7 @@ class BulkRun:
         self._join()
 
     def _yield_job(self, job: BulkJob) -> None:
+        self.answered.end_due()
         self._context.set_threads(job.work.yield_point(*job.progress))
 
     def _start_jobs(self) -> None:
@@ -339,7 +338,7 @@ class BulkRun:
         """What there is to do beside a decode that the GPU goes on with: all but what decodes in this context too."""
         for job in jobs:
             self._attempt(job.work, job.make_text)
-        self._end_done()
+        self.answered.end()
         self._claim()
 
     def _compute_alone(self, job: BulkJob) -> None:
