@@ -51,13 +51,15 @@ class ClaimedJobs:
         self._jobs.append((work, preparation))
 
     def take(self) -> tuple[Work, Callable[[], TaskParams]] | None:
-        """The first that could be computed, and what returns its plan or raises what it fails with; None: there is none."""
-        for claimed in self._jobs:
-            work, preparation = claimed
-            if preparation is None or preparation.is_done:
-                self._jobs.remove(claimed)
-                return work, partial(self._planner.plan_job, work) if preparation is None else preparation.result
-        return None
+        """The first of the most urgent that could be computed, and what returns its plan or raises what it fails with; None:
+        there is none."""
+        ready = (one for one in self._jobs if one[1] is None or one[1].is_done)
+        claimed = max(ready, key=lambda one: one[0].job.priority, default=None)
+        if claimed is None:
+            return None
+        self._jobs.remove(claimed)
+        work, preparation = claimed
+        return work, partial(self._planner.plan_job, work) if preparation is None else preparation.result
 
     def wait(self) -> bool:
         """Wait a moment for the thread, if any of the jobs is with it; returns whether there are any jobs."""
