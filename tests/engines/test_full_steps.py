@@ -11,7 +11,7 @@ import pytest
 import vlm_setup
 from batch.batches.service import QUEUED_LINES
 from batch.queue.jobs import Priority
-from batch.workers.chat.bulk.claimed_jobs import JOBS_AHEAD
+from batch.workers.chat.bulk.claimed_jobs import PICTURES_AHEAD, PLANS_AHEAD_SHARE
 from batch.workers.chat.bulk.speed import GPU_WIDTHS, WIDTHS
 from vlm_setup import bulk, bulk_resources, together
 
@@ -44,5 +44,6 @@ def test_no_step_leaves_a_place_free_while_jobs_wait(tmp_path: Path, monkeypatch
 
 
 def test_a_batch_keeps_more_lines_queued_than_are_computed_and_prepared_at_a_time() -> None:
+    widest = max(*WIDTHS, *GPU_WIDTHS)
     # It queues the next ones once a quarter of its places is free.
-    assert max(*WIDTHS, *GPU_WIDTHS) + JOBS_AHEAD <= QUEUED_LINES - QUEUED_LINES // 4
+    assert widest + max(PICTURES_AHEAD, widest // PLANS_AHEAD_SHARE) <= QUEUED_LINES - QUEUED_LINES // 4
