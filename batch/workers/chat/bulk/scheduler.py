@@ -85,9 +85,9 @@ class BulkRun:
         self._engine = scheduler.engine
         self._width = scheduler.width
         self._lead = lead
-        self._preparations = scheduler.preparations
+        self._held_up = scheduler.held_up
         self._finder = scheduler.finder
-        self._claimed = ClaimedJobs(self._engine, self._preparations, resources, self._width)
+        self._claimed = ClaimedJobs(self._engine, scheduler.preparations, resources, self._width)
         self._jobs: list[BulkJob] = []
         """In the order in which they were claimed."""
         self._large: list[tuple[Work, TaskParams]] = []
@@ -152,7 +152,7 @@ class BulkRun:
         def add() -> None:
             if work.job.priority >= Priority.INTERACTIVE:
                 # Claimed with the others, but a client waits for it: it goes first and alone, as at a yield point.
-                with self._preparations.paused():
+                with self._held_up():
                     work.finish(self._engine.run_alone(work, self._engine.plan_job(work)))
                 return
             ahead = self._claimed.ahead
