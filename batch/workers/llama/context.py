@@ -182,8 +182,8 @@ class Context:
             n += len(rows)
         self._output[:n] = 0
         # One part is not copied: a picture's rows may be many megabytes.
-        joined = parts[0][0] if len(parts) == 1 else np.concatenate([rows for rows, *_ in parts])
-        values, tokens = np.ascontiguousarray(joined), self._batch
+        all_rows = parts[0][0] if len(parts) == 1 else np.concatenate([rows for rows, *_ in parts])
+        values, tokens = np.ascontiguousarray(all_rows), self._batch
         pointer = values.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
         batch = lib.llama_batch(n, None, pointer, tokens.pos, tokens.n_seq_id, tokens.seq_id, tokens.logits)
         return int(self._decode(self.handle, batch))

@@ -65,8 +65,8 @@ def _reads_rows(device: int, kind: int) -> bool:
     try:
         table = _function("ggml_new_tensor_2d", pointer, pointer, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
         rows = _function("ggml_new_tensor_1d", pointer, pointer, ctypes.c_int, ctypes.c_int64)
-        read = _function("ggml_get_rows", pointer, pointer, pointer, pointer)
-        step = read(context, table(context, kind, 256, 256), rows(context, _I32_TYPE, 8))
+        get_rows = _function("ggml_get_rows", pointer, pointer, pointer, pointer)
+        step = get_rows(context, table(context, kind, 256, 256), rows(context, _I32_TYPE, 8))
         return bool(_function("ggml_backend_dev_supports_op", ctypes.c_bool, pointer, pointer)(device, step))
     finally:
         _function("ggml_free", None, pointer)(context)

@@ -28,8 +28,8 @@ class TokenFinder:
         if len(jobs) < MIN_JOBS_PER_THREAD * self._threads:
             return
         # The context is asked from one thread alone; the first question waits for the GPU.
-        found = [(job, self._context.logits(row)) for job, row in jobs if job.draws_freely]
-        list(self._pool.map(_find, [found[at :: self._threads] for at in range(self._threads)]))
+        draws = [(job, self._context.logits(row)) for job, row in jobs if job.draws_freely]
+        list(self._pool.map(_find, [draws[at :: self._threads] for at in range(self._threads)]))
 
     def close(self) -> None:
         """End the threads."""

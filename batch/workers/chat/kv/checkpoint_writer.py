@@ -68,8 +68,8 @@ class CheckpointWriter:
             return
         # Cells are taken one after the other, round and round; a micro-batch is left for what was cut off in between.
         cells = min(self._context.n_ctx, self._n_swa * self._context.sequences + self._context.n_ubatch)
-        kept = min(slot.unsaved) - self._n_swa + cells - self._context.n_ubatch if is_alone else 0
-        slot.unsaved_end = max(self._n_swa, kept)
+        end = min(slot.unsaved) - self._n_swa + cells - self._context.n_ubatch if is_alone else 0
+        slot.unsaved_end = max(self._n_swa, end)
 
     def save(self, slot: Slot, spare: int | None, most: int | None = None) -> None:
         """Save what is unsaved and still there, `most` of it; `spare`: a sequence in which nothing stands, if there is one."""

@@ -54,7 +54,7 @@ class Sampler:
         )
         self._shortlist_tokens = sampling.top_k + len(biases) if self._is_stateless and _cuts_first(sampling) else 0
         """Where the chain first cuts the vocabulary to its likeliest tokens: how many of them it needs; else 0."""
-        self._found: int | TokenIds | None = None
+        self._choice: int | TokenIds | None = None
         """What `find` found for the next `sample`."""
 
     def close(self) -> None:
@@ -77,29 +77,29 @@ class Sampler:
 
     def accept(self, tokens: Iterable[int]) -> None:
         """Count tokens that were not drawn here for the penalties."""
-        self._found = None  # nothing was drawn from it
+        self._choice = None  # nothing was drawn from it
         for token in tokens:
             lib.llama_sampler_accept(self._chain, token)
 
     def find(self, logits: Logits) -> None:
         """From any thread: find what the next `sample` chooses from, by the logits, (n_vocab,), that it will see."""
         if self._is_argmax:
-            self._found = likeliest_token(logits, self._biased, self._biases)
+            self._choice = likeliest_token(logits, self._biased, self._biases)
         elif self._shortlist_tokens:
             tokens = likeliest_tokens(logits, self._shortlist_tokens)
-            self._found = np.union1d(tokens, self._raised) if tokens is not None and len(self._raised) else tokens
+            self._choice = np.union1d(tokens, self._raised) if tokens is not None and len(self._raised) else tokens
 
     def sample(self, row: int) -> int:
         """The next token, from the logits in `row` of the last decode; it counts for the penalties from now on."""
         if self._is_argmax or self._shortlist_tokens:
             logits = self._context.logits(row)
-            if self._found is None:
+            if self._choice is None:
                 self.find(logits)
-            found, self._found = self._found, None
-            if isinstance(found, int):
-                return found
-            if found is not None:
-                return self._apply(self._fill(found, logits))
+            choice, self._choice = self._choice, None
+            if isinstance(choice, int):
+                return choice
+            if choice is not None:
+                return self._apply(self._fill(choice, logits))
         return int(self._sample(self._chain, self._context.handle, row))
 
     def sample_with_probabilities(self, row: int, top: int) -> tuple[int, float, list[tuple[int, float]]]:
