@@ -69,6 +69,12 @@ class OwnWork(Protocol):
 class Work(OwnWork, Protocol):
     """A job in the hands of an engine, and those that it takes along."""
 
+    @property
+    def wake_ups(self) -> int:
+        """How often the worker has been told that something was queued or cancelled: while it stays the same, hardly a job
+        can have come since the last that was claimed."""
+        ...
+
     def claim_batch_mates(self, limit: int) -> list[Work]:
         """Take up to `limit` further jobs of the same task that wait in this queue, at this job's priority or above,
         to be done together with this one. Each must be ended with `finish` or `fail`."""

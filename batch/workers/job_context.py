@@ -63,6 +63,8 @@ class JobContext:
         """Between two looks of a running job into the database, for wake-ups that were lost: many machines ask one database."""
         self.attention = False
         """Something was queued, cancelled or stopped: look at the next yield point."""
+        self.wake_ups = 0
+        """How often this worker has been told that something was queued or cancelled."""
         self.may_take: Callable[[], bool] = lambda: True
         """Whether jobs may be leased that are not held yet; batch mates, too."""
         self.look_at = math.inf

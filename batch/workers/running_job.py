@@ -93,6 +93,10 @@ class RunningJob:
         lease = self.lease
         send(Started(job=self.job.id, token=lease.token if front else 0, front=front, key=lease.key if front else ""))
 
+    @property
+    def wake_ups(self) -> int:
+        return self._context.wake_ups
+
     # -- the yield point
 
     def yield_point(self, done: float | None = None, total: float | None = None, unit: ProgressUnit = "tokens") -> int:

@@ -197,6 +197,7 @@ class Worker:
     # -- from other threads
 
     def _woken(self) -> None:
+        self._context.wake_ups += 1
         self._context.attention = True
         self._storage.woken.set()
         running = self._context.running

@@ -44,6 +44,7 @@ class ScriptedWork:
         self.error: Exception | None = None
         self.returned = 0
         """How often it was put back."""
+        self.wake_ups = 0
 
     def yield_point(self, done: float | None = None, total: float | None = None, unit: str = "tokens") -> int:
         self.units.append((done, total, unit))

@@ -60,3 +60,18 @@ def test_the_native_call_is_stopped_for_each_job_that_is_heard_in_it_and_for_no_
     mate.put_back()
     worker._stop_jobs(frozenset({mate.job.id}))
     assert engine.interrupts == 2, "its job has ended here"
+
+
+def test_a_wake_up_is_seen_in_every_job_in_hand_though_another_has_looked_what_is_up_meanwhile(worker: Worker) -> None:
+    context = worker._context
+    for _ in range(2):
+        context.store.submit(Draft(payload("transcribe"), Origin.INBOX, Priority.BATCH))
+    (lease,) = context.store.take(Kind.STT, context.worker_id)
+    lead = RunningJob(context, lease, report_start_late=False)
+    context.running.append(lead)
+    (mate,) = lead.claim_batch_mates(1)
+    before = lead.wake_ups
+    worker._woken()
+    mate.yield_point()
+    assert not context.attention
+    assert lead.wake_ups == mate.wake_ups == before + 1

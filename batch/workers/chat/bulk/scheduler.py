@@ -26,7 +26,7 @@ from batch.workers.llama.context import ABORTED, DECODED, NO_ROOM, Rows
 from batch.workers.llama.library import clear_errors
 
 CLAIM_INTERVAL_S = 0.25
-"""Between two looks for further jobs while there is room for more."""
+"""Between two looks for further jobs while there is room for more, for want of a wake-up, which makes the next one due."""
 UNPARK_INTERVAL_S = 0.25
 """Between two tries to bring a job back that had to make room."""
 
@@ -94,6 +94,7 @@ class BulkRun:
         """Jobs too large to be computed with others: each is computed by itself once no others are left."""
         self.answered = AnsweredJobs(lead)
         self._next_claim = 0.0
+        self._heard_wake_ups = 0
         self._next_unpark = 0.0
 
     def compute(self) -> None:
@@ -142,9 +143,10 @@ class BulkRun:
         free = places - len(self._claimed)
         if free < 1 or self._large or any(job.is_started and job.slot.parked is not None for job in self._jobs):
             return
-        if (self._jobs or self._claimed) and now < self._next_claim:
+        wake_ups = self._lead.wake_ups
+        if (self._jobs or self._claimed) and now < self._next_claim and wake_ups == self._heard_wake_ups:
             return
-        self._next_claim = now + CLAIM_INTERVAL_S
+        self._next_claim, self._heard_wake_ups = now + CLAIM_INTERVAL_S, wake_ups
         for work in self._lead.claim_batch_mates(free):
             self._add(work)
 
