@@ -14,6 +14,8 @@ PROCESS_BYTES = 400_000_000
 """Of a worker beside its model: Python, libraries, vocabulary, pictures on their way."""
 _WINDOWS_SHARE = 0.2
 """What bulk jobs add to the context takes at most so much of the free memory."""
+_MODEST_WIDTH = 16
+"""More bulk jobs are computed together only where nothing else has to be saved for them."""
 SMALL_CACHE_SHARE = 0.25
 """Of the caches, where memory is short."""
 _GB = 1e9
@@ -88,7 +90,7 @@ def choose(
     Raises ModelProblem where even that holds more than there is.
     """
     if budget.gpu_free is None and len(widths) > 1:
-        widths = _modest_widths(sizes, kv_types[0], widths, budget.free)
+        widths = _modest_widths(parts, sizes, kv_types[0], repacks[0], widths, budget.free)
     plans = list(_plans(parts, sizes, kv_types, repacks, widths))
     if plans and plans[0].need <= budget.free:  # a GPU is short of memory then, which holds no caches
         plans = [msgspec.structs.replace(plan, cache_share=1.0) for plan in plans]
@@ -105,14 +107,16 @@ def choose(
     raise ModelProblem(_refusal(parts, last, budget))
 
 
-def _modest_widths(sizes: SizesOf, kv_type: KvType, widths: list[int], free: int) -> list[int]:
+def _modest_widths(parts: ModelParts, sizes: SizesOf, kv_type: KvType, repack: bool, widths: list[int], free: int) -> list[int]:
     """Those of the widths, widest first, whose sliding windows take a modest share of the memory; the last in any case."""
     alone = sizes(kv_type, widths[-1])
     if alone is None:
         return widths
     for at, width in enumerate(widths):
         together = sizes(kv_type, width)
-        if together is not None and together.kv - alone.kv <= _WINDOWS_SHARE * free:
+        if together is None or together.kv - alone.kv > _WINDOWS_SHARE * free:
+            continue
+        if width <= _MODEST_WIDTH or _plan(parts, together, kv_type, repack, width, 1.0).need <= free:
             return widths[at:]
     return widths[-1:]
 

@@ -299,6 +299,25 @@ def test_a_busy_moment_at_load_does_not_make_a_small_model_work_alone_for_ever(
     assert speed.measure_bulk_speed(model, 1, width=2).width == 2
 
 
+@pytest.mark.parametrize(
+    ("step_s", "width", "timed"),
+    [
+        ((0.02, 0.03, 0.05, 0.08, 0.14), 32, 5),
+        ((0.02, 0.03, 0.05, 0.08, 0.16), 16, 5),  # no more tokens a second
+        ((0.04, 0.06, 0.10, 0.16, 0.28), 16, 5),  # more, and too long for whom it keeps waiting
+        ((0.10, 0.15, 0.20, 0.26, None), 16, 4),
+    ],
+)
+def test_more_than_sixteen_are_computed_together_only_where_their_step_is_short(
+    engine: VlmEngine, monkeypatch: pytest.MonkeyPatch, step_s: tuple[float, ...], width: int, timed: int
+) -> None:
+    """`step_s`: of 1, 4, 8, 16 and 32 jobs; None: it must not be measured."""
+    seconds = dict(zip(speed.WIDTHS, step_s, strict=True))
+    monkeypatch.setattr(speed, "_measure_step", lambda model, context, n: seconds[n])
+    measured = speed.measure_bulk_speed(engine._resources.model, 1)
+    assert measured.width == width and len(measured.rates) == timed
+
+
 def test_jobs_that_do_not_fit_the_context_together_wait_for_one_another(tmp_path: Path) -> None:
     small = vlm_setup.loaded(tmp_path, context=2048, parallel=4)
     one = vlm_setup.loaded(tmp_path, context=2048, parallel=1)

@@ -94,6 +94,13 @@ def test_bulk_jobs_take_a_modest_share_of_the_memory_though_more_would_fit() -> 
     assert (it.width, it.note) == (8, "")
 
 
+def test_more_than_sixteen_bulk_jobs_are_planned_only_where_nothing_is_saved_for_them() -> None:
+    more = EVERYTHING_BYTES + 16 * WINDOW
+    for free, width in ((more, 32), (more - 1, 16), (EVERYTHING_BYTES, 16)):
+        it = plan(Budget(free), widths=[32, 16, 8, 1])
+        assert (it.width, it.cache_share, it.note) == (width, 1.0, "")
+
+
 def test_heads_that_cannot_be_quantised_stay_as_they_are() -> None:
     def only_f16(kv_type: KvType, width: int) -> ContextSizes | None:
         return sizes(kv_type, width) if kv_type == "f16" else None

@@ -14,12 +14,16 @@ from batch.queue.jobs import Priority
 from batch.workers.llama.context import Context
 from batch.workers.llama.model import Model
 
-WIDTHS = (1, 4, 8, 16)
+WIDTHS = (1, 4, 8, 16, 32)
 """Sequences in one decode that are tried. llama.cpp computes rows by fours on many processors."""
 GPU_WIDTHS = (1, 8, 16, 32)
 """The same on a GPU, which one row leaves idle for most of a step."""
 MAX_STEP_S = 1.0
 """Longest step of the jobs together: a more urgent job waits for it."""
+MODEST_WIDTH = 16
+"""More jobs together gain little more on a CPU, and are tried only where their step is short."""
+MAX_WIDE_STEP_S = 0.25
+"""Longest step of so many there."""
 BULK_TOKENS_PER_JOB = 4096
 """Tokens that the context of bulk jobs holds for each job: those that take more wait for one another."""
 SLICE_S = 0.25
@@ -85,17 +89,21 @@ def measure_bulk_speed(
     """Measure a model on this machine; `width`: the number of jobs is set and not measured; `widest`: there is no memory for
     more. Takes a few steps."""
     widths = GPU_WIDTHS if has_gpu else WIDTHS
-    most = max(widths)
+    most = max(n for n in widths if n <= widest)
     context = Context(model, n_ctx=1024, n_batch=512, n_ubatch=512, sequences=most, threads=threads, kv_type=kv_type)
     try:
         slice_tokens = _measure_slice(model, context)
         if width is not None:
             return BulkSpeed(width, slice_tokens, _company_matters(model, context, min(width, most)))
-        steps = {n: _measure_step(model, context, n) for n in widths if n <= widest}
+        steps = dict[int, float]()
+        for n in (n for n in widths if n <= widest):
+            if n > MODEST_WIDTH and max(steps.values()) > _max_step_s(n, has_gpu=has_gpu):
+                break  # a wider step takes no less
+            steps[n] = _measure_step(model, context, n)
         rates = {n: n / seconds for n, seconds in steps.items()}
         best = max(n for n in steps if n <= _of_size(_MIN_WIDTHS, model))
         for n, seconds in steps.items():
-            if n > best and seconds <= MAX_STEP_S and rates[n] > _MIN_SPEED_UP * rates[best]:
+            if n > best and seconds <= _max_step_s(n, has_gpu=has_gpu) and rates[n] > _MIN_SPEED_UP * rates[best]:
                 best = n
         company_matters = _company_matters(model, context, best)
     finally:
@@ -120,6 +128,11 @@ def _measure_slice(model: Model, context: Context) -> int:
 def _of_size(by_billions: Sequence[tuple[float, int]], model: Model) -> int:
     """What is given for models below so many billions of parameters."""
     return next(n for billions, n in by_billions if model.n_params / 1e9 < billions)
+
+
+def _max_step_s(n: int, *, has_gpu: bool) -> float:
+    """Longest step of n jobs together."""
+    return MAX_STEP_S if has_gpu or n <= MODEST_WIDTH else MAX_WIDE_STEP_S
 
 
 def _measure_step(model: Model, context: Context, n: int) -> float:
