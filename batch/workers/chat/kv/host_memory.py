@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from batch.workers.chat.kv.stored_conversation import StoredConversation
+from batch.workers.chat.kv.token_sequence import TokenSequence
 
 
 class HostMemory:
@@ -30,23 +31,27 @@ class HostMemory:
         """Bytes in all."""
         return sum(stored.size for stored in self._items)
 
-    def add(self, stored: StoredConversation) -> bool:
-        """Keep one more, dropping others for it; returns False where it is too large by itself."""
-        if stored.size > self.max_bytes:
+    def make_room(self, tokens: TokenSequence, size: int) -> bool:
+        """Drop others for one of these tokens that will take so many bytes, before its copy is made; returns False where it
+        is too large by itself."""
+        if size > self.max_bytes:
             return False
         self._count += 1
-        stored.number = self._count
         olds, self._items = self._items, []
         for old in olds:
-            common = old.tokens.common_prefix(stored.tokens)
+            common = old.tokens.common_prefix(tokens)
             if 2 * common > len(old.tokens):
-                old.repeated_by = stored.number
+                old.repeated_by = self._count
             if common < len(old.tokens):  # a shorter state of the same conversation is of no more use
                 self._items.append(old)
-        self._items.append(stored)
-        while self.size > self.max_bytes:
+        while self.size + size > self.max_bytes:
             del self._items[self._least_useful()]
         return True
+
+    def add(self, stored: StoredConversation) -> None:
+        """Keep the one that room was made for."""
+        stored.number = self._count
+        self._items.append(stored)
 
     def take(self, stored: StoredConversation, *, keeps: bool) -> None:
         """One goes back into the KV; `keeps`: it stays here too, as the newest, as what is cut off may be wanted again."""
@@ -58,8 +63,8 @@ class HostMemory:
     def _least_useful(self) -> int:
         """Which copy to drop: the oldest that a newer one repeats for the most part, say of a conversation whose last
         answer was rendered anew; else the oldest of bulk jobs, which nobody goes on with; else the oldest."""
-        numbers = {stored.number for stored in self._items}
-        for at, old in enumerate(self._items[:-1]):
+        numbers = {self._count, *(stored.number for stored in self._items)}
+        for at, old in enumerate(self._items):
             if old.repeated_by in numbers:
                 return at
-        return next((at for at, old in enumerate(self._items[:-1]) if old.is_bulk), 0)
+        return next((at for at, old in enumerate(self._items) if old.is_bulk), 0)

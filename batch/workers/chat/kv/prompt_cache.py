@@ -322,9 +322,10 @@ class PromptCache:
 
     def _store(self, slot: Slot) -> None:
         """Copy a conversation to host memory, dropping the oldest ones for it."""
-        if slot.copy in self._stored:
+        if slot.copy in self._stored or len(slot.tokens) < _SMALL_LOSS_TOKENS:
             return
-        if len(slot.tokens) < _SMALL_LOSS_TOKENS or self._context.state_size(slot.seq) > self._budget:
+        size = self._context.state_size(slot.seq)
+        if size + slot.checkpoints.size > self._budget:
             return
         if slot.is_bulk and slot.tokens.chunks:
             return  # a picture is described once, and nobody goes on from there
@@ -332,13 +333,15 @@ class PromptCache:
         try:
             if first:
                 self._writer.save(slot, self._spare_sequence())
+            if not self._stored.make_room(slot.tokens, size + slot.checkpoints.size):
+                return
             state = self._context.save_state(slot.seq)
         except MemoryError:
             return  # it is computed again when it is wanted
         tokens, checkpoints, unsaved = slot.tokens.copy(), slot.checkpoints.copy(), [*slot.unsaved]
         stored = StoredConversation(tokens, state, first, checkpoints, slot.is_bulk, prefixes=slot.prefixes, unsaved=unsaved)
-        if self._stored.add(stored):
-            slot.copy = stored
+        self._stored.add(stored)
+        slot.copy = stored
 
     def _first_kept(self, slot: Slot) -> int:
         """The oldest position that all layers hold in a copy of what stands in the slot."""
