@@ -203,7 +203,7 @@ def test_a_models_tables_can_be_put_on_a_device_of_its_own(monkeypatch: pytest.M
     types = table_types(FILE)
     assert types and gpu_overrides(types) is None
     processor = row_tables._function("ggml_backend_dev_by_type", ctypes.c_void_p, ctypes.c_int)(0)
-    monkeypatch.setattr(row_tables, "_only_gpu", lambda: processor)
+    monkeypatch.setattr(row_tables, "only_gpu", lambda _: processor)
     overrides = gpu_overrides(types)
     assert [bool(override.buffer_type) for override in overrides] == [True] * len(row_tables.ROW_TABLES) + [False]
     answers = []
@@ -219,7 +219,7 @@ def test_a_models_tables_can_be_put_on_a_device_of_its_own(monkeypatch: pytest.M
 
 def test_tables_of_a_type_whose_rows_a_device_cannot_read_stay_with_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     processor = row_tables._function("ggml_backend_dev_by_type", ctypes.c_void_p, ctypes.c_int)(0)
-    monkeypatch.setattr(row_tables, "_only_gpu", lambda: processor)
+    monkeypatch.setattr(row_tables, "only_gpu", lambda _: processor)
     assert row_tables._reads_rows(processor, 14)
     monkeypatch.setattr(row_tables, "_reads_rows", lambda device, kind: kind != 1)
     assert gpu_overrides(frozenset({0})) is not None and gpu_overrides(frozenset({0, 1})) is None

@@ -9,14 +9,13 @@ import ctypes
 from pathlib import Path
 from typing import Any
 
+from batch.memory.compute_device import only_gpu
 from batch.workers.llama.gguf_header import tensor_infos
 from batch.workers.llama.library import ggml, initialise_library
 
 PER_LAYER_TABLE = "per_layer_token_embd.weight"
 ROW_TABLES = (PER_LAYER_TABLE, "token_embd.weight")
 """The names of such tensors."""
-_GPU_TYPE = 1
-"""ggml's number of a GPU with memory of its own."""
 _I32_TYPE = 26
 _SCRATCH_BYTES = 1 << 16
 
@@ -42,21 +41,13 @@ def gpu_overrides(types: frozenset[int]) -> Any | None:
     """What llama_model_params.tensor_buft_overrides is set to so that the tables lie on the GPU; keep it until the model is
     loaded. None where there is not exactly one GPU with memory of its own, or where it cannot read rows of these types."""
     initialise_library()
-    device = _only_gpu()
+    device = only_gpu(ggml)
     if device is None or not types or not all(_reads_rows(device, kind) for kind in types):
         return None
     buffer_type = _function("ggml_backend_dev_buffer_type", ctypes.c_void_p, ctypes.c_void_p)(device)
     patterns = [f"^{name.replace('.', '[.]')}$".encode() for name in ROW_TABLES]
     overrides = [_BufferOverride(pattern, buffer_type) for pattern in patterns]
     return (_BufferOverride * (len(overrides) + 1))(*overrides)  # the last one is empty: it ends the list
-
-
-def _only_gpu() -> int | None:
-    count = _function("ggml_backend_dev_count", ctypes.c_size_t)()
-    get = _function("ggml_backend_dev_get", ctypes.c_void_p, ctypes.c_size_t)
-    kind = _function("ggml_backend_dev_type", ctypes.c_int, ctypes.c_void_p)
-    gpus = [device for device in map(get, range(count)) if kind(device) == _GPU_TYPE]
-    return gpus[0] if len(gpus) == 1 else None
 
 
 def _reads_rows(device: int, kind: int) -> bool:
