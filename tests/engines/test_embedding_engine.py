@@ -17,12 +17,15 @@ import pytest
 
 import batch.catalog
 from batch.errors import BadRequest, Cancelled, ContextExceeded, ModelProblem, NotSupported
+from batch.memory import text_length
+from batch.memory.machine import MachineMemory
 from batch.payloads.chat import ChatPayload
 from batch.payloads.embedding import EmbeddingPayload, TextWindow
 from batch.payloads.questions import ApplyTemplate, Detokenize, Tokenize
 from batch.queue.jobs import Kind, Priority
 from batch.settings import EmbeddingSettings, Settings, default_models_dir
 from batch.workers.embedding import engine as embedding_engine
+from batch.workers.embedding import model as embedding_model
 from batch.workers.embedding.engine import EmbeddingEngine
 from batch.workers.embedding.pooling_context import MAX_SEQUENCES
 from scripted_work import ScriptedWork
@@ -185,6 +188,24 @@ def test_exactly_512_tokens_pass_and_513_are_refused_by_name(engine: EmbeddingEn
         engine.run(work(tmp_path, ["fine", "x " * 511]))
     assert refused.value.details == {"index": 1, "n_prompt_tokens": 513, "n_ctx": 512}
     assert "Item 1" in refused.value.message and "513" in refused.value.message and "512" in refused.value.message
+
+
+def test_a_text_for_whose_numbers_there_is_no_memory_is_refused_by_its_length(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_length, "MIN_TEXT_TOKENS", 64)
+    free = 2 * 100 * 4 * 30522  # a number for each of the vocabulary's words and each of 100 tokens, in half of it
+    monkeypatch.setattr(embedding_model, "machine_memory", lambda: MachineMemory(free, free))
+    monkeypatch.setattr(embedding_engine, "require_memory", lambda *_: None)
+    small = make(tmp_path)
+    try:
+        assert small.info.n_ctx == 100
+        assert small.run(work(tmp_path, ["x " * 98])).tokens == [100]
+        with pytest.raises(ContextExceeded) as refused:
+            small.run(work(tmp_path, ["x " * 99]))
+        assert refused.value.details == {"index": 0, "n_prompt_tokens": 101, "n_ctx": 100}
+    finally:
+        small.close()
 
 
 def test_truncate_keeps_the_closing_token(engine: EmbeddingEngine, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from batch.errors import BatchError
 from batch.memory.machine import machine_memory, sibling_bytes
 from batch.memory.plan import Budget, MemoryPlan, ModelParts, PlanAnswer, choose
 from batch.memory.sizes import GPU_PROCESS_BYTES, ContextSizes, KvType
+from batch.memory.text_length import EMBEDDING_PROCESS_BYTES
 from batch.queue.jobs import Kind
 from batch.settings import Settings
 from batch.workers.chat.bulk.speed import CLIENT_SEQUENCES, GPU_WIDTHS, WIDTHS, bulk_tokens, sequences_for
@@ -91,7 +92,7 @@ def _gpu_budget(settings: Settings) -> int:
 
 def others_bytes(settings: Settings, *, on_gpu: bool = False) -> int:
     """About what the models of sound and of vectors take; `on_gpu`: those that may use one."""
-    total = processes = 0
+    files = beside = 0
     for kind in (Kind.EMBEDDING, Kind.STT):
         if on_gpu and settings.model_of(kind).gpu_layers == 0:
             continue
@@ -102,9 +103,10 @@ def others_bytes(settings: Settings, *, on_gpu: bool = False) -> int:
             size = 0
             with contextlib.suppress(OSError):  # it is not there, or is a name of an engine without weights
                 size = Path(settings.model_of(kind).model).stat().st_size
-        total += size
-        processes += bool(size)
-    return int(OTHERS_SHARE * total) + (processes * GPU_PROCESS_BYTES if on_gpu else 0)
+        files += size
+        if size:
+            beside += GPU_PROCESS_BYTES if on_gpu else EMBEDDING_PROCESS_BYTES if kind is Kind.EMBEDDING else 0
+    return int(OTHERS_SHARE * files) + beside
 
 
 def main() -> int:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from batch.errors import BadRequest, BatchError, NotSupported
 from batch.memory.machine import require_gpu_memory, require_memory
 from batch.memory.sizes import GPU_PROCESS_BYTES
+from batch.memory.text_length import EMBEDDING_PROCESS_BYTES
 from batch.payloads.embedding import EmbeddingPayload, EmbeddingResult
 from batch.payloads.job_payload import Result
 from batch.payloads.model_info import EmbeddingModelInfo
@@ -65,7 +66,7 @@ class EmbeddingEngine:
         if settings.gpu_layers != 0 and lib.llama_supports_gpu_offload():
             require_gpu_memory(resolved.name, size + GPU_PROCESS_BYTES, "embedding", gpu_free_bytes())
         else:
-            require_memory(resolved.name, size, "embedding.model")
+            require_memory(resolved.name, size + EMBEDDING_PROCESS_BYTES, "embedding.model")
         model = PooledModel(resolved.path, gpu_layers=settings.gpu_layers, report=report)
         # Half the cores: the other workers load at the same time, and threads that wait for each other measure nothing.
         threads = settings.threads or max(1, (os.cpu_count() or 1) // 2)

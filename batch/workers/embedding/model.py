@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from batch.errors import BatchError, ModelProblem
+from batch.memory.machine import machine_memory
+from batch.memory.text_length import text_tokens
 from batch.workers.embedding.pooling_context import MAX_SEQUENCES, PoolingContext, Vectors
 from batch.workers.embedding.tokenizer import TextTokenizer, Tokens
 from batch.workers.embedding.two_halves import MAX_SMALLER_TOKENS, Halves, two_halves
@@ -27,6 +30,7 @@ MEASURE_S = 0.4
 POOLINGS = {1: "mean", 2: "cls", 3: "last"}
 THREADS_IN_HALVES = 2
 """With so many a batch is computed in two halves, each as large as what one of them computes well; more were not measured."""
+_log = logging.getLogger(__name__)
 
 
 class PooledModel:
@@ -45,8 +49,11 @@ class PooledModel:
         self.tokenizer = TextTokenizer(self.weights)
 
     def _open(self) -> None:
-        self.max_tokens = min(self.weights.n_ctx_train, MAX_TEXT_TOKENS)
+        most = min(self.weights.n_ctx_train, MAX_TEXT_TOKENS)
+        self.max_tokens = text_tokens(most, self.weights.n_vocab, machine_memory())
         """Of one text, special tokens included."""
+        if self.max_tokens < most:
+            _log.warning("texts have at most %d of %d tokens: there is no memory for more", self.max_tokens, most)
         self.width = int(lib.llama_model_n_embd_out(self.weights.handle))
         self.max_batch_tokens = room = max(self.max_tokens, 512)
         self.batch_tokens = min(room, 128)
