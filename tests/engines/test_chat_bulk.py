@@ -141,6 +141,31 @@ def test_prompts_may_share_decodes_with_tokens_up_to_a_bound(
     assert all(sum(length for length in size if length > 1) <= most for size in sizes)
 
 
+def test_short_prompts_share_decodes_and_none_with_a_token_or_with_rows_that_change_their_numbers(
+    engine: VlmEngine, alone: VlmEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def works() -> list[ScriptedWork]:
+        words = ("", "red", "blue", "black " * 30, "", "yellow " * 90, "white " * 45, "green")
+        return [bulk(tmp_path, f"{word}ping", enable_thinking=False) for word in words]
+
+    expected = [written(run(alone, work)) for work in works()]
+    context, sizes = bulk_resources(engine).context, []
+    decode = context.decode_parts
+
+    def note(parts: list[tuple[list[int], int, int, bool]]) -> int:
+        sizes.append([len(tokens) for tokens, *_ in parts])
+        return decode(parts)
+
+    monkeypatch.setattr(context, "decode_parts", note)
+    works_together = works()
+    for work in works_together:
+        work.at = dict.fromkeys((1, 2, 9), engine.interrupt)
+    assert [written(work.result) for work in together(engine, works_together)] == expected
+    slices = [size for size in sizes if max(size) > 1]
+    assert max(len(size) for size in slices) >= 3
+    assert all(min(size) >= speed.MIN_JOINT_TOKENS and sum(size) <= speed.MAX_JOINT_TOKENS for size in slices)
+
+
 def test_completions_are_computed_together_too(engine: VlmEngine, alone: VlmEngine, tmp_path: Path) -> None:
     def works() -> list[ScriptedWork]:
         return [
@@ -375,15 +400,15 @@ def test_a_fault_of_the_library_fails_the_job_at_fault_alone(
     expected = [written(run(alone, work)) for work in jobs(tmp_path)]
     context = bulk_resources(engine).context
     bad = vlm_setup.tokenize(engine, " purple")[-1]
-    rows, tokens = context.decode_rows, context.decode_tokens
+    parts, tokens = context.decode_parts, context.decode_tokens
 
-    def failing_rows(given: list[int], *more: Any) -> int:
-        return -3 if bad in given else rows(given, *more)
+    def failing_parts(given: list[tuple[list[int], int, int, bool]]) -> int:
+        return -3 if any(bad in tokens for tokens, *_ in given) else parts(given)
 
     def failing_tokens(given: list[int], *more: Any, **options: Any) -> int:
         return -3 if bad in given else tokens(given, *more, **options)
 
-    monkeypatch.setattr(context, "decode_rows", failing_rows)
+    monkeypatch.setattr(context, "decode_parts", failing_parts)
     monkeypatch.setattr(context, "decode_tokens", failing_tokens)
     poison = bulk(tmp_path, "red purple circle")
     works = jobs(tmp_path)

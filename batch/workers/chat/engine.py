@@ -153,6 +153,7 @@ class VlmEngine:
             checkpoint_interval=_GPU_CHECKPOINT_INTERVAL_TOKENS if has_gpu else _CHECKPOINT_INTERVAL_TOKENS,
             # On a GPU a small decode takes as long as a large one.
             mixed_prompt_tokens=context.n_batch if has_gpu else speed.mixed_prompt_tokens,
+            joint_prompt_tokens=0 if has_gpu else speed.joint_prompt_tokens,
             decodes_ahead=has_gpu,
             encodes_ahead=encodes_ahead,
         )

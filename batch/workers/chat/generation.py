@@ -49,6 +49,8 @@ class Resources:
     mixed_prompt_tokens: int = 0
     """Most prompt tokens of bulk jobs in a decode that they share with each other and with tokens; 0: each slice is computed
     alone, as it is where a job's numbers then do not depend on its company."""
+    joint_prompt_tokens: int = 0
+    """Most prompt tokens of several bulk jobs in a decode without generated tokens, where those share none with prompts."""
     decodes_ahead: bool = False
     """Whether bulk jobs have a token decoded before its text is made, as a GPU computes while the text is; where the text
     then ends the answer, that decode was for nothing."""

@@ -6,20 +6,20 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import accumulate
 from types import UnionType
 
 from batch.queue.jobs import Priority
 from batch.workers.chat.bulk.answered_jobs import AnsweredJobs
 from batch.workers.chat.bulk.bulk_engine import BulkEngine
 from batch.workers.chat.bulk.claimed_jobs import ClaimedJobs
+from batch.workers.chat.bulk.decode_batch import DecodeBatch
 from batch.workers.chat.bulk.job import BulkJob
 from batch.workers.chat.bulk.preparation import PreparationThread
 from batch.workers.chat.bulk.token_finder import TokenFinder
 from batch.workers.chat.generation import Resources
 from batch.workers.chat.images.picture_reader import PictureReader
 from batch.workers.chat.step_runner import StepRunner
-from batch.workers.chat.steps import LOST, DecodeImage, EncodeImage, NextToken, PromptSlice, Step
+from batch.workers.chat.steps import LOST, DecodeImage, EncodeImage, PromptSlice, Step
 from batch.workers.chat.task_params import TaskParams
 from batch.workers.engine import Work
 from batch.workers.llama.context import ABORTED, DECODED, NO_ROOM, Rows
@@ -117,13 +117,13 @@ class BulkRun:
             # A picture before all else, so that its job can join the others.
             if self._compute_pictures(ready) or self._compute_first(ready, EncodeImage | DecodeImage):
                 continue
-            if self._resources.mixed_prompt_tokens:
-                self._compute_together(ready)
+            if mixed := self._resources.mixed_prompt_tokens:
+                self._decode(DecodeBatch.of_both(self._computable(ready), mixed, self._context.n_batch))
                 continue
-            # A slice of a prompt by itself, so that its numbers do not depend on what others generate meanwhile; and all
-            # prompts before the next token, as a step of many takes little longer than one of few.
-            if not self._compute_first(ready, PromptSlice):
-                self._compute_tokens(ready)
+            # Prompts by themselves, so that their numbers do not depend on what others generate meanwhile; and all of them
+            # before the next token, as a step of many takes little longer than one of few.
+            if not self._compute_slices(ready):
+                self._decode(DecodeBatch.of_tokens(self._computable(ready)))
 
     def close(self) -> None:
         """End what is done, give all sequences back, and leave what is being prepared."""
@@ -247,6 +247,9 @@ class BulkRun:
         """Whether a job that was ready still is: another's step may have ended it, or moved its KV out."""
         return job in self._jobs and job.slot.parked is None
 
+    def _computable(self, ready: list[BulkJob]) -> list[BulkJob]:
+        return [job for job in ready if self._can_compute(job)]
+
     def _compute_first(self, ready: list[BulkJob], kind: type[Step] | UnionType) -> bool:
         """The step of the first job whose step is of this kind, by itself; returns whether there was one."""
         job = next((job for job in ready if self._can_compute(job) and isinstance(job.step, kind)), None)
@@ -276,36 +279,22 @@ class BulkRun:
         self._compute_each(jobs)
         return True
 
-    def _compute_tokens(self, ready: list[BulkJob]) -> None:
-        """One token of each job that generates, all in one decode."""
-        rows = [(job, job.step) for job in ready if self._can_compute(job) and isinstance(job.step, NextToken)]
-        if rows:
-            self._decode(rows)
+    def _compute_slices(self, ready: list[BulkJob]) -> bool:
+        """Slices of prompts, of several jobs where their numbers are the same then; returns whether there were some."""
+        batch = DecodeBatch.of_slices(self._computable(ready), self._resources.joint_prompt_tokens)
+        if len(batch) < 2:
+            return self._compute_first(ready, PromptSlice)
+        self._decode(batch)
+        return True
 
-    def _compute_together(self, ready: list[BulkJob]) -> None:
-        """One token of each job that generates, and a slice of each prompt as far as the batch has room, in one decode."""
-        steps = [(job, job.step) for job in ready if self._can_compute(job)]
-        rows: list[tuple[BulkJob, NextToken | PromptSlice]] = [(job, s) for job, s in steps if isinstance(s, NextToken)]
-        room = min(self._resources.mixed_prompt_tokens, self._context.n_batch - len(rows))
-        for job, step in steps:
-            if isinstance(step, PromptSlice) and len(step.tokens) <= room:
-                rows.append((job, step))
-                room -= len(step.tokens)
-        if rows:
-            self._decode(rows)
-
-    def _decode(self, rows: Sequence[tuple[BulkJob, NextToken | PromptSlice]]) -> None:
-        jobs = [job for job, _ in rows]
-        parts = [
-            ([step.token], step.position, job.slot.seq, True)
-            if isinstance(step, NextToken)
-            else (step.tokens, step.position, job.slot.seq, step.needs_logits)
-            for job, step in rows
-        ]
+    def _decode(self, batch: DecodeBatch) -> None:
+        if not len(batch):
+            return
+        jobs, parts = batch.jobs, batch.parts
         clear_errors()
         status = self._context.decode_parts(parts)
         if status == DECODED:
-            last_rows = [end - 1 for end in accumulate(len(tokens) for tokens, *_ in parts)]
+            last_rows = batch.last_rows
             if self._resources.decodes_ahead:
                 self._work_meanwhile(jobs)
                 draws = [(job, row) for job, row, part in zip(jobs, last_rows, parts, strict=True) if part[-1]]

@@ -39,6 +39,10 @@ _MAX_REPEATS = 3
 _MIN_SPEED_UP = 1.05
 """A wider batch must be so many times faster than a narrower one."""
 _PROBE_TOKENS = 32
+MAX_JOINT_TOKENS = 63
+"""From 64 rows on, llama.cpp's attention on a CPU computes tiles of them, and rounds otherwise than by single rows."""
+MIN_JOINT_TOKENS = 8
+"""Shorter slices share no decode: kernels for K-quants compute from eight rows on otherwise than fewer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,8 @@ class BulkSpeed:
     """Most prompt tokens in one step."""
     company_matters: bool = False
     """Whether a token's numbers, in the last bits, are other ones among so many jobs than among few."""
+    joint_prompt_tokens: int = 0
+    """How many prompt tokens of several jobs may share a decode, their numbers the same in the last bit as alone."""
     rates: Mapping[str, float] = field(default_factory=dict)
     """Tokens a second by number of sequences, where that was measured."""
 
@@ -93,22 +99,29 @@ def measure_bulk_speed(
     context = Context(model, n_ctx=1024, n_batch=512, n_ubatch=512, sequences=most, threads=threads, kv_type=kv_type)
     try:
         slice_tokens = _measure_slice(model, context)
-        if width is not None:
-            return BulkSpeed(width, slice_tokens, _company_matters(model, context, min(width, most)))
-        steps = dict[int, float]()
-        for n in (n for n in widths if n <= widest):
-            if n > MODEST_WIDTH and max(steps.values()) > _max_step_s(n, has_gpu=has_gpu):
-                break  # a wider step takes no less
-            steps[n] = _measure_step(model, context, n)
-        rates = {n: n / seconds for n, seconds in steps.items()}
-        best = max(n for n in steps if n <= _of_size(_MIN_WIDTHS, model))
-        for n, seconds in steps.items():
-            if n > best and seconds <= _max_step_s(n, has_gpu=has_gpu) and rates[n] > _MIN_SPEED_UP * rates[best]:
-                best = n
-        company_matters = _company_matters(model, context, best)
+        rates = dict[int, float]()
+        if width is None:
+            width, rates = _best_width(model, context, [n for n in widths if n <= most], has_gpu=has_gpu)
+        company_matters = _company_matters(model, context, min(width, most))
+        joint = 0 if company_matters or has_gpu else _joint_prompt_tokens(model, context, slice_tokens)
     finally:
         context.close()
-    return BulkSpeed(best, slice_tokens, company_matters, {str(n): round(rate, 1) for n, rate in rates.items()})
+    return BulkSpeed(width, slice_tokens, company_matters, joint, {str(n): round(rate, 1) for n, rate in rates.items()})
+
+
+def _best_width(model: Model, context: Context, widths: Sequence[int], *, has_gpu: bool) -> tuple[int, dict[int, float]]:
+    """Of these, and tokens a second by width."""
+    steps = dict[int, float]()
+    for n in widths:
+        if n > MODEST_WIDTH and max(steps.values()) > _max_step_s(n, has_gpu=has_gpu):
+            break  # a wider step takes no less
+        steps[n] = _measure_step(model, context, n)
+    rates = {n: n / seconds for n, seconds in steps.items()}
+    best = max(n for n in steps if n <= _of_size(_MIN_WIDTHS, model))
+    for n, seconds in steps.items():
+        if n > best and seconds <= _max_step_s(n, has_gpu=has_gpu) and rates[n] > _MIN_SPEED_UP * rates[best]:
+            best = n
+    return best, rates
 
 
 def _measure_slice(model: Model, context: Context) -> int:
@@ -160,6 +173,21 @@ def _company_matters(model: Model, context: Context, n: int) -> bool:
         for seq in sequences:
             context.forget(seq)
     return not all(np.array_equal(rows[0], row) for row in rows)
+
+
+def _joint_prompt_tokens(model: Model, context: Context, slice_tokens: int) -> int:
+    """How many prompt tokens of several jobs may share a decode: none where a slice's logits are other ones then."""
+    most = min(slice_tokens, MAX_JOINT_TOKENS)
+    tokens = [token % model.n_vocab for token in range(most)]
+    parts = [(tokens[:MIN_JOINT_TOKENS], 0, 0, True), (tokens[MIN_JOINT_TOKENS:], 0, 1, True)][: context.sequences]
+    rows = []
+    for together in (parts[:1], parts):
+        context.decode_parts(together)
+        rows.append(context.logits(MIN_JOINT_TOKENS - 1).copy())
+        for _, _, seq, _ in together:
+            context.forget(seq)
+    alone, joint = rows
+    return most if np.array_equal(alone, joint) else 0
 
 
 def _best_of(decode: Callable[[int], None]) -> float:
