@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from batch.memory.compute_device import ComputeDevice
 from batch.payloads.questions import Tokenize
 from batch.payloads.speech import TranscriptionResult
 from batch.settings import Settings, SttSettings
-from batch.workers.speech import audio_context
+from batch.workers.speech import audio_context, transcription
 from batch.workers.speech import engine as speech_engine
 from batch.workers.speech.engine import SpeechEngine
 from batch.workers.speech.transcription import TranscriptCheckpoint
@@ -29,6 +30,15 @@ from scripted_work import ScriptedWork
 from segments import segment_of
 from sounds import JFK, JFK_SAYS, encode, jfk, music, silence
 from speech_setup import BASE, SILERO, TINY_EN, loaded, transcribe, word_errors, work
+
+
+@pytest.fixture(autouse=True, scope="module")
+def patience() -> Iterator[None]:
+    """Jobs pass no yield point because they wait for the decoder: how often they pass one depends on their sound alone, not on
+    the machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transcription, "WAIT_STEP_S", math.inf)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -431,10 +441,14 @@ def test_a_restart_goes_on_at_the_next_chunk(
     whole, result = undisturbed
     assert len(whole.saved) > 1
 
-    def crash() -> None:
-        raise Cancelled
+    broken = work(tmp_path, _spread(), words=True)
 
-    broken = work(tmp_path, _spread(), words=True, at={len(whole.units): crash})
+    def crash(*_: Any) -> int:
+        if broken.saved:
+            raise Cancelled
+        return 1
+
+    broken.yield_point = crash  # type: ignore[method-assign]
     with pytest.raises(Cancelled):
         transcribe(english, broken)
     assert len(broken.saved) == 1
@@ -510,6 +524,16 @@ def test_hours_of_silence_cost_no_model_call_but_yield(english: SpeechEngine, tm
     assert len(job.units) >= 3 and not job.saved
     done = [d for d, _, _ in job.units]
     assert done == sorted(done) and done[-1] > 150, "progress is what was heard, spoken or not"
+
+
+def test_a_job_passes_its_yield_point_while_it_waits_for_the_decoder(
+    english: SpeechEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transcription, "WAIT_STEP_S", 0.0)
+    monkeypatch.setattr("batch.media.decoder.process.TICK_S", 0.0001)
+    job = work(tmp_path, jfk())
+    assert word_errors(transcribe(english, job).text, JFK_SAYS) == 0
+    assert len(job.units) > 1
 
 
 @pytest.mark.parametrize("resumed", [False, True])
