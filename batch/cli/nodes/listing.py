@@ -18,24 +18,30 @@ NodeId = Annotated[str, typer.Argument(metavar="NODE", help="A node's id, or the
 
 
 @app.command()
-def nodes(home: Home = None, as_json: Json = False) -> None:
+def nodes(
+    home: Home = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=100_000, help="How many.")] = 1000,
+    as_json: Json = False,
+) -> None:
     """List the workers: what each serves, how many jobs it holds, and when it was last heard of."""
     with open_store(home, readonly=True) as store:
         nodes = store.nodes()
         lag_matters = store.is_shared
         silent_after_s = store.lease_s if lag_matters else math.inf
     if as_json:
-        print_json([_as_record(node) for node in nodes])
+        print_json([_as_record(node) for node in nodes[:limit]])
         return
     if not nodes:
         print_line("No worker is there: start `batch serve`, or `batch worker` on a machine with a model.")
-    for node in nodes:
+    for node in nodes[:limit]:
         heard = f"  heard of {duration(node.beat_age_s)} ago" if lag_matters else ""
         print_line(
             f"{node.id[:SHOWN_NODE_CHARS]}  {node.queue:9}  {node.state(silent_after_s):9}  {_leases(node)}  "
             f"{'interactive only  ' if node.takes == 'interactive' else ''}"
             f"{safe_line(node.build or node.model or node.error or '')}{heard}"
         )
+    if len(nodes) > limit:
+        print_line(f"and {len(nodes) - limit} more: --limit shows more than {limit}")
 
 
 @app.command()

@@ -25,7 +25,9 @@ from batch.queue.hub.worker_links import WorkerLinks
 from batch.queue.hub.worker_reports import WorkerReports
 from batch.queue.jobs import Kind, State
 from batch.queue.nodes import Node
+from batch.queue.remote.arrived_packets import ArrivedPackets
 from batch.queue.remote.channel import Channel, Receiver
+from batch.queue.remote.latest import Latest
 from batch.queue.remote.packet import ForWorker, FromWorker, Packet
 from batch.queue.remote.proof import LeaseKeys
 from batch.queue.remote.relay import Relay
@@ -42,7 +44,6 @@ LOOK_INTERVAL_S = 1.0
 """Between two looks at the workers' rows, at leases that ran out, and at jobs whose end nobody reported."""
 _JITTER_S = 1.0
 _MAX_JOBS_A_LOOK = 1000
-_MAX_REPORTED_JOBS = 10_000
 _ANSWER_TIMEOUT_S = 60.0
 
 
@@ -74,18 +75,18 @@ class RemoteWorkers:
         """Workers of other homes that live, by id."""
         self._heard_of: set[tuple[str, str]] = set()
         """Those and the ones that sent something."""
-        self._sequences: dict[str, int] = {}
+        self._arrived = ArrivedPackets()
         self._keys: LeaseKeys | None = None
-        self._last_frames: dict[str, tuple[int, int]] = {}
+        self._last_frames = Latest[str, tuple[int, int]]()
         """(token, number) of the last frame, by job."""
         self._has_met_forgery = False
-        self._gapped_jobs: set[str] = set()
+        self._gapped_jobs = Latest[str, None]()
         """Jobs of which words were lost: the rest is taken from the result."""
         self._pending: dict[int, asyncio.Future[Answered]] = {}
         self._has_lost_packets = False
         self._ended_jobs: set[str] = set()
         """Jobs whose row said at the last look that they have ended, though nobody had reported it."""
-        self._reported_jobs: dict[str, None] = {}
+        self._reported_jobs = Latest[str, None]()
         """Of late, without their worker's report."""
         self.jobs_to_cancel: set[str] = set()
         """Whose clients hung up while the database was away."""
@@ -159,10 +160,8 @@ class RemoteWorkers:
     # -- what arrives
 
     def _receive(self, packet: Packet) -> None:
-        last = self._sequences.get(packet.sender)
-        if last is not None and packet.sequence <= last:
-            return  # sent again, as nobody knew whether it had arrived
-        self._sequences[packet.sender] = packet.sequence
+        if not self._arrived.add(packet):
+            return
         for item in packet.items:
             if isinstance(item, ForWorker):
                 self._spawn(self.relay.answer(item, _ANSWER_TIMEOUT_S))
@@ -181,7 +180,7 @@ class RemoteWorkers:
             if isinstance(frame, End):  # whoever says it: the row knows
                 self._spawn(self._safely(reports.row_changed(frame.job)))
         elif isinstance(frame, End):
-            self._gapped_jobs.discard(frame.job)
+            self._gapped_jobs.pop(frame.job, None)
             self._spawn(self._safely(self._end(item.queue, frame, item.worker)))
         elif isinstance(frame, JobEvent) and not (isinstance(frame, Delta) and frame.job in self._gapped_jobs):
             self._heard_of.add((item.queue, item.worker))
@@ -202,11 +201,8 @@ class RemoteWorkers:
         if (item.token, item.number) <= (token, number):
             return False
         if item.number != (number + 1 if item.token == token else 1):
-            self._gapped_jobs.add(frame.job)
-        self._last_frames.pop(frame.job, None)  # those of long ago go first
+            self._gapped_jobs[frame.job] = None
         self._last_frames[frame.job] = (item.token, item.number)
-        if len(self._last_frames) > _MAX_REPORTED_JOBS:
-            del self._last_frames[next(iter(self._last_frames))]
         return True
 
     async def _end(self, queue: str, end: End, worker: str) -> None:
@@ -263,7 +259,7 @@ class RemoteWorkers:
             ended = JobFilter(states=(State.DONE, State.FAILED, State.CANCELLED))
             newest = await hub.in_thread(lambda: hub.store.summary_page(ended, _MAX_JOBS_A_LOOK).rows)
             for summary in newest:
-                self._remember_reported(summary.id)
+                self._reported_jobs[summary.id] = None
                 await hub.reports.row_changed(summary.id)
 
     def _read_nodes(self) -> list[Node]:
@@ -306,11 +302,6 @@ class RemoteWorkers:
                 elif states[job].ended:
                     ended.add(job)
         for job in ended & self._ended_jobs:  # twice: the report of it may just be on its way
-            self._remember_reported(job)
+            self._reported_jobs[job] = None
             await hub.reports.row_changed(job)
         self._ended_jobs = ended
-
-    def _remember_reported(self, job: str) -> None:
-        self._reported_jobs[job] = None
-        if len(self._reported_jobs) > _MAX_REPORTED_JOBS:
-            del self._reported_jobs[next(iter(self._reported_jobs))]

@@ -23,6 +23,7 @@ from batch.queue.postgres.connection_info import connect, is_pooled
 from batch.queue.postgres.error_mapping import to_batch_error
 from batch.queue.postgres.liveness.answer_watch import ANSWER_WATCH
 from batch.queue.remote.channel import EVERY_FRONT, Receiver
+from batch.queue.remote.latest import Latest
 from batch.queue.remote.packet import MAX_PACKET_BYTES, Item, Packet, PacketWriter
 from batch.queue.store import StoreAway
 
@@ -59,12 +60,11 @@ class PostgresChannel:
         self._url, self._listen_url = url, listen_url or url
         self._home = home
         self._addresses = (home, _WAKE, EVERY_FRONT) if is_front else (home, _WAKE)
-        self._sender = secrets.token_hex(4)
         self._items: deque[tuple[str, bytes]] = deque()
         self._packets: deque[tuple[str, bytes]] = deque()
         self._queues: deque[str] = deque()
         """A deque, as any thread adds to it while one empties it."""
-        self._writers: dict[str, PacketWriter] = {}
+        self._writers = Latest[str, PacketWriter]()
         self.chore: Callable[[Connection], None] = lambda conn: None
         """Called about twice a second with the connection that listens, and may raise psycopg's errors."""
         self._unsent: deque[tuple[str, bytes]] = deque()
@@ -182,7 +182,8 @@ class PostgresChannel:
             address, data = self._items.popleft()
             items.setdefault(address, []).append(data)
         for address, datas in items.items():
-            writer = self._writers.setdefault(address, PacketWriter(f"{self._sender}{address}"))
+            writer = self._writers.get(address) or PacketWriter(secrets.token_hex(8))
+            self._writers[address] = writer  # those that were written to last stay
             self._unsent.extend((address, packet) for _, packet in writer.packets(datas))
 
     def _drop_oldest(self) -> None:

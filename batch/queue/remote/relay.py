@@ -13,6 +13,7 @@ from batch.payloads.json_text import encode
 from batch.payloads.questions import Answer, Question
 from batch.queue.frames import ABSENT, Answered, End, RowChanged, WorkerFrame
 from batch.queue.remote.channel import EVERY_FRONT, Channel
+from batch.queue.remote.latest import Latest
 from batch.queue.remote.packet import ForWorker, FromWorker
 from batch.queue.remote.proof import proof_of
 
@@ -34,8 +35,8 @@ class Relay:
         self._channel = channel
         self._home = home
         self._ask = ask
-        self._routes: dict[str, _Route] = {}
-        """Of each job that a worker of this home runs and another home accepted."""
+        self._routes = Latest[str, _Route]()
+        """Of each job that a worker of this home runs and another home accepted, and of what workers had that died."""
 
     def forward(self, queue: str, frame: WorkerFrame, worker: str) -> bool:
         """Send a frame of a worker to the home that it is for; False when that is this one."""

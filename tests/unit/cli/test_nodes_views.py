@@ -62,6 +62,8 @@ def test_status_lists_the_workers_of_all_machines_and_how_far_each_queue_is_behi
     assert told["count"] == 24 and len(told["first"]) == 20
     assert told["queues"]["vlm"]["ready"] == 23 and told["queues"]["vlm"]["jobs"] == 1
     assert len(json.loads(run_batch("nodes", "--json").out)) == 24
+    some = run_batch("nodes", "--limit", "3").out.splitlines()
+    assert len(some) == 4 and some[-1] == "and 21 more: --limit shows more than 3"
 
 
 @postgres_only

@@ -15,6 +15,7 @@ from batch.errors import BatchError
 from batch.model_kind import is_queue
 from batch.payloads.json_text import encode
 from batch.queue.postgres.channel import Connection, PostgresChannel
+from batch.queue.remote.arrived_packets import ArrivedPackets
 from batch.queue.remote.channel import EVERY_FRONT, Receiver
 from batch.queue.remote.packet import Item, Packet
 from batch.queue.remote.worker_port.dialer import Dialer, describe
@@ -35,7 +36,8 @@ _FIRST_LOOKS_S = 30.0
 _CLOSE_S = 1.0
 _PAUSE_PER_WAKE = 9.0
 """After homes were woken for so many times as long as that took no more are: a thousand of them would take the whole thread."""
-_MAX_SENDERS = 10_000
+MAX_PEERS = 10_000
+"""More homes than are there at a time; those that were not heard of for longest go, unless a stream leads there."""
 
 
 class StreamChannel:
@@ -62,8 +64,8 @@ class StreamChannel:
         self._thread = threading.Thread(target=self._run, name="streams", daemon=True)
         self._peers: dict[str, Peer] = {}
         self._peers_lock = threading.Lock()
-        self._arrived: dict[str, int] = {}
-        """Of every sender the number of the last packet, on whatever way it came."""
+        self._arrived = ArrivedPackets()
+        """On whatever way."""
         self._dialer = Dialer(home, line_to=self._line_to, serve=self._serve, unreachable=self._unreachable)
         self._next_look_at = self._next_announcement_at = 0.0
         self._queues_to_wake: set[str] = set()
@@ -133,8 +135,10 @@ class StreamChannel:
 
     def _peer(self, home: str) -> Peer:
         with self._peers_lock:
-            if (peer := self._peers.get(home)) is None:
-                peer = self._peers[home] = Peer(lambda packet: self._database.carry(home, packet))
+            peer = self._peers.pop(home, None) or Peer(lambda packet: self._database.carry(home, packet))
+            self._peers[home] = peer
+            if len(self._peers) > MAX_PEERS:
+                del self._peers[next((name for name, old in self._peers.items() if not old.has_stream), home)]
             return peer
 
     def _line_to(self, home: str) -> Line:
@@ -165,7 +169,7 @@ class StreamChannel:
         peer = self._peer(stream.home)
         peer.attach(stream)
         try:
-            error = await stream.run(self._receive, self._arrived.get(stream.their_sender, 0))
+            error = await stream.run(self._receive, self._arrived.last(stream.their_sender))
             logger.info("the stream to home %s has ended: %s", stream.home, describe(error))
         finally:
             peer.detach(stream)
@@ -192,7 +196,7 @@ class StreamChannel:
         match frame:
             case Carried():
                 self._receive_packet(frame.packet)
-                stream.acknowledge(frame.packet.sender, self._arrived[frame.packet.sender])
+                stream.acknowledge(frame.packet.sender, self._arrived.last(frame.packet.sender))
             case Wakened():
                 for queue in filter(is_queue, frame.queues):  # it becomes the name of a file
                     self._receiver.wake(queue)
@@ -204,22 +208,18 @@ class StreamChannel:
 
     def _receive_packet(self, packet: Packet) -> None:
         """Hand on what has not arrived on another way before."""
-        if packet.sequence <= self._arrived.get(packet.sender, 0):
-            return
-        self._arrived.pop(packet.sender, None)
-        self._arrived[packet.sender] = packet.sequence
-        if len(self._arrived) > _MAX_SENDERS:
-            del self._arrived[next(iter(self._arrived))]
-        self._receiver.packet(packet)
+        if self._arrived.add(packet):
+            self._receiver.packet(packet)
 
     async def _close(self) -> None:
-        for peer in self._peers.values():
+        peers = list(self._peers.values())
+        for peer in peers:
             peer.flush()
         deadline = self._loop.time() + _CLOSE_S
-        while self._loop.time() < deadline and any(peer.has_stream and not peer.line.is_idle for peer in self._peers.values()):
+        while self._loop.time() < deadline and any(peer.has_stream and not peer.line.is_idle for peer in peers):
             await asyncio.sleep(0.01)
         await self._dialer.close()
         if self._port is not None:
             await self._port.close()
-        for peer in self._peers.values():
+        for peer in peers:
             peer.fall_back()

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import msgspec
 
 from batch.payloads.json_text import encode
+from batch.queue.remote.latest import Latest
 from batch.queue.remote.worker_port.frame import (
     MAX_FRAME_BYTES,
     Acknowledged,
@@ -54,7 +55,7 @@ class Stream:
         self._has_begun = False
         """Whether the peer has said what it has."""
         self._wanted = asyncio.Event()
-        self._acknowledgements: dict[str, int] = {}
+        self._acknowledgements = Latest[str, int]()
         self._has_written = False
         self._tasks: list[asyncio.Task[None]] = []
 
