@@ -27,6 +27,7 @@ from batch.settings import EmbeddingSettings, Settings, default_models_dir
 from batch.workers.embedding import engine as embedding_engine
 from batch.workers.embedding import model as embedding_model
 from batch.workers.embedding.engine import EmbeddingEngine
+from batch.workers.embedding.model import PooledModel
 from batch.workers.embedding.pooling_context import MAX_SEQUENCES
 from scripted_work import ScriptedWork
 
@@ -46,8 +47,8 @@ TEXTS = [
 ]
 
 
-def make(tmp_path: Path, model: Path = MODEL) -> EmbeddingEngine:
-    settings = Settings(home=tmp_path, embedding=EmbeddingSettings(model=str(model), threads=1))
+def make(tmp_path: Path, model: Path = MODEL, threads: int = 1) -> EmbeddingEngine:
+    settings = Settings(home=tmp_path, embedding=EmbeddingSettings(model=str(model), threads=threads))
     engine = EmbeddingEngine(settings)
     engine.load(lambda _: None)
     return engine
@@ -432,6 +433,20 @@ def test_a_batch_that_two_threads_measured_is_no_larger_where_each_of_them_compu
         monkeypatch.setattr(model, name, getattr(model, name))
     model.measure(2)
     assert model.target_tokens(2) == model.target_tokens(1) == model.batch_tokens
+
+
+def test_where_two_threads_embed_a_batch_is_twice_what_one_of_them_computes_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[int] = []
+    measure = PooledModel.measure
+    monkeypatch.setattr(PooledModel, "measure", lambda model, threads: measured.append(threads) or measure(model, threads))
+    engine = make(tmp_path, threads=2)
+    try:
+        assert measured == [1]
+        assert engine.model.target_tokens(2) == min(engine.model.max_batch_tokens, 2 * engine.model.batch_tokens)
+    finally:
+        engine.close()
 
 
 def test_without_memory_for_a_second_context_a_batch_is_computed_as_a_whole(

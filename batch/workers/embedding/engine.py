@@ -69,8 +69,10 @@ class EmbeddingEngine:
             require_memory(resolved.name, size + EMBEDDING_PROCESS_BYTES, "embedding.model")
         model = PooledModel(resolved.path, gpu_layers=settings.gpu_layers, report=report)
         # Half the cores: the other workers load at the same time, and threads that wait for each other measure nothing.
-        threads = settings.threads or max(1, (os.cpu_count() or 1) // 2)
-        rates = model.measure(threads)
+        most_threads = settings.threads or os.cpu_count() or 1
+        threads = settings.threads or max(1, most_threads // 2)
+        # What one thread computes well is the size of a half, too: in one decode, two of them would find a smaller one best.
+        rates = model.measure(1 if model.computes_halves(most_threads) else threads)
         _log.info("batches of %d tokens; tokens a second by size: %s", model.batch_tokens, rates)
         weights = model.weights
         scripts = known_scripts(weights)

@@ -74,11 +74,11 @@ class PooledModel:
     def target_tokens(self, threads: int) -> int:
         """How many tokens a batch of short texts should have when so many threads compute it: each may have a half, of which
         the size was measured where one thread measured."""
-        batches = max(1, THREADS_IN_HALVES // self.measured_threads) if self._halves(threads) else 1
+        batches = max(1, THREADS_IN_HALVES // self.measured_threads) if self.computes_halves(threads) else 1
         return min(self.max_batch_tokens, self.batch_tokens * batches)
 
-    def _halves(self, threads: int) -> bool:
-        """Whether a batch is computed in halves where it makes good ones."""
+    def computes_halves(self, threads: int) -> bool:
+        """Whether so many threads compute a batch in halves, one each, where it makes good ones."""
         return self._may_halve and threads == THREADS_IN_HALVES
 
     def embed(self, texts: Sequence[Tokens], threads: int) -> Vectors:
@@ -89,7 +89,7 @@ class PooledModel:
         total = sum(map(len, texts))
         if not 0 < len(texts) <= MAX_SEQUENCES or total > self.max_batch_tokens or not all(map(len, texts)):
             raise ValueError(f"a batch of {len(texts)} texts with {total} tokens does not fit")
-        halves = two_halves(texts) if self._halves(threads) else None
+        halves = two_halves(texts) if self.computes_halves(threads) else None
         second = self._second_context() if halves is not None else None
         if halves is None or second is None:
             rows = self._context.embed(texts, threads)
