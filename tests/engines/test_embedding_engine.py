@@ -28,7 +28,10 @@ from batch.workers.embedding import engine as embedding_engine
 from batch.workers.embedding import model as embedding_model
 from batch.workers.embedding.engine import EmbeddingEngine
 from batch.workers.embedding.model import PooledModel
-from batch.workers.embedding.pooling_context import MAX_SEQUENCES
+from batch.workers.embedding.pooled_rows import PooledRows
+from batch.workers.embedding.pooling_context import MAX_SEQUENCES, Interrupted, PoolingContext
+from batch.workers.llama.library import lib
+from batch.workers.llama.model import Model
 from scripted_work import ScriptedWork
 
 MODEL = default_models_dir() / "all-MiniLM-L6-v2-f16.gguf"
@@ -80,8 +83,12 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
     return float((1 - (a.astype(np.float64) * b).sum(axis=1)).max())
 
 
+def normalised(rows: np.ndarray) -> np.ndarray:
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
 class NumpyBert:
-    """The forward pass of BERT with mean pooling in float32, from a GGUF's weights: nothing of llama.cpp in it."""
+    """The forward pass of BERT in float32, from a GGUF's weights: nothing of llama.cpp in it."""
 
     def __init__(self, path: Path) -> None:
         reader = gguf.GGUFReader(path)
@@ -89,6 +96,7 @@ class NumpyBert:
         self.heads = int(reader.fields["bert.attention.head_count"].contents())
         self.layers = int(reader.fields["bert.block_count"].contents())
         self.eps = float(reader.fields["bert.attention.layer_norm_epsilon"].contents())
+        self.pools_first = reader.fields["bert.pooling_type"].contents() == gguf.PoolingType.CLS
 
     def linear(self, x: np.ndarray, name: str) -> np.ndarray:
         return x @ self.w[f"{name}.weight"].T + self.w[f"{name}.bias"]
@@ -112,7 +120,7 @@ class NumpyBert:
             up = self.linear(x, f"blk.{i}.ffn_up")
             up = up * 0.5 * (1 + erf(up / np.sqrt(2)))
             x = self.norm(x + self.linear(up, f"blk.{i}.ffn_down"), f"blk.{i}.layer_output_norm")
-        pooled = x.mean(axis=0)
+        pooled = x[0] if self.pools_first else x.mean(axis=0)
         return pooled / np.linalg.norm(pooled)
 
 
@@ -554,6 +562,37 @@ def test_a_768_wide_model_with_cls_pooling_runs(tmp_path: Path) -> None:
         assert engine.info.pooling == "cls"
     finally:
         engine.close()
+
+
+@pytest.mark.skipif(lib.llama_supports_gpu_offload(), reason="with a GPU the graph is left as it is")
+def test_where_the_first_token_is_the_vector_the_last_layers_net_computes_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = wide_bert(tmp_path / "wide.gguf")
+    reference, weights = NumpyBert(path), Model(path, gpu_layers=0)
+    narrow = PoolingContext(weights, 512)
+    monkeypatch.setattr(PooledRows, "suit", staticmethod(lambda _: False))
+    whole = PoolingContext(weights, 512)
+    try:
+        # One text, texts of other lengths with as many tokens in all, as many texts again, more, and the first again.
+        for lengths in ([7], [3, 20, 9], [20, 3, 9], [9, 9, 9], [5] * 16, [7]):
+            texts = [(np.arange(length) * 7 % 25 + 5 + place % 3).astype(np.int32) for place, length in enumerate(lengths)]
+            vectors = narrow.embed(texts, 1)
+            assert narrow.pooled_rows is not None and narrow.pooled_rows.narrowed_nodes > 10
+            assert distance(normalised(vectors), normalised(whole.embed(texts, 1))) < 1e-6
+        assert distance(normalised(vectors), reference(texts[0].tolist())[None]) < 1e-4
+        narrow.stop()
+        with pytest.raises(Interrupted):
+            narrow.embed(texts, 1)
+        assert np.array_equal(narrow.embed(texts, 1), vectors), "a decode that was broken off leaves nothing behind"
+    finally:
+        narrow.close()
+        whole.close()
+        weights.close()
+
+
+def test_a_model_that_pools_all_tokens_computes_them_all(engine: EmbeddingEngine) -> None:
+    assert engine.model.pooling == "mean" and not PooledRows.suit(engine.model.weights)
 
 
 def test_a_model_without_pooling_is_refused_by_name(tmp_path: Path) -> None:

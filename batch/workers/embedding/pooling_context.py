@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from batch.errors import BatchError
+from batch.workers.embedding.pooled_rows import PooledRows
 from batch.workers.embedding.tokenizer import Tokens
 from batch.workers.llama.context import ABORTED, Context
 from batch.workers.llama.library import last_error, lib
@@ -30,6 +31,7 @@ class PoolingContext:
         """`room`: the most tokens of one decode. Raises ModelProblem when there is not enough memory."""
         self.room = room
         self._width = int(lib.llama_model_n_embd_out(weights.handle))
+        self.pooled_rows = PooledRows() if PooledRows.suit(weights) else None
         self._context = Context(
             weights,
             n_ctx=room,
@@ -39,6 +41,7 @@ class PoolingContext:
             embeddings=True,
             # Without it attention is computed over the whole batch, masked or not, in one slow piece.
             flash_attn_type=lib.LLAMA_FLASH_ATTN_TYPE_ENABLED,
+            **({"cb_eval": self.pooled_rows.callback} if self.pooled_rows is not None else {}),
         )
         self.pooling = int(lib.llama_pooling_type(self._context.handle))
         """llama.cpp's number of how vectors are pooled."""
@@ -52,6 +55,8 @@ class PoolingContext:
         positions = np.concatenate([np.arange(length, dtype=np.int32) for length in lengths])
         sequences = np.repeat(np.arange(len(texts), dtype=np.int32), lengths)
         self._context.set_threads(threads)
+        if self.pooled_rows is not None:
+            self.pooled_rows.choose(np.cumsum([0, *lengths[:-1]]))
         if self._context.memory:  # causal embedders have one, encoders none
             lib.llama_memory_clear(self._context.memory, False)
         code = self._context.decode_rows(np.concatenate(texts), positions, sequences)
