@@ -393,6 +393,29 @@ def test_a_job_too_large_for_their_context_is_computed_by_itself_behind_them(
         engine.close()
 
 
+def test_large_jobs_behind_the_one_that_is_computed_wait_in_the_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "BULK_TOKENS_PER_JOB", 256)
+    engine = vlm_setup.loaded(tmp_path, context=4096, parallel=4)
+    try:
+        large = "red circle " * 600
+        lead, first, second, _ = done = [endless(tmp_path, text, 4) for text in ("ping", large, large, "pong")]
+        ended = note_ends(done)
+        put_back = second.put_back
+
+        def return_to_line() -> None:
+            put_back()
+            ended.append(-1)
+            lead.waiting.insert(0, second)
+
+        second.put_back = return_to_line  # type: ignore[method-assign]
+        together(engine, done)
+        assert sorted(ended[:2]) == [0, 3] and ended[2:] == [-1, 1, 2]
+        assert [work.returned for work in done] == [0, 0, 1, 0]
+        assert first.result.choices[0].text == second.result.choices[0].text
+    finally:
+        engine.close()
+
+
 def test_a_fault_of_the_library_fails_the_job_at_fault_alone(
     engine: VlmEngine, alone: VlmEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import vlm_setup
-from batch.errors import BatchError
+from batch.errors import BatchError, Cancelled
 from batch.payloads.chat import ChatResult
 from batch.queue.jobs import Priority
 from batch.workers.chat.bulk import token_finder
@@ -89,6 +89,18 @@ def test_a_job_whose_text_cannot_be_told_fails_alone(engine: VlmEngine, tmp_path
     assert isinstance(group[0].error, BatchError)
     expected = [run(engine, work) for work in works(tmp_path, Priority.INTERACTIVE)[1:3]]
     assert [answers(work.result) for work in group[1:]] == [answers(result) for result in expected]
+
+
+def test_a_job_that_is_claimed_ahead_is_cancelled_before_there_is_a_place_for_it(engine: VlmEngine, tmp_path: Path) -> None:
+    def cancel() -> None:
+        assert all(work.result is None for work in group)
+        raise Cancelled()
+
+    group = [chat(tmp_path, STORY, priority=Priority.BATCH, generation={"max_tokens": 30}) for _ in range(6)]
+    group[4].at = {1: cancel}
+    together(engine, group)
+    assert isinstance(group[4].error, Cancelled) and len(group[4].units) == 1
+    assert [work.result is not None for work in group] == [True, True, True, True, False, True]
 
 
 def test_prompts_and_tokens_are_looked_for_in_threads_beside_the_one_that_decodes(

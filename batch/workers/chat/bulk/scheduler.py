@@ -110,7 +110,7 @@ class BulkRun:
                     continue
                 if not self._large:
                     return
-                self._run_alone(*self._large.pop(0))
+                self._run_large()
                 continue
             self._start_jobs()
             ready = self._ready_jobs()
@@ -177,7 +177,14 @@ class BulkRun:
         else:
             self._large.append((work, task))
 
-    def _run_alone(self, work: Work, task: TaskParams) -> None:
+    def _run_large(self) -> None:
+        """Compute the first of the large jobs; those behind it wait in the line meanwhile, where others may take or cancel
+        them, all but the lead, with which all would go back."""
+        (work, task), *others = self._large
+        self._large = [large for large in others if large[0] is self._lead]
+        for other, _ in others:
+            if other is not self._lead:
+                other.put_back()
         self._attempt(work, lambda: work.finish(self._engine.run_alone(work, task)))
 
     def _attempt(self, work: Work, action: Callable[[], object]) -> bool:
