@@ -37,7 +37,7 @@ from batch.payloads.questions import (
 from batch.payloads.sampling import SamplingParams
 from batch.queue.jobs import Kind, Priority
 from batch.settings import Settings
-from batch.workers.chat.bulk.preparation import has_cores_to_prepare
+from batch.workers.chat.bulk.preparation import can_share_cores, has_cores_to_prepare
 from batch.workers.chat.bulk.scheduler import BulkScheduler
 from batch.workers.chat.bulk.speed import (
     BULK_TOKENS_PER_JOB,
@@ -116,7 +116,6 @@ class VlmEngine:
         threads = vlm.threads or os.cpu_count() or 1
         share = 0.9 if resolved.mmproj else 0.95
         has_gpu = bool(lib.llama_supports_gpu_offload()) and vlm.gpu_layers != 0
-        encodes_ahead = has_gpu or has_cores_to_prepare(threads)
         self._plan = plan = plan_memory(self._settings, resolved, budget_now(self._settings, has_gpu=has_gpu))
         self._cache_bytes = cache_bytes = int(vlm.cache_bytes * plan.cache_share)
         if plan.note:
@@ -134,11 +133,13 @@ class VlmEngine:
             image_cache_bytes = max(cache_bytes // 4, MIN_IMAGE_CACHE_BYTES)
             self._vision = Vision(resolved.mmproj, model, threads=threads, gpu=has_gpu, cache_bytes=image_cache_bytes)
             self._pictures.start()
-            if encodes_ahead and vlm.parallel != 1:
-                self._bulk_pictures.start()
         width = None if vlm.parallel == "auto" else vlm.parallel
         speed = measure_bulk_speed(model, threads, width=width, widest=plan.width, kv_type=plan.kv_type, has_gpu=has_gpu)
         self._width = speed.width
+        has_cores = has_gpu or has_cores_to_prepare(threads)
+        encodes_ahead = has_cores or can_share_cores(threads, speed.slice_tokens)
+        if self._vision is not None and encodes_ahead and self._width > 1:
+            self._bulk_pictures.start()
         self._context = context = self._make_context(vlm.context, CLIENT_SEQUENCES)
         if self._vision is not None:
             self._vision.slice_tokens = speed.slice_tokens
@@ -156,6 +157,7 @@ class VlmEngine:
             joint_prompt_tokens=0 if has_gpu else speed.joint_prompt_tokens,
             decodes_ahead=has_gpu,
             encodes_ahead=encodes_ahead,
+            shares_cores=encodes_ahead and not has_cores,
         )
         self._runner = StepRunner(self._resources)
         source = model.chat_template()

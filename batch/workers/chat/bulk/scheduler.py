@@ -43,7 +43,7 @@ class BulkScheduler:
         self.engine = engine
         self.width = width
         self.cache = resources.cache
-        self.preparations = PreparationThread(engine, resources.vision, pictures)
+        self.preparations = PreparationThread(engine, resources.vision, pictures, shares_cores=resources.shares_cores)
         self.finder = TokenFinder(resources.context)
         self._runs: list[BulkRun] = []
         """Under way, the innermost last."""
@@ -105,9 +105,9 @@ class BulkRun:
             if not self._jobs:
                 self.answered.end()  # no others are left to be ended with
             self._claim()
+            if self._claimed.wait(len(self._jobs)):
+                continue
             if not self._jobs:
-                if self._claimed.wait():
-                    continue
                 if not self._large:
                     return
                 self._run_large()
@@ -223,7 +223,7 @@ class BulkRun:
 
     def _yield_job(self, job: BulkJob) -> None:
         self.answered.end_due()
-        self._context.set_threads(job.work.yield_point(*job.progress))
+        self._context.set_threads(self._claimed.share_cores(job.work.yield_point(*job.progress)))
 
     def _start_jobs(self) -> None:
         for job in list(self._jobs):

@@ -1,0 +1,25 @@
+"""How many cores llama.cpp computes with in one thread of this process, by OpenMP's own switch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from batch.workers.llama.library import ggml
+
+_ALL_LEVELS = 1
+"""Most nested parallel regions that are active: ggml's regions are not nested."""
+
+_set_max_active_levels: Any = getattr(ggml, "omp_set_max_active_levels", None)
+"""Of the OpenMP library that ggml was linked with; None where it was linked with none."""
+
+
+def can_limit_cores() -> bool:
+    """Whether `limit_to_one_core` does anything: ggml computes by OpenMP here."""
+    return _set_max_active_levels is not None
+
+
+def limit_to_one_core(limited: bool) -> None:
+    """Have what the calling thread computes from now on take one core, whatever number of threads it names, or as many as it
+    names again. Other threads go on as they do."""
+    if _set_max_active_levels is not None:
+        _set_max_active_levels(0 if limited else _ALL_LEVELS)
