@@ -6,7 +6,8 @@
 One engine in this process, no service and no queue: its bulk scheduler gets all jobs as a worker gives them to it, each with a
 picture that no other shows and an answer of 48 tokens. Tokens a second of each round, how long the parts of a picture's way
 took by the clock (calls that return before a GPU is done count as what they took), and the ratio of the medians. Without a
-GPU the thread that encodes is switched on all the same: `--threads 1` on two cores says what free cores bring.
+GPU the thread that encodes is switched on all the same: `--threads 1` on two cores says what free cores bring, `--threads 2`
+what it brings a small model to share them.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ from batch.workers.chat.engine import VlmEngine  # noqa: E402
 from scripted_work import ScriptedWork  # noqa: E402
 
 
-def captions(folder: Path, first: int, count: int, size: tuple[int, int]) -> list[ScriptedWork]:
-    """Jobs of the inbox, the pictures with the numbers from `first` on."""
+def captions(folder: Path, first: int, count: int, size: tuple[int, int], threads: int) -> list[ScriptedWork]:
+    """Jobs of the inbox, the pictures with the numbers from `first` on; each may use so many threads."""
     works = []
     for number in range(first, first + count):
         data = base64.b64decode(picture(number, size).partition(",")[2])
@@ -46,7 +47,7 @@ def captions(folder: Path, first: int, count: int, size: tuple[int, int]) -> lis
             "generation": {"max_tokens": ANSWER_TOKENS, "temperature": 0.0, "ignore_eos": True},
             "enable_thinking": False,
         }
-        works.append(ScriptedWork(folder, Kind.VLM, "chat", request, priority=Priority.INBOX, watched=False))
+        works.append(ScriptedWork(folder, Kind.VLM, "chat", request, priority=Priority.INBOX, watched=False, threads=threads))
     return works
 
 
@@ -108,13 +109,13 @@ def bench(subject: Subject, pictures: int, size: tuple[int, int], parallel: str,
             number = 0
             for ahead in (False, True):
                 scheduler.resources.encodes_ahead = ahead
-                tokens_per_second(engine, captions(folder, number, warm, size))
+                tokens_per_second(engine, captions(folder, number, warm, size, threads))
                 number += warm
             for done in range(rounds):
                 for ahead in (False, True) if done % 2 == 0 else (True, False):
                     scheduler.resources.encodes_ahead = ahead
                     before, cpu = {name: watch.seconds for name, watch in watches.items()}, time.process_time()
-                    figures[ahead].append(tokens_per_second(engine, captions(folder, number, pictures, size)))
+                    figures[ahead].append(tokens_per_second(engine, captions(folder, number, pictures, size, threads)))
                     number += pictures
                     way = "ahead" if ahead else "between the steps"
                     cpu = 1e3 * (time.process_time() - cpu) / pictures
