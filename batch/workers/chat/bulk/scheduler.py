@@ -105,9 +105,9 @@ class BulkRun:
             if not self._jobs:
                 self.answered.end()  # no others are left to be ended with
             self._claim()
-            if self._claimed.wait(len(self._jobs)):
-                continue
             if not self._jobs:
+                if self._claimed.wait(0):
+                    continue
                 if not self._large:
                     return
                 self._run_large()
@@ -117,13 +117,15 @@ class BulkRun:
             # A picture before all else, so that its job can join the others.
             if self._compute_pictures(ready) or self._compute_first(ready, EncodeImage | DecodeImage):
                 continue
-            if mixed := self._resources.mixed_prompt_tokens:
-                self._decode(DecodeBatch.of_both(self._computable(ready), mixed, self._context.n_batch))
-                continue
+            mixed = self._resources.mixed_prompt_tokens
             # Prompts by themselves, so that their numbers do not depend on what others generate meanwhile; and all of them
             # before the next token, as a step of many takes little longer than one of few.
-            if not self._compute_slices(ready):
-                self._decode(DecodeBatch.of_tokens(self._computable(ready)))
+            if not mixed and self._compute_slices(ready):
+                continue
+            if self._claimed.wait(len(self._jobs)):
+                continue  # more are about to join them
+            able = self._computable(ready)
+            self._decode(DecodeBatch.of_both(able, mixed, self._context.n_batch) if mixed else DecodeBatch.of_tokens(able))
 
     def close(self) -> None:
         """End what is done, give all sequences back, and leave what is being prepared."""
