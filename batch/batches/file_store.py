@@ -10,6 +10,7 @@ import msgspec
 
 from batch.batches.rows import NamedFile, Purpose, StoredFile, UploadPart, UploadSession, UploadStatus, new_public_id
 from batch.errors import BadRequest, NotFound
+from batch.queue.reading.expiring_rows import ExpiringRows
 from batch.queue.store import Store, Transaction
 
 UPLOAD_LIFETIME_S = 3600
@@ -18,6 +19,7 @@ ENDED_UPLOAD_LIFETIME_S = 86_400
 """How long it is known what became of an upload, after the time that it had."""
 
 _FILE = ", ".join(StoredFile.__struct_fields__)
+_FILES = ExpiringRows("stored_file", _FILE, "File object")
 _UPLOAD = ", ".join(UploadSession.__struct_fields__)
 
 
@@ -75,23 +77,9 @@ class FileStore:
 
     def files(self, *, purpose: str | None, after: str | None, limit: int, ascending: bool) -> tuple[list[StoredFile], bool]:
         """A page of files, newest first unless `ascending`, and whether more follow. Raises BadRequest naming `after`."""
-        where = ["(expires_at is null or expires_at > ?)"]
-        conditions: list[Any] = [int(time.time())]
-        if purpose is not None:
-            where.append("purpose=?")
-            conditions.append(purpose)
-        if after is not None:
-            rows = self._store.read("select sequence from stored_file where id=?", (after,))
-            if not rows:
-                raise BadRequest(f"'after': no such File object: {after}", param="after")
-            where.append("sequence > ?" if ascending else "sequence < ?")
-            conditions.append(rows[0][0])
-        order = "asc" if ascending else "desc"
-        rows = self._store.read(
-            f"select {_FILE} from stored_file where {' and '.join(where)} order by sequence {order} limit ?",
-            (*conditions, limit + 1),
-        )
-        return [_file(row) for row in rows[:limit]], len(rows) > limit
+        conditions, parameters = (["purpose=?"], [purpose]) if purpose is not None else ([], [])
+        rows, has_more = _FILES.page(self._store, conditions, parameters, after=after, limit=limit, ascending=ascending)
+        return [_file(row) for row in rows], has_more
 
     def delete_file(self, id: str) -> None:
         """Remove a file; its bytes go once nothing else holds them. Raises NotFound."""

@@ -8,8 +8,9 @@ from typing import Any
 
 import msgspec
 
-from batch.errors import BadRequest, NotFound
+from batch.errors import NotFound
 from batch.payloads.json_text import encode
+from batch.queue.reading.expiring_rows import ExpiringRows
 from batch.queue.store import Store
 
 
@@ -28,7 +29,7 @@ class StoredCompletion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _COLUMNS = ", ".join(StoredCompletion.__struct_fields__)
-_LISTED = _COLUMNS.replace("messages", "'[]'")
+_PAGES = ExpiringRows("chat_completion", _COLUMNS.replace("messages", "'[]'"), "chat completion")
 LEAST_USED = (
     # Each half by an index: a completion's time stands behind its data, so that sorting by it would read all of the table.
     "select * from (select 0, sequence, used_at from response where status not in ('queued', 'in_progress') "
@@ -87,26 +88,16 @@ class CompletionStore:
 
         Raises BadRequest for an unknown `after`.
         """
-        where = ["(expires_at is null or expires_at > ?)"]
-        conditions: list[Any] = [int(time.time())]
+        conditions: list[str] = []
+        parameters: list[str] = []
         if model is not None:
-            where.append("model=?")
-            conditions.append(model)
+            conditions.append("model=?")
+            parameters.append(model)
         for key, value in (metadata or {}).items():
-            where.append("exists (select 1 from json_each(metadata) where key=? and value=?)")
-            conditions += [key, value]
-        if after is not None:
-            rows = self._store.read("select sequence from chat_completion where id=?", (after,))
-            if not rows:
-                raise BadRequest(f"'after': no such chat completion: {after[:100]}", param="after")
-            where.append("sequence > ?" if ascending else "sequence < ?")
-            conditions.append(rows[0][0])
-        order = "asc" if ascending else "desc"
-        rows = self._store.read(
-            f"select {_LISTED} from chat_completion where {' and '.join(where)} order by sequence {order} limit ?",
-            (*conditions, limit + 1),
-        )
-        return [_completion(row) for row in rows[:limit]], len(rows) > limit
+            conditions.append("exists (select 1 from json_each(metadata) where key=? and value=?)")
+            parameters += [key, value]
+        rows, has_more = _PAGES.page(self._store, conditions, parameters, after=after, limit=limit, ascending=ascending)
+        return [_completion(row) for row in rows], has_more
 
     def set_metadata(self, id: str, metadata: Mapping[str, str]) -> StoredCompletion:
         """Replace a completion's metadata. Raises NotFound."""

@@ -10,7 +10,6 @@ import os
 import resource
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +24,7 @@ from batch.api.http.http_protocol import protocol
 from batch.api.responses.background import BackgroundResponses
 from batch.batches.service import BatchService
 from batch.durable_folder import make_durable_folder
-from batch.errors import BatchError, SettingsProblem
+from batch.errors import SettingsProblem
 from batch.folder.service import make_inbox_and_outbox
 from batch.page.routes import page_router
 from batch.page.service import PageService
@@ -45,6 +44,7 @@ from batch.supervisor.backup import Backup
 from batch.supervisor.duties.common_work import CommonWork
 from batch.supervisor.duties.inbox_work import InboxWork
 from batch.supervisor.duties.keeper import DutyKeeper
+from batch.supervisor.main_loop import run_loop
 from batch.supervisor.model_loader import ModelLoader
 from batch.supervisor.retention import Retention
 from batch.supervisor.service_notes import model_note, record_models, write_note
@@ -55,8 +55,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("batch.supervisor")
 
-BREAKDOWN_STATUS = 70
-"""Exit status after a fault of our own; 1 is for what a person can mend, as a port in use."""
 SECOND_SIGNAL_STATUS = 130
 NO_MODEL = "none"
 """A model "name" that says: other machines do this kind's work."""
@@ -242,18 +240,7 @@ def serve(settings: Settings, announce: Callable[[dict[Kind, int]], None] = lamb
     logs.to_terminal(settings)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     _raise_descriptor_limit()
-
-    async def main() -> None:
-        await Supervisor(settings, announce=announce).run()
-
-    try:
-        asyncio.run(main())
-    except BatchError as error:
-        logs.last_words(settings, error.message)
-        raise
-    except Exception as error:
-        logger.critical("the service broke down", exc_info=error)
-        sys.exit(BREAKDOWN_STATUS)
+    run_loop(lambda: Supervisor(settings, announce=announce).run(), settings, "the service")
 
 
 def _mcp_endpoint(settings: Settings, store: Store, port: int) -> McpEndpoint:

@@ -7,12 +7,11 @@ import contextlib
 import logging
 import os
 import signal
-import sys
 from pathlib import Path
 
 from batch import fail_points, logs
 from batch.durable_folder import make_durable_folder
-from batch.errors import BatchError, SettingsProblem
+from batch.errors import SettingsProblem
 from batch.model_kind import kind_of
 from batch.queue.channel import Waker
 from batch.queue.frames import DiskWaiting, End, Hello, WorkerFrame
@@ -27,6 +26,7 @@ from batch.queue.remote.packet import ForWorker, Packet
 from batch.queue.remote.relay import Relay
 from batch.queue.store import StoreAway
 from batch.settings import Settings
+from batch.supervisor.main_loop import run_loop
 from batch.supervisor.single_instance import only_instance, write_errors
 from batch.supervisor.worker_process import WorkerProcess
 
@@ -168,15 +168,4 @@ def run_worker(queue: str, settings: Settings, *, takes: str = "all") -> None:
     """Run one worker until it is told to stop; raises BatchError when it cannot start."""
     settings = settings_of_worker(settings, queue)
     logs.to_terminal(settings)
-
-    async def main() -> None:
-        await WorkerAgent(queue, settings, takes=takes).run()
-
-    try:
-        asyncio.run(main())
-    except BatchError as error:
-        logs.last_words(settings, error.message)
-        raise
-    except Exception as error:
-        logger.critical("the worker's agent broke down", exc_info=error)
-        sys.exit(70)
+    run_loop(lambda: WorkerAgent(queue, settings, takes=takes).run(), settings, "the worker's agent")
