@@ -305,6 +305,18 @@ def test_no_job_waits_for_a_few_tokens_more_of_what_stands_there_already(
     assert max(prompts) == 4, "all of them at once, though their questions begin alike"
 
 
+@pytest.mark.parametrize(("slice_tokens", "colour", "wait"), [(16, "orange", True), (256, "purple", False)])
+def test_a_slow_models_jobs_wait_for_a_few_tokens_that_another_is_about_to_compute(
+    engine: VlmEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slice_tokens: int, colour: str, wait: bool
+) -> None:
+    monkeypatch.setattr(bulk_resources(engine), "mixed_prompt_tokens", slice_tokens)
+    monkeypatch.setattr(bulk_resources(engine), "bulk_slice_tokens", slice_tokens)
+    beginning = f"{colour} square " * 8
+    works = together(engine, [bulk(tmp_path, f"{beginning}{n}: ping", enable_thinking=False) for n in range(4)])
+    first, *others = (work.result.timings.prompt_n for work in works)
+    assert all((computed < 0.7 * first) == wait for computed in others)
+
+
 def test_an_abort_in_the_middle_changes_nothing(engine: VlmEngine, alone: VlmEngine, tmp_path: Path) -> None:
     expected = [written(run(alone, work)) for work in jobs(tmp_path)]
     works = jobs(tmp_path)

@@ -142,7 +142,7 @@ class VlmEngine:
             self._bulk_pictures.start()
         self._context = context = self._make_context(vlm.context, CLIENT_SEQUENCES)
         if self._vision is not None:
-            self._vision.slice_tokens = speed.slice_tokens
+            self._vision.slice_tokens = speed.picture_slice_tokens
         bulk_bytes = cache_bytes // _BULK_CACHE_SHARE if self._width > 1 else 0
         self._resources = Resources(
             model,

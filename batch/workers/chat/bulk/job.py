@@ -13,7 +13,9 @@ from batch.workers.engine import Work
 from batch.workers.llama.context import Logits, Rows
 
 MIN_SHARED_TOKENS = 64
-"""A job waits for another that has yet to compute so many tokens that both prompts begin with."""
+"""A job waits for another that has yet to compute so many tokens that both prompts begin with,"""
+MIN_SHARED_SLICE_SHARE = 4
+"""or, where the model is slow, one in so many of a slice's."""
 
 
 class BulkJob:
@@ -64,6 +66,7 @@ class BulkJob:
     def choose_donor(self, jobs: Iterable[BulkJob]) -> None:
         """Before `start`: wait as long as another of the jobs is on its way to where the two prompts part."""
         self.donor = None
+        least = min(MIN_SHARED_TOKENS, self._resources.bulk_slice_tokens // MIN_SHARED_SLICE_SHARE)
         for other in jobs:
             if other is self or not other.is_started or other.is_done:
                 continue
@@ -73,7 +76,7 @@ class BulkJob:
             common = self.task.prompt.common_prefix(other.task.prompt)
             common = min(common, len(self.task.prompt) - 1)
             # What stands there already can be shared now: a few tokens more are not worth waiting for, one after the other.
-            if common - len(slot.tokens) >= MIN_SHARED_TOKENS and self.task.cache_prompt:
+            if common - len(slot.tokens) >= least and self.task.cache_prompt:
                 self.donor = other
                 if common not in slot.checkpoint_at:
                     slot.checkpoint_at = sorted([*slot.checkpoint_at, common])
