@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
 from batch.workers.chat.bulk.job import BulkJob
-from batch.workers.chat.bulk.speed import MIN_JOINT_TOKENS
+from batch.workers.chat.bulk.speed import MIN_JOINT_TOKENS, MIN_STEP_ROWS
 from batch.workers.chat.steps import NextToken, PromptSlice
 
 JobStep = tuple[BulkJob, NextToken | PromptSlice]
@@ -44,7 +44,7 @@ class DecodeBatch:
     def of_both(cls, jobs: Sequence[BulkJob], most_prompt_tokens: int, most_rows: int) -> DecodeBatch:
         """The next token of all jobs that generate, and slices of the others' prompts as far as there is room."""
         steps: list[JobStep] = [(job, job.step) for job in jobs if isinstance(job.step, NextToken)]
-        room = min(most_prompt_tokens, most_rows - len(steps))
+        room = min(max(most_prompt_tokens, MIN_STEP_ROWS - len(steps)), most_rows - len(steps))
         for job in jobs:
             if isinstance(job.step, PromptSlice) and job.step.n_tokens <= room:
                 steps.append((job, job.step))

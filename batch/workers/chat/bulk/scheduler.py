@@ -15,6 +15,7 @@ from batch.workers.chat.bulk.claimed_jobs import ClaimedJobs
 from batch.workers.chat.bulk.decode_batch import DecodeBatch
 from batch.workers.chat.bulk.job import BulkJob
 from batch.workers.chat.bulk.preparation import PreparationThread
+from batch.workers.chat.bulk.speed import MIN_STEP_ROWS
 from batch.workers.chat.bulk.token_finder import TokenFinder
 from batch.workers.chat.generation import Resources
 from batch.workers.chat.images.picture_reader import PictureReader
@@ -115,7 +116,7 @@ class BulkRun:
             self._start_jobs()
             ready = self._ready_jobs()
             # A picture before all else, so that its job can join the others.
-            if self._compute_pictures(ready) or self._compute_first(ready, EncodeImage | DecodeImage):
+            if self._compute_pictures(ready):
                 continue
             mixed = self._resources.mixed_prompt_tokens
             # Prompts by themselves, so that their numbers do not depend on what others generate meanwhile; and all of them
@@ -268,16 +269,24 @@ class BulkRun:
         return True
 
     def _compute_pictures(self, ready: list[BulkJob]) -> bool:
-        """Put several encoded pictures into the KV in one decode; returns whether there were some that may share one."""
-        room, jobs, parts = self._resources.mixed_prompt_tokens, list[BulkJob](), list[tuple[Rows, int, int]]()
-        for job in ready:
-            part = job.shareable_picture if self._can_compute(job) else None
-            if part is not None and len(part[0]) <= room:
+        """Encode a picture, or put slices of encoded ones into the KV, those of several jobs in one decode where they may share
+        one; returns whether there were some."""
+        room = self._resources.mixed_prompt_tokens
+        if not room:
+            return self._compute_first(ready, EncodeImage | DecodeImage)
+        if self._compute_first(ready, EncodeImage):
+            return True
+        room = max(room, MIN_STEP_ROWS)
+        jobs, parts = list[BulkJob](), list[tuple[Rows, int, int]]()
+        shareable = [(job, part) for job in self._computable(ready) if (part := job.shareable_picture) is not None]
+        # The largest first, so that in the end small rests are left that share one.
+        for job, part in sorted(shareable, key=lambda one: -len(one[1][0])):
+            if len(part[0]) <= room:
                 jobs.append(job)
                 parts.append(part)
                 room -= len(part[0])
         if len(jobs) < 2:
-            return False
+            return self._compute_first(jobs or ready, DecodeImage)
         clear_errors()
         if (status := self._context.decode_embeddings(parts)) == DECODED:
             for job in jobs:

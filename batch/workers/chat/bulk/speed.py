@@ -29,8 +29,9 @@ BULK_TOKENS_PER_JOB = 4096
 SLICE_S = 0.25
 """About how long a prompt slice of a bulk job takes."""
 SLICE_TOKENS = (512, 256, 128, 64, 32, 16)
-MIN_PICTURE_SLICE_TOKENS = 32
-"""Shortest slice of a picture: it shares no decode with tokens, and 16 rows take more than half as long as 32."""
+MIN_STEP_ROWS = 32
+"""So many rows a slow model may compute in one decode too, if they are of several jobs or of a picture: 16 take much more than
+half as long, and a few more than 16 are dear."""
 _MIN_SLICE_TOKENS = ((0.5, 128), (1.0, 64), (2.0, 32), (float("inf"), 16))
 """(billions of parameters below which, shortest slice): so that a busy moment at load costs no speed for ever."""
 _MIN_WIDTHS = ((1.0, 8), (2.0, 4), (float("inf"), 1))
@@ -72,7 +73,7 @@ class BulkSpeed:
     @property
     def picture_slice_tokens(self) -> int:
         """Most tokens of a picture that go into the KV in one step, where the model attends to them as to text."""
-        return max(self.slice_tokens, MIN_PICTURE_SLICE_TOKENS)
+        return max(self.slice_tokens, MIN_STEP_ROWS)
 
 
 CLIENT_SEQUENCES = len(Priority)
