@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import json
 import math
+import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -30,6 +31,7 @@ from batch.workers.embedding.engine import EmbeddingEngine
 from batch.workers.embedding.model import PooledModel
 from batch.workers.embedding.pooled_rows import PooledRows
 from batch.workers.embedding.pooling_context import MAX_SEQUENCES, Interrupted, PoolingContext
+from batch.workers.llama.barrier_watch import BarrierWatch
 from batch.workers.llama.library import lib
 from batch.workers.llama.model import Model
 from scripted_work import ScriptedWork
@@ -441,6 +443,25 @@ def test_a_batch_that_two_threads_measured_is_no_larger_where_each_of_them_compu
         monkeypatch.setattr(model, name, getattr(model, name))
     model.measure(2)
     assert model.target_tokens(2) == model.target_tokens(1) == model.batch_tokens
+
+
+def test_where_two_threads_are_in_each_others_way_one_embeds_a_text_for_a_while(
+    engine: EmbeddingEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context, model = engine.model._context, engine.model
+    used: list[int] = []
+
+    def embed_slowly(texts: Any, threads: int) -> Any:
+        used.append(threads)
+        if threads == 2:
+            time.sleep(0.3)  # as where another program holds a core
+        return PoolingContext.embed(context, texts, threads)
+
+    monkeypatch.setattr(model, "_watch", BarrierWatch(1))
+    monkeypatch.setattr(model, "_token_s", 1e-3)
+    monkeypatch.setattr(context, "embed", embed_slowly)
+    alone = [embed(engine, tmp_path, ["a text"], threads=2) for _ in range(3)]
+    assert used == [2, 1, 1] and distance(alone[0], alone[1]) < 1e-5
 
 
 def test_where_two_threads_embed_a_batch_is_twice_what_one_of_them_computes_well(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from batch.memory.text_length import text_tokens
 from batch.workers.embedding.pooling_context import MAX_SEQUENCES, PoolingContext, Vectors
 from batch.workers.embedding.tokenizer import TextTokenizer, Tokens
 from batch.workers.embedding.two_halves import MAX_SMALLER_TOKENS, Halves, two_halves
+from batch.workers.llama.barrier_watch import BarrierWatch
 from batch.workers.llama.library import lib
 from batch.workers.llama.model import Model
 
@@ -27,6 +29,8 @@ seldom quite full."""
 MAX_BATCH_S = 0.1
 """What a batch may take on the threads that measure: somebody more urgent may come meanwhile."""
 MEASURE_S = 0.4
+MIN_TIMED_TOKENS = 32
+"""A smaller decode takes about as long as one of so many."""
 POOLINGS = {1: "mean", 2: "cls", 3: "last"}
 THREADS_IN_HALVES = 2
 """With so many a batch is computed in two halves, each as large as what one of them computes well; more were not measured."""
@@ -60,6 +64,9 @@ class PooledModel:
         """How many tokens a batch of short texts should have; see `measure`."""
         self.measured_threads = 1
         """How many threads that was measured with."""
+        self._token_s = math.inf
+        """Seconds a token that those threads take in a batch of the best size; before `measure`, nothing is slow."""
+        self._watch = BarrierWatch(self.measured_threads)
         self._context = PoolingContext(self.weights, room)
         if self._context.pooling not in POOLINGS:
             self._context.close()
@@ -92,13 +99,22 @@ class PooledModel:
         halves = two_halves(texts) if self.computes_halves(threads) else None
         second = self._second_context() if halves is not None else None
         if halves is None or second is None:
-            rows = self._context.embed(texts, threads)
+            rows = self._embed_together(texts, total, threads)
         else:
             rows = self._embed_halves(texts, halves, second)
         norms = np.linalg.norm(rows, axis=1, keepdims=True)
         if not np.isfinite(norms).all():
             raise BatchError("The model gave a vector that is not finite: its file may be damaged.")
         rows /= np.maximum(norms, np.float32(1e-12))
+        return rows
+
+    def _embed_together(self, texts: Sequence[Tokens], total: int, threads: int) -> Vectors:
+        """One row a text; the threads share the decode, fewer while others keep them from it."""
+        started_at = time.monotonic()
+        threads = self._watch.choose(threads, started_at)
+        rows = self._context.embed(texts, threads)
+        now = time.monotonic()
+        self._watch.note(threads, now - started_at, max(total, MIN_TIMED_TOKENS) * self._token_s, now)
         return rows
 
     def _second_context(self) -> PoolingContext | None:
@@ -144,6 +160,7 @@ class PooledModel:
             self._context.embed([text] * (size // len(text)), threads)
             rates[size] = max(rates.get(size, 0.0), size / (time.perf_counter() - started_at))
         best = max(rates.values())
+        self._token_s, self._watch = 1 / best, BarrierWatch(threads)
         good = [size for size, rate in rates.items() if rate >= 0.95 * best]
         self.batch_tokens = max([size for size in good if size / rates[size] <= MAX_BATCH_S], default=min(good))
         return {size: round(rate) for size, rate in rates.items()}

@@ -1,0 +1,29 @@
+"""When fewer threads share a decode because others keep them from it."""
+
+from __future__ import annotations
+
+from batch.workers.llama.barrier_watch import MAX_PAUSE_S, BarrierWatch
+
+
+def test_threads_that_are_in_each_others_way_give_place_to_fewer_and_are_tried_again() -> None:
+    watch = BarrierWatch(1)
+    assert watch.choose(2, now=0) == 2
+    watch.note(2, took_s=0.2, few_take_s=0.01, now=10)
+    assert watch.choose(2, now=11.8) == 1
+    assert watch.choose(2, now=12) == 2, "ten times what was lost"
+    watch.note(2, took_s=0.005, few_take_s=0.01, now=12)
+    assert watch.choose(2, now=12.1) == 2
+
+
+def test_a_hiccup_is_soon_forgotten_and_a_long_one_within_a_bound() -> None:
+    watch = BarrierWatch(2)
+    watch.note(4, took_s=0.03, few_take_s=0.01, now=0)
+    assert watch.choose(4, now=0.1) == 2 and watch.choose(4, now=0.21) == 4
+    watch.note(4, took_s=100, few_take_s=0.01, now=0)
+    assert watch.choose(4, now=MAX_PAUSE_S - 1) == 2 and watch.choose(4, now=MAX_PAUSE_S) == 4
+
+
+def test_a_slow_decode_of_few_threads_says_nothing_of_more() -> None:
+    watch = BarrierWatch(2)
+    watch.note(2, took_s=1, few_take_s=0.01, now=0)
+    assert watch.choose(4, now=0) == 4 and watch.choose(1, now=0) == 1
