@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
-from batch.cpu_sharing import alive
+from batch.cpu_sharing.core_table import alive
 from batch.folder.ledger.file_counts import FileCounts, count_files
 from batch.model_kind import kind_of, model_of, queue_of
 from batch.queue.jobs import Job, Kind, Priority, State

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from batch.cpu_sharing import alive
+from batch.cpu_sharing.core_table import alive
 from batch.database_address import address_of
 from batch.errors import NotFound
 from batch.queue.open_store import open_store as open_database

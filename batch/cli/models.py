@@ -15,7 +15,7 @@ from batch.cli.app import Home, Json
 from batch.cli.exit_status import ExitStatus
 from batch.cli.home import open_store, service_note
 from batch.cli.output import print_error, print_json, print_line, safe_line, terminal
-from batch.cpu_sharing import alive
+from batch.cpu_sharing.core_table import alive
 from batch.errors import ModelProblem
 from batch.model_kind import Kind
 

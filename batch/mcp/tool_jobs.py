@@ -8,7 +8,7 @@ from pathlib import Path
 
 from anyio import sleep, to_thread
 
-from batch.cpu_sharing import alive
+from batch.cpu_sharing.core_table import alive
 from batch.errors import BatchError, NotFound, Unavailable
 from batch.folder.pipeline import text_of
 from batch.mcp.outputs import JobOutput, cut

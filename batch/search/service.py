@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import msgspec
 import numpy as np
 
-from batch.cpu_sharing import CoreTable
+from batch.cpu_sharing.core_table import CoreTable
 from batch.errors import BatchError, QueueFull, Unavailable
 from batch.payloads.embedding import EmbeddingPayload, EmbeddingResult
 from batch.payloads.model_info import EmbeddingModelInfo

@@ -40,7 +40,7 @@ class ModelSettings(Section):
     port: Port = 0
     """Port on 127.0.0.1; 0 takes a free one (`batch status` names it)."""
     threads: int = Field(0, ge=0, le=1024)
-    """Most threads while computing; 0: the machine's cores, shared with the other models as they work."""
+    """Most threads while computing; 0: the machine's cores, shared with other models and programs as they work."""
     gpu_layers: int = Field(-1, ge=-1, le=10_000)
     """Layers on the GPU; -1 all that fit, 0 none. Only GPU builds of the libraries look at it."""
     keep_alive: KeepAlive = -1.0

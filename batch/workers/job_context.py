@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import Raw
 
-from batch.cpu_sharing import CoreTable
+from batch.cpu_sharing.core_table import CoreTable
+from batch.cpu_sharing.other_programs import OtherPrograms
 from batch.errors import BatchError
 from batch.model_kind import kind_of
 from batch.payloads.json_text import encode
@@ -72,6 +73,7 @@ class JobContext:
         self.deadline: float | None = None
         """time.monotonic() after which a running job is put back; None while the service runs."""
         self._cores = CoreTable()
+        self._others = OtherPrograms()
         self._max_threads = max_threads or _UNLIMITED_THREADS
 
     def forget(self, lease: Lease) -> None:
@@ -100,7 +102,7 @@ class JobContext:
 
     def threads(self) -> int:
         """How many threads the next step may use."""
-        return min(self._cores.threads(), self._max_threads)
+        return min(self._cores.threads(self._others.cores(self._cores.pids())), self._max_threads)
 
     def mark_cores(self) -> None:
         """Show the other workers how much this one computes: an interactive job weighs twice as much as bulk work."""

@@ -715,7 +715,7 @@ def test_nothing_of_all_this_was_a_bug_in_the_service_s_log(edgy: RunningService
 def test_somebody_else_s_file_in_place_of_the_core_table_breaks_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from batch.cpu_sharing import CoreTable, usable
+    from batch.cpu_sharing.core_table import CoreTable, usable
 
     victim = tmp_path / "victim"
     victim.write_text("precious")

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from batch.cpu_sharing import usable
+from batch.cpu_sharing.core_table import usable
 from batch.payloads.chat import ChatPayload, ImagePart
 from batch.payloads.job_payload import Payload
 from batch.workers.chat.bulk.bulk_engine import JobPlanner

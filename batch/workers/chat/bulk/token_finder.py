@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from batch.cpu_sharing import usable
+from batch.cpu_sharing.core_table import usable
 from batch.workers.chat.bulk.job import BulkJob
 from batch.workers.llama.context import Context, Logits
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from batch.cpu_sharing import CoreTable, usable
+from batch.cpu_sharing.core_table import CoreTable, usable
 from running_service import wait_until
 
 _NEIGHBOUR = """
 import sys
 from pathlib import Path
-from batch.cpu_sharing import CoreTable
+from batch.cpu_sharing.core_table import CoreTable
 table = CoreTable(Path(sys.argv[1]))
 table.busy(1.0)
 print("busy", flush=True)
@@ -41,9 +41,17 @@ def test_a_worker_alone_has_all_cores_and_shares_them_while_another_computes(tmp
         neighbour.kill()
 
 
+def test_cores_that_other_programs_keep_busy_are_left_to_them(tmp_path: Path) -> None:
+    mine = CoreTable(tmp_path / "cores")
+    mine.busy(1.0)
+    assert mine.threads(others=0.5) == usable()
+    assert mine.threads(others=0.67) == max(1, usable() - 1)
+    assert mine.threads(others=1000.0) == 1
+
+
 @pytest.mark.slow
 def test_a_killed_neighbour_gives_its_cores_back(tmp_path: Path, monkeypatch: object) -> None:
-    import batch.cpu_sharing as cores
+    import batch.cpu_sharing.core_table as cores
 
     path = tmp_path / "cores"
     mine = CoreTable(path)

@@ -25,6 +25,9 @@ _SLOT = struct.Struct("<qdd")
 _SLOTS = 64
 _STALE = 5.0
 """Seconds after which a busy entry is checked for a process that is gone."""
+_MIN_BUSY_SHARE = 0.6
+"""Of a core that other programs keep busy: then it is theirs. A program that wants all of one gets two thirds of it beside two
+threads on two cores."""
 
 
 def usable() -> int:
@@ -72,8 +75,9 @@ class CoreTable:
         if self._slot >= 0:
             _SLOT.pack_into(self._map, self._slot * _SLOT.size, os.getpid(), weight, time.monotonic())
 
-    def threads(self) -> int:
-        """How many threads the next step may use: all cores when alone, this worker's share otherwise, at least 1."""
+    def threads(self, others: float = 0.0) -> int:
+        """How many threads the next step may use: all cores when alone, this worker's share otherwise, at least 1. `others`:
+        how many cores other programs keep busy, as OtherPrograms counts them."""
         total, now = self._weight or 1.0, time.monotonic()
         mine = total
         for slot, (pid, weight, beat) in enumerate(_SLOT.iter_unpack(self._map[:])):
@@ -85,7 +89,13 @@ class CoreTable:
                 _SLOT.pack_into(self._map, slot * _SLOT.size, pid, 0.0, now)
                 continue
             total += weight
-        return max(1, int(self._cores * mine / total))
+        free = max(1, self._cores - int(others + 1 - _MIN_BUSY_SHARE))
+        return max(1, int(free * mine / total))
+
+    def pids(self) -> list[int]:
+        """All processes that are in the table, this one among them."""
+        pids = [pid for pid, _, _ in _SLOT.iter_unpack(self._map[:]) if pid]
+        return pids if self._slot >= 0 else [*pids, os.getpid()]
 
     def close(self) -> None:
         if self._slot >= 0:

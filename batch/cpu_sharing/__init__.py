@@ -1,0 +1,1 @@
+"""How the workers share the machine's cores, among themselves and with other programs."""

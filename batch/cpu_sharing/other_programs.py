@@ -1,0 +1,69 @@
+"""How many of the cores other programs keep busy, as Linux counts it: threads of a model wait for one another at every barrier,
+so one that finds no core holds up all of them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+
+PROC = Path("/proc")
+MIN_WINDOW_S = 0.5
+"""Time is counted in ticks of 10 ms: over less of it, chance would count."""
+_STAT_PREFIX = "cpu"
+_BUSY_COLUMNS = (1, 3, 6, 7)
+"""Of /proc/stat's lines: user, system, irq, softirq; what runs at a lower priority ("nice") gives way by itself."""
+_PROCESS_COLUMNS = (11, 12)
+"""Of /proc/PID/stat behind the name: ticks in user and in kernel mode."""
+
+
+class OtherPrograms:
+    """What others than batch's own processes take of the cores that this process may run on."""
+
+    def __init__(self, proc: Path = PROC, clock: Callable[[], float] = time.monotonic) -> None:
+        self._proc = proc
+        self._clock = clock
+        self._ticks_per_s = float(os.sysconf("SC_CLK_TCK")) if hasattr(os, "sysconf") else 100.0
+        self._at = clock()
+        self._busy: float | None = None
+        """Ticks of all that ran; None: never read, or not to be read here."""
+        self._own: dict[int, float] = {}
+        self._cores = 0.0
+
+    def cores(self, own: Collection[int]) -> float:
+        """How many cores others kept busy on average since the last look, which is `MIN_WINDOW_S` back at least; 0.0 where
+        that cannot be read. `own`: the pids of all processes of batch that compute, this one among them."""
+        now = self._clock()
+        if self._busy is not None and now - self._at < MIN_WINDOW_S:
+            return self._cores
+        try:
+            busy, processes = self._read_busy(), dict(self._read_processes(own))
+        except (OSError, ValueError, IndexError):
+            return 0.0
+        if self._busy is not None:
+            mine = sum(ticks - self._own[pid] for pid, ticks in processes.items() if pid in self._own)
+            self._cores = max(0.0, (busy - self._busy - mine) / self._ticks_per_s / (now - self._at))
+        self._at, self._busy, self._own = now, busy, processes
+        return self._cores
+
+    def _read_busy(self) -> float:
+        usable = {f"{_STAT_PREFIX}{number}" for number in os.sched_getaffinity(0)}
+        busy = 0.0
+        for line in (self._proc / "stat").read_text().splitlines():
+            columns = line.split()
+            if columns and columns[0] in usable:
+                busy += sum(float(columns[place]) for place in _BUSY_COLUMNS)
+            elif not line.startswith(_STAT_PREFIX):
+                break  # the processors' lines come first
+        return busy
+
+    def _read_processes(self, pids: Collection[int]) -> Iterator[tuple[int, float]]:
+        for pid in pids:
+            try:
+                text = (self._proc / str(pid) / "stat").read_text()
+            except OSError:  # it has ended
+                continue
+            # The name may hold spaces and brackets, but no column behind it does.
+            columns = text.rpartition(")")[2].split()
+            yield pid, sum(float(columns[place]) for place in _PROCESS_COLUMNS)
