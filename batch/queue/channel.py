@@ -20,6 +20,7 @@ from pathlib import Path
 from batch.errors import Unavailable
 from batch.payloads.json_text import decode, encode
 from batch.queue.frames import Ask, RowChanged, WorkerFrame
+from batch.queue.remote.latest import Latest
 
 # sun_path holds 108 bytes on Linux, 104 on macOS, the closing NUL included.
 _MAX_PATH_BYTES = 100
@@ -51,7 +52,7 @@ class Waker:
 
     def __init__(self, state_dir: Path) -> None:
         self._state_dir = state_dir
-        self._paths: dict[str, str] = {}
+        self._paths = Latest[str, str]()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self._socket.setblocking(False)
 

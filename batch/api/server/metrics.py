@@ -20,6 +20,7 @@ from batch.payloads.questions import EngineMetrics, ReadEngineMetrics
 from batch.queue.frames import JobEnded
 from batch.queue.hub.hub import Hub
 from batch.queue.jobs import Job, Kind, UnreadableJob
+from batch.queue.remote.latest import Latest
 
 router = APIRouter()
 logger = logging.getLogger("batch.api")
@@ -27,7 +28,6 @@ logger = logging.getLogger("batch.api")
 READ_DELAY_S = 1.0
 """Ended jobs are read together, this long after the first: counting must not slow the queue."""
 ENGINE_TIMEOUT_S = 1.0
-_MAX_REMEMBERED_ENDS = 10_000
 
 
 class EndedJobCounter:
@@ -40,7 +40,7 @@ class EndedJobCounter:
         self._hub = hub
         self.nodes = NodeGauges(self.metrics.registry, hub, kind) if hub.store.is_shared else None
         self._unread: deque[str] = deque()
-        self._ends: dict[str, float | None] | None = {} if hub.store.is_shared else None
+        self._ends = Latest[str, float | None]() if hub.store.is_shared else None
         """When the jobs that were counted last had ended: where machines share a database an end may be told more than once."""
         self._reading = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
@@ -80,10 +80,7 @@ class EndedJobCounter:
         """Whether this very end was counted before; it is from now on."""
         if row.id in ends and ends[row.id] == row.finished_at:
             return True
-        ends.pop(row.id, None)
         ends[row.id] = row.finished_at
-        if len(ends) > _MAX_REMEMBERED_ENDS:
-            del ends[next(iter(ends))]
         return False
 
     def _rows(self, jobs: list[str]) -> list[Job]:

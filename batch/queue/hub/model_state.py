@@ -107,10 +107,14 @@ class ModelStates:
             self.remove(queue, worker)
 
     def remove(self, queue: str, worker: str) -> None:
-        """A worker is gone for good. The last of a queue leaves the place of one that is awaited."""
+        """A worker is gone for good. The last of a queue of this home's models leaves the place of one that is awaited."""
         workers = self._workers.get(queue, {})
         if workers.pop(worker, None) is not None:
-            self.update(queue, next(iter(workers), UNKNOWN_WORKER))
+            if workers or queue in self.queues:
+                self.update(queue, next(iter(workers), UNKNOWN_WORKER))
+            else:  # other homes name such queues as they like
+                for states in (self._workers, self._states, self._recorded):
+                    states.pop(queue, None)
             self.wake_waiting()
 
     def fail_all(self, error: str) -> None:
