@@ -14,6 +14,7 @@ from batch.workers.chat.bulk.bulk_engine import BulkEngine
 from batch.workers.chat.bulk.claimed_jobs import ClaimedJobs
 from batch.workers.chat.bulk.decode_batch import DecodeBatch
 from batch.workers.chat.bulk.job import BulkJob
+from batch.workers.chat.bulk.large_jobs import LargeJobs
 from batch.workers.chat.bulk.preparation import PreparationThread
 from batch.workers.chat.bulk.speed import MIN_STEP_ROWS
 from batch.workers.chat.bulk.token_finder import TokenFinder
@@ -91,8 +92,7 @@ class BulkRun:
         self._claimed = ClaimedJobs(self._engine, scheduler.preparations, resources, self._width)
         self._jobs: list[BulkJob] = []
         """In the order in which they were claimed."""
-        self._large: list[tuple[Work, TaskParams]] = []
-        """Jobs too large to be computed with others: each is computed by itself once no others are left."""
+        self._large = LargeJobs(lead)
         self.answered = AnsweredJobs(lead)
         self._next_claim = 0.0
         self._heard_wake_ups = 0
@@ -111,7 +111,7 @@ class BulkRun:
                     continue
                 if not self._large:
                     return
-                self._run_large()
+                self._run_alone(*self._large.take())
                 continue
             self._start_jobs()
             ready = self._ready_jobs()
@@ -178,16 +178,9 @@ class BulkRun:
         if self._engine.fits_bulk(task):
             self._jobs.append(BulkJob(self._resources, work, task))
         else:
-            self._large.append((work, task))
+            self._large.add(work, task)
 
-    def _run_large(self) -> None:
-        """Compute the first of the large jobs; those behind it wait in the line meanwhile, where others may take or cancel
-        them, all but the lead, with which all would go back."""
-        (work, task), *others = self._large
-        self._large = [large for large in others if large[0] is self._lead]
-        for other, _ in others:
-            if other is not self._lead:
-                other.put_back()
+    def _run_alone(self, work: Work, task: TaskParams) -> None:
         self._attempt(work, lambda: work.finish(self._engine.run_alone(work, task)))
 
     def _attempt(self, work: Work, action: Callable[[], object]) -> bool:
@@ -202,7 +195,7 @@ class BulkRun:
 
     def _drop(self, work: Work) -> None:
         self._claimed.drop(work)
-        self._large = [large for large in self._large if large[0] is not work]
+        self._large.drop(work)
         for job in [job for job in self._jobs if job.work is work]:
             self._jobs.remove(job)
             job.close()
@@ -220,7 +213,7 @@ class BulkRun:
         """Every job's yield point: cancellations, more urgent jobs, progress."""
         for job in list(self._jobs):
             self._attempt(job.work, partial(self._yield_job, job))
-        for work in [*self._claimed.works, *(work for work, _ in self._large)]:
+        for work in [*self._claimed.works, *self._large.works]:
             self._attempt(work, work.yield_point)
         self._join()
 
