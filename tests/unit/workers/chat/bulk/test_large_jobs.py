@@ -1,0 +1,24 @@
+"""Bulk jobs that wait to be computed by themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from batch.queue.jobs import Kind, Priority
+from batch.workers.chat.bulk.large_jobs import LargeJobs
+from scripted_work import ScriptedWork
+
+
+def test_those_behind_the_first_go_back_into_the_line_but_for_the_job_that_they_were_claimed_with(tmp_path: Path) -> None:
+    request = {"messages": [{"role": "user", "content": "a text"}]}
+    lead, *mates = (ScriptedWork(tmp_path, Kind.VLM, "chat", request, priority=Priority.BATCH) for _ in range(4))
+    task: Any = None
+    large = LargeJobs(lead)
+    for work in (mates[0], lead, mates[1], mates[2]):
+        large.add(work, task)
+    large.drop(mates[2])
+    assert large.works == [mates[0], lead, mates[1]]
+    assert large.take()[0] is mates[0] and large.works == [lead]
+    assert [work.returned for work in (lead, *mates)] == [0, 0, 1, 0]
+    assert large.take()[0] is lead and not len(large)
