@@ -331,7 +331,7 @@ def test_a_busy_moment_at_load_does_not_make_a_small_model_work_alone_for_ever(
 ) -> None:
     monkeypatch.setattr(speed, "_measure_step", lambda model, context, n: 2.0 * n)
     model = engine._resources.model
-    assert speed.measure_bulk_speed(model, 1).width == 8
+    assert speed.measure_bulk_speed(model, 1).width == 16
     assert speed.measure_bulk_speed(model, 1, widest=4).width == 4, "where there is memory for no more"
     assert speed.measure_bulk_speed(model, 1, width=2).width == 2
 
