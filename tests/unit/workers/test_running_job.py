@@ -139,3 +139,21 @@ def test_a_full_disk_holds_up_no_client_whose_answer_is_there_and_loses_no_other
     assert [end.job for end in before[0]] == [client.job.id], "told before anything could be written"
     assert {end.job for end in ends(connection, 2)} == {lead.job.id, other.job.id}
     assert store.read("select count(*) from claim") == [(0,)]
+
+
+def test_a_job_that_was_put_back_is_claimed_again_as_if_for_the_first_time_also_once_the_lead_has_ended(
+    store: Store, events: EventStream, connection: socket.socket, tmp_path: Path
+) -> None:
+    assert connection
+    lead, mates = claimed(store, events, tmp_path, [draft() for _ in range(3)])
+    for ends_lead in (False, True):
+        if ends_lead:
+            lead.finish(RESULT)
+        mates[0].put_back()
+        row = store.job(mates[0].job.id)
+        assert row is not None and row.state is State.QUEUED and row.attempts == 0
+        again = lead.claim_batch_mates(5)
+        assert [(work.job.id, work.job.attempts) for work in again] == [(mates[0].job.id, 1)]
+        mates[:1] = [work for work in again if isinstance(work, RunningJob)]
+    lead.finish_mates([(mate, RESULT) for mate in mates])
+    assert store.read("select job from claim") == []
