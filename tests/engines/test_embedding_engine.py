@@ -27,6 +27,7 @@ from batch.queue.jobs import Kind, Priority
 from batch.settings import EmbeddingSettings, Settings, default_models_dir
 from batch.workers.embedding import engine as embedding_engine
 from batch.workers.embedding import model as embedding_model
+from batch.workers.embedding import pooled_rows
 from batch.workers.embedding.engine import EmbeddingEngine
 from batch.workers.embedding.model import PooledModel
 from batch.workers.embedding.pooled_rows import PooledRows
@@ -484,7 +485,7 @@ def test_without_memory_for_a_second_context_a_batch_is_computed_as_a_whole(
     engine = make(tmp_path)
     try:
 
-        def refuse(*_: object) -> None:
+        def refuse(*_: object, **__: object) -> None:
             raise ModelProblem("There is not enough memory.")
 
         monkeypatch.setattr("batch.workers.embedding.model.PoolingContext", refuse)
@@ -586,15 +587,12 @@ def test_a_768_wide_model_with_cls_pooling_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(lib.llama_supports_gpu_offload(), reason="with a GPU the graph is left as it is")
-def test_where_the_first_token_is_the_vector_the_last_layers_net_computes_no_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_the_first_token_is_the_vector_the_last_layers_net_computes_no_other(tmp_path: Path) -> None:
     path = wide_bert(tmp_path / "wide.gguf")
     reference, weights = NumpyBert(path), Model(path, gpu_layers=0)
-    narrow = PoolingContext(weights, 512)
-    monkeypatch.setattr(PooledRows, "suit", staticmethod(lambda _: False))
-    whole = PoolingContext(weights, 512)
+    narrow, whole = PoolingContext(weights, 512), PoolingContext(weights, 512, narrows=False)
     try:
+        assert narrow.try_narrowing(weights.n_vocab) and not whole.try_narrowing(weights.n_vocab)
         # One text, texts of other lengths with as many tokens in all, as many texts again, more, and the first again.
         for lengths in ([7], [3, 20, 9], [20, 3, 9], [9, 9, 9], [5] * 16, [7]):
             texts = [(np.arange(length) * 7 % 25 + 5 + place % 3).astype(np.int32) for place, length in enumerate(lengths)]
@@ -610,6 +608,35 @@ def test_where_the_first_token_is_the_vector_the_last_layers_net_computes_no_oth
         narrow.close()
         whole.close()
         weights.close()
+
+
+def choose_seconds(rows: PooledRows, starts: Any) -> None:
+    choose_first(rows, np.minimum(np.asarray(starts) + 1, starts[-1]))
+
+
+choose_first = PooledRows.choose
+
+
+@pytest.mark.skipif(lib.llama_supports_gpu_offload(), reason="with a GPU the graph is left as it is")
+@pytest.mark.parametrize("fault", ["another number of the operation", "other rows"])
+def test_a_graph_that_cannot_be_narrowed_rightly_stays_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: str
+) -> None:
+    if fault == "other rows":
+        monkeypatch.setattr(PooledRows, "choose", choose_seconds)
+    else:
+        monkeypatch.setattr(pooled_rows, "_GET_ROWS", 1)
+        monkeypatch.setattr(pooled_rows, "_has_known_layout", lambda: True)
+    path = wide_bert(tmp_path / "wide.gguf")
+    model = PooledModel(path, gpu_layers=0)
+    try:
+        assert "graphs stay whole" in caplog.text
+        texts = [(np.arange(40) * 7 % 25 + 5 + place % 3).astype(np.int32) for place in range(4)]
+        reference = NumpyBert(path)(texts[1].tolist())[None]
+        for threads in (1, 2):  # two: in halves, of which the second context computes one
+            assert distance(model.embed(texts, threads)[1:2], reference) < 1e-4
+    finally:
+        model.close()
 
 
 def test_a_model_that_pools_all_tokens_computes_them_all(engine: EmbeddingEngine) -> None:

@@ -59,6 +59,8 @@ class PooledRows:
         self._is_behind_choice = False
         self.narrowed_nodes = 0
         """Of the last decode's graph: how many nodes had fewer rows than tokens."""
+        self.is_on = True
+        """Whether graphs are narrowed; otherwise they are left as they are."""
 
     @staticmethod
     def suit(weights: Model) -> bool:
@@ -79,8 +81,8 @@ class PooledRows:
 
     def _on_node(self, address: int, is_asked: bool, _data: int | None) -> bool:
         """Asked about each node in turn, before any is computed: whether to stop behind it, which is never so."""
-        if not is_asked:
-            return True
+        if not is_asked or not self.is_on:
+            return not is_asked
         if ctypes.c_int.from_address(address + _OPERATION).value == _GET_ROWS:
             self._choose_rows(_Tensor.from_address(address))
         if self._is_behind_choice:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,6 +19,13 @@ Vectors = npt.NDArray[np.float32]
 """(rows, width)"""
 
 MAX_SEQUENCES = 64
+CHECKED_LENGTHS = (3, 1, 5)
+"""Tokens of the texts with which it is tried whether a narrowed graph gives the whole one's vectors."""
+MIN_NARROWED_NODES = 10
+"""Of those behind a layer's attention: its net, two norms and what is added."""
+MAX_NARROWED_DIFFERENCE = 1e-5
+"""Of a number of a vector, in the largest one's: what another order of adding may do. Here none was seen."""
+_log = logging.getLogger(__name__)
 
 
 class Interrupted(Exception):
@@ -27,11 +35,14 @@ class Interrupted(Exception):
 class PoolingContext:
     """Used from one thread at a time, `stop` from any."""
 
-    def __init__(self, weights: Model, room: int) -> None:
-        """`room`: the most tokens of one decode. Raises ModelProblem when there is not enough memory."""
+    def __init__(self, weights: Model, room: int, *, narrows: bool = True) -> None:
+        """`room`: the most tokens of one decode; `narrows`: whether the graph may be narrowed to the rows that are pooled.
+
+        Raises ModelProblem when there is not enough memory.
+        """
         self.room = room
         self._width = int(lib.llama_model_n_embd_out(weights.handle))
-        self.pooled_rows = PooledRows() if PooledRows.suit(weights) else None
+        self.pooled_rows = PooledRows() if narrows and PooledRows.suit(weights) else None
         self._context = Context(
             weights,
             n_ctx=room,
@@ -45,6 +56,22 @@ class PoolingContext:
         )
         self.pooling = int(lib.llama_pooling_type(self._context.handle))
         """llama.cpp's number of how vectors are pooled."""
+
+    def try_narrowing(self, n_vocab: int) -> bool:
+        """Whether graphs are narrowed. Computes a few texts with a narrowed graph and a whole one; where their vectors differ,
+        the graphs of this context stay whole from now on."""
+        rows = self.pooled_rows
+        if rows is None:
+            return False
+        texts = [np.arange(length, dtype=np.int32) * 97 % n_vocab for length in CHECKED_LENGTHS]
+        narrow, nodes = self.embed(texts, 1), rows.narrowed_nodes
+        rows.is_on = False
+        whole = self.embed(texts, 1)
+        difference = float(np.abs(narrow - whole).max() / max(float(np.abs(whole).max()), 1e-12))
+        rows.is_on = nodes >= MIN_NARROWED_NODES and difference <= MAX_NARROWED_DIFFERENCE
+        if not rows.is_on:
+            _log.warning("graphs stay whole: narrowed in %d nodes, vectors differed by %.2g", nodes, difference)
+        return rows.is_on
 
     def embed(self, texts: Sequence[Tokens], threads: int) -> Vectors:
         """One row a text, as the model gives it. Raises Interrupted when `stop` came in between.
