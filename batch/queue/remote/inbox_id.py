@@ -12,13 +12,15 @@ from batch.errors import DiskFull
 
 MARK_NAME = ".batch-inbox"
 """The file in an inbox that says its id: hidden, so that it is no file to be worked on."""
+REMEMBERED_NAME = "inbox_id"
+"""The file in a home's state folder that says which inbox it watched last, where that is not its own."""
 _ID = re.compile(r"[0-9a-f]{16}")
 _MAX_MARK_BYTES = 64
 
 
 def inbox_id(state_dir: Path) -> str:
     """The id of a home's inbox as it was when its service started last; empty where that is the home's own id."""
-    return _read(state_dir / "inbox_id")
+    return _read(state_dir / REMEMBERED_NAME)
 
 
 def recognise_inbox(inbox: Path, state_dir: Path, home: str) -> str:
@@ -30,7 +32,7 @@ def recognise_inbox(inbox: Path, state_dir: Path, home: str) -> str:
         with contextlib.suppress(OSError):  # a folder that takes no writes is shared by nobody who could tell
             _write_mark(inbox, mark)
         mark = _read(inbox / MARK_NAME) or mark  # another was faster, it may be
-    path = state_dir / "inbox_id"
+    path = state_dir / REMEMBERED_NAME
     try:
         if mark == home:
             path.unlink(missing_ok=True)

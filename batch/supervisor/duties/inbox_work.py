@@ -10,6 +10,7 @@ from batch.folder.service import FolderService
 from batch.queue.duties.duty_store import inbox_duty
 from batch.queue.duties.guarded_store import guarded
 from batch.queue.hub.hub import Hub
+from batch.queue.remote.inbox_id import MARK_NAME, REMEMBERED_NAME
 from batch.settings import Settings
 from batch.supervisor.duties.keeper import Duty
 
@@ -28,7 +29,8 @@ class InboxWork:
             name=self._name,
             begin=self._begin,
             end=self.stop,
-            refusal=f"Another service watches the inbox {self._settings.inbox_dir}.",
+            refusal=f"Another service watches the inbox {self._settings.inbox_dir}. A copy of a folder counts as the same one "
+            f"until {MARK_NAME} in it and {self._settings.state_dir / REMEMBERED_NAME} are deleted.",
         )
 
     async def _begin(self, is_continued: bool) -> Sequence[asyncio.Task[None]]:

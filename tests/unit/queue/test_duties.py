@@ -17,7 +17,7 @@ from batch.queue.duties.duty_store import COMMON_DUTY, inbox_duty, presence_of
 from batch.queue.duties.guarded_store import DutyLost, guarded
 from batch.queue.jobs import Draft, Origin, Priority, State
 from batch.queue.open_store import open_store
-from batch.queue.remote.inbox_id import MARK_NAME, inbox_id, recognise_inbox
+from batch.queue.remote.inbox_id import MARK_NAME, REMEMBERED_NAME, inbox_id, recognise_inbox
 from batch.queue.store import Store
 from postgres_server import PostgresServer
 
@@ -165,3 +165,8 @@ def test_two_homes_know_the_folder_that_both_see_by_one_id_and_others_by_their_o
     assert recognise_inbox(tmp_path / "elsewhere", one, first) == first, "a folder that cannot be marked"
     (inbox / MARK_NAME).write_text("no id\n" * 1000)
     assert recognise_inbox(inbox, other, second) == first, "as it was known before"
+    (inbox / MARK_NAME).unlink()
+    assert recognise_inbox(inbox, other, second) == first
+    (inbox / MARK_NAME).unlink()
+    (other / REMEMBERED_NAME).unlink()
+    assert recognise_inbox(inbox, other, second) == second, "a copy, as a home comes to know one for its own"
