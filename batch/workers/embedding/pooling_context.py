@@ -19,7 +19,7 @@ Vectors = npt.NDArray[np.float32]
 """(rows, width)"""
 
 MAX_SEQUENCES = 64
-CHECKED_LENGTHS = (3, 1, 5)
+CHECKED_LENGTHS = (2, 1, 2)
 """Tokens of the texts with which it is tried whether a narrowed graph gives the whole one's vectors."""
 MIN_NARROWED_NODES = 10
 """Of those behind a layer's attention: its net, two norms and what is added."""
