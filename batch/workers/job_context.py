@@ -18,7 +18,7 @@ from batch.payloads.json_text import encode
 from batch.queue.channel import EventStream
 from batch.queue.frames import DiskWaiting
 from batch.queue.huey_storage import IDLE_LOOK_S, JobHuey
-from batch.queue.jobs import Priority
+from batch.queue.jobs import Kind, Priority
 from batch.queue.spool import Spool
 from batch.queue.store import WRITE_REFUSED, Lease, Store
 
@@ -102,7 +102,10 @@ class JobContext:
 
     def threads(self) -> int:
         """How many threads the next step may use."""
-        return min(self._cores.threads(self._others.cores(self._cores.pids())), self._max_threads)
+        # Threads that embed halves of a batch wait for nobody, and a BarrierWatch sees to what they share: there a core that
+        # another program kept busy half a second ago would only be lost.
+        others = 0.0 if self.kind is Kind.EMBEDDING else self._others.cores(self._cores.pids())
+        return min(self._cores.threads(others), self._max_threads)
 
     def mark_cores(self) -> None:
         """Show the other workers how much this one computes: an interactive job weighs twice as much as bulk work."""
