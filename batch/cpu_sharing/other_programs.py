@@ -12,8 +12,6 @@ PROC = Path("/proc")
 MIN_WINDOW_S = 0.5
 """Time is counted in ticks of 10 ms: over less of it, chance would count."""
 _STAT_PREFIX = "cpu"
-_RUNNING = "procs_running "
-"""/proc/stat's line of how many threads run or wait for a core at this moment."""
 _BUSY_COLUMNS = (1, 3, 6, 7)
 """Of /proc/stat's lines: user, system, irq, softirq; what runs at a lower priority ("nice") gives way by itself."""
 _PROCESS_COLUMNS = (11, 12)
@@ -33,28 +31,39 @@ class OtherPrograms:
         self._own: dict[int, float] = {}
         self._cores = 0.0
 
+    def forget(self) -> None:
+        """What others did so far says nothing of what comes: the next look only begins to count."""
+        self._busy, self._cores = None, 0.0
+
     def cores(self, own: Collection[int]) -> float:
-        """How many cores others kept busy on average since the last look, which is `MIN_WINDOW_S` back at least, but no more
-        than threads run now beside the calling one; 0.0 where that cannot be read. `own`: the pids of batch's processes that
-        compute, this one among them."""
+        """How many cores others kept busy on average since the last look, which is `MIN_WINDOW_S` back at least; 0.0 at the
+        first one, and where that cannot be read. `own`: the pids of batch's processes that compute, this one among them."""
         now = self._clock()
-        is_due = self._busy is None or now - self._at >= MIN_WINDOW_S
-        if not is_due and not self._cores:
-            return 0.0
+        if self._busy is not None and now - self._at < MIN_WINDOW_S:
+            return self._cores
         try:
-            stat = (self._proc / "stat").read_text()
-            if is_due:
-                self._look(now, _busy_ticks(stat), dict(self._read_processes(own)))
-            # Who has just ended takes nothing from what begins now.
-            return min(self._cores, _running_threads(stat) - 1.0)
+            self._look(now, self._read_busy(), dict(self._read_processes(own)))
         except (OSError, ValueError, IndexError):
             return 0.0
+        return self._cores
 
     def _look(self, now: float, busy: float, processes: dict[int, float]) -> None:
         if self._busy is not None:
             mine = sum(ticks - self._own[pid] for pid, ticks in processes.items() if pid in self._own)
             self._cores = max(0.0, (busy - self._busy - mine) / self._ticks_per_s / (now - self._at))
         self._at, self._busy, self._own = now, busy, processes
+
+    def _read_busy(self) -> float:
+        """Ticks of what has run so far on the processors that this process may use."""
+        usable = {f"{_STAT_PREFIX}{number}" for number in os.sched_getaffinity(0)}
+        busy = 0.0
+        for line in (self._proc / "stat").read_text().splitlines():
+            columns = line.split()
+            if columns and columns[0] in usable:
+                busy += sum(float(columns[place]) for place in _BUSY_COLUMNS)
+            elif not line.startswith(_STAT_PREFIX):
+                break  # the processors' lines come first
+        return busy
 
     def _read_processes(self, pids: Collection[int]) -> Iterator[tuple[int, float]]:
         for pid in pids:
@@ -65,21 +74,3 @@ class OtherPrograms:
             # The name may hold spaces and brackets, but no column behind it does.
             columns = text.rpartition(")")[2].split()
             yield pid, sum(float(columns[place]) for place in _PROCESS_COLUMNS)
-
-
-def _busy_ticks(stat: str) -> float:
-    """What has run so far on the processors that this process may use."""
-    usable = {f"{_STAT_PREFIX}{number}" for number in os.sched_getaffinity(0)}
-    busy = 0.0
-    for line in stat.splitlines():
-        columns = line.split()
-        if columns and columns[0] in usable:
-            busy += sum(float(columns[place]) for place in _BUSY_COLUMNS)
-        elif not line.startswith(_STAT_PREFIX):
-            break  # the processors' lines come first
-    return busy
-
-
-def _running_threads(stat: str) -> int:
-    """How many threads run or wait for a core, the caller among them."""
-    return max(1, int(stat[stat.index(_RUNNING) + len(_RUNNING) :].split(maxsplit=1)[0]))

@@ -101,10 +101,13 @@ class JobContext:
         return has_run
 
     def threads(self) -> int:
-        """How many threads the next step may use."""
-        # Threads that embed halves of a batch wait for nobody, and a BarrierWatch sees to what they share: there a core that
-        # another program kept busy half a second ago would only be lost.
-        others = 0.0 if self.kind is Kind.EMBEDDING else self._others.cores(self._cores.pids())
+        """How many threads the next step may use; of a job that begins, all that the other workers leave it."""
+        others = 0.0
+        if not self.running:
+            # What a client computes before it asks takes nothing from the answer: only who goes on beside a job does.
+            self._others.forget()
+        elif self.kind is not Kind.EMBEDDING:  # halves of a batch wait for nobody, and a BarrierWatch sees to the rest
+            others = self._others.cores(self._cores.pids())
         return min(self._cores.threads(others), self._max_threads)
 
     def mark_cores(self) -> None:

@@ -24,15 +24,13 @@ class Machine:
     def look(self) -> OtherPrograms:
         return OtherPrograms(self.folder, clock=lambda: self.now_s)
 
-    def run(self, seconds: float, *, busy: float, processes: dict[int, tuple[str, float]], running: int = 3) -> None:
+    def run(self, seconds: float, *, busy: float, processes: dict[int, tuple[str, float]]) -> None:
         """So many seconds later; `busy`: ticks that the first usable processor has run, `processes`: names and ticks by pid."""
         self.now_s += seconds
         others = "".join(f"cpu{number} 0 0 0 900 0 0 0 0 0 0\n" for number in _USABLE[1:])
         first = f"cpu{_USABLE[0]} {busy} 5000 0 900 70 0 0 30 0 0\n"
         foreign = "cpu4000 777 0 0 0 0 0 0 0 0 0\n"
-        (self.folder / "stat").write_text(
-            f"cpu  1 2 3\n{first}{others}{foreign}intr 12 cpu0\nprocs_running {running}\nprocs_blocked 9\n"
-        )
+        (self.folder / "stat").write_text(f"cpu  1 2 3\n{first}{others}{foreign}intr 12 cpu0\n")
         for pid, (name, ticks) in processes.items():
             (self.folder / str(pid)).mkdir(exist_ok=True)
             (self.folder / str(pid) / "stat").write_text(f"{pid} ({name}) R 1 1 1 0 -1 0 0 0 0 0 {ticks} 0 0 0 20 0 3 0 0\n")
@@ -74,18 +72,21 @@ def test_between_two_looks_lies_half_a_second(machine: Machine) -> None:
     assert others.cores([]) == pytest.approx(1.0)
 
 
-def test_who_has_ended_takes_nothing_from_what_begins_now(machine: Machine) -> None:
+def test_what_was_before_a_job_is_forgotten(machine: Machine) -> None:
     ticks = os.sysconf("SC_CLK_TCK")
     others = machine.look()
     machine.run(0, busy=0, processes={})
     others.cores([])
-    machine.run(1.0, busy=2 * ticks, processes={}, running=1)
+    machine.run(1.0, busy=ticks, processes={})
+    assert others.cores([]) == pytest.approx(1.0)
+    others.forget()
+    machine.run(1.0, busy=2 * ticks, processes={})
     assert others.cores([]) == 0.0
-    machine.run(0.1, busy=2.1 * ticks, processes={}, running=2)
-    assert others.cores([]) == 1.0
+    machine.run(1.0, busy=2.7 * ticks, processes={})
+    assert others.cores([]) == pytest.approx(0.7)
 
 
-@pytest.mark.parametrize("text", [None, "", "cpu0 x y\n", "cpu0 1\n", "cpu0 1 2 3 4 5 6 7 8\nprocs_running\n"])
+@pytest.mark.parametrize("text", [None, "", "cpu0 x y\n", "cpu0 1\n"])
 def test_where_it_cannot_be_read_nobody_else_counts(machine: Machine, text: str | None) -> None:
     if text is not None:
         (machine.folder / "stat").write_text(text.replace("cpu0", f"cpu{_USABLE[0]}"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -13,10 +14,11 @@ from batch.queue.jobs import Kind
 from batch.queue.open_store import open_store
 from batch.queue.spool import Spool
 from batch.workers.job_context import JobContext
+from batch.workers.running_job import RunningJob
 
 
 @pytest.mark.parametrize(("kind", "threads"), [(Kind.VLM, 1), (Kind.EMBEDDING, 2)])
-def test_a_core_that_another_program_keeps_busy_is_left_to_it_but_where_threads_wait_for_nobody(
+def test_who_goes_on_beside_a_job_keeps_a_core_but_where_threads_wait_for_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind, threads: int
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where the table is that all workers share
@@ -24,6 +26,10 @@ def test_a_core_that_another_program_keeps_busy_is_left_to_it_but_where_threads_
     monkeypatch.setattr(OtherPrograms, "cores", lambda *_: 1.0)
     context = JobContext(kind, open_store(tmp_path / "batch.db"), Spool(tmp_path / "spool"), None, 0, "w1")  # type: ignore[arg-type]
     try:
+        assert context.threads() == 2, "a job begins"
+        context.running.append(cast(RunningJob, object()))
         assert context.threads() == threads
+        context.running.clear()
+        assert context.threads() == 2, "the next one begins"
     finally:
         context.close()
