@@ -55,9 +55,12 @@ class OtherPrograms:
 
     def _read_busy(self) -> float:
         """Ticks of what has run so far on the processors that this process may use."""
-        usable = {f"{_STAT_PREFIX}{number}" for number in os.sched_getaffinity(0)}
+        lines = (self._proc / "stat").read_text().splitlines()
+        # Only Linux has either.
+        numbers = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+        usable = {f"{_STAT_PREFIX}{number}" for number in numbers}
         busy = 0.0
-        for line in (self._proc / "stat").read_text().splitlines():
+        for line in lines:
             columns = line.split()
             if columns and columns[0] in usable:
                 busy += sum(float(columns[place]) for place in _BUSY_COLUMNS)

@@ -96,6 +96,14 @@ def test_where_it_cannot_be_read_nobody_else_counts(machine: Machine, text: str 
     assert others.cores([os.getpid()]) == 0.0
 
 
+def test_on_a_system_that_is_no_linux_nobody_else_counts(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    others = machine.look()
+    assert others.cores([os.getpid()]) == 0.0
+    machine.now_s += 1
+    assert others.cores([os.getpid()]) == 0.0
+
+
 def test_a_program_that_keeps_a_core_busy_is_seen() -> None:
     others = OtherPrograms()
     others.cores([os.getpid()])
