@@ -14,8 +14,8 @@ MIN_WINDOW_S = 0.5
 _STAT_PREFIX = "cpu"
 _BUSY_COLUMNS = (1, 3, 6, 7)
 """Of /proc/stat's lines: user, system, irq, softirq; what runs at a lower priority ("nice") gives way by itself."""
-_PROCESS_COLUMNS = (11, 12)
-"""Of /proc/PID/stat behind the name: ticks in user and in kernel mode."""
+_USER_TICKS, _KERNEL_TICKS, _NICENESS = 11, 12, 16
+"""Columns of /proc/PID/stat behind the name."""
 
 
 class OtherPrograms:
@@ -76,4 +76,6 @@ class OtherPrograms:
                 continue
             # The name may hold spaces and brackets, but no column behind it does.
             columns = text.rpartition(")")[2].split()
-            yield pid, sum(float(columns[place]) for place in _PROCESS_COLUMNS)
+            # At a lower priority the time in user mode is "nice" in /proc/stat too, which is no part of what is busy there.
+            user = float(columns[_USER_TICKS]) if int(columns[_NICENESS]) <= 0 else 0.0
+            yield pid, user + float(columns[_KERNEL_TICKS])

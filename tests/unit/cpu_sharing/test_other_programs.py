@@ -24,7 +24,7 @@ class Machine:
     def look(self) -> OtherPrograms:
         return OtherPrograms(self.folder, clock=lambda: self.now_s)
 
-    def run(self, seconds: float, *, busy: float, processes: dict[int, tuple[str, float]]) -> None:
+    def run(self, seconds: float, *, busy: float, processes: dict[int, tuple[str, float]], niceness: int = 0) -> None:
         """So many seconds later; `busy`: ticks that the first usable processor has run, `processes`: names and ticks by pid."""
         self.now_s += seconds
         others = "".join(f"cpu{number} 0 0 0 900 0 0 0 0 0 0\n" for number in _USABLE[1:])
@@ -33,7 +33,8 @@ class Machine:
         (self.folder / "stat").write_text(f"cpu  1 2 3\n{first}{others}{foreign}intr 12 cpu0\n")
         for pid, (name, ticks) in processes.items():
             (self.folder / str(pid)).mkdir(exist_ok=True)
-            (self.folder / str(pid) / "stat").write_text(f"{pid} ({name}) R 1 1 1 0 -1 0 0 0 0 0 {ticks} 0 0 0 20 0 3 0 0\n")
+            columns = f"R 1 1 1 0 -1 0 0 0 0 0 {ticks} 0 0 0 {20 + niceness} {niceness} 3 0 0"
+            (self.folder / str(pid) / "stat").write_text(f"{pid} ({name}) {columns}\n")
 
 
 @pytest.fixture
@@ -59,6 +60,15 @@ def test_a_process_that_came_or_went_since_the_last_look_takes_nothing_off(machi
     others.cores([7])
     machine.run(1.0, busy=ticks, processes={8: ("new", 12345)})
     assert others.cores([8, 9]) == pytest.approx(1.0)
+
+
+def test_what_our_own_processes_run_at_a_lower_priority_is_not_taken_off_what_others_run(machine: Machine) -> None:
+    ticks = os.sysconf("SC_CLK_TCK")
+    others = machine.look()
+    machine.run(0, busy=0, processes={7: ("batch", 0)}, niceness=10)
+    others.cores([7])
+    machine.run(1.0, busy=ticks, processes={7: ("batch", ticks)}, niceness=10)
+    assert others.cores([7]) == pytest.approx(1.0)
 
 
 def test_between_two_looks_lies_half_a_second(machine: Machine) -> None:
