@@ -446,23 +446,39 @@ def test_a_batch_that_two_threads_measured_is_no_larger_where_each_of_them_compu
     assert model.target_tokens(2) == model.target_tokens(1) == model.batch_tokens
 
 
-def test_where_two_threads_are_in_each_others_way_one_embeds_a_text_for_a_while(
-    engine: EmbeddingEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    context, model = engine.model._context, engine.model
-    used: list[int] = []
+def slow_pairs(model: PooledModel, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Have two threads take long for each decode that they share, as where another program holds a core; returns how many
+    threads each decode has, as it comes."""
+    context, used = model._context, list[int]()
 
     def embed_slowly(texts: Any, threads: int) -> Any:
         used.append(threads)
         if threads == 2:
-            time.sleep(0.2)  # as where another program holds a core
+            time.sleep(0.2)
         return PoolingContext.embed(context, texts, threads)
 
     monkeypatch.setattr(model, "_watch", BarrierWatch(1))
     monkeypatch.setattr(model, "_token_s", 1e-3)
     monkeypatch.setattr(context, "embed", embed_slowly)
+    return used
+
+
+def test_where_two_threads_are_in_each_others_way_one_embeds_a_text_for_a_while(
+    engine: EmbeddingEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = slow_pairs(engine.model, monkeypatch)
     alone = [embed(engine, tmp_path, ["a text"], threads=2) for _ in range(4)]
     assert used == [2, 2, 1, 1] and distance(alone[1], alone[2]) < 1e-5
+
+
+def test_long_texts_whose_tokens_take_longer_by_themselves_keep_all_threads(
+    engine: EmbeddingEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = slow_pairs(engine.model, monkeypatch)
+    monkeypatch.setattr(embedding_model, "MAX_TIMED_TEXT_TOKENS", 10)
+    for _ in range(3):
+        embed(engine, tmp_path, ["x " * 20], threads=2)
+    assert used == [2, 2, 2]
 
 
 def test_where_two_threads_embed_a_batch_is_twice_what_one_of_them_computes_well(

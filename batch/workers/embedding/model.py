@@ -31,6 +31,9 @@ MAX_BATCH_S = 0.1
 MEASURE_S = 0.4
 MIN_TIMED_TOKENS = 32
 """A smaller decode takes about as long as one of so many."""
+MAX_TIMED_TEXT_TOKENS = 512
+"""A token of a longer text takes longer by itself, as attention grows with the text, whoever else computes: MiniLM takes 1.3
+times as long for one of a text of 512 tokens as for one of short texts."""
 POOLINGS = {1: "mean", 2: "cls", 3: "last"}
 THREADS_IN_HALVES = 2
 """With so many a batch is computed in two halves, each as large as what one of them computes well; more were not measured."""
@@ -114,6 +117,8 @@ class PooledModel:
         started_at = time.monotonic()
         threads = self._watch.choose(threads, started_at)
         rows = self._context.embed(texts, threads)
+        if max(map(len, texts)) > MAX_TIMED_TEXT_TOKENS:
+            return rows
         now = time.monotonic()
         self._watch.note(threads, now - started_at, max(total, MIN_TIMED_TOKENS) * self._token_s, now)
         return rows
