@@ -9,6 +9,7 @@ import logging
 import random
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 
 from batch.errors import BatchError
@@ -62,7 +63,8 @@ class StreamChannel:
         self._lookups = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="nonces")
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="streams", daemon=True)
-        self._peers: dict[str, Peer] = {}
+        self._peers: OrderedDict[str, Peer] = OrderedDict()
+        """Those that were heard of longest ago first. None is left out for a moment: other threads look at all of them."""
         self._peers_lock = threading.Lock()
         self._arrived = ArrivedPackets()
         """On whatever way."""
@@ -135,8 +137,10 @@ class StreamChannel:
 
     def _peer(self, home: str) -> Peer:
         with self._peers_lock:
-            peer = self._peers.pop(home, None) or Peer(lambda packet: self._database.carry(home, packet))
-            self._peers[home] = peer
+            peer = self._peers.get(home)
+            if peer is None:
+                peer = self._peers[home] = Peer(lambda packet: self._database.carry(home, packet))
+            self._peers.move_to_end(home)
             if len(self._peers) > MAX_PEERS:
                 del self._peers[next((name for name, old in self._peers.items() if not old.has_stream), home)]
             return peer

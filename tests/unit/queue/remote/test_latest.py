@@ -66,6 +66,32 @@ def test_homes_that_are_written_to_no_more_make_room_and_those_with_a_stream_sta
         channel._lookups.shutdown()
 
 
+def test_a_home_that_is_written_to_is_known_at_every_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one thread writes to it another wakes all homes."""
+    database: Any = None
+    channel = StreamChannel(database, "f" * 16, 30.0)
+    known: list[bool] = []
+
+    class Watched(type(channel._peers)):  # type: ignore[misc]
+        def __setitem__(self, key: str, value: Any) -> None:
+            known.append("written" in self)
+            super().__setitem__(key, value)
+
+        def move_to_end(self, key: str, last: bool = True) -> None:
+            super().move_to_end(key, last)
+            known.append("written" in self)
+
+    try:
+        written = channel._peer("written")
+        monkeypatch.setattr(channel, "_peers", Watched(channel._peers))
+        known.clear()
+        assert channel._peer("written") is written
+        assert known and all(known)
+    finally:
+        channel._loop.close()
+        channel._lookups.shutdown()
+
+
 def test_what_is_yet_to_be_acknowledged_to_a_peer_that_does_not_read_has_a_bound() -> None:
     writer: Any = SimpleNamespace(transport=SimpleNamespace(is_closing=lambda: True))
     reader: Any = None
