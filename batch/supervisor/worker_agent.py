@@ -141,7 +141,7 @@ class WorkerAgent:
     # -- what the worker reports
 
     async def _connected(self, hello: Hello) -> None:
-        self._reports.worker_started(hello)
+        await self._reports.worker_connected(hello)
 
     def _received(self, queue: str, frame: WorkerFrame, worker: str) -> None:
         if not self._relay.forward(queue, frame, worker) and isinstance(frame, End):

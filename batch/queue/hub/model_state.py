@@ -67,6 +67,10 @@ class ModelStates:
         """A queue is ready when at least one of its workers is, and failed when all are."""
         return self._states.get(queue, _NEW)
 
+    def is_known(self, queue: str) -> bool:
+        """Whether it is a queue of this home's models, or one that a worker of another home serves."""
+        return queue in self._workers
+
     def of(self, queue: str, worker: str) -> ModelState:
         """The state of one worker's model."""
         return self._workers.get(queue, {}).get(worker, _NEW)

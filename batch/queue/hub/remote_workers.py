@@ -86,6 +86,8 @@ class RemoteWorkers:
         self._has_lost_packets = False
         self._ended_jobs: set[str] = set()
         """Jobs whose row said at the last look that they have ended, though nobody had reported it."""
+        self._left_jobs: set[str] = set()
+        """Those of workers that have gone since the last look, of which no end was heard."""
         self._reported_jobs = Latest[str, None]()
         """Of late, without their worker's report."""
         self.jobs_to_cancel: set[str] = set()
@@ -246,6 +248,7 @@ class RemoteWorkers:
         returned = await hub.in_thread(lambda: hub.store.reap(self._attempts))
         for job, state in returned:
             logger.warning("job %s was left by a worker that is not heard of any more: %s", job, state)
+            self._left_jobs.discard(job)
             if state.ended:
                 await hub.reports.row_changed(job)
                 self.relay.report_ended(job, Kind.VLM)
@@ -280,7 +283,7 @@ class RemoteWorkers:
         self._nodes = alive
         for queue, worker in [entry for entry in self._heard_of if entry[1] not in alive]:
             self._heard_of.discard((queue, worker))
-            self._hub.reports.worker_left(queue, worker)
+            self._left_jobs |= self._hub.reports.worker_left(queue, worker)
         for queue in models.queues:
             if models[queue].status == "failed" and queue not in had_failed:
                 self._spawn(self._safely(self._hub.turn_away(queue)))
@@ -289,7 +292,7 @@ class RemoteWorkers:
         """Ends that nobody reported, and jobs whose commit was lost with the database's last second."""
         hub, ended = self._hub, set[str]()
         jobs = [*hub.tickets.ids(), *(job for _, worker in self._heard_of for job in hub.reports.jobs_of(worker))]
-        jobs = list(dict.fromkeys(jobs))
+        jobs = list(dict.fromkeys([*jobs, *self._left_jobs]))
         for at in range(0, len(jobs), _MAX_JOBS_A_LOOK):
             part = jobs[at : at + _MAX_JOBS_A_LOOK]
             states = await hub.in_thread(partial(hub.store.states, part))
@@ -301,7 +304,8 @@ class RemoteWorkers:
                         await hub.in_thread(partial(hub.store.submit, ticket.draft))
                 elif states[job].ended:
                     ended.add(job)
-        for job in ended & self._ended_jobs:  # twice: the report of it may just be on its way
+        # Twice, as the report of it may just be on its way; but of those that are gone none will come.
+        for job in ended & (self._ended_jobs | self._left_jobs):
             self._reported_jobs[job] = None
             await hub.reports.row_changed(job)
-        self._ended_jobs = ended
+        self._ended_jobs, self._left_jobs = ended, set()

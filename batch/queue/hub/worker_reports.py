@@ -57,23 +57,18 @@ class WorkerReports:
         self._runner: dict[str, tuple[str, int]] = {}
         """Of each of those jobs the worker that runs it, and the token of its lease."""
         self._unreported: defaultdict[str, set[str]] = defaultdict(set)
-        """Jobs whose worker died, maybe between their end and the report of it."""
+        """Jobs whose worker on this machine died, maybe between their end and the report of it."""
         self.service_times: defaultdict[str, ServiceTimeEstimate] = defaultdict(ServiceTimeEstimate)
         self.listeners: list[Callable[[JobEnded], None]] = []
         self.job_started: Callable[[str, str], None] | None = None
         """Called with each job that a worker begins, and the worker."""
 
-    def worker_started(self, hello: Hello) -> None:
+    async def worker_connected(self, hello: Hello) -> None:
         """A worker process of this machine lives, and its model is not loaded."""
         queue, worker = hello.queue, hello.worker
         self._models.update(queue, worker, pid=hello.pid, busy=None, beat=time.monotonic())
         if not self._models.of(queue, worker).is_crashing:
             self._models.update(queue, worker, status="loading", progress=0.0, error=None)
-
-    async def worker_connected(self, hello: Hello) -> None:
-        """A worker process of this machine has started."""
-        self.worker_started(hello)
-        queue = hello.queue
         # Its predecessor may have died between a job's end and the report of it.
         unreported = self._unreported[queue] | {ticket.id for ticket in self._tickets.of_queue(queue)}
         self._unreported[queue] = set()
@@ -82,25 +77,29 @@ class WorkerReports:
 
     def worker_gone(self, queue: str, worker: str) -> None:
         """A worker's stream has closed: its jobs' rows are looked at once its successor has put them in order."""
-        self._forget_jobs(queue, worker)
+        self._unreported[queue] |= self._forget_jobs(worker)
         if self._models.of(queue, worker).status == "ready":
             self._models.update(queue, worker, status="loading", progress=0.0, pid=None, busy=None)
 
-    def worker_left(self, queue: str, worker: str) -> None:
-        """A worker of another machine is gone for good."""
-        self._forget_jobs(queue, worker)
+    def worker_left(self, queue: str, worker: str) -> set[str]:
+        """A worker of another machine is gone for good. Returns the jobs that it had begun and whose end was not heard: nobody
+        else remembers that they were its own."""
+        jobs = self._forget_jobs(worker)
         self._models.remove(queue, worker)
+        if not self._models.is_known(queue):
+            self.service_times.pop(queue, None)
+        return jobs
 
     def jobs_of(self, worker: str) -> set[str]:
         """The jobs that a worker has begun and not ended."""
         return set(self._started_jobs.get(worker, ()))
 
-    def _forget_jobs(self, queue: str, worker: str) -> None:
-        jobs = self._started_jobs.pop(worker, {})
-        self._unreported[queue] |= jobs.keys()
+    def _forget_jobs(self, worker: str) -> set[str]:
+        jobs = set(self._started_jobs.pop(worker, ()))
         for job in jobs:
             if self._runner.get(job, (None, 0))[0] == worker:
                 del self._runner[job]
+        return jobs
 
     def receive(self, queue: str, frame: WorkerFrame, worker: str = UNKNOWN_WORKER) -> None:
         """Act on a worker's frame."""

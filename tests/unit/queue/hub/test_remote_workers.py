@@ -156,6 +156,27 @@ def test_an_end_that_nobody_reported_is_seen_and_told_once(tmp_path: Path) -> No
     asyncio.run(play())
 
 
+def test_an_end_of_a_worker_that_has_gone_is_seen_and_what_it_had_begun_is_not_remembered(tmp_path: Path) -> None:
+    async def play() -> None:
+        async with front_and_machine(tmp_path) as (hub, machine):
+            ends: list[str] = []
+            hub.listen(lambda ended: ends.append(ended.job))
+            machine.join()
+            ended, begun = [await hub.submit(chat()) for _ in range(2)]
+            lease = machine.take()
+            machine.take()
+            await until(lambda: len(hub.reports.jobs_of("w1")) == 2, "heard of")
+            for ticket in (ended, begun):
+                hub.tickets.remove(ticket.id)  # as of files and batch lines, for which no client waits
+            machine.end(lease)
+            machine.store.leave("w1")
+            await until(lambda: ends == [ended.id], "seen")
+            await until(lambda: not hub.reports.jobs_of("w1"), "gone")
+            assert not any(hub.reports._unreported.values())
+
+    asyncio.run(play())
+
+
 def test_a_job_that_ended_is_answered_though_the_database_is_away_when_its_result_is_looked_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

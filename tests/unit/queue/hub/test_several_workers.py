@@ -71,6 +71,24 @@ def test_the_death_of_a_worker_touches_its_own_jobs_alone(tmp_path: Path) -> Non
     asyncio.run(play())
 
 
+def test_of_queues_that_other_machines_name_nothing_stays_behind_their_last_worker(tmp_path: Path) -> None:
+    async def play() -> None:
+        async with opened_hub(tmp_path) as hub:
+            await connect(hub, "a")
+            for number in range(20):
+                queue, ticket = f"vlm:model-{number}", await ticket_of(hub)
+                hub.reports.receive(queue, READY, "far")
+                for job in (ticket.id, "another"):
+                    hub.reports.receive(queue, Started(job=job), "far")
+                hub.reports.receive(queue, End(job=ticket.id, state=State.DONE, seconds=1.0), "far")
+                assert hub.reports.worker_left(queue, "far") == {"another"}
+            reports = hub.reports
+            assert not [queue for kept in (reports.service_times, reports._unreported) for queue in kept if ":" in queue]
+            assert not reports._runner and not reports._started_jobs
+
+    asyncio.run(play())
+
+
 def test_what_a_worker_says_of_a_job_that_is_anothers_by_now_reaches_nobody(tmp_path: Path) -> None:
     async def play() -> None:
         async with opened_hub(tmp_path) as hub:
