@@ -53,7 +53,7 @@ class Waker:
     def __init__(self, state_dir: Path) -> None:
         self._state_dir = state_dir
         self._paths = Latest[str, str]()
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
 
     def wake(self, queue: str) -> None:
@@ -74,7 +74,7 @@ class WakeListener:
     def __init__(self, state_dir: Path, queue: str, woken: Callable[[], None]) -> None:
         path = socket_path(state_dir, f"{queue}.wake")
         path.unlink(missing_ok=True)
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(path))
         os.chmod(path, 0o600)
         self._woken = woken
@@ -99,7 +99,7 @@ class EventStream:
     """A worker's connection to the supervisor. `send` may be called from any thread."""
 
     def __init__(self, state_dir: Path) -> None:
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.connect(str(socket_path(state_dir, "events")))
         self._lock = threading.Lock()
         self._buffered: list[bytes] = []
@@ -155,7 +155,7 @@ def give_notice(state_dir: Path, job: str) -> None:
     """Tell a running service that another process (the command line) changed a job's row; nothing when none runs."""
     with (
         contextlib.suppress(OSError),
-        socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as connection,
+        socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection,
     ):
         connection.settimeout(1.0)
         connection.connect(str(socket_path(state_dir, "events")))
