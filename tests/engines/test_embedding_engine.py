@@ -591,6 +591,19 @@ def wide_bert(path: Path, pooling: gguf.PoolingType | None = gguf.PoolingType.CL
     return path
 
 
+def test_where_llama_cpp_chooses_how_attention_is_computed_it_chooses_the_same_on_a_processor(
+    engine: EmbeddingEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = embed(engine, tmp_path, TEXTS)
+    monkeypatch.setattr(lib, "llama_supports_gpu_offload", lambda: True)
+    automatic = PoolingContext(engine.model.weights, engine.model.max_batch_tokens)
+    try:
+        monkeypatch.setattr(engine.model, "_context", automatic)
+        assert np.array_equal(embed(engine, tmp_path, TEXTS), expected)
+    finally:
+        automatic.close()
+
+
 def test_a_768_wide_model_with_cls_pooling_runs(tmp_path: Path) -> None:
     engine = make(tmp_path, wide_bert(tmp_path / "wide.gguf"))
     try:

@@ -28,6 +28,14 @@ MAX_NARROWED_DIFFERENCE = 1e-5
 _log = logging.getLogger(__name__)
 
 
+def _flash_attention() -> int:
+    """llama.cpp's number of whether attention is computed in tiles: without them it is computed over the whole batch, masked or
+    not, in one slow piece. A GPU that has no kernel for a model's heads (CUDA has none for MiniLM's, of 32 numbers) would leave
+    it to the processor, with copies there and back for each layer: then llama.cpp does without."""
+    automatic = lib.llama_supports_gpu_offload()
+    return int(lib.LLAMA_FLASH_ATTN_TYPE_AUTO if automatic else lib.LLAMA_FLASH_ATTN_TYPE_ENABLED)
+
+
 class Interrupted(Exception):
     """`stop` ended the decode: nothing of it is kept."""
 
@@ -50,8 +58,7 @@ class PoolingContext:
             n_ubatch=room,
             sequences=MAX_SEQUENCES,
             embeddings=True,
-            # Without it attention is computed over the whole batch, masked or not, in one slow piece.
-            flash_attn_type=lib.LLAMA_FLASH_ATTN_TYPE_ENABLED,
+            flash_attn_type=_flash_attention(),
             **({"cb_eval": self.pooled_rows.callback} if self.pooled_rows is not None else {}),
         )
         self.pooling = int(lib.llama_pooling_type(self._context.handle))
