@@ -93,6 +93,8 @@ class PreparationThread:
         self.has_core = True
         """Whether there is a core for it while others decode."""
         self._is_limited = False
+        self._is_held_up = False
+        """Whether the thread waits between two steps of a job until it may go on."""
         self._last_step = 0.0
         """time.monotonic() of the thread's last sign of life while it has something to do."""
 
@@ -133,8 +135,9 @@ class PreparationThread:
         with self._changed:
             if not self._is_alone:
                 self._is_alone = True
-                self._go_on()
-            is_stuck = bool(self._last_step) and time.monotonic() - self._last_step > STUCK_S
+                self._changed.notify_all()
+            is_under_way = bool(self._last_step) and not self._is_held_up
+            is_stuck = is_under_way and time.monotonic() - self._last_step > STUCK_S
             self._changed.wait_for(lambda: any(one.is_done for one in preparations), None if is_stuck else timeout_s)
 
     def share_cores(self, threads: int) -> int:
@@ -146,7 +149,7 @@ class PreparationThread:
         if (has_core := threads > 1) != self.has_core:
             with self._changed:
                 self.has_core = has_core
-                self._go_on()
+                self._changed.notify_all()
         return threads - 1 if has_core and (self._waiting or self._last_step) else threads
 
     @contextmanager
@@ -160,12 +163,7 @@ class PreparationThread:
         finally:
             with self._changed:
                 self._pauses -= 1
-                self._go_on()
-
-    def _go_on(self) -> None:
-        """It may do so after it was held up. With the lock held."""
-        self._last_step = time.monotonic() if self._last_step else 0.0  # it was not stuck
-        self._changed.notify_all()
+                self._changed.notify_all()
 
     def close(self) -> None:
         """Leave everything, and return when the thread has ended."""
@@ -218,7 +216,9 @@ class PreparationThread:
         """Between two steps: wait while a client's job runs, and let those that are more urgent go first. Raises Abandoned."""
         while True:
             with self._changed:
+                self._is_held_up = True
                 self._changed.wait_for(lambda: self._is_closing or preparation.is_cancelled or self._may_go_on)
+                self._is_held_up = False
                 if self._is_closing or preparation.is_cancelled:
                     raise Abandoned
                 urgent = self._take(above=preparation.priority)

@@ -218,19 +218,61 @@ def test_where_cores_are_shared_the_thread_has_one_beside_a_decode_and_all_while
 
 
 def test_a_thread_that_was_held_up_for_lack_of_a_core_is_not_taken_for_stuck(
+    planner: HeldPlanner,
+) -> None:
+    thread = PreparationThread(planner, None, PictureReader(LimitSettings()), shares_cores=True)
+    has_begun, may_end = threading.Event(), threading.Event()
+
+    def prepare(pause: Callable[[], None]) -> TaskParams:
+        has_begun.set()
+        while not may_end.is_set():
+            pause()
+        task: Any = TaskParams.__new__(TaskParams)
+        return task  # type: ignore[no-any-return]
+
+    try:
+        one = thread._begin(Preparation(Priority.INBOX, prepare))
+        assert has_begun.wait(DEADLINE_S)
+        thread.share_cores(1)
+        deadline = threading.Event()
+        while not thread._is_held_up:
+            deadline.wait(0.001)
+        thread._last_step = 1e-9  # it was held up long ago
+        thread.wait([one], 0.001)  # returns
+        assert not one.is_done
+        may_end.set()
+        await_done(thread, one)
+    finally:
+        may_end.set()
+        thread.close()
+
+
+def test_a_thread_that_is_stuck_while_others_have_steps_holds_up_the_worker_too(
     planner: HeldPlanner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preparation, "STUCK_S", 5.0)
+    monkeypatch.setattr(preparation, "STUCK_S", 0.05)
     thread = PreparationThread(planner, None, PictureReader(LimitSettings()), shares_cores=True)
     work = planner.job(tmp_path)
+    stuck = submit(thread, work)
+    deadline, passes = threading.Event(), list[bool]()
+    while not planner.begun:
+        deadline.wait(0.001)
+
+    def compute() -> None:
+        """As the engine's thread: a pass of the yield points, with one core or two, then a moment for the thread."""
+        while not stuck.is_done:
+            thread.share_cores(1 + len(passes) % 2)
+            thread.wait([stuck], 0.001)
+            passes.append(True)
+
+    computing = threading.Thread(target=compute)
+    computing.start()
     try:
-        preparation_of_it = submit(thread, work)
-        thread.share_cores(1)
-        thread._last_step = 1e-9  # a sign of life long ago
-        thread.wait([preparation_of_it], 0.001)  # returns
-        assert not preparation_of_it.is_done
-        planner.release(work)
-        await_done(thread, preparation_of_it)
+        deadline.wait(0.3)
+        before = len(passes)
+        assert not deadline.wait(0.1) and len(passes) == before, "it waits for ever"
     finally:
-        planner.releases[work.job.id].set()
+        planner.release(work)
+        computing.join(DEADLINE_S)
         thread.close()
+    assert stuck.is_done
