@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -20,6 +21,9 @@ PLANS_AHEAD_SHARE = 2
 """One job for each so many computed together is claimed beyond them where a GPU would stand still while prompts are made."""
 WAIT_S = 0.002
 """Between two passes of the yield points while nothing can be computed before a picture is encoded."""
+MOST_WAIT_S = 0.25
+"""So long tokens wait at a time for another job to join them. If none has, as a huge picture takes seconds, they are computed
+for as long before they wait again."""
 
 
 class ClaimedJobs:
@@ -37,6 +41,8 @@ class ClaimedJobs:
         self._plans_ahead = max(1, width // PLANS_AHEAD_SHARE) if resources.decodes_ahead else 0
         self._jobs: list[tuple[Work, Preparation | None]] = []
         """None: the job has nothing to wait for but a place."""
+        self._waits_since: float | None = None
+        """time.monotonic() since when tokens wait, and no job has joined them."""
         self.ahead = 0
         """How many may be claimed for which there is no place yet."""
 
@@ -64,6 +70,7 @@ class ClaimedJobs:
         if claimed is None:
             return None
         self._jobs.remove(claimed)
+        self._waits_since = None
         work, preparation = claimed
         return work, partial(self._planner.plan_job, work) if preparation is None else preparation.result
 
@@ -71,11 +78,20 @@ class ClaimedJobs:
         """Wait a moment for the thread, if any of the jobs is with it and few others are computed together meanwhile; returns
         whether there may be another job to be computed now."""
         if others >= (self._least if self._preparations.has_core else self._width):
+            self._waits_since = None
             return False
         pending = [preparation for _, preparation in self._jobs if preparation is not None]
         if pending:
+            if others and not self._is_turn_to_wait():
+                return False
             self._preparations.wait(pending, WAIT_S)
         return bool(pending) or bool(self._jobs and not others)
+
+    def _is_turn_to_wait(self) -> bool:
+        now = time.monotonic()
+        if self._waits_since is None or now - self._waits_since >= 2 * MOST_WAIT_S:
+            self._waits_since = now
+        return now - self._waits_since < MOST_WAIT_S
 
     def share_cores(self, threads: int) -> int:
         """How many of so many threads are left for a decode beside what the thread is preparing."""
