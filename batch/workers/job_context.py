@@ -13,6 +13,7 @@ from msgspec import Raw
 from batch.cpu_sharing.core_table import CoreTable
 from batch.cpu_sharing.other_programs import OtherPrograms
 from batch.errors import BatchError
+from batch.media.decoder.running_pids import running_pids
 from batch.model_kind import kind_of
 from batch.payloads.json_text import encode
 from batch.queue.channel import EventStream
@@ -107,7 +108,7 @@ class JobContext:
             # What a client computes before it asks takes nothing from the answer: only who goes on beside a job does.
             self._others.forget()
         elif self.kind is not Kind.EMBEDDING:  # halves of a batch wait for nobody, and a BarrierWatch sees to the rest
-            others = self._others.cores(self._cores.pids())
+            others = self._others.cores([*self._cores.pids(), *running_pids])
         return min(self._cores.threads(others), self._max_threads)
 
     def mark_cores(self) -> None:

@@ -39,6 +39,7 @@ from batch.media.decoder.frames import (
     write_frame,
 )
 from batch.media.decoder.pixel_memory import PixelMemory, Pixels
+from batch.media.decoder.running_pids import running_pids
 from batch.media.sound.samples import SAMPLE_RATE, Samples
 
 SILENCE_LIMIT_S = 60.0
@@ -107,12 +108,14 @@ class DecoderProcess:
         with contextlib.suppress(OSError, AttributeError):
             fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self._process, self._reader = process, FrameReader(process.stdout.fileno(), Reply)
+        running_pids.add(process.pid)
 
     def close(self) -> None:
         """End the process, at once."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+            running_pids.discard(self._process.pid)
             for pipe in (self._process.stdin, self._process.stdout):
                 if pipe is not None:
                     with contextlib.suppress(OSError):

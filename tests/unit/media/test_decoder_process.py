@@ -18,6 +18,7 @@ from batch.errors import BadRequest, Cancelled, TooLarge, UnsupportedMedia
 from batch.media.decoder import process as decoder_process
 from batch.media.decoder.pool import DecoderPool
 from batch.media.decoder.process import DecoderProcess, SoundStream
+from batch.media.decoder.running_pids import running_pids
 from batch.media.image import open_image
 from batch.media.sound.audio import load
 from batch.media.sound.samples import SAMPLE_RATE
@@ -216,3 +217,16 @@ def test_a_large_pictures_memory_is_given_back_and_its_pixels_stay(
     pixels = image_decoder.image(CIRCLE, 1 << 20, 1 << 20)
     assert image_decoder.pid is None
     assert np.array_equal(pixels, np.asarray(open_image(CIRCLE, 1 << 20, 1 << 20)))
+
+
+def test_a_decoder_counts_as_this_process_own_as_long_as_it_runs(decoder: DecoderProcess) -> None:
+    decoder.start()
+    first = decoder.pid
+    assert first is not None and first in running_pids
+    os.kill(first, signal.SIGKILL)
+    wait_until(lambda: decoder._process is not None and decoder._process.poll() is not None, "the decoder ends")
+    decoder.start()
+    assert first not in running_pids and decoder.pid in running_pids
+    last = decoder.pid
+    decoder.close()
+    assert last not in running_pids
