@@ -13,6 +13,8 @@ class LargeJobs:
         """`lead`: the job with which the others were claimed."""
         self._lead = lead
         self._jobs: list[tuple[Work, TaskParams]] = []
+        self.is_behind_one = False
+        """Whether the last job that was planned is too large: the next may be so too."""
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -25,6 +27,11 @@ class LargeJobs:
     def add(self, work: Work, task: TaskParams) -> None:
         """One more."""
         self._jobs.append((work, task))
+
+    def most_to_claim(self, free: int) -> int:
+        """How many further jobs are claimed where there are so many free places: one behind a large one, as the others would
+        only be planned to go back into the line."""
+        return min(free, 1) if self.is_behind_one else free
 
     def take(self) -> tuple[Work, TaskParams]:
         """The first, to be computed now. Those behind it wait in the line meanwhile, where others may take or cancel them, all

@@ -150,7 +150,7 @@ class BulkRun:
         if (self._jobs or self._claimed) and now < self._next_claim and wake_ups == self._heard_wake_ups:
             return
         self._next_claim, self._heard_wake_ups = now + CLAIM_INTERVAL_S, wake_ups
-        for work in self._lead.claim_batch_mates(free):
+        for work in self._lead.claim_batch_mates(self._large.most_to_claim(free)):
             self._add(work)
 
     def _add(self, work: Work) -> None:
@@ -175,10 +175,11 @@ class BulkRun:
 
     def _plan(self, work: Work, plan: Callable[[], TaskParams]) -> None:
         task = plan()
-        if self._engine.fits_bulk(task):
-            self._jobs.append(BulkJob(self._resources, work, task))
-        else:
+        self._large.is_behind_one = not self._engine.fits_bulk(task)
+        if self._large.is_behind_one:
             self._large.add(work, task)
+        else:
+            self._jobs.append(BulkJob(self._resources, work, task))
 
     def _run_alone(self, work: Work, task: TaskParams) -> None:
         self._attempt(work, lambda: work.finish(self._engine.run_alone(work, task)))
@@ -305,12 +306,11 @@ class BulkRun:
         clear_errors()
         status = self._context.decode_parts(parts)
         if status == DECODED:
-            last_rows = batch.last_rows
             if self._resources.decodes_ahead:
                 self._work_meanwhile(jobs)
-                draws = [(job, row) for job, row, part in zip(jobs, last_rows, parts, strict=True) if part[-1]]
+                draws = [(job, row) for job, row, part in zip(jobs, batch.last_rows, parts, strict=True) if part[-1]]
                 self._finder.find([(job, row) for job, row in draws if job in self._jobs])
-            for job, row in zip(jobs, last_rows, strict=True):
+            for job, row in zip(jobs, batch.last_rows, strict=True):
                 if job in self._jobs:  # its text may have been what it fails for
                     self._advance(job, row)
         elif status == ABORTED:

@@ -22,3 +22,15 @@ def test_those_behind_the_first_go_back_into_the_line_but_for_the_job_that_they_
     assert large.take()[0] is mates[0] and large.works == [lead]
     assert [work.returned for work in (lead, *mates)] == [0, 0, 1, 0]
     assert large.take()[0] is lead and not len(large)
+
+
+def test_behind_a_large_job_one_is_claimed_at_a_time_until_one_fits(tmp_path: Path) -> None:
+    lead: Any = None
+    task: Any = None
+    large = LargeJobs(lead)
+    assert [large.most_to_claim(free) for free in (0, 5)] == [0, 5]
+    large.is_behind_one = True
+    assert [large.most_to_claim(free) for free in (0, 5)] == [0, 1]
+    large.add(ScriptedWork(tmp_path, Kind.VLM, "chat", {"messages": []}, priority=Priority.BATCH), task)
+    large.take()
+    assert large.most_to_claim(5) == 1
