@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import vlm_setup
+from batch.queue.jobs import Priority
 from batch.workers.chat import engine as engine_module
 from batch.workers.chat.engine import VlmEngine
 from batch.workers.chat.images.image_chunk import ImageChunk
@@ -107,6 +108,23 @@ def test_a_decode_leaves_one_thread_to_a_picture_that_is_encoded_and_has_all_aft
     together(engine, [*map(with_threads, stories), caption(tmp_path, 20)])
     assert beside[1:] == [THREADS - 1] * 4, "the first may have been about to begin"
     assert afterwards[-1] == THREADS
+
+
+def test_a_large_job_that_runs_inside_others_has_all_cores_and_their_pictures_wait(
+    engine: VlmEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheduler = engine._scheduler
+    assert scheduler is not None
+    monkeypatch.setattr(engine, "fits_bulk", lambda task: len(task.prompt) < 400)
+    held_up: list[bool] = []
+    large = with_threads(bulk(tmp_path, "red " * 500, priority=Priority.BATCH, generation={"max_tokens": 3}))
+    large.at = dict.fromkeys(range(3, 6), lambda: held_up.append(not scheduler.preparations._may_go_on))
+    story = with_threads(bulk(tmp_path, "ping", generation={"ignore_eos": True, "max_tokens": 40}))
+    story.at = {10: lambda: together(engine, [large])}
+    works = [story, *(caption(tmp_path, 30 + number) for number in range(5))]
+    together(engine, works)
+    assert [work.error for work in (large, *works)] == [None] * 7 and all(work.result for work in (large, *works))
+    assert held_up == [True] * 3
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="the system lists no threads there")

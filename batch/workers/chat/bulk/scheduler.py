@@ -182,6 +182,7 @@ class BulkRun:
             self._jobs.append(BulkJob(self._resources, work, task))
 
     def _run_alone(self, work: Work, task: TaskParams) -> None:
+        self._claimed.share_cores(1)  # it has all of them: the thread is held up where it prepares jobs of an outer run
         self._attempt(work, lambda: work.finish(self._engine.run_alone(work, task)))
 
     def _attempt(self, work: Work, action: Callable[[], object]) -> bool:
