@@ -155,6 +155,7 @@ class VlmEngine:
             # On a GPU a small decode takes as long as a large one.
             mixed_prompt_tokens=context.n_batch if has_gpu else speed.mixed_prompt_tokens,
             joint_prompt_tokens=0 if has_gpu else speed.joint_prompt_tokens,
+            joint_multiple=speed.joint_multiple,
             decodes_ahead=has_gpu,
             encodes_ahead=encodes_ahead,
             shares_cores=encodes_ahead and not has_cores,

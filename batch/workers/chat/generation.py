@@ -51,6 +51,8 @@ class Resources:
     alone, as it is where a job's numbers then do not depend on its company."""
     joint_prompt_tokens: int = 0
     """Most prompt tokens of several bulk jobs in a decode without generated tokens, where those share none with prompts."""
+    joint_multiple: int = 1
+    """Of what number of tokens a slice is a multiple behind which there is another one's in such a decode."""
     decodes_ahead: bool = False
     """Whether bulk jobs have a token decoded before its text is made, as a GPU computes while the text is; where the text
     then ends the answer, that decode was for nothing."""

@@ -24,10 +24,10 @@ class DecodeBatch:
         return cls([(job, job.step) for job in jobs if isinstance(job.step, NextToken)])
 
     @classmethod
-    def of_slices(cls, jobs: Iterable[BulkJob], most_tokens: int) -> DecodeBatch:
+    def of_slices(cls, jobs: Iterable[BulkJob], most_tokens: int, multiple: int) -> DecodeBatch:
         """The first slice of a prompt, and those behind it as far as together they have so many tokens at most: they come to
         stand in the KV as if each were computed by itself. One that has more is by itself, and so is one of too few to have
-        the same numbers in company."""
+        the same numbers in company; behind one that is not a multiple of so many tokens there is no other."""
         steps, room = list[JobStep](), most_tokens
         for job in jobs:
             if not isinstance(job.step, PromptSlice):
@@ -35,7 +35,7 @@ class DecodeBatch:
             n = job.step.n_tokens
             if not steps or MIN_JOINT_TOKENS <= n <= room:
                 steps.append((job, job.step))
-                room = room - n if n >= MIN_JOINT_TOKENS else 0
+                room = room - n if n >= MIN_JOINT_TOKENS and n % multiple == 0 else 0
             else:
                 break
         return cls(steps)

@@ -201,9 +201,8 @@ class BulkRun:
         for job in [job for job in self._jobs if job.work is work]:
             self._jobs.remove(job)
             job.close()
-            for other in self._jobs:
-                if other.donor is job:
-                    other.donor = None
+            for other in [other for other in self._jobs if other.donor is job]:
+                other.donor = None
 
     def _advance(self, job: BulkJob, row: int) -> None:
         if self._attempt(job.work, partial(job.advance, row)) and job.is_done:
@@ -294,7 +293,8 @@ class BulkRun:
 
     def _compute_slices(self, ready: list[BulkJob]) -> bool:
         """Slices of prompts, of several jobs where their numbers are the same then; returns whether there were some."""
-        batch = DecodeBatch.of_slices(self._computable(ready), self._resources.joint_prompt_tokens)
+        most, multiple = self._resources.joint_prompt_tokens, self._resources.joint_multiple
+        batch = DecodeBatch.of_slices(self._computable(ready), most, multiple)
         if len(batch) < 2:
             return self._compute_first(ready, PromptSlice)
         self._decode(batch)

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import numpy as np
 
@@ -46,6 +47,9 @@ MAX_JOINT_TOKENS = 63
 """From 64 rows on, llama.cpp's attention on a CPU computes tiles of them, and rounds otherwise than by single rows."""
 MIN_JOINT_TOKENS = 8
 """Shorter slices share no decode: kernels for K-quants compute from eight rows on otherwise than fewer."""
+_SHORT_PROBES = 3
+_ROWS_TOGETHER = 4
+"""Many kernels compute so many rows at a time, and what is left of a multiple of them in another way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,8 @@ class BulkSpeed:
     """Whether a token's numbers, in the last bits, are other ones among so many jobs than among few."""
     joint_prompt_tokens: int = 0
     """How many prompt tokens of several jobs may share a decode, their numbers the same in the last bit as alone."""
+    joint_multiple: int = 1
+    """Of what number of tokens a slice is a multiple behind which there is another one's in such a decode."""
     rates: Mapping[str, float] = field(default_factory=dict)
     """Tokens a second by number of sequences, where that was measured."""
 
@@ -111,10 +117,10 @@ def measure_bulk_speed(
         if width is None:
             width, rates = _best_width(model, context, [n for n in widths if n <= most], has_gpu=has_gpu)
         company_matters = _company_matters(model, context, min(width, most))
-        joint = 0 if company_matters or has_gpu else _joint_prompt_tokens(model, context, slice_tokens)
+        joint = (0, 1) if company_matters or has_gpu else _joint_prompt_tokens(model, context, slice_tokens)
     finally:
         context.close()
-    return BulkSpeed(width, slice_tokens, company_matters, joint, {str(n): round(rate, 1) for n, rate in rates.items()})
+    return BulkSpeed(width, slice_tokens, company_matters, *joint, {str(n): round(rate, 1) for n, rate in rates.items()})
 
 
 def _best_width(model: Model, context: Context, widths: Sequence[int], *, has_gpu: bool) -> tuple[int, dict[int, float]]:
@@ -184,19 +190,36 @@ def _company_matters(model: Model, context: Context, n: int) -> bool:
     return not all(np.array_equal(rows[0], row) for row in rows)
 
 
-def _joint_prompt_tokens(model: Model, context: Context, slice_tokens: int) -> int:
-    """How many prompt tokens of several jobs may share a decode: none where a slice's logits are other ones then."""
+def _joint_prompt_tokens(model: Model, context: Context, slice_tokens: int) -> tuple[int, int]:
+    """How many prompt tokens of several jobs may share a decode, none where their logits are other ones then; and the multiple
+    that those before the last must be."""
     most = min(slice_tokens, MAX_JOINT_TOKENS)
-    tokens = [token % model.n_vocab for token in range(most)]
-    parts = [(tokens[:MIN_JOINT_TOKENS], 0, 0, True), (tokens[MIN_JOINT_TOKENS:], 0, 1, True)][: context.sequences]
-    rows = []
-    for together in (parts[:1], parts):
-        context.decode_parts(together)
-        rows.append(context.logits(MIN_JOINT_TOKENS - 1).copy())
-        for _, _, seq, _ in together:
-            context.forget(seq)
-    alone, joint = rows
-    return most if np.array_equal(alone, joint) else 0
+    for multiple, length in ((1, MIN_JOINT_TOKENS + 1), (_ROWS_TOGETHER, MIN_JOINT_TOKENS)):
+        lengths = [length] * min(most // length, _SHORT_PROBES)
+        if (rest := most - sum(lengths)) >= length:
+            lengths.append(rest)
+        lengths = lengths[: context.sequences]
+        if len(lengths) > 1 and _can_join(model, context, lengths):
+            return most, multiple
+    return 0, 1
+
+
+def _can_join(model: Model, context: Context, lengths: Sequence[int]) -> bool:
+    """Whether slices of so many tokens have the same logits in one decode as one after the other."""
+    numbers = [number * 7919 % model.n_vocab for number in range(sum(lengths))]  # hardly two have rows alike
+    ends = list(accumulate(lengths))
+    parts = [(numbers[end - length : end], 0, seq, True) for seq, (end, length) in enumerate(zip(ends, lengths, strict=True))]
+    alone = []
+    for part in parts:
+        context.decode_parts([part])
+        alone.append(context.logits(len(part[0]) - 1).copy())
+    for seq in range(len(parts)):
+        context.forget(seq)
+    context.decode_parts(parts)
+    is_same = all(np.array_equal(context.logits(end - 1), logits) for end, logits in zip(ends, alone, strict=True))
+    for seq in range(len(parts)):
+        context.forget(seq)
+    return is_same
 
 
 def _best_of(decode: Callable[[int], None], repeated_below_s: float = _REPEATED_BELOW_S) -> float:

@@ -38,7 +38,14 @@ def sizes_of(batch: DecodeBatch) -> list[int]:
     ],
 )
 def test_slices_share_a_decode_as_far_as_their_numbers_stay_their_own(sizes: tuple[int, ...], together: int) -> None:
-    assert len(DecodeBatch.of_slices(jobs(sizes), 63)) == together
+    assert len(DecodeBatch.of_slices(jobs(sizes), 63, 1)) == together
+
+
+@pytest.mark.parametrize(("sizes", "together"), [((15, 15), 1), ((16, 15, 16), 2), ((8, 12, 16, 15), 4), ((12, 7), 1)])
+def test_where_rows_are_computed_by_fours_no_slice_follows_one_that_is_no_multiple(
+    sizes: tuple[int, ...], together: int
+) -> None:
+    assert len(DecodeBatch.of_slices(jobs(sizes), 63, 4)) == together
 
 
 @pytest.mark.parametrize(
