@@ -16,6 +16,7 @@ import stat
 import struct
 import tempfile
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 logger = logging.getLogger("batch.cpu_sharing")
@@ -30,9 +31,14 @@ _MIN_BUSY_SHARE = 0.6
 threads on two cores."""
 
 
+def usable_numbers() -> Collection[int]:
+    """The numbers of the cores this process may run on."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+
+
 def usable() -> int:
-    """Cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """How many cores this process may run on."""
+    return len(usable_numbers())
 
 
 class CoreTable:

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
+from batch.cpu_sharing.core_table import usable_numbers
+
 PROC = Path("/proc")
 MIN_WINDOW_S = 0.5
 """Time is counted in ticks of 10 ms: over less of it, chance would count."""
@@ -56,9 +58,7 @@ class OtherPrograms:
     def _read_busy(self) -> float:
         """Ticks of what has run so far on the processors that this process may use."""
         lines = (self._proc / "stat").read_text().splitlines()
-        # Only Linux has either.
-        numbers = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-        usable = {f"{_STAT_PREFIX}{number}" for number in numbers}
+        usable = {f"{_STAT_PREFIX}{number}" for number in usable_numbers()}
         busy = 0.0
         for line in lines:
             columns = line.split()
