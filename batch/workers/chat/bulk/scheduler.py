@@ -303,15 +303,15 @@ class BulkRun:
     def _decode(self, batch: DecodeBatch) -> None:
         if not len(batch):
             return
-        jobs, parts = batch.jobs, batch.parts
+        jobs, parts, last_rows = batch.jobs, batch.parts, batch.last_rows
         clear_errors()
         status = self._context.decode_parts(parts)
         if status == DECODED:
             if self._resources.decodes_ahead:
                 self._work_meanwhile(jobs)
-                draws = [(job, row) for job, row, part in zip(jobs, batch.last_rows, parts, strict=True) if part[-1]]
+                draws = [(job, row) for job, row, part in zip(jobs, last_rows, parts, strict=True) if part[-1]]
                 self._finder.find([(job, row) for job, row in draws if job in self._jobs])
-            for job, row in zip(jobs, batch.last_rows, strict=True):
+            for job, row in zip(jobs, last_rows, strict=True):
                 if job in self._jobs:  # its text may have been what it fails for
                     self._advance(job, row)
         elif status == ABORTED:
