@@ -14,8 +14,9 @@ PROCESS_BYTES = 400_000_000
 """Of a worker beside its model: Python, libraries, vocabulary, pictures on their way."""
 _WINDOWS_SHARE = 0.2
 """What bulk jobs add to the context takes at most so much of the free memory."""
-_MODEST_WIDTH = 16
-"""More bulk jobs are computed together only where nothing else has to be saved for them."""
+MODEST_WIDTH = 16
+"""More bulk jobs are computed together on a CPU only where nothing else has to be saved for them, and their step is short: they
+gain little more."""
 SMALL_CACHE_SHARE = 0.25
 """Of the caches, where memory is short."""
 _GB = 1e9
@@ -116,7 +117,7 @@ def _modest_widths(parts: ModelParts, sizes: SizesOf, kv_type: KvType, repack: b
         together = sizes(kv_type, width)
         if together is None or together.kv - alone.kv > _WINDOWS_SHARE * free:
             continue
-        if width <= _MODEST_WIDTH or _plan(parts, together, kv_type, repack, width, 1.0).need <= free:
+        if width <= MODEST_WIDTH or _plan(parts, together, kv_type, repack, width, 1.0).need <= free:
             return widths[at:]
     return widths[-1:]
 

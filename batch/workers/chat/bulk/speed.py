@@ -10,6 +10,7 @@ from itertools import accumulate
 
 import numpy as np
 
+from batch.memory.plan import MODEST_WIDTH
 from batch.memory.sizes import KvType
 from batch.queue.jobs import Priority
 from batch.workers.llama.context import Context
@@ -21,10 +22,8 @@ GPU_WIDTHS = (1, 8, 16, 32)
 """The same on a GPU, which one row leaves idle for most of a step."""
 MAX_STEP_S = 1.0
 """Longest step of the jobs together: a more urgent job waits for it."""
-MODEST_WIDTH = 16
-"""More jobs together gain little more on a CPU, and are tried only where their step is short."""
 MAX_WIDE_STEP_S = 0.25
-"""Longest step of so many there."""
+"""Longest step of more than MODEST_WIDTH jobs on a CPU."""
 BULK_TOKENS_PER_JOB = 4096
 """Tokens that the context of bulk jobs holds for each job: those that take more wait for one another."""
 SLICE_S = 0.25
