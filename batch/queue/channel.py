@@ -20,7 +20,7 @@ from pathlib import Path
 from batch.errors import Unavailable
 from batch.payloads.json_text import decode, encode
 from batch.queue.frames import Ask, RowChanged, WorkerFrame
-from batch.queue.remote.latest import Latest
+from batch.queue.latest import Latest
 
 # sun_path holds 108 bytes on Linux, 104 on macOS, the closing NUL included.
 _MAX_PATH_BYTES = 100

@@ -20,7 +20,7 @@ from batch.payloads.questions import EngineMetrics, ReadEngineMetrics
 from batch.queue.frames import JobEnded
 from batch.queue.hub.hub import Hub
 from batch.queue.jobs import Job, Kind, UnreadableJob
-from batch.queue.remote.latest import Latest
+from batch.queue.latest import Latest
 
 router = APIRouter()
 logger = logging.getLogger("batch.api")

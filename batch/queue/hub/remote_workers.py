@@ -24,10 +24,10 @@ from batch.queue.hub.open_tickets import OpenTickets
 from batch.queue.hub.worker_links import WorkerLinks
 from batch.queue.hub.worker_reports import WorkerReports
 from batch.queue.jobs import Kind, State
+from batch.queue.latest import Latest
 from batch.queue.nodes import Node
 from batch.queue.remote.arrived_packets import ArrivedPackets
 from batch.queue.remote.channel import Channel, Receiver
-from batch.queue.remote.latest import Latest
 from batch.queue.remote.packet import ForWorker, FromWorker, Packet
 from batch.queue.remote.proof import LeaseKeys
 from batch.queue.remote.relay import Relay

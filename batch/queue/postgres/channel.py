@@ -19,11 +19,11 @@ import psycopg
 
 from batch.model_kind import Kind, is_queue
 from batch.payloads.json_text import decode, encode
+from batch.queue.latest import Latest
 from batch.queue.postgres.connection_info import connect, is_pooled
 from batch.queue.postgres.error_mapping import to_batch_error
 from batch.queue.postgres.liveness.answer_watch import ANSWER_WATCH
 from batch.queue.remote.channel import EVERY_FRONT, Receiver
-from batch.queue.remote.latest import Latest
 from batch.queue.remote.packet import MAX_PACKET_BYTES, Item, Packet, PacketWriter
 from batch.queue.store import StoreAway
 

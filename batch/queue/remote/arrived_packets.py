@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from batch.queue.remote.latest import Latest
+from batch.queue.latest import Latest
 from batch.queue.remote.packet import Packet
 
 

@@ -12,8 +12,8 @@ from batch.payloads.events import Delta, Progress, PromptCounted, SegmentEnded, 
 from batch.payloads.json_text import encode
 from batch.payloads.questions import Answer, Question
 from batch.queue.frames import ABSENT, Answered, End, RowChanged, WorkerFrame
+from batch.queue.latest import Latest
 from batch.queue.remote.channel import EVERY_FRONT, Channel
-from batch.queue.remote.latest import Latest
 from batch.queue.remote.packet import ForWorker, FromWorker
 from batch.queue.remote.proof import proof_of
 

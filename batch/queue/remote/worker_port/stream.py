@@ -11,7 +11,7 @@ from collections.abc import Callable
 import msgspec
 
 from batch.payloads.json_text import encode
-from batch.queue.remote.latest import Latest
+from batch.queue.latest import Latest
 from batch.queue.remote.worker_port.frame import (
     MAX_FRAME_BYTES,
     Acknowledged,

@@ -10,8 +10,8 @@ import pytest
 
 from batch.payloads.events import Started
 from batch.queue.jobs import Kind
+from batch.queue.latest import MAX_LATEST, Latest
 from batch.queue.remote.arrived_packets import ArrivedPackets
-from batch.queue.remote.latest import MAX_LATEST, Latest
 from batch.queue.remote.packet import Packet
 from batch.queue.remote.relay import Relay
 from batch.queue.remote.worker_port import channel as stream_channel
