@@ -6,8 +6,7 @@
 One engine in this process, no service and no queue: its bulk scheduler gets all jobs as a worker gives them to it, each with a
 picture that no other shows and an answer of 48 tokens. Tokens a second of each round, how long the parts of a picture's way
 took by the clock (calls that return before a GPU is done count as what they took), and the ratio of the medians. Without a
-GPU the thread that encodes is switched on all the same: `--threads 1` on two cores says what free cores bring, `--threads 2`
-what it brings a small model to share them.
+GPU the thread that encodes is switched on all the same: `--threads 1` on two cores says what free cores bring.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ from batch.payloads.questions import (
 from batch.payloads.sampling import SamplingParams
 from batch.queue.jobs import Kind, Priority
 from batch.settings import Settings
-from batch.workers.chat.bulk.preparation import can_share_cores, has_cores_to_prepare
+from batch.workers.chat.bulk.preparation import has_cores_to_prepare
 from batch.workers.chat.bulk.scheduler import BulkScheduler
 from batch.workers.chat.bulk.speed import (
     BULK_TOKENS_PER_JOB,
@@ -136,8 +136,7 @@ class VlmEngine:
         width = None if vlm.parallel == "auto" else vlm.parallel
         speed = measure_bulk_speed(model, threads, width=width, widest=plan.width, kv_type=plan.kv_type, has_gpu=has_gpu)
         self._width = speed.width
-        has_cores = has_gpu or has_cores_to_prepare(threads)
-        encodes_ahead = has_cores or can_share_cores(threads, speed.slice_tokens)
+        encodes_ahead = has_gpu or has_cores_to_prepare(threads)
         if self._vision is not None and encodes_ahead and self._width > 1:
             self._bulk_pictures.start()
         self._context = context = self._make_context(vlm.context, CLIENT_SEQUENCES)
@@ -158,7 +157,6 @@ class VlmEngine:
             joint_multiple=speed.joint_multiple,
             decodes_ahead=has_gpu,
             encodes_ahead=encodes_ahead,
-            shares_cores=encodes_ahead and not has_cores,
         )
         self._runner = StepRunner(self._resources)
         source = model.chat_template()

@@ -58,8 +58,6 @@ class Resources:
     then ends the answer, that decode was for nothing."""
     encodes_ahead: bool = False
     """Whether pictures of bulk jobs are encoded in a thread while others are described; else between their steps."""
-    shares_cores: bool = False
-    """Whether that thread has one of the cores that decodes have while there is nothing for it to do."""
 
 
 class Generation:

@@ -18,24 +18,14 @@ from batch.workers.chat.images.vision import Vision
 from batch.workers.chat.task_params import TaskParams
 from batch.workers.engine import Work
 from batch.workers.llama.library import clear_errors
-from batch.workers.llama.openmp import can_limit_cores, limit_to_one_core
 
 STUCK_S = 60.0
 """Seconds after which a step of the thread, which takes a few at most, counts as one without end."""
-MIN_SHARED_SLICE_TOKENS = 128
-"""A model that computes fewer in the time of a slice has all cores for each of its steps: there they share the work well, and a
-client waits for a step."""
 
 
 def has_cores_to_prepare(threads: int) -> bool:
     """Whether a picture can be encoded with so many threads while as many decode, on a machine without a GPU."""
     return usable() >= 2 * threads
-
-
-def can_share_cores(threads: int, slice_tokens: int) -> bool:
-    """Whether one of so many threads is taken from the decodes for a picture, on such a machine: where the model is small, as a
-    prompt slice of so many tokens tells."""
-    return threads > 1 and slice_tokens >= MIN_SHARED_SLICE_TOKENS and can_limit_cores()
 
 
 class Abandoned(BaseException):
@@ -74,11 +64,8 @@ class PreparationThread:
     """Prepares one job at a time, the more urgent first. It starts with the first job and ends with `close`; a client's job
     holds it up. All methods are for the engine's thread."""
 
-    def __init__(
-        self, planner: JobPlanner, vision: Vision | None, pictures: PictureReader, *, shares_cores: bool = False
-    ) -> None:
-        """`pictures` is used by nobody else until `close`. `shares_cores`: the thread has one of the cores that decodes have
-        else, and all of them while nothing is decoded."""
+    def __init__(self, planner: JobPlanner, vision: Vision | None, pictures: PictureReader) -> None:
+        """`pictures` is used by nobody else until `close`."""
         self._planner = planner
         self._vision = vision
         self._pictures = pictures
@@ -87,12 +74,6 @@ class PreparationThread:
         self._waiting: list[Preparation] = []
         self._pauses = 0
         self._is_closing = False
-        self._shares_cores = shares_cores
-        self._is_alone = True
-        """Whether the engine's thread waits for it."""
-        self.has_core = True
-        """Whether there is a core for it while others decode."""
-        self._is_limited = False
         self._is_held_up = False
         """Whether the thread waits between two steps of a job until it may go on."""
         self._last_step = 0.0
@@ -133,24 +114,9 @@ class PreparationThread:
         """Return when one of them is done, or the time is over; where the thread is stuck in native code, never: then the
         service finds the whole worker hanging, and replaces it."""
         with self._changed:
-            if not self._is_alone:
-                self._is_alone = True
-                self._changed.notify_all()
             is_under_way = bool(self._last_step) and not self._is_held_up
             is_stuck = is_under_way and time.monotonic() - self._last_step > STUCK_S
             self._changed.wait_for(lambda: any(one.is_done for one in preparations), None if is_stuck else timeout_s)
-
-    def share_cores(self, threads: int) -> int:
-        """How many of so many threads are left for a decode beside what the thread is preparing. Of one none is taken: it is
-        held up then until the engine's thread waits for it."""
-        if not self._shares_cores:
-            return threads
-        self._is_alone = False
-        if (has_core := threads > 1) != self.has_core:
-            with self._changed:
-                self.has_core = has_core
-                self._changed.notify_all()
-        return threads - 1 if has_core and (self._waiting or self._last_step) else threads
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -178,24 +144,12 @@ class PreparationThread:
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._is_closing or (self._waiting and self._may_go_on))
+                self._changed.wait_for(lambda: self._is_closing or (self._waiting and not self._pauses))
                 if self._is_closing:
                     return
                 preparation = self._take()
-                self._last_step = time.monotonic()
             assert preparation is not None
-            self._limit_cores()
             self._compute(preparation)
-
-    @property
-    def _may_go_on(self) -> bool:
-        return not self._pauses and (self.has_core or self._is_alone)
-
-    def _limit_cores(self) -> None:
-        is_limited = self._shares_cores and not (self._is_alone and self.has_core)
-        if is_limited != self._is_limited:
-            self._is_limited = is_limited
-            limit_to_one_core(is_limited)
 
     def _take(self, above: int = -1) -> Preparation | None:
         """The first of the highest priority, if that is above the one named. With the lock held."""
@@ -217,14 +171,13 @@ class PreparationThread:
         while True:
             with self._changed:
                 self._is_held_up = True
-                self._changed.wait_for(lambda: self._is_closing or preparation.is_cancelled or self._may_go_on)
+                self._changed.wait_for(lambda: self._is_closing or preparation.is_cancelled or not self._pauses)
                 self._is_held_up = False
                 if self._is_closing or preparation.is_cancelled:
                     raise Abandoned
                 urgent = self._take(above=preparation.priority)
                 self._last_step = time.monotonic()
             if urgent is None:
-                self._limit_cores()
                 return
             self._compute(urgent)
 

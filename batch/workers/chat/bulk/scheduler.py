@@ -45,7 +45,7 @@ class BulkScheduler:
         self.engine = engine
         self.width = width
         self.cache = resources.cache
-        self.preparations = PreparationThread(engine, resources.vision, pictures, shares_cores=resources.shares_cores)
+        self.preparations = PreparationThread(engine, resources.vision, pictures)
         self.finder = TokenFinder(resources.context)
         self._runs: list[BulkRun] = []
         """Under way, the innermost last."""
@@ -107,7 +107,7 @@ class BulkRun:
                 self.answered.end()  # no others are left to be ended with
             self._claim()
             if not self._jobs:
-                if self._claimed.wait(0):
+                if self._claimed.wait():
                     continue
                 if not self._large:
                     return
@@ -123,8 +123,6 @@ class BulkRun:
             # before the next token, as a step of many takes little longer than one of few.
             if not mixed and self._compute_slices(ready):
                 continue
-            if self._claimed.wait(len(self._jobs)):
-                continue  # more are about to join them
             able = self._computable(ready)
             self._decode(DecodeBatch.of_both(able, mixed, self._context.n_batch) if mixed else DecodeBatch.of_tokens(able))
 
@@ -182,7 +180,6 @@ class BulkRun:
             self._jobs.append(BulkJob(self._resources, work, task))
 
     def _run_alone(self, work: Work, task: TaskParams) -> None:
-        self._claimed.share_cores(1)  # it has all of them: the thread is held up where it prepares jobs of an outer run
         self._attempt(work, lambda: work.finish(self._engine.run_alone(work, task)))
 
     def _attempt(self, work: Work, action: Callable[[], object]) -> bool:
@@ -220,7 +217,7 @@ class BulkRun:
 
     def _yield_job(self, job: BulkJob) -> None:
         self.answered.end_due()
-        self._context.set_threads(self._claimed.share_cores(job.work.yield_point(*job.progress)))
+        self._context.set_threads(job.work.yield_point(*job.progress))
 
     def _start_jobs(self) -> None:
         for job in list(self._jobs):

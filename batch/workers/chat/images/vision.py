@@ -63,11 +63,6 @@ class Vision:
         self.max_chunk_tokens = self._probe_chunk_tokens() if self.supports_images else 0
         """Most tokens of one image chunk, whatever the picture's size."""
 
-    @property
-    def max_embedding_bytes(self) -> int:
-        """Most bytes that the embeddings of one image chunk take."""
-        return max(1, self.max_chunk_tokens) * self._n_embd * np.dtype(np.float32).itemsize
-
     def close(self) -> None:
         """Free the projector. Harmless when called again."""
         self._images.clear()

@@ -13,13 +13,7 @@ from batch.errors import BadRequest
 from batch.queue.jobs import Kind, Priority
 from batch.settings import LimitSettings
 from batch.workers.chat.bulk import preparation
-from batch.workers.chat.bulk.preparation import (
-    MIN_SHARED_SLICE_TOKENS,
-    Preparation,
-    PreparationThread,
-    can_share_cores,
-    has_cores_to_prepare,
-)
+from batch.workers.chat.bulk.preparation import Preparation, PreparationThread, has_cores_to_prepare
 from batch.workers.chat.images.picture_reader import PictureReader
 from batch.workers.chat.kv.token_sequence import TokenSequence
 from batch.workers.chat.task_params import TaskParams
@@ -173,54 +167,7 @@ def test_pictures_are_encoded_beside_decoding_on_a_cpu_only_where_cores_are_left
     assert not has_cores_to_prepare(8) and not has_cores_to_prepare(5)
 
 
-def test_a_core_is_taken_from_decodes_for_pictures_only_where_the_model_is_small_and_there_is_more_than_one(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(preparation, "can_limit_cores", lambda: True)
-    assert can_share_cores(2, MIN_SHARED_SLICE_TOKENS) and can_share_cores(16, 512)
-    assert not can_share_cores(1, 512)
-    assert not can_share_cores(2, MIN_SHARED_SLICE_TOKENS // 2)
-    monkeypatch.setattr(preparation, "can_limit_cores", lambda: False)
-    assert not can_share_cores(2, 512)
-
-
-def test_where_cores_are_shared_the_thread_has_one_beside_a_decode_and_all_while_the_engine_waits_for_it(
-    planner: HeldPlanner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    limits: list[bool] = []
-    monkeypatch.setattr(preparation, "limit_to_one_core", limits.append)
-    thread = PreparationThread(planner, None, PictureReader(LimitSettings()), shares_cores=True)
-    works = [planner.job(tmp_path) for _ in range(3)]
-    try:
-        assert thread.share_cores(4) == 4, "there is nothing to prepare"
-        first = submit(thread, works[0])
-        assert thread.share_cores(4) == 3
-        planner.release(works[0])
-        deadline = threading.Event()
-        while not first.is_done or thread.share_cores(4) == 3:
-            deadline.wait(0.001)
-        assert limits == [True] and thread.share_cores(4) == 4
-        assert thread.share_cores(1) == 1, "another worker has the other cores"
-        second = submit(thread, works[1])
-        assert not deadline.wait(0.05) and planner.begun == [works[0].job.id] and thread.share_cores(1) == 1
-        planner.release(works[1])
-        await_done(thread, second)
-        assert limits == [True], "one core still, though the engine waits"
-        thread.share_cores(2)
-        third = submit(thread, works[2])
-        planner.release(works[2])
-        await_done(thread, third)
-    finally:
-        for event in planner.releases.values():
-            event.set()
-        thread.close()
-    assert planner.begun == [work.job.id for work in works]
-
-
-def test_a_thread_that_was_held_up_for_lack_of_a_core_is_not_taken_for_stuck(
-    planner: HeldPlanner,
-) -> None:
-    thread = PreparationThread(planner, None, PictureReader(LimitSettings()), shares_cores=True)
+def test_a_thread_that_a_client_holds_up_is_not_taken_for_stuck(thread: PreparationThread) -> None:
     has_begun, may_end = threading.Event(), threading.Event()
 
     def prepare(pause: Callable[[], None]) -> TaskParams:
@@ -230,28 +177,25 @@ def test_a_thread_that_was_held_up_for_lack_of_a_core_is_not_taken_for_stuck(
         task: Any = TaskParams.__new__(TaskParams)
         return task  # type: ignore[no-any-return]
 
+    one = thread._begin(Preparation(Priority.INBOX, prepare))
     try:
-        one = thread._begin(Preparation(Priority.INBOX, prepare))
         assert has_begun.wait(DEADLINE_S)
-        thread.share_cores(1)
-        deadline = threading.Event()
-        while not thread._is_held_up:
-            deadline.wait(0.001)
-        thread._last_step = 1e-9  # it was held up long ago
-        thread.wait([one], 0.001)  # returns
-        assert not one.is_done
-        may_end.set()
-        await_done(thread, one)
+        with thread.paused():
+            deadline = threading.Event()
+            while not thread._is_held_up:
+                deadline.wait(0.001)
+            thread._last_step = 1e-9  # it was held up long ago
+            thread.wait([one], 0.001)  # returns
+            assert not one.is_done
     finally:
         may_end.set()
-        thread.close()
+    await_done(thread, one)
 
 
-def test_a_thread_that_is_stuck_while_others_have_steps_holds_up_the_worker_too(
-    planner: HeldPlanner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_thread_that_is_stuck_while_clients_come_and_go_holds_up_the_worker_too(
+    thread: PreparationThread, planner: HeldPlanner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(preparation, "STUCK_S", 0.05)
-    thread = PreparationThread(planner, None, PictureReader(LimitSettings()), shares_cores=True)
     work = planner.job(tmp_path)
     stuck = submit(thread, work)
     deadline, passes = threading.Event(), list[bool]()
@@ -259,9 +203,10 @@ def test_a_thread_that_is_stuck_while_others_have_steps_holds_up_the_worker_too(
         deadline.wait(0.001)
 
     def compute() -> None:
-        """As the engine's thread: a pass of the yield points, with one core or two, then a moment for the thread."""
+        """As the engine's thread: a client's job, then a moment for the thread."""
         while not stuck.is_done:
-            thread.share_cores(1 + len(passes) % 2)
+            with thread.paused():
+                pass
             thread.wait([stuck], 0.001)
             passes.append(True)
 
@@ -274,5 +219,4 @@ def test_a_thread_that_is_stuck_while_others_have_steps_holds_up_the_worker_too(
     finally:
         planner.release(work)
         computing.join(DEADLINE_S)
-        thread.close()
     assert stuck.is_done
