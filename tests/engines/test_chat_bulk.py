@@ -341,6 +341,7 @@ def test_a_busy_moment_at_load_does_not_make_a_small_model_work_alone_for_ever(
     [
         ((0.02, 0.03, 0.05, 0.08, 0.14), 32, 5),
         ((0.02, 0.03, 0.05, 0.08, 0.16), 16, 5),  # no more tokens a second
+        ((0.0002, 0.0004, 0.0006, 0.0010, 0.0018), 16, 5),  # more, and what is around them takes longer
         ((0.04, 0.06, 0.10, 0.16, 0.28), 16, 5),  # more, and too long for whom it keeps waiting
         ((0.10, 0.15, 0.20, 0.26, None), 16, 4),
     ],
