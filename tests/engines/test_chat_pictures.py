@@ -218,7 +218,7 @@ def test_urgent_pictures_between_a_bulk_jobs_pictures(engine: VlmEngine, tmp_pat
 def embeddings(engine: VlmEngine) -> list[np.ndarray[Any, Any]]:
     """Of the pictures in the engine's cache, the newest last."""
     assert engine._vision is not None
-    encodings = [chunk.encoding for image in engine._vision._images.values() for chunk in image.chunks]
+    encodings = [chunk.encoding for image in engine._vision._images.images for chunk in image.chunks]
     return [one.embedding for one in encodings if one is not None and one.embedding is not None]
 
 
@@ -291,7 +291,7 @@ def test_a_picture_read_in_slices_is_the_picture_read_at_once(
         vision._images.clear()
         generation = {"max_tokens": 1, "cache_prompt": False}
         engine.run(chat(tmp_path, [image, ASK], generation=generation, at={30: engine.interrupt}))
-        (read,) = vision._images.values()
+        (read,) = vision._images.images
         assert len(read.chunks) == (-(-read.n_tokens // length) if is_sliced else 1)
         return engine._resources.context.logits().copy()
 
@@ -306,7 +306,9 @@ def test_rows_of_a_picture_go_in_as_llama_cpps_own_helper_puts_them_in(engine: V
     assert vision is not None
     image = drawn(tmp_path, 380, 330, "green")
     engine.run(chat(tmp_path, [image, ASK], generation={"max_tokens": 1}))
-    (chunk,) = vision._images[image["blob"]].chunks
+    read = vision._images.use(image["blob"])
+    assert read is not None
+    (chunk,) = read.chunks
     assert chunk.encoding is not None and chunk.encoding.embedding is not None
     engine._resources.cache._move_all_idle_out(None)
 
@@ -329,7 +331,8 @@ def test_pictures_pushed_out_of_the_cache_are_encoded_again(
     engine: VlmEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also while a job that shows several of them is under way."""
-    monkeypatch.setattr(engine._vision, "_cache_bytes", 1)
+    assert engine._vision is not None
+    monkeypatch.setattr(engine._vision._images, "_capacity_bytes", 1)
     parts: list[dict[str, Any]] = [drawn(tmp_path, 200 + i, 200, "black") for i in range(4)]
     engine.run(chat(tmp_path, [*parts, ASK], generation={"max_tokens": 3}))
     assert content(engine.run(chat(tmp_path, [parts[0], ASK], enable_thinking=False))) == "a black circle"
@@ -341,12 +344,12 @@ def test_pictures_that_are_prepared_and_never_read_are_let_go(
     """Such as those of prompts that turn out to be too long."""
     vision = engine._vision
     assert vision is not None
-    monkeypatch.setattr(vision, "_cache_bytes", 1)
+    monkeypatch.setattr(vision._images, "_capacity_bytes", 1)
     for width in range(210, 214):
         parts = [drawn(tmp_path, width, 200, "black"), {"type": "text", "text": "word " * engine._resources.context.n_ctx}]
         with pytest.raises(ContextExceeded):
             engine.run(chat(tmp_path, parts))
-    assert sum(not image.is_encoded for image in vision._images.values()) == 1
+    assert sum(not image.is_encoded for image in vision._images.images) == 1
     assert (
         content(engine.run(chat(tmp_path, [drawn(tmp_path, 210, 200, "black"), ASK], enable_thinking=False)))
         == "a black circle"

@@ -91,8 +91,10 @@ def story(folder: Path, tokens: int, **more: Any) -> ScriptedWork:
 def embeddings(vision: Vision) -> dict[str, np.ndarray[Any, Any]]:
     """Of the pictures in the cache, by their sha256."""
     return {
-        sha256: np.concatenate([c.encoding.embedding for c in image.chunks if c.encoding and c.encoding.embedding is not None])
-        for sha256, image in vision._images.items()
+        image.sha256: np.concatenate(
+            [c.encoding.embedding for c in image.chunks if c.encoding and c.encoding.embedding is not None]
+        )
+        for image in vision._images.images
     }
 
 
@@ -337,7 +339,7 @@ def test_pictures_that_are_ready_go_into_the_kv_in_one_decode_where_the_model_at
 def test_rows_of_two_pictures_in_one_decode_are_those_of_two(engine: VlmEngine, vision: Vision, tmp_path: Path) -> None:
     together(engine, [caption(tmp_path, number) for number in range(2)])
     context = bulk_resources(engine).context
-    pictures = [chunk.rows for image in vision._images.values() for chunk in image.chunks]
+    pictures = [chunk.rows for image in vision._images.images for chunk in image.chunks]
     sequences = [context.sequences - 2, context.sequences - 1]
 
     def logits() -> list[np.ndarray[Any, Any]]:

@@ -17,6 +17,8 @@ Embedding = np.ndarray[Any, np.dtype[np.float32]]
 class ImageEncoding:
     """One run of the projector: the pixels that go in, then the embeddings that came out."""
 
+    sha256: str
+    """Of the picture."""
     handle: int | None
     """mtmd's input chunk; its pixels are dropped once they are encoded, its layout stays."""
     n_tokens: int

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import sys
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -18,6 +17,7 @@ from PIL import Image
 
 from batch.errors import BadRequest, ModelProblem
 from batch.media.decoder.pixel_memory import Pixels
+from batch.workers.chat.images.image_cache import ImageCache
 from batch.workers.chat.images.image_chunk import ImageChunk, ImageEncoding, TokenizedImage
 from batch.workers.chat.images.image_size import ImageSizeLimits
 from batch.workers.chat.images.projector import Projector
@@ -53,8 +53,7 @@ class Vision:
         """Most tokens of one image chunk where a picture's tokens may go into the KV one after the other."""
         self._size_limits = ImageSizeLimits.read(path)
         self._n_embd = int(lib.llama_model_n_embd_inp(model.handle))
-        self._cache_bytes = cache_bytes
-        self._images: OrderedDict[str, TokenizedImage] = OrderedDict()
+        self._images = ImageCache(cache_bytes)
         self._idents: dict[tuple[str, int], int] = {}
         self._lock = threading.Lock()
         self._is_projector_idle = threading.Condition(self._lock)
@@ -75,11 +74,8 @@ class Vision:
 
         Raises BadRequest for a picture that the model cannot take.
         """
-        with self._lock:
-            image = self._images.get(sha256)
-            if image is not None and image.is_encoded:
-                self._images.move_to_end(sha256)
-                return image
+        if (image := self._images.use(sha256)) is not None:
+            return image
         pixels = load()
         height, width, _ = pixels.shape
         size = self._size_limits.fit(width, height)
@@ -87,9 +83,7 @@ class Vision:
             pixels = np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC), dtype=np.uint8)
         image = self._cut_into_chunks(sha256, *size, pixels)
         image.pixel_bytes = pixels.size * np.dtype(np.float32).itemsize
-        with self._lock:
-            self._images[sha256] = image
-        self._evict_unread_images()
+        self._images.add(image)
         return image
 
     def count_tokens(self, sha256: str, read_size: Callable[[], tuple[int, int]]) -> int:
@@ -97,9 +91,7 @@ class Vision:
 
         Raises BadRequest for a picture that the model cannot take.
         """
-        with self._lock:
-            image = self._images.get(sha256)
-        if image is not None:
+        if (image := self._images.get(sha256)) is not None:
             return image.n_tokens
         return self._cut_into_chunks(sha256, *self._size_limits.fit(*read_size()), None).n_tokens
 
@@ -146,7 +138,7 @@ class Vision:
         n_tokens = int(mtmd.mtmd_input_chunk_get_n_tokens(chunk))
         n_pos = int(mtmd.mtmd_input_chunk_get_n_pos(chunk))
         is_causal = self._can_slice and n_pos == n_tokens
-        encoding = ImageEncoding(mtmd.mtmd_input_chunk_copy(chunk), n_tokens, is_causal)
+        encoding = ImageEncoding(image.sha256, mtmd.mtmd_input_chunk_copy(chunk), n_tokens, is_causal)
         length = self.slice_tokens if is_causal else n_tokens
         for start in range(0, n_tokens, length):
             key = (image.sha256, len(image.items))
@@ -191,7 +183,7 @@ class Vision:
         encoding.embedding = embedding  # last: another thread's job that shows the picture may read it from here on
         with self._lock:
             self.encoded_chunks += 1
-        self._evict_images()
+        self._images.note_encoded(encoding.sha256)
 
     @contextmanager
     def _lend_projector(self) -> Iterator[Projector]:
@@ -213,20 +205,3 @@ class Vision:
             with self._lock:
                 projector.is_busy = False
                 self._is_projector_idle.notify()
-
-    def _evict_unread_images(self) -> None:
-        """Let go of pictures that were prepared long ago and never encoded, as their jobs ended before that. A job that
-        still waits has its own hold on them."""
-        with self._lock:
-            unread = [image for image in self._images.values() if not image.is_encoded]
-            total = sum(image.pixel_bytes for image in unread)
-            for image in unread[:-1]:
-                if total > self._cache_bytes:
-                    total -= image.pixel_bytes
-                    del self._images[image.sha256]
-
-    def _evict_images(self) -> None:
-        with self._lock:
-            total = sum(image.embedding_bytes for image in self._images.values())
-            while total > self._cache_bytes and len(self._images) > 1:
-                total -= self._images.popitem(last=False)[1].embedding_bytes
