@@ -47,6 +47,12 @@ class StoreAway(Unavailable):
     sentence = "The database cannot be reached: try again soon."
 
 
+class DatabaseBusy(Unavailable):
+    """Somebody else writes, and this connection waits for nobody."""
+
+    sentence = "The database is being written by somebody else: try again soon."
+
+
 WRITE_REFUSED = (DiskFull, StoreAway)
 """What keeps a write from being made for now: the same may do later."""
 
@@ -139,6 +145,11 @@ class Store(NodeStore, Protocol):
 
     def open_reader(self) -> Store:
         """Another connection to the same database, which only reads."""
+        ...
+
+    def open_immediate(self) -> Store | None:
+        """Another connection to the same database, whose writes raise DatabaseBusy rather than wait for others'; None where a
+        write always takes a while."""
         ...
 
     # -- tables of others

@@ -166,7 +166,7 @@ class ScriptedHub:
         """The drafts' payloads as dicts, defaults left out."""
         return [payload_json(draft.payload) for draft in self.drafts]
 
-    async def submit(self, draft: Draft, *, durable: bool = False) -> ScriptedTicket:
+    async def submit(self, draft: Draft, *, durable: bool = False, is_small: bool = False) -> ScriptedTicket:
         self.tickets.append(ScriptedTicket(self, draft))
         return self.tickets[-1]
 

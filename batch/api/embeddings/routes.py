@@ -61,7 +61,7 @@ async def _embed(request: Request, *, is_native: bool) -> Response:
     blob = await hub.keep(body.input_json) if body.input_json is not None else None
     priority = Priority.LARGE_REQUEST if body.input_count > MAX_SHORT_REQUEST_INPUTS else Priority.INTERACTIVE
     draft = Draft(body.payload(blob), Origin.HTTP, priority, blobs=() if blob is None else (blob,), waited=True)
-    (ticket,) = await submit(request, [hub.for_model(draft, body.model)], fingerprint)
+    (ticket,) = await submit(request, [hub.for_model(draft, body.model)], fingerprint, is_small=body.inputs is not None)
     async with cancel_on_disconnect(request, ticket):
         result = await ticket.result(EmbeddingResult)
     vectors = read_vectors(result, await hub.fetch(result.blob) if result.blob is not None else None)

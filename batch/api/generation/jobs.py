@@ -16,7 +16,7 @@ from batch.api.generation.images import keep_pictures
 from batch.api.jobs.answer_ids import creation_time
 from batch.api.jobs.disconnect import cancel_on_disconnect
 from batch.api.jobs.event_stream import EventSerializer, EventStreamResponse
-from batch.api.jobs.submit import submit
+from batch.api.jobs.submit import SMALL_BODY_BYTES, submit
 from batch.errors import BatchError, ContextExceeded, TooLarge, Unavailable
 from batch.model_kind import model_of
 from batch.payloads.chat import ChatPayload, ChatResult, CompletionPayload
@@ -168,14 +168,18 @@ def check_text_size(size: int, limits: LimitSettings) -> None:
 async def submit_chat(request: Request, chat: ChatRequest) -> GenerationJobs:
     """Put a chat's pictures into the spool and its job into the queue."""
     payload, blobs = await chat_payload(request, chat)
-    return await submit_payload(request, chat, payload, blobs)
+    is_small = len(await request.body()) <= SMALL_BODY_BYTES
+    return await submit_payload(request, chat, payload, blobs, is_small=is_small)
 
 
-async def submit_payload(request: Request, chat: ChatRequest, payload: ChatPayload, blobs: tuple[str, ...]) -> GenerationJobs:
-    """Put a chat's job into the queue; `blobs` names its pictures in the spool."""
+async def submit_payload(
+    request: Request, chat: ChatRequest, payload: ChatPayload, blobs: tuple[str, ...], *, is_small: bool = False
+) -> GenerationJobs:
+    """Put a chat's job into the queue; `blobs` names its pictures in the spool, `is_small`: the payload has no more
+    than SMALL_BODY_BYTES."""
     hub = hub_of(request)
     queue = chat_queue(hub, chat.model)
-    tickets = await submit(request, [interactive_draft(payload, queue, blobs)])
+    tickets = await submit(request, [interactive_draft(payload, queue, blobs)], is_small=is_small)
     return GenerationJobs(hub, tickets, model_name(hub, chat.model), fits_context(hub, payload, queue), chat.notes)
 
 

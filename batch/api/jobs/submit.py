@@ -23,17 +23,22 @@ from batch.queue.store import Key
 KEY_HEADER = "idempotency-key"
 MAX_KEY_CHARS = 255
 
+SMALL_BODY_BYTES = 16 << 10
+"""A body up to this size makes a small payload, if nothing else goes into it."""
 
-async def submit(request: Request, drafts: Sequence[Draft], fingerprint: str | None = None) -> list[Ticket]:
+
+async def submit(
+    request: Request, drafts: Sequence[Draft], fingerprint: str | None = None, *, is_small: bool = False
+) -> list[Ticket]:
     """Put a request's jobs into the queue, or find those of an earlier request with the same Idempotency-Key.
 
-    `fingerprint` digests the request's content; None: the body's bytes. Raises Unprocessable when the key was used for
-    another request, and what Hub.submit raises.
+    `fingerprint` digests the request's content; None: the body's bytes. `is_small`: no payload has more than
+    SMALL_BODY_BYTES. Raises Unprocessable when the key was used for another request, and what Hub.submit raises.
     """
     hub: Hub = request.app.state.hub
     name = read_key(request)
     if name is None:
-        return await _submit_all(hub, drafts)
+        return await _submit_all(hub, drafts, is_small=is_small)
     if fingerprint is None:
         body = await request.body()
         fingerprint = await asyncio.to_thread(digest, body)
@@ -43,11 +48,11 @@ async def submit(request: Request, drafts: Sequence[Draft], fingerprint: str | N
     return tickets
 
 
-async def _submit_all(hub: Hub, drafts: Sequence[Draft]) -> list[Ticket]:
+async def _submit_all(hub: Hub, drafts: Sequence[Draft], *, is_small: bool) -> list[Ticket]:
     tickets: list[Ticket] = []
     try:
         for draft in drafts:
-            tickets.append(await hub.submit(draft))
+            tickets.append(await hub.submit(draft, is_small=is_small))
     except BaseException:
         for ticket in tickets:
             await ticket.cancel()

@@ -32,6 +32,7 @@ from batch.payloads.questions import (
 )
 from batch.queue.channel import Waker
 from batch.queue.frames import DiskWaiting, End, JobEnded, WorkerFrame
+from batch.queue.hub.immediate_writer import ImmediateWriter
 from batch.queue.hub.job_outcome import read_patiently, result_in, result_of
 from batch.queue.hub.model_state import ModelState, ModelStates
 from batch.queue.hub.open_tickets import OpenTickets, cancel_jobs
@@ -91,6 +92,7 @@ class Hub:
         self._remote: RemoteWorkers | None = None
         if channel is not None:
             self._remote = RemoteWorkers(self, channel, self._links, self._waker, home=home, attempts=attempts)
+        self._immediate = ImmediateWriter(store)
         self._closed = False
 
     async def start(self) -> None:
@@ -106,6 +108,7 @@ class Hub:
             await self._remote.stop()
         self.models.wake_waiting()
         self._links.close()
+        self._immediate.close()
         for ticket in self.tickets.clear():
             ticket.push(End(job=ticket.id, state=State.CANCELLED, closing=True))
         self._store_thread.shutdown(wait=True)
@@ -131,16 +134,17 @@ class Hub:
             self.models.fail_all(error.message)
             raise
 
-    async def submit(self, draft: Draft, *, durable: bool = False) -> Ticket:
-        """Accept a job. Raises QueueFull when too many clients wait already, DiskFull, and Unavailable when its client would
-        wait for a model that could not be loaded."""
+    async def submit(self, draft: Draft, *, durable: bool = False, is_small: bool = False) -> Ticket:
+        """Accept a job; `is_small`: of a few kilobytes. Raises QueueFull when too many clients wait already, DiskFull, and
+        Unavailable when its client would wait for a model that could not be loaded."""
         if draft.waited:
-            self._refuse_if_failed(draft.queue)
+            self.models.refuse_if_failed(draft.queue)
             self._refuse_if_full(draft.queue)
         # Registered first: the job may have ended before the submitting thread is back.
         ticket = self.tickets.add(Ticket(self, draft.id, draft.queue))
         try:
-            await self.in_thread(lambda: self.store.submit(self._routed(draft), durable=durable))
+            if durable or not is_small or not self._immediate.submit(draft):
+                await self._immediate.leave(self.in_thread(lambda: self.store.submit(self._routed(draft), durable=durable)))
         except BaseException:
             self.tickets.remove(draft.id)
             raise
@@ -164,14 +168,15 @@ class Hub:
         tickets = [self.tickets.add(Ticket(self, draft.id, draft.queue)) for draft in drafts]
         earlier_jobs: list[Held] = []
         try:
-            earlier_jobs = await self.in_thread(lambda: self.store.submit_once(key, [*map(self._routed, drafts)]))
+            submission = self.in_thread(lambda: self.store.submit_once(key, [*map(self._routed, drafts)]))
+            earlier_jobs = await self._immediate.leave(submission)
         except BaseException:
             for ticket in tickets:
                 self.tickets.remove(ticket.id)
             raise
         if not earlier_jobs:
             try:  # only now: what was done before is returned again, model or no model
-                self._refuse_if_failed(queue)
+                self.models.refuse_if_failed(queue)
             except Unavailable:
                 for ticket in tickets:
                     await self.cancel(ticket.id)
@@ -187,10 +192,6 @@ class Hub:
         if (waiting := self.tickets.waiting(queue)) >= self._max_waiting:
             seconds = self.reports.service_times[queue].refuse(waiting - self._max_waiting)
             raise QueueFull(f"{waiting} requests are waiting already: try again in {seconds} seconds.", retry_after=seconds)
-
-    def _refuse_if_failed(self, queue: str) -> None:
-        if self.models[queue].status == "failed":
-            raise Unavailable(self.models[queue].error)
 
     async def follow(self, job: str, queue: str) -> Ticket:
         """A ticket for a job that was submitted before, by this service or an earlier one; no client counts as waiting."""
@@ -267,7 +268,7 @@ class Hub:
         """Put a question to a worker's engine; waits while the model loads, as a job would, and `timeout` seconds from
         then on. Raises its BatchError, or Unavailable."""
         while (worker := self._reachable_worker(queue)) is None:
-            self._refuse_if_failed(queue)
+            self.models.refuse_if_failed(queue)
             self._load(queue)
             if self._closed:
                 raise Unavailable(SHUTTING_DOWN)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
+from batch.errors import Unavailable
 from batch.payloads.model_info import AnyModelInfo
 from batch.queue.jobs import Kind
 
@@ -74,6 +75,11 @@ class ModelStates:
     def of(self, queue: str, worker: str) -> ModelState:
         """The state of one worker's model."""
         return self._workers.get(queue, {}).get(worker, _NEW)
+
+    def refuse_if_failed(self, queue: str) -> None:
+        """Raise Unavailable where a queue's model could not be loaded."""
+        if self[queue].status == "failed":
+            raise Unavailable(self[queue].error)
 
     def ready_workers(self, queue: str) -> list[str]:
         """Ids of the workers whose model is loaded, the idle ones first."""

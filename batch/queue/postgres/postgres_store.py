@@ -56,6 +56,9 @@ class PostgresStore(PostgresLeases, JobReader):
         """Another connection to the same database, which only reads."""
         return PostgresStore(self._url, home=self._home, front=self._front, inbox=self.inbox_scope.inbox or "", readonly=True)
 
+    def open_immediate(self) -> None:
+        """None: a write takes a round trip at least."""
+
     def back_up(self, target: Path, *, max_bytes: int | None = None) -> int | None:
         """Nothing: Raises NotSupported, as Postgres' own tools copy it while it runs."""
         raise NotSupported("The jobs are in PostgreSQL: copy that database with pg_dump, or with its continuous archiving.")

@@ -16,7 +16,7 @@ from batch.durable_folder import make_durable_folder, put_on_disk
 from batch.errors import DiskFull
 from batch.queue.sqlite import schema
 from batch.queue.sqlite.job_writer import JobTransaction
-from batch.queue.store import DamagedDatabase, EmptyDatabase
+from batch.queue.store import DamagedDatabase, DatabaseBusy, EmptyDatabase
 
 MAX_KEPT_WAL_BYTES = 32 << 20
 """To this size the write-ahead log is cut once all of it is in the database."""
@@ -32,12 +32,20 @@ class Database:
     """Methods may be called from any thread, one at a time."""
 
     def __init__(
-        self, path: Path, *, create: bool = True, readonly: bool = False, owns_home: bool = False, front: str = ""
+        self,
+        path: Path,
+        *,
+        create: bool = True,
+        readonly: bool = False,
+        owns_home: bool = False,
+        front: str = "",
+        waits: bool = True,
     ) -> None:
         """`owns_home`: this is the home's service, which holds its lock. `front`: the service that this connection accepts
-        jobs for."""
+        jobs for. `waits`: for whoever else writes; if not, the log is also left for others to bring into the database."""
         self.path = path
         self._front = front
+        self._waits = waits
         self.submitted: Callable[[set[str]], None] = lambda queues: None
         self._lock = threading.RLock()
         try:
@@ -47,14 +55,18 @@ class Database:
                 self._bring_forward(owns_home)
             uri = f"{path.absolute().as_uri()}?mode={'ro' if readonly else 'rw'}"
             self._conn = sqlite3.connect(
-                uri, uri=True, timeout=schema.OPEN_TIMEOUT_S, isolation_level=None, check_same_thread=False
+                uri,
+                uri=True,
+                timeout=schema.OPEN_TIMEOUT_S if waits else 0.0,
+                isolation_level=None,
+                check_same_thread=False,
             )
         except sqlite3.DatabaseError as error:
             raise self._sentence(error) from error
         try:
             if not readonly:
                 self._conn.execute("pragma synchronous=normal")
-                self._conn.execute(f"pragma wal_autocheckpoint={_CHECKPOINT_PAGES}")
+                self._conn.execute(f"pragma wal_autocheckpoint={_CHECKPOINT_PAGES if waits else 0}")
                 # One huge commit, or a reader that kept checkpoints from ending, must not leave its size behind.
                 self._conn.execute(f"pragma journal_size_limit={MAX_KEPT_WAL_BYTES}")
             self._conn.execute(f"pragma cache_size=-{_CACHE_KIB}")
@@ -190,6 +202,8 @@ class Database:
                 return DiskFull(f"{self.path} cannot be read or written ({error}): look after its disk.")
             case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
                 return self._damaged(error)
+            case sqlite3.SQLITE_BUSY if not self._waits:
+                return DatabaseBusy()
         return error
 
     def _damaged(self, reason: object) -> DamagedDatabase:

@@ -35,6 +35,12 @@ class SqliteStore(NodeRows):
         """Another connection to the same file, which only reads."""
         return SqliteStore(self.path, readonly=True)
 
+    def open_immediate(self) -> SqliteStore:
+        """Another connection to the same file, whose writes raise DatabaseBusy rather than wait for others'."""
+        store = SqliteStore(self.path, create=False, front=self._front, waits=False)
+        store.submitted = lambda queues: self.submitted(queues)  # whatever is put there later
+        return store
+
     # -- the way of a job
 
     def submit(self, *drafts: Draft, durable: bool = False) -> None:

@@ -110,7 +110,7 @@ class SpeechHub:
         self._folder = Path(tempfile.mkdtemp())
         weakref.finalize(self, shutil.rmtree, self._folder)
 
-    async def submit(self, draft: Draft, *, durable: bool = False) -> SpokenTicket:
+    async def submit(self, draft: Draft, *, durable: bool = False, is_small: bool = False) -> SpokenTicket:
         self.drafts.append(draft)
         return SpokenTicket(self, draft)
 

@@ -1,0 +1,57 @@
+"""Accepts a small job on the event loop itself: handing it to a thread and back costs more than its transaction."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from batch.queue.jobs import Draft
+from batch.queue.store import WRITE_REFUSED, DamagedDatabase, DatabaseBusy, Store
+
+T = TypeVar("T")
+
+SLOW_WRITE_S = 0.02
+"""A write that took the event loop longer tells that the disk makes writers wait."""
+PAUSE_S = 60.0
+"""So long after such a write jobs are left to the thread."""
+
+
+class ImmediateWriter:
+    """One a hub, on its event loop."""
+
+    def __init__(self, store: Store) -> None:
+        """`store` is the hub's: one that many machines share, which answers over a network, has no connection for this."""
+        self._store = store.open_immediate()
+        self._resumes_at = 0.0
+        self._others = 0
+        """Submissions that were handed to a thread and are not done."""
+
+    def submit(self, draft: Draft) -> bool:
+        """Accept a job whose payload is a few kilobytes at most; False, and nothing done, where that would wait for somebody,
+        would overtake an earlier job, or fails: the thread may do it, and report what is wrong."""
+        started_at = time.monotonic()
+        if self._store is None or self._others or started_at < self._resumes_at:
+            return False
+        try:
+            self._store.submit(draft)
+        except (DatabaseBusy, DamagedDatabase, *WRITE_REFUSED):
+            return False
+        finally:
+            if (now := time.monotonic()) - started_at > SLOW_WRITE_S:
+                self._resumes_at = now + PAUSE_S
+        return True
+
+    async def leave(self, submission: Awaitable[T]) -> T:
+        """Await what submits jobs in a thread; so go later ones meanwhile, as order of submission is order of arrival."""
+        self._others += 1
+        try:
+            return await submission
+        finally:
+            self._others -= 1
+
+    def close(self) -> None:
+        """Accept nothing any more."""
+        if self._store is not None:
+            self._store.close()
+            self._store = None

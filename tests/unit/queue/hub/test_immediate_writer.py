@@ -1,0 +1,120 @@
+"""Small jobs are accepted on the event loop, and never at the price of its standing still."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batch.queue.hub.hub import Hub
+from batch.queue.hub.immediate_writer import ImmediateWriter
+from batch.queue.jobs import Draft, Kind, Origin, Priority
+from batch.queue.open_store import open_store
+from batch.queue.spool import Spool
+from batch.queue.sqlite.sqlite_store import SqliteStore
+from batch.queue.store import DatabaseBusy, Store
+from payloads import payload
+
+
+def small_draft() -> Draft:
+    return Draft(payload("embed", {"inputs": ["a"]}), Origin.HTTP, Priority.INTERACTIVE, waited=True)
+
+
+def queued_jobs(store: Store) -> list[str]:
+    return [lease.job.id for lease in store.take(Kind.EMBEDDING, "w" * 24, limit=10)]
+
+
+def test_a_small_job_is_accepted_without_the_store_thread_and_wakes_its_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def submit() -> None:
+        with contextlib.closing(open_store(tmp_path / "batch.db")) as store:
+            hub = Hub(store, Spool(tmp_path / "spool"), tmp_path)
+            woken: list[set[str]] = []
+            monkeypatch.setattr(store, "submitted", woken.append)
+            in_thread: list[str] = []
+            submit_in_thread = store.submit
+
+            def note(*drafts: Draft, durable: bool = False) -> None:
+                in_thread.extend(draft.id for draft in drafts)
+                submit_in_thread(*drafts, durable=durable)
+
+            monkeypatch.setattr(store, "submit", note)
+            small, large, durable = small_draft(), small_draft(), small_draft()
+            await hub.submit(small, is_small=True)
+            await hub.submit(large)
+            await hub.submit(durable, is_small=True, durable=True)
+            assert in_thread == [large.id, durable.id] and woken == [{Kind.EMBEDDING}] * 3
+            assert queued_jobs(store) == [small.id, large.id, durable.id]
+            await hub.close()
+
+    asyncio.run(submit())
+
+
+def test_while_another_process_writes_the_event_loop_goes_on_and_no_small_job_overtakes_an_earlier_one(tmp_path: Path) -> None:
+    async def submit_both() -> None:
+        with (
+            contextlib.closing(open_store(tmp_path / "batch.db")) as store,
+            contextlib.closing(sqlite3.connect(tmp_path / "batch.db", isolation_level=None)) as other,
+        ):
+            hub = Hub(store, Spool(tmp_path / "spool"), tmp_path)
+            other.execute("begin immediate")
+            first, second = small_draft(), small_draft()
+            waiting = asyncio.create_task(hub.submit(first, is_small=True))
+            done, _ = await asyncio.wait({waiting}, timeout=0.05)
+            assert not done, "it waits for the other writer, but not on the loop, or we would not be here"
+            behind = asyncio.create_task(hub.submit(second, is_small=True))
+            await asyncio.sleep(0)  # its turn comes while the first one waits
+            other.execute("rollback")
+            await asyncio.wait_for(asyncio.gather(waiting, behind), 20)
+            assert queued_jobs(store) == [first.id, second.id]
+            await hub.close()
+
+    asyncio.run(submit_both())
+
+
+def test_after_a_slow_write_small_jobs_are_left_to_the_thread_for_a_minute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = SqliteStore.submit
+
+    def write_slowly(self: SqliteStore, *drafts: Draft, **options: Any) -> None:
+        time.sleep(0.03)
+        write(self, *drafts, **options)
+
+    with contextlib.closing(open_store(tmp_path / "batch.db")) as store:
+        writer = ImmediateWriter(store)
+        try:
+            with monkeypatch.context() as patches:
+                patches.setattr(SqliteStore, "submit", write_slowly)
+                assert writer.submit(small_draft())
+            assert not writer.submit(small_draft())
+            now = time.monotonic()
+            with monkeypatch.context() as patches:
+                patches.setattr(time, "monotonic", lambda: now + 61)
+                assert writer.submit(small_draft())
+            assert len(queued_jobs(store)) == 2
+        finally:
+            writer.close()
+        assert not writer.submit(small_draft()), "the service ends"
+
+
+def test_an_immediate_connection_waits_for_no_writer_and_leaves_the_log_for_others_to_copy(tmp_path: Path) -> None:
+    file = tmp_path / "batch.db"
+    with contextlib.closing(open_store(file)) as store:
+        immediate = store.open_immediate()
+        assert immediate is not None
+        with contextlib.closing(immediate):
+            with store.transaction(), pytest.raises(DatabaseBusy):
+                immediate.submit(small_draft())
+            before = file.stat().st_size
+            for _ in range(900):  # of some pages each: more than a log has when it is copied into the database
+                immediate.submit(small_draft())
+            assert file.stat().st_size == before
+            store.submit(small_draft())
+            assert file.stat().st_size > before
