@@ -338,6 +338,19 @@ def test_pictures_pushed_out_of_the_cache_are_encoded_again(
     assert content(engine.run(chat(tmp_path, [parts[0], ASK], enable_thinking=False))) == "a black circle"
 
 
+def test_a_picture_has_the_same_ids_after_it_was_pushed_out_and_no_other_has_them(engine: VlmEngine) -> None:
+    vision = engine._vision
+    assert vision is not None
+    pixels = np.full((240, 320, 3), 200, np.uint8)
+
+    def idents(name: str) -> list[int]:
+        return [chunk.ident for chunk in vision.tokenize_image(name, lambda: pixels).chunks]
+
+    first, other = idents("one"), idents("another")
+    vision._images.clear()
+    assert idents("one") == first and not set(first) & set(other) and max(first + other) < 0
+
+
 def test_pictures_that_are_prepared_and_never_read_are_let_go(
     engine: VlmEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

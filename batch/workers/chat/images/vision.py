@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -54,7 +55,6 @@ class Vision:
         self._size_limits = ImageSizeLimits.read(path)
         self._n_embd = int(lib.llama_model_n_embd_inp(model.handle))
         self._images = ImageCache(cache_bytes)
-        self._idents: dict[tuple[str, int], int] = {}
         self._lock = threading.Lock()
         self._is_projector_idle = threading.Condition(self._lock)
         self.encoded_chunks = 0
@@ -141,9 +141,7 @@ class Vision:
         encoding = ImageEncoding(image.sha256, mtmd.mtmd_input_chunk_copy(chunk), n_tokens, is_causal)
         length = self.slice_tokens if is_causal else n_tokens
         for start in range(0, n_tokens, length):
-            key = (image.sha256, len(image.items))
-            with self._lock:
-                ident = self._idents.setdefault(key, -1 - len(self._idents))
+            ident = _ident(image.sha256, len(image.items))
             part = min(length, n_tokens - start)
             image.items.append(ImageChunk(ident, part, n_pos if part == n_tokens else part, encoding, start))
 
@@ -205,3 +203,9 @@ class Vision:
             with self._lock:
                 projector.is_busy = False
                 self._is_projector_idle.notify()
+
+
+def _ident(sha256: str, index: int) -> int:
+    """Of a picture's item with this index: negative, and no two alike. It is worked out anew each time, so that nothing has to
+    be remembered of pictures that went by."""
+    return -1 - int.from_bytes(hashlib.blake2b(f"{sha256} {index}".encode(), digest_size=16).digest(), "big")
