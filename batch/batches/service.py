@@ -32,7 +32,7 @@ from batch.queue.store import WRITE_REFUSED, Store
 T = TypeVar("T")
 logger = logging.getLogger("batch.batches")
 
-QUEUED_LINES = 64
+QUEUED_LINES = 128
 """Lines of one batch that are jobs at a time: enough to decode together, few enough that batches take turns."""
 FIRST_LINES = 32
 """Lines that are queued first, as many as are computed together at most, so that a worker that has nothing to do need not

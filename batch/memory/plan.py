@@ -59,6 +59,8 @@ class MemoryPlan(msgspec.Struct, frozen=True):
     gpu_need: int = 0
     tables_on_gpu: bool = False
     """Whether the GPU has room for the tables that are otherwise read by rows from the mapped file."""
+    own_kv: bool = False
+    """Whether there is room for keys and values of each bulk job's own, beside which no other's are passed over."""
     configured_need: int = 0
     """What it would take with nothing done to save memory."""
     note: str = ""
@@ -155,7 +157,8 @@ def _plan(
     if parts.gpu_share:
         on_gpu = parts.gpu_share * (weights.total - weights.row_tables + context.kv) + context.gpu_compute
         on_gpu += parts.projector
-    return MemoryPlan(kv_type, repack, width, cache_share, need=held + max(mapped, 0), held=held, gpu_need=int(on_gpu))
+    need = held + max(mapped, 0)
+    return MemoryPlan(kv_type, repack, width, cache_share, need=need, held=held, gpu_need=int(on_gpu), own_kv=context.own_kv)
 
 
 def _with_tables(plan: MemoryPlan, parts: ModelParts, budget: Budget) -> MemoryPlan:

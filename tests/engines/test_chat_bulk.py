@@ -12,6 +12,7 @@ import vlm_setup
 from batch.errors import BadRequest, BatchError, Cancelled
 from batch.payloads.chat import ChatResult
 from batch.queue.jobs import Priority
+from batch.workers.chat import memory_planner
 from batch.workers.chat.bulk import speed
 from batch.workers.chat.engine import VlmEngine
 from scripted_work import ScriptedWork
@@ -33,6 +34,17 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VlmEngine]:
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VlmEngine]:
     """The same model, one job after the other."""
     engine = vlm_setup.loaded(tmp_path_factory.mktemp("home"), parallel=1)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VlmEngine]:
+    """With one KV for all bulk jobs, as large models have."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory_planner, "SMALL_MODEL_BYTES", 0)
+        engine = vlm_setup.loaded(tmp_path_factory.mktemp("home"), parallel=4)
+    bulk_resources(engine).encodes_ahead = False
     yield engine
     engine.close()
 
@@ -118,8 +130,9 @@ def test_jobs_that_are_computed_together_write_what_each_writes_alone(
 
 @pytest.mark.parametrize("most", [128, 2048])
 def test_prompts_may_share_decodes_with_tokens_up_to_a_bound(
-    engine: VlmEngine, alone: VlmEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+    shared: VlmEngine, alone: VlmEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
+    engine = shared
     expected = [run(alone, work) for work in jobs(tmp_path)]
     resources, sizes = bulk_resources(engine), []
     monkeypatch.setattr(resources, "mixed_prompt_tokens", most)
@@ -145,7 +158,7 @@ def test_short_prompts_share_decodes_and_none_with_a_token_or_with_rows_that_cha
     engine: VlmEngine, alone: VlmEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def works() -> list[ScriptedWork]:
-        words = ("", "red", "blue", "black " * 30, "", "yellow " * 90, "white " * 45, "green")
+        words = ("1", "2", "3", "black " * 30, "", "yellow " * 90, "white " * 45, "")
         return [bulk(tmp_path, f"{word}ping", enable_thinking=False) for word in words]
 
     expected = [written(run(alone, work)) for work in works()]
@@ -287,8 +300,9 @@ def test_what_prompts_share_is_computed_once(engine: VlmEngine, alone: VlmEngine
 
 
 def test_no_job_waits_for_a_few_tokens_more_of_what_stands_there_already(
-    engine: VlmEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shared: VlmEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    engine = shared
     monkeypatch.setattr(bulk_resources(engine), "mixed_prompt_tokens", 2048)
     context, prompts = bulk_resources(engine).context, []
     decode = context.decode_parts
@@ -307,8 +321,9 @@ def test_no_job_waits_for_a_few_tokens_more_of_what_stands_there_already(
 
 @pytest.mark.parametrize(("slice_tokens", "colour", "wait"), [(16, "orange", True), (256, "purple", False)])
 def test_a_slow_models_jobs_wait_for_a_few_tokens_that_another_is_about_to_compute(
-    engine: VlmEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slice_tokens: int, colour: str, wait: bool
+    shared: VlmEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slice_tokens: int, colour: str, wait: bool
 ) -> None:
+    engine = shared
     monkeypatch.setattr(bulk_resources(engine), "mixed_prompt_tokens", slice_tokens)
     monkeypatch.setattr(bulk_resources(engine), "bulk_slice_tokens", slice_tokens)
     beginning = f"{colour} square " * 8
@@ -356,7 +371,10 @@ def test_more_than_sixteen_are_computed_together_only_where_their_step_is_short(
     assert measured.width == width and len(measured.rates) == timed
 
 
-def test_jobs_that_do_not_fit_the_context_together_wait_for_one_another(tmp_path: Path) -> None:
+def test_jobs_that_do_not_fit_the_context_together_wait_for_one_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_planner, "SMALL_MODEL_BYTES", 0)
     small = vlm_setup.loaded(tmp_path, context=2048, parallel=4)
     one = vlm_setup.loaded(tmp_path, context=2048, parallel=1)
     try:
@@ -399,7 +417,7 @@ def test_a_job_too_large_for_their_context_is_computed_by_itself_behind_them(
         ended = note_ends(done)
         together(engine, done)
         assert ended == [0, 1, 2], "it let those go first that it found under way, and nobody else"
-        assert bulk_resources(engine).context.n_ctx == 1024 < done[1].result.usage.prompt_tokens
+        assert bulk_resources(engine).context.n_ctx == 512 < done[1].result.usage.prompt_tokens
         assert [written(work.result) for work in done[:3]] == expected[:3]
         assert isinstance(done[3].error, Cancelled)
     finally:

@@ -121,7 +121,8 @@ def test_jobs_write_the_same_as_where_each_picture_is_encoded_between_their_step
     monkeypatch.setattr(vision, "encode_chunk", note)
     if is_as_on_a_gpu:
         monkeypatch.setattr(bulk_resources(engine), "decodes_ahead", True)
-        monkeypatch.setattr(bulk_resources(engine), "mixed_prompt_tokens", 2048)
+        monkeypatch.setattr(bulk_resources(engine), "joint_prompt_tokens", 2048)
+        monkeypatch.setattr(bulk_resources(engine), "joint_picture_tokens", 2048)
     assert [written(work.result) for work in together(engine, works())] == expected
     ahead = embeddings(vision)
     assert ahead.keys() == between.keys() and len(ahead) == 9
@@ -326,7 +327,8 @@ def test_pictures_that_are_ready_go_into_the_kv_in_one_decode_where_the_model_at
         return parts[-1][1]
 
     monkeypatch.setattr(context, "decode_embeddings", note)
-    monkeypatch.setattr(resources, "mixed_prompt_tokens", 2048)
+    monkeypatch.setattr(resources, "joint_prompt_tokens", 2048)
+    monkeypatch.setattr(resources, "joint_picture_tokens", 2048)
     monkeypatch.setattr(resources, "encodes_ahead", False)  # from the thread they might come one by one
     done = together(engine, works())  # the embeddings are cached, so that two are there at once
     assert [work.error for work in done] == [None] * 4

@@ -49,15 +49,17 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VlmEngine]:
     engine.close()
 
 
+@pytest.mark.parametrize("own_kv", [False, True], ids=["shared", "own"])
 @pytest.mark.parametrize("kv_type", KV_TYPES)
-def test_a_dry_run_tells_what_a_context_really_takes(kv_type: KvType) -> None:
+def test_a_dry_run_tells_what_a_context_really_takes(kv_type: KvType, own_kv: bool) -> None:
     dry = DryRun(FILE, gpu_layers=0)
-    sizes = dry.context_sizes(**NUMBERS, kv_type=kv_type)
+    sizes = dry.context_sizes(**NUMBERS, kv_type=kv_type, own_kv=own_kv)
     dry.close()
     model = Model(FILE)
     with collected_lines() as pieces:
-        context = Context(model, **NUMBERS, kv_type=kv_type)
+        context = Context(model, **NUMBERS, kv_type=kv_type, own_kv=own_kv)
     log = "".join(pieces)
+    assert context.n_ctx == NUMBERS["n_ctx"]
     context.close()
     model.close()
     assert sizes is not None

@@ -37,14 +37,15 @@ from batch.payloads.questions import (
 from batch.payloads.sampling import SamplingParams
 from batch.queue.jobs import Kind, Priority
 from batch.settings import Settings
+from batch.workers.chat.bulk.job import BulkJob
 from batch.workers.chat.bulk.preparation import has_cores_to_prepare
 from batch.workers.chat.bulk.scheduler import BulkScheduler
 from batch.workers.chat.bulk.speed import (
-    BULK_TOKENS_PER_JOB,
     CLIENT_SEQUENCES,
     bulk_tokens,
     measure_bulk_speed,
     sequences_for,
+    unbounded_tokens,
 )
 from batch.workers.chat.dialects import dialect as dialects
 from batch.workers.chat.generation import Generation, Resources
@@ -134,8 +135,9 @@ class VlmEngine:
             self._vision = Vision(resolved.mmproj, model, threads=threads, gpu=has_gpu, cache_bytes=image_cache_bytes)
             self._pictures.start()
         width = None if vlm.parallel == "auto" else vlm.parallel
-        speed = measure_bulk_speed(model, threads, width=width, widest=plan.width, kv_type=plan.kv_type, has_gpu=has_gpu)
-        self._width = speed.width
+        widest, kv_type, own_kv = plan.width, plan.kv_type, plan.own_kv
+        speed = measure_bulk_speed(model, threads, width=width, widest=widest, kv_type=kv_type, own_kv=own_kv, has_gpu=has_gpu)
+        self._width, self._speed = speed.width, speed
         encodes_ahead = has_gpu or has_cores_to_prepare(threads)
         if self._vision is not None and encodes_ahead and self._width > 1:
             self._bulk_pictures.start()
@@ -143,6 +145,7 @@ class VlmEngine:
         if self._vision is not None:
             self._vision.slice_tokens = speed.picture_slice_tokens
         bulk_bytes = cache_bytes // _BULK_CACHE_SHARE if self._width > 1 else 0
+        most = context.n_batch if has_gpu else speed.mixed_prompt_tokens
         self._resources = Resources(
             model,
             context,
@@ -152,9 +155,10 @@ class VlmEngine:
             bulk_slice_tokens=speed.slice_tokens,
             checkpoint_interval=_GPU_CHECKPOINT_INTERVAL_TOKENS if has_gpu else _CHECKPOINT_INTERVAL_TOKENS,
             # On a GPU a small decode takes as long as a large one.
-            mixed_prompt_tokens=context.n_batch if has_gpu else speed.mixed_prompt_tokens,
-            joint_prompt_tokens=0 if has_gpu else speed.joint_prompt_tokens,
+            mixed_prompt_tokens=0 if speed.own_kv else most,
+            joint_prompt_tokens=most if has_gpu and speed.own_kv else speed.joint_prompt_tokens,
             joint_multiple=speed.joint_multiple,
+            joint_picture_tokens=most,
             decodes_ahead=has_gpu,
             encodes_ahead=encodes_ahead,
         )
@@ -182,7 +186,7 @@ class VlmEngine:
             has_gpu=has_gpu,
         )
 
-    def _make_context(self, n_ctx: int, sequences: int) -> Context:
+    def _make_context(self, n_ctx: int, sequences: int, *, own_kv: bool = False) -> Context:
         assert self._model is not None
         # A picture that is attended to in both directions must fit into one micro-batch.
         chunk_tokens = self._vision.max_chunk_tokens if self._vision is not None and self._vision.is_non_causal else 0
@@ -195,21 +199,24 @@ class VlmEngine:
             sequences=sequences,
             threads=self._settings.vlm.threads or os.cpu_count() or 1,
             kv_type=self._plan.kv_type,
+            own_kv=own_kv,
         )
 
     def _open_scheduler(self) -> BulkScheduler | None:
         """What computes bulk jobs together, made when the first one comes; None: each is computed by itself."""
         while self._scheduler is None and self._width > 1:
-            resources = self._resources
+            resources, own_kv = self._resources, self._speed.own_kv
+            most = resources.context.n_ctx
             try:
-                context = self._make_context(bulk_tokens(resources.context.n_ctx, self._width), sequences_for(self._width))
+                n_ctx = bulk_tokens(most, 1 if own_kv else self._width)
+                context = self._make_context(n_ctx, sequences_for(self._width), own_kv=own_kv)
             except ModelProblem as problem:
                 _log.warning("no more than %d bulk jobs are computed together: %s", self._width // 2, problem.message)
                 self._width //= 2
                 continue
             self._bulk_context = context
             cache = PromptCache(context, resources.model, self._cache_bytes // _BULK_CACHE_SHARE)
-            resources = replace(resources, context=context, cache=cache)
+            resources = replace(resources, context=context, cache=cache, most_tokens=most if own_kv else 0)
             self._scheduler = BulkScheduler(resources, StepRunner(resources), self, self._width, self._bulk_pictures)
         return self._scheduler
 
@@ -253,8 +260,11 @@ class VlmEngine:
         with self._scheduler.held_up() if self._scheduler is not None else nullcontext():
             return self.run_alone(work, self.plan_job(work))
 
-    def run_alone(self, work: Work, task: TaskParams) -> ChatResult:
-        """Compute a planned job by itself, in the clients' context."""
+    def run_alone(self, work: Work, task: TaskParams | BulkJob) -> ChatResult:
+        """Compute a planned job by itself, or the rest of one that others were computed with, in the clients' context."""
+        if isinstance(task, BulkJob):
+            task.finish_alone(self._resources, self._runner)
+            return self.make_result(work, task.task, task.results)
         is_bulk = work.job.priority < Priority.INTERACTIVE
         results = [
             self._runner.run(Generation(self._resources, work, task, index, is_bulk=is_bulk), work) for index in range(task.n)
@@ -280,7 +290,7 @@ class VlmEngine:
         """Whether the context of bulk jobs has room for a job; one that does not fit is computed by itself."""
         assert self._bulk_context is not None
         n_ctx = self._bulk_context.n_ctx
-        answer_tokens = task.max_tokens if task.max_tokens >= 0 else BULK_TOKENS_PER_JOB
+        answer_tokens = task.max_tokens if task.max_tokens >= 0 else unbounded_tokens(n_ctx, own_kv=self._speed.own_kv)
         return n_ctx >= self._resources.context.n_ctx or len(task.prompt) + answer_tokens <= n_ctx
 
     def make_result(self, work: Work, task: TaskParams, results: Sequence[ChoiceResult]) -> ChatResult:

@@ -51,8 +51,13 @@ class Resources:
     alone, as it is where a job's numbers then do not depend on its company."""
     joint_prompt_tokens: int = 0
     """Most prompt tokens of several bulk jobs in a decode without generated tokens, where those share none with prompts."""
+    most_tokens: int = 0
+    """Of a prompt and its answer; 0: as many as the context has room for. A job that has more than its context holds goes on in
+    another one."""
     joint_multiple: int = 1
     """Of what number of tokens a slice is a multiple behind which there is another one's in such a decode."""
+    joint_picture_tokens: int = 0
+    """Most tokens of several bulk jobs' pictures in a decode; 0: each picture is computed alone."""
     decodes_ahead: bool = False
     """Whether bulk jobs have a token decoded before its text is made, as a GPU computes while the text is; where the text
     then ends the answer, that decode was for nothing."""
@@ -98,7 +103,7 @@ class Generation:
         self._cached_n = 0
         self._sampler: Sampler | None = None
         self.slot: Slot | None = None
-        """Its sequence, from the first step on."""
+        """Its sequence, from the first step on; another one behind `move`."""
         self.done = 0
         """How far the prompt, then the answer is, in tokens: what the next yield point reports."""
         self.total: int | None = None
@@ -126,7 +131,7 @@ class Generation:
                 stop_type, note = yield from self._generate(slot, sampler, row)
                 timings = self._timings()
             finally:
-                self._cache.release(slot)
+                self._cache.release(self.slot)
         finally:
             sampler.close()
         return self._finish(stop_type, note, timings)
@@ -171,7 +176,7 @@ class Generation:
         task, tokens = self._task, self._tokens
         end_tokens, ids = self._model.end_tokens, slot.tokens.ids
         step = NextToken(0, slot.tokens.position(len(slot.tokens)))
-        room = self._context.n_ctx - len(slot.tokens)
+        room = (self._resources.most_tokens or self._context.n_ctx) - len(slot.tokens)
         self._limit = min(task.max_tokens, room) if task.max_tokens >= 0 else room
         if self._limit <= 0:
             return "limit", ""
@@ -194,9 +199,9 @@ class Generation:
             step.token = token
             row = yield step
             while row == LOST:
-                so_far = task.prompt.copy()
-                so_far.append_tokens(tokens[:-1])
-                yield from self._fill(slot, so_far)
+                assert self.slot is not None
+                slot = self.slot
+                yield from self._fill(slot, self._decoded())
                 ids = slot.tokens.ids
                 self.done, self.total = n, self._limit if task.max_tokens >= 0 else None
                 row = yield step
@@ -206,6 +211,22 @@ class Generation:
                 self.make_text()
                 if self._end is not None:
                     return self._end
+
+    def _decoded(self) -> TokenSequence:
+        """The prompt and the answer, but for the token that is being decoded."""
+        tokens = self._task.prompt.copy()
+        tokens.append_tokens(self._tokens[:-1])
+        return tokens
+
+    def move(self, resources: Resources) -> None:
+        """Behind a token that its context has no room for: go on in another one, where LOST has to be sent next, as what was
+        computed is computed again there."""
+        assert self.slot is not None and self._sampler is not None
+        slot, _ = resources.cache.acquire(self._decoded(), reuse=self._task.cache_prompt, is_bulk=self._is_bulk)
+        self._cache.release(self.slot)
+        self.slot = slot
+        self._resources, self._context, self._cache = resources, resources.context, resources.cache
+        self._sampler.context = resources.context
 
     def make_text(self) -> None:
         """Make the text of the last token, unless that was done; what is certain of it goes out.

@@ -29,6 +29,11 @@ N_BATCH_TOKENS = 2048
 N_UBATCH_TOKENS = 512
 """Tokens that are computed together where no picture demands more: more only make every sliding window larger."""
 MIN_IMAGE_CACHE_BYTES = 64 << 20
+SMALL_MODEL_BYTES = 1_000_000_000
+"""Where the weights are larger, a step takes so long to read them that it hardly matters what bulk jobs pass over of each
+other's keys and values."""
+OWN_KV_SHARE, OWN_KV_GPU_SHARE = 0.2, 0.25
+"""Keys and values of each bulk job's own take at most so much of the free memory, or of the GPU's."""
 SPARE_BYTES = 300_000_000
 """What is left to the service and the system."""
 OTHERS_SHARE = 1.3
@@ -40,6 +45,7 @@ def plan_memory(settings: Settings, resolved: Resolved, budget: Budget) -> Memor
     vlm = settings.vlm
     has_gpu = budget.gpu_free is not None
     weights = weight_sizes(resolved.path)
+    most_own_kv = OWN_KV_SHARE * budget.free if budget.gpu_free is None else OWN_KV_GPU_SHARE * budget.gpu_free
     run = DryRun(resolved.path, gpu_layers=vlm.gpu_layers)
     try:
         layers = run.layers + 1
@@ -58,8 +64,12 @@ def plan_memory(settings: Settings, resolved: Resolved, budget: Budget) -> Memor
             clients = make(n_ctx=vlm.context, sequences=CLIENT_SEQUENCES)
             if clients is None or width == 1:
                 return clients
-            n_ctx = bulk_tokens(vlm.context or run.n_ctx_train, width)
-            bulk = make(n_ctx=n_ctx, sequences=sequences_for(width))
+            n_ctx, sequences = vlm.context or run.n_ctx_train, sequences_for(width)
+            if has_gpu or weights.total <= SMALL_MODEL_BYTES:
+                bulk = make(n_ctx=bulk_tokens(n_ctx, 1), sequences=sequences, own_kv=True)
+                if bulk is not None and bulk.kv <= most_own_kv:
+                    return clients + bulk
+            bulk = make(n_ctx=bulk_tokens(n_ctx, width), sequences=sequences)
             return None if bulk is None else clients + bulk
 
         widths = sorted(GPU_WIDTHS if has_gpu else WIDTHS, reverse=True) if vlm.parallel == "auto" else [vlm.parallel]

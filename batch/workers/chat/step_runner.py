@@ -47,7 +47,11 @@ class StepRunner:
             steps.close()
 
     def _yield(self, generation: Generation, slot: Slot, work: Work) -> None:
-        self._context.set_threads(work.yield_point(generation.done, generation.total))
+        self.pass_yield_point(work, slot, generation.done, generation.total)
+
+    def pass_yield_point(self, work: Work, slot: Slot, done: int, total: int | None) -> None:
+        """A job's yield point, behind which its sequence is in place again."""
+        self._context.set_threads(work.yield_point(done, total))
         if slot.parked is not None:
             self._cache.unpark(slot)
 

@@ -42,7 +42,8 @@ def _abort_condition() -> Any:
 
 
 class Context:
-    """KV memory for `sequences` conversations that share `n_ctx` cells. Used from one thread, `abort` from any."""
+    """KV memory for `sequences` conversations that share `n_ctx` cells, or have as many each. Used from one thread, `abort`
+    from any."""
 
     def __init__(
         self,
@@ -54,19 +55,24 @@ class Context:
         sequences: int = 1,
         threads: int = 1,
         kv_type: KvType = "f16",
+        own_kv: bool = False,
         **params: Any,
     ) -> None:
         """Allocate it; `n_ctx` 0 is the model's own length, `params` any further field of llama_context_params.
+
+        `own_kv`: each sequence has n_ctx cells of its own, not 0. Then those are computed at once that have consecutive numbers
+        and as many tokens each, and a decode that holds others takes several times as long.
 
         `kv_type` q8_0 is for heads of a multiple of 32 numbers, and switches flash attention on.
 
         Raises ModelProblem when there is not enough memory.
         """
         values = lib.llama_context_default_params()
-        values.n_ctx, values.n_batch, values.n_ubatch = n_ctx, n_batch, min(n_ubatch, n_batch)
+        values.n_ctx = n_ctx * sequences if own_kv else n_ctx
+        values.n_batch, values.n_ubatch = n_batch, min(n_ubatch, n_batch)
         values.n_seq_max = sequences
         values.n_threads = values.n_threads_batch = threads
-        values.kv_unified = True
+        values.kv_unified = not own_kv
         values.swa_full = False
         values.no_perf = True
         values.type_k = values.type_v = KV_TYPES[kv_type]
@@ -84,6 +90,9 @@ class Context:
         self.n_ubatch = int(lib.llama_n_ubatch(self.handle))
         self._n_vocab = model.n_vocab
         self.sequences = sequences
+        self.has_own_kv = own_kv
+        self._copied_to: int | None = None
+        """A sequence that the next decode copies another's KV to."""
         self.threads = threads
         self._abort_flag = ctypes.create_string_buffer(2)
         self._abort_condition = _abort_condition()
@@ -121,8 +130,11 @@ class Context:
             ctypes.pointer(self._one_seq_cell),
             ctypes.pointer(self._one_output),
         )
-        self._decode = lib.llama_decode
         self._logits: dict[int, Logits] = {}
+
+    def _decode(self, batch: Any) -> int:
+        self._copied_to = None
+        return int(lib.llama_decode(self.handle, batch))
 
     def close(self) -> None:
         """Free the memory. Harmless when called again."""
@@ -139,14 +151,14 @@ class Context:
         self._output[:n] = 0
         self._output[n - 1] = output
         self._batch.n_tokens = n
-        return int(self._decode(self.handle, self._batch))
+        return self._decode(self._batch)
 
     def decode_token(self, token: int, pos: int, seq: int) -> int:
         """Append one token and compute the logits behind it."""
         self._one_token.value = token
         self._one_pos.value = pos
         self._one_seq.value = seq
-        return int(self._decode(self.handle, self._one))
+        return self._decode(self._one)
 
     def decode_rows(self, tokens: Numbers, positions: Numbers, sequences: Numbers) -> int:
         """Append each token to its sequence, and compute what stands behind each of them: logits, or embeddings."""
@@ -156,7 +168,7 @@ class Context:
         self._seq[:n] = sequences
         self._output[:n] = 1
         self._batch.n_tokens = n
-        return int(self._decode(self.handle, self._batch))
+        return self._decode(self._batch)
 
     def decode_parts(self, parts: Sequence[tuple[Sequence[int], int, int, bool]]) -> int:
         """Append to several sequences at once: (tokens, position, sequence, whether logits behind its last are wanted)."""
@@ -170,7 +182,7 @@ class Context:
             self._output[end - 1] = output
             at = end
         self._batch.n_tokens = at
-        return int(self._decode(self.handle, self._batch))
+        return self._decode(self._batch)
 
     def decode_embeddings(self, parts: Sequence[tuple[Rows, int, int]]) -> int:
         """Append rows of the model's input to sequences, as tokens would be, no logits behind them; each part: (rows, of
@@ -186,11 +198,24 @@ class Context:
         values, tokens = np.ascontiguousarray(all_rows), self._batch
         pointer = values.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
         batch = lib.llama_batch(n, None, pointer, tokens.pos, tokens.n_seq_id, tokens.seq_id, tokens.logits)
-        return int(self._decode(self.handle, batch))
+        return self._decode(batch)
 
     def copy_sequence(self, source: int, target: int, end: int) -> None:
-        """Let `target` share the positions of `source` before `end`; nothing is copied in memory."""
-        lib.llama_memory_seq_cp(self.memory, source, target, 0, end)
+        """Let `target`, in which nothing stands, have the positions of `source` before `end`: the same cells, or, where each
+        has its own, copies of all of them, which the next decode makes."""
+        if not self.has_own_kv:
+            lib.llama_memory_seq_cp(self.memory, source, target, 0, end)
+            return
+        lib.llama_memory_seq_cp(self.memory, source, target, 0, -1)
+        self.forget(target, end)
+        self._copied_to = target
+
+    def _make_copies(self) -> None:
+        """What reads or writes KV itself must find the copies there: llama.cpp makes them in a decode only."""
+        if (seq := self._copied_to) is not None:
+            end = self.last_position(seq) + 1
+            self.decode_token(0, end, seq)
+            self.forget(seq, end)
 
     def abort(self) -> None:
         """From any thread: end the decode in flight (or the next one) with ABORTED."""
@@ -247,6 +272,7 @@ class Context:
 
     def save_state(self, seq: int, flags: int = 0) -> State:
         """The sequence's KV as bytes in host memory, which `restore_state` takes."""
+        self._make_copies()
         size = self.state_size(seq, flags)
         data: State = np.empty(size, np.uint8)
         pointer = data.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
@@ -255,5 +281,6 @@ class Context:
 
     def restore_state(self, seq: int, data: State, flags: int = 0) -> bool:
         """Replace a sequence's KV by a saved one; returns False when there are not enough free cells."""
+        self._make_copies()
         pointer = data.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
         return bool(lib.llama_state_seq_set_data_ext(self.handle, pointer, len(data), seq, flags))

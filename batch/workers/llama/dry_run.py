@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import msgspec
+
 from batch.errors import ModelProblem
 from batch.memory.sizes import ContextSizes, KvType, WeightSizes
 from batch.workers.llama.context import KV_TYPES
@@ -61,18 +63,21 @@ class DryRun:
         """How many tokens of context the model was trained with."""
         return int(lib.llama_model_n_ctx_train(self._model))
 
-    def context_sizes(self, *, n_ctx: int, n_batch: int, n_ubatch: int, sequences: int, kv_type: KvType) -> ContextSizes | None:
+    def context_sizes(
+        self, *, n_ctx: int, n_batch: int, n_ubatch: int, sequences: int, kv_type: KvType, own_kv: bool = False
+    ) -> ContextSizes | None:
         """What a context made with the same numbers takes; None where it cannot be made, as q8_0 with heads of odd sizes."""
         values = lib.llama_context_default_params()
-        values.n_ctx, values.n_batch, values.n_ubatch, values.n_seq_max = n_ctx, n_batch, n_ubatch, sequences
-        values.kv_unified, values.swa_full, values.no_perf = True, False, True
+        values.n_ctx = n_ctx * sequences if own_kv else n_ctx
+        values.n_batch, values.n_ubatch, values.n_seq_max = n_batch, n_ubatch, sequences
+        values.kv_unified, values.swa_full, values.no_perf = not own_kv, False, True
         values.type_k = values.type_v = KV_TYPES[kv_type]
         with collected_lines() as pieces:
             context = lib.llama_init_from_model(self._model, values)
         if not context:
             return None
         lib.llama_free(context)
-        return read_sizes("".join(pieces))
+        return msgspec.structs.replace(read_sizes("".join(pieces)), own_kv=own_kv)
 
 
 def read_sizes(log: str) -> ContextSizes:

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from batch.media.decoder.pixel_memory import Pixels
 from batch.payloads.chat import ChatResult
+from batch.workers.chat.bulk.job import BulkJob
 from batch.workers.chat.output.result import ChoiceResult
 from batch.workers.chat.task_params import TaskParams
 from batch.workers.engine import Work
@@ -32,6 +33,6 @@ class BulkEngine(JobPlanner, Protocol):
         """Whether a job can be computed together with others."""
         ...
 
-    def run_alone(self, work: Work, task: TaskParams) -> ChatResult:
-        """Compute a job by itself."""
+    def run_alone(self, work: Work, task: TaskParams | BulkJob) -> ChatResult:
+        """Compute a job by itself: all of it, or the rest of one that others were computed with so far."""
         ...

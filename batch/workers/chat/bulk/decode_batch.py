@@ -41,6 +41,32 @@ class DecodeBatch:
         return cls(steps)
 
     @classmethod
+    def of_equal_slices(cls, jobs: Iterable[BulkJob], most_tokens: int, multiple: int) -> DecodeBatch:
+        """The same where each sequence has its own cells: there, slices of equal length of jobs with consecutive sequences are
+        computed at once, and of no others."""
+        steps = [(job, job.step) for job in jobs if isinstance(job.step, PromptSlice)]
+        steps.sort(key=lambda one: one[0].slot.seq)
+        together = steps[:1]
+        for job, step in steps[1:]:
+            n, last = step.n_tokens, together[-1][0].slot.seq
+            if not MIN_JOINT_TOKENS <= n == together[0][1].n_tokens or job.slot.seq != last + 1:
+                break
+            if n % multiple or n * (len(together) + 1) > most_tokens:
+                break
+            together.append((job, step))
+        return cls(together)
+
+    @classmethod
+    def of_any_slices(cls, jobs: Iterable[BulkJob], most_tokens: int, multiple: int = 1) -> DecodeBatch:
+        """The same where a slice may have other numbers in company: as many as there is room for."""
+        steps = list[JobStep]()
+        for job in jobs:
+            if isinstance(job.step, PromptSlice) and job.step.n_tokens <= most_tokens:
+                steps.append((job, job.step))
+                most_tokens -= job.step.n_tokens
+        return cls(steps)
+
+    @classmethod
     def of_both(cls, jobs: Sequence[BulkJob], most_prompt_tokens: int, most_rows: int) -> DecodeBatch:
         """The next token of all jobs that generate, and slices of the others' prompts as far as there is room."""
         steps: list[JobStep] = [(job, job.step) for job in jobs if isinstance(job.step, NextToken)]
@@ -50,6 +76,10 @@ class DecodeBatch:
                 steps.append((job, job.step))
                 room -= job.step.n_tokens
         return cls(steps)
+
+    def by_sequence(self) -> DecodeBatch:
+        """The same steps in the order of their sequences."""
+        return DecodeBatch(sorted(self._steps, key=lambda one: one[0].slot.seq))
 
     def __len__(self) -> int:
         return len(self._steps)

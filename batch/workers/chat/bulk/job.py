@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from batch.workers.chat.generation import Generation, Resources, Steps
 from batch.workers.chat.kv.slot import Slot
 from batch.workers.chat.output.result import ChoiceResult
-from batch.workers.chat.steps import DecodeImage, Step
+from batch.workers.chat.step_runner import StepRunner
+from batch.workers.chat.steps import LOST, DecodeImage, NextToken, Step
 from batch.workers.chat.task_params import TaskParams
 from batch.workers.engine import Work
 from batch.workers.llama.context import Logits, Rows
@@ -98,6 +99,29 @@ class BulkJob:
                 self._begin_choice()
             else:
                 self.step = None
+
+    @property
+    def has_outgrown(self) -> bool:
+        """Whether its context has no room for its next token."""
+        context = self._resources.context
+        return context.has_own_kv and isinstance(self.step, NextToken) and len(self.slot.tokens) >= context.n_ctx
+
+    def finish_alone(self, resources: Resources, runner: StepRunner) -> None:
+        """Go on in another context, where its sequence is filled first, to its end. Closes it, and raises what ends it."""
+        assert self._generation is not None
+
+        def pass_yield_point() -> None:
+            runner.pass_yield_point(self.work, self.slot, *self.progress)
+
+        try:
+            self._resources = resources
+            self._generation.move(resources)
+            self.advance(LOST)
+            while self.step is not None:
+                pass_yield_point()
+                self.advance(runner.compute(self.step, self.slot, pass_yield_point))
+        finally:
+            self.close()
 
     def make_text(self) -> None:
         """While the step is being computed: make the text of what was drawn before it. Raises what ends the job."""

@@ -15,6 +15,7 @@ from batch.workers.chat.bulk.claimed_jobs import ClaimedJobs
 from batch.workers.chat.bulk.decode_batch import DecodeBatch
 from batch.workers.chat.bulk.job import BulkJob
 from batch.workers.chat.bulk.large_jobs import LargeJobs
+from batch.workers.chat.bulk.picture_batch import PictureBatch
 from batch.workers.chat.bulk.preparation import PreparationThread
 from batch.workers.chat.bulk.speed import MIN_STEP_ROWS
 from batch.workers.chat.bulk.token_finder import TokenFinder
@@ -24,7 +25,7 @@ from batch.workers.chat.step_runner import StepRunner
 from batch.workers.chat.steps import LOST, DecodeImage, EncodeImage, PromptSlice, Step
 from batch.workers.chat.task_params import TaskParams
 from batch.workers.engine import Work
-from batch.workers.llama.context import ABORTED, DECODED, NO_ROOM, Rows
+from batch.workers.llama.context import ABORTED, DECODED, NO_ROOM
 from batch.workers.llama.library import clear_errors
 
 CLAIM_INTERVAL_S = 0.25
@@ -125,6 +126,7 @@ class BulkRun:
                 continue
             able = self._computable(ready)
             self._decode(DecodeBatch.of_both(able, mixed, self._context.n_batch) if mixed else DecodeBatch.of_tokens(able))
+            self._large.add_outgrown(self._jobs)
 
     def close(self) -> None:
         """End what is done, give all sequences back, and leave what is being prepared."""
@@ -133,6 +135,7 @@ class BulkRun:
         finally:
             for job in self._jobs:
                 job.close()
+            self._large.close()
             self._claimed.close()
 
     # -- jobs come and go
@@ -179,7 +182,7 @@ class BulkRun:
         else:
             self._jobs.append(BulkJob(self._resources, work, task))
 
-    def _run_alone(self, work: Work, task: TaskParams) -> None:
+    def _run_alone(self, work: Work, task: TaskParams | BulkJob) -> None:
         self._attempt(work, lambda: work.finish(self._engine.run_alone(work, task)))
 
     def _attempt(self, work: Work, action: Callable[[], object]) -> bool:
@@ -262,36 +265,31 @@ class BulkRun:
     def _compute_pictures(self, ready: list[BulkJob]) -> bool:
         """Encode a picture, or put slices of encoded ones into the KV, those of several jobs in one decode where they may share
         one; returns whether there were some."""
-        room = self._resources.mixed_prompt_tokens
+        room = self._resources.joint_picture_tokens
         if not room:
             return self._compute_first(ready, EncodeImage | DecodeImage)
         if self._compute_first(ready, EncodeImage):
             return True
-        room = max(room, MIN_STEP_ROWS)
-        jobs, parts = list[BulkJob](), list[tuple[Rows, int, int]]()
-        shareable = [(job, part) for job in self._computable(ready) if (part := job.shareable_picture) is not None]
-        # The largest first, so that in the end small rests are left that share one.
-        for job, part in sorted(shareable, key=lambda one: -len(one[1][0])):
-            if len(part[0]) <= room:
-                jobs.append(job)
-                parts.append(part)
-                room -= len(part[0])
-        if len(jobs) < 2:
-            return self._compute_first(jobs or ready, DecodeImage)
+        batch = PictureBatch(self._computable(ready), max(room, MIN_STEP_ROWS))
+        if len(batch.jobs) < 2:
+            return self._compute_first(batch.jobs or ready, DecodeImage)
         clear_errors()
-        if (status := self._context.decode_embeddings(parts)) == DECODED:
-            for job in jobs:
+        if (status := self._context.decode_embeddings(batch.parts)) == DECODED:
+            for job in batch.jobs:
                 self._advance(job, -1)
             return True
         if status == ABORTED:
             self._context.clear_abort()
-        self._compute_each(jobs)
+        self._compute_each(batch.jobs)
         return True
 
     def _compute_slices(self, ready: list[BulkJob]) -> bool:
         """Slices of prompts, of several jobs where their numbers are the same then; returns whether there were some."""
         most, multiple = self._resources.joint_prompt_tokens, self._resources.joint_multiple
-        batch = DecodeBatch.of_slices(self._computable(ready), most, multiple)
+        of_slices = DecodeBatch.of_equal_slices if self._context.has_own_kv else DecodeBatch.of_slices
+        if self._resources.joint_picture_tokens:
+            of_slices = DecodeBatch.of_any_slices
+        batch = of_slices(self._computable(ready), most, multiple)
         if len(batch) < 2:
             return self._compute_first(ready, PromptSlice)
         self._decode(batch)
@@ -300,6 +298,9 @@ class BulkRun:
     def _decode(self, batch: DecodeBatch) -> None:
         if not len(batch):
             return
+        if self._context.has_own_kv:
+            self._cache.close_ranks([job.slot for job in batch.jobs])
+            batch = batch.by_sequence()
         jobs, parts, last_rows = batch.jobs, batch.parts, batch.last_rows
         clear_errors()
         status = self._context.decode_parts(parts)
@@ -316,7 +317,7 @@ class BulkRun:
             for job in jobs:
                 if self._runner.undo(job.slot):
                     self._advance(job, LOST)
-        elif status == NO_ROOM and len(jobs) > 1:
+        elif status == NO_ROOM and len(jobs) > 1 and not self._context.has_own_kv:
             if not self._cache.move_idle_out(jobs[0].slot):
                 # The last that came waits until another one has ended.
                 self._cache.park(jobs[-1].slot)

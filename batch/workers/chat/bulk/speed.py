@@ -18,14 +18,17 @@ from batch.workers.llama.model import Model
 
 WIDTHS = (1, 4, 8, 16, 32)
 """Sequences in one decode that are tried. llama.cpp computes rows by fours on many processors."""
-GPU_WIDTHS = (1, 8, 16, 32)
+GPU_WIDTHS = (1, 8, 16, 32, 64)
 """The same on a GPU, which one row leaves idle for most of a step."""
 MAX_STEP_S = 1.0
 """Longest step of the jobs together: a more urgent job waits for it."""
 MAX_WIDE_STEP_S = 0.25
 """Longest step of more than MODEST_WIDTH jobs on a CPU."""
 BULK_TOKENS_PER_JOB = 4096
-"""Tokens that the context of bulk jobs holds for each job: those that take more wait for one another."""
+"""Tokens that the context of bulk jobs holds for each job: those that take more wait for one another, or, where each has cells
+of its own, are computed by themselves."""
+_UNBOUNDED_SHARE = 4
+"""One in so many of its own cells an answer without a bound is expected to take; the job goes on by itself if it takes more."""
 SLICE_S = 0.25
 """About how long a prompt slice of a bulk job takes."""
 SLICE_TOKENS = (512, 256, 128, 64, 32, 16)
@@ -45,6 +48,8 @@ _AROUND_TOKEN_S = 0.0003
 """What a token of a bulk job takes beside its decode, drawing, text and its share of the job, which no width saves: about half
 of a caption's token of the smallest model through the service, on two cores of 2026. A GPU computes meanwhile."""
 _PROBE_TOKENS = 32
+_PROBE_CELLS = 1024
+_OWN_PROBE_CELLS = 256
 MAX_JOINT_TOKENS = 63
 """From 64 rows on, llama.cpp's attention on a CPU computes tiles of them, and rounds otherwise than by single rows."""
 MIN_JOINT_TOKENS = 8
@@ -70,6 +75,9 @@ class BulkSpeed:
     """Of what number of tokens a slice is a multiple behind which there is another one's in such a decode."""
     rates: Mapping[str, float] = field(default_factory=dict)
     """Tokens a second by number of sequences, where that was measured."""
+    own_kv: bool = False
+    """Whether each job has cells of its own in the KV, so that attention passes over nobody else's: where there is memory for
+    that and, on a CPU, no slice shares a decode with tokens, which could not be computed at once then."""
 
     @property
     def mixed_prompt_tokens(self) -> int:
@@ -95,8 +103,13 @@ def sequences_for(width: int) -> int:
 
 
 def bulk_tokens(n_ctx: int, width: int) -> int:
-    """How many tokens the context of bulk jobs holds, beside a context for clients with `n_ctx`."""
+    """How many tokens the context of bulk jobs holds for so many of them, beside a context for clients with `n_ctx`."""
     return min(n_ctx, width * BULK_TOKENS_PER_JOB)
+
+
+def unbounded_tokens(n_ctx: int, *, own_kv: bool) -> int:
+    """How many tokens an answer without a bound is expected to take of a context with `n_ctx`."""
+    return n_ctx // _UNBOUNDED_SHARE if own_kv else BULK_TOKENS_PER_JOB
 
 
 def measure_bulk_speed(
@@ -106,23 +119,30 @@ def measure_bulk_speed(
     width: int | None = None,
     widest: int = sys.maxsize,
     kv_type: KvType = "f16",
+    own_kv: bool = False,
     has_gpu: bool = False,
 ) -> BulkSpeed:
     """Measure a model on this machine; `width`: the number of jobs is set and not measured; `widest`: there is no memory for
-    more. Takes a few steps."""
+    more; `own_kv`: there is for cells of each job's own. Takes a few steps."""
+    own_kv = own_kv and not model.is_recurrent
     widths = GPU_WIDTHS if has_gpu else WIDTHS
     most = max(n for n in widths if n <= widest)
-    context = Context(model, n_ctx=1024, n_batch=512, n_ubatch=512, sequences=most, threads=threads, kv_type=kv_type)
+    n_ctx = _OWN_PROBE_CELLS if own_kv else _PROBE_CELLS
+    sizes = {"n_ctx": n_ctx, "n_batch": 512, "n_ubatch": 512, "sequences": most}
+    context = Context(model, **sizes, threads=threads, kv_type=kv_type, own_kv=own_kv)
     try:
         slice_tokens = _measure_slice(model, context)
         rates = dict[int, float]()
         if width is None:
             width, rates = _best_width(model, context, [n for n in widths if n <= most], has_gpu=has_gpu)
         company_matters = _company_matters(model, context, min(width, most))
-        joint = (0, 1) if company_matters or has_gpu else _joint_prompt_tokens(model, context, slice_tokens)
+        joint = (0, 1) if company_matters or has_gpu else _joint_prompt_tokens(model, context, slice_tokens, own_kv=own_kv)
     finally:
         context.close()
-    return BulkSpeed(width, slice_tokens, company_matters, *joint, {str(n): round(rate, 1) for n, rate in rates.items()})
+    rounded = {str(n): round(rate, 1) for n, rate in rates.items()}
+    return BulkSpeed(
+        width, slice_tokens, company_matters, *joint, rates=rounded, own_kv=own_kv and (has_gpu or not company_matters)
+    )
 
 
 def _best_width(model: Model, context: Context, widths: Sequence[int], *, has_gpu: bool) -> tuple[int, dict[int, float]]:
@@ -194,13 +214,13 @@ def _company_matters(model: Model, context: Context, n: int) -> bool:
     return not all(np.array_equal(rows[0], row) for row in rows)
 
 
-def _joint_prompt_tokens(model: Model, context: Context, slice_tokens: int) -> tuple[int, int]:
+def _joint_prompt_tokens(model: Model, context: Context, slice_tokens: int, *, own_kv: bool = False) -> tuple[int, int]:
     """How many prompt tokens of several jobs may share a decode, none where their logits are other ones then; and the multiple
     that those before the last must be."""
     most = min(slice_tokens, MAX_JOINT_TOKENS)
     for multiple, length in ((1, MIN_JOINT_TOKENS + 1), (_ROWS_TOGETHER, MIN_JOINT_TOKENS)):
         lengths = [length] * min(most // length, _SHORT_PROBES)
-        if (rest := most - sum(lengths)) >= length:
+        if not own_kv and (rest := most - sum(lengths)) >= length:
             lengths.append(rest)
         lengths = lengths[: context.sequences]
         if len(lengths) > 1 and _can_join(model, context, lengths):

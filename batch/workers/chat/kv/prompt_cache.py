@@ -10,6 +10,7 @@ from batch.workers.chat.kv.checkpoint_writer import CheckpointWriter
 from batch.workers.chat.kv.checkpoints import MIN_CHECKPOINT_TOKENS, Checkpoints, checkpoint_positions
 from batch.workers.chat.kv.host_memory import HostMemory
 from batch.workers.chat.kv.slot import Slot
+from batch.workers.chat.kv.slot_table import SlotTable
 from batch.workers.chat.kv.stored_conversation import StoredConversation
 from batch.workers.chat.kv.token_sequence import TokenSequence
 from batch.workers.llama.context import STATE_PARTIAL, Context
@@ -20,6 +21,8 @@ _SMALL_LOSS_TOKENS = 64
 _SMALL_LOSS_SHARE = 16
 """Or so small a part of it (one in 16): copying a token's KV costs a few dozen times less than computing it. A conversation in
 host memory is copied back only for more of its tokens than that."""
+_MIN_COPIED_TOKENS = 4
+"""Fewer are computed sooner than all of a job's own cells are copied."""
 _CHECKPOINT_SHARE = 4
 """The checkpoints of one conversation take at most one in 4 bytes of the budget."""
 _MAX_AHEAD_BYTES = 64 << 20
@@ -39,7 +42,7 @@ class PromptCache:
         self._writer = CheckpointWriter(
             context, model.n_swa, can_roll_back=model.can_roll_back, is_recurrent=model.is_recurrent
         )
-        self._slots = [Slot(seq, self._no_checkpoints()) for seq in range(context.sequences)]
+        self._slots = SlotTable(context, [Slot(seq, self._no_checkpoints()) for seq in range(context.sequences)])
         self._stored = HostMemory(budget)
         self._clock = 0
 
@@ -62,11 +65,11 @@ class PromptCache:
     @property
     def free_sequences(self) -> int:
         """How many more jobs `acquire` has a sequence for."""
-        return sum(not slot.is_busy for slot in self._slots)
+        return len(self._slots.free)
 
     def acquire(self, prompt: TokenSequence, *, reuse: bool = True, is_bulk: bool = False) -> tuple[Slot, int]:
         """A sequence for the prompt and how many of its first tokens it holds. Give it back with `release`."""
-        free = [slot for slot in self._slots if not slot.is_busy]
+        free = self._slots.free
         if not free:
             raise BatchError("More jobs were interrupted inside each other than the model has sequences.")
         # What another bulk job has computed so far can be shared while that one goes on.
@@ -84,7 +87,7 @@ class PromptCache:
             slot = self._bring_back(best, free, n)
         elif best is not None and best.is_busy:
             slot = self._empty_slot(free)
-            self._share(best, slot, n)
+            n = self._share(best, slot, n)
         else:
             slot = best
             if slot is not None and self._is_loss(slot, n):
@@ -136,17 +139,17 @@ class PromptCache:
     def prepare(self, slot: Slot, n_tokens: int) -> None:
         """So many tokens more are about to be computed: save what they may overwrite."""
         if len(slot.tokens) + n_tokens > slot.unsaved_end:
-            self._writer.save(slot, self._spare_sequence())
+            self._writer.save(slot, self._slots.spare_sequence())
 
     def settle(self) -> bool:
         """Nobody waits: copy ahead what the next request would have to copy first. Takes a few milliseconds a call, in which
         one state is copied; returns whether there is more to do."""
-        slot = next((slot for slot in self._idle_conversations(None) if slot.copy is None), None)
+        slot = next((slot for slot in self._slots.idle(None) if slot.copy is None), None)
         if slot is None or self._context.state_size(slot.seq) > _MAX_AHEAD_BYTES:
             return False
         if slot.unsaved and self._first_kept(slot):
             with suppress(MemoryError):  # it is computed again when it is wanted
-                self._writer.save(slot, self._spare_sequence(), most=1)
+                self._writer.save(slot, self._slots.spare_sequence(), most=1)
             return True
         self._store(slot)
         return slot.copy is not None
@@ -162,10 +165,10 @@ class PromptCache:
         slot.is_blank = False
 
     def make_room(self, wanting: Slot) -> bool:
-        """Free cells for a slot: idle conversations move to host memory, then waiting jobs are parked there.
-
-        Returns False when nothing is left to move.
-        """
+        """Free cells for a slot: idle conversations move to host memory, then waiting jobs are parked there. Returns False
+        when nothing is left to move, or where others have their own cells."""
+        if self._context.has_own_kv:
+            return False
         if self.move_idle_out(wanting):
             return True
         waiting = [s for s in self._slots if s.is_busy and s.parked is None and len(s.tokens) and s is not wanting]
@@ -176,7 +179,7 @@ class PromptCache:
 
     def move_idle_out(self, wanting: Slot) -> bool:
         """Move the idle conversation that was used longest ago to host memory; returns False when there is none."""
-        idle = self._idle_conversations(wanting)
+        idle = self._slots.idle(wanting)
         if idle:
             self._store_and_clear(min(idle, key=lambda s: s.last_used))
         return bool(idle)
@@ -197,6 +200,10 @@ class PromptCache:
         if slot.parked is not None and self._context.restore_state(slot.seq, slot.parked):
             slot.parked = None
         return slot.parked is None
+
+    def close_ranks(self, slots: Sequence[Slot]) -> None:
+        """These are about to be computed together: give them consecutive sequences where that matters."""
+        self._slots.close_ranks(slots)
 
     # -- what stands where
 
@@ -231,7 +238,7 @@ class PromptCache:
 
     def _bring_back(self, stored: StoredConversation, free: list[Slot], n: int) -> Slot | None:
         """Put a conversation, whose first n tokens are wanted, from host memory into a free slot; None: no room."""
-        slot = self._idlest(free)
+        slot = self._slots.idlest(free)
         self._stored.take(stored, keeps=self._is_loss(stored, n))
         self._move_all_idle_out(None)
         slot.is_blank = False
@@ -242,11 +249,14 @@ class PromptCache:
         slot.tokens, slot.checkpoints, slot.unsaved = stored.tokens.copy(), stored.checkpoints.copy(), [*stored.unsaved]
         return slot
 
-    def _share(self, donor: Slot, slot: Slot, n: int) -> None:
-        """Let an empty slot have a running job's first n tokens too."""
+    def _share(self, donor: Slot, slot: Slot, n: int) -> int:
+        """Let an empty slot have a running job's first n tokens too; returns how many it has."""
+        if self._context.has_own_kv and n < _MIN_COPIED_TOKENS:
+            return 0
         slot.is_blank = False
         self._context.copy_sequence(donor.seq, slot.seq, donor.tokens.position(n))
         slot.tokens, slot.checkpoints = donor.tokens.copy(), donor.checkpoints.copy()
+        return n
 
     def _usable(self, old: Slot | StoredConversation, prompt: TokenSequence, common: int, first: int) -> int:
         """How many of the `common` first tokens can be taken over: the last of a prompt is computed again for its logits."""
@@ -276,32 +286,21 @@ class PromptCache:
 
     # -- moving
 
-    def _idlest(self, free: list[Slot]) -> Slot:
-        return min(free, key=lambda s: (len(s.tokens) > 0, s.last_used))
-
     def _empty_slot(self, free: list[Slot]) -> Slot:
         """An empty slot; where none is, the one that was used longest ago, its conversation now in host memory."""
-        slot = self._idlest(free)
+        slot = self._slots.idlest(free)
         self._store_and_clear(slot)
         return slot
 
     def _move_all_idle_out(self, claimed: Slot | None) -> None:
         """Idle conversations wait in host memory while a job runs, and a more urgent one's goes there when it ends: so a
         job's tokens lie in the KV as if it were alone, which keeps attention short and its rounding the same."""
-        for slot in self._idle_conversations(claimed):
+        for slot in self._slots.idle(claimed):
             self._store_and_clear(slot)
-
-    def _spare_sequence(self) -> int | None:
-        """A sequence in which nothing stands."""
-        return next((slot.seq for slot in self._slots if not slot.is_busy and not len(slot.tokens)), None)
 
     def _note_risk(self, slot: Slot) -> None:
         is_alone = not any(other is not slot and len(other.tokens) for other in self._slots)
         self._writer.note_risk(slot, is_alone=is_alone)
-
-    def _idle_conversations(self, claimed: Slot | None) -> list[Slot]:
-        """The slots in which a conversation stands that no job goes on with, without `claimed`."""
-        return [slot for slot in self._slots if not slot.is_busy and slot is not claimed and len(slot.tokens)]
 
     def _no_checkpoints(self) -> Checkpoints:
         return Checkpoints(self._budget // _CHECKPOINT_SHARE)
@@ -332,7 +331,7 @@ class PromptCache:
         first = self._first_kept(slot)
         try:
             if first:
-                self._writer.save(slot, self._spare_sequence())
+                self._writer.save(slot, self._slots.spare_sequence())
             if not self._stored.make_room(slot.tokens, size + slot.checkpoints.size):
                 return
             state = self._context.save_state(slot.seq)

@@ -28,7 +28,8 @@ class Sampler:
     ) -> None:
         """Build the chain; `bias`: pairs of a token and what is added to its logit."""
         self._model = model
-        self._context = context
+        self.context = context
+        """Whose logits it draws from."""
         self._sampling = sampling
         self._chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
         self._sample = lib.llama_sampler_sample
@@ -92,7 +93,7 @@ class Sampler:
     def sample(self, row: int) -> int:
         """The next token, from the logits in `row` of the last decode; it counts for the penalties from now on."""
         if self._is_argmax or self._shortlist_tokens:
-            logits = self._context.logits(row)
+            logits = self.context.logits(row)
             if self._choice is None:
                 self.find(logits)
             choice, self._choice = self._choice, None
@@ -100,11 +101,11 @@ class Sampler:
                 return choice
             if choice is not None:
                 return self._apply(self._fill(choice, logits))
-        return int(self._sample(self._chain, self._context.handle, row))
+        return int(self._sample(self._chain, self.context.handle, row))
 
     def sample_with_probabilities(self, row: int, top: int) -> tuple[int, float, list[tuple[int, float]]]:
         """The next token as `sample` draws it, its probability after sampling, and the `top` likeliest with theirs."""
-        candidates = self._fill(None, self._context.logits(row))
+        candidates = self._fill(None, self.context.logits(row))
         token = self._apply(candidates)
         lib.llama_sampler_accept(self._chain, token)
         # Samplers shorten the array at both ends, so it is read from where they left it.
@@ -117,7 +118,7 @@ class Sampler:
 
     def sample_within(self, matcher: Matcher, row: int) -> int | None:
         """The next token that the grammar allows, which it accepts too unless it ends the text; None: there is none."""
-        logits = self._context.logits(row)
+        logits = self.context.logits(row)
         # The quick call counts its token at once, which must not be where earlier tokens count and it is refused.
         is_quick = self._is_stateless
         token = self.sample(row) if is_quick else self._apply(self._fill(None, logits))

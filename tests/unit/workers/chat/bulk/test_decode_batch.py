@@ -49,6 +49,32 @@ def test_where_rows_are_computed_by_fours_no_slice_follows_one_that_is_no_multip
 
 
 @pytest.mark.parametrize(
+    ("sizes", "multiple", "together"),
+    [
+        ((15, 15, 15, 15, 15), 1, 4),
+        ((15, 15), 4, 1),
+        ((16, 16, 12), 4, 2),
+        ((16, 1, 16), 4, 1),  # one's sequence lies between
+        ((7, 7), 1, 1),
+        ((1, 0), 1, 0),
+    ],
+)
+def test_where_each_has_its_own_cells_slices_of_equal_length_share_a_decode(
+    sizes: tuple[int, ...], multiple: int, together: int
+) -> None:
+    assert len(DecodeBatch.of_equal_slices(jobs(sizes), 63, multiple)) == together
+
+
+def test_slices_of_any_length_share_a_decode_where_their_numbers_may_differ() -> None:
+    assert sizes_of(DecodeBatch.of_any_slices(jobs((300, 1, 5, 200, 8)), 320)) == [300, 5, 8]
+
+
+def test_the_rows_of_a_decode_may_be_in_the_order_of_their_sequences() -> None:
+    batch = DecodeBatch.of_any_slices(reversed(jobs((3, 2, 4))), 320).by_sequence()
+    assert sizes_of(batch) == [3, 2, 4] and [job.slot.seq for job in batch.jobs] == [0, 1, 2] and batch.last_rows == [2, 4, 8]
+
+
+@pytest.mark.parametrize(
     ("sizes", "shared"),
     [
         ((15, 15, 15), [15, 15]),

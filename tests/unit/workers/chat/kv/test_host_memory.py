@@ -21,6 +21,7 @@ class CountingContext:
 
     sequences = 1
     n_ctx = n_ubatch = 4096
+    has_own_kv = False
 
     def __init__(self) -> None:
         self.size = STATE_BYTES

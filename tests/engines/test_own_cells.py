@@ -1,0 +1,166 @@
+"""Bulk jobs of a small model, each of which has cells of its own in the KV."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import vlm_setup
+from batch.catalog.resolved import resolve
+from batch.memory.plan import Budget
+from batch.queue.jobs import Kind, Priority
+from batch.workers.chat import memory_planner
+from batch.workers.chat.bulk import speed
+from batch.workers.chat.memory_planner import plan_memory
+from batch.workers.llama.context import DECODED, Context
+from batch.workers.llama.model import Model
+from vlm_setup import TINY, bulk, bulk_resources, completion, content, run, together, written
+
+CELLS = 256
+
+
+@pytest.fixture(scope="module")
+def context() -> Iterator[Context]:
+    model = Model(TINY / "tiny-gemma4v-text-f16.gguf")
+    context = Context(model, n_ctx=CELLS, n_batch=64, n_ubatch=64, sequences=5, own_kv=True)
+    yield context
+    context.close()
+    model.close()
+
+
+def logits(context: Context, token: int, pos: int, seq: int) -> Any:
+    assert context.decode_token(token, pos, seq) == DECODED
+    row = context.logits().copy()
+    context.forget(seq, pos)
+    return row
+
+
+def test_what_is_copied_to_another_sequence_is_there_before_any_decode(context: Context) -> None:
+    context.decode_tokens(list(range(20, 60)), 0, 0, output=False)
+    expected = logits(context, 7, 30, 3) if context.decode_tokens(list(range(20, 50)), 0, 3, output=False) == DECODED else None
+    context.copy_sequence(0, 1, 30)
+    assert context.last_position(1) == 29 and context.last_position(0) == 39
+    state = context.save_state(1)  # moves a job out whose decode is yet to come
+    assert context.restore_state(2, state)
+    context.forget(0)
+    context.decode_tokens(list(range(90, 130)), 0, 0, output=False)
+    for seq in (1, 2):
+        assert np.array_equal(logits(context, 7, 30, seq), expected)
+    for seq in range(context.sequences):
+        context.forget(seq)
+
+
+def test_a_sequences_numbers_do_not_depend_on_what_stands_in_others(context: Context) -> None:
+    prompts = [[(number * 31 + at) % 500 + 20 for at in range(40)] for number in range(4)]
+    rows = []
+    for lengths in ((40, 40, 40), (100, 3, 240)):
+        context.decode_tokens(prompts[0], 0, 1, output=False)
+        for seq, length in zip((0, 2, 3), lengths, strict=True):
+            for at in range(0, length, 40):
+                context.decode_tokens(prompts[seq][: length - at], at, seq, output=False)
+        assert context.decode_rows([9] * 4, [lengths[0], 40, *lengths[1:]], range(4)) == DECODED  # type: ignore[arg-type]
+        rows.append(context.logits(1).copy())
+        for seq in range(context.sequences):
+            context.forget(seq)
+    assert np.array_equal(*rows)
+
+
+def test_they_are_computed_in_consecutive_sequences_also_when_some_have_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = vlm_setup.loaded(tmp_path, parallel=4)
+    try:
+        bounds = (30, 3, 9, 25, 4, 22)
+
+        def answer(n: int) -> Any:
+            return bulk(tmp_path, "ping", generation={"ignore_eos": True, "max_tokens": n})
+
+        expected = [written(run(engine, answer(n))) for n in bounds]
+        context, rows = bulk_resources(engine).context, list[list[int]]()
+        assert context.has_own_kv
+        decode = context.decode_parts
+
+        def note(parts: list[tuple[list[int], int, int, bool]]) -> int:
+            rows.append([seq for _, _, seq, _ in parts])
+            return decode(parts)
+
+        monkeypatch.setattr(context, "decode_parts", note)
+        assert [written(work.result) for work in together(engine, [answer(n) for n in bounds])] == expected
+        assert {len(sequences) for sequences in rows} == {1, 2, 3, 4}
+        assert all(sequences == list(range(sequences[0], sequences[0] + len(sequences))) for sequences in rows)
+    finally:
+        engine.close()
+
+
+def test_nothing_is_copied_for_a_beginning_of_one_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = vlm_setup.loaded(tmp_path, parallel=2)
+    try:
+        copies = list[int]()
+        context = bulk_resources(engine).context
+        copy = context.copy_sequence
+
+        def note(source: int, target: int, end: int) -> None:
+            copies.append(end)
+            copy(source, target, end)
+
+        monkeypatch.setattr(context, "copy_sequence", note)
+        for texts, copied in ((("red circle", "green square"), False), (("red circle " * 50,) * 2, True)):
+            works = [completion(tmp_path, text, priority=Priority.BATCH, generation={"max_tokens": 8}) for text in texts]
+            together(engine, works)
+            assert bool(copies) == copied
+    finally:
+        engine.close()
+
+
+def test_an_answer_that_outgrows_its_cells_goes_on_by_itself_behind_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speed, "BULK_TOKENS_PER_JOB", CELLS)
+    engine = vlm_setup.loaded(tmp_path, context=512, parallel=2)
+    one = vlm_setup.loaded(tmp_path, context=512, parallel=1)
+    try:
+        endless = {"max_tokens": None, "ignore_eos": True, "temperature": 0}
+
+        def works() -> list[Any]:
+            long = bulk(tmp_path, "red circle " * 40 + "Tell me a story.", generation=endless)
+            return [long, bulk(tmp_path, "ping"), bulk(tmp_path, "red circle " * 150)]
+
+        ended = list[int]()
+        done = works()
+        for number, work in enumerate(done):
+            finish = work.finish
+
+            def note(result: Any, number: int = number, finish: Any = finish) -> None:
+                ended.append(number)
+                finish(result)
+
+            work.finish = note
+        together(engine, done)
+        assert [work.error for work in done] == [None] * 3
+        assert sorted(ended[:1]) == [1] and set(ended) == {0, 1, 2}
+        usage = done[0].result.usage
+        assert usage.prompt_tokens < bulk_resources(engine).context.n_ctx == CELLS < usage.total_tokens
+        alone = [run(one, work) for work in works()]
+        assert alone[0].usage == usage
+        assert vlm_setup.streamed(done[0], "reasoning_content") == done[0].result.choices[0].message.reasoning_content
+        assert vlm_setup.streamed(done[0]) == content(done[0].result)
+        assert [written(work.result) for work in done] == [written(result) for result in alone]
+        cache = bulk_resources(engine).cache
+        assert not any(slot.is_busy for slot in (*cache._slots, *engine._resources.cache._slots))
+    finally:
+        engine.close()
+        one.close()
+
+
+def test_they_are_planned_where_they_take_a_small_part_of_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = vlm_setup.settings(tmp_path, parallel=4)
+    resolved, budget = resolve(settings, Kind.VLM), Budget(16_000_000_000)
+    own = plan_memory(settings, resolved, budget)
+    monkeypatch.setattr(memory_planner, "OWN_KV_SHARE", 1e-4)
+    shared = plan_memory(settings, resolved, budget)
+    assert own.own_kv and not shared.own_kv
+    assert own.need > shared.need
