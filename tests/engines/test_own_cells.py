@@ -96,6 +96,27 @@ def test_they_are_computed_in_consecutive_sequences_also_when_some_have_ended(
         engine.close()
 
 
+def test_prompts_of_like_lengths_have_neighbouring_sequences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = vlm_setup.loaded(tmp_path, parallel=4)
+    try:
+        cache, taken = bulk_resources(engine).cache, list[tuple[int, int]]()
+        acquire = cache.acquire
+
+        def note(prompt: Any, **how: Any) -> Any:
+            slot, n = acquire(prompt, **how)
+            taken.append((slot.seq, len(prompt)))
+            return slot, n
+
+        monkeypatch.setattr(cache, "acquire", note)
+        texts = ("a long one " * 9, "one", "the long one " * 9, "two")
+        together(engine, [bulk(tmp_path, text, generation={"ignore_eos": True, "max_tokens": 4}) for text in texts])
+        lengths = [length for _, length in sorted(taken)]
+        assert [seq for seq, _ in sorted(taken)] == [0, 1, 2, 3]
+        assert lengths == sorted(lengths) and len(set(lengths)) > 1
+    finally:
+        engine.close()
+
+
 def test_nothing_is_copied_for_a_beginning_of_one_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = vlm_setup.loaded(tmp_path, parallel=2)
     try:

@@ -60,7 +60,7 @@ class DecodeBatch:
     def of_any_slices(cls, jobs: Iterable[BulkJob], most_tokens: int, multiple: int = 1) -> DecodeBatch:
         """The same where a slice may have other numbers in company: as many as there is room for."""
         steps = list[JobStep]()
-        for job in jobs:
+        for job in sorted((job for job in jobs if job.step is not None), key=lambda job: job.slot.seq):
             if isinstance(job.step, PromptSlice) and job.step.n_tokens <= most_tokens:
                 steps.append((job, job.step))
                 most_tokens -= job.step.n_tokens

@@ -223,11 +223,11 @@ class BulkRun:
         self._context.set_threads(job.work.yield_point(*job.progress))
 
     def _start_jobs(self) -> None:
-        for job in list(self._jobs):
-            if not job.is_started:
-                job.choose_donor(self._jobs)
-                if job.donor is None:
-                    self._attempt(job.work, job.start)
+        # Prompts of like lengths in neighbouring sequences: where each has its own cells, those are computed at once.
+        for job in sorted((job for job in self._jobs if not job.is_started), key=lambda job: len(job.task.prompt)):
+            job.choose_donor(self._jobs)
+            if job.donor is None:
+                self._attempt(job.work, job.start)
 
     # -- steps
 
