@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-MAX_PARALLEL = 32
+MAX_PARALLEL = 64
 
 
 def check_parallel(value: object) -> Literal["auto"] | int:
-    """`auto`, or a whole number from 1 to 32, also as text. Raises ValueError."""
+    """`auto`, or a whole number from 1 to 64, also as text. Raises ValueError."""
     if value == "auto":
         return "auto"
     number = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value

@@ -128,14 +128,14 @@ def measure_bulk_speed(
     widths = GPU_WIDTHS if has_gpu else WIDTHS
     most = max(n for n in widths if n <= widest)
     n_ctx = _OWN_PROBE_CELLS if own_kv else _PROBE_CELLS
-    sizes = {"n_ctx": n_ctx, "n_batch": 512, "n_ubatch": 512, "sequences": most}
+    sizes = {"n_ctx": n_ctx, "n_batch": 512, "n_ubatch": 512, "sequences": max(most, width or 1)}
     context = Context(model, **sizes, threads=threads, kv_type=kv_type, own_kv=own_kv)
     try:
         slice_tokens = _measure_slice(model, context)
         rates = dict[int, float]()
         if width is None:
             width, rates = _best_width(model, context, [n for n in widths if n <= most], has_gpu=has_gpu)
-        company_matters = _company_matters(model, context, min(width, most))
+        company_matters = _company_matters(model, context, width)
         joint = (0, 1) if company_matters or has_gpu else _joint_prompt_tokens(model, context, slice_tokens, own_kv=own_kv)
     finally:
         context.close()
