@@ -126,6 +126,8 @@ class ScriptedHub:
         self.script = script
         self.outcomes: dict[str, Result | BatchError] = {}
         self.tickets: list[ScriptedTicket] = []
+        self.small: list[bool] = []
+        """Of each draft whether it may be accepted on the event loop."""
         self.blobs: dict[str, bytes] = {}
         self.asked: list[tuple[str, dict[str, Any]]] = []
         """Name and content of each question, a job's payload as its request."""
@@ -168,6 +170,7 @@ class ScriptedHub:
 
     async def submit(self, draft: Draft, *, durable: bool = False, is_small: bool = False) -> ScriptedTicket:
         self.tickets.append(ScriptedTicket(self, draft))
+        self.small.append(is_small)
         return self.tickets[-1]
 
     async def outcome(self, job: str, type: type[R], end: End | None = None) -> R:

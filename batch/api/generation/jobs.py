@@ -11,7 +11,7 @@ from fastapi.responses import Response
 
 from batch import __version__
 from batch.api.errors import ErrorBody, to_openai_error
-from batch.api.generation.conversation import ChatRequest
+from batch.api.generation.conversation import ChatRequest, ImageSource
 from batch.api.generation.images import keep_pictures
 from batch.api.jobs.answer_ids import creation_time
 from batch.api.jobs.disconnect import cancel_on_disconnect
@@ -168,7 +168,8 @@ def check_text_size(size: int, limits: LimitSettings) -> None:
 async def submit_chat(request: Request, chat: ChatRequest) -> GenerationJobs:
     """Put a chat's pictures into the spool and its job into the queue."""
     payload, blobs = await chat_payload(request, chat)
-    is_small = len(await request.body()) <= SMALL_BODY_BYTES
+    # The text of a file or a document would stand in the payload, whatever the body's size.
+    is_small = len(await request.body()) <= SMALL_BODY_BYTES and all(isinstance(one, ImageSource) for one in chat.sources)
     return await submit_payload(request, chat, payload, blobs, is_small=is_small)
 
 
