@@ -12,9 +12,12 @@ from batch.queue.store import WRITE_REFUSED, DamagedDatabase, DatabaseBusy, Stor
 T = TypeVar("T")
 
 SLOW_WRITE_S = 0.02
-"""A write that took the event loop longer tells that the disk makes writers wait."""
+"""A write that took the event loop longer tells that the disk makes writers wait: the first one after the log was copied into
+the file waits until the new log's beginning is on the disk."""
 PAUSE_S = 60.0
-"""So long after such a write jobs are left to the thread."""
+"""So long after such a write jobs are left to the thread, at least."""
+PAUSE_RATIO = 1000
+"""So many times as long as it took, if that is longer: a disk that is busy for long must not hold up the loop each minute."""
 
 
 class ImmediateWriter:
@@ -38,8 +41,9 @@ class ImmediateWriter:
         except (DatabaseBusy, DamagedDatabase, *WRITE_REFUSED):
             return False
         finally:
-            if (now := time.monotonic()) - started_at > SLOW_WRITE_S:
-                self._resumes_at = now + PAUSE_S
+            now = time.monotonic()
+            if (duration := now - started_at) > SLOW_WRITE_S:
+                self._resumes_at = now + max(PAUSE_S, PAUSE_RATIO * duration)
         return True
 
     async def leave(self, submission: Awaitable[T]) -> T:

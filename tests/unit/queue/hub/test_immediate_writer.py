@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from batch.queue.hub import immediate_writer
 from batch.queue.hub.hub import Hub
 from batch.queue.hub.immediate_writer import ImmediateWriter
 from batch.queue.jobs import Draft, Kind, Origin, Priority
@@ -68,37 +69,36 @@ def test_while_another_process_writes_the_event_loop_goes_on_and_no_small_job_ov
             waiting = asyncio.create_task(hub.submit(first, is_small=True))
             done, _ = await asyncio.wait({waiting}, timeout=0.05)
             assert not done, "it waits for the other writer, but not on the loop, or we would not be here"
-            behind = asyncio.create_task(hub.submit(second, is_small=True))
-            await asyncio.sleep(0)  # its turn comes while the first one waits
+            # The first one's thread still sleeps before it looks again: the second one could be written at once.
             other.execute("rollback")
-            await asyncio.wait_for(asyncio.gather(waiting, behind), 20)
+            await asyncio.wait_for(asyncio.gather(hub.submit(second, is_small=True), waiting), 20)
             assert queued_jobs(store) == [first.id, second.id]
             await hub.close()
 
     asyncio.run(submit_both())
 
 
-def test_after_a_slow_write_small_jobs_are_left_to_the_thread_for_a_minute(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("write_s", "pause_s"), [(0.03, 60.0), (2.0, 2000.0)])
+def test_after_a_slow_write_small_jobs_are_left_to_the_thread_for_a_thousand_times_as_long_a_minute_at_least(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_s: float, pause_s: float
 ) -> None:
-    write = SqliteStore.submit
+    now, write, durations = [1000.0], SqliteStore.submit, [0.01, write_s, 0.01]
 
     def write_slowly(self: SqliteStore, *drafts: Draft, **options: Any) -> None:
-        time.sleep(0.03)
         write(self, *drafts, **options)
+        now[0] += durations.pop(0)
 
+    monkeypatch.setattr(immediate_writer, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(SqliteStore, "submit", write_slowly)
     with contextlib.closing(open_store(tmp_path / "batch.db")) as store:
         writer = ImmediateWriter(store)
         try:
-            with monkeypatch.context() as patches:
-                patches.setattr(SqliteStore, "submit", write_slowly)
-                assert writer.submit(small_draft())
+            assert writer.submit(small_draft()) and writer.submit(small_draft())
+            now[0] += pause_s - 1
             assert not writer.submit(small_draft())
-            now = time.monotonic()
-            with monkeypatch.context() as patches:
-                patches.setattr(time, "monotonic", lambda: now + 61)
-                assert writer.submit(small_draft())
-            assert len(queued_jobs(store)) == 2
+            now[0] += 2
+            assert writer.submit(small_draft())
+            assert len(queued_jobs(store)) == 3
         finally:
             writer.close()
         assert not writer.submit(small_draft()), "the service ends"
