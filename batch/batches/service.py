@@ -35,7 +35,7 @@ logger = logging.getLogger("batch.batches")
 QUEUED_LINES = 128
 """Lines of one batch that are jobs at a time: enough to decode together, few enough that batches take turns."""
 FIRST_LINES = 32
-"""Lines that are queued first, as many as are computed together at most, so that a worker that has nothing to do need not
+"""Lines that are queued first, as many as a CPU computes together at most, so that a worker that has nothing to do need not
 wait for all of them to be read."""
 IDLE_S = 1.0
 """Seconds between two looks when nothing wakes it: another process may create a batch, one may expire."""
