@@ -43,9 +43,9 @@ from batch.workers.chat.bulk.scheduler import BulkScheduler
 from batch.workers.chat.bulk.speed import (
     CLIENT_SEQUENCES,
     bulk_tokens,
+    expected_tokens,
     measure_bulk_speed,
     sequences_for,
-    unbounded_tokens,
 )
 from batch.workers.chat.dialects import dialect as dialects
 from batch.workers.chat.generation import Generation, Resources
@@ -290,7 +290,7 @@ class VlmEngine:
         """Whether the context of bulk jobs has room for a job; one that does not fit is computed by itself."""
         assert self._bulk_context is not None
         n_ctx = self._bulk_context.n_ctx
-        answer_tokens = task.max_tokens if task.max_tokens >= 0 else unbounded_tokens(n_ctx, own_kv=self._speed.own_kv)
+        answer_tokens = expected_tokens(n_ctx, task.max_tokens, own_kv=self._speed.own_kv)
         return n_ctx >= self._resources.context.n_ctx or len(task.prompt) + answer_tokens <= n_ctx
 
     def make_result(self, work: Work, task: TaskParams, results: Sequence[ChoiceResult]) -> ChatResult:

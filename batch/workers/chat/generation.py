@@ -103,7 +103,7 @@ class Generation:
         self._cached_n = 0
         self._sampler: Sampler | None = None
         self.slot: Slot | None = None
-        """Its sequence, from the first step on; another one behind `move`."""
+        """Its sequence, from the first step on; another one behind `move`; None once it is given back."""
         self.done = 0
         """How far the prompt, then the answer is, in tokens: what the next yield point reports."""
         self.total: int | None = None
@@ -131,7 +131,7 @@ class Generation:
                 stop_type, note = yield from self._generate(slot, sampler, row)
                 timings = self._timings()
             finally:
-                self._cache.release(self.slot)
+                self.leave()
         finally:
             sampler.close()
         return self._finish(stop_type, note, timings)
@@ -218,13 +218,18 @@ class Generation:
         tokens.append_tokens(self._tokens[:-1])
         return tokens
 
+    def leave(self) -> None:
+        """Give the sequence back, if it has one."""
+        slot, self.slot = self.slot, None
+        if slot is not None:
+            self._cache.release(slot)
+
     def move(self, resources: Resources) -> None:
         """Behind a token that its context has no room for: go on in another one, where LOST has to be sent next, as what was
         computed is computed again there."""
-        assert self.slot is not None and self._sampler is not None
-        slot, _ = resources.cache.acquire(self._decoded(), reuse=self._task.cache_prompt, is_bulk=self._is_bulk)
-        self._cache.release(self.slot)
-        self.slot = slot
+        assert self._sampler is not None
+        self.leave()
+        self.slot, _ = resources.cache.acquire(self._decoded(), reuse=self._task.cache_prompt, is_bulk=self._is_bulk)
         self._resources, self._context, self._cache = resources, resources.context, resources.cache
         self._sampler.context = resources.context
 

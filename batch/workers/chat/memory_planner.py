@@ -20,7 +20,7 @@ from batch.memory.sizes import GPU_PROCESS_BYTES, ContextSizes, KvType
 from batch.memory.text_length import EMBEDDING_PROCESS_BYTES
 from batch.queue.jobs import Kind
 from batch.settings import Settings
-from batch.workers.chat.bulk.speed import CLIENT_SEQUENCES, GPU_WIDTHS, WIDTHS, bulk_tokens, sequences_for
+from batch.workers.chat.bulk.speed import CLIENT_SEQUENCES, GPU_WIDTHS, MAX_SHARED_WIDTH, WIDTHS, bulk_tokens, sequences_for
 from batch.workers.llama.devices import gpu_free_bytes
 from batch.workers.llama.dry_run import DryRun, weight_sizes
 from batch.workers.llama.library import lib
@@ -69,17 +69,20 @@ def plan_memory(settings: Settings, resolved: Resolved, budget: Budget) -> Memor
                 bulk = make(n_ctx=bulk_tokens(n_ctx, 1), sequences=sequences, own_kv=True)
                 if bulk is not None and bulk.kv <= most_own_kv:
                     return clients + bulk
+            if width > MAX_SHARED_WIDTH:
+                return None
             bulk = make(n_ctx=bulk_tokens(n_ctx, width), sequences=sequences)
             return None if bulk is None else clients + bulk
 
         widths = sorted(GPU_WIDTHS if has_gpu else WIDTHS, reverse=True) if vlm.parallel == "auto" else [vlm.parallel]
+        kv_types: tuple[KvType, ...] = ("f16", "q8_0") if vlm.kv_cache == "auto" else (vlm.kv_cache,)
         return choose(
             parts,
             sizes,
             budget,
-            kv_types=("f16", "q8_0") if vlm.kv_cache == "auto" else (vlm.kv_cache,),
+            kv_types=kv_types,
             repacks={"auto": (True, False), "on": (True,), "off": (False,)}[vlm.repack],
-            widths=widths,
+            widths=[n for n in widths if n <= MAX_SHARED_WIDTH or sizes(kv_types[0], n) is not None],
         )
     finally:
         run.close()

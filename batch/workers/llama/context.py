@@ -91,8 +91,8 @@ class Context:
         self._n_vocab = model.n_vocab
         self.sequences = sequences
         self.has_own_kv = own_kv
-        self._copied_to: int | None = None
-        """A sequence that the next decode copies another's KV to."""
+        self._copied: tuple[int, int] | None = None
+        """A sequence that the next decode copies another's KV to, and where what it has of it ends."""
         self.threads = threads
         self._abort_flag = ctypes.create_string_buffer(2)
         self._abort_condition = _abort_condition()
@@ -133,7 +133,7 @@ class Context:
         self._logits: dict[int, Logits] = {}
 
     def _decode(self, batch: Any) -> int:
-        self._copied_to = None
+        self._copied = None
         return int(lib.llama_decode(self.handle, batch))
 
     def close(self) -> None:
@@ -208,12 +208,14 @@ class Context:
             return
         lib.llama_memory_seq_cp(self.memory, source, target, 0, -1)
         self.forget(target, end)
-        self._copied_to = target
+        self._copied = target, end
 
     def _make_copies(self) -> None:
-        """What reads or writes KV itself must find the copies there: llama.cpp makes them in a decode only."""
-        if (seq := self._copied_to) is not None:
-            end = self.last_position(seq) + 1
+        """What reads or writes KV itself must find the copies there: llama.cpp makes them in a decode only, which overwrites the
+        last one's logits."""
+        if self._copied is not None:
+            # Of a copy whose window has left its end, llama.cpp would say that nothing stands there: it asks the windows alone.
+            seq, end = self._copied
             self.decode_token(0, end, seq)
             self.forget(seq, end)
 
@@ -256,6 +258,8 @@ class Context:
 
     def forget(self, seq: int, start: int = 0) -> bool:
         """Remove the sequence's positions from `start` on; returns False when the memory cannot remove a part."""
+        if self._copied is not None and seq == self._copied[0]:
+            self._copied = seq, min(start, self._copied[1])
         return bool(lib.llama_memory_seq_rm(self.memory, seq, start, -1))
 
     def first_position(self, seq: int) -> int:

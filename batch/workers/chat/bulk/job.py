@@ -20,14 +20,14 @@ MIN_SHARED_SLICE_SHARE = 4
 
 
 class BulkJob:
-    """A job that the scheduler computes step by step. `close` gives its sequence back, whatever it was doing."""
+    """A job that is computed step by step. `close` gives its sequence back, whatever it was doing."""
 
     def __init__(self, resources: Resources, work: Work, task: TaskParams) -> None:
         self._resources = resources
         self.work = work
         self.task = task
         self.step: Step | None = None
-        """What it needs computed next; None before `start` and after the last choice."""
+        """What it needs computed next; None before `start`, which each choice needs, and after the last choice."""
         self.donor: BulkJob | None = None
         """Set before `start`: a job that is about to compute what both prompts begin with."""
         self._generation: Generation | None = None
@@ -37,7 +37,7 @@ class BulkJob:
 
     @property
     def is_started(self) -> bool:
-        """Whether it has a sequence."""
+        """Whether it is computing a choice."""
         return self._generation is not None
 
     @property
@@ -84,9 +84,11 @@ class BulkJob:
                 return
 
     def start(self) -> None:
-        """Take a sequence and find out the first step."""
+        """Begin the next choice: take a sequence and find out the first step."""
         self.donor = None
-        self._begin_choice()
+        generation = Generation(self._resources, self.work, self.task, len(self.results), is_bulk=True)
+        self._generation, self._steps = generation, generation.steps()
+        self.step = next(self._steps)
 
     def advance(self, row: int) -> None:
         """The step was computed; `row`: which logits of that decode are its own, or LOST. Raises what ends the job."""
@@ -95,16 +97,21 @@ class BulkJob:
             self.step = self._steps.send(row)
         except StopIteration as end:
             self.results.append(end.value)
+            self.step = None
             if not self.is_done:
-                self._begin_choice()
-            else:
-                self.step = None
+                # Not begun here, as other jobs may yet have to read their logits of the same decode.
+                self._generation = self._steps = None
 
     @property
     def has_outgrown(self) -> bool:
         """Whether its context has no room for its next token."""
         context = self._resources.context
         return context.has_own_kv and isinstance(self.step, NextToken) and len(self.slot.tokens) >= context.n_ctx
+
+    def leave(self) -> None:
+        """Give the sequence back until `finish_alone`, to which what stands there is of no use."""
+        assert self._generation is not None
+        self._generation.leave()
 
     def finish_alone(self, resources: Resources, runner: StepRunner) -> None:
         """Go on in another context, where its sequence is filled first, to its end. Closes it, and raises what ends it."""
@@ -117,7 +124,10 @@ class BulkJob:
             self._resources = resources
             self._generation.move(resources)
             self.advance(LOST)
-            while self.step is not None:
+            while not self.is_done:
+                if not self.is_started:
+                    self.start()
+                assert self.step is not None
                 pass_yield_point()
                 self.advance(runner.compute(self.step, self.slot, pass_yield_point))
         finally:
@@ -142,8 +152,3 @@ class BulkJob:
         """Give the sequence back."""
         if self._steps is not None:
             self._steps.close()
-
-    def _begin_choice(self) -> None:
-        generation = Generation(self._resources, self.work, self.task, len(self.results), is_bulk=True)
-        self._generation, self._steps = generation, generation.steps()
-        self.step = next(self._steps)

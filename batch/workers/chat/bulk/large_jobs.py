@@ -30,8 +30,10 @@ class LargeJobs:
         self._jobs.append((work, task))
 
     def add_outgrown(self, jobs: list[BulkJob]) -> None:
-        """Move those here whose context has no room for their next token."""
+        """Move those here whose context has no room for their next token; others may need their sequences meanwhile."""
         if outgrown := [job for job in jobs if job.has_outgrown]:
+            for job in outgrown:
+                job.leave()
             self._jobs += [(job.work, job) for job in outgrown]
             jobs[:] = [job for job in jobs if job not in outgrown]
 

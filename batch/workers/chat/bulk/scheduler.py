@@ -249,7 +249,7 @@ class BulkRun:
 
     def _can_compute(self, job: BulkJob) -> bool:
         """Whether a job that was ready still is: another's step may have ended it, or moved its KV out."""
-        return job in self._jobs and job.slot.parked is None
+        return job in self._jobs and job.is_started and job.slot.parked is None
 
     def _computable(self, ready: list[BulkJob]) -> list[BulkJob]:
         return [job for job in ready if self._can_compute(job)]

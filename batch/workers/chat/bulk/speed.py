@@ -20,6 +20,8 @@ WIDTHS = (1, 4, 8, 16, 32)
 """Sequences in one decode that are tried. llama.cpp computes rows by fours on many processors."""
 GPU_WIDTHS = (1, 8, 16, 32, 64)
 """The same on a GPU, which one row leaves idle for most of a step."""
+MAX_SHARED_WIDTH = 32
+"""More are computed together only where each has cells of its own, as all would pass over all others'."""
 MAX_STEP_S = 1.0
 """Longest step of the jobs together: a more urgent job waits for it."""
 MAX_WIDE_STEP_S = 0.25
@@ -27,8 +29,9 @@ MAX_WIDE_STEP_S = 0.25
 BULK_TOKENS_PER_JOB = 4096
 """Tokens that the context of bulk jobs holds for each job: those that take more wait for one another, or, where each has cells
 of its own, are computed by themselves."""
-_UNBOUNDED_SHARE = 4
-"""One in so many of its own cells an answer without a bound is expected to take; the job goes on by itself if it takes more."""
+_ANSWER_SHARE = 4
+"""One in so many of its own cells an answer is expected to take at most, as bounds are set far above that; the job goes on by
+itself if it takes more."""
 SLICE_S = 0.25
 """About how long a prompt slice of a bulk job takes."""
 SLICE_TOKENS = (512, 256, 128, 64, 32, 16)
@@ -107,9 +110,12 @@ def bulk_tokens(n_ctx: int, width: int) -> int:
     return min(n_ctx, width * BULK_TOKENS_PER_JOB)
 
 
-def unbounded_tokens(n_ctx: int, *, own_kv: bool) -> int:
-    """How many tokens an answer without a bound is expected to take of a context with `n_ctx`."""
-    return n_ctx // _UNBOUNDED_SHARE if own_kv else BULK_TOKENS_PER_JOB
+def expected_tokens(n_ctx: int, max_tokens: int, *, own_kv: bool) -> int:
+    """For how many tokens of an answer a context with `n_ctx` has to have room; `max_tokens`: its bound, negative: it has none."""
+    if not own_kv:
+        return max_tokens if max_tokens >= 0 else BULK_TOKENS_PER_JOB
+    most = n_ctx // _ANSWER_SHARE
+    return min(max_tokens, most) if max_tokens >= 0 else most
 
 
 def measure_bulk_speed(
@@ -125,7 +131,7 @@ def measure_bulk_speed(
     """Measure a model on this machine; `width`: the number of jobs is set and not measured; `widest`: there is no memory for
     more; `own_kv`: there is for cells of each job's own. Takes a few steps."""
     own_kv = own_kv and not model.is_recurrent
-    widths = GPU_WIDTHS if has_gpu else WIDTHS
+    widths = [n for n in (GPU_WIDTHS if has_gpu else WIDTHS) if own_kv or n <= MAX_SHARED_WIDTH]
     most = max(n for n in widths if n <= widest)
     n_ctx = _OWN_PROBE_CELLS if own_kv else _PROBE_CELLS
     sizes = {"n_ctx": n_ctx, "n_batch": 512, "n_ubatch": 512, "sequences": max(most, width or 1)}

@@ -21,8 +21,8 @@ _SMALL_LOSS_TOKENS = 64
 _SMALL_LOSS_SHARE = 16
 """Or so small a part of it (one in 16): copying a token's KV costs a few dozen times less than computing it. A conversation in
 host memory is copied back only for more of its tokens than that."""
-_MIN_COPIED_TOKENS = 4
-"""Fewer are computed sooner than all of a job's own cells are copied."""
+_MIN_COPIED_TOKENS = 16
+"""Fewer, such as those that open every chat, are computed sooner than all of a job's own cells are copied."""
 _CHECKPOINT_SHARE = 4
 """The checkpoints of one conversation take at most one in 4 bytes of the budget."""
 _MAX_AHEAD_BYTES = 64 << 20

@@ -51,7 +51,8 @@ class SlotTable:
             ranks.sort(key=lambda slot: slot.seq)
 
     def _move(self, slot: Slot, empty: Slot) -> None:
-        self._context.copy_sequence(slot.seq, empty.seq, self._context.last_position(slot.seq) + 1)
+        if n := len(slot.tokens):
+            self._context.copy_sequence(slot.seq, empty.seq, slot.tokens.position(n))
         self._context.forget(slot.seq)
         slot.seq, empty.seq = empty.seq, slot.seq
         empty.is_blank = True
