@@ -12,13 +12,13 @@ import pytest
 import vlm_setup
 from batch.catalog.resolved import resolve
 from batch.memory.plan import Budget
-from batch.queue.jobs import Kind, Priority
+from batch.queue.jobs import Kind
 from batch.workers.chat import memory_planner
 from batch.workers.chat.bulk import speed
 from batch.workers.chat.memory_planner import plan_memory
 from batch.workers.llama.context import DECODED, Context
 from batch.workers.llama.model import Model
-from vlm_setup import TINY, bulk, bulk_resources, completion, content, run, together, written
+from vlm_setup import TINY, bulk, bulk_resources, content, run, together, written
 
 CELLS = 256
 
@@ -117,7 +117,41 @@ def test_prompts_of_like_lengths_have_neighbouring_sequences(tmp_path: Path, mon
         engine.close()
 
 
-def test_nothing_is_copied_for_a_beginning_of_one_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neighbours_whose_window_has_left_what_is_shared_give_it_all_the_same_and_keep_their_logits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = vlm_setup.loaded(tmp_path, mmproj="", parallel=3)
+    one = vlm_setup.loaded(tmp_path, mmproj="", parallel=1)
+    try:
+        context = bulk_resources(engine).context
+        system = {"role": "system", "content": "You are careful. " * 70}
+
+        def ask(text: str, max_tokens: int, n: int = 1) -> Any:
+            messages = [system, {"role": "user", "content": text}]
+            return bulk(tmp_path, None, messages=messages, generation={"max_tokens": max_tokens, "ignore_eos": True}, n=n)
+
+        def works() -> list[Any]:
+            long = "word circle blue " * 300
+            return [ask(long, 24), ask("ping", 3, 2), ask("red " + long, 24), ask("Tell me a story.", 8)]
+
+        has_copied = list[bool]()
+        copy = context._make_copies
+
+        def note() -> None:
+            has_copied.append(context._copied is not None)
+            copy()
+
+        monkeypatch.setattr(context, "_make_copies", note)
+        done = together(engine, works())
+        assert any(has_copied), "a window's checkpoint is put where the next decode would copy to"
+        assert [work.error for work in done] == [None] * 4
+        assert [written(work.result) for work in done] == [written(run(one, work)) for work in works()]
+    finally:
+        engine.close()
+        one.close()
+
+
+def test_nothing_is_copied_for_what_every_chat_begins_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = vlm_setup.loaded(tmp_path, parallel=2)
     try:
         copies = list[int]()
@@ -130,7 +164,7 @@ def test_nothing_is_copied_for_a_beginning_of_one_token(tmp_path: Path, monkeypa
 
         monkeypatch.setattr(context, "copy_sequence", note)
         for texts, copied in ((("red circle", "green square"), False), (("red circle " * 50,) * 2, True)):
-            works = [completion(tmp_path, text, priority=Priority.BATCH, generation={"max_tokens": 8}) for text in texts]
+            works = [bulk(tmp_path, text, generation={"max_tokens": 8}) for text in texts]
             together(engine, works)
             assert bool(copies) == copied
     finally:
@@ -150,7 +184,14 @@ def test_an_answer_that_outgrows_its_cells_goes_on_by_itself_behind_the_others(
             long = bulk(tmp_path, "red circle " * 40 + "Tell me a story.", generation=endless)
             return [long, bulk(tmp_path, "ping"), bulk(tmp_path, "red circle " * 150)]
 
-        ended = list[int]()
+        ended, busy = list[int](), list[int]()
+        run_alone = engine.run_alone
+
+        def note_alone(work: Any, task: Any) -> Any:
+            busy.append(sum(slot.is_busy for slot in bulk_resources(engine).cache._slots))
+            return run_alone(work, task)
+
+        monkeypatch.setattr(engine, "run_alone", note_alone)
         done = works()
         for number, work in enumerate(done):
             finish = work.finish
@@ -163,6 +204,7 @@ def test_an_answer_that_outgrows_its_cells_goes_on_by_itself_behind_the_others(
         together(engine, done)
         assert [work.error for work in done] == [None] * 3
         assert sorted(ended[:1]) == [1] and set(ended) == {0, 1, 2}
+        assert busy == [0, 0], "jobs that run inside find all sequences"
         usage = done[0].result.usage
         assert usage.prompt_tokens < bulk_resources(engine).context.n_ctx == CELLS < usage.total_tokens
         alone = [run(one, work) for work in works()]
@@ -185,3 +227,15 @@ def test_they_are_planned_where_they_take_a_small_part_of_the_memory(tmp_path: P
     shared = plan_memory(settings, resolved, budget)
     assert own.own_kv and not shared.own_kv
     assert own.need > shared.need
+
+
+def test_on_a_gpu_more_than_32_are_planned_only_with_cells_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = vlm_setup.settings(tmp_path)
+    resolved, budget = resolve(settings, Kind.VLM), Budget(16_000_000_000, 0, 16_000_000_000)
+    own = plan_memory(settings, resolved, budget)
+    monkeypatch.setattr(memory_planner, "OWN_KV_GPU_SHARE", 1e-4)
+    shared = plan_memory(settings, resolved, budget)
+    assert (own.width, own.own_kv) == (64, True)
+    assert (shared.width, shared.own_kv, shared.cache_share, shared.note) == (32, False, 1.0, "")

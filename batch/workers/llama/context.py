@@ -211,8 +211,8 @@ class Context:
         self._copied = target, end
 
     def _make_copies(self) -> None:
-        """What reads or writes KV itself must find the copies there: llama.cpp makes them in a decode only, which overwrites the
-        last one's logits."""
+        """What reads or writes KV itself must find the copies there: llama.cpp makes them in a decode only, which overwrites
+        the last one's logits."""
         if self._copied is not None:
             # Of a copy whose window has left its end, llama.cpp would say that nothing stands there: it asks the windows alone.
             seq, end = self._copied

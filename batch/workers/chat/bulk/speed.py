@@ -111,7 +111,7 @@ def bulk_tokens(n_ctx: int, width: int) -> int:
 
 
 def expected_tokens(n_ctx: int, max_tokens: int, *, own_kv: bool) -> int:
-    """For how many tokens of an answer a context with `n_ctx` has to have room; `max_tokens`: its bound, negative: it has none."""
+    """For how much of an answer a context with `n_ctx` tokens has to have room; `max_tokens`: its bound, negative: none."""
     if not own_kv:
         return max_tokens if max_tokens >= 0 else BULK_TOKENS_PER_JOB
     most = n_ctx // _ANSWER_SHARE

@@ -22,7 +22,8 @@ _SMALL_LOSS_SHARE = 16
 """Or so small a part of it (one in 16): copying a token's KV costs a few dozen times less than computing it. A conversation in
 host memory is copied back only for more of its tokens than that."""
 _MIN_COPIED_TOKENS = 16
-"""Fewer, such as those that open every chat, are computed sooner than all of a job's own cells are copied."""
+"""Fewer, such as those that open every chat, are computed sooner than all of a job's own cells are copied; and without them
+prompts that are equally long stay so, and share decodes."""
 _CHECKPOINT_SHARE = 4
 """The checkpoints of one conversation take at most one in 4 bytes of the budget."""
 _MAX_AHEAD_BYTES = 64 << 20
@@ -82,12 +83,14 @@ class PromptCache:
             common = prompt.common_prefixes([old.tokens for old in olds])
             branches = self._branches(olds, common)
             best, n = self._find(olds, common, prompt)
+            if self._context.has_own_kv and n < _MIN_COPIED_TOKENS:
+                best, n = None, 0
         slot: Slot | None
         if isinstance(best, StoredConversation):
             slot = self._bring_back(best, free, n)
         elif best is not None and best.is_busy:
             slot = self._empty_slot(free)
-            n = self._share(best, slot, n)
+            self._share(best, slot, n)
         else:
             slot = best
             if slot is not None and self._is_loss(slot, n):
@@ -249,14 +252,11 @@ class PromptCache:
         slot.tokens, slot.checkpoints, slot.unsaved = stored.tokens.copy(), stored.checkpoints.copy(), [*stored.unsaved]
         return slot
 
-    def _share(self, donor: Slot, slot: Slot, n: int) -> int:
-        """Let an empty slot have a running job's first n tokens too; returns how many it has."""
-        if self._context.has_own_kv and n < _MIN_COPIED_TOKENS:
-            return 0
+    def _share(self, donor: Slot, slot: Slot, n: int) -> None:
+        """Let an empty slot have a running job's first n tokens too."""
         slot.is_blank = False
         self._context.copy_sequence(donor.seq, slot.seq, donor.tokens.position(n))
         slot.tokens, slot.checkpoints = donor.tokens.copy(), donor.checkpoints.copy()
-        return n
 
     def _usable(self, old: Slot | StoredConversation, prompt: TokenSequence, common: int, first: int) -> int:
         """How many of the `common` first tokens can be taken over: the last of a prompt is computed again for its logits."""

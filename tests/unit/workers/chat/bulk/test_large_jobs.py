@@ -27,19 +27,22 @@ def test_those_behind_the_first_go_back_into_the_line_but_for_the_job_that_they_
 
 
 class Outgrown(BulkJob):
-    """Has no room for its next token, and notes that it is closed."""
+    """Has no room for its next token, and notes what is given back."""
 
     has_outgrown = True  # type: ignore[assignment]
-    is_closed = False
+    is_closed = has_left = False
 
     def __init__(self, work: Any) -> None:
         self.work = work
+
+    def leave(self) -> None:
+        self.has_left = True
 
     def close(self) -> None:
         self.is_closed = True
 
 
-def test_a_job_that_has_outgrown_its_room_stays_here_with_what_is_computed(tmp_path: Path) -> None:
+def test_a_job_that_has_outgrown_its_room_stays_here_and_leaves_its_sequence_to_others(tmp_path: Path) -> None:
     request = {"messages": [{"role": "user", "content": "a text"}]}
     lead, *mates = (ScriptedWork(tmp_path, Kind.VLM, "chat", request, priority=Priority.BATCH) for _ in range(5))
     task: Any = None
@@ -49,7 +52,7 @@ def test_a_job_that_has_outgrown_its_room_stays_here_with_what_is_computed(tmp_p
     large.add(mates[0], task)
     jobs = [outgrown[0], other, *outgrown[1:]]
     large.add_outgrown(jobs)
-    assert jobs == [other] and large.works == mates
+    assert jobs == [other] and large.works == mates and all(job.has_left for job in outgrown)
     large.drop(mates[1])
     assert large.take() == (mates[0], task) and large.take() == (mates[2], outgrown[1])
     assert [work.returned for work in mates] == [0, 0, 0, 0]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from batch.workers.chat.bulk.speed import MAX_JOINT_TOKENS, _joint_prompt_tokens
+from batch.workers.chat.bulk.speed import MAX_JOINT_TOKENS, _joint_prompt_tokens, expected_tokens
 
 MODEL: Any = SimpleNamespace(n_vocab=1000)
 
@@ -53,3 +53,19 @@ def test_slices_share_a_decode_only_where_each_has_the_numbers_that_it_has_alone
     context: Any = PlayedContext(rows_together, sequences)
     assert _joint_prompt_tokens(MODEL, context, slice_tokens) == joint
     assert not context.kept
+
+
+@pytest.mark.parametrize(
+    ("max_tokens", "own_kv", "expected"),
+    [
+        (-1, True, 1024),
+        (4096, True, 1024),
+        (64, True, 64),
+        (0, True, 0),
+        (-1, False, 4096),
+        (64, False, 64),
+        (9000, False, 9000),
+    ],
+)
+def test_a_high_bound_keeps_no_job_from_being_computed_with_others(max_tokens: int, own_kv: bool, expected: int) -> None:
+    assert expected_tokens(4096, max_tokens, own_kv=own_kv) == expected

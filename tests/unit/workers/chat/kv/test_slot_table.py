@@ -9,6 +9,7 @@ import pytest
 from batch.workers.chat.kv.checkpoints import Checkpoints
 from batch.workers.chat.kv.slot import Slot
 from batch.workers.chat.kv.slot_table import SlotTable
+from batch.workers.chat.kv.token_sequence import TokenSequence
 
 
 class NotedContext:
@@ -18,15 +19,11 @@ class NotedContext:
         self.has_own_kv = has_own_kv
         self.moves: list[tuple[int, int]] = []
 
-    def last_position(self, seq: int) -> int:
-        return 9
-
     def copy_sequence(self, source: int, target: int, end: int) -> None:
         assert end == 10
         self.moves.append((source, target))
 
     def forget(self, seq: int, start: int = 0) -> bool:
-        assert self.moves[-1][0] == seq
         return True
 
 
@@ -34,6 +31,7 @@ def table(context: Any, busy: tuple[int, ...], n: int = 8) -> tuple[SlotTable, l
     slots = [Slot(seq, Checkpoints(1)) for seq in range(n)]
     for seq in busy:
         slots[seq].is_busy, slots[seq].is_blank = True, False
+        slots[seq].tokens.append_tokens([*range(10)])
     return SlotTable(context, slots), slots
 
 
@@ -57,6 +55,15 @@ def test_the_last_ones_move_to_where_others_have_ended(busy: tuple[int, ...], mo
     assert ranks == list(range(ranks[0], ranks[0] + len(ranks)))
     assert sorted(slot.seq for slot in slots) == list(range(8)), "each sequence belongs to one slot"
     assert [slot.is_blank for slot in slots] == [slot not in jobs for slot in slots]
+
+
+def test_nothing_is_copied_of_one_that_is_yet_empty() -> None:
+    context = NotedContext()
+    slots_table, slots = table(context, (0, 2))
+    slots[2].tokens = TokenSequence()
+    jobs = [slots[0], slots[2]]
+    slots_table.close_ranks(jobs)
+    assert context.moves == [] and [job.seq for job in jobs] == [0, 1]
 
 
 def test_nobody_elses_sequence_is_taken() -> None:
