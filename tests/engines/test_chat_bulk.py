@@ -375,9 +375,9 @@ def test_on_a_gpu_a_wider_step_has_to_save_nothing_but_its_own_time(engine: VlmE
     """What is around a token is done while the GPU computes."""
     step_s = {n: 0.0002 + 0.00001 * n for n in speed.GPU_WIDTHS}
     monkeypatch.setattr(speed, "_measure_step", lambda model, context, n: step_s[n])
-    measured = speed.measure_bulk_speed(engine._resources.model, 1, has_gpu=True)
+    measured = speed.measure_bulk_speed(engine._resources.model, 1, has_gpu=True, own_kv=True)
     assert measured.width == max(speed.GPU_WIDTHS)
-    assert speed.measure_bulk_speed(engine._resources.model, 1, has_gpu=True, widest=32).width == 32
+    assert speed.measure_bulk_speed(engine._resources.model, 1, has_gpu=True, own_kv=True, widest=32).width == 32
 
 
 def test_jobs_that_do_not_fit_the_context_together_wait_for_one_another(
