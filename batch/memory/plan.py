@@ -3,7 +3,8 @@ repacked."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import msgspec
 
@@ -74,8 +75,11 @@ class PlanAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     problem: str = ""
 
 
-SizesOf = Callable[[KvType, int], ContextSizes | None]
-"""(how keys and values are kept, bulk jobs together) to what the context takes; None: there is no such context."""
+class SizesOf(Protocol):
+    """Tells what a context takes; None: there is none, or more is taken than it is worth."""
+
+    def __call__(self, kv_type: KvType, width: int, *, own_kv: bool) -> ContextSizes | None:
+        """`kv_type`: how keys and values are kept; `width`: bulk jobs together; `own_kv`: each has cells of its own."""
 
 
 def choose(
@@ -86,14 +90,21 @@ def choose(
     kv_types: tuple[KvType, ...],
     repacks: tuple[bool, ...],
     widths: list[int],
+    own_widths: Sequence[int] = (),
 ) -> MemoryPlan:
     """The first plan that fits, of: as configured, smaller caches, fewer bulk jobs, the context as q8_0, bulk jobs one by one,
     and, as what is then short is read from the file again, no copies of weights.
 
-    Raises ModelProblem where even that holds more than there is.
+    `own_widths`, widest first: the first one that fits is planned instead, each job with cells of its own. Without a GPU that
+    is only the width that is planned in any case, and nothing is saved for it; with one, caches in host memory may be.
+    Raises ModelProblem where even the last plan holds more than there is.
     """
-    if budget.gpu_free is None and len(widths) > 1:
-        widths = _modest_widths(parts, sizes, kv_types[0], repacks[0], widths, budget.free)
+    if budget.gpu_free is None:
+        if len(widths) > 1:
+            widths = _modest_widths(parts, sizes, kv_types[0], repacks[0], widths, budget.free)
+        own_widths = [width for width in own_widths if width == widths[0]]
+    if (own := _own_plan(parts, sizes, budget, kv_types[0], repacks[0], own_widths)) is not None:
+        return _with_tables(own, parts, budget)
     plans = list(_plans(parts, sizes, kv_types, repacks, widths))
     if plans and plans[0].need <= budget.free:  # a GPU is short of memory then, which holds no caches
         plans = [msgspec.structs.replace(plan, cache_share=1.0) for plan in plans]
@@ -110,13 +121,30 @@ def choose(
     raise ModelProblem(_refusal(parts, last, budget))
 
 
+def _own_plan(
+    parts: ModelParts, sizes: SizesOf, budget: Budget, kv_type: KvType, repack: bool, widths: Sequence[int]
+) -> MemoryPlan | None:
+    """The first plan that fits with cells of each bulk job's own; None: none does."""
+    for cache_share in (1.0,) if budget.gpu_free is None else (1.0, SMALL_CACHE_SHARE):
+        for width in widths:
+            context = sizes(kv_type, width, own_kv=True)
+            if context is None:
+                continue
+            first = _plan(parts, context, kv_type, repack, width, 1.0)
+            plan = first if cache_share == 1.0 else _plan(parts, context, kv_type, repack, width, cache_share)
+            if _has_gpu_room(plan, budget) and plan.need <= budget.free:
+                note = _note(parts, first, plan, budget) if plan is not first else ""
+                return msgspec.structs.replace(plan, configured_need=first.need, note=note)
+    return None
+
+
 def _modest_widths(parts: ModelParts, sizes: SizesOf, kv_type: KvType, repack: bool, widths: list[int], free: int) -> list[int]:
     """Those of the widths, widest first, whose sliding windows take a modest share of the memory; the last in any case."""
-    alone = sizes(kv_type, widths[-1])
+    alone = sizes(kv_type, widths[-1], own_kv=False)
     if alone is None:
         return widths
     for at, width in enumerate(widths):
-        together = sizes(kv_type, width)
+        together = sizes(kv_type, width, own_kv=False)
         if together is None or together.kv - alone.kv > _WINDOWS_SHARE * free:
             continue
         if width <= MODEST_WIDTH or _plan(parts, together, kv_type, repack, width, 1.0).need <= free:
@@ -128,7 +156,7 @@ def _plans(
     parts: ModelParts, sizes: SizesOf, kv_types: tuple[KvType, ...], repacks: tuple[bool, ...], widths: list[int]
 ) -> Iterator[MemoryPlan]:
     """Every plan, each taking less than the one before."""
-    usable = [kv_type for kv_type in kv_types if sizes(kv_type, widths[-1]) is not None]
+    usable = [kv_type for kv_type in kv_types if sizes(kv_type, widths[-1], own_kv=False) is not None]
     if not usable:
         return
     several = widths[:-1] or widths
@@ -138,7 +166,7 @@ def _plans(
     steps += [(usable[-1], repacks[0], width, SMALL_CACHE_SHARE) for width in widths[len(several) :]]
     steps += [(usable[-1], repack, widths[-1], SMALL_CACHE_SHARE) for repack in repacks[1:]]
     for kv_type, repack, width, cache_share in steps:
-        context = sizes(kv_type, width)
+        context = sizes(kv_type, width, own_kv=False)
         if context is not None:
             yield _plan(parts, context, kv_type, repack, width, cache_share)
 

@@ -17,6 +17,7 @@ from batch.workers.chat import memory_planner
 from batch.workers.chat.bulk import speed
 from batch.workers.chat.memory_planner import plan_memory
 from batch.workers.llama.context import DECODED, Context
+from batch.workers.llama.dry_run import DryRun
 from batch.workers.llama.model import Model
 from vlm_setup import TINY, bulk, bulk_resources, content, run, together, written
 
@@ -239,3 +240,21 @@ def test_on_a_gpu_more_than_32_are_planned_only_with_cells_of_their_own(
     shared = plan_memory(settings, resolved, budget)
     assert (own.width, own.own_kv) == (64, True)
     assert (shared.width, shared.own_kv, shared.cache_share, shared.note) == (32, False, 1.0, "")
+
+
+def test_on_a_gpu_what_is_set_is_planned_with_or_without_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    budget = Budget(16_000_000_000, 0, 16_000_000_000)
+    for width, share in ((64, 0.25), (8, 0.25), (64, 1e-4), (1, 0.25)):
+        monkeypatch.setattr(memory_planner, "OWN_KV_GPU_SHARE", share)
+        settings = vlm_setup.settings(tmp_path, parallel=width)
+        plan = plan_memory(settings, resolve(settings, Kind.VLM), budget)
+        assert (plan.width, plan.own_kv) == (width, share == 0.25 and width > 1)
+
+
+def test_none_are_planned_for_a_model_with_states_of_no_positions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = vlm_setup.settings(tmp_path, parallel=4)
+    resolved = resolve(settings, Kind.VLM)
+    monkeypatch.setattr(DryRun, "is_recurrent", True)
+    for budget in (Budget(16_000_000_000), Budget(16_000_000_000, 0, 16_000_000_000)):
+        plan = plan_memory(settings, resolved, budget)
+        assert (plan.width, plan.own_kv) == (4, False)

@@ -20,7 +20,15 @@ from batch.memory.sizes import GPU_PROCESS_BYTES, ContextSizes, KvType
 from batch.memory.text_length import EMBEDDING_PROCESS_BYTES
 from batch.queue.jobs import Kind
 from batch.settings import Settings
-from batch.workers.chat.bulk.speed import CLIENT_SEQUENCES, GPU_WIDTHS, MAX_SHARED_WIDTH, WIDTHS, bulk_tokens, sequences_for
+from batch.workers.chat.bulk.speed import (
+    CLIENT_SEQUENCES,
+    GPU_WIDTHS,
+    MAX_SHARED_WIDTH,
+    MIN_OWN_GPU_WIDTH,
+    WIDTHS,
+    bulk_tokens,
+    sequences_for,
+)
 from batch.workers.llama.devices import gpu_free_bytes
 from batch.workers.llama.dry_run import DryRun, weight_sizes
 from batch.workers.llama.library import lib
@@ -58,31 +66,31 @@ def plan_memory(settings: Settings, resolved: Resolved, budget: Budget) -> Memor
         )
 
         @lru_cache
-        def sizes(kv_type: KvType, width: int) -> ContextSizes | None:
+        def sizes(kv_type: KvType, width: int, *, own_kv: bool) -> ContextSizes | None:
             """Of both contexts: the clients', and that of bulk jobs where some are computed together."""
             make = partial(run.context_sizes, n_batch=N_BATCH_TOKENS, n_ubatch=N_UBATCH_TOKENS, kv_type=kv_type)
             clients = make(n_ctx=vlm.context, sequences=CLIENT_SEQUENCES)
             if clients is None or width == 1:
                 return clients
-            n_ctx, sequences = vlm.context or run.n_ctx_train, sequences_for(width)
-            if has_gpu or weights.total <= SMALL_MODEL_BYTES:
-                bulk = make(n_ctx=bulk_tokens(n_ctx, 1), sequences=sequences, own_kv=True)
-                if bulk is not None and bulk.kv <= most_own_kv:
-                    return clients + bulk
-            if width > MAX_SHARED_WIDTH:
-                return None
-            bulk = make(n_ctx=bulk_tokens(n_ctx, width), sequences=sequences)
-            return None if bulk is None else clients + bulk
+            n_ctx = bulk_tokens(vlm.context or run.n_ctx_train, 1 if own_kv else width)
+            bulk = make(n_ctx=n_ctx, sequences=sequences_for(width), own_kv=own_kv)
+            return None if bulk is None or (own_kv and bulk.kv > most_own_kv) else clients + bulk
 
-        widths = sorted(GPU_WIDTHS if has_gpu else WIDTHS, reverse=True) if vlm.parallel == "auto" else [vlm.parallel]
-        kv_types: tuple[KvType, ...] = ("f16", "q8_0") if vlm.kv_cache == "auto" else (vlm.kv_cache,)
+        tried = GPU_WIDTHS if has_gpu else WIDTHS
+        widths = sorted(tried, reverse=True) if vlm.parallel == "auto" else [vlm.parallel]
+        shared = [n for n in widths if n <= MAX_SHARED_WIDTH] or widths
+        # Whether prompts share decodes with tokens on a CPU, where no cells are own ones then, is measured once the model is
+        # loaded: for small models of which that is so, more is counted than they take.
+        may_be_own = (has_gpu or weights.total <= SMALL_MODEL_BYTES) and not run.is_recurrent
+        least = MIN_OWN_GPU_WIDTH if has_gpu and len(widths) > 1 else 2
         return choose(
             parts,
             sizes,
             budget,
-            kv_types=kv_types,
+            kv_types=("f16", "q8_0") if vlm.kv_cache == "auto" else (vlm.kv_cache,),
             repacks={"auto": (True, False), "on": (True,), "off": (False,)}[vlm.repack],
-            widths=[n for n in widths if n <= MAX_SHARED_WIDTH or sizes(kv_types[0], n) is not None],
+            widths=shared,
+            own_widths=[n for n in widths if n >= least] if may_be_own else (),
         )
     finally:
         run.close()

@@ -12,6 +12,7 @@ from batch.memory.sizes import ContextSizes, KvType, WeightSizes
 from batch.workers.llama.context import KV_TYPES
 from batch.workers.llama.gguf_header import tensor_infos
 from batch.workers.llama.library import clear_errors, collected_lines, initialise_library, last_error, lib
+from batch.workers.llama.model import is_recurrent
 from batch.workers.llama.row_tables import PER_LAYER_TABLE
 
 _KV_SIZE = re.compile(r"size = +([\d.]+) MiB \( *\d+ cells")
@@ -62,6 +63,11 @@ class DryRun:
     def n_ctx_train(self) -> int:
         """How many tokens of context the model was trained with."""
         return int(lib.llama_model_n_ctx_train(self._model))
+
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether some layers keep a state that cannot be rolled back by positions at all."""
+        return is_recurrent(self._model)
 
     def context_sizes(
         self, *, n_ctx: int, n_batch: int, n_ubatch: int, sequences: int, kv_type: KvType, own_kv: bool = False

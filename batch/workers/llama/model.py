@@ -15,6 +15,11 @@ _ATTR_CONTROL = 1 << 3
 _ATTR_USER_DEFINED = 1 << 4
 
 
+def is_recurrent(model: ctypes.c_void_p) -> bool:
+    """Of a model of llama.cpp's, of which the header is enough: whether some layers keep a state of no positions."""
+    return bool(lib.llama_model_is_recurrent(model)) or bool(lib.llama_model_is_hybrid(model))
+
+
 class Model:
     """One GGUF file's weights and vocabulary. Its reading methods may be called from any thread."""
 
@@ -84,7 +89,7 @@ class Model:
     @property
     def is_recurrent(self) -> bool:
         """Whether some layers keep a state that cannot be rolled back by positions at all."""
-        return bool(lib.llama_model_is_recurrent(self.handle)) or bool(lib.llama_model_is_hybrid(self.handle))
+        return is_recurrent(self.handle)
 
     def tokenize(self, text: str | bytes, *, add_special: bool = False, parse_special: bool = True) -> list[int]:
         """Token ids of a text; `parse_special` turns the texts of control tokens into those tokens."""

@@ -19,9 +19,9 @@ EVERYTHING_BYTES = 3 * GB + 2 * GB + 16 * WINDOW + GB + PROCESS_BYTES
 """What it takes as configured: weights that are not read by rows, keys and values of 16 jobs, caches, the process."""
 
 
-def sizes(kv_type: KvType, width: int) -> ContextSizes | None:
-    kv = 2 * GB + width * WINDOW
-    return ContextSizes(kv=kv if kv_type == "f16" else kv // 2, compute=0, gpu_compute=0)
+def sizes(kv_type: KvType, width: int, *, own_kv: bool) -> ContextSizes | None:
+    kv = 2 * GB + width * WINDOW * (3 if own_kv else 1)
+    return ContextSizes(kv=kv if kv_type == "f16" else kv // 2, compute=0, gpu_compute=0, own_kv=own_kv)
 
 
 def plan(budget: Budget, parts: ModelParts = MODEL, **more: Any) -> MemoryPlan:
@@ -87,7 +87,7 @@ def test_what_a_person_has_set_stays() -> None:
 
 
 def test_bulk_jobs_take_a_modest_share_of_the_memory_though_more_would_fit() -> None:
-    def wide(kv_type: KvType, width: int) -> ContextSizes | None:
+    def wide(kv_type: KvType, width: int, *, own_kv: bool) -> ContextSizes | None:
         return ContextSizes(kv=width * GB, compute=0, gpu_compute=0)
 
     it = plan(Budget(40 * GB), sizes=wide)
@@ -101,9 +101,24 @@ def test_more_than_sixteen_bulk_jobs_are_planned_only_where_nothing_is_saved_for
         assert (it.width, it.cache_share, it.note) == (width, 1.0, "")
 
 
+def test_without_a_gpu_own_cells_are_given_up_before_anything_is_saved() -> None:
+    shared = EVERYTHING_BYTES
+    own = shared + 16 * 2 * WINDOW
+    for free, own_kv, need in ((own, True, own), (own - 1, False, shared), (shared, False, shared)):
+        it = plan(Budget(free), own_widths=[32, 16, 8])
+        assert (it.width, it.own_kv, it.cache_share, it.need, it.configured_need, it.note) == (16, own_kv, 1.0, need, need, "")
+    assert not plan(Budget(EVERYTHING_BYTES - 1), own_widths=[16, 8]).own_kv
+
+
+def test_without_a_gpu_no_fewer_are_computed_so_that_they_have_own_cells() -> None:
+    wide = EVERYTHING_BYTES + 16 * WINDOW
+    it = plan(Budget(wide), widths=[32, 16, 8, 1], own_widths=[32, 16, 8])
+    assert (it.width, it.own_kv) == (32, False)
+
+
 def test_heads_that_cannot_be_quantised_stay_as_they_are() -> None:
-    def only_f16(kv_type: KvType, width: int) -> ContextSizes | None:
-        return sizes(kv_type, width) if kv_type == "f16" else None
+    def only_f16(kv_type: KvType, width: int, *, own_kv: bool) -> ContextSizes | None:
+        return sizes(kv_type, width, own_kv=own_kv) if kv_type == "f16" else None
 
     assert chosen(Budget(EVERYTHING_BYTES - 1_050_000_000), sizes=only_f16) == ("f16", True, 1)
     with pytest.raises(ModelProblem, match=r"cannot be kept as q8_0: set vlm\.kv_cache to auto or f16"):
@@ -121,6 +136,23 @@ def test_on_a_gpu_the_gpus_memory_counts(gpu_gb: float, kv_type: str, width: int
     it = plan(Budget(16 * GB, gpu_free=int(gpu_gb * GB)), ON_GPU)
     assert (it.kv_type, it.repack, it.width) == (kv_type, True, width)
     assert it.cache_share == 1.0 and it.gpu_need <= gpu_gb * GB and bool(it.note) == (gpu_gb < 80)
+
+
+@pytest.mark.parametrize(
+    ("gpu_gb", "width", "own_kv"), [(80, 64, True), (9.84, 64, True), (9.8, 32, True), (7.91, 32, False), (6.5, 16, False)]
+)
+def test_on_a_gpu_rather_fewer_have_own_cells_than_more_have_none(gpu_gb: float, width: int, own_kv: bool) -> None:
+    widths: dict[str, Any] = {"widths": [32, 16, 8, 1], "own_widths": [64, 32]}
+    it = plan(Budget(16 * GB, gpu_free=int(gpu_gb * GB)), ON_GPU, **widths)
+    assert (it.width, it.own_kv, it.kv_type) == (width, own_kv, "f16")
+    assert it.gpu_need <= gpu_gb * GB and bool(it.note) == (width == 16)
+
+
+def test_on_a_gpu_caches_in_host_memory_are_saved_and_own_cells_stay() -> None:
+    parts = msgspec.structs.replace(ON_GPU, caches=GB)
+    it = plan(Budget(GB, gpu_free=80 * GB), parts, widths=[32, 16, 8, 1], own_widths=[64, 32])
+    assert (it.width, it.own_kv, it.cache_share) == (64, True, 0.25)
+    assert it.note.endswith(": its caches for conversations and pictures are a quarter.")
 
 
 def test_a_gpu_that_is_too_small_is_named() -> None:
