@@ -220,6 +220,28 @@ def test_an_answer_that_outgrows_its_cells_goes_on_by_itself_behind_the_others(
         one.close()
 
 
+def test_an_answer_that_outgrows_its_cells_lets_those_pass_that_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "BULK_TOKENS_PER_JOB", CELLS)
+    engine = vlm_setup.loaded(tmp_path, context=512, parallel=2)
+    try:
+        bounds = (None, 100, 100, 100, 100)
+        works = [bulk(tmp_path, "ping", generation={"max_tokens": n, "ignore_eos": True}) for n in bounds]
+        ended = list[int]()
+        for number, work in enumerate(works):
+            finish = work.finish
+
+            def note(result: Any, number: int = number, finish: Any = finish) -> None:
+                ended.append(number)
+                finish(result)
+
+            work.finish = note  # type: ignore[method-assign]
+        together(engine, works)
+        assert ended[-1] == 0 and sorted(ended) == [0, 1, 2, 3, 4]
+        assert works[0].result.usage.total_tokens == 512
+    finally:
+        engine.close()
+
+
 def test_they_are_planned_where_they_take_a_small_part_of_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = vlm_setup.settings(tmp_path, parallel=4)
     resolved, budget = resolve(settings, Kind.VLM), Budget(16_000_000_000)

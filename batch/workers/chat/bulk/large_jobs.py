@@ -37,6 +37,11 @@ class LargeJobs:
             self._jobs += [(job.work, job) for job in outgrown]
             jobs[:] = [job for job in jobs if job not in outgrown]
 
+    def come_first(self, width: int) -> bool:
+        """Whether they are computed before any further jobs: those that outgrew their room, and may never end, let the others
+        pass until there are so many of them."""
+        return len(self._jobs) >= width or any(not isinstance(task, BulkJob) for _, task in self._jobs)
+
     def most_to_claim(self, free: int) -> int:
         """How many further jobs are claimed where there are so many free places: one behind a large one, as the others would
         only be planned to go back into the line."""

@@ -145,7 +145,8 @@ class BulkRun:
         unstarted = sum(not job.is_started for job in self._jobs)
         places = min(self._width + self._claimed.ahead - len(self._jobs), self._cache.free_sequences - unstarted)
         free = places - len(self._claimed)
-        if free < 1 or self._large or any(job.is_started and job.slot.parked is not None for job in self._jobs):
+        is_parked = any(job.is_started and job.slot.parked is not None for job in self._jobs)
+        if free < 1 or is_parked or self._large.come_first(self._width):
             return
         wake_ups = self._lead.wake_ups
         if (self._jobs or self._claimed) and now < self._next_claim and wake_ups == self._heard_wake_ups:

@@ -53,8 +53,11 @@ def test_a_job_that_has_outgrown_its_room_stays_here_and_leaves_its_sequence_to_
     jobs = [outgrown[0], other, *outgrown[1:]]
     large.add_outgrown(jobs)
     assert jobs == [other] and large.works == mates and all(job.has_left for job in outgrown)
+    assert large.come_first(5)
     large.drop(mates[1])
-    assert large.take() == (mates[0], task) and large.take() == (mates[2], outgrown[1])
+    assert large.take() == (mates[0], task)
+    assert [large.come_first(width) for width in (2, 3)] == [True, False], "others pass those that outgrew their room"
+    assert large.take() == (mates[2], outgrown[1])
     assert [work.returned for work in mates] == [0, 0, 0, 0]
     large.close()
     assert [job.is_closed for job in outgrown] == [True, False, True] and not len(large)
