@@ -134,7 +134,7 @@ def _own_plan(
             plan = first if cache_share == 1.0 else _plan(parts, context, kv_type, repack, width, cache_share)
             if _has_gpu_room(plan, budget) and plan.need <= budget.free:
                 note = _note(parts, first, plan, budget) if plan is not first else ""
-                return msgspec.structs.replace(plan, configured_need=first.need, note=note)
+                return msgspec.structs.replace(plan, own_kv=True, configured_need=first.need, note=note)
     return None
 
 
@@ -185,8 +185,7 @@ def _plan(
     if parts.gpu_share:
         on_gpu = parts.gpu_share * (weights.total - weights.row_tables + context.kv) + context.gpu_compute
         on_gpu += parts.projector
-    need = held + max(mapped, 0)
-    return MemoryPlan(kv_type, repack, width, cache_share, need=need, held=held, gpu_need=int(on_gpu), own_kv=context.own_kv)
+    return MemoryPlan(kv_type, repack, width, cache_share, need=held + max(mapped, 0), held=held, gpu_need=int(on_gpu))
 
 
 def _with_tables(plan: MemoryPlan, parts: ModelParts, budget: Budget) -> MemoryPlan:

@@ -32,9 +32,6 @@ class ContextSizes(msgspec.Struct, frozen=True):
     """Buffers of the processor."""
     gpu_compute: int
     """Buffers of the GPUs."""
-    own_kv: bool = False
-    """Whether each bulk job has keys and values of its own."""
 
     def __add__(self, other: ContextSizes) -> ContextSizes:
-        own_kv = self.own_kv or other.own_kv
-        return ContextSizes(self.kv + other.kv, self.compute + other.compute, self.gpu_compute + other.gpu_compute, own_kv)
+        return ContextSizes(self.kv + other.kv, self.compute + other.compute, self.gpu_compute + other.gpu_compute)

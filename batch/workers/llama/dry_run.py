@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import msgspec
-
 from batch.errors import ModelProblem
 from batch.memory.sizes import ContextSizes, KvType, WeightSizes
 from batch.workers.llama.context import KV_TYPES
@@ -83,7 +81,7 @@ class DryRun:
         if not context:
             return None
         lib.llama_free(context)
-        return msgspec.structs.replace(read_sizes("".join(pieces)), own_kv=own_kv)
+        return read_sizes("".join(pieces))
 
 
 def read_sizes(log: str) -> ContextSizes:

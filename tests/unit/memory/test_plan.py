@@ -21,7 +21,7 @@ EVERYTHING_BYTES = 3 * GB + 2 * GB + 16 * WINDOW + GB + PROCESS_BYTES
 
 def sizes(kv_type: KvType, width: int, *, own_kv: bool) -> ContextSizes | None:
     kv = 2 * GB + width * WINDOW * (3 if own_kv else 1)
-    return ContextSizes(kv=kv if kv_type == "f16" else kv // 2, compute=0, gpu_compute=0, own_kv=own_kv)
+    return ContextSizes(kv=kv if kv_type == "f16" else kv // 2, compute=0, gpu_compute=0)
 
 
 def plan(budget: Budget, parts: ModelParts = MODEL, **more: Any) -> MemoryPlan:
