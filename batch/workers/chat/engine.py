@@ -209,7 +209,7 @@ class VlmEngine:
             resources, own_kv = self._resources, self._speed.own_kv
             most = resources.context.n_ctx
             try:
-                n_ctx = bulk_tokens(most, 1 if own_kv else self._width)
+                n_ctx = bulk_tokens(most, self._width, own_kv=own_kv)
                 context = self._make_context(n_ctx, sequences_for(self._width), own_kv=own_kv)
             except ModelProblem as problem:
                 _log.warning("no more than %d bulk jobs are computed together: %s", self._width // 2, problem.message)

@@ -72,7 +72,7 @@ def plan_memory(settings: Settings, resolved: Resolved, budget: Budget) -> Memor
             clients = make(n_ctx=vlm.context, sequences=CLIENT_SEQUENCES)
             if clients is None or width == 1:
                 return clients
-            n_ctx = bulk_tokens(vlm.context or run.n_ctx_train, 1 if own_kv else width)
+            n_ctx = bulk_tokens(vlm.context or run.n_ctx_train, width, own_kv=own_kv)
             bulk = make(n_ctx=n_ctx, sequences=sequences_for(width), own_kv=own_kv)
             return None if bulk is None or (own_kv and bulk.kv > most_own_kv) else clients + bulk
 

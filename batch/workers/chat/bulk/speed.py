@@ -108,9 +108,10 @@ def sequences_for(width: int) -> int:
     return 2 * width + 1
 
 
-def bulk_tokens(n_ctx: int, width: int) -> int:
-    """How many tokens the context of bulk jobs holds for so many of them, beside a context for clients with `n_ctx`."""
-    return min(n_ctx, width * BULK_TOKENS_PER_JOB)
+def bulk_tokens(n_ctx: int, width: int, *, own_kv: bool) -> int:
+    """How many tokens the context of so many bulk jobs holds, for each of them where they have their own cells and for all
+    otherwise, beside a context for clients with `n_ctx`."""
+    return min(n_ctx, BULK_TOKENS_PER_JOB if own_kv else width * BULK_TOKENS_PER_JOB)
 
 
 def expected_tokens(n_ctx: int, max_tokens: int, *, own_kv: bool) -> int:
