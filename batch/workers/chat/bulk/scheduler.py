@@ -285,7 +285,8 @@ class BulkRun:
         return True
 
     def _compute_slices(self, ready: list[BulkJob]) -> bool:
-        """Slices of prompts, of several jobs where their numbers are the same then; returns whether there were some."""
+        """Slices of prompts, of several jobs where their numbers are the same then, or depend on their company anyway as on a
+        GPU; returns whether there were some."""
         most, multiple = self._resources.joint_prompt_tokens, self._resources.joint_multiple
         of_slices = DecodeBatch.of_equal_slices if self._context.has_own_kv else DecodeBatch.of_slices
         if self._resources.joint_picture_tokens:
