@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,24 @@ from batch.settings.parallel import MAX_PARALLEL
 from batch.workers.chat import memory_planner
 from batch.workers.chat.bulk.claimed_jobs import PICTURES_AHEAD, PLANS_AHEAD_SHARE
 from batch.workers.chat.bulk.speed import GPU_WIDTHS, WIDTHS, sequences_for
+from batch.workers.llama.context import Context
 from vlm_setup import bulk, bulk_resources, together
 
 WIDTH = 4
+
+
+def token_widths(context: Context, monkeypatch: pytest.MonkeyPatch, counts: Callable[[], bool] = lambda: True) -> list[int]:
+    """Of each decode of generated tokens from now on, as long as `counts`: of how many jobs they are."""
+    widths = list[int]()
+    decode = context.decode_parts
+
+    def note(parts: Sequence[Any]) -> int:
+        if counts() and all(len(tokens) == 1 for tokens, *_ in parts):
+            widths.append(len(parts))
+        return decode(parts)
+
+    monkeypatch.setattr(context, "decode_parts", note)
+    return widths
 
 
 def test_no_step_leaves_a_place_free_while_jobs_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,15 +43,7 @@ def test_no_step_leaves_a_place_free_while_jobs_wait(tmp_path: Path, monkeypatch
             bulk(tmp_path, f"{n} ping", priority=Priority.BATCH, generation={"ignore_eos": True, "max_tokens": tokens})
             for n, tokens in enumerate(lengths)
         ]
-        context, widths = bulk_resources(engine).context, list[int]()
-        decode = context.decode_parts
-
-        def note(parts: Sequence[Any]) -> int:
-            if group[0].waiting and all(len(tokens) == 1 for tokens, *_ in parts):
-                widths.append(len(parts))
-            return decode(parts)
-
-        monkeypatch.setattr(context, "decode_parts", note)
+        widths = token_widths(bulk_resources(engine).context, monkeypatch, counts=lambda: bool(group[0].waiting))
         together(engine, group)
     finally:
         engine.close()
@@ -53,16 +60,9 @@ def test_as_many_jobs_as_may_be_set_are_computed_in_one_step(
     engine = vlm_setup.loaded(tmp_path, mmproj="", context=4096, parallel=MAX_PARALLEL)
     try:
         works = [bulk(tmp_path, f"{n} ping", generation={"ignore_eos": True, "max_tokens": 6}) for n in range(MAX_PARALLEL + 2)]
-        context, widths = bulk_resources(engine).context, list[int]()
+        context = bulk_resources(engine).context
         assert context.has_own_kv == (own_share > 0) and context.sequences == sequences_for(MAX_PARALLEL)
-        decode = context.decode_parts
-
-        def note(parts: Sequence[Any]) -> int:
-            if all(len(tokens) == 1 for tokens, *_ in parts):
-                widths.append(len(parts))
-            return decode(parts)
-
-        monkeypatch.setattr(context, "decode_parts", note)
+        widths = token_widths(context, monkeypatch)
         together(engine, works)
     finally:
         engine.close()
