@@ -4,6 +4,7 @@ repacked."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import product
 from typing import Protocol
 
 import msgspec
@@ -60,8 +61,9 @@ class MemoryPlan(msgspec.Struct, frozen=True):
     gpu_need: int = 0
     tables_on_gpu: bool = False
     """Whether the GPU has room for the tables that are otherwise read by rows from the mapped file."""
-    own_kv: bool = False
-    """Whether there is room for keys and values of each bulk job's own, beside which no other's are passed over."""
+    own_tokens: int = 0
+    """Tokens for whose keys and values each bulk job has cells of its own, beside which no other's are passed over; 0: there is
+    no room for that, and all jobs share theirs."""
     configured_need: int = 0
     """What it would take with nothing done to save memory."""
     note: str = ""
@@ -78,8 +80,9 @@ class PlanAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
 class SizesOf(Protocol):
     """Tells what a context takes; None: there is none, or more is taken than it is worth."""
 
-    def __call__(self, kv_type: KvType, width: int, *, own_kv: bool) -> ContextSizes | None:
-        """`kv_type`: how keys and values are kept; `width`: bulk jobs together; `own_kv`: each has cells of its own."""
+    def __call__(self, kv_type: KvType, width: int, *, own_tokens: int = 0) -> ContextSizes | None:
+        """`kv_type`: how keys and values are kept; `width`: bulk jobs together; `own_tokens`: for so many each has cells of its
+        own, 0: they share theirs."""
 
 
 def choose(
@@ -91,19 +94,21 @@ def choose(
     repacks: tuple[bool, ...],
     widths: list[int],
     own_widths: Sequence[int] = (),
+    own_rooms: Sequence[int] = (),
 ) -> MemoryPlan:
     """The first plan that fits, of: as configured, smaller caches, fewer bulk jobs, the context as q8_0, bulk jobs one by one,
     and, as what is then short is read from the file again, no copies of weights.
 
-    `own_widths`, widest first: the first one that fits is planned instead, each job with cells of its own. Without a GPU that
-    is only the width that is planned in any case, and nothing is saved for it; with one, caches in host memory may be.
+    `own_widths`, widest first: the first one that fits is planned instead, each job with cells of its own, for the first of
+    `own_rooms`, in tokens and largest first, that fits then. Without a GPU that is only the width that is planned in any case,
+    and nothing is saved for it; with one, caches in host memory may be.
     Raises ModelProblem where even the last plan holds more than there is.
     """
     if budget.gpu_free is None:
         if len(widths) > 1:
             widths = _modest_widths(parts, sizes, kv_types[0], repacks[0], widths, budget.free)
         own_widths = [width for width in own_widths if width == widths[0]]
-    if (own := _own_plan(parts, sizes, budget, kv_types[0], repacks[0], own_widths)) is not None:
+    if (own := _own_plan(parts, sizes, budget, kv_types[0], repacks[0], own_widths, own_rooms)) is not None:
         return _with_tables(own, parts, budget)
     plans = list(_plans(parts, sizes, kv_types, repacks, widths))
     if plans and plans[0].need <= budget.free:  # a GPU is short of memory then, which holds no caches
@@ -122,29 +127,38 @@ def choose(
 
 
 def _own_plan(
-    parts: ModelParts, sizes: SizesOf, budget: Budget, kv_type: KvType, repack: bool, widths: Sequence[int]
+    parts: ModelParts,
+    sizes: SizesOf,
+    budget: Budget,
+    kv_type: KvType,
+    repack: bool,
+    widths: Sequence[int],
+    rooms: Sequence[int],
 ) -> MemoryPlan | None:
-    """The first plan that fits with cells of each bulk job's own; None: none does."""
+    """The first plan that fits with cells of each bulk job's own; None: none does. They are for fewer tokens where the GPU then
+    has room for the model's tables, with which every prompt is computed sooner."""
     for cache_share in (1.0,) if budget.gpu_free is None else (1.0, SMALL_CACHE_SHARE):
-        for width in widths:
-            context = sizes(kv_type, width, own_kv=True)
+        for width, has_tables, room in product(widths, (True, False), rooms):
+            context = sizes(kv_type, width, own_tokens=room)
             if context is None:
                 continue
             first = _plan(parts, context, kv_type, repack, width, 1.0)
             plan = first if cache_share == 1.0 else _plan(parts, context, kv_type, repack, width, cache_share)
+            if has_tables and not _has_table_room(plan, parts, budget):
+                continue
             if _has_gpu_room(plan, budget) and plan.need <= budget.free:
                 note = _note(parts, first, plan, budget) if plan is not first else ""
-                return msgspec.structs.replace(plan, own_kv=True, configured_need=first.need, note=note)
+                return msgspec.structs.replace(plan, own_tokens=room, configured_need=first.need, note=note)
     return None
 
 
 def _modest_widths(parts: ModelParts, sizes: SizesOf, kv_type: KvType, repack: bool, widths: list[int], free: int) -> list[int]:
     """Those of the widths, widest first, whose sliding windows take a modest share of the memory; the last in any case."""
-    alone = sizes(kv_type, widths[-1], own_kv=False)
+    alone = sizes(kv_type, widths[-1])
     if alone is None:
         return widths
     for at, width in enumerate(widths):
-        together = sizes(kv_type, width, own_kv=False)
+        together = sizes(kv_type, width)
         if together is None or together.kv - alone.kv > _WINDOWS_SHARE * free:
             continue
         if width <= MODEST_WIDTH or _plan(parts, together, kv_type, repack, width, 1.0).need <= free:
@@ -156,7 +170,7 @@ def _plans(
     parts: ModelParts, sizes: SizesOf, kv_types: tuple[KvType, ...], repacks: tuple[bool, ...], widths: list[int]
 ) -> Iterator[MemoryPlan]:
     """Every plan, each taking less than the one before."""
-    usable = [kv_type for kv_type in kv_types if sizes(kv_type, widths[-1], own_kv=False) is not None]
+    usable = [kv_type for kv_type in kv_types if sizes(kv_type, widths[-1]) is not None]
     if not usable:
         return
     several = widths[:-1] or widths
@@ -166,7 +180,7 @@ def _plans(
     steps += [(usable[-1], repacks[0], width, SMALL_CACHE_SHARE) for width in widths[len(several) :]]
     steps += [(usable[-1], repack, widths[-1], SMALL_CACHE_SHARE) for repack in repacks[1:]]
     for kv_type, repack, width, cache_share in steps:
-        context = sizes(kv_type, width, own_kv=False)
+        context = sizes(kv_type, width)
         if context is not None:
             yield _plan(parts, context, kv_type, repack, width, cache_share)
 
@@ -190,10 +204,16 @@ def _plan(
 
 def _with_tables(plan: MemoryPlan, parts: ModelParts, budget: Budget) -> MemoryPlan:
     """The plan with the model's tables on the GPU too, where all its layers are there and that fits."""
-    gpu_need = plan.gpu_need + parts.weights.row_tables
-    if budget.gpu_free is None or parts.gpu_share < 1.0 or gpu_need > budget.gpu_free:
+    if not _has_table_room(plan, parts, budget):
         return plan
-    return msgspec.structs.replace(plan, gpu_need=gpu_need, tables_on_gpu=True)
+    return msgspec.structs.replace(plan, gpu_need=plan.gpu_need + parts.weights.row_tables, tables_on_gpu=True)
+
+
+def _has_table_room(plan: MemoryPlan, parts: ModelParts, budget: Budget) -> bool:
+    """Whether a GPU holds all layers and has room for the model's tables beside what is planned for it."""
+    if budget.gpu_free is None or parts.gpu_share < 1.0:
+        return False
+    return plan.gpu_need + parts.weights.row_tables <= budget.gpu_free
 
 
 def _has_gpu_room(plan: MemoryPlan, budget: Budget) -> bool:

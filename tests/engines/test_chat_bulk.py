@@ -404,6 +404,7 @@ def test_jobs_that_do_not_fit_the_context_together_wait_for_one_another(
 def test_a_job_too_large_for_their_context_is_computed_by_itself_behind_them(
     alone: VlmEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(speed, "LARGE_OWN_ROOMS", ())
     monkeypatch.setattr(speed, "BULK_TOKENS_PER_JOB", 512)
     engine = vlm_setup.loaded(tmp_path, context=8192, parallel=2)
     try:
@@ -434,6 +435,7 @@ def test_a_job_too_large_for_their_context_is_computed_by_itself_behind_them(
 
 
 def test_large_jobs_behind_the_one_that_is_computed_wait_in_the_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "LARGE_OWN_ROOMS", ())
     monkeypatch.setattr(speed, "BULK_TOKENS_PER_JOB", 256)
     engine = vlm_setup.loaded(tmp_path, context=4096, parallel=4)
     try:

@@ -37,7 +37,7 @@ from batch.workers.llama.row_tables import gpu_overrides, table_types
 from vlm_setup import TINY, chat, content, run
 
 FILE = TINY / "tiny-gemma4v-text-f16.gguf"
-NUMBERS: dict[str, Any] = {"n_ctx": 4096, "n_batch": 512, "n_ubatch": 512, "sequences": 6}
+NUMBERS: dict[str, Any] = {"n_batch": 512, "n_ubatch": 512, "sequences": 6}
 MIB = 1 << 20
 
 
@@ -49,17 +49,17 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VlmEngine]:
     engine.close()
 
 
-@pytest.mark.parametrize("own_kv", [False, True], ids=["shared", "own"])
+@pytest.mark.parametrize(("own_kv", "n_ctx"), [(False, 4096), (True, 4096), (True, 16384)], ids=["shared", "own", "own-large"])
 @pytest.mark.parametrize("kv_type", KV_TYPES)
-def test_a_dry_run_tells_what_a_context_really_takes(kv_type: KvType, own_kv: bool) -> None:
+def test_a_dry_run_tells_what_a_context_really_takes(kv_type: KvType, own_kv: bool, n_ctx: int) -> None:
     dry = DryRun(FILE, gpu_layers=0)
-    sizes = dry.context_sizes(**NUMBERS, kv_type=kv_type, own_kv=own_kv)
+    sizes = dry.context_sizes(n_ctx=n_ctx, **NUMBERS, kv_type=kv_type, own_kv=own_kv)
     dry.close()
     model = Model(FILE)
     with collected_lines() as pieces:
-        context = Context(model, **NUMBERS, kv_type=kv_type, own_kv=own_kv)
+        context = Context(model, n_ctx=n_ctx, **NUMBERS, kv_type=kv_type, own_kv=own_kv)
     log = "".join(pieces)
-    assert context.n_ctx == NUMBERS["n_ctx"]
+    assert context.n_ctx == n_ctx
     context.close()
     model.close()
     assert sizes is not None

@@ -11,8 +11,10 @@ import pytest
 
 import vlm_setup
 from batch.catalog.resolved import resolve
+from batch.errors import Cancelled, ModelProblem
 from batch.memory.plan import Budget
 from batch.queue.jobs import Kind
+from batch.workers.chat import engine as engine_module
 from batch.workers.chat import memory_planner
 from batch.workers.chat.bulk import speed
 from batch.workers.chat.memory_planner import plan_memory
@@ -22,6 +24,14 @@ from batch.workers.llama.model import Model
 from vlm_setup import TINY, bulk, bulk_resources, content, run, together, written
 
 CELLS = 256
+
+
+def give_room(monkeypatch: pytest.MonkeyPatch, *rooms: int) -> None:
+    """Let bulk jobs have cells of their own for so many tokens, the largest first of those that fit."""
+    *large, least = rooms
+    monkeypatch.setattr(speed, "LARGE_OWN_ROOMS", tuple(large))
+    monkeypatch.setattr(speed, "BULK_TOKENS_PER_JOB", least)
+    monkeypatch.setattr(engine_module, "BULK_TOKENS_PER_JOB", least)
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +185,7 @@ def test_nothing_is_copied_for_what_every_chat_begins_with(tmp_path: Path, monke
 def test_an_answer_that_outgrows_its_cells_goes_on_by_itself_behind_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(speed, "BULK_TOKENS_PER_JOB", CELLS)
+    give_room(monkeypatch, CELLS)
     engine = vlm_setup.loaded(tmp_path, context=512, parallel=2)
     one = vlm_setup.loaded(tmp_path, context=512, parallel=1)
     try:
@@ -188,9 +198,9 @@ def test_an_answer_that_outgrows_its_cells_goes_on_by_itself_behind_the_others(
         ended, busy = list[int](), list[int]()
         run_alone = engine.run_alone
 
-        def note_alone(work: Any, task: Any) -> Any:
+        def note_alone(work: Any, *more: Any) -> Any:
             busy.append(sum(slot.is_busy for slot in bulk_resources(engine).cache._slots))
-            return run_alone(work, task)
+            return run_alone(work, *more)
 
         monkeypatch.setattr(engine, "run_alone", note_alone)
         done = works()
@@ -221,7 +231,7 @@ def test_an_answer_that_outgrows_its_cells_goes_on_by_itself_behind_the_others(
 
 
 def test_an_answer_that_outgrows_its_cells_lets_those_pass_that_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speed, "BULK_TOKENS_PER_JOB", CELLS)
+    give_room(monkeypatch, CELLS)
     engine = vlm_setup.loaded(tmp_path, context=512, parallel=2)
     try:
         bounds = (None, 100, 100, 100, 100)
@@ -242,26 +252,153 @@ def test_an_answer_that_outgrows_its_cells_lets_those_pass_that_wait(tmp_path: P
         engine.close()
 
 
+def test_an_answer_that_larger_room_holds_stays_with_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    give_room(monkeypatch, 2 * CELLS, CELLS)
+    engine = vlm_setup.loaded(tmp_path, context=1024, parallel=2)
+    one = vlm_setup.loaded(tmp_path, context=1024, parallel=1)
+    try:
+        assert bulk_resources(engine).context.n_ctx == 2 * CELLS
+        alone = list[Any]()
+        run_alone = engine.run_alone
+
+        def note_alone(work: Any, *more: Any) -> Any:
+            alone.append(work)
+            return run_alone(work, *more)
+
+        monkeypatch.setattr(engine, "run_alone", note_alone)
+
+        def works() -> list[Any]:
+            bounds = (CELLS, 2 * CELLS, 20)
+            return [bulk(tmp_path, "ping", generation={"max_tokens": n, "ignore_eos": True}) for n in bounds]
+
+        done = together(engine, works())
+        usages = [work.result.usage for work in done]
+        assert CELLS < usages[0].total_tokens < 2 * CELLS < usages[1].total_tokens
+        assert alone == [done[1]], "only what is longer than the room goes on by itself"
+        assert [written(work.result) for work in done] == [written(run(one, work)) for work in works()]
+    finally:
+        engine.close()
+        one.close()
+
+
+def test_where_memory_is_gone_meanwhile_the_room_is_smaller_before_fewer_are_computed_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_room(monkeypatch, 3 * CELLS, CELLS)
+    for most, room, width in ((2 * CELLS, CELLS, 4), (3 * CELLS // 2, 3 * CELLS // 2, 4), (0, 0, 1)):
+        engine = vlm_setup.loaded(tmp_path, mmproj="", context=1024, parallel=4)
+        make = engine._make_context
+
+        def make_small(n_ctx: int, sequences: int, *, own_kv: bool, most: int = most, make: Any = make) -> Context:
+            if n_ctx > most:
+                raise ModelProblem("There is not enough memory.")
+            context: Context = make(n_ctx, sequences, own_kv=own_kv)
+            return context
+
+        monkeypatch.setattr(engine, "_make_context", make_small)
+        try:
+            assert (engine._open_scheduler() is None) == (width == 1)
+            assert engine._width == width
+            assert width == 1 or CELLS <= room <= bulk_resources(engine).context.n_ctx < 3 * CELLS
+        finally:
+            engine.close()
+
+
+def test_a_job_that_outgrew_its_cells_ends_at_once_when_it_is_cancelled_behind_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a client is served at its yield point, in the middle of the other's answer."""
+    give_room(monkeypatch, CELLS)
+    engine = vlm_setup.loaded(tmp_path, context=1024, parallel=2)
+    one = vlm_setup.loaded(tmp_path, context=1024, parallel=1)
+    try:
+
+        def works() -> list[Any]:
+            return [bulk(tmp_path, text, generation={"max_tokens": 600, "ignore_eos": True}) for text in ("red circle", "ping")]
+
+        client = vlm_setup.chat(tmp_path, "What is this? " * 100)
+        done = first, second = works()
+        ended, answers = list[Any](), list[Any]()
+        run_alone = engine.run_alone
+
+        def cancel() -> None:
+            raise Cancelled()
+
+        def cancel_second(work: Any, *more: Any) -> Any:
+            if work is first:
+                units = len(second.units)
+                second.at = {units + 3: lambda: answers.append(run(engine, client)), units + 5: cancel}
+            return run_alone(work, *more)
+
+        monkeypatch.setattr(engine, "run_alone", cancel_second)
+        monkeypatch.setattr(second, "fail", lambda error: ended.append(error))
+        monkeypatch.setattr(first, "finish", lambda result: ended.append(result))
+        together(engine, done)
+        assert isinstance(ended[0], Cancelled) and len(ended) == 2
+        assert written(ended[1]) == written(run(one, works()[0]))
+        assert written(answers[0]) == written(run(one, vlm_setup.chat(tmp_path, "What is this? " * 100)))
+        cache = bulk_resources(engine).cache
+        assert not any(slot.is_busy for slot in (*cache._slots, *engine._resources.cache._slots))
+    finally:
+        engine.close()
+        one.close()
+
+
+def test_they_are_for_as_many_tokens_as_fit_into_their_share_of_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = vlm_setup.settings(tmp_path, parallel=32, context=1 << 17)
+    resolved = resolve(settings, Kind.VLM)
+    dry = DryRun(resolved.path, gpu_layers=0)
+    batch = {"n_batch": memory_planner.N_BATCH_TOKENS, "n_ubatch": memory_planner.N_UBATCH_TOKENS}
+    rooms, needs = speed.own_rooms(1 << 17), list[int]()
+    for room in rooms:
+        sizes = dry.context_sizes(n_ctx=room, **batch, sequences=speed.sequences_for(32), kv_type="f16", own_kv=True)
+        assert sizes is not None
+        needs.append(sizes.kv)
+    dry.close()
+    assert needs == sorted(needs, reverse=True)
+    for room, kv in zip(rooms, needs, strict=True):
+        free = 4 * kv  # a quarter of a GPU
+        for gpu_free, planned in ((free, room), (free - 4, next((n for n in rooms if n < room), 0))):
+            plan = plan_memory(settings, resolved, Budget(64_000_000_000, 0, gpu_free))
+            assert (plan.width, plan.own_tokens) == (32, planned)
+            monkeypatch.setattr(memory_planner, "LARGE_ROOMS_BYTES", gpu_free // 4)
+            plan = plan_memory(settings, resolved, Budget(64_000_000_000))
+            assert (plan.width, plan.own_tokens) == (32, planned or rooms[-1]), "of a processor's memory a fifth is much more"
+
+
+def test_they_are_for_no_more_tokens_than_a_client_may_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for context, room in ((4096, 4096), (5120, 5120), (20_000, 16_384), (1000, 1000)):
+        settings = vlm_setup.settings(tmp_path, parallel=4, context=context)
+        plan = plan_memory(settings, resolve(settings, Kind.VLM), Budget(16_000_000_000, 0, 16_000_000_000))
+        assert plan.own_tokens == room
+    settings = vlm_setup.settings(tmp_path, parallel=4)
+    monkeypatch.setattr(DryRun, "n_ctx_train", 8192)
+    plan = plan_memory(settings, resolve(settings, Kind.VLM), Budget(16_000_000_000, 0, 16_000_000_000))
+    assert plan.own_tokens == 8192
+
+
 def test_they_are_planned_where_they_take_a_small_part_of_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = vlm_setup.settings(tmp_path, parallel=4)
     resolved, budget = resolve(settings, Kind.VLM), Budget(16_000_000_000)
     own = plan_memory(settings, resolved, budget)
     monkeypatch.setattr(memory_planner, "OWN_KV_SHARE", 1e-4)
     shared = plan_memory(settings, resolved, budget)
-    assert own.own_kv and not shared.own_kv
+    assert own.own_tokens and not shared.own_tokens
     assert own.need > shared.need
 
 
 def test_on_a_gpu_more_than_32_are_planned_only_with_cells_of_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = vlm_setup.settings(tmp_path)
+    settings = vlm_setup.settings(tmp_path, context=20_000)
     resolved, budget = resolve(settings, Kind.VLM), Budget(16_000_000_000, 0, 16_000_000_000)
     own = plan_memory(settings, resolved, budget)
     monkeypatch.setattr(memory_planner, "OWN_KV_GPU_SHARE", 1e-4)
     shared = plan_memory(settings, resolved, budget)
-    assert (own.width, own.own_kv) == (64, True)
-    assert (shared.width, shared.own_kv, shared.cache_share, shared.note) == (32, False, 1.0, "")
+    assert (own.width, own.own_tokens) == (64, speed.LARGE_OWN_ROOMS[0])
+    assert (shared.width, shared.own_tokens, shared.cache_share, shared.note) == (32, 0, 1.0, "")
 
 
 def test_on_a_gpu_what_is_set_is_planned_with_or_without_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,7 +407,7 @@ def test_on_a_gpu_what_is_set_is_planned_with_or_without_them(tmp_path: Path, mo
         monkeypatch.setattr(memory_planner, "OWN_KV_GPU_SHARE", share)
         settings = vlm_setup.settings(tmp_path, parallel=width)
         plan = plan_memory(settings, resolve(settings, Kind.VLM), budget)
-        assert (plan.width, plan.own_kv) == (width, share == 0.25 and width > 1)
+        assert (plan.width, plan.own_tokens > 0) == (width, share == 0.25 and width > 1)
 
 
 def test_none_are_planned_for_a_model_with_states_of_no_positions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,4 +416,4 @@ def test_none_are_planned_for_a_model_with_states_of_no_positions(tmp_path: Path
     monkeypatch.setattr(DryRun, "is_recurrent", True)
     for budget in (Budget(16_000_000_000), Budget(16_000_000_000, 0, 16_000_000_000)):
         plan = plan_memory(settings, resolved, budget)
-        assert (plan.width, plan.own_kv) == (4, False)
+        assert (plan.width, plan.own_tokens) == (4, 0)

@@ -41,6 +41,7 @@ from batch.workers.chat.bulk.job import BulkJob
 from batch.workers.chat.bulk.preparation import has_cores_to_prepare
 from batch.workers.chat.bulk.scheduler import BulkScheduler
 from batch.workers.chat.bulk.speed import (
+    BULK_TOKENS_PER_JOB,
     CLIENT_SEQUENCES,
     bulk_tokens,
     expected_tokens,
@@ -135,7 +136,7 @@ class VlmEngine:
             self._vision = Vision(resolved.mmproj, model, threads=threads, gpu=has_gpu, cache_bytes=image_cache_bytes)
             self._pictures.start()
         width = None if vlm.parallel == "auto" else vlm.parallel
-        widest, kv_type, own_kv = plan.width, plan.kv_type, plan.own_kv
+        widest, kv_type, own_kv = plan.width, plan.kv_type, plan.own_tokens > 0
         speed = measure_bulk_speed(model, threads, width=width, widest=widest, kv_type=kv_type, own_kv=own_kv, has_gpu=has_gpu)
         self._width, self._speed = speed.width, speed
         encodes_ahead = has_gpu or has_cores_to_prepare(threads)
@@ -205,13 +206,19 @@ class VlmEngine:
 
     def _open_scheduler(self) -> BulkScheduler | None:
         """What computes bulk jobs together, made when the first one comes; None: each is computed by itself."""
+        own_kv = self._speed.own_kv
+        own_tokens = self._plan.own_tokens if own_kv else 0
         while self._scheduler is None and self._width > 1:
-            resources, own_kv = self._resources, self._speed.own_kv
+            resources = self._resources
             most = resources.context.n_ctx
             try:
-                n_ctx = bulk_tokens(most, self._width, own_kv=own_kv)
+                n_ctx = bulk_tokens(most, self._width, own_tokens=own_tokens)
                 context = self._make_context(n_ctx, sequences_for(self._width), own_kv=own_kv)
             except ModelProblem as problem:
+                if own_tokens > BULK_TOKENS_PER_JOB:
+                    own_tokens = max(own_tokens // 2, BULK_TOKENS_PER_JOB)
+                    _log.warning("no bulk job has more than %d tokens of its own: %s", own_tokens, problem.message)
+                    continue
                 _log.warning("no more than %d bulk jobs are computed together: %s", self._width // 2, problem.message)
                 self._width //= 2
                 continue
@@ -261,14 +268,16 @@ class VlmEngine:
         with self._scheduler.held_up() if self._scheduler is not None else nullcontext():
             return self.run_alone(work, self.plan_job(work))
 
-    def run_alone(self, work: Work, task: TaskParams | BulkJob) -> ChatResult:
-        """Compute a planned job by itself, or the rest of one that others were computed with, in the clients' context."""
+    def run_alone(self, work: Work, task: TaskParams | BulkJob, pass_others: Callable[[], None] | None = None) -> ChatResult:
+        """Compute a planned job by itself, or the rest of one that others were computed with, in the clients' context.
+        `pass_others` is called at each of its yield points."""
         if isinstance(task, BulkJob):
-            task.finish_alone(self._resources, self._runner)
+            task.finish_alone(self._resources, self._runner, pass_others)
             return self.make_result(work, task.task, task.results)
         is_bulk = work.job.priority < Priority.INTERACTIVE
         results = [
-            self._runner.run(Generation(self._resources, work, task, index, is_bulk=is_bulk), work) for index in range(task.n)
+            self._runner.run(Generation(self._resources, work, task, index, is_bulk=is_bulk), work, pass_others)
+            for index in range(task.n)
         ]
         if self._prefixes is not None:
             self._prefixes.update(task, results[0].timings)

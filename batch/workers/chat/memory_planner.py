@@ -27,6 +27,7 @@ from batch.workers.chat.bulk.speed import (
     MIN_OWN_GPU_WIDTH,
     WIDTHS,
     bulk_tokens,
+    own_rooms,
     sequences_for,
 )
 from batch.workers.llama.devices import gpu_free_bytes
@@ -42,6 +43,9 @@ SMALL_MODEL_BYTES = 1_000_000_000
 other's keys and values."""
 OWN_KV_SHARE, OWN_KV_GPU_SHARE = 0.2, 0.25
 """Keys and values of each bulk job's own take at most so much of the free memory, or of the GPU's."""
+LARGE_ROOMS_BYTES = 2_000_000_000
+"""And at most so much without a GPU where they are for more tokens than they have to be: their context is made when the first
+bulk job comes, a gigabyte a second on the processors of 2026, and no client is served meanwhile."""
 SPARE_BYTES = 300_000_000
 """What is left to the service and the system."""
 OTHERS_SHARE = 1.3
@@ -56,7 +60,8 @@ def plan_memory(settings: Settings, resolved: Resolved, budget: Budget) -> Memor
     most_own_kv = OWN_KV_SHARE * budget.free if budget.gpu_free is None else OWN_KV_GPU_SHARE * budget.gpu_free
     run = DryRun(resolved.path, gpu_layers=vlm.gpu_layers)
     try:
-        layers = run.layers + 1
+        layers, n_ctx = run.layers + 1, vlm.context or run.n_ctx_train
+        rooms = own_rooms(n_ctx)
         parts = ModelParts(
             name=resolved.name,
             weights=weights,
@@ -65,16 +70,18 @@ def plan_memory(settings: Settings, resolved: Resolved, budget: Budget) -> Memor
             gpu_share=(1.0 if vlm.gpu_layers < 0 else min(1.0, vlm.gpu_layers / layers)) if has_gpu else 0.0,
         )
 
-        @lru_cache
-        def sizes(kv_type: KvType, width: int, *, own_kv: bool) -> ContextSizes | None:
+        make = lru_cache(partial(run.context_sizes, n_batch=N_BATCH_TOKENS, n_ubatch=N_UBATCH_TOKENS))
+
+        def sizes(kv_type: KvType, width: int, *, own_tokens: int = 0) -> ContextSizes | None:
             """Of both contexts: the clients', and that of bulk jobs where some are computed together."""
-            make = partial(run.context_sizes, n_batch=N_BATCH_TOKENS, n_ubatch=N_UBATCH_TOKENS, kv_type=kv_type)
-            clients = make(n_ctx=vlm.context, sequences=CLIENT_SEQUENCES)
+            clients = make(n_ctx=vlm.context, sequences=CLIENT_SEQUENCES, kv_type=kv_type)
             if clients is None or width == 1:
                 return clients
-            n_ctx = bulk_tokens(vlm.context or run.n_ctx_train, width, own_kv=own_kv)
-            bulk = make(n_ctx=n_ctx, sequences=sequences_for(width), own_kv=own_kv)
-            return None if bulk is None or (own_kv and bulk.kv > most_own_kv) else clients + bulk
+            tokens = bulk_tokens(n_ctx, width, own_tokens=own_tokens)
+            bulk = make(n_ctx=tokens, sequences=sequences_for(width), kv_type=kv_type, own_kv=own_tokens > 0)
+            is_larger = own_tokens > rooms[-1] and not has_gpu
+            most = min(most_own_kv, LARGE_ROOMS_BYTES) if is_larger else most_own_kv
+            return None if bulk is None or (own_tokens and bulk.kv > most) else clients + bulk
 
         tried = GPU_WIDTHS if has_gpu else WIDTHS
         widths = sorted(tried, reverse=True) if vlm.parallel == "auto" else [vlm.parallel]
@@ -91,6 +98,7 @@ def plan_memory(settings: Settings, resolved: Resolved, budget: Budget) -> Memor
             repacks={"auto": (True, False), "on": (True,), "off": (False,)}[vlm.repack],
             widths=shared,
             own_widths=[n for n in widths if n >= least] if may_be_own else (),
+            own_rooms=rooms,
         )
     finally:
         run.close()

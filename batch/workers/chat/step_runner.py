@@ -29,14 +29,15 @@ class StepRunner:
         self._cache = resources.cache
         self._vision = resources.vision
 
-    def run(self, generation: Generation, work: Work) -> ChoiceResult:
-        """Compute a generation to its end. Whatever exception ends it, its sequence is given back."""
+    def run(self, generation: Generation, work: Work, pass_others: Callable[[], None] | None = None) -> ChoiceResult:
+        """Compute a generation to its end; `pass_others` is called at each of its yield points. Whatever exception ends it, its
+        sequence is given back."""
         steps = generation.steps()
         try:
             step = next(steps)
             slot = generation.slot
             assert slot is not None
-            yield_point = partial(self._yield, generation, slot, work)
+            yield_point = partial(self._yield, generation, slot, work, pass_others)
             while True:
                 yield_point()
                 step = steps.send(self.compute(step, slot, yield_point))
@@ -46,12 +47,16 @@ class StepRunner:
         finally:
             steps.close()
 
-    def _yield(self, generation: Generation, slot: Slot, work: Work) -> None:
-        self.pass_yield_point(work, slot, generation.done, generation.total)
+    def _yield(self, generation: Generation, slot: Slot, work: Work, pass_others: Callable[[], None] | None) -> None:
+        self.pass_yield_point(work, slot, generation.done, generation.total, pass_others)
 
-    def pass_yield_point(self, work: Work, slot: Slot, done: int, total: int | None) -> None:
-        """A job's yield point, behind which its sequence is in place again."""
+    def pass_yield_point(
+        self, work: Work, slot: Slot, done: int, total: int | None, pass_others: Callable[[], None] | None
+    ) -> None:
+        """A job's yield point, and that of those that wait for it, behind which its sequence is in place again."""
         self._context.set_threads(work.yield_point(done, total))
+        if pass_others is not None:
+            pass_others()
         if slot.parked is not None:
             self._cache.unpark(slot)
 

@@ -14,18 +14,26 @@ from batch.memory.sizes import ContextSizes, KvType, WeightSizes
 GB = 1_000_000_000
 WINDOW = 20_000_000
 """Of one bulk job."""
+ROOM = 4096
+"""Tokens for which a bulk job has cells of its own at least, which take two windows more."""
 MODEL = ModelParts(name="model", weights=WeightSizes(total=5 * GB, repacked=2 * GB, row_tables=2 * GB), caches=GB)
 EVERYTHING_BYTES = 3 * GB + 2 * GB + 16 * WINDOW + GB + PROCESS_BYTES
 """What it takes as configured: weights that are not read by rows, keys and values of 16 jobs, caches, the process."""
 
 
-def sizes(kv_type: KvType, width: int, *, own_kv: bool) -> ContextSizes | None:
-    kv = 2 * GB + width * WINDOW * (3 if own_kv else 1)
+def sizes(kv_type: KvType, width: int, *, own_tokens: int = 0) -> ContextSizes | None:
+    kv = 2 * GB + width * WINDOW * (1 + 2 * own_tokens // ROOM)
     return ContextSizes(kv=kv if kv_type == "f16" else kv // 2, compute=0, gpu_compute=0)
 
 
 def plan(budget: Budget, parts: ModelParts = MODEL, **more: Any) -> MemoryPlan:
-    values: dict[str, Any] = {"kv_types": ("f16", "q8_0"), "repacks": (True, False), "widths": [16, 8, 1], **more}
+    values: dict[str, Any] = {
+        "kv_types": ("f16", "q8_0"),
+        "repacks": (True, False),
+        "widths": [16, 8, 1],
+        "own_rooms": [ROOM],
+        **more,
+    }
     return choose(parts, values.pop("sizes", sizes), budget, **values)
 
 
@@ -87,7 +95,7 @@ def test_what_a_person_has_set_stays() -> None:
 
 
 def test_bulk_jobs_take_a_modest_share_of_the_memory_though_more_would_fit() -> None:
-    def wide(kv_type: KvType, width: int, *, own_kv: bool) -> ContextSizes | None:
+    def wide(kv_type: KvType, width: int, *, own_tokens: int = 0) -> ContextSizes | None:
         return ContextSizes(kv=width * GB, compute=0, gpu_compute=0)
 
     it = plan(Budget(40 * GB), sizes=wide)
@@ -104,21 +112,34 @@ def test_more_than_sixteen_bulk_jobs_are_planned_only_where_nothing_is_saved_for
 def test_without_a_gpu_own_cells_are_given_up_before_anything_is_saved() -> None:
     shared = EVERYTHING_BYTES
     own = shared + 16 * 2 * WINDOW
-    for free, own_kv, need in ((own, True, own), (own - 1, False, shared), (shared, False, shared)):
+    for free, room, need in ((own, ROOM, own), (own - 1, 0, shared), (shared, 0, shared)):
         it = plan(Budget(free), own_widths=[32, 16, 8])
-        assert (it.width, it.own_kv, it.cache_share, it.need, it.configured_need, it.note) == (16, own_kv, 1.0, need, need, "")
-    assert not plan(Budget(EVERYTHING_BYTES - 1), own_widths=[16, 8]).own_kv
+        assert (it.width, it.own_tokens, it.cache_share, it.need, it.configured_need, it.note) == (
+            16,
+            room,
+            1.0,
+            need,
+            need,
+            "",
+        )
+    assert not plan(Budget(EVERYTHING_BYTES - 1), own_widths=[16, 8]).own_tokens
 
 
 def test_without_a_gpu_no_fewer_are_computed_so_that_they_have_own_cells() -> None:
     wide = EVERYTHING_BYTES + 16 * WINDOW
     it = plan(Budget(wide), widths=[32, 16, 8, 1], own_widths=[32, 16, 8])
-    assert (it.width, it.own_kv) == (32, False)
+    assert (it.width, it.own_tokens) == (32, 0)
+
+
+def test_without_a_gpu_own_cells_are_for_as_many_tokens_as_there_is_memory_for() -> None:
+    for rooms, room in ((8, 4 * ROOM), (7, 2 * ROOM), (4, 2 * ROOM), (3, ROOM), (2, ROOM), (1, 0)):
+        it = plan(Budget(EVERYTHING_BYTES + 16 * WINDOW * rooms), own_widths=[16, 8], own_rooms=[4 * ROOM, 2 * ROOM, ROOM])
+        assert (it.width, it.own_tokens, it.note) == (16, room, "")
 
 
 def test_heads_that_cannot_be_quantised_stay_as_they_are() -> None:
-    def only_f16(kv_type: KvType, width: int, *, own_kv: bool) -> ContextSizes | None:
-        return sizes(kv_type, width, own_kv=own_kv) if kv_type == "f16" else None
+    def only_f16(kv_type: KvType, width: int, *, own_tokens: int = 0) -> ContextSizes | None:
+        return sizes(kv_type, width, own_tokens=own_tokens) if kv_type == "f16" else None
 
     assert chosen(Budget(EVERYTHING_BYTES - 1_050_000_000), sizes=only_f16) == ("f16", True, 1)
     with pytest.raises(ModelProblem, match=r"cannot be kept as q8_0: set vlm\.kv_cache to auto or f16"):
@@ -144,14 +165,36 @@ def test_on_a_gpu_the_gpus_memory_counts(gpu_gb: float, kv_type: str, width: int
 def test_on_a_gpu_rather_fewer_have_own_cells_than_more_have_none(gpu_gb: float, width: int, own_kv: bool) -> None:
     widths: dict[str, Any] = {"widths": [32, 16, 8, 1], "own_widths": [64, 32]}
     it = plan(Budget(16 * GB, gpu_free=int(gpu_gb * GB)), ON_GPU, **widths)
-    assert (it.width, it.own_kv, it.kv_type) == (width, own_kv, "f16")
+    assert (it.width, it.own_tokens > 0, it.kv_type) == (width, own_kv, "f16")
     assert it.gpu_need <= gpu_gb * GB and bool(it.note) == (width == 16)
+
+
+@pytest.mark.parametrize(
+    ("gpu_gb", "width", "room", "has_tables"),
+    [
+        (80, 64, 4 * ROOM, True),
+        (19.53, 64, 4 * ROOM, True),
+        (19.51, 64, 2 * ROOM, True),  # though larger rooms would fit without the tables
+        (14.39, 64, ROOM, True),
+        (11.83, 64, ROOM, False),
+        (9.84, 64, ROOM, False),  # though each of 32 might have twice as many
+        (9.83, 32, 2 * ROOM, False),
+        (7.92, 32, ROOM, False),
+    ],
+)
+def test_on_a_gpu_own_cells_are_for_as_many_tokens_as_leave_width_and_tables_what_they_have(
+    gpu_gb: float, width: int, room: int, has_tables: bool
+) -> None:
+    more: dict[str, Any] = {"widths": [32, 16, 8, 1], "own_widths": [64, 32], "own_rooms": [4 * ROOM, 2 * ROOM, ROOM]}
+    it = plan(Budget(16 * GB, gpu_free=int(gpu_gb * GB)), ON_GPU, **more)
+    assert (it.width, it.own_tokens, it.tables_on_gpu, it.note) == (width, room, has_tables, "")
+    assert it.gpu_need <= gpu_gb * GB
 
 
 def test_on_a_gpu_caches_in_host_memory_are_saved_and_own_cells_stay() -> None:
     parts = msgspec.structs.replace(ON_GPU, caches=GB)
-    it = plan(Budget(GB, gpu_free=80 * GB), parts, widths=[32, 16, 8, 1], own_widths=[64, 32])
-    assert (it.width, it.own_kv, it.cache_share) == (64, True, 0.25)
+    it = plan(Budget(GB, gpu_free=80 * GB), parts, widths=[32, 16, 8, 1], own_widths=[64, 32], own_rooms=[4 * ROOM, ROOM])
+    assert (it.width, it.own_tokens, it.cache_share) == (64, 4 * ROOM, 0.25)
     assert it.note.endswith(": its caches for conversations and pictures are a quarter.")
 
 

@@ -33,6 +33,7 @@ class BulkEngine(JobPlanner, Protocol):
         """Whether a job can be computed together with others."""
         ...
 
-    def run_alone(self, work: Work, task: TaskParams | BulkJob) -> ChatResult:
-        """Compute a job by itself: all of it, or the rest of one that others were computed with so far."""
+    def run_alone(self, work: Work, task: TaskParams | BulkJob, pass_others: Callable[[], None] | None = None) -> ChatResult:
+        """Compute a job by itself: all of it, or the rest of one that others were computed with so far. `pass_others` is called
+        at each of its yield points."""
         ...

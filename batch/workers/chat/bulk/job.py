@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from batch.workers.chat.generation import Generation, Resources, Steps
 from batch.workers.chat.kv.slot import Slot
@@ -113,12 +113,13 @@ class BulkJob:
         assert self._generation is not None
         self._generation.leave()
 
-    def finish_alone(self, resources: Resources, runner: StepRunner) -> None:
-        """Go on in another context, where its sequence is filled first, to its end. Closes it, and raises what ends it."""
+    def finish_alone(self, resources: Resources, runner: StepRunner, pass_others: Callable[[], None] | None) -> None:
+        """Go on in another context, where its sequence is filled first, to its end, and close it; raises what ends it.
+        `pass_others` is called at each of its yield points."""
         assert self._generation is not None
 
         def pass_yield_point() -> None:
-            runner.pass_yield_point(self.work, self.slot, *self.progress)
+            runner.pass_yield_point(self.work, self.slot, *self.progress, pass_others)
 
         try:
             self._resources = resources

@@ -184,7 +184,7 @@ class BulkRun:
             self._jobs.append(BulkJob(self._resources, work, task))
 
     def _run_alone(self, work: Work, task: TaskParams | BulkJob) -> None:
-        self._attempt(work, lambda: work.finish(self._engine.run_alone(work, task)))
+        self._attempt(work, lambda: work.finish(self._engine.run_alone(work, task, self._pass_waiting)))
 
     def _attempt(self, work: Work, action: Callable[[], object]) -> bool:
         """Do something for one job; what it raises ends that job alone. Returns whether the job goes on."""
@@ -215,9 +215,13 @@ class BulkRun:
         """Every job's yield point: cancellations, more urgent jobs, progress."""
         for job in list(self._jobs):
             self._attempt(job.work, partial(self._yield_job, job))
+        self._pass_waiting()
+        self._join()
+
+    def _pass_waiting(self) -> None:
+        """The yield points of those that are not computed yet, or wait for their turn to be computed by themselves."""
         for work in [*self._claimed.works, *self._large.works]:
             self._attempt(work, work.yield_point)
-        self._join()
 
     def _yield_job(self, job: BulkJob) -> None:
         self.answered.end_due()
