@@ -4,7 +4,6 @@ repacked."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import product
 from typing import Protocol
 
 import msgspec
@@ -99,9 +98,9 @@ def choose(
     """The first plan that fits, of: as configured, smaller caches, fewer bulk jobs, the context as q8_0, bulk jobs one by one,
     and, as what is then short is read from the file again, no copies of weights.
 
-    `own_widths`, widest first: the first one that fits is planned instead, each job with cells of its own, for the first of
-    `own_rooms`, in tokens and largest first, that fits then. Without a GPU that is only the width that is planned in any case,
-    and nothing is saved for it; with one, caches in host memory may be.
+    `own_widths`, widest first: the first one that fits is planned instead, each job with cells of its own for the most tokens
+    that fit then, of `own_rooms`, which rise. Without a GPU that is only the width that is planned in any case, and nothing is
+    saved for it; with one, caches in host memory may be.
     Raises ModelProblem where even the last plan holds more than there is.
     """
     if budget.gpu_free is None:
@@ -138,17 +137,22 @@ def _own_plan(
     """The first plan that fits with cells of each bulk job's own; None: none does. They are for fewer tokens where the GPU then
     has room for the model's tables, with which every prompt is computed sooner."""
     for cache_share in (1.0,) if budget.gpu_free is None else (1.0, SMALL_CACHE_SHARE):
-        for width, has_tables, room in product(widths, (True, False), rooms):
-            context = sizes(kv_type, width, own_tokens=room)
-            if context is None:
-                continue
-            first = _plan(parts, context, kv_type, repack, width, 1.0)
-            plan = first if cache_share == 1.0 else _plan(parts, context, kv_type, repack, width, cache_share)
-            if has_tables and not _has_table_room(plan, parts, budget):
-                continue
-            if _has_gpu_room(plan, budget) and plan.need <= budget.free:
+        for width in widths:
+            best: MemoryPlan | None = None
+            for room in rooms:
+                context = sizes(kv_type, width, own_tokens=room)
+                if context is None:
+                    break
+                first = _plan(parts, context, kv_type, repack, width, 1.0)
+                plan = first if cache_share == 1.0 else _plan(parts, context, kv_type, repack, width, cache_share)
+                if not _has_gpu_room(plan, budget) or plan.need > budget.free:
+                    break
+                if best is not None and _has_table_room(best, parts, budget) and not _has_table_room(plan, parts, budget):
+                    break
                 note = _note(parts, first, plan, budget) if plan is not first else ""
-                return msgspec.structs.replace(plan, own_tokens=room, configured_need=first.need, note=note)
+                best = msgspec.structs.replace(plan, own_tokens=room, configured_need=first.need, note=note)
+            if best is not None:
+                return best
     return None
 
 

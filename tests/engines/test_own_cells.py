@@ -27,8 +27,8 @@ CELLS = 256
 
 
 def give_room(monkeypatch: pytest.MonkeyPatch, *rooms: int) -> None:
-    """Let bulk jobs have cells of their own for so many tokens, the largest first of those that fit."""
-    *large, least = rooms
+    """Let bulk jobs have cells of their own for so many tokens, or for as many more as there is memory for."""
+    least, *large = rooms
     monkeypatch.setattr(speed, "LARGE_OWN_ROOMS", tuple(large))
     monkeypatch.setattr(speed, "BULK_TOKENS_PER_JOB", least)
     monkeypatch.setattr(engine_module, "BULK_TOKENS_PER_JOB", least)
@@ -253,7 +253,7 @@ def test_an_answer_that_outgrows_its_cells_lets_those_pass_that_wait(tmp_path: P
 
 
 def test_an_answer_that_larger_room_holds_stays_with_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    give_room(monkeypatch, 2 * CELLS, CELLS)
+    give_room(monkeypatch, CELLS, 2 * CELLS)
     engine = vlm_setup.loaded(tmp_path, context=1024, parallel=2)
     one = vlm_setup.loaded(tmp_path, context=1024, parallel=1)
     try:
@@ -284,7 +284,7 @@ def test_an_answer_that_larger_room_holds_stays_with_the_others(tmp_path: Path, 
 def test_where_memory_is_gone_meanwhile_the_room_is_smaller_before_fewer_are_computed_together(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    give_room(monkeypatch, 3 * CELLS, CELLS)
+    give_room(monkeypatch, CELLS, 3 * CELLS)
     for most, room, width in ((2 * CELLS, CELLS, 4), (3 * CELLS // 2, 3 * CELLS // 2, 4), (0, 0, 1)):
         engine = vlm_setup.loaded(tmp_path, mmproj="", context=1024, parallel=4)
         make = engine._make_context
@@ -357,15 +357,15 @@ def test_they_are_for_as_many_tokens_as_fit_into_their_share_of_the_memory(
         assert sizes is not None
         needs.append(sizes.kv)
     dry.close()
-    assert needs == sorted(needs, reverse=True)
+    assert needs == sorted(needs)
     for room, kv in zip(rooms, needs, strict=True):
         free = 4 * kv  # a quarter of a GPU
-        for gpu_free, planned in ((free, room), (free - 4, next((n for n in rooms if n < room), 0))):
+        for gpu_free, planned in ((free, room), (free - 4, max((n for n in rooms if n < room), default=0))):
             plan = plan_memory(settings, resolved, Budget(64_000_000_000, 0, gpu_free))
             assert (plan.width, plan.own_tokens) == (32, planned)
             monkeypatch.setattr(memory_planner, "LARGE_ROOMS_BYTES", gpu_free // 4)
             plan = plan_memory(settings, resolved, Budget(64_000_000_000))
-            assert (plan.width, plan.own_tokens) == (32, planned or rooms[-1]), "of a processor's memory a fifth is much more"
+            assert (plan.width, plan.own_tokens) == (32, planned or rooms[0]), "of a processor's memory a fifth is much more"
 
 
 def test_they_are_for_no_more_tokens_than_a_client_may_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -397,7 +397,7 @@ def test_on_a_gpu_more_than_32_are_planned_only_with_cells_of_their_own(
     own = plan_memory(settings, resolved, budget)
     monkeypatch.setattr(memory_planner, "OWN_KV_GPU_SHARE", 1e-4)
     shared = plan_memory(settings, resolved, budget)
-    assert (own.width, own.own_tokens) == (64, speed.LARGE_OWN_ROOMS[0])
+    assert (own.width, own.own_tokens) == (64, speed.LARGE_OWN_ROOMS[-1])
     assert (shared.width, shared.own_tokens, shared.cache_share, shared.note) == (32, 0, 1.0, "")
 
 

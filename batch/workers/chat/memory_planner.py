@@ -79,7 +79,7 @@ def plan_memory(settings: Settings, resolved: Resolved, budget: Budget) -> Memor
                 return clients
             tokens = bulk_tokens(n_ctx, width, own_tokens=own_tokens)
             bulk = make(n_ctx=tokens, sequences=sequences_for(width), kv_type=kv_type, own_kv=own_tokens > 0)
-            is_larger = own_tokens > rooms[-1] and not has_gpu
+            is_larger = own_tokens > rooms[0] and not has_gpu
             most = min(most_own_kv, LARGE_ROOMS_BYTES) if is_larger else most_own_kv
             return None if bulk is None or (own_tokens and bulk.kv > most) else clients + bulk
 

@@ -133,7 +133,7 @@ def test_without_a_gpu_no_fewer_are_computed_so_that_they_have_own_cells() -> No
 
 def test_without_a_gpu_own_cells_are_for_as_many_tokens_as_there_is_memory_for() -> None:
     for rooms, room in ((8, 4 * ROOM), (7, 2 * ROOM), (4, 2 * ROOM), (3, ROOM), (2, ROOM), (1, 0)):
-        it = plan(Budget(EVERYTHING_BYTES + 16 * WINDOW * rooms), own_widths=[16, 8], own_rooms=[4 * ROOM, 2 * ROOM, ROOM])
+        it = plan(Budget(EVERYTHING_BYTES + 16 * WINDOW * rooms), own_widths=[16, 8], own_rooms=[ROOM, 2 * ROOM, 4 * ROOM])
         assert (it.width, it.own_tokens, it.note) == (16, room, "")
 
 
@@ -185,7 +185,7 @@ def test_on_a_gpu_rather_fewer_have_own_cells_than_more_have_none(gpu_gb: float,
 def test_on_a_gpu_own_cells_are_for_as_many_tokens_as_leave_width_and_tables_what_they_have(
     gpu_gb: float, width: int, room: int, has_tables: bool
 ) -> None:
-    more: dict[str, Any] = {"widths": [32, 16, 8, 1], "own_widths": [64, 32], "own_rooms": [4 * ROOM, 2 * ROOM, ROOM]}
+    more: dict[str, Any] = {"widths": [32, 16, 8, 1], "own_widths": [64, 32], "own_rooms": [ROOM, 2 * ROOM, 4 * ROOM]}
     it = plan(Budget(16 * GB, gpu_free=int(gpu_gb * GB)), ON_GPU, **more)
     assert (it.width, it.own_tokens, it.tables_on_gpu, it.note) == (width, room, has_tables, "")
     assert it.gpu_need <= gpu_gb * GB
@@ -193,7 +193,7 @@ def test_on_a_gpu_own_cells_are_for_as_many_tokens_as_leave_width_and_tables_wha
 
 def test_on_a_gpu_caches_in_host_memory_are_saved_and_own_cells_stay() -> None:
     parts = msgspec.structs.replace(ON_GPU, caches=GB)
-    it = plan(Budget(GB, gpu_free=80 * GB), parts, widths=[32, 16, 8, 1], own_widths=[64, 32], own_rooms=[4 * ROOM, ROOM])
+    it = plan(Budget(GB, gpu_free=80 * GB), parts, widths=[32, 16, 8, 1], own_widths=[64, 32], own_rooms=[ROOM, 4 * ROOM])
     assert (it.width, it.own_tokens, it.cache_share) == (64, 4 * ROOM, 0.25)
     assert it.note.endswith(": its caches for conversations and pictures are a quarter.")
 

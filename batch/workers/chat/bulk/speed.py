@@ -32,8 +32,8 @@ MAX_WIDE_STEP_S = 0.25
 BULK_TOKENS_PER_JOB = 4096
 """Tokens that the context of bulk jobs holds for each job: those that take more wait for one another, or, where each has cells
 of its own, are computed by themselves."""
-LARGE_OWN_ROOMS = (16_384, 12_288, 8_192, 6_144)
-"""So many instead, the first for which there is memory, where each has cells of its own: a model that thinks writes long
+LARGE_OWN_ROOMS = (6_144, 8_192, 12_288, 16_384)
+"""So many instead, the most for which there is memory, where each has cells of its own: a model that thinks writes long
 answers, and by itself each would be computed several times as slowly. A step passes over cells in use only."""
 _ANSWER_SHARE = 4
 """One in so many of its own cells an answer is expected to take at most, as bounds are set far above that; the job goes on by
@@ -112,8 +112,8 @@ def sequences_for(width: int) -> int:
 
 
 def own_rooms(n_ctx: int) -> list[int]:
-    """For how many tokens each bulk job may have cells of its own, most first, beside a context for clients with `n_ctx`."""
-    return sorted({min(n_ctx, room) for room in (*LARGE_OWN_ROOMS, BULK_TOKENS_PER_JOB)}, reverse=True)
+    """For how many tokens each bulk job may have cells of its own, fewest first, beside a context for clients with `n_ctx`."""
+    return sorted({min(n_ctx, room) for room in (BULK_TOKENS_PER_JOB, *LARGE_OWN_ROOMS)})
 
 
 def bulk_tokens(n_ctx: int, width: int, *, own_tokens: int = 0) -> int:
