@@ -4,13 +4,14 @@
 #
 #     bench/gpu.sh SOURCE [ARCHITECTURE] [SPEECH_SOURCE]
 #
-# SOURCE is an unpacked llama-cpp-python sdist, whole (its scripts are part of the build); ARCHITECTURE is CUDA's number for
-# the GPU (90 for Hopper); SPEECH_SOURCE an unpacked pywhispercpp sdist, without which speech is left out. The Python that runs this
-# has the packages of requirements.lock but llama-cpp-python and pywhispercpp, which are taken from the sources as they were built
-# here: whisper.cpp on llama.cpp's ggml, which saves the building of a second one. Whisper base is used where it was pulled; the
-# cost at Whisper large-v3-turbo's size needs its list of tokens.
-# BENCH_MODEL (e4b-shape), BENCH_LINES (200), BENCH_PICTURES (64), BENCH_SLOTS (32,16,1) and BENCH_CMAKE (-DGGML_CUDA=ON …)
-# change what is run: a try without a GPU takes a small model and BENCH_CMAKE=-DGGML_CUDA=OFF. Each part has a time limit, and
+# SOURCE is an unpacked llama-cpp-python sdist, whole (its scripts are part of the build) and unchanged: the peer is built from
+# it as it is, ours after setup/llama_source.py has changed it. ARCHITECTURE is CUDA's number for the GPU (90 for Hopper);
+# SPEECH_SOURCE an unpacked pywhispercpp sdist, without which speech is left out. The Python that runs this has the packages of
+# requirements.lock but llama-cpp-python and pywhispercpp, which are taken from the sources as they were built here: whisper.cpp
+# on llama.cpp's ggml, which saves the building of a second one. Whisper base is used where it was pulled; the cost at Whisper
+# large-v3-turbo's size needs its list of tokens.
+# BENCH_PARTS (bulk chat embeddings), BENCH_BULK_S (200, the limit of that part), BENCH_MODEL (e4b-shape), BENCH_LINES (200),
+# BENCH_PICTURES (64), BENCH_SLOTS (32,16,1) and BENCH_CMAKE (-DGGML_CUDA=ON …) change what is run: a try without a GPU takes a small model and BENCH_CMAKE=-DGGML_CUDA=OFF. Each part has a time limit, and
 # one that fails does not keep the next from running.
 set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -24,7 +25,8 @@ cmake_options=${BENCH_CMAKE:--DGGML_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES=$architec
 no_tiles="-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
 python_path=${PYTHONPATH:-}
 export PYTHONPATH=$here:$source${PYTHONPATH:+:$PYTHONPATH}
-export BATCH_LLAMA_SERVER=$build/bin/llama-server
+peer=$build/peer
+export BATCH_LLAMA_SERVER=$peer/llama-server.sh
 export PYTHONUNBUFFERED=1
 
 start=$SECONDS
@@ -48,6 +50,15 @@ cmake "${generator[@]}" -S "$source/vendor/llama.cpp" -B "$build" -DCMAKE_BUILD_
   -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_UI=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_OPENSSL=OFF -DLLAMA_CURL=OFF \
   >"$build.log" 2>&1 || { tail -30 "$build.log"; exit 1; }
 cmake --build "$build" --target llama-server mtmd llama -j "$(nproc)" >"$build.log" 2>&1 || { tail -30 "$build.log"; exit 1; }
+if [ ! -d "$peer" ]; then
+  mkdir "$peer.part"
+  cp -P "$build"/bin/libllama.so* "$peer.part"
+  printf '#!/bin/sh\nLD_LIBRARY_PATH=%s exec %s "$@"\n' "'$peer'" "'$build/bin/llama-server'" >"$peer.part/llama-server.sh"
+  chmod +x "$peer.part/llama-server.sh"
+  mv "$peer.part" "$peer"
+fi
+python3 "$here/setup/llama_source.py" "$source"
+cmake --build "$build" --target mtmd llama -j "$(nproc)" >"$build.log" 2>&1 || { tail -30 "$build.log"; exit 1; }
 # Not copied: one library under two names would be loaded twice.
 rm -rf "$source/llama_cpp/lib"
 ln -s "$build/bin" "$source/llama_cpp/lib"
@@ -58,14 +69,19 @@ if command -v nvidia-smi >/dev/null; then nvidia-smi --query-gpu=name,memory.tot
 grep -m1 "model name" /proc/cpuinfo
 python3 -c "import llama_cpp; print(llama_cpp.__version__, 'offload', llama_cpp.llama_supports_gpu_offload())"
 
-stage "bulk"
-part 200 python3 "$here/bench/bulk.py" --model "$model" --lines "${BENCH_LINES:-200}" --pictures "${BENCH_PICTURES:-64}" \
-  --slots "${BENCH_SLOTS:-32,16,1}"
-if command -v nvidia-smi >/dev/null; then nvidia-smi --query-gpu=memory.used --format=csv,noheader; fi
-stage "chat"
-part 110 python3 "$here/bench/chat.py" --model "$model" --rounds 1
-stage "embeddings"
-part 60 python3 "$here/bench/embeddings.py" --model wide --rounds 1
+for name in ${BENCH_PARTS:-bulk chat embeddings}; do
+  stage "$name"
+  case $name in
+    bulk)
+      part "${BENCH_BULK_S:-200}" python3 "$here/bench/bulk.py" --model "$model" --lines "${BENCH_LINES:-200}" \
+        --pictures "${BENCH_PICTURES:-64}" --slots "${BENCH_SLOTS:-32,16,1}"
+      if command -v nvidia-smi >/dev/null; then nvidia-smi --query-gpu=memory.used --format=csv,noheader; fi
+      ;;
+    chat) part 110 python3 "$here/bench/chat.py" --model "$model" --rounds 1 ;;
+    embeddings) part 60 python3 "$here/bench/embeddings.py" --model wide --rounds 1 ;;
+    *) echo "there is no part $name" ;;
+  esac
+done
 if [ -n "$speech_source" ]; then
   stage "building speech"
   speech=$build/speech

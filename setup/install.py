@@ -21,9 +21,12 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+
+import llama_source
 
 ROOT = Path(__file__).parent.parent
 WORKERS = ROOT / "batch" / "workers"
@@ -69,6 +72,8 @@ class Library:
     variants: tuple[Variant, ...] = VARIANTS
     cmake_args: str = ""
     """What every variant is compiled with."""
+    is_changed: bool = False
+    """Whether its source is changed before it is compiled (`llama_source`)."""
     is_extension: bool = False
     """Whether it is built for one version of Python; one that Python loads by ctypes is shared by all."""
     has_wheel: bool = False
@@ -76,7 +81,7 @@ class Library:
 
 
 LIBRARIES = (
-    Library("llama-cpp-python", WORKERS / "llama" / "probe.py", "five minutes on two cores"),
+    Library("llama-cpp-python", WORKERS / "llama" / "probe.py", "five minutes on two cores", is_changed=True),
     Library(
         "pywhispercpp",
         WORKERS / "speech" / "whisper" / "probe.py",
@@ -218,6 +223,8 @@ class Build:
             parts.append(self.variant.compiler_flags)
         if self.library.is_extension:
             parts.append(str(sys.implementation.cache_tag))
+        if self.library.is_changed:
+            parts.append(llama_source.digest())
         key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
         return cache_folder() / f"{self.library.package}-{version}" / f"{sysconfig.get_platform()}-{key}"
 
@@ -236,14 +243,29 @@ class Build:
             listed.write_text(self.requirement, "utf-8")
             built = Path(work) / "built"
             # no cache of pip's: it does not tell one CMAKE_ARGS from another
-            options = ["--no-cache-dir", *check, "--no-deps", "--no-build-isolation", "--no-binary", package]
+            common = ["--no-cache-dir", "--no-deps", "--no-build-isolation"]
+            source = [*check, "--no-binary", package, "-r", str(listed)]
             environment = self.environment()
-            if not pip("wheel", *options, "--wheel-dir", str(built), "-r", str(listed), environment=environment, must=False):
+            if self.library.is_changed:
+                if not pip("download", *common, *source, "--dest", work, environment=environment, must=False):
+                    return None
+                source = [str(self.change(Path(work)))]
+            if not pip("wheel", *common, "--wheel-dir", str(built), *source, environment=environment, must=False):
                 return None
             built.chmod(0o755)
             with contextlib.suppress(OSError):  # another set-up was first
                 built.rename(folder)
         return self.cached()
+
+    def change(self, work: Path) -> Path:
+        """Unpack the sdist that was fetched into a folder, and change its source; the unpacked folder."""
+        (archive,) = work.glob("*.tar.gz")
+        with tarfile.open(archive) as packed:
+            packed.extractall(work, filter="data")
+        unpacked = work / archive.name.removesuffix(".tar.gz")
+        if not llama_source.change(unpacked):
+            say(f"{archive.name} has another source than the changes were made for: prompts of Gemma 4 take longer")
+        return unpacked
 
     def environment(self) -> dict[str, str]:
         """What the build sees: this environment's cmake and ninja, and what to compile with."""

@@ -1,12 +1,15 @@
-"""setup/install.py: a compiled library is used only where its probe has run, and another variant where it traps."""
+"""setup/install.py: a compiled library is used only where its probe has run, and another variant where it traps; the source of
+llama.cpp is changed where it is the one that the changes are for."""
 
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import os
 import sys
 import sysconfig
+import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +27,7 @@ TRAP = "import os, signal; os.kill(os.getpid(), signal.SIGILL)"
 @pytest.fixture
 def setup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The set-up with a cache of its own, and a probe that computes."""
+    monkeypatch.syspath_prepend(str(ROOT / "setup"))
     spec = importlib.util.spec_from_file_location("batch_setup", ROOT / "setup" / "install.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -49,15 +53,19 @@ class Machine:
         library: int = LLAMA,
         compiles: bool = True,
         flags: str = AMX,
+        source: str = "",
     ) -> None:
         self.compiled: list[str] = []
         """What each build was compiled with."""
+        self.sources: list[str] = []
+        """What gemma4.cpp was in each build of llama.cpp."""
         self.installed: list[str] = []
         """The same of what was installed; that of the package index is "index"."""
         self.options: list[str] = []
         """What pip was told for the latest installation."""
         self._setup, self._traps, self._compiles, self._probe = setup, traps, compiles, folder / "probe.py"
         self._library = replace(setup.LIBRARIES[library], probe=self._probe)
+        self._source = source
         monkeypatch.setattr(setup, "pip", self.pip)
         monkeypatch.setattr(setup, "processor_flags", lambda: flags)
 
@@ -67,8 +75,17 @@ class Machine:
         self._setup.install_compiled(self._library, requirement, ["--require-hashes"])
 
     def pip(self, command: str, *args: str, environment: dict[str, str] | None = None, must: bool = True) -> bool:
-        if command == "wheel":
+        if command == "download":
+            assert "--require-hashes" in args
+            name, packed = Path("llama_cpp_python-9.9.9"), self._source.encode()
+            file = tarfile.TarInfo(str(name / self._setup.llama_source.SOURCE))
+            file.size = len(packed)
+            with tarfile.open(Path(args[args.index("--dest") + 1]) / f"{name}.tar.gz", "w:gz") as archive:
+                archive.addfile(file, io.BytesIO(packed))
+        elif command == "wheel":
             assert environment is not None
+            if self._library.is_changed:
+                self.sources.append((Path(args[-1]) / self._setup.llama_source.SOURCE).read_text())
             told = f"{environment['CMAKE_ARGS']} {environment.get('CXXFLAGS', '')}".strip()
             self.compiled.append(told)
             if not self._compiles:
@@ -156,6 +173,40 @@ def test_where_no_build_runs_the_set_up_says_so_in_one_sentence(
         machine.set_up()
 
 
+def test_the_source_of_gemma_4_is_changed_before_it_is_compiled(
+    setup: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = "\n".join(change.before for change in setup.llama_source.CHANGES)
+    machine = Machine(setup, tmp_path, monkeypatch, lambda args: False, source=source)
+    machine.set_up()
+    (built,) = machine.sources
+    assert all(change.after in built for change in setup.llama_source.CHANGES)
+    assert "another source" not in capsys.readouterr().out
+
+
+def test_another_source_is_compiled_as_it_is_and_the_set_up_says_so(
+    setup: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = "\n".join(change.before for change in setup.llama_source.CHANGES[1:])
+    machine = Machine(setup, tmp_path, monkeypatch, lambda args: False, source=source)
+    machine.set_up()
+    assert machine.sources == [source] and machine.installed == machine.compiled
+    assert "llama_cpp_python-9.9.9.tar.gz has another source" in capsys.readouterr().out
+
+
+def test_a_build_with_other_changes_is_not_used(setup: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    def folders() -> list[Path]:
+        return [
+            setup.Build(library, library.variants[0], f"{library.package}==9.9.9 \\\n", AMX).folder
+            for library in setup.LIBRARIES
+        ]
+
+    before = folders()
+    monkeypatch.setattr(setup.llama_source, "CHANGES", setup.llama_source.CHANGES[:-1])
+    after = folders()
+    assert after[LLAMA] != before[LLAMA] and after[WHISPER] == before[WHISPER]
+
+
 def test_another_processor_finds_no_build_of_this_one(setup: ModuleType) -> None:
     def folder(flags: str) -> Path:
         library = setup.LIBRARIES[LLAMA]
@@ -191,6 +242,7 @@ def test_whisper_gets_llamafiles_matrix_product_where_that_adds_up_in_single_pre
     monkeypatch: pytest.MonkeyPatch, machine: str, has_it: bool
 ) -> None:
     monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.syspath_prepend(str(ROOT / "setup"))
     spec = importlib.util.spec_from_file_location("batch_setup", ROOT / "setup" / "install.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

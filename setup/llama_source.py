@@ -1,0 +1,119 @@
+"""What is changed in llama.cpp's source before it is compiled: `python setup/llama_source.py FOLDER`, an unpacked sdist of
+llama-cpp-python.
+
+Gemma 4's last layers (18 of E4B's 42) read the keys and values of layers before them, so of a prompt they need only the tokens
+whose logits are asked for. llama.cpp computes them for all ("TODO: strip unused token right after the last KV layer"); with
+`llama_cpp/output_rows.h` it does not, and a prompt takes little more than half its time. Standard library only.
+
+A source that is not the one these changes were made for is left as it is: the service then computes more, not something else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+HEADER = Path(__file__).parent / "llama_cpp" / "output_rows.h"
+MODELS = Path("vendor") / "llama.cpp" / "src" / "models"
+SOURCE = MODELS / "gemma4.cpp"
+
+
+@dataclass(frozen=True)
+class Change:
+    """A place in the source that is there once, and what stands there instead."""
+
+    before: str
+    after: str
+
+
+CHANGES = (
+    Change(
+        '#include "models.h"\n',
+        '#include "models.h"\n#include "output_rows.h"\n',
+    ),
+    Change(
+        "    ggml_tensor * inp_out_ids = build_inp_out_ids();\n",
+        """\
+    llm_graph_input_output_rows * picked = nullptr;
+    bool has_outputs = true;
+    const auto & layer_inp = cparams.embeddings_layer_inp;
+    const bool reads_rows = cparams.embeddings_nextn || cparams.embeddings_nextn_masked ||
+        std::find(layer_inp.begin(), layer_inp.end(), true) != layer_inp.end();
+    if (!reads_rows && hparams.n_layer_kv_from_start > 0 && hparams.n_layer_kv_from_start <= n_layer) {
+        auto input = std::make_unique<llm_graph_input_output_rows>(cparams, ubatch);
+        has_outputs = input->has_outputs();
+        if (has_outputs && input->n_rows() < n_tokens) {
+            input->rows = ggml_new_tensor_1d(ctx0, GGML_TYPE_I32, input->n_rows());
+            ggml_set_input(input->rows);
+            input->outputs = ggml_new_tensor_1d(ctx0, GGML_TYPE_I32, n_outputs);
+            ggml_set_input(input->outputs);
+            picked = (llm_graph_input_output_rows *) res->add_input(std::move(input));
+        }
+    }
+    ggml_tensor * inp_out_ids = picked ? picked->outputs : build_inp_out_ids();
+    int64_t n_rows = n_tokens;
+""",
+    ),
+    Change("ggml_view_2d(ctx0, qkv_fused, q_dim, n_tokens,", "ggml_view_2d(ctx0, qkv_fused, q_dim, n_rows,"),
+    Change(
+        "ggml_reshape_3d(ctx0, Qcur, n_embd_head, n_head, n_tokens)", "ggml_reshape_3d(ctx0, Qcur, n_embd_head, n_head, n_rows)"
+    ),
+    Change(
+        "        // TODO @ngxson : strip unused token right after the last KV layer",
+        """\
+        if (il == hparams.n_layer_kv_from_start - 1) {
+            if (!has_outputs) {
+                ggml_build_forward_expand(gf, cur); // some masks are read here alone, and each must have its memory
+                break;
+            }
+            if (picked) {
+                n_rows  = picked->n_rows();
+                cur     = ggml_get_rows(ctx0,  cur, picked->rows);
+                inpL    = ggml_get_rows(ctx0, inpL, picked->rows);
+                inp_pos = picked->pick_positions(ctx0, inp_pos);
+                inp_attn->self_kq_mask_cnv     = picked->pick_mask(ctx0, inp_attn->self_kq_mask_cnv);
+                inp_attn->self_kq_mask_swa_cnv = picked->pick_mask(ctx0, inp_attn->self_kq_mask_swa_cnv);
+            }
+        }
+
+        // TODO @ngxson : strip unused token right after the last KV layer""",
+    ),
+    Change(
+        "            // TODO @ngxson : improve this\n",
+        """\
+            if (n_rows < n_tokens) {
+                inp_this_layer = ggml_get_rows(ctx0, inp_this_layer, picked->rows);
+            }
+
+            // TODO @ngxson : improve this
+""",
+    ),
+)
+
+
+def change(folder: Path) -> bool:
+    """Change the source in an unpacked sdist; False, and nothing is changed, where it is another source."""
+    file = folder / SOURCE
+    if not file.exists():
+        return False
+    text = file.read_text("utf-8")
+    if any(text.count(each.before) != 1 for each in CHANGES):
+        return False
+    for each in CHANGES:
+        text = text.replace(each.before, each.after)
+    file.write_text(text, "utf-8")
+    shutil.copy(HEADER, folder / MODELS)
+    return True
+
+
+def digest() -> str:
+    """What tells builds with these changes from those with others."""
+    parts = [HEADER.read_text("utf-8"), *(each.before + each.after for each in CHANGES)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+
+
+if __name__ == "__main__":
+    print("changed" if change(Path(sys.argv[1])) else "left as it is: another source")
