@@ -45,7 +45,7 @@ CHANGES = (
     if (!reads_rows && hparams.n_layer_kv_from_start > 0 && hparams.n_layer_kv_from_start <= n_layer) {
         auto input = std::make_unique<llm_graph_input_output_rows>(cparams, ubatch);
         has_outputs = input->has_outputs();
-        if (has_outputs && input->n_rows() < n_tokens) {
+        if (input->pays()) {
             input->rows = ggml_new_tensor_1d(ctx0, GGML_TYPE_I32, input->n_rows());
             ggml_set_input(input->rows);
             input->outputs = ggml_new_tensor_1d(ctx0, GGML_TYPE_I32, n_outputs);

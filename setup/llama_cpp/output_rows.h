@@ -18,6 +18,8 @@
 // so a prompt has the same logits by itself and in a batch with others.
 class llm_graph_input_output_rows : public llm_graph_input_i {
 public:
+    static constexpr int64_t MAX_ROWS = 64;
+
     llm_graph_input_output_rows(const llama_cparams & cparams, const llama_ubatch & ubatch) :
         n_stream(count_streams(cparams, ubatch)),
         n_tokens(ubatch.n_tokens),
@@ -26,6 +28,11 @@ public:
 
     bool has_outputs() const {
         return n_stream_rows > 0;
+    }
+
+    // whether picking rows saves more than it takes: their masks are made anew, and memory is reserved for graphs without them
+    bool pays() const {
+        return has_outputs() && 2 * n_rows() <= n_tokens && n_rows() <= MAX_ROWS;
     }
 
     int64_t n_rows() const {

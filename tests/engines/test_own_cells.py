@@ -27,8 +27,9 @@ CELLS = 256
 
 
 def give_room(monkeypatch: pytest.MonkeyPatch, *rooms: int) -> None:
-    """Let bulk jobs have cells of their own for so many tokens, or for as many more as there is memory for."""
+    """Let bulk jobs have cells of their own for so many tokens, or, as on a GPU, for as many more as there is memory for."""
     least, *large = rooms
+    monkeypatch.setattr(memory_planner, "own_rooms", lambda n_ctx, *, has_gpu: speed.own_rooms(n_ctx, has_gpu=True))
     monkeypatch.setattr(speed, "LARGE_OWN_ROOMS", tuple(large))
     monkeypatch.setattr(speed, "BULK_TOKENS_PER_JOB", least)
     monkeypatch.setattr(engine_module, "BULK_TOKENS_PER_JOB", least)
@@ -344,14 +345,12 @@ def test_a_job_that_outgrew_its_cells_ends_at_once_when_it_is_cancelled_behind_a
         one.close()
 
 
-def test_they_are_for_as_many_tokens_as_fit_into_their_share_of_the_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_on_a_gpu_they_are_for_as_many_tokens_as_fit_into_their_share_of_its_memory(tmp_path: Path) -> None:
     settings = vlm_setup.settings(tmp_path, parallel=32, context=1 << 17)
     resolved = resolve(settings, Kind.VLM)
     dry = DryRun(resolved.path, gpu_layers=0)
     batch = {"n_batch": memory_planner.N_BATCH_TOKENS, "n_ubatch": memory_planner.N_UBATCH_TOKENS}
-    rooms, needs = speed.own_rooms(1 << 17), list[int]()
+    rooms, needs = speed.own_rooms(1 << 17, has_gpu=True), list[int]()
     for room in rooms:
         sizes = dry.context_sizes(n_ctx=room, **batch, sequences=speed.sequences_for(32), kv_type="f16", own_kv=True)
         assert sizes is not None
@@ -363,9 +362,8 @@ def test_they_are_for_as_many_tokens_as_fit_into_their_share_of_the_memory(
         for gpu_free, planned in ((free, room), (free - 4, max((n for n in rooms if n < room), default=0))):
             plan = plan_memory(settings, resolved, Budget(64_000_000_000, 0, gpu_free))
             assert (plan.width, plan.own_tokens) == (32, planned)
-            monkeypatch.setattr(memory_planner, "LARGE_ROOMS_BYTES", gpu_free // 4)
-            plan = plan_memory(settings, resolved, Budget(64_000_000_000))
-            assert (plan.width, plan.own_tokens) == (32, planned or rooms[0]), "of a processor's memory a fifth is much more"
+    plan = plan_memory(settings, resolved, Budget(64_000_000_000))
+    assert (plan.width, plan.own_tokens) == (32, rooms[0]), "on a CPU the longest of them makes the steps of all longer"
 
 
 def test_they_are_for_no_more_tokens_than_a_client_may_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,9 +43,6 @@ SMALL_MODEL_BYTES = 1_000_000_000
 other's keys and values."""
 OWN_KV_SHARE, OWN_KV_GPU_SHARE = 0.2, 0.25
 """Keys and values of each bulk job's own take at most so much of the free memory, or of the GPU's."""
-LARGE_ROOMS_BYTES = 2_000_000_000
-"""And at most so much without a GPU where they are for more tokens than they have to be: their context is made when the first
-bulk job comes, a gigabyte a second on the processors of 2026, and no client is served meanwhile."""
 SPARE_BYTES = 300_000_000
 """What is left to the service and the system."""
 OTHERS_SHARE = 1.3
@@ -61,7 +58,7 @@ def plan_memory(settings: Settings, resolved: Resolved, budget: Budget) -> Memor
     run = DryRun(resolved.path, gpu_layers=vlm.gpu_layers)
     try:
         layers, n_ctx = run.layers + 1, vlm.context or run.n_ctx_train
-        rooms = own_rooms(n_ctx)
+        rooms = own_rooms(n_ctx, has_gpu=has_gpu)
         parts = ModelParts(
             name=resolved.name,
             weights=weights,
@@ -79,9 +76,7 @@ def plan_memory(settings: Settings, resolved: Resolved, budget: Budget) -> Memor
                 return clients
             tokens = bulk_tokens(n_ctx, width, own_tokens=own_tokens)
             bulk = make(n_ctx=tokens, sequences=sequences_for(width), kv_type=kv_type, own_kv=own_tokens > 0)
-            is_larger = own_tokens > rooms[0] and not has_gpu
-            most = min(most_own_kv, LARGE_ROOMS_BYTES) if is_larger else most_own_kv
-            return None if bulk is None or (own_tokens and bulk.kv > most) else clients + bulk
+            return None if bulk is None or (own_tokens and bulk.kv > most_own_kv) else clients + bulk
 
         tried = GPU_WIDTHS if has_gpu else WIDTHS
         widths = sorted(tried, reverse=True) if vlm.parallel == "auto" else [vlm.parallel]

@@ -33,8 +33,9 @@ BULK_TOKENS_PER_JOB = 4096
 """Tokens that the context of bulk jobs holds for each job: those that take more wait for one another, or, where each has cells
 of its own, are computed by themselves."""
 LARGE_OWN_ROOMS = (6_144, 8_192, 12_288, 16_384)
-"""So many instead, the most for which there is memory, where each has cells of its own: a model that thinks writes long
-answers, and by itself each would be computed several times as slowly. A step passes over cells in use only."""
+"""So many instead, the most for which there is memory, where each has cells of its own on a GPU: a model that thinks writes
+long answers, and by itself each would be computed several times as slowly. On a CPU one long job would make the steps of all
+longer."""
 _ANSWER_SHARE = 4
 """One in so many of its own cells an answer is expected to take at most, as bounds are set far above that; the job goes on by
 itself if it takes more."""
@@ -111,9 +112,10 @@ def sequences_for(width: int) -> int:
     return 2 * width + 1
 
 
-def own_rooms(n_ctx: int) -> list[int]:
+def own_rooms(n_ctx: int, *, has_gpu: bool) -> list[int]:
     """For how many tokens each bulk job may have cells of its own, fewest first, beside a context for clients with `n_ctx`."""
-    return sorted({min(n_ctx, room) for room in (BULK_TOKENS_PER_JOB, *LARGE_OWN_ROOMS)})
+    large = LARGE_OWN_ROOMS if has_gpu else ()
+    return sorted({min(n_ctx, room) for room in (BULK_TOKENS_PER_JOB, *large)})
 
 
 def bulk_tokens(n_ctx: int, width: int, *, own_tokens: int = 0) -> int:
