@@ -7,7 +7,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -27,14 +27,14 @@ from batch.queue.jobs import Kind, Priority
 from batch.settings import EmbeddingSettings, Settings, default_models_dir
 from batch.workers.embedding import engine as embedding_engine
 from batch.workers.embedding import model as embedding_model
-from batch.workers.embedding import pooled_rows
 from batch.workers.embedding.engine import EmbeddingEngine
 from batch.workers.embedding.model import PooledModel
-from batch.workers.embedding.pooled_rows import PooledRows
 from batch.workers.embedding.pooling_context import MAX_SEQUENCES, Interrupted, PoolingContext
 from batch.workers.llama.barrier_watch import BarrierWatch
+from batch.workers.llama.context import DECODED, Context
 from batch.workers.llama.library import lib
 from batch.workers.llama.model import Model
+from graph_rows import GraphRows
 from scripted_work import ScriptedWork
 
 MODEL = default_models_dir() / "all-MiniLM-L6-v2-f16.gguf"
@@ -615,61 +615,47 @@ def test_a_768_wide_model_with_cls_pooling_runs(tmp_path: Path) -> None:
         engine.close()
 
 
-@pytest.mark.skipif(lib.llama_supports_gpu_offload(), reason="with a GPU the graph is left as it is")
+def rows_of_the_last_net(weights: Model, layers: int, lengths: Sequence[int]) -> int:
+    """How many its feed-forward net computes of texts with so many tokens."""
+    rows = GraphRows()
+    context = Context(weights, n_ctx=512, n_batch=512, n_ubatch=512, sequences=64, embeddings=True, cb_eval=rows.callback)
+    try:
+        sequences = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
+        positions = np.concatenate([np.arange(length, dtype=np.int32) for length in lengths])
+        assert context.decode_rows(np.full(sum(lengths), 5, np.int32), positions, sequences) == DECODED
+    finally:
+        context.close()
+    assert layers == 1 or rows.by_name["ffn_out-0"] == sum(lengths)
+    return rows.by_name[f"ffn_out-{layers - 1}"]
+
+
 def test_where_the_first_token_is_the_vector_the_last_layers_net_computes_no_other(tmp_path: Path) -> None:
     path = wide_bert(tmp_path / "wide.gguf")
     reference, weights = NumpyBert(path), Model(path, gpu_layers=0)
-    narrow, whole = PoolingContext(weights, 512), PoolingContext(weights, 512, narrows=False)
+    layers = int(lib.llama_model_n_layer(weights.handle))
+    context = PoolingContext(weights, 512)
     try:
-        assert narrow.try_narrowing(weights.n_vocab) and not whole.try_narrowing(weights.n_vocab)
-        # One text, texts of other lengths with as many tokens in all, as many texts again, more, and the first again.
-        for lengths in ([7], [3, 20, 9], [20, 3, 9], [9, 9, 9], [5] * 16, [7]):
+        for lengths in ([7], [3, 20, 9], [5] * 16):
+            assert rows_of_the_last_net(weights, layers, lengths) == len(lengths)
+        # One text, others with as many tokens in all, as many texts again, more, of one token each, the first again.
+        for lengths in ([7], [3, 20, 9], [20, 3, 9], [9, 9, 9], [5] * 16, [1, 1, 1], [7]):
             texts = [(np.arange(length) * 7 % 25 + 5 + place % 3).astype(np.int32) for place, length in enumerate(lengths)]
-            vectors = narrow.embed(texts, 1)
-            assert narrow.pooled_rows is not None and narrow.pooled_rows.narrowed_nodes > 10
-            assert distance(normalised(vectors), normalised(whole.embed(texts, 1))) < 1e-6
-        assert distance(normalised(vectors), reference(texts[0].tolist())[None]) < 1e-4
-        narrow.stop()
+            vectors = context.embed(texts, 1)
+            expected = np.array([reference(text.tolist()) for text in texts])
+            assert distance(normalised(vectors), expected) < 1e-4
+        context.stop()
         with pytest.raises(Interrupted):
-            narrow.embed(texts, 1)
-        assert np.array_equal(narrow.embed(texts, 1), vectors), "a decode that was broken off leaves nothing behind"
+            context.embed(texts, 1)
+        assert np.array_equal(context.embed(texts, 1), vectors), "a decode that was broken off leaves nothing behind"
     finally:
-        narrow.close()
-        whole.close()
+        context.close()
         weights.close()
 
 
-def choose_seconds(rows: PooledRows, starts: Any) -> None:
-    choose_first(rows, np.minimum(np.asarray(starts) + 1, starts[-1]))
-
-
-choose_first = PooledRows.choose
-
-
-@pytest.mark.skipif(lib.llama_supports_gpu_offload(), reason="with a GPU the graph is left as it is")
-@pytest.mark.parametrize("fault", ["another number of the operation", "other rows"])
-def test_a_graph_that_cannot_be_narrowed_rightly_stays_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: str
-) -> None:
-    if fault == "other rows":
-        monkeypatch.setattr(PooledRows, "choose", choose_seconds)
-    else:
-        monkeypatch.setattr(pooled_rows, "_GET_ROWS", 1)
-        monkeypatch.setattr(pooled_rows, "_has_known_layout", lambda: True)
-    path = wide_bert(tmp_path / "wide.gguf")
-    model = PooledModel(path, gpu_layers=0)
-    try:
-        assert "graphs stay whole" in caplog.text
-        texts = [(np.arange(40) * 7 % 25 + 5 + place % 3).astype(np.int32) for place in range(4)]
-        reference = NumpyBert(path)(texts[1].tolist())[None]
-        for threads in (1, 2):  # two: in halves, of which the second context computes one
-            assert distance(model.embed(texts, threads)[1:2], reference) < 1e-4
-    finally:
-        model.close()
-
-
 def test_a_model_that_pools_all_tokens_computes_them_all(engine: EmbeddingEngine) -> None:
-    assert engine.model.pooling == "mean" and not PooledRows.suit(engine.model.weights)
+    assert engine.model.pooling == "mean"
+    layers = int(lib.llama_model_n_layer(engine.model.weights.handle))
+    assert rows_of_the_last_net(engine.model.weights, layers, [3, 20, 9]) == 32
 
 
 def test_a_model_without_pooling_is_refused_by_name(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import Any
@@ -11,8 +10,8 @@ import numpy as np
 import pytest
 
 from batch.workers.llama.context import DECODED, Context
-from batch.workers.llama.library import ggml, lib
 from batch.workers.llama.model import Model
+from graph_rows import GraphRows
 from vlm_setup import TINY
 
 SEQUENCES = 4
@@ -33,21 +32,6 @@ def context(model: Model, request: pytest.FixtureRequest) -> Iterator[Context]:
     context = Context(model, n_ctx=512, n_batch=256, n_ubatch=256, sequences=SEQUENCES, own_kv=request.param)
     yield context
     context.close()
-
-
-class Rows:
-    """How many rows each named node of a context's graphs has."""
-
-    def __init__(self) -> None:
-        name, rows = ggml["ggml_get_name"], ggml["ggml_nrows"]
-        name.restype, rows.restype = ctypes.c_char_p, ctypes.c_int64
-        self.by_name: dict[str, int] = {}
-
-        def note(node: int, is_asked: bool, _data: int | None) -> bool:
-            self.by_name[name(ctypes.c_void_p(node)).decode()] = rows(ctypes.c_void_p(node))
-            return not is_asked
-
-        self.callback = lib.ggml_backend_sched_eval_callback(note)
 
 
 def prompt(seed: int, length: int) -> list[int]:
@@ -86,7 +70,7 @@ def assert_alike(rows: Sequence[Any], expected: Sequence[Any]) -> None:
 
 
 def test_the_layers_that_share_keys_compute_the_rows_that_are_read_and_no_others(model: Model) -> None:
-    rows = Rows()
+    rows = GraphRows()
     context = Context(model, n_ctx=512, n_batch=256, n_ubatch=256, sequences=SEQUENCES, cb_eval=rows.callback)
     sharing = [f"l_out-{layer}" for layer in range(FIRST_SHARING_LAYER, 4)]
     try:

@@ -10,10 +10,10 @@ import os
 import sys
 import sysconfig
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import MappingProxyType, ModuleType, SimpleNamespace
 
 import pytest
 
@@ -53,19 +53,19 @@ class Machine:
         library: int = LLAMA,
         compiles: bool = True,
         flags: str = AMX,
-        source: str = "",
+        sources: Mapping[Path, str] = MappingProxyType({}),
     ) -> None:
         self.compiled: list[str] = []
         """What each build was compiled with."""
-        self.sources: list[str] = []
-        """What gemma4.cpp was in each build of llama.cpp."""
+        self.sources: list[Mapping[Path, str]] = []
+        """What each build of llama.cpp was compiled from."""
         self.installed: list[str] = []
         """The same of what was installed; that of the package index is "index"."""
         self.options: list[str] = []
         """What pip was told for the latest installation."""
         self._setup, self._traps, self._compiles, self._probe = setup, traps, compiles, folder / "probe.py"
         self._library = replace(setup.LIBRARIES[library], probe=self._probe)
-        self._source = source
+        self._sources = sources
         monkeypatch.setattr(setup, "pip", self.pip)
         monkeypatch.setattr(setup, "processor_flags", lambda: flags)
 
@@ -77,15 +77,16 @@ class Machine:
     def pip(self, command: str, *args: str, environment: dict[str, str] | None = None, must: bool = True) -> bool:
         if command == "download":
             assert "--require-hashes" in args
-            name, packed = Path("llama_cpp_python-9.9.9"), self._source.encode()
-            file = tarfile.TarInfo(str(name / self._setup.llama_source.SOURCE))
-            file.size = len(packed)
+            name = Path("llama_cpp_python-9.9.9")
             with tarfile.open(Path(args[args.index("--dest") + 1]) / f"{name}.tar.gz", "w:gz") as archive:
-                archive.addfile(file, io.BytesIO(packed))
+                for path, text in {Path("pyproject.toml"): "", **self._sources}.items():
+                    file = tarfile.TarInfo(str(name / path))
+                    file.size = len(text.encode())
+                    archive.addfile(file, io.BytesIO(text.encode()))
         elif command == "wheel":
             assert environment is not None
             if self._library.is_changed:
-                self.sources.append((Path(args[-1]) / self._setup.llama_source.SOURCE).read_text())
+                self.sources.append({path: (Path(args[-1]) / path).read_text() for path in self._sources})
             told = f"{environment['CMAKE_ARGS']} {environment.get('CXXFLAGS', '')}".strip()
             self.compiled.append(told)
             if not self._compiles:
@@ -173,25 +174,33 @@ def test_where_no_build_runs_the_set_up_says_so_in_one_sentence(
         machine.set_up()
 
 
-def test_the_source_of_gemma_4_is_changed_before_it_is_compiled(
+def unchanged(setup: ModuleType) -> dict[Path, str]:
+    """Sources that the changes are for."""
+    return {path: "\n".join(change.before for change in changes) for path, changes in setup.llama_source.CHANGES.items()}
+
+
+def test_the_source_of_llama_cpp_is_changed_before_it_is_compiled(
     setup: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source = "\n".join(change.before for change in setup.llama_source.CHANGES)
-    machine = Machine(setup, tmp_path, monkeypatch, lambda args: False, source=source)
+    machine = Machine(setup, tmp_path, monkeypatch, lambda args: False, sources=unchanged(setup))
     machine.set_up()
     (built,) = machine.sources
-    assert all(change.after in built for change in setup.llama_source.CHANGES)
+    assert {path.name for path in built} == {"gemma4.cpp", "bert.cpp", "llama-graph.cpp"}
+    for path, changes in setup.llama_source.CHANGES.items():
+        assert all(change.after in built[path] for change in changes)
     assert "another source" not in capsys.readouterr().out
 
 
 def test_another_source_is_compiled_as_it_is_and_the_set_up_says_so(
     setup: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source = "\n".join(change.before for change in setup.llama_source.CHANGES[1:])
-    machine = Machine(setup, tmp_path, monkeypatch, lambda args: False, source=source)
-    machine.set_up()
-    assert machine.sources == [source] and machine.installed == machine.compiled
-    assert "llama_cpp_python-9.9.9.tar.gz has another source" in capsys.readouterr().out
+    for path, changes in setup.llama_source.CHANGES.items():
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / path.name))
+        sources = {**unchanged(setup), path: "\n".join(change.before for change in changes[1:])}
+        machine = Machine(setup, tmp_path, monkeypatch, lambda args: False, sources=sources)
+        machine.set_up()
+        assert machine.sources == [sources] and machine.installed == machine.compiled, "all of it, or nothing"
+        assert "llama_cpp_python-9.9.9.tar.gz has another source" in capsys.readouterr().out
 
 
 def test_a_build_with_other_changes_is_not_used(setup: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,7 +211,7 @@ def test_a_build_with_other_changes_is_not_used(setup: ModuleType, monkeypatch: 
         ]
 
     before = folders()
-    monkeypatch.setattr(setup.llama_source, "CHANGES", setup.llama_source.CHANGES[:-1])
+    monkeypatch.setattr(setup.llama_source, "CHANGES", dict(list(setup.llama_source.CHANGES.items())[:-1]))
     after = folders()
     assert after[LLAMA] != before[LLAMA] and after[WHISPER] == before[WHISPER]
 

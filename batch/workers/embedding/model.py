@@ -77,7 +77,6 @@ class PooledModel:
                 f"The model file {self.weights.path} does not say how vectors are pooled: it is no embedding model."
             )
         self.pooling = POOLINGS[self._context.pooling]
-        self._narrows = self._context.try_narrowing(self.weights.n_vocab)
         self._second: PoolingContext | None = None
         """Computes half of a batch, from the first one on that is worth it."""
         self._helper = ThreadPoolExecutor(1, thread_name_prefix="half")
@@ -127,7 +126,7 @@ class PooledModel:
         """What computes the smaller half, made when it is wanted first; None where there is no memory for it."""
         if self._second is None:
             try:
-                self._second = PoolingContext(self.weights, MAX_SMALLER_TOKENS, narrows=self._narrows)
+                self._second = PoolingContext(self.weights, MAX_SMALLER_TOKENS)
             except ModelProblem:
                 self._may_halve = False
         return self._second

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from batch.errors import BatchError
-from batch.workers.embedding.pooled_rows import PooledRows
 from batch.workers.embedding.tokenizer import Tokens
 from batch.workers.llama.context import ABORTED, Context
 from batch.workers.llama.library import last_error, lib
@@ -19,13 +17,6 @@ Vectors = npt.NDArray[np.float32]
 """(rows, width)"""
 
 MAX_SEQUENCES = 64
-CHECKED_LENGTHS = (2, 1, 2)
-"""Tokens of the texts with which it is tried whether a narrowed graph gives the whole one's vectors."""
-MIN_NARROWED_NODES = 10
-"""Of those behind a layer's attention: its net, two norms and what is added."""
-MAX_NARROWED_DIFFERENCE = 1e-5
-"""Of a number of a vector, in the largest one's: what another order of adding may do. Here none was seen."""
-_log = logging.getLogger(__name__)
 
 
 def _flash_attention() -> int:
@@ -43,14 +34,10 @@ class Interrupted(Exception):
 class PoolingContext:
     """Used from one thread at a time, `stop` from any."""
 
-    def __init__(self, weights: Model, room: int, *, narrows: bool = True) -> None:
-        """`room`: the most tokens of one decode; `narrows`: whether the graph may be narrowed to the rows that are pooled.
-
-        Raises ModelProblem when there is not enough memory.
-        """
+    def __init__(self, weights: Model, room: int) -> None:
+        """`room`: the most tokens of one decode. Raises ModelProblem when there is not enough memory."""
         self.room = room
         self._width = int(lib.llama_model_n_embd_out(weights.handle))
-        self.pooled_rows = PooledRows() if narrows and PooledRows.suit(weights) else None
         self._context = Context(
             weights,
             n_ctx=room,
@@ -59,26 +46,9 @@ class PoolingContext:
             sequences=MAX_SEQUENCES,
             embeddings=True,
             flash_attn_type=_flash_attention(),
-            **({"cb_eval": self.pooled_rows.callback} if self.pooled_rows is not None else {}),
         )
         self.pooling = int(lib.llama_pooling_type(self._context.handle))
         """llama.cpp's number of how vectors are pooled."""
-
-    def try_narrowing(self, n_vocab: int) -> bool:
-        """Whether graphs are narrowed. Computes a few texts with a narrowed graph and a whole one; where their vectors differ,
-        the graphs of this context stay whole from now on."""
-        rows = self.pooled_rows
-        if rows is None:
-            return False
-        texts = [np.arange(length, dtype=np.int32) * 97 % n_vocab for length in CHECKED_LENGTHS]
-        narrow, nodes = self.embed(texts, 1), rows.narrowed_nodes
-        rows.is_on = False
-        whole = self.embed(texts, 1)
-        difference = float(np.abs(narrow - whole).max() / max(float(np.abs(whole).max()), 1e-12))
-        rows.is_on = nodes >= MIN_NARROWED_NODES and difference <= MAX_NARROWED_DIFFERENCE
-        if not rows.is_on:
-            _log.warning("graphs stay whole: narrowed in %d nodes, vectors differed by %.2g", nodes, difference)
-        return rows.is_on
 
     def embed(self, texts: Sequence[Tokens], threads: int) -> Vectors:
         """One row a text, as the model gives it. Raises Interrupted when `stop` came in between.
@@ -89,8 +59,6 @@ class PoolingContext:
         positions = np.concatenate([np.arange(length, dtype=np.int32) for length in lengths])
         sequences = np.repeat(np.arange(len(texts), dtype=np.int32), lengths)
         self._context.set_threads(threads)
-        if self.pooled_rows is not None:
-            self.pooled_rows.choose(np.cumsum([0, *lengths[:-1]]))
         if self._context.memory:  # causal embedders have one, encoders none
             lib.llama_memory_clear(self._context.memory, False)
         code = self._context.decode_rows(np.concatenate(texts), positions, sequences)
