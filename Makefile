@@ -20,6 +20,7 @@ BIN := $(VENV)/bin
 PROCESSOR := $(shell grep -m1 -E '^(flags|Features)' /proc/cpuinfo 2>/dev/null | cksum | cut -d' ' -f1)
 ARGS := $(shell printf '%s' "$(CMAKE_ARGS) $(PROCESSOR)" | cksum | cut -d' ' -f1)
 LOCKS := requirements.lock requirements-dev.lock requirements-build.lock
+INSTALLER := setup/install.py setup/llama_source.py $(wildcard setup/llama_cpp/*)
 # what takes long or needs more than this package runs in CI
 CI_ONLY := drill or slow or peer or browser or postgres
 COMPILE = uv pip compile --quiet --no-config --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
@@ -97,11 +98,11 @@ clean:
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/installed-$(ARGS): $(VENV)/bin/python pyproject.toml requirements.lock requirements-build.lock setup/install.py
+$(VENV)/installed-$(ARGS): $(VENV)/bin/python pyproject.toml requirements.lock requirements-build.lock $(INSTALLER)
 	$(BIN)/python setup/install.py
 	touch $@
 
 # a superset of the above
-$(VENV)/installed-dev-$(ARGS): $(VENV)/bin/python pyproject.toml $(LOCKS) setup/install.py
+$(VENV)/installed-dev-$(ARGS): $(VENV)/bin/python pyproject.toml $(LOCKS) $(INSTALLER)
 	$(BIN)/python setup/install.py --dev
 	touch $@ $(VENV)/installed-$(ARGS)

@@ -7,6 +7,7 @@ import importlib.util
 import io
 import json
 import os
+import subprocess
 import sys
 import sysconfig
 import tarfile
@@ -214,6 +215,20 @@ def test_a_build_with_other_changes_is_not_used(setup: ModuleType, monkeypatch: 
     monkeypatch.setattr(setup.llama_source, "CHANGES", dict(list(setup.llama_source.CHANGES.items())[:-1]))
     after = folders()
     assert after[LLAMA] != before[LLAMA] and after[WHISPER] == before[WHISPER]
+
+
+@pytest.mark.parametrize("changed", ["install.py", "llama_source.py", "llama_cpp/output_rows.h"])
+@pytest.mark.parametrize("target", ["setup", "dev"])
+def test_make_sets_up_again_where_what_is_compiled_is_changed(tmp_path: Path, target: str, changed: str) -> None:
+    def make(*options: str) -> int:
+        return subprocess.run(
+            ["make", "--silent", *options, target, f"VENV={tmp_path}"], cwd=ROOT, stdout=subprocess.DEVNULL
+        ).returncode
+
+    (tmp_path / "bin").mkdir()
+    make("--touch")
+    assert make("--question") == 0
+    assert make("--question", f"--what-if=setup/{changed}") == 1
 
 
 def test_another_processor_finds_no_build_of_this_one(setup: ModuleType) -> None:
