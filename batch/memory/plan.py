@@ -20,6 +20,8 @@ MODEST_WIDTH = 16
 gain little more."""
 SMALL_CACHE_SHARE = 0.25
 """Of the caches, where memory is short."""
+_SPARE_GPU_SHARE = 0.05
+"""Of a GPU's memory, larger rooms leave so much to what is not in the plan, as what kernels and pictures take meanwhile."""
 _GB = 1e9
 
 
@@ -134,8 +136,8 @@ def _own_plan(
     widths: Sequence[int],
     rooms: Sequence[int],
 ) -> MemoryPlan | None:
-    """The first plan that fits with cells of each bulk job's own; None: none does. They are for fewer tokens where the GPU then
-    has room for the model's tables, with which every prompt is computed sooner."""
+    """The first plan that fits with cells of each bulk job's own; None: none does. They are for more tokens than the fewest as
+    far as a GPU has room to spare, and for the model's tables, with which every prompt is computed sooner."""
     for cache_share in (1.0,) if budget.gpu_free is None else (1.0, SMALL_CACHE_SHARE):
         for width in widths:
             best: MemoryPlan | None = None
@@ -147,7 +149,7 @@ def _own_plan(
                 plan = first if cache_share == 1.0 else _plan(parts, context, kv_type, repack, width, cache_share)
                 if not _has_gpu_room(plan, budget) or plan.need > budget.free:
                     break
-                if best is not None and _has_table_room(best, parts, budget) and not _has_table_room(plan, parts, budget):
+                if best is not None and not _leaves_spare_room(plan, best, parts, budget):
                     break
                 note = _note(parts, first, plan, budget) if plan is not first else ""
                 best = msgspec.structs.replace(plan, own_tokens=room, configured_need=first.need, note=note)
@@ -218,6 +220,14 @@ def _has_table_room(plan: MemoryPlan, parts: ModelParts, budget: Budget) -> bool
     if budget.gpu_free is None or parts.gpu_share < 1.0:
         return False
     return plan.gpu_need + parts.weights.row_tables <= budget.gpu_free
+
+
+def _leaves_spare_room(plan: MemoryPlan, smaller: MemoryPlan, parts: ModelParts, budget: Budget) -> bool:
+    """Whether a GPU has memory to spare beside a plan, and beside the tables that it has room for with a smaller one."""
+    if budget.gpu_free is None:
+        return True
+    tables = parts.weights.row_tables if _has_table_room(smaller, parts, budget) else 0
+    return plan.gpu_need + tables <= (1.0 - _SPARE_GPU_SHARE) * budget.gpu_free
 
 
 def _has_gpu_room(plan: MemoryPlan, budget: Budget) -> bool:

@@ -173,16 +173,18 @@ def test_on_a_gpu_rather_fewer_have_own_cells_than_more_have_none(gpu_gb: float,
     ("gpu_gb", "width", "room", "has_tables"),
     [
         (80, 64, 4 * ROOM, True),
-        (19.53, 64, 4 * ROOM, True),
-        (19.51, 64, 2 * ROOM, True),  # though larger rooms would fit without the tables
-        (14.39, 64, ROOM, True),
+        (20.55, 64, 4 * ROOM, True),
+        (20.54, 64, 2 * ROOM, True),  # larger rooms would fit, but leave nothing to spare beside the tables
+        (15.16, 64, 2 * ROOM, True),
+        (15.15, 64, ROOM, True),
         (11.83, 64, ROOM, False),
         (9.84, 64, ROOM, False),  # though each of 32 might have twice as many
         (9.83, 32, 2 * ROOM, False),
+        (9.68, 32, ROOM, False),
         (7.92, 32, ROOM, False),
     ],
 )
-def test_on_a_gpu_own_cells_are_for_as_many_tokens_as_leave_width_and_tables_what_they_have(
+def test_on_a_gpu_own_cells_are_for_as_many_tokens_as_leave_width_and_tables_what_they_have_and_room_to_spare(
     gpu_gb: float, width: int, room: int, has_tables: bool
 ) -> None:
     more: dict[str, Any] = {"widths": [32, 16, 8, 1], "own_widths": [64, 32], "own_rooms": [ROOM, 2 * ROOM, 4 * ROOM]}
