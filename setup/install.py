@@ -148,7 +148,7 @@ def install_compiled(library: Library, requirement: str, check: list[str]) -> No
         pip("install", "--no-deps", "--force-reinstall", str(wheel))
         failure = probe(library)
         if failure is None:
-            note_build(library, variant.name, failures)
+            note_build(library, variant.name, failures, llama_source.digest() if library.is_changed else "")
             return
         failures.append(f"{variant.name}: {failure}")
         say(f"{library.package}, compiled {variant.name}, does not run here ({failure})")
@@ -164,13 +164,15 @@ def install_compiled(library: Library, requirement: str, check: list[str]) -> No
     sys.exit(f"setup: no build of {library.package} runs on this machine ({reasons}).")
 
 
-def note_build(library: Library, variant: str, failures: list[str]) -> None:
-    """Note for `batch doctor` which build of a library this environment has."""
+def note_build(library: Library, variant: str, failures: list[str], changes: str = "") -> None:
+    """Note for `batch doctor` which build of a library this environment has; `changes`: what its source was changed by, for
+    workers, as numbers may differ from those of others."""
     try:
         notes = json.loads(NOTE.read_text("utf-8"))
     except (OSError, ValueError):
         notes = {}
-    NOTE.write_text(json.dumps({**notes, library.package: {"variant": variant, "failures": failures}}), "utf-8")
+    note = {"variant": variant, "failures": failures, **({"changes": changes} if changes else {})}
+    NOTE.write_text(json.dumps({**notes, library.package: note}), "utf-8")
 
 
 def probe(library: Library) -> str | None:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import json
 import os
 import platform
+import sys
+from pathlib import Path
 
 from batch.payloads.model_info import AnyModelInfo, ChatModelInfo, SpeechModelInfo
 
+BUILD_NOTE = Path(sys.prefix) / "batch-build.json"
+"""What setup/install.py leaves: by what it changed a library's source, among other things."""
 _SAMPLES = 64
 _SAMPLE_BYTES = 64 << 10
 """A file of many GB is known by so many pieces of it, its first and its last among them: to read all of it would take as long
@@ -17,10 +22,11 @@ _SHOWN_DIGITS = 12
 
 
 def build_of(info: AnyModelInfo) -> str:
-    """Model, a sha256 of samples of its files, how they are loaded, library and version, and kind of device, in one line."""
+    """Model, a sha256 of samples of its files, how they are loaded, library, version and what its source was changed by, and
+    kind of device, in one line."""
     package = "pywhispercpp" if isinstance(info, SpeechModelInfo) else "llama-cpp-python"
     try:
-        library = f"{package} {importlib.metadata.version(package)}"
+        library = f"{package} {importlib.metadata.version(package)}{_changes(package)}"
     except importlib.metadata.PackageNotFoundError:
         library = "no library"
     digest, loaded, device = hashlib.sha256(), [], platform.machine()
@@ -33,6 +39,14 @@ def build_of(info: AnyModelInfo) -> str:
         features = hashlib.sha256(info.build.encode()).hexdigest()[:_SHOWN_DIGITS] if info.build else "unknown"
         device = f"{'gpu' if info.gpu else device} {features}"
     return ", ".join([info.model, digest.hexdigest()[:_SHOWN_DIGITS], *loaded, library, device])
+
+
+def _changes(package: str) -> str:
+    """By what a library's source was changed before it was compiled; empty where it was not, or nobody noted it."""
+    try:
+        return f" changed by {json.loads(BUILD_NOTE.read_text('utf-8'))[package]['changes']}"
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""
 
 
 def _add_samples(digest: hashlib._Hash, path: str) -> None:

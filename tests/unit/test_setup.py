@@ -164,7 +164,10 @@ def test_the_notes_of_both_libraries_stand_beside_each_other(
 ) -> None:
     for library in (LLAMA, WHISPER):
         Machine(setup, tmp_path, monkeypatch, lambda args: False, library=library).set_up()
-    assert set(json.loads((tmp_path / "note.json").read_text())) == {"llama-cpp-python", "pywhispercpp"}
+    notes = json.loads((tmp_path / "note.json").read_text())
+    assert set(notes) == {"llama-cpp-python", "pywhispercpp"}
+    changes = [notes[name].get("changes") for name in ("llama-cpp-python", "pywhispercpp")]
+    assert changes == [setup.llama_source.digest(), None], "workers are known by it"
 
 
 def test_where_no_build_runs_the_set_up_says_so_in_one_sentence(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from batch.payloads.model_info import ChatModelInfo, EmbeddingModelInfo, SpeechModelInfo
+from batch.workers import build
 from batch.workers.build import build_of
 
 MIB = 1 << 20
@@ -41,6 +45,22 @@ def test_a_fine_tune_of_the_same_name_and_size_another_cache_or_other_instructio
         build_of(SpeechModelInfo(model="m", path=str(path))),
     ]
     assert len(set(builds)) == len(builds)
+
+
+def test_a_library_whose_source_was_changed_is_another_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "BUILD_NOTE", tmp_path / "note.json")
+    path = tmp_path / "one.gguf"
+    path.write_bytes(b"x")
+    builds = [chat(path)]
+    for note in ("{}", "[]", "torn", '{"llama-cpp-python": {"variant": "for this processor"}}'):
+        build.BUILD_NOTE.write_text(note)
+        assert chat(path) == builds[0]
+    for changes in ("1a2b", "3c4d"):
+        build.BUILD_NOTE.write_text(json.dumps({"llama-cpp-python": {"changes": changes}}))
+        builds.append(chat(path))
+        assert f" changed by {changes}, " in builds[-1]
+        assert changes not in build_of(SpeechModelInfo(model="m", path=str(path)))
+    assert len(set(builds)) == 3
 
 
 def test_small_files_and_models_without_one_have_a_build_too(tmp_path: Path) -> None:
