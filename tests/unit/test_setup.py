@@ -220,6 +220,13 @@ def test_a_build_with_other_changes_is_not_used(setup: ModuleType, monkeypatch: 
     assert after[LLAMA] != before[LLAMA] and after[WHISPER] == before[WHISPER]
 
 
+def test_the_set_up_runs_where_pythons_path_has_no_folder_of_a_script(tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").touch()
+    command = [sys.executable, "-P", ROOT / "setup" / "install.py", "--requirements", tmp_path / "empty.txt"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stderr == "empty.txt names no llama-cpp-python: run `make lock`.\n"
+
+
 @pytest.mark.parametrize("changed", ["install.py", "llama_source.py", "llama_cpp/output_rows.h"])
 @pytest.mark.parametrize("target", ["setup", "dev"])
 def test_make_sets_up_again_where_what_is_compiled_is_changed(tmp_path: Path, target: str, changed: str) -> None:
