@@ -366,6 +366,13 @@ def test_on_a_gpu_they_are_for_as_many_tokens_as_fit_into_their_share_of_its_mem
     assert (plan.width, plan.own_tokens) == (32, rooms[0]), "on a CPU the longest of them makes the steps of all longer"
 
 
+def test_they_are_for_no_more_tokens_where_a_cpu_computes_some_layers(tmp_path: Path) -> None:
+    for layers, room in ((-1, 16_384), (99, 16_384), (3, 4096), (1, 4096)):
+        settings = vlm_setup.settings(tmp_path, parallel=4, context=20_000, gpu_layers=layers)
+        plan = plan_memory(settings, resolve(settings, Kind.VLM), Budget(16_000_000_000, 0, 16_000_000_000))
+        assert plan.own_tokens == room
+
+
 def test_they_are_for_no_more_tokens_than_a_client_may_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for context, room in ((4096, 4096), (5120, 5120), (20_000, 16_384), (1000, 1000)):
         settings = vlm_setup.settings(tmp_path, parallel=4, context=context)

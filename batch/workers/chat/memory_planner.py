@@ -58,13 +58,15 @@ def plan_memory(settings: Settings, resolved: Resolved, budget: Budget) -> Memor
     run = DryRun(resolved.path, gpu_layers=vlm.gpu_layers)
     try:
         layers, n_ctx = run.layers + 1, vlm.context or run.n_ctx_train
-        rooms = own_rooms(n_ctx, has_gpu=has_gpu)
+        gpu_share = (1.0 if vlm.gpu_layers < 0 else min(1.0, vlm.gpu_layers / layers)) if has_gpu else 0.0
+        # A CPU that computes some layers keeps their cells, and is as slow there as without a GPU.
+        rooms = own_rooms(n_ctx, has_gpu=gpu_share == 1.0)
         parts = ModelParts(
             name=resolved.name,
             weights=weights,
             projector=resolved.mmproj.stat().st_size if resolved.mmproj and resolved.mmproj.is_file() else 0,
             caches=vlm.cache_bytes + (max(vlm.cache_bytes // 4, MIN_IMAGE_CACHE_BYTES) if resolved.mmproj else 0),
-            gpu_share=(1.0 if vlm.gpu_layers < 0 else min(1.0, vlm.gpu_layers / layers)) if has_gpu else 0.0,
+            gpu_share=gpu_share,
         )
 
         make = lru_cache(partial(run.context_sizes, n_batch=N_BATCH_TOKENS, n_ubatch=N_UBATCH_TOKENS))
