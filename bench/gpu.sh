@@ -37,6 +37,10 @@ part() {
   timeout --kill-after=10 "$limit" "$@" || echo "(ended with $?)"
 }
 
+if [ ! -d "$peer" ] && [ -e "$source/vendor/llama.cpp/src/models/output_rows.h" ]; then
+  echo "$1 has been changed by setup/llama_source.py: unpack the sdist anew, as the peer is built from it as it came." >&2
+  exit 1
+fi
 stage "building"
 if [ "$model" = e4b-shape ]; then
   python3 "$here/bench/e4b_shape.py" &

@@ -13,7 +13,7 @@ import vlm_setup
 from batch.catalog.resolved import resolve
 from batch.errors import Cancelled, ModelProblem
 from batch.memory.plan import Budget
-from batch.queue.jobs import Kind
+from batch.queue.jobs import Kind, Priority
 from batch.workers.chat import engine as engine_module
 from batch.workers.chat import memory_planner
 from batch.workers.chat.bulk import speed
@@ -343,6 +343,37 @@ def test_a_job_that_outgrew_its_cells_ends_at_once_when_it_is_cancelled_behind_a
     finally:
         engine.close()
         one.close()
+
+
+def test_a_less_urgent_job_that_outgrew_its_cells_lets_nobody_in_before_its_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Inside it those of the other's kind would go before the other's end."""
+    give_room(monkeypatch, CELLS)
+    engine = vlm_setup.loaded(tmp_path, context=1024, parallel=2)
+    try:
+        generation = {"max_tokens": 600, "ignore_eos": True}
+        urgent = bulk(tmp_path, "red circle", priority=Priority.BATCH, generation=generation)
+        other = bulk(tmp_path, "ping", priority=Priority.INBOX, generation=generation)
+        passed = list[int]()
+        run_alone, finish = engine.run_alone, urgent.finish
+
+        def note_begin(work: Any, *more: Any) -> Any:
+            if work is urgent:
+                passed.append(len(other.units))
+            return run_alone(work, *more)
+
+        def note_end(result: Any) -> None:
+            passed.append(len(other.units))
+            finish(result)
+
+        monkeypatch.setattr(engine, "run_alone", note_begin)
+        monkeypatch.setattr(urgent, "finish", note_end)
+        together(engine, [urgent, other])
+        assert len(passed) == 2 and passed[0] == passed[1]
+        assert other.result.usage.completion_tokens == 600
+    finally:
+        engine.close()
 
 
 def test_on_a_gpu_they_are_for_as_many_tokens_as_fit_into_their_share_of_its_memory(tmp_path: Path) -> None:

@@ -184,7 +184,8 @@ class BulkRun:
             self._jobs.append(BulkJob(self._resources, work, task))
 
     def _run_alone(self, work: Work, task: TaskParams | BulkJob) -> None:
-        self._attempt(work, lambda: work.finish(self._engine.run_alone(work, task, self._pass_waiting)))
+        pass_others = partial(self._pass_waiting, work.job.priority)
+        self._attempt(work, lambda: work.finish(self._engine.run_alone(work, task, pass_others)))
 
     def _attempt(self, work: Work, action: Callable[[], object]) -> bool:
         """Do something for one job; what it raises ends that job alone. Returns whether the job goes on."""
@@ -218,10 +219,12 @@ class BulkRun:
         self._pass_waiting()
         self._join()
 
-    def _pass_waiting(self) -> None:
-        """The yield points of those that are not computed yet, or wait for their turn to be computed by themselves."""
+    def _pass_waiting(self, least: int | None = None) -> None:
+        """The yield points of those that are not computed yet, or wait for their turn to be computed by themselves. `least`:
+        the priority of the one that is; inside less urgent ones, others of its kind would go before its end."""
         for work in [*self._claimed.works, *self._large.works]:
-            self._attempt(work, work.yield_point)
+            if least is None or work.job.priority >= least:
+                self._attempt(work, work.yield_point)
 
     def _yield_job(self, job: BulkJob) -> None:
         self.answered.end_due()
