@@ -93,7 +93,7 @@ def jobs(folder: Path, **more: Any) -> list[ScriptedWork]:
 def test_a_job_that_comes_later_joins_at_the_wake_up_that_tells_of_it(
     engine: VlmEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("batch.workers.chat.bulk.scheduler.CLAIM_INTERVAL_S", 3600.0)
+    monkeypatch.setattr("batch.workers.chat.bulk.claimed_jobs.CLAIM_INTERVAL_S", 3600.0)
     lead, late = endless(tmp_path, "Tell me a story.", 40), endless(tmp_path, "ping", 2)
     ended = note_ends([lead, late])
 

@@ -14,7 +14,6 @@ from batch.catalog.resolved import resolve
 from batch.errors import Cancelled, ModelProblem
 from batch.memory.plan import Budget
 from batch.queue.jobs import Kind, Priority
-from batch.workers.chat import engine as engine_module
 from batch.workers.chat import memory_planner
 from batch.workers.chat.bulk import speed
 from batch.workers.chat.memory_planner import plan_memory
@@ -32,7 +31,6 @@ def give_room(monkeypatch: pytest.MonkeyPatch, *rooms: int) -> None:
     monkeypatch.setattr(memory_planner, "own_rooms", lambda n_ctx, *, has_gpu: speed.own_rooms(n_ctx, has_gpu=True))
     monkeypatch.setattr(speed, "LARGE_OWN_ROOMS", tuple(large))
     monkeypatch.setattr(speed, "BULK_TOKENS_PER_JOB", least)
-    monkeypatch.setattr(engine_module, "BULK_TOKENS_PER_JOB", least)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from batch.catalog.resolved import resolve
-from batch.errors import ModelProblem, NotSupported
+from batch.errors import NotSupported
 from batch.media.decoder.pixel_memory import Pixels
 from batch.payloads.chat import ChatPayload, ChatResult, CompletionPayload
 from batch.payloads.events import PromptCounted
@@ -37,16 +37,14 @@ from batch.payloads.questions import (
 from batch.payloads.sampling import SamplingParams
 from batch.queue.jobs import Kind, Priority
 from batch.settings import Settings
+from batch.workers.chat.bulk.bulk_context import make_bulk_context
 from batch.workers.chat.bulk.job import BulkJob
 from batch.workers.chat.bulk.preparation import has_cores_to_prepare
 from batch.workers.chat.bulk.scheduler import BulkScheduler
 from batch.workers.chat.bulk.speed import (
-    BULK_TOKENS_PER_JOB,
     CLIENT_SEQUENCES,
-    bulk_tokens,
     expected_tokens,
     measure_bulk_speed,
-    sequences_for,
 )
 from batch.workers.chat.dialects import dialect as dialects
 from batch.workers.chat.generation import Generation, Resources
@@ -206,22 +204,12 @@ class VlmEngine:
 
     def _open_scheduler(self) -> BulkScheduler | None:
         """What computes bulk jobs together, made when the first one comes; None: each is computed by itself."""
-        own_kv = self._speed.own_kv
-        own_tokens = self._plan.own_tokens if own_kv else 0
-        while self._scheduler is None and self._width > 1:
-            resources = self._resources
-            most = resources.context.n_ctx
-            try:
-                n_ctx = bulk_tokens(most, self._width, own_tokens=own_tokens)
-                context = self._make_context(n_ctx, sequences_for(self._width), own_kv=own_kv)
-            except ModelProblem as problem:
-                if own_tokens > BULK_TOKENS_PER_JOB:
-                    own_tokens = max(own_tokens // 2, BULK_TOKENS_PER_JOB)
-                    _log.warning("no bulk job has more than %d tokens of its own: %s", own_tokens, problem.message)
-                    continue
-                _log.warning("no more than %d bulk jobs are computed together: %s", self._width // 2, problem.message)
-                self._width //= 2
-                continue
+        if self._scheduler is not None or self._width == 1:
+            return self._scheduler
+        resources, own_kv = self._resources, self._speed.own_kv
+        most, own_tokens = resources.context.n_ctx, self._plan.own_tokens if own_kv else 0
+        context, self._width = make_bulk_context(self._make_context, most, self._width, own_tokens)
+        if context is not None:
             self._bulk_context = context
             cache = PromptCache(context, resources.model, self._cache_bytes // _BULK_CACHE_SHARE)
             resources = replace(resources, context=context, cache=cache, most_tokens=most if own_kv else 0)

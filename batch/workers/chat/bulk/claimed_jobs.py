@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -16,6 +17,8 @@ PICTURES_AHEAD = 2
 More would only hold embeddings: a picture's take some megabytes."""
 PLANS_AHEAD_SHARE = 2
 """One job for each so many computed together is claimed beyond them where a GPU would stand still while prompts are made."""
+CLAIM_INTERVAL_S = 0.25
+"""Between two looks for further jobs while there is room for more, for want of a wake-up, which makes the next one due."""
 WAIT_S = 0.002
 """Between two passes of the yield points while nothing can be computed before a picture is encoded."""
 
@@ -33,6 +36,8 @@ class ClaimedJobs:
         """None: the job has nothing to wait for but a place."""
         self.ahead = 0
         """How many may be claimed for which there is no place yet."""
+        self._next_look = 0.0
+        self._heard_wake_ups = 0
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -41,6 +46,18 @@ class ClaimedJobs:
     def works(self) -> list[Work]:
         """In the order in which they were claimed."""
         return [work for work, _ in self._jobs]
+
+    def is_look_due(self, wake_ups: int, *, is_idle: bool) -> bool:
+        """Whether to look for further jobs now; if so, the next look is due later. `wake_ups`: how many were heard so far."""
+        now = time.monotonic()
+        if not is_idle and now < self._next_look and wake_ups == self._heard_wake_ups:
+            return False
+        self._next_look, self._heard_wake_ups = now + CLAIM_INTERVAL_S, wake_ups
+        return True
+
+    def look_soon(self) -> None:
+        """The next look is due at once."""
+        self._next_look = 0.0
 
     def add(self, work: Work) -> None:
         """Have the thread begin with its pictures, if it shows any. Raises BatchError where the spool has lost one."""

@@ -28,8 +28,6 @@ from batch.workers.engine import Work
 from batch.workers.llama.context import ABORTED, DECODED, NO_ROOM
 from batch.workers.llama.library import clear_errors
 
-CLAIM_INTERVAL_S = 0.25
-"""Between two looks for further jobs while there is room for more, for want of a wake-up, which makes the next one due."""
 UNPARK_INTERVAL_S = 0.25
 """Between two tries to bring a job back that had to make room."""
 
@@ -95,8 +93,6 @@ class BulkRun:
         """In the order in which they were claimed."""
         self._large = LargeJobs(lead)
         self.answered = AnsweredJobs(lead)
-        self._next_claim = 0.0
-        self._heard_wake_ups = 0
         self._next_unpark = 0.0
 
     def compute(self) -> None:
@@ -141,17 +137,14 @@ class BulkRun:
     # -- jobs come and go
 
     def _claim(self) -> None:
-        now = time.monotonic()
         unstarted = sum(not job.is_started for job in self._jobs)
         places = min(self._width + self._claimed.ahead - len(self._jobs), self._cache.free_sequences - unstarted)
         free = places - len(self._claimed)
         is_parked = any(job.is_started and job.slot.parked is not None for job in self._jobs)
         if free < 1 or is_parked or self._large.come_first(self._width):
             return
-        wake_ups = self._lead.wake_ups
-        if (self._jobs or self._claimed) and now < self._next_claim and wake_ups == self._heard_wake_ups:
+        if not self._claimed.is_look_due(self._lead.wake_ups, is_idle=not self._jobs and not self._claimed):
             return
-        self._next_claim, self._heard_wake_ups = now + CLAIM_INTERVAL_S, wake_ups
         for work in self._lead.claim_batch_mates(self._large.most_to_claim(free)):
             self._add(work)
 
@@ -165,7 +158,7 @@ class BulkRun:
             ahead = self._claimed.ahead
             self._claimed.add(work)
             if self._claimed.ahead > ahead:
-                self._next_claim = 0.0  # those ahead are claimed at once
+                self._claimed.look_soon()  # those ahead are claimed at once
             self._join()
 
         self._attempt(work, add)
@@ -184,8 +177,8 @@ class BulkRun:
             self._jobs.append(BulkJob(self._resources, work, task))
 
     def _run_alone(self, work: Work, task: TaskParams | BulkJob) -> None:
-        pass_others = partial(self._pass_waiting, work.job.priority)
-        self._attempt(work, lambda: work.finish(self._engine.run_alone(work, task, pass_others)))
+        pass_waiting = partial(self._pass_waiting, work.job.priority)
+        self._attempt(work, lambda: work.finish(self._engine.run_alone(work, task, pass_waiting)))
 
     def _attempt(self, work: Work, action: Callable[[], object]) -> bool:
         """Do something for one job; what it raises ends that job alone. Returns whether the job goes on."""
@@ -210,7 +203,8 @@ class BulkRun:
         if self._attempt(job.work, partial(job.advance, row)) and job.is_done:
             self.answered.add(job.work, self._engine.make_result(job.work, job.task, job.results))
             self._drop(job.work)
-            self._next_claim = self._next_unpark = 0.0
+            self._claimed.look_soon()
+            self._next_unpark = 0.0
 
     def _yield(self) -> None:
         """Every job's yield point: cancellations, more urgent jobs, progress."""
@@ -219,11 +213,10 @@ class BulkRun:
         self._pass_waiting()
         self._join()
 
-    def _pass_waiting(self, least: int | None = None) -> None:
-        """The yield points of those that are not computed yet, or wait for their turn to be computed by themselves. `least`:
-        the priority of the one that is; inside less urgent ones, others of its kind would go before its end."""
+    def _pass_waiting(self, least: int = Priority.INBOX) -> None:
+        """The yield points of those that wait, `least` urgent: inside less urgent ones others would pass the one at work."""
         for work in [*self._claimed.works, *self._large.works]:
-            if least is None or work.job.priority >= least:
+            if work.job.priority >= least:
                 self._attempt(work, work.yield_point)
 
     def _yield_job(self, job: BulkJob) -> None:
