@@ -207,16 +207,17 @@ def test_another_source_is_compiled_as_it_is_and_the_set_up_says_so(
         assert "llama_cpp_python-9.9.9.tar.gz has another source" in capsys.readouterr().out
 
 
-def test_a_build_with_other_changes_is_not_used(setup: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    def folders() -> list[Path]:
-        return [
-            setup.Build(library, library.variants[0], f"{library.package}==9.9.9 \\\n", AMX).folder
-            for library in setup.LIBRARIES
-        ]
+def folders(setup: ModuleType) -> list[Path]:
+    """Where the builds of both libraries lie."""
+    return [
+        setup.Build(library, library.variants[0], f"{library.package}==9.9.9 \\\n", AMX).folder for library in setup.LIBRARIES
+    ]
 
-    before = folders()
+
+def test_a_build_with_other_changes_is_not_used(setup: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = folders(setup)
     monkeypatch.setattr(setup.llama_source, "CHANGES", dict(list(setup.llama_source.CHANGES.items())[:-1]))
-    after = folders()
+    after = folders(setup)
     assert after[LLAMA] != before[LLAMA] and after[WHISPER] == before[WHISPER]
 
 
@@ -251,16 +252,10 @@ def test_another_processor_finds_no_build_of_this_one(setup: ModuleType) -> None
 
 
 def test_a_python_finds_no_extension_that_was_built_for_another(setup: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    def folders() -> list[Path]:
-        return [
-            setup.Build(library, library.variants[0], f"{library.package}==9.9.9 \\\n", AMX).folder
-            for library in setup.LIBRARIES
-        ]
-
-    before = folders()
+    before = folders(setup)
     other = SimpleNamespace(cache_tag="cpython-399", name="cpython", version=sys.version_info, hexversion=sys.hexversion)
     monkeypatch.setattr(sys, "implementation", other)
-    after = folders()
+    after = folders(setup)
     assert after[LLAMA] == before[LLAMA], "Python loads it by ctypes"
     assert after[WHISPER] != before[WHISPER]
 
