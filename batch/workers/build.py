@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import json
 import os
 import platform
 import sys
 from pathlib import Path
 
+import msgspec
+
 from batch.payloads.model_info import AnyModelInfo, ChatModelInfo, SpeechModelInfo
 
 BUILD_NOTE = Path(sys.prefix) / "batch-build.json"
-"""What setup/install.py leaves: by what it changed a library's source, among other things."""
+"""What setup/install.py leaves: which variant of each library it built, why not one before it, and by what it changed its
+source."""
 _SAMPLES = 64
 _SAMPLE_BYTES = 64 << 10
 """A file of many GB is known by so many pieces of it, its first and its last among them: to read all of it would take as long
@@ -41,12 +43,29 @@ def build_of(info: AnyModelInfo) -> str:
     return ", ".join([info.model, digest.hexdigest()[:_SHOWN_DIGITS], *loaded, library, device])
 
 
+class BuildNote(msgspec.Struct, frozen=True):
+    """What setup/install.py noted of a library."""
+
+    variant: str = ""
+    """Which one it compiled; empty: nobody noted it."""
+    failures: list[str] = []
+    """Why it is not one before."""
+    changes: str = ""
+    """By what its source was changed before; empty: by nothing."""
+
+
+def build_note(package: str) -> BuildNote:
+    """How a library was built, as far as it was noted."""
+    try:
+        return msgspec.json.decode(BUILD_NOTE.read_bytes(), type=dict[str, BuildNote])[package]
+    except (OSError, KeyError, msgspec.MsgspecError):
+        return BuildNote()
+
+
 def _changes(package: str) -> str:
     """By what a library's source was changed before it was compiled; empty where it was not, or nobody noted it."""
-    try:
-        return f" changed by {json.loads(BUILD_NOTE.read_text('utf-8'))[package]['changes']}"
-    except (OSError, ValueError, LookupError, TypeError):
-        return ""
+    changes = build_note(package).changes
+    return f" changed by {changes}" if changes else ""
 
 
 def _add_samples(digest: hashlib._Hash, path: str) -> None:

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import msgspec
 
 from batch.cli.doctor.finding import Finding
 from batch.memory.compute_device import ComputeDevice
+from batch.workers.build import build_note
 
 CHECK_TIMEOUT_S = 120
-BUILD_NOTE = Path(sys.prefix) / "batch-build.json"
-"""What setup/install.py leaves: which variant of each library it built, and why not one before it."""
 
 IMPORTS = {
     "the service": (
@@ -80,12 +77,11 @@ def _imports(part: str, modules: list[str]) -> Finding:
 
 def _variant(package: str) -> str:
     """How a library was built, in brackets; empty where nobody noted it."""
-    try:
-        note = json.loads(BUILD_NOTE.read_text("utf-8"))[package]
-        reasons = f", because of {'; '.join(note['failures'])}" if note["failures"] else ""
-        return f" (compiled {note['variant']}{reasons})"
-    except (OSError, ValueError, LookupError, TypeError):
+    note = build_note(package)
+    if not note.variant:
         return ""
+    reasons = f", because of {'; '.join(note.failures)}" if note.failures else ""
+    return f" (compiled {note.variant}{reasons})"
 
 
 def _computes(library: str, arguments: list[str], variant: str) -> Finding:

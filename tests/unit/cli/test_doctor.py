@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from batch.cli.doctor import libraries, memory
 from batch.memory.compute_device import ComputeDevice
 from batch.memory.plan import MemoryPlan, PlanAnswer
+from batch.workers import build
 
 TRAP = "import os, signal; os.kill(os.getpid(), signal.SIGILL)"
 
@@ -24,7 +25,7 @@ def test_a_build_that_traps_is_named_with_its_remedy() -> None:
 def test_a_build_without_amx_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     note = {"variant": "without AMX", "failures": ["for this processor: illegal instruction"]}
     (tmp_path / "note.json").write_text(json.dumps({"pywhispercpp": note}))
-    monkeypatch.setattr(libraries, "BUILD_NOTE", tmp_path / "note.json")
+    monkeypatch.setattr(build, "BUILD_NOTE", tmp_path / "note.json")
     monkeypatch.setattr(libraries, "_run", lambda arguments: None)
     states = {finding.subject: finding.state for finding in libraries.check_libraries()}
     assert states["whisper.cpp"] == "computes here (compiled without AMX, because of for this processor: illegal instruction)"
