@@ -36,6 +36,9 @@ part() {
   shift
   timeout --kill-after=10 "$limit" "$@" || echo "(ended with $?)"
 }
+compile() {
+  cmake --build "$build" --target "$@" -j "$(nproc)" >"$build.log" 2>&1 || { tail -30 "$build.log"; exit 1; }
+}
 
 if [ ! -d "$peer" ] && [ -e "$source/vendor/llama.cpp/src/models/output_rows.h" ]; then
   echo "$1 has been changed by setup/llama_source.py: unpack the sdist anew, as the peer is built from it as it came." >&2
@@ -53,7 +56,7 @@ cmake "${generator[@]}" -S "$source/vendor/llama.cpp" -B "$build" -DCMAKE_BUILD_
   -DCMAKE_C_FLAGS="$no_tiles" -DCMAKE_CXX_FLAGS="$no_tiles" $cmake_options -DBUILD_SHARED_LIBS=ON -DLLAMA_BUILD_TESTS=OFF \
   -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_UI=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_OPENSSL=OFF -DLLAMA_CURL=OFF \
   >"$build.log" 2>&1 || { tail -30 "$build.log"; exit 1; }
-cmake --build "$build" --target llama-server mtmd llama -j "$(nproc)" >"$build.log" 2>&1 || { tail -30 "$build.log"; exit 1; }
+compile llama-server mtmd llama
 if [ ! -d "$peer" ]; then
   mkdir "$peer.part"
   cp -P "$build"/bin/libllama.so* "$peer.part"
@@ -62,7 +65,7 @@ if [ ! -d "$peer" ]; then
   mv "$peer.part" "$peer"
 fi
 python3 "$here/setup/llama_source.py" "$source"
-cmake --build "$build" --target mtmd llama -j "$(nproc)" >"$build.log" 2>&1 || { tail -30 "$build.log"; exit 1; }
+compile mtmd llama
 # Not copied: one library under two names would be loaded twice.
 rm -rf "$source/llama_cpp/lib"
 ln -s "$build/bin" "$source/llama_cpp/lib"
