@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -22,6 +22,7 @@ from batch.api.errors import (
     handle_invalid_parameter,
 )
 from batch.api.http.access import AccessControl
+from batch.api.port_app import PortApp
 from batch.api.responses.background import BackgroundResponses
 from batch.api.routes import routers_of
 from batch.api.server.metrics import count_ended_jobs
@@ -53,18 +54,20 @@ def create_app(
     settings: Settings,
     services: AppServices | None = None,
     more_routers: Sequence[APIRouter] = (),
-) -> FastAPI:
+) -> PortApp:
     """The app of one port: the routes of every port, and `more_routers`. `app.state` holds kind, hub, settings and the
     services for its routers."""
-    app = FastAPI(title=f"batch {kind}", version=__version__, docs_url=None, redoc_url=None)
+    app = PortApp(title=f"batch {kind}", version=__version__, docs_url=None, redoc_url=None)
     app.state.kind, app.state.hub, app.state.settings = kind, hub, settings
     if services is not None:
         app.state.batches, app.state.background = services.batches, services.background
         app.state.loader = services.loader
         app.state.search = services.search
     app.router.redirect_slashes = False
-    for router in (*routers_of(kind), *more_routers):
+    routers = routers_of(kind)
+    for router in (*routers, *more_routers):
         app.include_router(router)
+    app.call_plainly(routers)
     if services is not None and services.mcp is not None and kind is Kind.VLM:
         app.router.routes.append(Route("/mcp", services.mcp, methods=["GET", "POST", "DELETE"], include_in_schema=False))
     count_ended_jobs(app)
@@ -73,5 +76,6 @@ def create_app(
     app.add_exception_handler(HTTPException, handle_http_error)
     app.add_exception_handler(ClientDisconnect, handle_disconnect)
     app.add_exception_handler(Exception, handle_bug)
-    app.add_middleware(AccessControl, limits=settings.limits, max_file_bytes=settings.files.max_bytes, refusal=error_response)
+    max_file_bytes = settings.files.max_bytes
+    app.enter_by(AccessControl(app.dispatch, limits=settings.limits, max_file_bytes=max_file_bytes, refusal=error_response))
     return app

@@ -30,7 +30,7 @@ async def embeddings(request: Request) -> Response:
     return await _embed(request, is_native=False)
 
 
-# Answered without what FastAPI does for parameters and dependencies, which this one has none of; below it is documented.
+# Called by PortApp itself, as it needs nothing of FastAPI's; below it is documented.
 router.add_route("/v1/embeddings", embeddings, methods=["POST"], include_in_schema=False)
 router.post("/v1/embeddings", openapi_extra=documented(EmbeddingBody))(embeddings)
 

@@ -36,7 +36,7 @@ _REQUEST_ID = re.compile(r"[!-~]{1,128}")
 
 
 class AccessControl:
-    """ASGI middleware, outermost: checks who asks, bounds the body, and adds the headers that every answer has."""
+    """What a port's requests go through first: checks who asks, bounds the body, and adds the headers that every answer has."""
 
     def __init__(
         self, app: ASGIApp, *, limits: LimitSettings, max_file_bytes: int, refusal: Callable[[BatchError, str], ASGIApp]
