@@ -1,6 +1,7 @@
 """Local sockets: datagrams that wake a worker, and the stream that carries events to the supervisor and questions back.
 
-Datagrams are hints (a lost one costs one read time-out); the stream's frames are JSON objects, one a line.
+Datagrams are hints (a lost one costs one read time-out), or hold a job whose claim the database has; the stream's frames are
+JSON objects, one a line.
 """
 
 from __future__ import annotations
@@ -19,14 +20,17 @@ from pathlib import Path
 
 from batch.errors import Unavailable
 from batch.payloads.json_text import decode, encode
-from batch.queue.frames import Ask, RowChanged, WorkerFrame
+from batch.queue.frames import Ask, Handed, RowChanged, WorkerFrame
 from batch.queue.latest import Latest
+from batch.queue.nodes import Lease
 
 # sun_path holds 108 bytes on Linux, 104 on macOS, the closing NUL included.
 _MAX_PATH_BYTES = 100
 
 WAKE = b"w"
 """Something was queued, or something about the running job changed: look."""
+MAX_HANDED_BYTES = 64 << 10
+"""Of a datagram that holds a job."""
 
 
 def socket_path(state_dir: Path, name: str) -> Path:
@@ -55,14 +59,30 @@ class Waker:
         self._paths = Latest[str, str]()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
+        if self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) < 2 * MAX_HANDED_BYTES:  # as on macOS: 2,048
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * MAX_HANDED_BYTES)
 
     def wake(self, queue: str) -> None:
         """Let a queue's worker look."""
+        with contextlib.suppress(BlockingIOError, FileNotFoundError, ConnectionRefusedError):
+            self._socket.sendto(WAKE, self._path(queue))
+
+    def hand(self, worker: str, lease: Lease) -> bool:
+        """Give a worker a job that is leased to it; False where it cannot be reached now, and does not hear of it."""
+        data = encode(Handed(worker=worker, lease=lease))
+        if len(data) > MAX_HANDED_BYTES:
+            return False
+        try:
+            self._socket.sendto(data, self._path(lease.job.queue))
+        except OSError:
+            return False
+        return True
+
+    def _path(self, queue: str) -> str:
         path = self._paths.get(queue)
         if path is None:
             path = self._paths[queue] = str(socket_path(self._state_dir, f"{queue}.wake"))
-        with contextlib.suppress(BlockingIOError, FileNotFoundError, ConnectionRefusedError):
-            self._socket.sendto(WAKE, path)
+        return path
 
     def close(self) -> None:
         self._socket.close()
@@ -71,23 +91,29 @@ class Waker:
 class WakeListener:
     """A worker's end of the wake-ups: calls back from a thread of its own."""
 
-    def __init__(self, state_dir: Path, queue: str, woken: Callable[[], None]) -> None:
+    def __init__(
+        self, state_dir: Path, queue: str, woken: Callable[[], None], handed: Callable[[Handed], None] = lambda job: None
+    ) -> None:
+        """`handed` gets each job that came in place of a wake-up, before `woken` is called."""
         path = socket_path(state_dir, f"{queue}.wake")
         path.unlink(missing_ok=True)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(path))
         os.chmod(path, 0o600)
-        self._woken = woken
+        self._woken, self._handed = woken, handed
         threading.Thread(target=self._listen, name="wake", daemon=True).start()
 
     def _listen(self) -> None:
         while True:
             try:
-                self._socket.recv(16)
+                data = self._socket.recv(MAX_HANDED_BYTES)
             except OSError as error:
                 if error.errno == errno.EINTR:
                     continue
                 return
+            if data != WAKE:
+                with contextlib.suppress(ValueError):  # nobody but this user's own programs can send here
+                    self._handed(decode(data, Handed))
             self._woken()
 
 

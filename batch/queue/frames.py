@@ -8,6 +8,7 @@ from batch.payloads.events import Delta, JobEvent, Progress, PromptCounted, Segm
 from batch.payloads.model_info import AnyModelInfo
 from batch.payloads.questions import Question
 from batch.queue.jobs import Kind, State
+from batch.queue.nodes import Lease
 
 ABSENT = msgspec.Raw(b"null")
 """Stands in a frame's field that has no JSON."""
@@ -131,3 +132,11 @@ class JobEnded(msgspec.Struct, frozen=True, kw_only=True):
     state: State
     waited: bool
     """Whether a client waited for it on a socket."""
+
+
+class Handed(msgspec.Struct, frozen=True, kw_only=True):
+    """A job that was leased to a worker as it was accepted: a datagram in place of a wake-up."""
+
+    worker: str
+    """The worker's id: its successor listens at the same place."""
+    lease: Lease

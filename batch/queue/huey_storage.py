@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -71,6 +72,13 @@ class ClaimStorage(BlackHoleStorage):  # type: ignore[misc]
         """Is called after a job, and again while it returns True, when no other has waited for a moment."""
         self._is_settled = True
         self._has_logged = False
+        self._handed: deque[Lease] = deque()
+        """Jobs that were leased to this worker as they were accepted."""
+
+    def hand(self, lease: Lease) -> None:
+        """From another thread: the worker holds this job without having looked for one."""
+        self._handed.append(lease)
+        self.woken.set()
 
     def enqueue(self, data: bytes, priority: float | None = None) -> None:
         raise NotImplementedError("jobs are queued by Store.submit, together with their row")
@@ -111,8 +119,10 @@ class ClaimStorage(BlackHoleStorage):  # type: ignore[misc]
         """Lease the next job; its message, or None when there is none (above a priority, or that has waited so long)."""
         self.next_look_s = IDLE_LOOK_S
         floor = self.floor if above is None else max(above, self.floor or above)
-        leases = []
-        if self.may_take():
+        leases: list[Lease] = []
+        if self._handed and self._handed[0].job.priority > (-1.0 if above is None else above):
+            leases.append(self._handed.popleft())
+        elif self.may_take():
             leases = self.store.take(self.name, self.worker, above=floor, waited_s=waited_s, passed_over=self._look_sooner)
         self.lease = leases[0] if leases else None
         return message_for(leases[0].job.id) if leases else None

@@ -147,7 +147,7 @@ class Store(NodeStore, Protocol):
         """Another connection to the same database, which only reads."""
         ...
 
-    def open_immediate(self) -> Store | None:
+    def open_immediate(self) -> ImmediateStore | None:
         """Another connection to the same database, whose writes raise DatabaseBusy rather than wait for others'; None where a
         write always takes a while."""
         ...
@@ -341,4 +341,13 @@ class Store(NodeStore, Protocol):
 
     def vacuum(self, pages: int = 1000, *, keep: int = 0) -> bool:
         """Give freed space back to the file system, a slice at a time, down to `keep` pages; True while there is more."""
+        ...
+
+
+class ImmediateStore(Store, Protocol):
+    """A store that no other machine has: its writes take a fraction of a millisecond, or raise DatabaseBusy."""
+
+    def submit_to(self, worker: str, draft: Draft) -> Lease | None:
+        """Accept a job and lease it to a worker in one transaction, where the worker is idle and nothing else waits; None where
+        it was queued, as `submit` does."""
         ...

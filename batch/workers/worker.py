@@ -19,7 +19,7 @@ from batch.model_kind import kind_of
 from batch.payloads.job_payload import Result
 from batch.payloads.json_text import encode
 from batch.queue.channel import EventStream, WakeListener
-from batch.queue.frames import Answered, Broken, End, Hello, Loading, Ready
+from batch.queue.frames import Answered, Broken, End, Handed, Hello, Loading, Ready
 from batch.queue.huey_storage import JobHuey
 from batch.queue.jobs import MAX_BULK_PRIORITY
 from batch.queue.nodes import Node, WorkerSecret
@@ -108,7 +108,7 @@ class Worker:
             if state.ended:
                 self._events.send(End(job=job, state=state))
         self._keeper.start()
-        WakeListener(self._settings.state_dir, self._queue, self._woken)
+        WakeListener(self._settings.state_dir, self._queue, self._woken, self._handed)
         threading.Thread(target=self._answer_questions, name="questions", daemon=True).start()
         # The model is loaded, used and freed in the consumer's thread, so the libraries see one thread only.
         self._huey.on_startup("load")(self._load)
@@ -195,6 +195,10 @@ class Worker:
             return False
 
     # -- from other threads
+
+    def _handed(self, handed: Handed) -> None:
+        if handed.worker == self._context.worker_id:  # not its predecessor, whose claims are in the queue again
+            self._storage.hand(handed.lease)
 
     def _woken(self) -> None:
         self._context.wake_ups += 1

@@ -77,10 +77,11 @@ def test_a_waiting_embedding_is_answered_wherever_its_worker_is_killed(start_ser
 
 @pytest.mark.drill
 @pytest.mark.parametrize("point", ["spooled", "committed"])
-def test_a_call_is_lost_with_its_caller_and_leaves_nothing(start_service: Start, point: str) -> None:
+@pytest.mark.parametrize("repeats", [30_000, 1], ids=["large", "small"])  # which the idle worker is handed
+def test_a_call_is_lost_with_its_caller_and_leaves_nothing(start_service: Start, point: str, repeats: int) -> None:
     service = start_service(BATCH_FAIL_AT=point).ready("embedding")
     with pytest.raises((OSError, http.client.HTTPException)):
-        service.call("embedding", "/v1/embeddings", {"model": "any", "input": ["text " * 30_000] * 4})
+        service.call("embedding", "/v1/embeddings", {"model": "any", "input": ["text " * repeats] * 4})
     assert service.process is not None
     service.process.wait(30)
     service.start().ready("embedding")

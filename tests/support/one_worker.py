@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from batch.queue.jobs import Job, JobProgress, Kind, Origin, Priority, State
+from batch.queue.jobs import Draft, Job, JobProgress, Kind, Origin, Priority, State
+from batch.queue.sqlite.sqlite_store import SqliteStore
 from batch.queue.store import Ending, Lease, Store
 
 
@@ -29,6 +30,12 @@ class OneWorker:
         leases = self.store.take(kind, self.worker, above=above)
         self.leases |= {lease.job.id: lease for lease in leases}
         return leases[0].job if leases else None
+
+    def submit_to(self, draft: Draft) -> Lease | None:
+        assert isinstance(self.store, SqliteStore)
+        lease = self.store.submit_to(self.worker, draft)
+        self.leases |= {draft.id: lease} if lease else {}
+        return lease
 
     def take_mates(self, first: Job, limit: int) -> list[Job]:
         leases = self.store.take(first.kind, self.worker, batch_mate=self.lease(first.id), limit=limit)

@@ -43,7 +43,7 @@ from batch.queue.hub.worker_reports import WorkerReports
 from batch.queue.jobs import Draft, Job, Kind, State
 from batch.queue.remote.channel import Channel
 from batch.queue.spool import Spool
-from batch.queue.store import DamagedDatabase, Held, Key, Store
+from batch.queue.store import DamagedDatabase, Held, Key, Lease, Store
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Result)
@@ -92,7 +92,7 @@ class Hub:
         self._remote: RemoteWorkers | None = None
         if channel is not None:
             self._remote = RemoteWorkers(self, channel, self._links, self._waker, home=home, attempts=attempts)
-        self._immediate = ImmediateWriter(store)
+        self._immediate = ImmediateWriter(store, self._hand)
         self._closed = False
 
     async def start(self) -> None:
@@ -143,7 +143,8 @@ class Hub:
         # Registered first: the job may have ended before the submitting thread is back.
         ticket = self.tickets.add(Ticket(self, draft.id, draft.queue))
         try:
-            if durable or not is_small or not self._immediate.submit(draft):
+            idle = self.models.idle_worker(draft.queue) if draft.waited else ""
+            if durable or not is_small or not self._immediate.submit(draft, idle):
                 await self._immediate.leave(self.in_thread(lambda: self.store.submit(self._routed(draft), durable=durable)))
         except BaseException:
             self.tickets.remove(draft.id)
@@ -337,6 +338,11 @@ class Hub:
             self._waker.wake(queue)
         if self._remote is not None:
             self._remote.wake(queues)
+
+    def _hand(self, worker: str, lease: Lease) -> None:
+        """Give a worker a job that is leased to it; one that cannot be reached finds it in its queue."""
+        if not self._waker.hand(worker, lease):
+            self._store_thread.submit(self.store.put_back, lease, count=False, durable=False)
 
     def _receive_or_forward(self, queue: str, frame: WorkerFrame, worker: str) -> None:
         """A worker of this home may run a job that another one accepted."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from batch.queue.jobs import Draft
-from batch.queue.store import WRITE_REFUSED, DamagedDatabase, DatabaseBusy, Store
+from batch.queue.store import WRITE_REFUSED, DamagedDatabase, DatabaseBusy, Lease, Store
 
 T = TypeVar("T")
 
@@ -23,27 +23,36 @@ PAUSE_RATIO = 1000
 class ImmediateWriter:
     """One a hub, on its event loop."""
 
-    def __init__(self, store: Store) -> None:
-        """`store` is the hub's: one that many machines share, which answers over a network, has no connection for this."""
+    def __init__(self, store: Store, hand: Callable[[str, Lease], None]) -> None:
+        """`store` is the hub's: one that many machines share, which answers over a network, has no connection for this. `hand`
+        gives a worker a job that was leased to it."""
+        self._hand = hand
         self._store = store.open_immediate()
         self._resumes_at = 0.0
         self._others = 0
         """Submissions that were handed to a thread and are not done."""
 
-    def submit(self, draft: Draft) -> bool:
+    def submit(self, draft: Draft, worker: str) -> bool:
         """Accept a job whose payload is a few kilobytes at most; False, and nothing done, where that would wait for somebody,
-        would overtake an earlier job, or fails: the thread may do it, and report what is wrong."""
+        would overtake an earlier job, or fails: the thread may do it, and report what is wrong. `worker`: one that seems to be
+        idle, to which the job may be handed; empty: none."""
         started_at = time.monotonic()
         if self._store is None or self._others or started_at < self._resumes_at:
             return False
+        lease = None
         try:
-            self._store.submit(draft)
+            if worker:
+                lease = self._store.submit_to(worker, draft)
+            else:
+                self._store.submit(draft)
         except (DatabaseBusy, DamagedDatabase, *WRITE_REFUSED):
             return False
         finally:
             now = time.monotonic()
             if (duration := now - started_at) > SLOW_WRITE_S:
                 self._resumes_at = now + max(PAUSE_S, PAUSE_RATIO * duration)
+        if lease is not None:
+            self._hand(worker, lease)
         return True
 
     async def leave(self, submission: Awaitable[T]) -> T:

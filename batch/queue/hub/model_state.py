@@ -86,6 +86,13 @@ class ModelStates:
         ready = [(state.busy is not None, id) for id, state in self._workers.get(queue, {}).items() if state.status == "ready"]
         return [id for _, id in sorted(ready, key=lambda entry: entry[0])]
 
+    def idle_worker(self, queue: str) -> str:
+        """Id of a worker whose model is loaded and that runs no job; empty where there is none."""
+        for worker, state in self._workers.get(queue, {}).items():
+            if state.status == "ready" and state.busy is None:
+                return worker
+        return ""
+
     def counts(self, queue: str) -> tuple[int, int]:
         """How many workers have their model loaded, and how many of those run a job that this service knows of."""
         ready = [state for state in self._workers.get(queue, {}).values() if state.status == "ready"]

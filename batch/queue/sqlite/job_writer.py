@@ -9,12 +9,17 @@ from typing import Any
 
 from batch import fail_points
 from batch.model_kind import kind_of
-from batch.queue.jobs import Draft, State
+from batch.queue.jobs import Draft, Job, State
 from batch.queue.messages import job_named_in, message_for
 from batch.queue.nodes import LEASE_S
 from batch.queue.reading.job_rows import COLUMNS, to_job, to_json
 from batch.queue.selection.pauses import open_ranges
 from batch.queue.store import Ending, Lease, LeaseLost
+
+_INSERT = (
+    "insert into job (id, kind, task, state, origin, priority, request, source, parent, waited, message, created_at, front, "
+    "model, attempts, started_at, token) values (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+)
 
 
 class JobTransaction:
@@ -36,35 +41,60 @@ class JobTransaction:
 
     def submit(self, draft: Draft) -> None:
         """Job row and message, together; a job whose id is there already is let be."""
-        from batch.payloads.json_text import encode  # here, as `batch status` submits nothing
-
         fail_points.reach("spooled")
-        kind = draft.kind
         message = self.enqueue(draft.queue, draft.id, draft.priority)
-        is_new = self._conn.execute(
-            "insert into job (id, kind, task, state, origin, priority, request, source, parent, waited, message, "
-            "created_at, front, model) values (?,?,?,?,?,?,?,?,?,?,?,?,?,?) on conflict (id) do nothing",
-            (
-                draft.id,
-                kind,
-                draft.task,
-                State.QUEUED,
-                draft.origin,
-                int(draft.priority),
-                encode(draft.payload).decode(),
-                draft.source,
-                draft.parent,
-                draft.waited,
-                message,
-                time.time(),
-                self._front,
-                draft.model,
-            ),
-        ).rowcount
+        is_new = self._conn.execute(f"{_INSERT} on conflict (id) do nothing", self._values(draft, message)).rowcount
         if not is_new:
             self._conn.execute("delete from task where id=?", (message,))
         if draft.blobs:
             self.hold(draft.id, draft.blobs, "request")
+
+    def submit_leased(self, draft: Draft, worker: str) -> Lease | None:
+        """Accept a job that its worker has at once, with no message in between; None, and nothing done, unless the worker is
+        there with its model loaded, holds no job of the queue, and no other job waits in it."""
+        queue = draft.queue
+        message = self._conn.execute(
+            # Ids of messages are given once: should the job be put back, nobody has its place in the line.
+            "update sqlite_sequence set seq=seq+1 where name='task' "
+            "and exists (select 1 from node where id=? and status='ready' and not is_draining) "
+            "and not exists (select 1 from claim where queue=?) and not exists (select 1 from task where queue=?) "
+            "and not exists (select 1 from pause where kind=? and priority=?) returning seq",
+            (worker, queue, queue, draft.kind, int(draft.priority)),
+        ).fetchone()
+        if message is None:
+            return None
+        fail_points.reach("spooled")
+        token = time.time_ns()
+        row = self._conn.execute(f"{_INSERT} returning {COLUMNS}", self._values(draft, message[0], token)).fetchone()
+        self._claim(job := to_job(row), message_for(draft.id), draft.priority, message[0], worker, token, token / 1e9)
+        if draft.blobs:
+            self.hold(draft.id, draft.blobs, "request")
+        return Lease(job, token, self._front)
+
+    def _values(self, draft: Draft, message: int, token: int = 0) -> tuple[Any, ...]:
+        """What `_INSERT` takes: of a queued job, or with a `token` of one that is running under that lease."""
+        from batch.payloads.json_text import encode  # here, as `batch status` submits nothing
+
+        now = token / 1e9 if token else time.time()
+        return (
+            draft.id,
+            draft.kind,
+            draft.task,
+            State.RUNNING if token else State.QUEUED,
+            draft.origin,
+            int(draft.priority),
+            encode(draft.payload).decode(),
+            draft.source,
+            draft.parent,
+            draft.waited,
+            message,
+            now,
+            self._front,
+            draft.model,
+            int(token > 0),
+            now if token else None,
+            token,
+        )
 
     def hold(self, owner: str, names: Collection[str], role: str) -> None:
         """Tie payloads in the spool to the row with the id `owner`: they stay as long as it."""
@@ -119,12 +149,17 @@ class JobTransaction:
         self._conn.execute("delete from task where id=?", (id,))
         # The claims of batch mates share their time, by which `recover` tells them from jobs that wait for inner ones.
         taken_at = batch_mate.job.started_at if batch_mate else job.started_at
+        self._claim(job, data, priority, id, worker, token, taken_at)
+        return Lease(job, token, row[-1])
+
+    def _claim(
+        self, job: Job, data: Any, priority: float, message: int, worker: str, token: int, taken_at: float | None
+    ) -> None:
         self._conn.execute(
             "insert or replace into claim (job, queue, data, priority, message, taken_at, worker, token, until) "
             "values (?,?,?,?,?,?,?,?,?)",
-            (job.id, queue, data, priority, id, taken_at, worker, token, token / 1e9 + LEASE_S),
+            (job.id, job.queue, data, priority, message, taken_at, worker, token, token / 1e9 + LEASE_S),
         )
-        return Lease(job, token, row[-1])
 
     def end(self, ending: Ending) -> bool:
         """End a leased job and drop its claim; False, and nothing done, when it was not running under this lease any more."""

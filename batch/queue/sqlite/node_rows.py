@@ -70,9 +70,11 @@ class NodeRows(Database, JobReader):
             )
 
     def leave(self, worker: str) -> None:
-        """A worker has ended: its row goes."""
+        """A worker has ended: its row goes, and with it what it was handed and never saw goes back into the queue."""
         with self.transaction() as transaction:
             transaction.execute("delete from node where id=?", (worker,))
+            for (job,) in transaction.execute("select job from claim where worker=?", (worker,)).fetchall():
+                transaction.put_back(job, count=False)
 
     def nodes(self) -> list[Node]:
         """All workers by kind and start, also those that have not been heard of for long."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from batch import fail_points
 from batch.errors import Conflict, NotFound
 from batch.model_kind import queue_of
 from batch.queue.full_text.fts5_tables import Fts5Tables
@@ -48,6 +49,17 @@ class SqliteStore(NodeRows):
         with self.transaction(durable=durable) as transaction:
             for draft in drafts:
                 transaction.submit(draft)
+
+    def submit_to(self, worker: str, draft: Draft) -> Lease | None:
+        """Accept a job and lease it to a worker in one transaction, where the worker is idle and nothing else waits; None where
+        it was queued, as `submit` does."""
+        with self.transaction() as transaction:
+            lease = transaction.submit_leased(draft, worker)
+            if lease is None:
+                transaction.submit(draft)
+        if lease is not None:
+            fail_points.reach("committed")
+        return lease
 
     def submit_once(self, key: Key, drafts: Sequence[Draft]) -> list[Held]:
         """Accept the drafts under a key, in one transaction; the earlier jobs instead when the key is taken.

@@ -6,8 +6,12 @@ import threading
 from pathlib import Path
 
 from batch.queue.huey_storage import ClaimStorage
-from batch.queue.jobs import Draft, Kind, Origin, Priority
+from batch.queue.jobs import Draft, Kind, Origin, Priority, State
+from batch.queue.messages import message_for
+from batch.queue.nodes import Node
 from batch.queue.open_store import open_store
+from batch.queue.sqlite.sqlite_store import SqliteStore
+from batch.queue.store import Ending
 from batch.settings import Settings
 from payloads import payload
 
@@ -33,5 +37,35 @@ def test_work_ahead_of_the_next_job_is_done_once_no_job_has_waited_for_a_moment_
             store.submit(Draft(payload("transcribe"), Origin.INBOX, Priority.BATCH))
         assert storage.dequeue() is not None and storage.dequeue() is not None and done == []
         assert storage.dequeue() is None and done == ["settled"] * 2
+    finally:
+        store.close()
+
+
+def test_a_job_that_was_handed_over_is_run_before_any_that_waits_and_inside_one_only_if_it_is_more_urgent(
+    tmp_path: Path,
+) -> None:
+    settings = Settings(home=tmp_path)
+    settings.state_dir.mkdir(parents=True, exist_ok=True)
+    store = open_store(settings.database_address)
+    assert isinstance(store, SqliteStore)
+    storage = ClaimStorage(Kind.EMBEDDING, store, "w" * 24)
+
+    def draft(priority: Priority) -> Draft:
+        return Draft(payload("embed", {"inputs": ["a"]}), Origin.HTTP, priority, waited=True)
+
+    try:
+        store.submit(first := draft(Priority.INTERACTIVE))
+        assert storage.claim() == message_for(first.id)
+        store.end([Ending(storage.lease, State.DONE, "{}")])  # type: ignore[list-item]
+        store.register(Node("w" * 24, Kind.EMBEDDING, Kind.EMBEDDING, status="ready"))
+        handed = store.submit_to("w" * 24, draft(Priority.LARGE_REQUEST))
+        assert handed is not None
+        store.submit(urgent := draft(Priority.INTERACTIVE))
+        storage.hand(handed)
+        assert storage.woken.is_set()
+        assert storage.claim(above=Priority.LARGE_REQUEST) == message_for(urgent.id)
+        assert storage.claim(above=Priority.LARGE_REQUEST) is None
+        assert storage.claim() == message_for(handed.job.id) and storage.lease == handed
+        assert storage.claim() is None
     finally:
         store.close()

@@ -18,7 +18,9 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from batch.errors import Conflict, NotFound
 from batch.queue.jobs import TRANSITIONS, Draft, Kind, Origin, Priority, State
+from batch.queue.nodes import Node
 from batch.queue.open_store import open_store
+from batch.queue.sqlite.sqlite_store import SqliteStore
 from one_worker import OneWorker
 from payloads import keep_in, payload
 from postgres_server import PostgresServer
@@ -91,6 +93,25 @@ class Lives(RuleBasedStateMachine):
         self.store.submit(draft, durable=not waited)
         self.places += 1
         self.model[draft.id] = Expected(kind, priority, waited, self.places, blobs={blob} if blob else set())
+        return draft.id
+
+    @rule(target=jobs, kind=st.sampled_from([Kind.VLM, Kind.STT]), priority=st.sampled_from(Priority))
+    def submit_to_its_worker(self, kind: Kind, priority: Priority) -> str:
+        """One that is idle has the job at once, unless the queue holds anything, somebody else's messages included."""
+        if not isinstance(self.store.store, SqliteStore):
+            return self.submit(kind, priority, True, "")
+        draft = Draft(payload("chat" if kind is Kind.VLM else "transcribe"), Origin.HTTP, priority, waited=True)
+        self.store.register(Node(self.store.worker, kind, kind, status="ready"))
+        others = self.store.read("select count(*) from task where queue=?", (kind,))[0][0]
+        lease = self.store.submit_to(draft)
+        self.places += 1
+        mine = self.model[draft.id] = Expected(kind, priority, True, self.places)
+        if lease is not None:
+            mine.state, mine.attempts = State.RUNNING, 1
+            self.claims[kind].append(draft.id)
+            assert not others and self.claims[kind] == [draft.id]
+        elif self.places > 1:  # the very first job of a database is queued
+            assert others or self.claims[kind]
         return draft.id
 
     @rule(kind=st.sampled_from([Kind.VLM, Kind.STT]), above=st.sampled_from([None, *Priority]))

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from batch.queue.channel import socket_path
-from batch.queue.jobs import Draft, Kind, Origin, Priority
-from batch.queue.nodes import WorkerSecret
+from batch.queue.frames import Handed
+from batch.queue.jobs import Draft, Job, Kind, Origin, Priority, State
+from batch.queue.nodes import Lease, WorkerSecret
 from batch.settings import Settings
 from batch.workers.fake_engine import WeightlessEngine
 from batch.workers.running_job import RunningJob
@@ -75,3 +76,11 @@ def test_a_wake_up_is_seen_in_every_job_in_hand_though_another_has_looked_what_i
     mate.yield_point()
     assert not context.attention
     assert lead.wake_ups == mate.wake_ups == before + 1
+
+
+def test_a_job_that_its_predecessor_was_handed_is_none_of_a_workers(worker: Worker) -> None:
+    job = Job("j1", Kind.STT, "transcribe", State.RUNNING, Origin.HTTP, Priority.INTERACTIVE, "{}", 0.0)
+    worker._handed(Handed(worker="another", lease=Lease(job, 1)))
+    assert worker._storage.claim() is None
+    worker._handed(Handed(worker=worker._context.worker_id, lease=Lease(job, 2)))
+    assert worker._storage.claim() is not None and worker._storage.lease == Lease(job, 2)

@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from batch.queue.channel import MAX_HANDED_BYTES, WakeListener
+from batch.queue.frames import Handed, Hello
 from batch.queue.hub import immediate_writer
 from batch.queue.hub.hub import Hub
 from batch.queue.hub.immediate_writer import ImmediateWriter
-from batch.queue.jobs import Draft, Kind, Origin, Priority
+from batch.queue.jobs import Draft, Kind, Origin, Priority, State
+from batch.queue.nodes import Node
 from batch.queue.open_store import open_store
+from batch.queue.selection.pauses import Pause
 from batch.queue.spool import Spool
 from batch.queue.sqlite.sqlite_store import SqliteStore
 from batch.queue.store import DatabaseBusy, Store
@@ -26,8 +31,26 @@ def small_draft() -> Draft:
     return Draft(payload("embed", {"inputs": ["a"]}), Origin.HTTP, Priority.INTERACTIVE, waited=True)
 
 
+WORKER = "w" * 24
+
+
+def ready_node(**differences: Any) -> Node:
+    return Node(WORKER, Kind.EMBEDDING, Kind.EMBEDDING, **{"status": "ready", **differences})
+
+
+@contextlib.contextmanager
+def used_store(folder: Path) -> Iterator[SqliteStore]:
+    """One that has had a job, and knows a worker that is ready."""
+    with contextlib.closing(open_store(folder / "batch.db")) as store:
+        assert isinstance(store, SqliteStore)
+        store.submit(draft := small_draft())
+        store.cancel(draft.id)
+        store.register(ready_node())
+        yield store
+
+
 def queued_jobs(store: Store) -> list[str]:
-    return [lease.job.id for lease in store.take(Kind.EMBEDDING, "w" * 24, limit=10)]
+    return [lease.job.id for lease in store.take(Kind.EMBEDDING, WORKER, limit=10)]
 
 
 def test_a_small_job_is_accepted_without_the_store_thread_and_wakes_its_worker(
@@ -91,17 +114,17 @@ def test_after_a_slow_write_small_jobs_are_left_to_the_thread_for_a_thousand_tim
     monkeypatch.setattr(immediate_writer, "time", SimpleNamespace(monotonic=lambda: now[0]))
     monkeypatch.setattr(SqliteStore, "submit", write_slowly)
     with contextlib.closing(open_store(tmp_path / "batch.db")) as store:
-        writer = ImmediateWriter(store)
+        writer = ImmediateWriter(store, lambda worker, lease: None)
         try:
-            assert writer.submit(small_draft()) and writer.submit(small_draft())
+            assert writer.submit(small_draft(), "") and writer.submit(small_draft(), "")
             now[0] += pause_s - 1
-            assert not writer.submit(small_draft())
+            assert not writer.submit(small_draft(), "")
             now[0] += 2
-            assert writer.submit(small_draft())
+            assert writer.submit(small_draft(), "")
             assert len(queued_jobs(store)) == 3
         finally:
             writer.close()
-        assert not writer.submit(small_draft()), "the service ends"
+        assert not writer.submit(small_draft(), ""), "the service ends"
 
 
 def test_an_immediate_connection_waits_for_no_writer_and_leaves_the_log_for_others_to_copy(tmp_path: Path) -> None:
@@ -118,3 +141,79 @@ def test_an_immediate_connection_waits_for_no_writer_and_leaves_the_log_for_othe
             assert file.stat().st_size == before
             store.submit(small_draft())
             assert file.stat().st_size > before
+
+
+def test_a_small_request_is_its_idle_workers_from_the_transaction_on_that_accepts_it(tmp_path: Path) -> None:
+    with used_store(tmp_path) as store:
+        lease = store.submit_to(WORKER, draft := small_draft())
+        assert lease is not None and lease.job == store.job(draft.id)
+        assert (lease.job.state, lease.job.attempts, lease.job.started_at) == (State.RUNNING, 1, lease.job.created_at)
+        assert not store.is_waiting(Kind.EMBEDDING)
+        later = store.submit_to(WORKER, second := small_draft())
+        assert later is None, "it holds one already"
+        store.put_back(lease, count=False)
+        assert queued_jobs(store) == [draft.id, second.id], "its place in the line was kept for it"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda store: store.submit(small_draft()),
+        lambda store: store.drain(WORKER),
+        lambda store: store.register(ready_node(status="loading")),
+        lambda store: store.leave(WORKER),
+        lambda store: store.recover(Kind.EMBEDDING, "x" * 24, 3),
+        lambda store: store.pause([Pause(Kind.EMBEDDING, Priority.INTERACTIVE)]),
+    ],
+    ids=["another waits", "it is drained", "it loads its model", "it has ended", "it has a successor", "the class is paused"],
+)
+def test_a_request_waits_in_the_queue_where_its_worker_may_not_have_it_at_once(
+    tmp_path: Path, change: Callable[[SqliteStore], object]
+) -> None:
+    with used_store(tmp_path) as store:
+        change(store)
+        lease = store.submit_to(WORKER, draft := small_draft())
+        assert lease is None
+        row = store.job(draft.id)
+        assert row is not None and (row.state, row.attempts, row.started_at) == (State.QUEUED, 0, None)
+        assert store.read("select count(*) from task where id=(select message from job where id=?)", (draft.id,)) == [(1,)]
+
+
+def test_what_a_worker_was_handed_and_never_saw_is_queued_again_when_it_ends(tmp_path: Path) -> None:
+    with used_store(tmp_path) as store:
+        lease = store.submit_to(WORKER, draft := small_draft())
+        assert lease is not None
+        store.leave(WORKER)
+        row = store.job(draft.id)
+        assert row is not None and (row.state, row.attempts) == (State.QUEUED, 0)
+        assert queued_jobs(store) == [draft.id]
+
+
+@pytest.mark.parametrize("listens", ["yes", "no", "too little room"])
+def test_a_worker_that_is_idle_is_handed_the_job_itself_and_one_out_of_reach_finds_it_in_its_queue(
+    tmp_path: Path, listens: str
+) -> None:
+    async def submit() -> None:
+        heard: list[Handed] = []
+        with used_store(tmp_path) as store:
+            hub = Hub(store, Spool(tmp_path / "spool"), tmp_path)
+            if listens != "no":
+                WakeListener(tmp_path, Kind.EMBEDDING, lambda: None, heard.append)
+            await hub.reports.worker_connected(Hello(queue=Kind.EMBEDDING, pid=1, worker=WORKER))
+            hub.models.update(Kind.EMBEDDING, WORKER, status="ready")
+            text = "a" * (MAX_HANDED_BYTES if listens == "too little room" else 1)
+            draft = Draft(payload("embed", {"inputs": [text]}), Origin.HTTP, Priority.INTERACTIVE, waited=True)
+            await hub.submit(draft, is_small=True)
+            async with asyncio.timeout(20):
+                while not heard and not store.is_waiting(Kind.EMBEDDING):
+                    await asyncio.sleep(0.01)
+            if listens == "yes":
+                (handed,) = heard
+                assert handed.worker == WORKER and handed.lease.job == store.job(draft.id)
+                assert handed.lease.job.payload == draft.payload
+            else:
+                assert not heard
+                assert [(lease.job.id, lease.job.attempts) for lease in store.take(Kind.EMBEDDING, WORKER)] == [(draft.id, 1)]
+            await hub.close()
+
+    asyncio.run(submit())
