@@ -22,7 +22,7 @@ from batch.errors import Unavailable
 from batch.payloads.json_text import decode, encode
 from batch.queue.frames import Ask, Handed, RowChanged, WorkerFrame
 from batch.queue.latest import Latest
-from batch.queue.nodes import Lease
+from batch.queue.lease import Lease
 
 # sun_path holds 108 bytes on Linux, 104 on macOS, the closing NUL included.
 _MAX_PATH_BYTES = 100

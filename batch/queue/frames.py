@@ -8,7 +8,7 @@ from batch.payloads.events import Delta, JobEvent, Progress, PromptCounted, Segm
 from batch.payloads.model_info import AnyModelInfo
 from batch.payloads.questions import Question
 from batch.queue.jobs import Kind, State
-from batch.queue.nodes import Lease
+from batch.queue.lease import Lease
 
 ABSENT = msgspec.Raw(b"null")
 """Stands in a frame's field that has no JSON."""

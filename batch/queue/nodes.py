@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from batch.queue.duties.duty_store import DutyStore
-from batch.queue.jobs import Job, Kind, State
+from batch.queue.jobs import Kind, State
+from batch.queue.lease import Lease
 
 if TYPE_CHECKING:
     from batch.queue.remote.proof import LeaseKeys
@@ -30,19 +31,6 @@ SHOWN_NODE_CHARS = 8
 NodeState = Literal["failed", "silent", "draining", "loading", "ready"]
 NODE_STATES: tuple[NodeState, ...] = ("failed", "silent", "draining", "loading", "ready")
 """Those that somebody may want to look at come first."""
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """A worker's hold on a running job."""
-
-    job: Job
-    token: int
-    """Of this take, the fencing token: writes under an older one are refused."""
-    front: str = ""
-    """The service that accepted the job, to which its events go."""
-    key: str = ""
-    """Known to this worker and to services alone, where several machines share a queue: it proves the job's events."""
 
 
 @dataclass(frozen=True, slots=True)

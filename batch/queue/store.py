@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from batch.errors import BatchError, DiskFull, Unavailable
 from batch.queue.jobs import Draft, Job, JobProgress, Kind, Origin, State, SummaryPage
-from batch.queue.nodes import Lease as Lease
+from batch.queue.lease import Lease as Lease
 from batch.queue.nodes import NodeStore
 from batch.queue.selection.job_filter import JobFilter
 from batch.queue.selection.pauses import Pause

@@ -11,7 +11,8 @@ import pytest
 from batch.queue.channel import socket_path
 from batch.queue.frames import Handed
 from batch.queue.jobs import Draft, Job, Kind, Origin, Priority, State
-from batch.queue.nodes import Lease, WorkerSecret
+from batch.queue.lease import Lease
+from batch.queue.nodes import WorkerSecret
 from batch.settings import Settings
 from batch.workers.fake_engine import WeightlessEngine
 from batch.workers.running_job import RunningJob
