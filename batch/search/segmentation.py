@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
+from itertools import groupby
 
 from batch.media.scripts import UNSPACED_RANGES
 
@@ -28,18 +29,19 @@ def _is_word_sign(character: str) -> bool:
     return unicodedata.category(character)[0] in "LNM"
 
 
-def _run_class() -> str:
-    """The inside of a character class for letters, marks and digits of scripts that are cut into pairs."""
+@cache
+def _runs_of_unspaced() -> re.Pattern[str]:
+    """Finds runs of letters, marks and digits of the scripts that are cut into pairs; made when first asked for."""
     ranges: list[str] = []
     for first, last in _RANGES:
         if first >= 0x20000:  # nothing but letters, or not assigned yet
             ranges.append(f"{chr(first)}-{chr(last)}")
             continue
-        ranges += [re.escape(chr(code)) for code in range(first, last + 1) if _is_word_sign(chr(code))]
-    return "".join(ranges)
-
-
-_RUN = re.compile(f"[{_run_class()}]+")
+        for is_word_sign, run in groupby(map(chr, range(first, last + 1)), _is_word_sign):
+            if is_word_sign:
+                characters = "".join(run)
+                ranges.append(f"{characters[0]}-{characters[-1]}")
+    return re.compile(f"[{''.join(ranges)}]+")
 
 
 def fold(text: str) -> str:
@@ -50,7 +52,7 @@ def fold(text: str) -> str:
 
 def index_text(text: str) -> str:
     """What the index holds of a text."""
-    return _RUN.sub(lambda run: f" {' '.join(_pairs(run[0]))} {_private(run[0][-1])} ", fold(text))
+    return _runs_of_unspaced().sub(lambda run: f" {' '.join(_pairs(run[0]))} {_private(run[0][-1])} ", fold(text))
 
 
 def phrase_text(text: str) -> tuple[str, bool]:
@@ -60,7 +62,7 @@ def phrase_text(text: str) -> tuple[str, bool]:
     parts: list[str] = []
     is_prefix = False
     end = 0
-    for run in _RUN.finditer(folded):
+    for run in _runs_of_unspaced().finditer(folded):
         parts.append(folded[end : run.start()])
         end = run.end()
         is_last = not has_words(folded[end:])
@@ -81,12 +83,12 @@ def has_words(text: str) -> bool:
 
 def runs(folded: str) -> Iterator[re.Match[str]]:
     """The runs of a folded text that are cut into pairs."""
-    return _RUN.finditer(folded)
+    return _runs_of_unspaced().finditer(folded)
 
 
 def is_run(character: str) -> bool:
     """Whether a folded character belongs to a script that is cut into pairs."""
-    return _RUN.match(character) is not None
+    return _runs_of_unspaced().match(character) is not None
 
 
 def _pairs(run: str) -> list[str]:
