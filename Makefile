@@ -56,6 +56,7 @@ test-unit: dev
 
 # a test with several of these markers runs with the first of them; 5: no test has it
 test-slow: MORE = and not (drill or peer or browser or postgres)
+test-postgres: MORE = and not (drill or peer or browser)
 test-%: test-models
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest $(PYTEST) -m "$* $(MORE)" || [ $$? -eq 5 ]
 
