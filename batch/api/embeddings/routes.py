@@ -10,7 +10,7 @@ from fastapi.responses import Response, StreamingResponse
 from batch.api.embeddings.request import EmbeddingBody, EmbeddingRequest
 from batch.api.embeddings.response import read_vectors, to_native, to_openai
 from batch.api.http.content_digest import digest
-from batch.api.jobs.disconnect import cancel_on_disconnect
+from batch.api.jobs.disconnect import result_for_client
 from batch.api.jobs.submit import KEY_HEADER, submit
 from batch.api.json_body import OFF_LOOP_BYTES, documented
 from batch.api.openapi_schemas import NOTHING
@@ -62,8 +62,7 @@ async def _embed(request: Request, *, is_native: bool) -> Response:
     priority = Priority.LARGE_REQUEST if body.input_count > MAX_SHORT_REQUEST_INPUTS else Priority.INTERACTIVE
     draft = Draft(body.payload(blob), Origin.HTTP, priority, blobs=() if blob is None else (blob,), waited=True)
     (ticket,) = await submit(request, [hub.for_model(draft, body.model)], fingerprint, is_small=body.inputs is not None)
-    async with cancel_on_disconnect(request, ticket):
-        result = await ticket.result(EmbeddingResult)
+    result = await result_for_client(request, ticket, EmbeddingResult)
     vectors = read_vectors(result, await hub.fetch(result.blob) if result.blob is not None else None)
     if is_native or body.is_native:
         chunks = to_native(vectors)

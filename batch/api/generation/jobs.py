@@ -14,7 +14,7 @@ from batch.api.errors import ErrorBody, to_openai_error
 from batch.api.generation.conversation import ChatRequest, ImageSource
 from batch.api.generation.images import keep_pictures
 from batch.api.jobs.answer_ids import creation_time
-from batch.api.jobs.disconnect import cancel_on_disconnect
+from batch.api.jobs.disconnect import result_for_client
 from batch.api.jobs.event_stream import EventSerializer, EventStreamResponse
 from batch.api.jobs.submit import SMALL_BODY_BYTES, submit
 from batch.errors import BatchError, ContextExceeded, TooLarge, Unavailable
@@ -61,8 +61,7 @@ class GenerationJobs:
         results: list[ChatResult] = []
         try:
             for ticket in self.tickets:
-                async with cancel_on_disconnect(request, ticket):
-                    results.append(await ticket.result(ChatResult))
+                results.append(await result_for_client(request, ticket, ChatResult))
         finally:
             for ticket in self.tickets[len(results) + 1 :]:
                 await ticket.cancel()

@@ -14,6 +14,7 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from batch.api.http.connection import CONNECTION, ClientConnection
 from batch.api.http.half_closed import still_listens
 from batch.api.http.response_head import HeadWithBody
 from batch.errors import BadRequest, BatchError, HeadersTooLarge, TooSlow
@@ -61,6 +62,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Bytes since the parser last called back: an endless header shows in no other way."""
         self._problem: BatchError | None = None
         """What a callback of the parser refuses."""
+        self._connection = ClientConnection()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]  # uvicorn asks for a Transport, which it is
@@ -69,6 +71,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timers()
         super().connection_lost(exc)
+        self._connection.lost()
 
     def eof_received(self) -> bool | None:  # type: ignore[override]  # uvicorn's closes always
         """A client that has sent its whole request may close its sending half and wait for the answer."""
@@ -123,6 +126,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._in_headers, self._header_bytes, self._unparsed_bytes = True, 0, 0
         super().on_message_begin()
+        self.scope["state"][CONNECTION] = self._connection
+        self._connection.has_whole_body = False
         if self._header_timer is None:
             self._start_header_timer()
 
@@ -162,6 +167,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._stop(self._linger_timer)
         if not self.parser.should_upgrade():
             super().on_message_complete()
+            self._connection.has_whole_body = True
 
     def on_response_complete(self) -> None:
         unread = self.cycle.more_body

@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
+from typing import TypeVar
 
 from fastapi import Request
 
+from batch.api.http.connection import connection_of
+from batch.payloads.job_payload import Result
 from batch.queue.hub.ticket import Ticket
 
+R = TypeVar("R", bound=Result)
 
-@contextlib.asynccontextmanager
-async def cancel_on_disconnect(request: Request, ticket: Ticket) -> AsyncIterator[Ticket]:
-    """Cancel the job when the client disconnects, or when the block is left before the job has ended.
 
-    The request's body must have been read. After a disconnect the block goes on: `ticket.result()` raises Cancelled.
+async def result_for_client(request: Request, ticket: Ticket, type: type[R]) -> R:
+    """Wait for a job's result as a struct of `type`. Cancels the job when the client disconnects, and raises Cancelled then;
+    also when this is left before the job has ended.
+
+    The request's body must have been read.
     """
-    watcher = asyncio.create_task(_watch(request, ticket))
+    connection = connection_of(request.scope)
+    cancellations: list[asyncio.Task[None]] = []  # the loop keeps no task alive
+
+    def cancel() -> None:
+        cancellations.append(asyncio.create_task(ticket.cancel()))
+
+    if connection is not None:
+        connection.listen(cancel)
     try:
-        yield ticket
+        return await ticket.result(type)
     finally:
-        watcher.cancel()
+        if connection is not None:
+            connection.forget(cancel)
         if not ticket.ended:
-            # Shielded: the block may be left because this very task is cancelled.
+            # Shielded: this may be left because this very task is cancelled.
             await asyncio.shield(ticket.cancel())
-
-
-async def _watch(request: Request, ticket: Ticket) -> None:
-    while True:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            break
-    await ticket.cancel()

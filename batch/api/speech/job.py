@@ -7,7 +7,7 @@ import asyncio
 from fastapi import Request
 
 from batch.api.http.multipart import FormUpload
-from batch.api.jobs.disconnect import cancel_on_disconnect
+from batch.api.jobs.disconnect import result_for_client
 from batch.api.jobs.submit import submit
 from batch.errors import BadRequest
 from batch.media.sound.length import likely_seconds
@@ -31,8 +31,7 @@ async def transcribe(
 ) -> TranscriptionResult:
     """Queue the uploaded file for a client that waits, and wait for its result."""
     ticket = await submit_upload(request, upload, options, words=words, logprobs=logprobs)
-    async with cancel_on_disconnect(request, ticket):
-        return await ticket.result(TranscriptionResult)
+    return await result_for_client(request, ticket, TranscriptionResult)
 
 
 async def submit_upload(

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from batch.api.batches.endpoints import line_endpoints
 from batch.api.http.multipart import FormUpload, read_upload
-from batch.api.jobs.disconnect import cancel_on_disconnect
+from batch.api.jobs.disconnect import result_for_client
 from batch.errors import BadRequest, BatchError, TooLarge
 from batch.folder.pipeline import text_of
 from batch.page.endpoint import notice_of
@@ -52,8 +52,7 @@ async def run(page: PageService, request: Request) -> Response:
     try:
         payload, blobs = await _payload(page, trial, prompt, form)
         ticket = await page.hub.submit(Draft(payload, Origin.HTTP, Priority.INTERACTIVE, blobs=blobs, waited=True))
-        async with cancel_on_disconnect(request, ticket):
-            result = await ticket.result(RESULT_TYPES[task_of(payload)])
+        result = await result_for_client(request, ticket, RESULT_TYPES[task_of(payload)])
     except BatchError as error:
         return _page(request, trial, prompt, problem=error)
     return _page(request, trial, prompt, answer=_answer(result))
