@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -48,7 +48,7 @@ class PortApp(FastAPI):
             await super().__call__(scope, receive, send)
             return
         scope["app"] = self
-        request = Request(scope, receive, send)
+        request = PlainRequest(scope, receive, send)
         try:
             response = await endpoint(request)
         except Exception as error:
@@ -58,3 +58,21 @@ class PortApp(FastAPI):
                 await response(scope, receive, send)
                 raise  # for the log
         await response(scope, receive, send)
+
+
+class PlainRequest(Request):
+    """Reads its body without Starlette's two generators."""
+
+    async def body(self) -> bytes:
+        """All of it. Raises ClientDisconnect where the client hangs up before."""
+        if not hasattr(self, "_body"):
+            pieces: list[bytes] = []
+            more = True
+            while more:
+                message = await self.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect()
+                pieces.append(message.get("body", b""))
+                more = message.get("more_body", False)
+            self._body = b"".join(pieces)  # where `stream` and `form` look for it
+        return self._body

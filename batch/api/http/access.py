@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from batch.api.http.connection import connection_of
 from batch.api.http.head_request import answer_head
 from batch.api.http.request_body import BoundedBody
 from batch.errors import BadRequest, BatchError, Forbidden
@@ -73,7 +74,7 @@ class AccessControl:
             if doubled:
                 raise BadRequest(f"The request has more than one {min(doubled).decode().title()} header.")
             self._check(scope["method"], headers)
-            body = BoundedBody(receive, headers, self._limits_of(scope["path"]))
+            body = BoundedBody(receive, headers, self._limits_of(scope["path"]), connection_of(scope))
         except BatchError as error:
             await self._refusal(error, scope["path"])(scope, receive, answer)
             return

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from starlette.types import Message, Receive
 
+from batch.api.http.connection import ClientConnection
 from batch.errors import BadRequest, TooLarge, TooSlow, UnsupportedMedia
 from batch.settings import LimitSettings
 
@@ -28,9 +29,16 @@ class BoundedBody:
     """Wraps a request's `receive`. Raises TooLarge at once for a length over the limit, UnsupportedMedia for a
     compression that is not read here."""
 
-    def __init__(self, receive: Receive, headers: Mapping[bytes, str], limits: LimitSettings) -> None:
+    def __init__(
+        self,
+        receive: Receive,
+        headers: Mapping[bytes, str],
+        limits: LimitSettings,
+        connection: ClientConnection | None = None,
+    ) -> None:
         self._receive = receive
         self._limits = limits
+        self._connection = connection
         self._received_bytes = 0
         self._complete = False
         """Whether all of it has arrived."""
@@ -70,22 +78,28 @@ class BoundedBody:
     async def _receive_bounded(self) -> Message:
         if self._complete:  # what comes now is that the client hangs up
             return await self._receive()
-        clock = asyncio.get_running_loop().time
-        deadline = self._started_at + self._limits.body_seconds + self._received_bytes / MIN_BYTES_PER_S
-        try:
-            async with asyncio.timeout_at(deadline):
-                message = await self._receive()
-        except TimeoutError:
-            raise TooSlow(
-                f"Only {self._received_bytes} bytes of the request's body arrived in {clock() - self._started_at:.0f} seconds "
-                "(limits.body_seconds in batch.toml)."
-            ) from None
+        if self._connection is not None and self._connection.has_whole_body:
+            message = await self._receive()  # which waits for nothing
+        else:
+            message = await self._receive_in_time()
         if message["type"] == "http.request":
             self._received_bytes += len(message.get("body", b""))
             self._complete = not message.get("more_body", False)
             if self._received_bytes > self._limits.body_bytes:
                 raise self._too_large()
         return message
+
+    async def _receive_in_time(self) -> Message:
+        clock = asyncio.get_running_loop().time
+        deadline = self._started_at + self._limits.body_seconds + self._received_bytes / MIN_BYTES_PER_S
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await self._receive()
+        except TimeoutError:
+            raise TooSlow(
+                f"Only {self._received_bytes} bytes of the request's body arrived in {clock() - self._started_at:.0f} seconds "
+                "(limits.body_seconds in batch.toml)."
+            ) from None
 
     def _too_large(self) -> TooLarge:
         limit = self._limits.body_bytes
