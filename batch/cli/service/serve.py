@@ -43,7 +43,6 @@ def serve_command(
     from batch.errors import SettingsProblem
     from batch.queue.jobs import Kind
     from batch.settings import Settings
-    from batch.supervisor.supervisor import serve
 
     flags: dict[str, Any] = {}
     if profile is not None:
@@ -63,6 +62,8 @@ def serve_command(
         if port is not None:
             flags[kind.value] = {"port": port}
     settings = Settings.load(home, flags)
+    from batch.supervisor.supervisor import serve  # a second: wrong settings are told before
+
     if not settings.state_dir.exists():
         print_line(f"{settings.home} becomes a new home: its queue, inbox and outbox are made there.", file=sys.stderr)
 
