@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -121,6 +121,23 @@ class ScriptedTicket:
         self.cancelled = True
 
 
+class StoreOnDemand:
+    """A database of its own for routes that store what they answer, opened at the first that does."""
+
+    is_shared = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._opened, name)
+
+    @cached_property
+    def _opened(self) -> Store:
+        folder = tempfile.TemporaryDirectory()
+        store = open_store(Path(folder.name) / "batch.db")
+        weakref.finalize(self, store.close)
+        weakref.finalize(self, folder.cleanup)
+        return store
+
+
 class ScriptedHub:
     def __init__(self, script: Script) -> None:
         self.script = script
@@ -135,15 +152,7 @@ class ScriptedHub:
         self.places: list[int | BatchError] = [0]
         self.state = ModelState("ready", 1.0, ChatModelInfo(model="tiny", n_ctx=4096, vision=True))
         self.models = SimpleNamespace(queues=tuple(Kind))
-
-    @cached_property
-    def store(self) -> Store:
-        """A database of its own, for routes that store what they answer."""
-        folder = tempfile.TemporaryDirectory()
-        store = open_store(Path(folder.name) / "batch.db")
-        weakref.finalize(self, store.close)
-        weakref.finalize(self, folder.cleanup)
-        return store
+        self.store = cast(Store, StoreOnDemand())
 
     @cached_property
     def spool(self) -> Spool:
