@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import re
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -99,6 +99,18 @@ def json_body(read: Callable[[bytes], T]) -> Callable[[Request], Coroutine[Any, 
         return await asyncio.to_thread(read, data) if len(data) > OFF_LOOP_BYTES else read(data)
 
     return dependency
+
+
+def with_body(
+    read: Callable[[bytes], T], answer: Callable[[Request, T], Awaitable[Response]]
+) -> Callable[[Request], Awaitable[Response]]:
+    """An endpoint that PortApp calls plainly for one of FastAPI's, which `answer` is, with a `json_body(read)`."""
+    read_request = json_body(read)
+
+    async def endpoint(request: Request) -> Response:
+        return await answer(request, await read_request(request))
+
+    return endpoint
 
 
 def reader(body_type: type[B]) -> Callable[[bytes], B]:

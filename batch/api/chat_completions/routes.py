@@ -15,7 +15,7 @@ from batch.api.generation.conversation import ChatRequest
 from batch.api.generation.jobs import chat_payload, chat_queue, count_tokens, hub_of, submit_chat
 from batch.api.generation.metadata import read_metadata
 from batch.api.generation.tools.custom import custom_names
-from batch.api.json_body import documented, json_body, json_response
+from batch.api.json_body import documented, json_body, json_response, with_body
 from batch.payloads.questions import ApplyTemplate
 
 router = APIRouter()
@@ -52,6 +52,10 @@ async def chat(request: Request, read: ReadChat) -> Response:
     if body.store:
         await _store(request, completion, metadata)
     return json_response(completion, jobs.result_headers(results))
+
+
+# PortApp calls it plainly: FastAPI would only hand it what `read_chat` makes of the body.
+router.add_route("/v1/chat/completions", with_body(read_chat, chat), methods=["POST"], include_in_schema=False)
 
 
 async def _store(request: Request, completion: ChatCompletion, metadata: dict[str, str] | None) -> None:

@@ -23,7 +23,7 @@ from batch.api.generation.jobs import (
     model_name,
 )
 from batch.api.jobs.submit import submit
-from batch.api.json_body import documented, json_body, json_response
+from batch.api.json_body import documented, json_body, json_response, with_body
 from batch.payloads.chat import CompletionPayload
 
 router = APIRouter()
@@ -41,6 +41,9 @@ async def completions(request: Request, read: Annotated[ReadCompletion, Depends(
         return jobs.stream(serializer, body.ping_interval_s)
     results = await jobs.results(request)
     return json_response(to_openai(results, jobs.model, jobs.created), jobs.result_headers(results))
+
+
+router.add_route("/v1/completions", with_body(read_completion, completions), methods=["POST"], include_in_schema=False)
 
 
 @router.post("/completion", openapi_extra=documented(CompletionBody))

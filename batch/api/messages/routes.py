@@ -10,7 +10,7 @@ from starlette.responses import Response
 from batch.api.errors import to_anthropic_error
 from batch.api.generation.conversation import ChatRequest
 from batch.api.generation.jobs import chat_payload, count_tokens, hub_of, submit_chat
-from batch.api.json_body import documented, json_body, json_response
+from batch.api.json_body import documented, json_body, json_response, with_body
 from batch.api.messages.events import MessageEvents
 from batch.api.messages.request import MessagesBody, read_messages_request
 from batch.api.messages.response import to_message
@@ -29,6 +29,9 @@ async def messages(request: Request, read: ReadMessages) -> Response:
         return jobs.stream(MessageEvents(jobs.model), body.ping_interval_s, to_anthropic_error)
     results = await jobs.results(request)
     return json_response(to_message(results[0], jobs.model), jobs.result_headers(results))
+
+
+router.add_route("/v1/messages", with_body(read_messages_request, messages), methods=["POST"], include_in_schema=False)
 
 
 @router.post("/v1/messages/count_tokens", openapi_extra=documented(MessagesBody))
