@@ -131,10 +131,10 @@ class EventStream:
         self._buffered: list[bytes] = []
         self._sent_at = 0.0
 
-    def send(self, frame: WorkerFrame) -> None:
-        """Send a frame now, behind those that were posted."""
+    def send(self, *frames: WorkerFrame) -> None:
+        """Send frames now, behind those that were posted; each time wakes the supervisor."""
         with self._lock:
-            self._buffered.append(encode(frame))
+            self._buffered += map(encode, frames)
             self._flush()
 
     def post(self, frame: WorkerFrame) -> None:

@@ -93,6 +93,9 @@ class End(_Frame, tag="end", frozen=True, kw_only=True):
     """What BatchError.record gave."""
     closing: bool = False
     """The service ends, and nothing is known of the job."""
+    is_written: bool = True
+    """Whether the job's row says so by now. Where it does not, another End follows; if the worker dies before, the job is done
+    again, and nobody waits for it."""
 
 
 WorkerFrame = (

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from msgspec import Raw, Struct
 from msgspec.structs import replace
@@ -47,7 +47,12 @@ class JobEnd:
     @property
     def is_complete(self) -> bool:
         """Whether a client that waits has everything it needs in the event."""
-        return self.running.job.waited and (self.event.result is not ABSENT or self.event.error is not ABSENT)
+        return self.has_result_for_client or (self.running.job.waited and self.event.error is not ABSENT)
+
+    @property
+    def has_result_for_client(self) -> bool:
+        """Whether a client waits, and its result is in the event."""
+        return self.running.job.waited and self.event.result is not ABSENT
 
 
 class RunningJob:
@@ -263,8 +268,8 @@ class RunningJob:
         active = (other for lead in reversed(context.running) for other in lead.unended_jobs() if other.job.id not in ids)
         resumes = next((other.job.id for other in active), None)
 
-        def tell(end: JobEnd) -> None:
-            context.events.send(replace(end.event, resumes=resumes))
+        def tell(told: Iterable[JobEnd], **changes: Any) -> None:
+            context.events.send(*(replace(end.event, resumes=resumes, **changes) for end in told))
 
         # Results that nobody waits for on a socket must survive a power cut once they are called done.
         is_durable = not all(end.running.job.waited for end in ends)
@@ -272,13 +277,14 @@ class RunningJob:
         def write() -> list[bool]:
             return context.store.end([end.ending for end in ends], durable=is_durable)
 
+        if is_told := self._may_tell_first(ends):
+            # A short step's transaction is a good part of what its client would wait for.
+            tell(ends, is_written=False)
         untold: Sequence[JobEnd] = ends
         try:
             have_ended = write()
         except WRITE_REFUSED:
-            for end in ends:
-                if end.is_complete:
-                    tell(end)  # a client can have its answer, row or no row
+            tell(end for end in ends if end.is_complete)  # a client can have its answer, row or no row
             untold = [end for end in ends if not end.is_complete]
             have_ended = [ended for end, ended in zip(ends, context.persist(write), strict=True) if not end.is_complete]
         except DamagedDatabase as error:
@@ -289,9 +295,17 @@ class RunningJob:
             end.running.is_ended = True
             context.forget(end.running.lease)
         fail_points.reach("ended")
-        for end, has_ended in zip(untold, have_ended, strict=True):
-            if has_ended:
-                tell(end)
+        told = [end for end, has_ended in zip(untold, have_ended, strict=True) if has_ended]
+        if is_told:
+            tell(told, result=ABSENT)
+        else:
+            tell(told)
+
+    def _may_tell_first(self, ends: Sequence[JobEnd]) -> bool:
+        """Whether a client may have its result before that is written down: of a job alone, as with batch mates the time is
+        better spent on those. Where several machines share the queue another worker may hold the job by now."""
+        is_alone = len(ends) == 1 and not self._batch_mates
+        return is_alone and self._report_start_late and ends[0].has_result_for_client and not self._context.store.is_shared
 
     def unended_jobs(self) -> list[RunningJob]:
         """This job and its batch mates, those that have not ended: an engine may end the job before its mates."""

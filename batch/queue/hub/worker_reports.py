@@ -138,7 +138,7 @@ class WorkerReports:
         elif self._runner.get(job, (worker, 0))[0] != worker:
             return  # of an attempt that was taken from its worker
         ticket = self._tickets.get(job)
-        if isinstance(event, End):
+        if isinstance(event, End) and event.is_written:
             self._tickets.remove(job)
             self._runner.pop(job, None)
             self._started_jobs.get(worker, {}).pop(job, None)
@@ -147,7 +147,7 @@ class WorkerReports:
                 self.service_times[queue].job_ended(event.seconds)
         if ticket:
             ticket.push(event)
-        if isinstance(event, End):
+        if isinstance(event, End) and event.is_written:
             self._report_end(JobEnded(job=job, kind=kind_of(queue), state=event.state, waited=ticket is not None))
 
     def _is_outdated(self, job: str, worker: str, token: int) -> bool:

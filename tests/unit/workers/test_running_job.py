@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import pytest
 from batch.errors import DiskFull
 from batch.payloads.embedding import EmbeddingResult
 from batch.queue.channel import EventStream, socket_path
-from batch.queue.frames import End, WorkerFrame
+from batch.queue.frames import ABSENT, End, WorkerFrame
 from batch.queue.jobs import Draft, Kind, Origin, Priority, State
 from batch.queue.open_store import open_store
 from batch.queue.spool import Spool
@@ -157,3 +157,35 @@ def test_a_job_that_was_put_back_is_claimed_again_as_if_for_the_first_time_also_
         mates[:1] = [work for work in again if isinstance(work, RunningJob)]
     lead.finish_mates([(mate, RESULT) for mate in mates])
     assert store.read("select job from claim") == []
+
+
+def test_a_client_has_its_vector_before_the_row_has_it_and_the_row_before_the_job_is_called_ended(
+    store: Store, events: EventStream, connection: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lead, _ = claimed(store, events, tmp_path, [draft(Priority.INTERACTIVE)])
+    end, heard = store.end, []
+
+    def end_later(endings: Sequence[Ending], *, durable: bool = False) -> list[bool]:
+        heard.extend(ends(connection, 1))
+        return end(endings, durable=durable)
+
+    monkeypatch.setattr(store, "end", end_later)
+    lead.finish(RESULT)
+    heard += ends(connection, 1)
+    assert [end.is_written for end in heard] == [False, True]
+    assert msgspec.json.decode(heard[0].result, type=EmbeddingResult) == RESULT
+    assert heard[1].result == ABSENT, "it is not sent twice"
+    row = store.job(lead.job.id)
+    assert row is not None and row.state is State.DONE and row.result == RESULT
+
+
+@pytest.mark.parametrize("why", ["nobody waits", "others have the database", "its steps are long"])
+def test_a_job_is_told_of_once_it_is_written_down_where_that_is_safer(
+    store: Store, events: EventStream, connection: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    lead, _ = claimed(store, events, tmp_path, [draft(Priority.BATCH if why == "nobody waits" else Priority.INTERACTIVE)])
+    monkeypatch.setattr(store, "is_shared", why == "others have the database")
+    monkeypatch.setattr(lead, "_report_start_late", why != "its steps are long")
+    lead.finish(RESULT)
+    (end,) = ends(connection, 1)
+    assert end.is_written and msgspec.json.decode(end.result, type=EmbeddingResult) == RESULT

@@ -16,19 +16,20 @@ from msgspec import Raw
 
 from batch.errors import DiskFull, Unavailable
 from batch.payloads.chat import MessageDelta
+from batch.payloads.embedding import EmbeddingResult
 from batch.payloads.events import Delta, Started
 from batch.payloads.json_text import encode
 from batch.payloads.model_info import ChatModelInfo
 from batch.payloads.questions import Detokenize, Detokenized
 from batch.payloads.speech import TranscriptionResult
 from batch.queue.channel import socket_path
-from batch.queue.frames import Answered, DiskWaiting, End, Hello, Ready, WorkerFrame
+from batch.queue.frames import Answered, DiskWaiting, End, Hello, JobEnded, Ready, WorkerFrame
 from batch.queue.hub.hub import Hub
 from batch.queue.hub.retry_after import ServiceTimeEstimate
 from batch.queue.jobs import Draft, Job, Kind, Origin, Priority, State
 from batch.queue.open_store import open_store
 from batch.queue.spool import Spool
-from batch.queue.store import Key
+from batch.queue.store import Ending, Key
 from batch.workers.fake_engine import WeightlessEngine
 from payloads import payload
 from scripted_work import ScriptedWork
@@ -280,3 +281,29 @@ def test_whatever_is_sent_while_the_service_ends_is_refused_with_the_same_senten
         store.close()
 
     asyncio.run(close())
+
+
+def test_a_client_has_its_result_before_its_job_has_ended_and_who_asks_again_meanwhile_has_it_too(tmp_path: Path) -> None:
+    def draft() -> Draft:
+        return Draft(payload("embed", {"inputs": ["a"]}), Origin.HTTP, Priority.INTERACTIVE, waited=True)
+
+    async def ask() -> None:
+        async with open_hub(tmp_path) as hub:
+            key = Key(Kind.EMBEDDING, "again", "same")
+            (first,), _ = await hub.submit_once(key, [draft()])
+            (lease,) = hub.store.take(Kind.EMBEDDING, "w1")
+            result = EmbeddingResult(count=1, dimensions=1, vectors="AACAPw==", tokens=[3], ms=1.0)
+            ended: list[JobEnded] = []
+            hub.listen(ended.append)
+            told = End(job=first.id, state=State.DONE, result=msgspec.Raw(encode(result)), is_written=False)
+            hub.reports.receive(Kind.EMBEDDING, told)
+            assert await first.result(EmbeddingResult) == result and first.ended
+            (second,), is_replayed = await hub.submit_once(key, [draft()])
+            assert is_replayed and second.id == first.id and not second.ended and not ended
+            hub.store.end([Ending(lease, State.DONE, encode(result).decode())])
+            hub.reports.receive(Kind.EMBEDDING, End(job=first.id, state=State.DONE))
+            async with asyncio.timeout(20):
+                assert await second.result(EmbeddingResult) == result
+            assert [end.job for end in ended] == [first.id] and hub.waiting_clients(Kind.EMBEDDING) == 0
+
+    asyncio.run(ask())
