@@ -94,7 +94,7 @@ class WakeListener:
     def __init__(
         self, state_dir: Path, queue: str, woken: Callable[[], None], handed: Callable[[Handed], None] = lambda job: None
     ) -> None:
-        """`handed` gets each job that came in place of a wake-up, before `woken` is called."""
+        """`handed` gets each job that came in place of a wake-up."""
         path = socket_path(state_dir, f"{queue}.wake")
         path.unlink(missing_ok=True)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -111,10 +111,11 @@ class WakeListener:
                 if error.errno == errno.EINTR:
                     continue
                 return
-            if data != WAKE:
+            if data == WAKE:
+                self._woken()
+            else:
                 with contextlib.suppress(ValueError):  # nobody but this user's own programs can send here
                     self._handed(decode(data, Handed))
-            self._woken()
 
 
 GATHER_S = 0.02

@@ -68,6 +68,8 @@ class ClaimStorage(BlackHoleStorage):  # type: ignore[misc]
         """Only jobs of a higher priority are taken; None: all."""
         self.next_look_s = IDLE_LOOK_S
         """After how long the next look for a job pays: one that was passed over is free then."""
+        self.before_look: Callable[[], None] = lambda: None
+        """Is called before a look between two jobs: what was told until then, the look finds."""
         self.settle: Callable[[], bool] = lambda: False
         """Is called after a job, and again while it returns True, when no other has waited for a moment."""
         self._is_settled = True
@@ -89,6 +91,7 @@ class ClaimStorage(BlackHoleStorage):  # type: ignore[misc]
             return None
         # Cleared before the look: a job queued between look and wait has set it again.
         self.woken.clear()
+        self.before_look()
         try:
             data = self.claim()
         except (*WRITE_REFUSED, DamagedDatabase) as error:

@@ -67,6 +67,8 @@ class JobContext:
         """Something was queued, cancelled or stopped: look at the next yield point."""
         self.wake_ups = 0
         """How often this worker has been told that something was queued or cancelled."""
+        self.handed = (0, 0)
+        """Token of the lease that was handed over last, and how many wake-ups were heard by then: nothing else waited."""
         self.may_take: Callable[[], bool] = lambda: True
         """Whether jobs may be leased that are not held yet; batch mates, too."""
         self.look_at = math.inf
@@ -81,6 +83,15 @@ class JobContext:
         """A job has ended or was put back: its lease is renewed no more."""
         self.leases.pop(lease.token, None)
         self.lost.discard(lease.token)
+
+    def begin_look(self) -> None:
+        """No job is under way, and what was told until now is found by the look for the next one."""
+        self.attention = False
+
+    def may_have_mates(self, lease: Lease) -> bool:
+        """Whether other jobs may wait: none did when a job was handed over, and the worker is told of each that comes. A lost
+        wake-up costs a batch mate, no job."""
+        return self.handed != (lease.token, self.wake_ups)
 
     def expect_looks(self, now: float) -> None:
         """Something is up for one of the jobs under way: all look into the database soon."""

@@ -199,7 +199,13 @@ class RunningJob:
 
     def claim_batch_mates(self, limit: int) -> list[Work]:
         # What took a worker down before runs alone, so that its batch mates are not failed together with it.
-        if self._context.deadline is not None or self.job.attempts != 1 or not self._context.may_take():
+        context = self._context
+        if (
+            context.deadline is not None
+            or self.job.attempts != 1
+            or not context.may_take()
+            or not context.may_have_mates(self.lease)
+        ):
             return []
         try:
             store = self._context.store

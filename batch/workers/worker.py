@@ -85,6 +85,7 @@ class Worker:
         self._storage.floor = float(MAX_BULK_PRIORITY) if takes == "interactive" else None
         self._storage.report_waiting = self._context.report_waiting
         self._storage.settle = self._settle
+        self._storage.before_look = self._context.begin_look
         self._storage.may_take = self._context.may_take = self._keeper.may_take
         self._consumer: QuietConsumer | None = None
         self._abandoning = threading.Lock()
@@ -197,8 +198,13 @@ class Worker:
     # -- from other threads
 
     def _handed(self, handed: Handed) -> None:
-        if handed.worker == self._context.worker_id:  # not its predecessor, whose claims are in the queue again
-            self._storage.hand(handed.lease)
+        context = self._context
+        if handed.worker != context.worker_id:
+            return  # its predecessor, whose claims are in the queue again
+        context.handed = handed.lease.token, context.wake_ups
+        self._storage.hand(handed.lease)
+        if context.running:  # a job that it took by itself meanwhile
+            context.attention = True
 
     def _woken(self) -> None:
         self._context.wake_ups += 1

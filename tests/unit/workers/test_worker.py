@@ -85,3 +85,30 @@ def test_a_job_that_its_predecessor_was_handed_is_none_of_a_workers(worker: Work
     assert worker._storage.claim() is None
     worker._handed(Handed(worker=worker._context.worker_id, lease=Lease(job, 2)))
     assert worker._storage.claim() is not None and worker._storage.lease == Lease(job, 2)
+
+
+def test_batch_mates_of_a_job_that_was_handed_over_are_looked_for_once_another_job_has_come(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = worker._context
+    context.store.submit(Draft(payload("transcribe"), Origin.HTTP, Priority.INTERACTIVE, waited=True))
+    (lease,) = context.store.take(Kind.STT, context.worker_id)
+    worker._handed(Handed(worker=context.worker_id, lease=lease))
+    assert worker._storage.claim() is not None
+    running = RunningJob(context, lease, report_start_late=True)
+    context.store.submit(Draft(payload("transcribe"), Origin.HTTP, Priority.INTERACTIVE, waited=True))
+    assert running.claim_batch_mates(1) == [], "nobody has told of one"
+    worker._woken()
+    assert len(running.claim_batch_mates(1)) == 1
+
+
+def test_what_was_told_before_a_look_for_the_next_job_makes_that_job_look_no_more_and_what_comes_later_does(
+    worker: Worker,
+) -> None:
+    context = worker._context
+    context.store.submit(Draft(payload("transcribe"), Origin.HTTP, Priority.INTERACTIVE, waited=True))
+    worker._woken()
+    assert context.attention
+    assert worker._storage.dequeue() is not None and not context.attention
+    worker._woken()
+    assert context.attention, "it may be cancelled"
