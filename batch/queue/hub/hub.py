@@ -137,20 +137,21 @@ class Hub:
     async def submit(self, draft: Draft, *, durable: bool = False, is_small: bool = False) -> Ticket:
         """Accept a job; `is_small`: of a few kilobytes. Raises QueueFull when too many clients wait already, DiskFull, and
         Unavailable when its client would wait for a model that could not be loaded."""
+        queue = draft.queue
         if draft.waited:
-            self.models.refuse_if_failed(draft.queue)
-            self._refuse_if_full(draft.queue)
+            self.models.refuse_if_failed(queue)
+            self._refuse_if_full(queue)
         # Registered first: the job may have ended before the submitting thread is back.
-        ticket = self.tickets.add(Ticket(self, draft.id, draft.queue))
+        ticket = self.tickets.add(Ticket(self, draft.id, queue))
         try:
-            idle = self.models.idle_worker(draft.queue) if draft.waited else ""
+            idle = self.models.idle_worker(queue) if draft.waited else ""
             if durable or not is_small or not self._immediate.submit(draft, idle):
                 await self._immediate.leave(self.in_thread(lambda: self.store.submit(self._routed(draft), durable=durable)))
         except BaseException:
             self.tickets.remove(draft.id)
             raise
         self.tickets.keep_drafts(draft)
-        self._load(draft.queue)
+        self._load(queue)
         return ticket
 
     def _routed(self, draft: Draft) -> Draft:

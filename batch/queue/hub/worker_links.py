@@ -6,7 +6,8 @@ import asyncio
 import itertools
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections import deque
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ logger = logging.getLogger("batch.hub")
 
 MAX_FRAME_BYTES = 256 << 20
 """Longest line a worker may send."""
-_READ_BYTES = 1 << 18
 _read_frame: Callable[[bytes], WorkerFrame] = decoder(WorkerFrame)
 _WORKER_STOPPED = "The worker stopped before it answered; try again."
 
@@ -44,9 +44,9 @@ class WorkerLinks:
         self._state_dir = state_dir
         self._connected, self._received, self._row_changed, self._gone = connected, received, row_changed, gone
         self._server: asyncio.Server | None = None
-        self._writers: dict[str, asyncio.StreamWriter] = {}
+        self._links: dict[str, _Link] = {}
         """By the worker's id."""
-        self._pending: dict[int, tuple[asyncio.StreamWriter, asyncio.Future[Answered]]] = {}
+        self._pending: dict[int, tuple[_Link, asyncio.Future[Answered]]] = {}
         """Questions under way, by number: to which worker they went, and what waits."""
         self._numbers = itertools.count(1)
 
@@ -54,86 +54,154 @@ class WorkerLinks:
         """Listen in the home's state folder."""
         path = socket_path(self._state_dir, "events")
         path.unlink(missing_ok=True)
-        self._server = await asyncio.start_unix_server(self._serve, path=str(path), limit=_READ_BYTES)
+        self._server = await asyncio.get_running_loop().create_unix_server(lambda: _Link(self), path=str(path))
         os.chmod(path, 0o600)
 
     def close(self) -> None:
         """Hang up on every worker, and listen no more."""
-        for writer in self._writers.values():
-            writer.close()
+        for link in self._links.values():
+            link.close()
         if self._server:
             self._server.close()
 
     def is_connected(self, worker: str) -> bool:
         """Whether a worker can be asked."""
-        return worker in self._writers
+        return worker in self._links
 
     async def ask(self, worker: str, question: Question, timeout_s: float) -> Answer:
         """Put a question to a connected worker. Raises its BatchError, or Unavailable."""
-        writer = self._writers[worker]
+        link = self._links[worker]
         number = next(self._numbers)
         future: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
-        self._pending[number] = writer, future
+        self._pending[number] = link, future
+        link.send(encode(Ask(number=number, question=question)) + b"\n")
         try:
             async with asyncio.timeout(timeout_s):
-                writer.write(encode(Ask(number=number, question=question)) + b"\n")
-                await writer.drain()
                 answered = await future
         except TimeoutError:
             raise Unavailable(f"The worker did not answer within {timeout_s:.0f} seconds; try again.") from None
-        except ConnectionError:
-            raise Unavailable(_WORKER_STOPPED) from None
         finally:
             del self._pending[number]
         if answered.error is not ABSENT:
             raise BatchError.from_record(decode(bytes(answered.error), dict[str, Any]))
         return decode(bytes(answered.answer), ANSWER_TYPES[type(question)])
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        hello: Hello | None = None
+    # -- from the links
+
+    def receive(self, link: _Link, frame: WorkerFrame) -> None:
+        """Act on a frame that takes no time."""
+        if isinstance(frame, Answered):
+            _, future = self._pending.get(frame.number, (None, None))
+            if future and not future.done():
+                future.set_result(frame)
+        elif link.hello is not None:
+            self._received(link.hello.queue, frame, link.hello.worker)
+
+    async def greet(self, link: _Link, hello: Hello) -> None:
+        """A worker has said who it is."""
+        link.hello = hello
+        if before := self._links.get(hello.worker):
+            before.close()  # should it still live, it ends when it finds that nobody listens
+        self._links[hello.worker] = link
+        await self._connected(hello)
+
+    async def note_row(self, changed: RowChanged) -> None:
+        """Another process changed a job's row."""
+        await self._row_changed(changed.job)
+
+    def forget(self, link: _Link) -> None:
+        """A worker hung up, or was hung up on."""
+        hello = link.hello
+        if hello is not None and self._links.get(hello.worker) is link:
+            del self._links[hello.worker]
+            self._gone(hello.queue, hello.worker)
+        stopped = msgspec.Raw(encode(Unavailable(_WORKER_STOPPED).record()))
+        for number, (target, future) in self._pending.items():
+            if target is link and not future.done():
+                future.set_result(Answered(number=number, error=stopped))
+
+
+class _Link(asyncio.Protocol):
+    """One connection. A Protocol, as a stream's reader would cost each frame another turn of the loop."""
+
+    def __init__(self, links: WorkerLinks) -> None:
+        self._links = links
+        self.hello: Hello | None = None
+        self._transport: asyncio.Transport | None = None
+        self._pieces: list[bytes] = []
+        """Of a frame that is not whole."""
+        self._size = 0
+        self._later: deque[WorkerFrame] = deque()
+        """Behind one that takes a while."""
+        self._acting: asyncio.Task[None] | None = None
+        self._is_lost = False
+
+    def send(self, data: bytes) -> None:
+        """Write to the worker."""
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def close(self) -> None:
+        """Hang up."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
         try:
-            async for frames in _frames(reader):
-                for frame in frames:
-                    if isinstance(frame, Hello):
-                        hello = frame
-                        if before := self._writers.get(hello.worker):
-                            before.close()  # should it still live, it ends when it finds that nobody listens
-                        self._writers[hello.worker] = writer
-                        await self._connected(hello)
-                    elif isinstance(frame, RowChanged):
-                        await self._row_changed(frame.job)
-                    elif isinstance(frame, Answered):
-                        _, future = self._pending.get(frame.number, (None, None))
-                        if future and not future.done():
-                            future.set_result(frame)
-                    elif hello is not None:
-                        self._received(hello.queue, frame, hello.worker)
-        except (ConnectionResetError, asyncio.CancelledError):
-            pass
+            *whole, rest = data.split(b"\n")
+            if whole:
+                whole[0] = b"".join((*self._pieces, whole[0]))
+                self._pieces, self._size = [], 0
+                for line in whole:
+                    self._receive(_read_frame(line))
+            if rest:
+                self._pieces.append(rest)
+                self._size += len(rest)
+                if self._size > MAX_FRAME_BYTES:
+                    raise ValueError("the frame does not end")
         except Exception:
-            logger.exception("a worker sent something unreadable")
+            self._hang_up()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._is_lost = True
+        if self._acting is None:
+            self._links.forget(self)
+
+    def _receive(self, frame: WorkerFrame) -> None:
+        if self._acting is not None or isinstance(frame, (Hello, RowChanged)):
+            self._later.append(frame)
+            if self._acting is None:
+                if self._transport is not None and not self._transport.is_closing():
+                    self._transport.pause_reading()
+                self._acting = asyncio.get_running_loop().create_task(self._act())
+        else:
+            self._links.receive(self, frame)
+
+    async def _act(self) -> None:
+        """What takes a while, and what came behind it, in its order."""
+        try:
+            while self._later:
+                frame = self._later.popleft()
+                if isinstance(frame, Hello):
+                    await self._links.greet(self, frame)
+                elif isinstance(frame, RowChanged):
+                    await self._links.note_row(frame)
+                else:
+                    self._links.receive(self, frame)
+        except Exception:
+            self._later.clear()
+            self._hang_up()
         finally:
-            writer.close()
-            if hello is not None and self._writers.get(hello.worker) is writer:
-                del self._writers[hello.worker]
-                self._gone(hello.queue, hello.worker)
-            stopped = msgspec.Raw(encode(Unavailable(_WORKER_STOPPED).record()))
-            for number, (target, future) in self._pending.items():
-                if target is writer and not future.done():
-                    future.set_result(Answered(number=number, error=stopped))
+            self._acting = None
+            if self._is_lost:
+                self._links.forget(self)
+            elif self._transport is not None and not self._transport.is_closing():
+                self._transport.resume_reading()
 
-
-async def _frames(reader: asyncio.StreamReader) -> AsyncIterator[Iterator[WorkerFrame]]:
-    """What a worker sends, as it arrives; raises ValueError when a frame is longer than any that it should send."""
-    pieces: list[bytes] = []
-    size = 0
-    while data := await reader.read(_READ_BYTES):
-        *whole, rest = data.split(b"\n")
-        if whole:
-            whole[0] = b"".join((*pieces, whole[0]))
-            pieces, size = [], 0
-            yield map(_read_frame, whole)
-        pieces.append(rest)
-        size += len(rest)
-        if size > MAX_FRAME_BYTES:
-            raise ValueError("the frame does not end")
+    def _hang_up(self) -> None:
+        logger.exception("a worker sent something unreadable")
+        self.close()
