@@ -11,6 +11,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from hypothesis.internal.conjecture import providers
 
 import sdists
 from paths import TESTS
@@ -28,6 +29,8 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("batch")
+# Nor do they depend on what else is imported: hypothesis would read all our modules that are, and draw constants of them.
+providers._get_local_constants = lambda: providers._local_constants
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # A shell's background jobs, CI's say, ignore Ctrl-C, and what the tests start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
