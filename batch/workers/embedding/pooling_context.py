@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 
 import numpy as np
@@ -38,6 +39,7 @@ class PoolingContext:
         """`room`: the most tokens of one decode. Raises ModelProblem when there is not enough memory."""
         self.room = room
         self._width = int(lib.llama_model_n_embd_out(weights.handle))
+        self._positions = np.arange(room, dtype=np.int32)
         self._context = Context(
             weights,
             n_ctx=room,
@@ -56,7 +58,7 @@ class PoolingContext:
         The texts must fit: at most MAX_SEQUENCES, none of them empty, at most `room` tokens in all.
         """
         lengths = list(map(len, texts))
-        positions = np.concatenate([np.arange(length, dtype=np.int32) for length in lengths])
+        positions = np.concatenate([self._positions[:length] for length in lengths])
         sequences = np.repeat(np.arange(len(texts), dtype=np.int32), lengths)
         self._context.set_threads(threads)
         if self._context.memory:  # causal embedders have one, encoders none
@@ -68,8 +70,9 @@ class PoolingContext:
         if code != 0:
             raise BatchError(f"llama.cpp could not compute these vectors (code {code}): {last_error()}")
         rows = np.empty((len(texts), self._width), np.float32)
+        address, row_bytes = rows.ctypes.data, rows.strides[0]
         for i in range(len(texts)):
-            rows[i] = np.ctypeslib.as_array(lib.llama_get_embeddings_seq(self._context.handle, i), (self._width,))
+            ctypes.memmove(address + i * row_bytes, lib.llama_get_embeddings_seq(self._context.handle, i), row_bytes)
         return rows
 
     def stop(self) -> None:
