@@ -8,6 +8,13 @@ whose logits are asked for. llama.cpp computes them for all ("TODO: strip unused
 Where a text's vector is its first token's row, an encoder's last feed-forward net needs no other row: 2 to 4 % of the time of a
 BERT of 12 layers, bit for bit the same, as each row is computed by itself.
 
+llama.cpp builds an encoder's graph anew for each text, as its inputs do not say which texts they fit: here it is used again
+where as many tokens of as many texts follow.
+
+A processor with AVX2 and no AVX-512 spends more time on widening half floats than on multiplying them: with
+`llama_cpp/widened_rows.h` it widens a row once and not once for every three tokens, bit for bit the same. GELU is computed
+there, sooner than it is looked up in a table larger than the caches; what is computed is not rounded to half floats.
+
 A source that is not the one these changes were made for is left as it is: the service then computes more, not something else.
 """
 
@@ -19,9 +26,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-HEADER = Path(__file__).parent / "llama_cpp" / "output_rows.h"
+OURS = Path(__file__).parent / "llama_cpp"
 SOURCE = Path("vendor") / "llama.cpp" / "src"
 MODELS = SOURCE / "models"
+CPU = Path("vendor") / "llama.cpp" / "ggml" / "src" / "ggml-cpu"
+HEADERS = {OURS / "output_rows.h": MODELS, OURS / "widened_rows.h": CPU / "llamafile"}
+"""By file: the folder that it is put into."""
 
 
 @dataclass(frozen=True)
@@ -122,12 +132,82 @@ POOLING = (
                 }
 """,
     ),
+    Change(
+        "bool llm_graph_result::can_reuse(const llm_graph_params & params) {\n",
+        """\
+// What an encoder reads has a shape that the numbers of tokens and of sequences give, which allow_reuse has compared.
+static bool is_encoder_input(const llm_graph_input_i * input) {
+    return dynamic_cast<const llm_graph_input_attn_no_cache *>(input) || dynamic_cast<const llm_graph_input_mean *>(input) ||
+        dynamic_cast<const llm_graph_input_cls *>(input);
+}
+
+bool llm_graph_result::can_reuse(const llm_graph_params & params) {
+""",
+    ),
+    Change(
+        "        const bool cur = input->can_reuse(params);\n",
+        "        const bool cur = is_encoder_input(input.get()) || input->can_reuse(params);\n",
+    ),
+)
+
+HALF_FLOATS = (
+    Change(
+        "} // namespace\n",
+        """\
+} // namespace
+
+#include "widened_rows.h"
+""",
+    ),
+    Change(
+        "            tinyBLAS<8, __m256, __m256, ggml_fp16_t, ggml_fp16_t, float> tb{ params, k,\n",
+        """\
+#ifdef HAS_WIDENED_ROWS
+            const widened_rows rows{ params, k, (const ggml_fp16_t *)A, lda, (const ggml_fp16_t *)B, ldb, (float *)C, ldc};
+            if (rows.matmul(m, n)) {
+                return true;
+            }
+#endif
+            tinyBLAS<8, __m256, __m256, ggml_fp16_t, ggml_fp16_t, float> tb{ params, k,
+""",
+    ),
+)
+
+GELU = (
+    Change(
+        """\
+inline static void ggml_vec_gelu_f32(const int n, float * y, const float * x) {
+    uint16_t t;
+    for (int i = 0; i < n; ++i) {
+""",
+        """\
+#if defined(__AVX2__) && defined(__FMA__) && !defined(__AVX512F__)
+inline static __m256 ggml_v_expf(__m256 x);
+#endif
+inline static void ggml_vec_gelu_f32(const int n, float * y, const float * x) {
+    uint16_t t;
+    int i = 0;
+#if defined(__AVX2__) && defined(__FMA__) && !defined(__AVX512F__)
+    for (; i + 7 < n; i += 8) {
+        const __m256 v = _mm256_loadu_ps(x + i);
+        const __m256 square = _mm256_mul_ps(v, v);
+        const __m256 factor = _mm256_fmadd_ps(
+            _mm256_set1_ps(-2*SQRT_2_OVER_PI*GELU_COEF_A), square, _mm256_set1_ps(-2*SQRT_2_OVER_PI));
+        const __m256 e = ggml_v_expf(_mm256_mul_ps(v, factor));
+        _mm256_storeu_ps(y + i, _mm256_div_ps(v, _mm256_add_ps(_mm256_set1_ps(1), e)));
+    }
+#endif
+    for (; i < n; ++i) {
+""",
+    ),
 )
 
 CHANGES = {
     MODELS / "gemma4.cpp": GEMMA_4,
     MODELS / "bert.cpp": ENCODER,
     SOURCE / "llama-graph.cpp": POOLING,
+    CPU / "llamafile" / "sgemm.cpp": HALF_FLOATS,
+    CPU / "vec.h": GELU,
 }
 
 
@@ -144,14 +224,15 @@ def change(folder: Path) -> bool:
         texts[file] = text
     for file, text in texts.items():
         file.write_text(text, "utf-8")
-    shutil.copy(HEADER, folder / MODELS)
+    for header, target in HEADERS.items():
+        shutil.copy(header, folder / target)
     return True
 
 
 def digest() -> str:
     """What tells builds with these changes from those with others."""
     changes = [each.before + each.after for name in sorted(CHANGES) for each in CHANGES[name]]
-    return hashlib.sha256("\n".join([HEADER.read_text("utf-8"), *changes]).encode()).hexdigest()[:12]
+    return hashlib.sha256("\n".join([*(header.read_text("utf-8") for header in HEADERS), *changes]).encode()).hexdigest()[:12]
 
 
 if __name__ == "__main__":

@@ -179,6 +179,17 @@ def test_the_same_text_gives_the_same_vector_alone_or_in_a_batch(engine: Embeddi
     assert np.array_equal(alone, np.vstack([embed(engine, tmp_path, [text]) for text in TEXTS]))
 
 
+def test_texts_of_as_many_tokens_one_after_another_get_vectors_of_their_own(engine: EmbeddingEngine, tmp_path: Path) -> None:
+    one, other, longer = "a cat on a mat", "the price of oil fell", "the price of oil fell on a Monday"
+    assert engine.model.tokenizer.count(one) == engine.model.tokenizer.count(other)
+    embed(engine, tmp_path, [longer])
+    vectors = [embed(engine, tmp_path, [text]) for text in (one, other, one, longer, other)]
+    assert np.array_equal(vectors[0], vectors[2]) and np.array_equal(vectors[1], vectors[4])
+    assert distance(vectors[0], vectors[1]) > 0.1
+    pairs = [embed(engine, tmp_path, texts) for texts in ([one, longer], [longer, other], [other, longer], [longer, one])]
+    assert all(distance(pair, again[::-1]) < 1e-5 for pair, again in ((pairs[0], pairs[3]), (pairs[1], pairs[2])))
+
+
 def test_results_come_in_the_order_of_the_inputs(engine: EmbeddingEngine, tmp_path: Path) -> None:
     texts = ["one " * (i * 37 % 50 + 1) for i in range(100)]
     result = engine.run(work(tmp_path, texts))
