@@ -169,6 +169,9 @@ class BoundedProtocol(HttpToolsProtocol):
         if not self.parser.should_upgrade():
             super().on_message_complete()
             self._connection.has_whole_body = True
+            if not self.pipeline:
+                # Paused for a large body, which nobody may read from now on: that the client hangs up would not be noticed.
+                self.flow.resume_reading()
 
     def on_response_complete(self) -> None:
         unread = self.cycle.more_body

@@ -48,7 +48,7 @@ def test_the_protocol_still_calls_what_is_overridden(name: str) -> None:
 
 
 def test_a_connection_still_has_the_state_that_is_read(connection: HttpToolsProtocol) -> None:
-    for name in ("parser", "cycle", "pipeline", "transport", "client", "server", "timeout_keep_alive_task", "loop"):
+    for name in ("parser", "cycle", "pipeline", "transport", "client", "server", "timeout_keep_alive_task", "loop", "flow"):
         assert hasattr(connection, name), f"{name}: {SENTENCE}"
     connection.on_message_begin()
     assert connection.url == b"" and connection.headers == [], SENTENCE
