@@ -56,13 +56,30 @@ if TYPE_CHECKING:
 logger = logging.getLogger("batch.supervisor")
 
 SECOND_SIGNAL_STATUS = 130
+TICK_S = 1.0
+"""How often the Date header changes."""
 NO_MODEL = "none"
 """A model "name" that says: other machines do this kind's work."""
 MAX_DESCRIPTORS = 65536
 
 
 class Server(uvicorn.Server):
-    """uvicorn without its signal handlers: the supervisor has them."""
+    """uvicorn without its signal handlers, which the supervisor has, and without ten looks a second at whether to end."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """Have `serve` end."""
+        self.should_exit = True
+        self._stopping.set()
+
+    async def main_loop(self) -> None:
+        while not await self.on_tick(0):  # which sets the time that answers tell
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TICK_S):
+                    await self._stopping.wait()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Any:
@@ -222,7 +239,7 @@ class Supervisor:
         await keeper.stop()
         await hub.close()
         for server in servers.values():
-            server.should_exit = True
+            server.stop()
         ended += await asyncio.gather(*serving, return_exceptions=True)
         for outcome in ended:
             if isinstance(outcome, Exception):

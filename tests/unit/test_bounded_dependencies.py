@@ -5,6 +5,7 @@ uvicorn's protocol has tests/unit/api/http/test_uvicorn.py, huggingface_hub's ht
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import inspect
 import threading
@@ -124,3 +125,24 @@ def test_uvicorns_server_takes_its_signals_in_the_method_that_ours_leaves_empty(
     with server.capture_signals() as nothing, contextlib.nullcontext():
         assert nothing is None
     assert hasattr(server, "should_exit"), sentence
+
+
+def test_uvicorns_server_waits_in_the_method_that_ours_replaces_and_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from batch.supervisor import supervisor
+
+    sentence = (
+        "uvicorn has changed: read Server.main_loop again, mend batch/supervisor/supervisor.py, then raise its upper bound"
+    )
+    assert "await self.main_loop()" in inspect.getsource(uvicorn.Server), sentence
+    assert "on_tick(counter)" in inspect.getsource(uvicorn.Server.main_loop), sentence
+    monkeypatch.setattr(supervisor, "TICK_S", 3600.0)
+
+    async def run() -> None:
+        server = supervisor.Server(uvicorn.Config(lambda *_: None, log_config=None))
+        running = asyncio.create_task(server.main_loop())
+        while not server.server_state.default_headers:
+            await asyncio.sleep(0)
+        server.stop()
+        await asyncio.wait_for(running, 60)
+
+    asyncio.run(run())
