@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from typing import Any
 
@@ -62,16 +63,20 @@ class Metrics:
             if kind == "vlm"
         }
         self._kind = kind
+        # A label's value is found under a lock, and checked: each is asked for once.
+        self._jobs_labelled = functools.cache(self.jobs.labels)
+        self._wait_labelled = functools.cache(self.wait.labels)
+        self._latency_labelled = functools.cache(self.latency.labels)
         self._most = 0
         self._recent: list[Timings] = []
 
     def ended(self, state: str, origin: str, *, wait: float | None, latency: float | None, result: Result | None) -> None:
         """Count one job that has ended; times in seconds."""
-        self.jobs.labels(self._kind, origin, state).inc()
+        self._jobs_labelled(self._kind, origin, state).inc()
         if wait is not None:
-            self.wait.labels(self._kind).observe(max(0.0, wait))
+            self._wait_labelled(self._kind).observe(max(0.0, wait))
         if latency is not None:
-            self.latency.labels(self._kind).observe(max(0.0, latency))
+            self._latency_labelled(self._kind).observe(max(0.0, latency))
         match result:
             case ChatResult(timings=Timings() as timings):
                 self._count_tokens(timings, result.usage)

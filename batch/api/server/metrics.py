@@ -15,12 +15,13 @@ from batch.api.generation.jobs import hub_of
 from batch.api.server.node_gauges import NodeGauges
 from batch.errors import BatchError
 from batch.metrics import Metrics
-from batch.payloads.job_payload import Result
+from batch.payloads.job_payload import Result, decode_result
 from batch.payloads.questions import EngineMetrics, ReadEngineMetrics
 from batch.queue.frames import JobEnded
 from batch.queue.hub.hub import Hub
-from batch.queue.jobs import Job, Kind, UnreadableJob
+from batch.queue.jobs import Kind
 from batch.queue.latest import Latest
+from batch.queue.reading.ended_jobs import EndedJob, read_ended_jobs
 
 router = APIRouter()
 logger = logging.getLogger("batch.api")
@@ -68,30 +69,30 @@ class EndedJobCounter:
         """Count every job that has ended so far."""
         async with self._reading:
             jobs = [self._unread.popleft() for _ in range(len(self._unread))]
-            for row in await asyncio.to_thread(self._rows, jobs) if jobs else []:
+            for row, result in await asyncio.to_thread(self._rows, jobs) if jobs else []:
                 if self._ends is not None and self._is_counted(self._ends, row):
                     continue
                 wait = row.started_at - row.created_at if row.started_at else None
                 latency = row.finished_at - row.created_at if row.finished_at else None
-                self.metrics.ended(row.state, row.origin, wait=wait, latency=latency, result=_result(row))
+                self.metrics.ended(row.state, row.origin, wait=wait, latency=latency, result=result)
 
     @staticmethod
-    def _is_counted(ends: dict[str, float | None], row: Job) -> bool:
+    def _is_counted(ends: dict[str, float | None], row: EndedJob) -> bool:
         """Whether this very end was counted before; it is from now on."""
         if row.id in ends and ends[row.id] == row.finished_at:
             return True
         ends[row.id] = row.finished_at
         return False
 
-    def _rows(self, jobs: list[str]) -> list[Job]:
+    def _rows(self, jobs: list[str]) -> list[tuple[EndedJob, Result | None]]:
         with contextlib.closing(self._hub.store.open_reader()) as store:
-            return [row for job in jobs if (row := store.job(job)) is not None]
+            return [(row, _result(row)) for row in read_ended_jobs(store, jobs)]
 
 
-def _result(row: Job) -> Result | None:
+def _result(row: EndedJob) -> Result | None:
     try:
-        return row.result
-    except UnreadableJob:  # it is counted all the same
+        return None if row.result_json is None else decode_result(row.task, row.result_json)
+    except (ValueError, KeyError, RecursionError):  # of another version: it is counted all the same
         return None
 
 
