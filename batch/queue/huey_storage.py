@@ -69,7 +69,8 @@ class ClaimStorage(BlackHoleStorage):  # type: ignore[misc]
         self.next_look_s = IDLE_LOOK_S
         """After how long the next look for a job pays: one that was passed over is free then."""
         self.before_look: Callable[[], None] = lambda: None
-        """Is called before a look between two jobs: what was told until then, the look finds."""
+        """Is called before a look between two jobs: what was told until then, the look finds. Not before a job that was handed
+        over: it may have been cancelled since then."""
         self.settle: Callable[[], bool] = lambda: False
         """Is called after a job, and again while it returns True, when no other has waited for a moment."""
         self._is_settled = True
@@ -91,7 +92,8 @@ class ClaimStorage(BlackHoleStorage):  # type: ignore[misc]
             return None
         # Cleared before the look: a job queued between look and wait has set it again.
         self.woken.clear()
-        self.before_look()
+        if not self._handed:
+            self.before_look()
         try:
             data = self.claim()
         except (*WRITE_REFUSED, DamagedDatabase) as error:

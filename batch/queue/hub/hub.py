@@ -11,7 +11,7 @@ from typing import TypeVar, overload
 
 import msgspec
 
-from batch.errors import QueueFull, Unavailable
+from batch.errors import BatchError, QueueFull, Unavailable
 from batch.model_kind import model_of, queue_of
 from batch.payloads.events import Started
 from batch.payloads.job_payload import Result
@@ -93,6 +93,7 @@ class Hub:
         if channel is not None:
             self._remote = RemoteWorkers(self, channel, self._links, self._waker, home=home, attempts=attempts)
         self._immediate = ImmediateWriter(store, self._hand)
+        self._put_backs: set[asyncio.Task[None]] = set()
         self._closed = False
 
     async def start(self) -> None:
@@ -343,7 +344,18 @@ class Hub:
     def _hand(self, worker: str, lease: Lease) -> None:
         """Give a worker a job that is leased to it; one that cannot be reached finds it in its queue."""
         if not self._waker.hand(worker, lease):
-            self._store_thread.submit(self.store.put_back, lease, count=False, durable=False)
+            task = asyncio.get_running_loop().create_task(self._put_back(lease))
+            self._put_backs.add(task)
+            task.add_done_callback(self._put_backs.discard)
+
+    async def _put_back(self, lease: Lease) -> None:
+        """Put a job into its queue that its worker has not heard of. Where the database takes that no more its client is told
+        so: nobody would do the job before the worker has ended."""
+        try:
+            await self.in_thread(lambda: self.store.put_back(lease, count=False, durable=False))
+        except BatchError as error:
+            if ticket := self.tickets.remove(lease.job.id):
+                ticket.push(End(job=ticket.id, state=State.FAILED, error=msgspec.Raw(encode(error.record()))))
 
     def _receive_or_forward(self, queue: str, frame: WorkerFrame, worker: str) -> None:
         """A worker of this home may run a job that another one accepted."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from batch.errors import Cancelled
 from batch.queue.channel import socket_path
 from batch.queue.frames import Handed
 from batch.queue.jobs import Draft, Job, Kind, Origin, Priority, State
@@ -112,3 +113,16 @@ def test_what_was_told_before_a_look_for_the_next_job_makes_that_job_look_no_mor
     assert worker._storage.dequeue() is not None and not context.attention
     worker._woken()
     assert context.attention, "it may be cancelled"
+
+
+def test_a_job_that_is_cancelled_between_its_hand_over_and_its_start_stops_at_its_first_yield_point(worker: Worker) -> None:
+    context = worker._context
+    context.store.submit(Draft(payload("transcribe"), Origin.HTTP, Priority.INTERACTIVE, waited=True))
+    (lease,) = context.store.take(Kind.STT, context.worker_id)
+    assert worker._storage.dequeue() is None, "the worker has looked, and waits"
+    worker._handed(Handed(worker=context.worker_id, lease=lease))
+    assert context.store.cancel(lease.job.id) is State.RUNNING
+    worker._woken()
+    assert worker._storage.dequeue() is not None and worker._storage.lease == lease
+    with pytest.raises(Cancelled):
+        RunningJob(context, lease, report_start_late=False).yield_point()

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from batch.errors import DiskFull
+from batch.payloads.embedding import EmbeddingResult
 from batch.queue.channel import MAX_HANDED_BYTES, WakeListener
 from batch.queue.frames import Handed, Hello
 from batch.queue.hub import immediate_writer
@@ -214,6 +216,28 @@ def test_a_worker_that_is_idle_is_handed_the_job_itself_and_one_out_of_reach_fin
             else:
                 assert not heard
                 assert [(lease.job.id, lease.job.attempts) for lease in store.take(Kind.EMBEDDING, WORKER)] == [(draft.id, 1)]
+            await hub.close()
+
+    asyncio.run(submit())
+
+
+def test_a_client_is_told_so_where_its_job_can_be_neither_handed_over_nor_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise DiskFull("The disk is full.")
+
+    async def submit() -> None:
+        with used_store(tmp_path) as store:
+            hub = Hub(store, Spool(tmp_path / "spool"), tmp_path)
+            await hub.reports.worker_connected(Hello(queue=Kind.EMBEDDING, pid=1, worker=WORKER))
+            hub.models.update(Kind.EMBEDDING, WORKER, status="ready")
+            monkeypatch.setattr(store, "put_back", refuse)
+            ticket = await hub.submit(small_draft(), is_small=True)
+            with pytest.raises(DiskFull):
+                async with asyncio.timeout(20):
+                    await ticket.result(EmbeddingResult)
+            assert hub.waiting_clients(Kind.EMBEDDING) == 0
             await hub.close()
 
     asyncio.run(submit())
