@@ -13,7 +13,7 @@ from fastapi import APIRouter, FastAPI
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -49,15 +49,24 @@ class PortApp(FastAPI):
             return
         scope["app"] = self
         request = PlainRequest(scope, receive, send)
+        has_started = False
+
+        async def answer(message: Message) -> None:
+            nonlocal has_started
+            has_started = True
+            await send(message)
+
         try:
             response = await endpoint(request)
+            await response(scope, receive, answer)
         except Exception as error:
+            if has_started:
+                raise
             handled = next(type for type in type(error).__mro__ if type in self.exception_handlers)
             response = await self.exception_handlers[handled](request, error)  # type: ignore[misc]  # ours are coroutines
+            await response(scope, receive, send)
             if handled is Exception:
-                await response(scope, receive, send)
                 raise  # for the log
-        await response(scope, receive, send)
 
 
 class PlainRequest(Request):

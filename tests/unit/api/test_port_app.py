@@ -9,6 +9,7 @@ import pytest
 from fastapi import APIRouter, Request
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
 
 from batch.api.app import create_app
 from batch.errors import TooLarge, Unavailable
@@ -25,6 +26,19 @@ FAULTS: dict[str, Exception | None] = {
     "gone": ClientDisconnect(),
     "bug": RuntimeError("a mistake"),
 }
+LATE = "late "
+"""Before a fault that the response has, and not the endpoint."""
+
+
+class FaultyResponse(Response):
+    """Fails before its head is sent, as a stream's may."""
+
+    def __init__(self, fault: Exception) -> None:
+        super().__init__()
+        self._fault = fault
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        raise self._fault
 
 
 def ports() -> tuple[Any, Any]:
@@ -32,7 +46,10 @@ def ports() -> tuple[Any, Any]:
     called, led = APIRouter(), APIRouter()
 
     async def endpoint(request: Request) -> Response:
-        if (fault := FAULTS[(await request.body()).decode()]) is not None:
+        word = (await request.body()).decode()
+        if (fault := FAULTS[word.removeprefix(LATE)]) is not None:
+            if word.startswith(LATE):
+                return FaultyResponse(fault)
             raise fault
         request.state.replayed = True
         return JSONResponse({"kind": request.app.state.kind, "path": request.url.path})
@@ -55,7 +72,7 @@ async def answer(app: Any, method: str, body: str, *, raise_faults: bool = False
     return reply.status_code, reply.content, dict(reply.headers)
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", [*FAULTS, f"{LATE}large", f"{LATE}bug"])
 async def test_an_endpoint_that_is_called_plainly_answers_as_one_that_fastapi_calls(fault: str) -> None:
     plain, led = ports()
     got = await answer(plain, "POST", fault)
