@@ -16,8 +16,6 @@ class ClientConnection:
     def __init__(self) -> None:
         self.has_whole_body = False
         """Whether the body of the request that came last has arrived, and so those of all before it."""
-        self.read_on: Callable[[], None] = lambda: None
-        """Reads from the socket again, where a large body had that paused: a hang-up is heard by reading."""
         self._is_lost = False
         self._listeners: set[Callable[[], None]] = set()
 
@@ -27,7 +25,6 @@ class ClientConnection:
             listener()
         else:
             self._listeners.add(listener)
-            self.read_on()
 
     def forget(self, listener: Callable[[], None]) -> None:
         """Call it no more."""

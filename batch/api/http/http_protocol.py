@@ -66,7 +66,6 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]  # uvicorn asks for a Transport, which it is
-        self._connection.read_on = self.flow.resume_reading
         self._start_header_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:

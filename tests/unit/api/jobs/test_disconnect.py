@@ -69,14 +69,6 @@ async def test_a_client_that_hangs_up_ends_its_job_and_no_other(is_early: bool) 
     assert await other == RESULT
 
 
-async def test_a_connection_that_paused_for_a_large_body_is_read_again_to_hear_of_a_hang_up() -> None:
-    jobs, connection = Jobs(), ClientConnection()
-    connection.read_on = connection.lost  # what is read next is the end
-    with pytest.raises(Cancelled):
-        await waiting(jobs, "one", connection)
-    assert jobs.cancelled == ["one"]
-
-
 async def test_a_client_that_hangs_up_after_its_result_ends_nothing() -> None:
     jobs, connection = Jobs(), ClientConnection()
     one = waiting(jobs, "one", connection)
