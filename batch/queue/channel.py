@@ -21,8 +21,8 @@ from pathlib import Path
 from batch.errors import Unavailable
 from batch.payloads.json_text import decode, encode
 from batch.queue.frames import Ask, Handed, RowChanged, WorkerFrame
+from batch.queue.jobs import Lease
 from batch.queue.latest import Latest
-from batch.queue.lease import Lease
 
 # sun_path holds 108 bytes on Linux, 104 on macOS, the closing NUL included.
 _MAX_PATH_BYTES = 100

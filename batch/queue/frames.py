@@ -7,8 +7,7 @@ import msgspec
 from batch.payloads.events import Delta, JobEvent, Progress, PromptCounted, SegmentEnded, Started
 from batch.payloads.model_info import AnyModelInfo
 from batch.payloads.questions import Question
-from batch.queue.jobs import Kind, State
-from batch.queue.lease import Lease
+from batch.queue.jobs import Kind, Lease, State
 
 ABSENT = msgspec.Raw(b"null")
 """Stands in a frame's field that has no JSON."""

@@ -204,6 +204,19 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class Lease:
+    """A worker's hold on a running job."""
+
+    job: Job
+    token: int
+    """Of this take, the fencing token: writes under an older one are refused."""
+    front: str = ""
+    """The service that accepted the job, to which its events go."""
+    key: str = ""
+    """Known to this worker and to services alone, where several machines share a queue: it proves the job's events."""
+
+
+@dataclass(frozen=True, slots=True)
 class JobSummary:
     """A job without its payload and its result, each of which may be large. Times are Unix seconds."""
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from batch.queue.duties.duty_store import DutyStore
-from batch.queue.jobs import Kind, State
-from batch.queue.lease import Lease
+from batch.queue.jobs import Kind, Lease, State
 
 if TYPE_CHECKING:
     from batch.queue.remote.proof import LeaseKeys

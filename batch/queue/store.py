@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from batch.errors import BatchError, DiskFull, Unavailable
 from batch.queue.jobs import Draft, Job, JobProgress, Kind, Origin, State, SummaryPage
-from batch.queue.lease import Lease as Lease
+from batch.queue.jobs import Lease as Lease
 from batch.queue.nodes import NodeStore
 from batch.queue.selection.job_filter import JobFilter
 from batch.queue.selection.pauses import Pause
@@ -110,8 +110,7 @@ class Transaction(Protocol):
         ...
 
     def hold(self, owner: str, names: Collection[str], role: str) -> None:
-        """Tie payloads in the spool to the row with the id `owner`: they stay as long as it. Raises Unavailable where the
-        bytes are gone."""
+        """Tie payloads in the spool to the row with the id `owner`, while it stands; Unavailable where the bytes are gone."""
         ...
 
 
@@ -148,8 +147,7 @@ class Store(NodeStore, Protocol):
         ...
 
     def open_immediate(self) -> ImmediateStore | None:
-        """Another connection to the same database, whose writes raise DatabaseBusy rather than wait for others'; None where a
-        write always takes a while."""
+        """Another connection, whose writes raise DatabaseBusy rather than wait; None where a write always takes a while."""
         ...
 
     # -- tables of others
@@ -345,9 +343,8 @@ class Store(NodeStore, Protocol):
 
 
 class ImmediateStore(Store, Protocol):
-    """A store that no other machine has: its writes take a fraction of a millisecond, or raise DatabaseBusy."""
+    """Writes take a fraction of a millisecond, or raise DatabaseBusy."""
 
     def submit_to(self, worker: str, draft: Draft) -> Lease | None:
-        """Accept a job and lease it to a worker in one transaction, where the worker is idle and nothing else waits; None where
-        it was queued, as `submit` does."""
+        """Accept a job and lease it to an idle worker in one transaction; None where it was queued, as others wait."""
         ...

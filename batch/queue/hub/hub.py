@@ -11,7 +11,7 @@ from typing import TypeVar, overload
 
 import msgspec
 
-from batch.errors import BatchError, QueueFull, Unavailable
+from batch.errors import QueueFull, Unavailable
 from batch.model_kind import model_of, queue_of
 from batch.payloads.events import Started
 from batch.payloads.job_payload import Result
@@ -32,6 +32,7 @@ from batch.payloads.questions import (
 )
 from batch.queue.channel import Waker
 from batch.queue.frames import DiskWaiting, End, JobEnded, WorkerFrame
+from batch.queue.hub.hand_over import HandOver
 from batch.queue.hub.immediate_writer import ImmediateWriter
 from batch.queue.hub.job_outcome import read_patiently, result_in, result_of
 from batch.queue.hub.model_state import ModelState, ModelStates
@@ -43,7 +44,7 @@ from batch.queue.hub.worker_reports import WorkerReports
 from batch.queue.jobs import Draft, Job, Kind, State
 from batch.queue.remote.channel import Channel
 from batch.queue.spool import Spool
-from batch.queue.store import DamagedDatabase, Held, Key, Lease, Store
+from batch.queue.store import DamagedDatabase, Held, Key, Store
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Result)
@@ -66,9 +67,8 @@ class Hub:
         home: str = "",
         attempts: int = 3,
     ) -> None:
-        """`max_waiting`: how many clients may wait for jobs of one queue. `queues`: those of this home's models. `channel`
-        leads to the other homes that share the store, among which this one has the id `home`; `attempts`: how often a job may
-        take its worker down."""
+        """`max_waiting`: clients that may wait for one queue's jobs. `queues`: of this home's models. `channel` leads to the
+        homes that share the store, of which this one is `home`; `attempts`: how often a job may take its worker down."""
         self.store = store
         self.spool = spool
         self.models = ModelStates(queues)
@@ -92,8 +92,7 @@ class Hub:
         self._remote: RemoteWorkers | None = None
         if channel is not None:
             self._remote = RemoteWorkers(self, channel, self._links, self._waker, home=home, attempts=attempts)
-        self._immediate = ImmediateWriter(store, self._hand)
-        self._put_backs: set[asyncio.Task[None]] = set()
+        self._immediate = ImmediateWriter(store, HandOver(store, self._store_thread, self._waker, self.tickets).hand)
         self._closed = False
 
     async def start(self) -> None:
@@ -145,8 +144,7 @@ class Hub:
         # Registered first: the job may have ended before the submitting thread is back.
         ticket = self.tickets.add(Ticket(self, draft.id, queue))
         try:
-            idle = self.models.idle_worker(queue) if draft.waited else ""
-            if durable or not is_small or not self._immediate.submit(draft, idle):
+            if durable or not is_small or not self._immediate.submit(draft, self.models.idle_worker(queue)):
                 await self._immediate.leave(self.in_thread(lambda: self.store.submit(self._routed(draft), durable=durable)))
         except BaseException:
             self.tickets.remove(draft.id)
@@ -281,8 +279,7 @@ class Hub:
         return await self._links.ask(worker, question, timeout)
 
     def queue_named(self, kind: Kind, requested: str | None) -> str:
-        """The queue of the model that a request names: a name that the settings give no model of this kind, as most do, means
-        the kind's own."""
+        """The queue of the model that a request names; the kind's own where the settings give none of this kind that name."""
         queue = queue_of(kind, requested or "")
         return queue if queue in self.models.queues else kind
 
@@ -340,22 +337,6 @@ class Hub:
             self._waker.wake(queue)
         if self._remote is not None:
             self._remote.wake(queues)
-
-    def _hand(self, worker: str, lease: Lease) -> None:
-        """Give a worker a job that is leased to it; one that cannot be reached finds it in its queue."""
-        if not self._waker.hand(worker, lease):
-            task = asyncio.get_running_loop().create_task(self._put_back(lease))
-            self._put_backs.add(task)
-            task.add_done_callback(self._put_backs.discard)
-
-    async def _put_back(self, lease: Lease) -> None:
-        """Put a job into its queue that its worker has not heard of. Where the database takes that no more its client is told
-        so: nobody would do the job before the worker has ended."""
-        try:
-            await self.in_thread(lambda: self.store.put_back(lease, count=False, durable=False))
-        except BatchError as error:
-            if ticket := self.tickets.remove(lease.job.id):
-                ticket.push(End(job=ticket.id, state=State.FAILED, error=msgspec.Raw(encode(error.record()))))
 
     def _receive_or_forward(self, queue: str, frame: WorkerFrame, worker: str) -> None:
         """A worker of this home may run a job that another one accepted."""

@@ -13,8 +13,7 @@ import pytest
 from batch.errors import Cancelled
 from batch.queue.channel import EventStream
 from batch.queue.huey_storage import IDLE_LOOK_S, JobHuey
-from batch.queue.jobs import Draft, Kind, Origin, Priority
-from batch.queue.lease import Lease
+from batch.queue.jobs import Draft, Kind, Lease, Origin, Priority
 from batch.queue.nodes import Node
 from batch.queue.open_store import open_store
 from batch.queue.spool import Spool

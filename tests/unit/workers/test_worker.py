@@ -11,8 +11,7 @@ import pytest
 from batch.errors import Cancelled
 from batch.queue.channel import socket_path
 from batch.queue.frames import Handed
-from batch.queue.jobs import Draft, Job, Kind, Origin, Priority, State
-from batch.queue.lease import Lease
+from batch.queue.jobs import Draft, Job, Kind, Lease, Origin, Priority, State
 from batch.queue.nodes import WorkerSecret
 from batch.settings import Settings
 from batch.workers.fake_engine import WeightlessEngine
