@@ -9,9 +9,8 @@ from fastapi.responses import Response, StreamingResponse
 
 from batch.api.embeddings.request import EmbeddingBody, EmbeddingRequest
 from batch.api.embeddings.response import read_vectors, to_native, to_openai
-from batch.api.http.content_digest import digest
 from batch.api.jobs.disconnect import result_for_client
-from batch.api.jobs.submit import KEY_HEADER, submit
+from batch.api.jobs.submit import submit
 from batch.api.json_body import OFF_LOOP_BYTES, documented
 from batch.api.openapi_schemas import NOTHING
 from batch.errors import NotSupported
@@ -53,7 +52,6 @@ async def rerank() -> Response:
 
 async def _embed(request: Request, *, is_native: bool) -> Response:
     data = await request.body()
-    fingerprint = digest(data) if KEY_HEADER in request.headers else None
     is_large = len(data) > OFF_LOOP_BYTES
     body = await asyncio.to_thread(EmbeddingRequest.read, data) if is_large else EmbeddingRequest.read(data)
     del data
@@ -61,7 +59,7 @@ async def _embed(request: Request, *, is_native: bool) -> Response:
     blob = await hub.keep(body.input_json) if body.input_json is not None else None
     priority = Priority.LARGE_REQUEST if body.input_count > MAX_SHORT_REQUEST_INPUTS else Priority.INTERACTIVE
     draft = Draft(body.payload(blob), Origin.HTTP, priority, blobs=() if blob is None else (blob,), waited=True)
-    (ticket,) = await submit(request, [hub.for_model(draft, body.model)], fingerprint, is_small=body.inputs is not None)
+    (ticket,) = await submit(request, [hub.for_model(draft, body.model)], is_small=body.inputs is not None)
     result = await result_for_client(request, ticket, EmbeddingResult)
     vectors = read_vectors(result, await hub.fetch(result.blob) if result.blob is not None else None)
     if is_native or body.is_native:

@@ -5,8 +5,8 @@ A foreign Host is DNS rebinding; a foreign Origin is a web page of somebody else
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 from collections.abc import Callable, Iterable, MutableMapping
 from urllib.parse import urlsplit
 
@@ -62,23 +62,28 @@ class AccessControl:
             # Wherever a GET is answered, by its head alone.
             scope = {**scope, "method": "GET"}
             scope["state"]["is_head"] = True
-        extra = [(b"x-request-id", _request_id(headers)), *(() if _is_page(scope["path"]) else self._cors(headers))]
+        extra = [(b"x-request-id", _request_id(headers))]
+        is_cross_origin = b"origin" in headers and not _is_page(scope["path"])
+        if is_cross_origin:
+            extra += self._cors(headers)
 
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
-                replayed = [(b"idempotent-replayed", b"true")] if scope["state"].get("replayed") else []
-                message["headers"] = [*message.get("headers", ()), *extra, *replayed]
+                if scope["state"].get("replayed"):
+                    extra.append((b"idempotent-replayed", b"true"))
+                message["headers"] = [*message.get("headers", ()), *extra]
             await send(message)
 
         try:
             if doubled:
                 raise BadRequest(f"The request has more than one {min(doubled).decode().title()} header.")
             self._check(scope["method"], headers)
-            body = BoundedBody(receive, headers, self._limits_of(scope["path"]), connection_of(scope))
+            limits = self._file_limits if scope["path"] == FILE_PATH else self._limits  # a file may be larger than other bodies
+            body = BoundedBody(receive, headers, limits, connection_of(scope))
         except BatchError as error:
             await self._refusal(error, scope["path"])(scope, receive, answer)
             return
-        if _is_preflight(scope["method"], headers) and not _is_page(scope["path"]):
+        if is_cross_origin and _is_preflight(scope["method"], headers):
             await answer({"type": "http.response.start", "status": 204, "headers": []})
             await answer({"type": "http.response.body"})
             return
@@ -86,10 +91,6 @@ class AccessControl:
             await answer_head(self._app, scope, body.receive, answer)
         else:
             await self._app(scope, body.receive, answer)
-
-    def _limits_of(self, path: str) -> LimitSettings:
-        """A file may be larger than other bodies."""
-        return self._file_limits if path == FILE_PATH else self._limits
 
     def _check(self, method: str, headers: Headers) -> None:
         host, origin = headers.get(b"host"), headers.get(b"origin")
@@ -125,8 +126,8 @@ class AccessControl:
         return parts.scheme in ("http", "https") and own
 
     def _cors(self, headers: Headers) -> list[tuple[bytes, bytes]]:
-        origin = headers.get(b"origin")
-        if origin is None or not self._is_allowed_origin(origin):
+        origin = headers[b"origin"]
+        if not self._is_allowed_origin(origin):
             return []
         requested = headers.get(b"access-control-request-headers", "Content-Type, Authorization")
         cors = [
@@ -159,7 +160,7 @@ def _is_page(path: str) -> bool:
 
 
 def _is_preflight(method: str, headers: Headers) -> bool:
-    return method == "OPTIONS" and b"origin" in headers and b"access-control-request-method" in headers
+    return method == "OPTIONS" and b"access-control-request-method" in headers
 
 
 def _comes_from_foreign_page(method: str, headers: Headers) -> bool:
@@ -182,4 +183,4 @@ def _matches(name: str, patterns: tuple[re.Pattern[str], ...]) -> bool:
 def _request_id(headers: Headers) -> bytes:
     """The client's own id of its request, or a new one."""
     requested = headers.get(b"x-request-id", "")
-    return (requested if _REQUEST_ID.fullmatch(requested) else f"req_{secrets.token_hex(16)}").encode("latin-1")
+    return (requested if _REQUEST_ID.fullmatch(requested) else f"req_{os.urandom(16).hex()}").encode("latin-1")

@@ -93,12 +93,10 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         if self._unparsed_bytes > self.max_header_bytes:
             self._refuse(HeadersTooLarge(self._too_large()))
-        elif (
-            self._header_timer is None
-            and self.timeout_keep_alive_task is None
-            and (self.cycle is None or self.cycle.response_complete)
+        elif self._header_timer is None and (
+            self._in_headers or (self.timeout_keep_alive_task is None and (self.cycle is None or self.cycle.response_complete))
         ):
-            self._start_header_timer()
+            self._start_header_timer()  # not before: most heads are whole by now
 
     def _feed(self, data: bytes) -> None:
         """Let the parser read. A request to upgrade is read again without that wish, which a server may ignore: the
@@ -128,8 +126,6 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self.scope["state"][CONNECTION] = self._connection
         self._connection.has_whole_body = False
-        if self._header_timer is None:
-            self._start_header_timer()
 
     def on_url(self, url: bytes) -> None:
         self._count(len(url))
