@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import logging
 import os
 import socket
 import stat
@@ -23,6 +24,8 @@ from batch.payloads.json_text import decode, encode
 from batch.queue.frames import Ask, Handed, RowChanged, WorkerFrame
 from batch.queue.jobs import Lease
 from batch.queue.latest import Latest
+
+logger = logging.getLogger("batch.queue")
 
 # sun_path holds 108 bytes on Linux, 104 on macOS, the closing NUL included.
 _MAX_PATH_BYTES = 100
@@ -111,11 +114,13 @@ class WakeListener:
                 if error.errno == errno.EINTR:
                     continue
                 return
-            if data == WAKE:
-                self._woken()
-            else:
-                with contextlib.suppress(ValueError):  # nobody but this user's own programs can send here
+            try:
+                if data == WAKE:
+                    self._woken()
+                else:
                     self._handed(decode(data, Handed))
+            except Exception:  # whoever sends would never learn that nobody listens any more
+                logger.exception("a worker did not act on what it was told")
 
 
 GATHER_S = 0.02

@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from batch.queue.channel import EventStream, WakeListener, Waker, give_notice, socket_path
-from batch.queue.frames import Beat
+from batch.queue.frames import Beat, Handed
+from batch.queue.jobs import Job, Kind, Origin, Priority, State
+from batch.queue.lease import Lease
+from batch.queue.store import DamagedDatabase
 
 
 @pytest.fixture(autouse=True)
@@ -44,3 +47,23 @@ def test_events_go_through_sockets_that_any_system_has(tmp_path: Path) -> None:
         notice, _ = server.accept()
         with notice:
             assert b"job-1" in notice.makefile("rb").readline()
+
+
+def test_a_worker_that_failed_at_one_wake_up_hears_the_next_and_is_handed_jobs(tmp_path: Path) -> None:
+    woken, heard = threading.Event(), list[Handed]()
+
+    def fail() -> None:
+        raise DamagedDatabase("The database is damaged.")
+
+    def receive(handed: Handed) -> None:
+        heard.append(handed)
+        woken.set()
+
+    WakeListener(tmp_path, "vlm", fail, receive)
+    waker = Waker(tmp_path)
+    waker.wake("vlm")
+    lease = Lease(Job("j1", Kind.VLM, "chat", State.RUNNING, Origin.HTTP, Priority.INTERACTIVE, "{}", 0.0), 1)
+    assert waker.hand("w1", lease)
+    assert woken.wait(20)
+    assert heard == [Handed(worker="w1", lease=lease)]
+    waker.close()
