@@ -8,8 +8,7 @@ import pytest
 
 from batch.queue.channel import EventStream, WakeListener, Waker, give_notice, socket_path
 from batch.queue.frames import Beat, Handed
-from batch.queue.jobs import Job, Kind, Origin, Priority, State
-from batch.queue.lease import Lease
+from batch.queue.jobs import Job, Kind, Lease, Origin, Priority, State
 from batch.queue.store import DamagedDatabase
 
 
