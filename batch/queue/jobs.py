@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -111,21 +111,19 @@ class Draft:
     hold_s: float = 0.0
     """So long the others pass over it."""
     id: str = field(default_factory=lambda: new_id())
+    task: str = field(init=False)
+    """What to do in a word: chat, completion, embed or transcribe."""
+    kind: Kind = field(init=False)
+    """Which kind of model it is for."""
+    queue: str = field(init=False)
+    """The queue that its message goes into."""
 
-    @property
-    def task(self) -> str:
-        """What to do in a word: chat, completion, embed or transcribe."""
-        return str(type(self.payload).__struct_config__.tag)
-
-    @property
-    def kind(self) -> Kind:
-        """Which kind of model it is for."""
-        return KIND_OF_TASK[self.task]
-
-    @property
-    def queue(self) -> str:
-        """The queue that its message goes into."""
-        return queue_of(self.kind, self.model)
+    def __post_init__(self) -> None:
+        # Once: each is asked for again and again on a request's way.
+        put = object.__setattr__
+        put(self, "task", str(type(self.payload).__struct_config__.tag))
+        put(self, "kind", KIND_OF_TASK[self.task])
+        put(self, "queue", queue_of(self.kind, self.model))
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,4 +247,4 @@ class SummaryPage(NamedTuple):
 def new_id() -> str:
     """A unique id that sorts by time: 12 hex digits of milliseconds, 12 random ones. A second job of an id would be taken for
     the first one, sent again."""
-    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(6)}"
+    return f"{time.time_ns() // 1_000_000:012x}{os.urandom(6).hex()}"
