@@ -282,7 +282,8 @@ def test_writes_that_fail_in_a_worker_make_its_jobs_wait_and_a_caller_still_gets
 
 
 def test_while_a_worker_cannot_write_every_client_is_told_so_in_bounded_time(start_service: Start) -> None:
-    """The service's own writes may still fit on a nearly full disk: a request is accepted, and then nobody can take it."""
+    """The service's own writes may still fit on a nearly full disk: a request is accepted, and then nobody can take it. The
+    first one's worker is idle and has it at once, so that its client may have its answer, row or no row."""
     service = start_service().ready("embedding")
     pid = worker_pid(service, "embedding")
     assert service.call("embedding", "/v1/embeddings", {"input": "x"})[0] == 200
@@ -290,7 +291,8 @@ def test_while_a_worker_cannot_write_every_client_is_told_so_in_bounded_time(sta
     bodies: list[Any] = [{"input": "x"}, {"input": ["some", "texts"]}, {"input": ["text " * 30_000] * 4}, {"input": "y " * 9}]
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda body: service.call("embedding", "/v1/embeddings", body, timeout=45), bodies * 4))
-    assert {status for status, _ in answers} == {507}, answers
+    refused = [status for status, _ in answers if status != 200]
+    assert set(refused) == {507} and len(refused) >= len(answers) - 1, answers
     assert service.health("vlm")[0] == 200
     (bulk,) = submit(service, embed_draft("nobody waits for it"))
     allow_writes(pid)
