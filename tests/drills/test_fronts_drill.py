@@ -216,7 +216,7 @@ def test_a_front_on_a_folder_that_another_watches_lets_it_be_until_that_one_is_g
     wait_until(lambda: (second.outbox / "b.txt.json").exists(), f"done by the other\n{second.output}")
     wait_until(lambda: "this service has taken over: inbox" in second.output, "it says so")
     one.start()
-    assert "Another service watches the inbox" in one.output
+    wait_until(lambda: "Another service watches the inbox" in one.output, f"it finds that out\n{one.output}")
     assert second.stop() == 0
     wait_until(lambda: one.output.count("this service has taken over: inbox") == 1, f"at once\n{one.output}", LEASE_S)
     listed = json.loads(one.command("files", "--json").stdout)
