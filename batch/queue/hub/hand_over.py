@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import Executor
-from functools import partial
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
@@ -20,9 +19,11 @@ from batch.queue.store import Store
 class HandOver:
     """One a hub, on its event loop."""
 
-    def __init__(self, store: Store, thread: Executor, waker: Waker, tickets: OpenTickets) -> None:
-        """`thread`: where `store` is used."""
-        self._store, self._thread = store, thread
+    def __init__(
+        self, store: Store, in_thread: Callable[[Callable[[], None]], Awaitable[None]], waker: Waker, tickets: OpenTickets
+    ) -> None:
+        """`in_thread` is the hub's, which uses `store` there."""
+        self._store, self._in_thread = store, in_thread
         self._waker = waker
         self._tickets = tickets
         self._put_backs: set[asyncio.Task[None]] = set()
@@ -37,9 +38,8 @@ class HandOver:
     async def _put_back(self, lease: Lease) -> None:
         """Put a job into its queue that its worker has not heard of. Where the database takes that no more its client is told
         so: nobody would do the job before the worker has ended."""
-        put_back = partial(self._store.put_back, lease, count=False, durable=False)
         try:
-            await asyncio.get_running_loop().run_in_executor(self._thread, put_back)
+            await self._in_thread(lambda: self._store.put_back(lease, count=False, durable=False))
         except BatchError as error:
             if ticket := self._tickets.remove(lease.job.id):
                 ticket.push(End(job=ticket.id, state=State.FAILED, error=msgspec.Raw(encode(error.record()))))

@@ -92,7 +92,7 @@ class Hub:
         self._remote: RemoteWorkers | None = None
         if channel is not None:
             self._remote = RemoteWorkers(self, channel, self._links, self._waker, home=home, attempts=attempts)
-        self._immediate = ImmediateWriter(store, HandOver(store, self._store_thread, self._waker, self.tickets).hand)
+        self._immediate = ImmediateWriter(store, HandOver(store, self.in_thread, self._waker, self.tickets).hand)
         self._closed = False
 
     async def start(self) -> None:

@@ -88,6 +88,19 @@ class WorkerLinks:
 
     # -- from the links
 
+    async def act(self, link: _Link, frame: WorkerFrame) -> None:
+        """Act on a frame, whatever it takes."""
+        if isinstance(frame, Hello):
+            link.hello = frame
+            if before := self._links.get(frame.worker):
+                before.close()  # should it still live, it ends when it finds that nobody listens
+            self._links[frame.worker] = link
+            await self._connected(frame)
+        elif isinstance(frame, RowChanged):
+            await self._row_changed(frame.job)
+        else:
+            self.receive(link, frame)
+
     def receive(self, link: _Link, frame: WorkerFrame) -> None:
         """Act on a frame that takes no time."""
         if isinstance(frame, Answered):
@@ -96,18 +109,6 @@ class WorkerLinks:
                 future.set_result(frame)
         elif link.hello is not None:
             self._received(link.hello.queue, frame, link.hello.worker)
-
-    async def greet(self, link: _Link, hello: Hello) -> None:
-        """A worker has said who it is."""
-        link.hello = hello
-        if before := self._links.get(hello.worker):
-            before.close()  # should it still live, it ends when it finds that nobody listens
-        self._links[hello.worker] = link
-        await self._connected(hello)
-
-    async def note_row(self, changed: RowChanged) -> None:
-        """Another process changed a job's row."""
-        await self._row_changed(changed.job)
 
     def forget(self, link: _Link) -> None:
         """A worker hung up, or was hung up on."""
@@ -127,7 +128,7 @@ class _Link(asyncio.Protocol):
     def __init__(self, links: WorkerLinks) -> None:
         self._links = links
         self.hello: Hello | None = None
-        self._transport: asyncio.Transport | None = None
+        self._transport: asyncio.Transport
         self._pieces: list[bytes] = []
         """Of a frame that is not whole."""
         self._size = 0
@@ -138,13 +139,11 @@ class _Link(asyncio.Protocol):
 
     def send(self, data: bytes) -> None:
         """Write to the worker."""
-        if self._transport is not None:
-            self._transport.write(data)
+        self._transport.write(data)
 
     def close(self) -> None:
         """Hang up."""
-        if self._transport is not None:
-            self._transport.close()
+        self._transport.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -172,26 +171,19 @@ class _Link(asyncio.Protocol):
             self._links.forget(self)
 
     def _receive(self, frame: WorkerFrame) -> None:
-        if self._acting is not None or isinstance(frame, (Hello, RowChanged)):
-            self._later.append(frame)
-            if self._acting is None:
-                if self._transport is not None and not self._transport.is_closing():
-                    self._transport.pause_reading()
-                self._acting = asyncio.get_running_loop().create_task(self._act())
-        else:
+        if self._acting is None and not isinstance(frame, (Hello, RowChanged)):
             self._links.receive(self, frame)
+            return
+        self._later.append(frame)
+        if self._acting is None:
+            self._transport.pause_reading()
+            self._acting = asyncio.get_running_loop().create_task(self._act())
 
     async def _act(self) -> None:
         """What takes a while, and what came behind it, in its order."""
         try:
             while self._later:
-                frame = self._later.popleft()
-                if isinstance(frame, Hello):
-                    await self._links.greet(self, frame)
-                elif isinstance(frame, RowChanged):
-                    await self._links.note_row(frame)
-                else:
-                    self._links.receive(self, frame)
+                await self._links.act(self, self._later.popleft())
         except Exception:
             self._later.clear()
             self._hang_up()
@@ -199,7 +191,7 @@ class _Link(asyncio.Protocol):
             self._acting = None
             if self._is_lost:
                 self._links.forget(self)
-            elif self._transport is not None and not self._transport.is_closing():
+            else:
                 self._transport.resume_reading()
 
     def _hang_up(self) -> None:

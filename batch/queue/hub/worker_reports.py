@@ -138,17 +138,18 @@ class WorkerReports:
         elif self._runner.get(job, (worker, 0))[0] != worker:
             return  # of an attempt that was taken from its worker
         ticket = self._tickets.get(job)
-        if isinstance(event, End) and event.is_written:
+        end = event if isinstance(event, End) and event.is_written else None
+        if end is not None:
             self._tickets.remove(job)
             self._runner.pop(job, None)
             self._started_jobs.get(worker, {}).pop(job, None)
-            self._models.update(queue, worker, busy=event.resumes, has_ended_jobs=True)
-            if event.seconds is not None:
-                self.service_times[queue].job_ended(event.seconds)
+            self._models.update(queue, worker, busy=end.resumes, has_ended_jobs=True)
+            if end.seconds is not None:
+                self.service_times[queue].job_ended(end.seconds)
         if ticket:
             ticket.push(event)
-        if isinstance(event, End) and event.is_written:
-            self._report_end(JobEnded(job=job, kind=kind_of(queue), state=event.state, waited=ticket is not None))
+        if end is not None:
+            self._report_end(JobEnded(job=job, kind=kind_of(queue), state=end.state, waited=ticket is not None))
 
     def _is_outdated(self, job: str, worker: str, token: int) -> bool:
         """Whether a start was sent by a worker whose lease another one has taken over."""
