@@ -18,6 +18,7 @@ from batch.errors import BadRequest, BatchError, Cancelled, ContextExceeded, Too
 from batch.media.decoder import process as decoder_process
 from batch.queue.jobs import Priority
 from batch.workers.chat.engine import VlmEngine
+from batch.workers.chat.images import projector
 from batch.workers.chat.images.vision import mtmd
 from batch.workers.chat.step_runner import MAX_ABORTS
 from batch.workers.llama.context import ABORTED, DECODED
@@ -30,7 +31,10 @@ ASK = {"type": "text", "text": "Describe this image."}
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VlmEngine]:
-    engine = vlm_setup.loaded(tmp_path_factory.mktemp("home"))
+    """Its projector stops as often as a large one does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(projector, "SMALL_FILE_BYTES", 0)
+        engine = vlm_setup.loaded(tmp_path_factory.mktemp("home"))
     bulk_resources(engine).encodes_ahead = False
     yield engine
     engine.close()
@@ -245,6 +249,29 @@ def test_a_picture_is_encoded_piece_by_piece_and_urgent_pictures_come_between(en
     assert content(run(engine, disturbed)) == "a blue circle"
     assert seen == ["an orange circle"] * 2
     assert any(np.array_equal(alone, other) for other in embeddings(engine))
+
+
+def test_a_small_projector_stops_a_few_times_in_a_small_picture_and_its_embeddings_are_the_same(
+    engine: VlmEngine, tmp_path: Path
+) -> None:
+    image = drawn(tmp_path, 396, 388, "blue")
+
+    def units(engine: VlmEngine, part: dict[str, Any]) -> int:
+        generation = {"max_tokens": 1, "cache_prompt": False}
+        work = chat(tmp_path, [part, ASK], priority=Priority.INBOX, generation=generation)
+        run(engine, work)
+        return len(work.units)
+
+    often = units(engine, image)
+    small = vlm_setup.loaded(tmp_path)
+    try:
+        bulk_resources(small).encodes_ahead = False
+        seldom, of_a_large = units(small, image), units(small, drawn(tmp_path, 3000, 2000))
+        assert seldom < often - 8
+        assert of_a_large == often, "a picture of many tokens stops as often as with a large projector"
+        assert any(np.array_equal(embeddings(engine)[-1], other) for other in embeddings(small))
+    finally:
+        small.close()
 
 
 def test_a_job_cancelled_inside_its_pictures_encoding_ends_there(engine: VlmEngine, tmp_path: Path) -> None:
