@@ -11,9 +11,13 @@ BERT of 12 layers, bit for bit the same, as each row is computed by itself.
 llama.cpp builds an encoder's graph anew for each text, as its inputs do not say which texts they fit: here it is used again
 where as many tokens of as many texts follow.
 
-A processor with AVX2 and no AVX-512 spends more time on widening half floats than on multiplying them: with
-`llama_cpp/widened_rows.h` it widens a row once and not once for every three tokens, bit for bit the same. GELU is computed
-there, sooner than it is looked up in a table larger than the caches; what is computed is not rounded to half floats.
+A processor with AVX2 and no AVX-512 spends more time on widening half floats than on multiplying them:
+- with `llama_cpp/widened_rows.h` it widens a row once and not once for every three tokens, bit for bit the same;
+- with `llama_cpp/widened_attention.h` it widens the keys and values that up to 63 tokens attend to once for two and four heads,
+  and sums are floats;
+- with `llama_cpp/widened_blocks.h` it multiplies blocks of small integers (Q8_0, Q5_0), where there is no AVX-VNNI either, in
+  little more than half the time, rounded otherwise, but one column as among others;
+- GELU is computed, sooner than it is looked up in a table larger than the caches, and not rounded to half floats.
 
 A source that is not the one these changes were made for is left as it is: the service then computes more, not something else.
 """
@@ -30,7 +34,12 @@ OURS = Path(__file__).parent / "llama_cpp"
 SOURCE = Path("vendor") / "llama.cpp" / "src"
 MODELS = SOURCE / "models"
 CPU = Path("vendor") / "llama.cpp" / "ggml" / "src" / "ggml-cpu"
-HEADERS = {OURS / "output_rows.h": MODELS, OURS / "widened_rows.h": CPU / "llamafile"}
+HEADERS = {
+    OURS / "output_rows.h": MODELS,
+    OURS / "widened_rows.h": CPU / "llamafile",
+    OURS / "widened_blocks.h": CPU / "llamafile",
+    OURS / "widened_attention.h": CPU,
+}
 """By file: the folder that it is put into."""
 
 
@@ -173,6 +182,90 @@ HALF_FLOATS = (
     ),
 )
 
+BLOCKS = (
+    Change(
+        """\
+template <typename TA, typename TB, typename TC>
+class tinyBLAS_Q0_AVX {
+  public:
+""",
+        """\
+#include "widened_blocks.h"
+
+template <typename TA, typename TB, typename TC>
+class tinyBLAS_Q0_AVX {
+#ifdef HAS_WIDENED_BLOCKS
+    friend class widened_blocks<TA>;
+#endif
+  public:
+""",
+    ),
+    Change(
+        """\
+        iq4nlt = _mm_loadu_si128((const __m128i *)kvalues_iq4nl);
+    }
+
+    void matmul(int64_t m, int64_t n) {
+""",
+        """\
+        iq4nlt = _mm_loadu_si128((const __m128i *)kvalues_iq4nl);
+    }
+
+    void matmul(int64_t m, int64_t n) {
+#ifdef HAS_WIDENED_BLOCKS
+        if (widened_blocks<TA>::matmul(*this, m, n)) {
+            return;
+        }
+#endif
+""",
+    ),
+    Change(
+        """\
+    if (n < 2)
+        return false;
+#endif
+
+    if (Ctype != GGML_TYPE_F32)
+""",
+        """\
+#ifdef HAS_WIDENED_BLOCKS
+    if (n < 2 && !widens_one_column(m, Atype, Btype))
+#else
+    if (n < 2)
+#endif
+        return false;
+#endif
+
+    if (Ctype != GGML_TYPE_F32)
+""",
+    ),
+)
+
+ATTENTION = (
+    Change(
+        """\
+static void ggml_compute_forward_flash_attn_ext_f16(
+        const ggml_compute_params * params,
+        ggml_tensor * dst) {
+
+""",
+        """\
+#include "widened_attention.h"
+
+static void ggml_compute_forward_flash_attn_ext_f16(
+        const ggml_compute_params * params,
+        ggml_tensor * dst) {
+
+#ifdef HAS_WIDENED_ATTENTION
+    if (widened_attention(dst).compute(params)) {
+        return;
+    }
+#endif
+
+""",
+    ),
+)
+
 GELU = (
     Change(
         """\
@@ -206,7 +299,8 @@ CHANGES = {
     MODELS / "gemma4.cpp": GEMMA_4,
     MODELS / "bert.cpp": ENCODER,
     SOURCE / "llama-graph.cpp": POOLING,
-    CPU / "llamafile" / "sgemm.cpp": HALF_FLOATS,
+    CPU / "llamafile" / "sgemm.cpp": (*HALF_FLOATS, *BLOCKS),
+    CPU / "ops.cpp": ATTENTION,
     CPU / "vec.h": GELU,
 }
 

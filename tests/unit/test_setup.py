@@ -189,7 +189,7 @@ def test_the_source_of_llama_cpp_is_changed_before_it_is_compiled(
     machine = Machine(setup, tmp_path, monkeypatch, lambda args: False, sources=unchanged(setup))
     machine.set_up()
     (built,) = machine.sources
-    assert {path.name for path in built} == {"gemma4.cpp", "bert.cpp", "llama-graph.cpp", "sgemm.cpp", "vec.h"}
+    assert {path.name for path in built} == {"gemma4.cpp", "bert.cpp", "llama-graph.cpp", "sgemm.cpp", "ops.cpp", "vec.h"}
     for path, changes in setup.llama_source.CHANGES.items():
         assert all(change.after in built[path] for change in changes)
     assert "another source" not in capsys.readouterr().out
@@ -228,7 +228,10 @@ def test_the_set_up_runs_where_pythons_path_has_no_folder_of_a_script(tmp_path: 
     assert done.stderr == "empty.txt names no llama-cpp-python: run `make lock`.\n"
 
 
-@pytest.mark.parametrize("changed", ["install.py", "llama_source.py", "llama_cpp/output_rows.h", "llama_cpp/widened_rows.h"])
+@pytest.mark.parametrize(
+    "changed",
+    ["install.py", "llama_source.py", *(f"llama_cpp/{name}" for name in sorted(os.listdir(ROOT / "setup" / "llama_cpp")))],
+)
 @pytest.mark.parametrize("target", ["setup", "dev"])
 def test_make_sets_up_again_where_what_is_compiled_is_changed(tmp_path: Path, target: str, changed: str) -> None:
     def make(*options: str) -> int:
