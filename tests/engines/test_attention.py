@@ -31,6 +31,8 @@ class Shape:
     has_sinks: bool = False
 
 
+MAX_ERROR = 8e-3
+"""Of numbers of which the largest are about 3: ggml's own sums are half floats."""
 SHAPES = {
     "several heads share keys": Shape(),
     "each head has its keys": Shape(heads=3, kv_heads=3),
@@ -134,7 +136,7 @@ def test_attention_is_what_numpy_computes(graph: GgmlGraph, shape: Shape) -> Non
     given = inputs(shape)
     exact = expected(shape, given)
     for threads in (1, 2, 5):
-        assert np.abs(attention(graph, shape, given, threads) - exact).max() < 4e-3
+        assert np.abs(attention(graph, shape, given, threads) - exact).max() < MAX_ERROR
 
 
 @pytest.mark.parametrize(("heads", "kv_heads"), [(4, 1), (1, 1), (6, 2)])

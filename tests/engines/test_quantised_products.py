@@ -4,6 +4,7 @@ source of llama.cpp, and what the change leaves to others."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gguf
@@ -21,6 +22,14 @@ TYPES = [
 ]
 SHAPES = [(64, 1, 640), (64, 2, 32), (64, 3, 640), (48, 33, 1024), (32, 130, 1056), (40, 5, 96), (16, 66, 2080), (1040, 7, 64)]
 """Rows of weights, columns, and what is added up: some in parts, and rows that are no multiple of sixteen."""
+
+
+def has_own_kernel() -> bool:
+    """Whether products are computed by setup/llama_cpp/widened_blocks.h here: some of llama.cpp's own round one column
+    otherwise than several."""
+    facts = Path("/proc/cpuinfo")
+    flags = set(facts.read_text().split("flags", 1)[-1].split("\n", 1)[0].split()) if facts.exists() else set()
+    return {"avx2", "fma", "f16c"} <= flags and not {"avx512f", "avx_vnni"} & flags
 
 
 @pytest.fixture
@@ -81,6 +90,7 @@ def test_a_columns_product_does_not_hang_on_the_number_of_others(graph: GgmlGrap
     blocks = random_blocks(graph, kind, 64, 1184)
     columns = np.random.default_rng(3).normal(0, 1, (150, 1184)).astype(np.float32)
     together = product(graph, kind, blocks, 64, columns)
-    for first, count in ((0, 1), (149, 1), (0, 2), (2, 3), (5, 4), (9, 7), (60, 16), (100, 33)):
+    one_column = ((0, 1), (149, 1)) if has_own_kernel() else ()
+    for first, count in (*one_column, (0, 2), (2, 3), (5, 4), (9, 7), (60, 16), (100, 33)):
         part = product(graph, kind, blocks, 64, columns[first : first + count])
         assert (part == together[first : first + count]).all()
