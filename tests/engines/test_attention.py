@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ggml_graph import GgmlGraph, Tensor
+from ggml_graph import GgmlGraph, Tensor, call
 
 
 @dataclass(frozen=True)
@@ -96,9 +96,9 @@ def attention(graph: GgmlGraph, shape: Shape, given: Inputs, threads: int = 2) -
     tensors = [graph.array(np.ascontiguousarray(each)) for each in arrays]
     mask = graph.array(np.ascontiguousarray(given.mask)) if given.mask is not None else Tensor(None)
     numbers = [ctypes.c_float(number) for number in (shape.length**-0.5, shape.max_bias, shape.softcap)]
-    result = graph.base.ggml_flash_attn_ext(graph.context, *tensors, mask, *numbers)
+    result = graph.operation("ggml_flash_attn_ext", *tensors, mask, *numbers)
     if given.sinks is not None:
-        graph.base.ggml_flash_attn_ext_add_sinks(Tensor(result), graph.array(given.sinks))
+        call("ggml_flash_attn_ext_add_sinks", result, graph.array(given.sinks), returns=None)
     return graph.compute(result, threads).reshape(shape.streams, shape.tokens, shape.heads, shape.value_length)
 
 

@@ -3,15 +3,15 @@ source of llama.cpp, and what the change leaves to others."""
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import gguf
 import numpy as np
 import pytest
 
-from ggml_graph import GgmlGraph
+from ggml_graph import GgmlGraph, call, quantised
 
 BLOCK = 32
 TYPES = [
@@ -25,11 +25,13 @@ SHAPES = [(64, 1, 640), (64, 2, 32), (64, 3, 640), (48, 33, 1024), (32, 130, 105
 
 
 def has_own_kernel() -> bool:
-    """Whether products are computed by setup/llama_cpp/widened_blocks.h here: some of llama.cpp's own round one column
-    otherwise than several."""
-    facts = Path("/proc/cpuinfo")
-    flags = set(facts.read_text().split("flags", 1)[-1].split("\n", 1)[0].split()) if facts.exists() else set()
-    return {"avx2", "fma", "f16c"} <= flags and not {"avx512f", "avx_vnni"} & flags
+    """Whether the library was compiled with setup/llama_cpp/widened_blocks.h in force: some of llama.cpp's own kernels round
+    one column otherwise than several."""
+    needed, excluded = (
+        [call(f"ggml_cpu_has_{name}", returns=ctypes.c_int) for name in names]
+        for names in (("avx2", "fma", "f16c"), ("avx512", "avx_vnni"))
+    )
+    return all(needed) and not any(excluded)
 
 
 @pytest.fixture
@@ -43,12 +45,12 @@ def product(graph: GgmlGraph, kind: int, blocks: bytes, rows: int, columns: Any,
     """As many rows as there are columns, each with a number for each row of the weights."""
     weights = graph.tensor(kind, blocks, rows, columns.shape[1])
     given = graph.array(np.ascontiguousarray(columns))
-    return graph.compute(graph.base.ggml_mul_mat(graph.context, weights, given), threads).reshape(len(columns), rows)
+    return graph.compute(graph.operation("ggml_mul_mat", weights, given), threads).reshape(len(columns), rows)
 
 
-def random_blocks(graph: GgmlGraph, kind: gguf.GGMLQuantizationType, rows: int, length: int) -> bytes:
+def random_blocks(kind: gguf.GGMLQuantizationType, rows: int, length: int) -> bytes:
     values = np.random.default_rng(rows + length).normal(0, 1, (rows, length)).astype(np.float32)
-    return graph.quantised(kind, values, length // BLOCK * gguf.GGML_QUANT_SIZES[kind][1])
+    return quantised(kind, values, length // BLOCK * gguf.GGML_QUANT_SIZES[kind][1])
 
 
 def exact_columns(seed: int, count: int, length: int) -> Any:
@@ -65,7 +67,7 @@ def exact_columns(seed: int, count: int, length: int) -> Any:
 def test_a_product_of_quantised_weights_is_what_numpy_computes(
     graph: GgmlGraph, kind: gguf.GGMLQuantizationType, rows: int, count: int, length: int
 ) -> None:
-    blocks = random_blocks(graph, kind, rows, length)
+    blocks = random_blocks(kind, rows, length)
     weights = gguf.quants.dequantize(np.frombuffer(blocks, np.uint8).reshape(rows, -1), kind).astype(np.float64)
     columns = exact_columns(1, count, length)
     for threads in (1, 2, 3):
@@ -87,7 +89,7 @@ def test_the_largest_whole_numbers_of_all_signs_are_added_up_exactly(graph: Ggml
 
 @pytest.mark.parametrize("kind", TYPES, ids=lambda kind: kind.name)
 def test_a_columns_product_does_not_hang_on_the_number_of_others(graph: GgmlGraph, kind: gguf.GGMLQuantizationType) -> None:
-    blocks = random_blocks(graph, kind, 64, 1184)
+    blocks = random_blocks(kind, 64, 1184)
     columns = np.random.default_rng(3).normal(0, 1, (150, 1184)).astype(np.float32)
     together = product(graph, kind, blocks, 64, columns)
     one_column = ((0, 1), (149, 1)) if has_own_kernel() else ()
