@@ -11,13 +11,18 @@ BERT of 12 layers, bit for bit the same, as each row is computed by itself.
 llama.cpp builds an encoder's graph anew for each text, as its inputs do not say which texts they fit: here it is used again
 where as many tokens of as many texts follow.
 
-A processor with AVX2 and no AVX-512 spends more time on widening half floats than on multiplying them:
+A processor with AVX2 and no AVX-512 spends more time on widening half floats than on multiplying them, and more on rearranging
+bytes than on multiplying those:
 - with `llama_cpp/widened_rows.h` it widens a row once and not once for every three tokens, bit for bit the same;
 - with `llama_cpp/widened_attention.h` it widens the keys and values that up to 63 tokens attend to once for two and four heads,
   and sums are floats;
-- with `llama_cpp/widened_blocks.h` it multiplies blocks of small integers (Q8_0, Q5_0), where there is no AVX-VNNI either, in
-  little more than half the time, rounded otherwise, but one column as among others;
-- GELU is computed, sooner than it is looked up in a table larger than the caches, and not rounded to half floats.
+- with `llama_cpp/widened_blocks.h` (Q8_0, Q5_0, Q4_0, IQ4_NL) and `unsigned_blocks.h` (Q4_K, Q5_K, Q6_K) it multiplies blocks
+  of small integers, where there is no AVX-VNNI either, in a third to little more than half the time, rounded otherwise, but
+  one column as among others; Q4_0 and Q4_K stay as they are in the file, and need no copy that is rearranged;
+- with `llama_cpp/quantised_columns.h` (AVX-512 too) the other factor of K-quants is made in a fifth of the time, bit for bit
+  the same;
+- with `llama_cpp/activations.h` GELU is computed, sooner than it is looked up in a table larger than the caches, and not
+  rounded to half floats, and tanh eight at a time.
 
 A source that is not the one these changes were made for is left as it is: the service then computes more, not something else.
 """
@@ -38,6 +43,9 @@ HEADERS = {
     OURS / "output_rows.h": MODELS,
     OURS / "widened_rows.h": CPU / "llamafile",
     OURS / "widened_blocks.h": CPU / "llamafile",
+    OURS / "unsigned_blocks.h": CPU / "llamafile",
+    OURS / "quantised_columns.h": CPU / "arch" / "x86",
+    OURS / "activations.h": CPU,
     OURS / "widened_attention.h": CPU,
 }
 """By file: the folder that it is put into."""
@@ -190,6 +198,7 @@ class tinyBLAS_Q0_AVX {
   public:
 """,
         """\
+#include "unsigned_blocks.h"
 #include "widened_blocks.h"
 
 template <typename TA, typename TB, typename TC>
@@ -228,8 +237,8 @@ class tinyBLAS_Q0_AVX {
     if (Ctype != GGML_TYPE_F32)
 """,
         """\
-#ifdef HAS_WIDENED_BLOCKS
-    if (n < 2 && !widens_one_column(m, Atype, Btype))
+#ifdef HAS_UNSIGNED_BLOCKS
+    if (n < 2 && !widens_one_column(m, Atype, Btype) && !multiplies_unsigned_blocks(m, Atype, Btype))
 #else
     if (n < 2)
 #endif
@@ -237,6 +246,101 @@ class tinyBLAS_Q0_AVX {
 #endif
 
     if (Ctype != GGML_TYPE_F32)
+""",
+    ),
+    Change(
+        """\
+    case GGML_TYPE_Q8_0: {
+        if (Btype != GGML_TYPE_Q8_0)
+""",
+        """\
+#ifdef HAS_UNSIGNED_BLOCKS
+    case GGML_TYPE_Q4_K:
+    case GGML_TYPE_Q5_K:
+    case GGML_TYPE_Q6_K: {
+        if (!multiplies_unsigned_blocks(m, Atype, Btype))
+            return false;
+        const auto multiply = [&](auto A) {
+            unsigned_blocks{k, A, lda, (const block_q8_K *)B, ldb, (float *)C, ldc}.matmul(m, n, params->ith, params->nth);
+            return true;
+        };
+        return Atype == GGML_TYPE_Q4_K ? multiply((const block_q4_K *)A)
+             : Atype == GGML_TYPE_Q5_K ? multiply((const block_q5_K *)A)
+                                       : multiply((const block_q6_K *)A);
+    }
+#endif
+
+    case GGML_TYPE_Q8_0: {
+        if (Btype != GGML_TYPE_Q8_0)
+""",
+    ),
+)
+
+OURS_COMPUTES = """\
+defined(GGML_USE_LLAMAFILE) && defined(__AVX2__) && defined(__FMA__) && defined(__F16C__) && !defined(__AVX512F__) && \\
+    !defined(__AVXVNNI__)"""
+"""Where the headers' kernels multiply: what they ask for themselves."""
+
+REPACK = (
+    Change(
+        """\
+    if (cur->type == GGML_TYPE_Q4_0) {
+        if (ggml_cpu_has_avx2() || (ggml_cpu_has_sve() && ggml_cpu_has_matmul_int8() && ggml_cpu_get_sve_cnt() == QK8_0)) {
+""",
+        f"""\
+#if {OURS_COMPUTES}
+    // llamafile/unsigned_blocks.h and widened_blocks.h compute sooner with the weights as they are; not those of experts
+    if ((cur->type == GGML_TYPE_Q4_0 || cur->type == GGML_TYPE_Q4_K) && cur->ne[1] % 16 == 0 && cur->ne[2] == 1) {{
+        return nullptr;
+    }}
+#endif
+
+    if (cur->type == GGML_TYPE_Q4_0) {{
+        if (ggml_cpu_has_avx2() || (ggml_cpu_has_sve() && ggml_cpu_has_matmul_int8() && ggml_cpu_get_sve_cnt() == QK8_0)) {{
+""",
+    ),
+)
+
+TILES = (
+    Change(
+        """\
+    if (!ggml_tiled_min_batch(dst->src[1]->ne[1])) {
+        return false;
+    }
+    return ggml_tiled_matmul_type_dispatch(params, dst);
+""",
+        f"""\
+#if {OURS_COMPUTES}
+    // llamafile/unsigned_blocks.h computes sooner
+    const ggml_tensor * weights = dst->src[0];
+    if ((weights->type == GGML_TYPE_Q4_K || weights->type == GGML_TYPE_Q5_K || weights->type == GGML_TYPE_Q6_K) &&
+            weights->ne[1] % 16 == 0) {{
+        return false;
+    }}
+#endif
+    if (!ggml_tiled_min_batch(dst->src[1]->ne[1])) {{
+        return false;
+    }}
+    return ggml_tiled_matmul_type_dispatch(params, dst);
+""",
+    ),
+)
+
+COLUMNS = (
+    Change(
+        """\
+void quantize_row_q8_K(const float * GGML_RESTRICT x, void * GGML_RESTRICT y, int64_t k) {
+    quantize_row_q8_K_ref(x, y, k);
+}
+""",
+        """\
+#if defined(__AVX2__)
+#include "quantised_columns.h"
+#else
+void quantize_row_q8_K(const float * GGML_RESTRICT x, void * GGML_RESTRICT y, int64_t k) {
+    quantize_row_q8_K_ref(x, y, k);
+}
+#endif
 """,
     ),
 )
@@ -266,33 +370,81 @@ static void ggml_compute_forward_flash_attn_ext_f16(
     ),
 )
 
-GELU = (
+ACTIVATIONS = (
     Change(
         """\
+#ifdef GGML_GELU_FP16
 inline static void ggml_vec_gelu_f32(const int n, float * y, const float * x) {
     uint16_t t;
     for (int i = 0; i < n; ++i) {
 """,
         """\
-#if defined(__AVX2__) && defined(__FMA__) && !defined(__AVX512F__)
-inline static __m256 ggml_v_expf(__m256 x);
-#endif
+#ifdef GGML_GELU_FP16
 inline static void ggml_vec_gelu_f32(const int n, float * y, const float * x) {
     uint16_t t;
     int i = 0;
-#if defined(__AVX2__) && defined(__FMA__) && !defined(__AVX512F__)
+#ifdef HAS_ACTIVATIONS
     for (; i + 7 < n; i += 8) {
-        const __m256 v = _mm256_loadu_ps(x + i);
-        const __m256 square = _mm256_mul_ps(v, v);
-        const __m256 factor = _mm256_fmadd_ps(
-            _mm256_set1_ps(-2*SQRT_2_OVER_PI*GELU_COEF_A), square, _mm256_set1_ps(-2*SQRT_2_OVER_PI));
-        const __m256 e = ggml_v_expf(_mm256_mul_ps(v, factor));
-        _mm256_storeu_ps(y + i, _mm256_div_ps(v, _mm256_add_ps(_mm256_set1_ps(1), e)));
+        _mm256_storeu_ps(y + i, ggml_v_gelu(_mm256_loadu_ps(x + i)));
     }
 #endif
     for (; i < n; ++i) {
 """,
     ),
+    Change(
+        """\
+inline static void ggml_vec_geglu_f32(const int n, float * y, const float * x, const float * g) {
+    uint16_t t;
+    for (int i = 0; i < n; ++i) {
+""",
+        """\
+inline static void ggml_vec_geglu_f32(const int n, float * y, const float * x, const float * g) {
+    uint16_t t;
+    int i = 0;
+#ifdef HAS_ACTIVATIONS
+    for (; i + 7 < n; i += 8) {
+        _mm256_storeu_ps(y + i, _mm256_mul_ps(ggml_v_gelu(_mm256_loadu_ps(x + i)), _mm256_loadu_ps(g + i)));
+    }
+#endif
+    for (; i < n; ++i) {
+""",
+    ),
+    Change(
+        "inline static void ggml_vec_tanh_f32 (const int n, float * y, const float * x) "
+        "{ for (int i = 0; i < n; ++i) y[i] = tanhf(x[i]);  }\n",
+        """\
+#include "activations.h"
+
+inline static void ggml_vec_tanh_f32 (const int n, float * y, const float * x) {
+    int i = 0;
+#ifdef HAS_ACTIVATIONS
+    for (; i + 7 < n; i += 8) {
+        _mm256_storeu_ps(y + i, ggml_v_tanh(_mm256_loadu_ps(x + i)));
+    }
+#endif
+    for (; i < n; ++i) y[i] = tanhf(x[i]);
+}
+""",
+    ),
+)
+
+TANH = (
+    Change(
+        """\
+template <float (*op)(float), typename src0_t, typename dst_t>
+static void apply_unary_op(const ggml_compute_params * params, ggml_tensor * dst) {
+""",
+        """\
+template <>
+inline void vec_unary_op<op_tanh, float, float>(int64_t n, float * y, const float * x) {
+    ggml_vec_tanh_f32(n, y, x);
+}
+
+template <float (*op)(float), typename src0_t, typename dst_t>
+static void apply_unary_op(const ggml_compute_params * params, ggml_tensor * dst) {
+""",
+    ),
+    Change('#include "unary-ops.h"\n', '#include "unary-ops.h"\n#include "vec.h"\n'),
 )
 
 CHANGES = {
@@ -300,8 +452,12 @@ CHANGES = {
     MODELS / "bert.cpp": ENCODER,
     SOURCE / "llama-graph.cpp": POOLING,
     CPU / "llamafile" / "sgemm.cpp": (*HALF_FLOATS, *BLOCKS),
+    CPU / "arch" / "x86" / "quants.c": COLUMNS,
     CPU / "ops.cpp": ATTENTION,
-    CPU / "vec.h": GELU,
+    CPU / "repack.cpp": REPACK,
+    CPU / "tiled" / "tiled.cpp": TILES,
+    CPU / "unary-ops.cpp": TANH,
+    CPU / "vec.h": ACTIVATIONS,
 }
 
 

@@ -59,6 +59,8 @@ class MemoryPlan(msgspec.Struct, frozen=True):
     """Memory that makes it run at full speed."""
     held: int
     """Of that, what the system cannot take back."""
+    copied: int = 0
+    """Bytes of weights that are copied into the processor's own order, so that their place in the file is not read again."""
     gpu_need: int = 0
     tables_on_gpu: bool = False
     """Whether the GPU has room for the tables that are otherwise read by rows from the mapped file."""
@@ -184,7 +186,8 @@ def _plans(
     steps += [(usable[0], repacks[0], width, SMALL_CACHE_SHARE) for width in several]
     steps += [(kv_type, repacks[0], several[-1], SMALL_CACHE_SHARE) for kv_type in usable[1:]]
     steps += [(usable[-1], repacks[0], width, SMALL_CACHE_SHARE) for width in widths[len(several) :]]
-    steps += [(usable[-1], repack, widths[-1], SMALL_CACHE_SHARE) for repack in repacks[1:]]
+    if parts.weights.repacked:
+        steps += [(usable[-1], repack, widths[-1], SMALL_CACHE_SHARE) for repack in repacks[1:]]
     for kv_type, repack, width, cache_share in steps:
         context = sizes(kv_type, width)
         if context is not None:
@@ -196,7 +199,6 @@ def _plan(
 ) -> MemoryPlan:
     host_share = 1.0 - parts.gpu_share
     weights = parts.weights
-    # A repacked weight's place in the file is not read again, so it is the file's or the copy that counts.
     copied = int(weights.repacked * host_share) if repack else 0
     mapped = int((weights.total - weights.row_tables) * host_share) - copied
     projector = parts.projector if host_share == 1.0 else 0
@@ -205,7 +207,8 @@ def _plan(
     if parts.gpu_share:
         on_gpu = parts.gpu_share * (weights.total - weights.row_tables + context.kv) + context.gpu_compute
         on_gpu += parts.projector
-    return MemoryPlan(kv_type, repack, width, cache_share, need=held + max(mapped, 0), held=held, gpu_need=int(on_gpu))
+    need = held + max(mapped, 0)
+    return MemoryPlan(kv_type, repack, width, cache_share, need=need, held=held, copied=copied, gpu_need=int(on_gpu))
 
 
 def _with_tables(plan: MemoryPlan, parts: ModelParts, budget: Budget) -> MemoryPlan:

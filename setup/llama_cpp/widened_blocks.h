@@ -1,8 +1,9 @@
 // C = Aᵀ * B of blocks of 32 small integers (Q8_0, Q5_0, Q4_0, IQ4_NL) on a processor with AVX2 that cannot add up products of
 // bytes, sooner than llamafile's. That gives bytes of B the signs of A's for each product, needs two instructions for what becomes
 // one once bytes are widened to 16 bits, and has the sums of one product in eight lanes, each of which is scaled: here a lane is a
-// row of its own. What a number of C is made of is always added up in the same order, however many columns there are: each block's
-// products as integers, then the blocks one after another.
+// row of its own. Numbers of four and five bits stay bytes, without a sign once an offset is added, and products of bytes are added
+// up as 16 bits as long as these hold them. What a number of C is made of is always added up in the same order, however many
+// columns there are: each block's products as integers, then the blocks one after another.
 //
 // Put beside llama.cpp's ggml/src/ggml-cpu/llamafile/sgemm.cpp by setup/llama_source.py, and included there, in its namespace.
 
@@ -13,11 +14,25 @@
 
 template <typename TA, typename TB, typename TC> class tinyBLAS_Q0_AVX;
 
+static constexpr int64_t WIDENED_ROWS = 16;  // that are multiplied together: their number is a multiple of it
+
 // Whether one column too, which llamafile leaves to ggml, is multiplied here: its numbers are the same alone and among others.
 static inline bool widens_one_column(int64_t m, int Atype, int Btype) {
-    return m % 16 == 0 && Btype == GGML_TYPE_Q8_0 &&
+    return m % WIDENED_ROWS == 0 && Btype == GGML_TYPE_Q8_0 &&
         (Atype == GGML_TYPE_Q8_0 || Atype == GGML_TYPE_Q5_0 || Atype == GGML_TYPE_Q4_0 || Atype == GGML_TYPE_IQ4_NL);
 }
+
+// What makes a type's numbers bytes without a sign, and of how many fours 16 bits hold the sum of products with bytes of -128 to
+// 127 then; 0 where they are widened.
+template <typename TA> struct unsigned_offset {
+    static constexpr int OFFSET = 0, ADDED = 0;
+};
+template <> struct unsigned_offset<block_q5_0> {
+    static constexpr int OFFSET = 16, ADDED = 4;
+};
+template <> struct unsigned_offset<block_q4_0> {
+    static constexpr int OFFSET = 8, ADDED = 8;
+};
 
 template <typename TA> class widened_blocks {
 public:
@@ -43,7 +58,7 @@ public:
     }
 
 private:
-    static constexpr int64_t LANES = 8, VECTORS = 2, ROWS = LANES * VECTORS;
+    static constexpr int64_t ROWS = WIDENED_ROWS, LANES = 8, VECTORS = ROWS / LANES;
     static constexpr int64_t WIDTH = 3;  // columns of a tile
     static constexpr int64_t MAX_BLOCKS  = 32;  // 32 KB of rows, about what a core's first cache holds
     static constexpr int64_t MAX_COLUMNS = 63;  // 128 KB, which stay in its second
@@ -52,7 +67,27 @@ private:
     struct wide {
         __m256i even, odd;
     };
-    static constexpr int64_t PAIRS = sizeof(wide) / sizeof(int32_t);
+    // As they are, and what the offset of A's numbers adds to the sum of products.
+    struct narrow {
+        __m256i bytes;
+        int32_t offset;
+    };
+
+    static constexpr int OFFSET = unsigned_offset<TA>::OFFSET, ADDED = unsigned_offset<TA>::ADDED;
+    using numbers = std::conditional_t<OFFSET == 0, wide, narrow>;
+    static constexpr int64_t GROUPS = OFFSET == 0 ? 16 : 8;  // of two numbers of 16 bits, or four bytes
+
+    static void take(__m256i bytes, wide & to) {
+        to = widen(bytes);
+    }
+
+    static void take(__m256i bytes, narrow & to) {
+        const __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes);
+        const __m256i fours = _mm256_madd_epi16(pairs, _mm256_set1_epi16(-OFFSET));
+        const __m128i two = _mm_add_epi32(_mm256_castsi256_si128(fours), _mm256_extracti128_si256(fours, 1));
+        const __m128i one = _mm_add_epi32(two, _mm_unpackhi_epi64(two, two));
+        to = {bytes, _mm_extract_epi32(_mm_add_epi32(one, _mm_shuffle_epi32(one, 1)), 0)};
+    }
 
     static wide widen(__m256i bytes) {
         return {_mm256_srai_epi16(_mm256_slli_epi16(bytes, 8), 8), _mm256_srai_epi16(bytes, 8)};
@@ -85,7 +120,7 @@ private:
     void widen_column(int64_t j, int64_t column) {
         const block_q8_0 * blocks = llamafile.B + llamafile.ldb * j + first;
         for (int64_t l = 0; l < depth; ++l) {
-            columns[column / WIDTH][l][column % WIDTH] = widen(llamafile.load(blocks + l));
+            take(llamafile.load(blocks + l), columns[column / WIDTH][l][column % WIDTH]);
             column_scales[column / WIDTH][l][column % WIDTH] = unhalf(blocks[l].d);
         }
     }
@@ -112,12 +147,18 @@ private:
             x[row + 3] = _mm256_unpackhi_epi64(y[row + 1], y[row + 3]);
         }
         for (int four = 0; four < 4; ++four) {
-            const wide low  = widen(_mm256_permute2x128_si256(x[four], x[four + 4], 0x20));
-            const wide high = widen(_mm256_permute2x128_si256(x[four], x[four + 4], 0x31));
-            rows[l][four][vector]      = low.even;
-            rows[l][four + 4][vector]  = high.even;
-            rows[l][four + 8][vector]  = low.odd;
-            rows[l][four + 12][vector] = high.odd;
+            put(_mm256_permute2x128_si256(x[four], x[four + 4], 0x20), l, four, vector);
+            put(_mm256_permute2x128_si256(x[four], x[four + 4], 0x31), l, four + 4, vector);
+        }
+    }
+
+    void put(__m256i bytes, int64_t l, int four, int64_t vector) {
+        if constexpr (OFFSET == 0) {
+            const wide both = widen(bytes);
+            rows[l][four][vector]     = both.even;
+            rows[l][four + 8][vector] = both.odd;
+        } else {
+            rows[l][four][vector] = _mm256_add_epi8(bytes, _mm256_set1_epi8(OFFSET));
         }
     }
 
@@ -131,9 +172,10 @@ private:
             }
         }
         int64_t column = 0;
-        for (; column + 2 < count; column += 3) {
-            tile<3>(i, j, column);
+        for (; column + WIDTH <= count; column += WIDTH) {
+            tile<WIDTH>(i, j, column);
         }
+        static_assert(WIDTH == 3, "what is left is two columns or one");
         if (column + 1 < count) {
             tile<2>(i, j, column);
         } else if (column < count) {
@@ -142,23 +184,60 @@ private:
     }
 
     template <int N> void multiply_block(int64_t l, int64_t column, __m256i (&products)[VECTORS][N]) const {
-        const wide * group = columns[column / WIDTH][l];
-        for (int vector = 0; vector < VECTORS; ++vector) {
-            for (int n = 0; n < N; ++n) {
-                products[vector][n] = _mm256_setzero_si256();
+        const numbers * group = columns[column / WIDTH][l];
+        if constexpr (OFFSET == 0) {
+            for (int vector = 0; vector < VECTORS; ++vector) {
+                for (int n = 0; n < N; ++n) {
+                    products[vector][n] = _mm256_setzero_si256();
+                }
             }
-        }
 #if defined(__GNUC__)
 #pragma GCC unroll 16
 #endif
-        for (int pair = 0; pair < PAIRS; ++pair) {
-            __m256i row[VECTORS];
-            load_rows(row, l, pair);
+            for (int pair = 0; pair < GROUPS; ++pair) {
+                __m256i row[VECTORS];
+                load_rows(row, l, pair);
+                for (int n = 0; n < N; ++n) {
+                    const __m256i both = _mm256_set1_epi32(((const int32_t *) &group[n])[pair]);
+                    for (int vector = 0; vector < VECTORS; ++vector) {
+                        products[vector][n] = _mm256_add_epi32(products[vector][n], _mm256_madd_epi16(row[vector], both));
+                        keep(products[vector][n]);
+                    }
+                }
+            }
+        } else {
             for (int n = 0; n < N; ++n) {
-                const __m256i both = _mm256_set1_epi32(((const int32_t *) &group[n])[pair]);
                 for (int vector = 0; vector < VECTORS; ++vector) {
-                    products[vector][n] = _mm256_add_epi32(products[vector][n], _mm256_madd_epi16(row[vector], both));
-                    keep(products[vector][n]);
+                    products[vector][n] = _mm256_set1_epi32(group[n].offset);
+                }
+            }
+            for (int first = 0; first < GROUPS; first += ADDED) {
+                __m256i sums[VECTORS][N];
+                multiply_fours<N>(l, first, group, sums);
+                for (int vector = 0; vector < VECTORS; ++vector) {
+                    for (int n = 0; n < N; ++n) {
+                        const __m256i widened = _mm256_madd_epi16(sums[vector][n], _mm256_set1_epi16(1));
+                        products[vector][n] = _mm256_add_epi32(products[vector][n], widened);
+                        keep(products[vector][n]);
+                    }
+                }
+            }
+        }
+    }
+
+    template <int N> void multiply_fours(int64_t l, int first, const narrow * group, __m256i (&sums)[VECTORS][N]) const {
+#if defined(__GNUC__)
+#pragma GCC unroll 8
+#endif
+        for (int four = 0; four < ADDED; ++four) {
+            __m256i row[VECTORS];
+            load_rows(row, l, first + four);
+            for (int n = 0; n < N; ++n) {
+                const __m256i bytes = _mm256_set1_epi32(((const int32_t *) &group[n].bytes)[first + four]);
+                for (int vector = 0; vector < VECTORS; ++vector) {
+                    const __m256i product = _mm256_maddubs_epi16(row[vector], bytes);
+                    sums[vector][n] = four == 0 ? product : _mm256_add_epi16(sums[vector][n], product);
+                    keep(sums[vector][n]);
                 }
             }
         }
@@ -252,8 +331,8 @@ private:
 
     blas & llamafile;
     int64_t first = 0, depth = 0;  // the blocks that are multiplied now
-    __m256i rows[MAX_BLOCKS][PAIRS][VECTORS];
-    wide columns[MAX_COLUMNS / WIDTH][MAX_BLOCKS][WIDTH];
+    __m256i rows[MAX_BLOCKS][GROUPS][VECTORS];
+    numbers columns[MAX_COLUMNS / WIDTH][MAX_BLOCKS][WIDTH];
     alignas(32) float row_scales[MAX_BLOCKS][VECTORS][LANES];
     float column_scales[MAX_COLUMNS / WIDTH][MAX_BLOCKS][WIDTH];
 };

@@ -285,7 +285,7 @@ def test_an_interactive_job_that_was_claimed_with_the_others_goes_first_and_alon
 
 
 def test_what_prompts_share_is_computed_once(engine: VlmEngine, alone: VlmEngine, tmp_path: Path) -> None:
-    for words, questions in ((600, 6), (1600, 6)):
+    for words, questions in ((600, 6), (1200, 6)):
         system = {"role": "system", "content": f"purple triangle {words} " + "orange circle " * (words // 2)}
 
         def works(system: dict[str, str] = system, questions: int = questions) -> list[ScriptedWork]:

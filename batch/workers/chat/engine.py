@@ -127,7 +127,7 @@ class VlmEngine:
             tables_on_gpu=plan.tables_on_gpu,
             report=lambda p: report(p * share),
         )
-        if plan.repack:
+        if plan.copied:
             release_pages(resolved.path)  # they were read once, to be copied
         if resolved.mmproj:
             image_cache_bytes = max(cache_bytes // 4, MIN_IMAGE_CACHE_BYTES)
