@@ -30,7 +30,7 @@ from batch.workers.llama import row_tables
 from batch.workers.llama.context import KV_TYPES, Context
 from batch.workers.llama.devices import compute_devices, gpu_free_bytes
 from batch.workers.llama.dry_run import DryRun, read_sizes, weight_sizes
-from batch.workers.llama.library import collected_lines
+from batch.workers.llama.library import collected_lines, lib
 from batch.workers.llama.mapped_file import release_pages
 from batch.workers.llama.model import Model
 from batch.workers.llama.row_tables import gpu_overrides, table_types
@@ -85,6 +85,22 @@ def test_weights_are_measured_by_the_file_s_header() -> None:
     sizes = weight_sizes(FILE)
     assert 0.8 * FILE.stat().st_size < sizes.total < FILE.stat().st_size and 0 < sizes.row_tables < sizes.total
     assert sizes.repacked == 0  # half-precision weights stay as they are
+
+
+@pytest.mark.parametrize("kind", ["Q4_0", "IQ4_NL", "Q8_0"])
+def test_a_dry_run_tells_whether_weights_are_copied_into_another_order(tmp_path: Path, kind: str) -> None:
+    """Which the library decides by the processor and the type: IQ4_NL wherever there is AVX2, Q8_0 hardly anywhere."""
+    quantised = tmp_path / "model.gguf"
+    params = lib.llama_model_quantize_default_params()
+    params.ftype = getattr(lib, f"LLAMA_FTYPE_MOSTLY_{kind}")
+    assert lib.llama_model_quantize(str(FILE).encode(), str(quantised).encode(), ctypes.byref(params)) == 0
+    dry = DryRun(quantised, gpu_layers=0)
+    dry.close()
+    with collected_lines() as pieces:
+        Model(quantised).close()
+    (copied,) = re.findall(r"CPU_REPACK model buffer size = +([\d.]+) MiB", "".join(pieces)) or ["0"]
+    assert dry.reorders_weights == (float(copied) > 0)
+    assert weight_sizes(quantised).repacked >= float(copied) * MIB
 
 
 def test_a_header_that_cannot_be_read_is_named(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def plan_memory(settings: Settings, resolved: Resolved, budget: Budget) -> Memor
         rooms = own_rooms(n_ctx, has_gpu=gpu_share == 1.0)
         parts = ModelParts(
             name=resolved.name,
-            weights=weights,
+            weights=weights if run.reorders_weights else msgspec.structs.replace(weights, repacked=0),
             projector=resolved.mmproj.stat().st_size if resolved.mmproj and resolved.mmproj.is_file() else 0,
             caches=vlm.cache_bytes + (max(vlm.cache_bytes // 4, MIN_IMAGE_CACHE_BYTES) if resolved.mmproj else 0),
             gpu_share=gpu_share,

@@ -15,6 +15,8 @@ from batch.workers.llama.row_tables import PER_LAYER_TABLE
 
 _KV_SIZE = re.compile(r"size = +([\d.]+) MiB \( *\d+ cells")
 _COMPUTE_SIZE = re.compile(r"(\S+) compute buffer size = +([\d.]+) MiB")
+_REORDERED = re.compile(r"(?:CPU_REPACK|AMX|CPU_RISCV64_SPACEMIT) model buffer size")
+"""What llama.cpp says where weights are loaded into the order of a processor's kernels."""
 _MIB = 1 << 20
 _FIRST_QUANTISED_TYPE = 2
 _SINGLE_TYPES = frozenset(range(24, 29)) | {30}
@@ -22,7 +24,8 @@ _SINGLE_TYPES = frozenset(range(24, 29)) | {30}
 
 
 def weight_sizes(path: Path) -> WeightSizes:
-    """Of a model file's tensors; raises ModelProblem where it cannot be read."""
+    """Of a model file's tensors, all that some processor's kernels want in another order as repacked; raises ModelProblem where
+    it cannot be read."""
     total = repacked = row_tables = 0
     for name, kind, size in tensor_infos(path):
         total += size
@@ -44,7 +47,10 @@ class DryRun:
         params.no_alloc = True
         params.load_mode = lib.LLAMA_LOAD_MODE_NONE
         clear_errors()
-        self._model = lib.llama_model_load_from_file(str(path).encode(), params)
+        with collected_lines() as pieces:
+            self._model = lib.llama_model_load_from_file(str(path).encode(), params)
+        self.reorders_weights = _REORDERED.search("".join(pieces)) is not None
+        """Whether this processor's kernels want some of the weights in another order than the file's."""
         if not self._model:
             raise ModelProblem(f"The model file {path} cannot be loaded ({last_error() or 'it may be damaged'}).")
 
