@@ -371,6 +371,15 @@ def test_more_than_sixteen_are_computed_together_only_where_their_step_is_short(
     assert measured.width == width and len(measured.rates) == timed
 
 
+def test_a_busy_moment_that_hides_that_a_wider_step_is_sooner_is_measured_again(
+    engine: VlmEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step_s = {1: [0.02], 4: [0.03], 8: [0.05], 16: [0.08], 32: [0.16, 0.14]}
+    monkeypatch.setattr(speed, "_measure_step", lambda model, context, n: step_s[n].pop(0) if step_s[n][1:] else step_s[n][0])
+    measured = speed.measure_bulk_speed(engine._resources.model, 1)
+    assert measured.width == 32 and measured.rates["32"] == pytest.approx(32 / 0.14, abs=0.1)
+
+
 def test_on_a_gpu_a_wider_step_has_to_save_nothing_but_its_own_time(engine: VlmEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is around a token is done while the GPU computes."""
     step_s = {n: 0.0002 + 0.00001 * n for n in speed.GPU_WIDTHS}

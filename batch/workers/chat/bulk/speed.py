@@ -54,6 +54,8 @@ _REPEATED_BELOW_S = 0.1
 _MAX_REPEATS = 3
 _MIN_SPEED_UP = 1.05
 """A wider batch must be so many times faster than a narrower one, with what is around its tokens."""
+_DOUBT = 0.2
+"""A speed-up that is no further from that is measured again, as other programs may have slowed down either step."""
 _AROUND_TOKEN_S = 0.0003
 """What a token of a bulk job takes beside its decode, drawing, text and its share of the job, which no width saves: about half
 of a caption's token of the smallest model through the service, on two cores of 2026. A GPU computes meanwhile."""
@@ -172,14 +174,22 @@ def _best_width(model: Model, context: Context, widths: Sequence[int], *, has_gp
         if n > MODEST_WIDTH and max(steps.values()) > _max_step_s(n, has_gpu=has_gpu):
             break  # a wider step takes no less
         steps[n] = _measure_step(model, context, n)
-    rates = {n: n / seconds for n, seconds in steps.items()}
     around = 0.0 if has_gpu else _AROUND_TOKEN_S
-    token_s = {n: seconds / n + around for n, seconds in steps.items()}
+
+    def speed_up(n: int) -> float:
+        """How many times as fast n jobs together are as the best until now."""
+        return (steps[best] / best + around) / (steps[n] / n + around)
+
     best = max(n for n in steps if n <= _of_size(_MIN_WIDTHS, model))
-    for n, seconds in steps.items():
-        if n > best and seconds <= _max_step_s(n, has_gpu=has_gpu) and token_s[best] > _MIN_SPEED_UP * token_s[n]:
+    for n in [n for n in steps if n > best]:
+        if steps[n] > _max_step_s(n, has_gpu=has_gpu):
+            continue
+        if abs(speed_up(n) - _MIN_SPEED_UP) < _DOUBT:
+            for again in (best, n, best, n):
+                steps[again] = min(steps[again], _measure_step(model, context, again))
+        if speed_up(n) > _MIN_SPEED_UP:
             best = n
-    return best, rates
+    return best, {n: n / seconds for n, seconds in steps.items()}
 
 
 def _measure_slice(model: Model, context: Context) -> int:
