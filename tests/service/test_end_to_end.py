@@ -115,8 +115,8 @@ def test_an_unknown_or_broken_file_gets_one_sentence_and_does_not_come_again(ser
 
 
 def test_batch_submit_waits_and_prints_what_the_models_say(service: RunningService) -> None:
-    found = service.command("submit", "--wait", str(DATA / "sample-green-square.png"))
-    assert (found.returncode, found.stdout) == (0, "a green square\n"), found.stderr
+    found = service.command("submit", "--wait", str(DATA / "sample-blue-triangle.png"))
+    assert (found.returncode, found.stdout) == (0, "a blue triangle\n"), found.stderr
     missing = service.command("submit", "no-such-file.png")
     assert missing.returncode == 1 and "no-such-file.png" in missing.stderr and "Traceback" not in missing.stderr
 
