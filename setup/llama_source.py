@@ -44,6 +44,7 @@ HEADERS = {
     OURS / "widened_rows.h": CPU / "llamafile",
     OURS / "widened_blocks.h": CPU / "llamafile",
     OURS / "unsigned_blocks.h": CPU / "llamafile",
+    OURS / "lanes.h": CPU / "llamafile",
     OURS / "quantised_columns.h": CPU / "arch" / "x86",
     OURS / "activations.h": CPU,
     OURS / "widened_attention.h": CPU,

@@ -12,6 +12,8 @@
 #if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__) && !defined(__AVX512F__) && !defined(__AVXVNNI__)
 #define HAS_UNSIGNED_BLOCKS
 
+#include "lanes.h"
+
 static constexpr int64_t UNSIGNED_ROWS = 16;  // that are multiplied together: their number is a multiple of it
 
 // Whether columns, one too, which llamafile leaves to ggml, are multiplied here.
@@ -472,11 +474,6 @@ private:
         sums = _mm256_fnmadd_ps(_mm256_mul_ps(row_scale, column_scale), _mm256_cvtepi32_ps(products), sums);
     }
 
-    // In each half of four lanes: the sums of a's, b's, c's and d's.
-    static __m256i add4(__m256i a, __m256i b, __m256i c, __m256i d) {
-        return _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d));
-    }
-
     static __m256i broadcast(const void * start) {
         int32_t bytes;
         memcpy(&bytes, start, sizeof(bytes));
@@ -489,15 +486,6 @@ private:
                 sums[vector][n] = _mm256_setzero_si256();
             }
         }
-    }
-
-    // In a register, and computed before what follows, so that registers do.
-    static void keep(__m256i & value) {
-#if defined(__GNUC__)
-        __asm__("" : "+x"(value));
-#else
-        (void) value;
-#endif
     }
 
     const TA * const A;

@@ -12,6 +12,8 @@
 #if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__) && !defined(__AVX512F__) && !defined(__AVXVNNI__)
 #define HAS_WIDENED_BLOCKS
 
+#include "lanes.h"
+
 template <typename TA, typename TB, typename TC> class tinyBLAS_Q0_AVX;
 
 static constexpr int64_t WIDENED_ROWS = 16;  // that are multiplied together: their number is a multiple of it
@@ -251,15 +253,6 @@ private:
         }
     }
 
-    // In a register, and computed before what follows, so that registers do.
-    static void keep(__m256i & value) {
-#if defined(__GNUC__)
-        __asm__("" : "+x"(value));
-#else
-        (void) value;
-#endif
-    }
-
     template <int N> void tile(int64_t i, int64_t j, int64_t column) {
         float * c = llamafile.C + llamafile.ldc * (j + column) + i;
         __m256 sums[VECTORS][N];
@@ -322,11 +315,6 @@ private:
         for (const char * line = start; line < start + count * sizeof(TA); line += 64) {
             _mm_prefetch(line, _MM_HINT_T0);
         }
-    }
-
-    // In each half of four lanes: the sums of a's, b's, c's and d's.
-    static __m256i add4(__m256i a, __m256i b, __m256i c, __m256i d) {
-        return _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d));
     }
 
     blas & llamafile;
