@@ -22,6 +22,8 @@ POINTS = (
     "outbox-noted",
 )
 """In the order in which a dropped file passes them."""
+TOLD = "told"
+"""Of a job whose client has its result before it is written down: between "computed" and "ended"."""
 MOVE_POINTS = ("move-payloads", "move-rows", "move-verified", "move-committed", "move-switched", "move-aside")
 """In the order in which `batch move-to` passes them."""
 

@@ -68,6 +68,8 @@ class ClaimStorage(BlackHoleStorage):  # type: ignore[misc]
         """Only jobs of a higher priority are taken; None: all."""
         self.next_look_s = IDLE_LOOK_S
         """After how long the next look for a job pays: one that was passed over is free then."""
+        self.rest_s: Callable[[], float] = lambda: 0.0
+        """For how many seconds another job is waited for before `before_look` is called."""
         self.before_look: Callable[[], None] = lambda: None
         """Is called before a look between two jobs: what was told until then, the look finds. Not before a job that was handed
         over: it may have been cancelled since then."""
@@ -92,6 +94,9 @@ class ClaimStorage(BlackHoleStorage):  # type: ignore[misc]
             return None
         # Cleared before the look: a job queued between look and wait has set it again.
         self.woken.clear()
+        if not self._handed and (rest_s := self.rest_s()):
+            self.woken.wait(rest_s)
+            self.woken.clear()
         if not self._handed:
             self.before_look()
         try:

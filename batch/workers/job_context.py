@@ -22,6 +22,8 @@ from batch.queue.huey_storage import IDLE_LOOK_S, JobHuey
 from batch.queue.jobs import Kind, Priority
 from batch.queue.spool import Spool
 from batch.queue.store import WRITE_REFUSED, Lease, Store
+from batch.workers.job_ends import JobEnds
+from batch.workers.stopping import Stopping
 
 if TYPE_CHECKING:
     from batch.workers.running_job import RunningJob
@@ -35,10 +37,6 @@ _UNLIMITED_THREADS = 1 << 16
 NEST_AFTER_S = 0.025
 """So long workers that are idle have to take a job, where they share a queue, before one runs it inside another: they compute
 at once what would stop this one's work."""
-
-
-class Stopping(BaseException):
-    """The service stops and the grace time is over: the job goes back. No engine may catch it as an Exception."""
 
 
 class JobContext:
@@ -69,6 +67,7 @@ class JobContext:
         """How often this worker has been told that something was queued or cancelled."""
         self.handed = (0, 0)
         """Token of the lease that was handed over last, and how many wake-ups were heard by then: nothing else waited."""
+        self.ends = JobEnds(self)
         self.may_take: Callable[[], bool] = lambda: True
         """Whether jobs may be leased that are not held yet; batch mates, too."""
         self.look_at = math.inf
@@ -86,6 +85,7 @@ class JobContext:
 
     def begin_look(self) -> None:
         """No job is under way, and what was told until now is found by the look for the next one."""
+        self.ends.write_told()
         self.attention = False
 
     def may_have_mates(self, lease: Lease) -> bool:

@@ -5,25 +5,25 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
-from batch import fail_points
 from batch.errors import BatchError, Cancelled
 from batch.payloads.events import JobEvent, Progress, ProgressUnit, Started
 from batch.payloads.job_payload import Payload, Result
 from batch.payloads.json_text import decode, encode
 from batch.queue.frames import ABSENT, Beat, End
 from batch.queue.jobs import Job, JobProgress, Origin, Priority, State, UnreadableJob
-from batch.queue.store import WRITE_REFUSED, DamagedDatabase, Ending, Lease, LeaseLost, StoreAway
+from batch.queue.store import WRITE_REFUSED, Ending, Lease, LeaseLost, StoreAway
 from batch.workers.engine import Work
-from batch.workers.job_context import JobContext, Stopping
+from batch.workers.job_context import JobContext
+from batch.workers.job_ends import JobEnd
+from batch.workers.stopping import Stopping
 
 C = TypeVar("C", bound=Struct)
 logger = logging.getLogger("batch.worker")
@@ -34,25 +34,6 @@ PROGRESS_EVENT_INTERVAL_S = 0.25
 PROGRESS_ROW_INTERVAL_S = 1.0
 MAX_INLINE_RESULT_BYTES = 256 << 10
 """Results up to this size travel in the End event, which saves the waiting side a read."""
-
-
-@dataclass(frozen=True, slots=True)
-class JobEnd:
-    """How a job ends: what is written down, and what is told of it."""
-
-    running: RunningJob
-    ending: Ending
-    event: End
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether a client that waits has everything it needs in the event."""
-        return self.has_result_for_client or (self.running.job.waited and self.event.error is not ABSENT)
-
-    @property
-    def has_result_for_client(self) -> bool:
-        """Whether a client waits, and its result is in the event."""
-        return self.running.job.waited and self.event.result is not ABSENT
 
 
 class RunningJob:
@@ -109,6 +90,7 @@ class RunningJob:
             self._first_done = done
         now = time.monotonic()
         self._context.events.hurry(now)
+        self._context.ends.write_due(now)
         if self._context.attention or now >= self._next_look or now >= self._context.look_at:
             self._look(now, done, total, unit)
         return self._threads
@@ -269,43 +251,7 @@ class RunningJob:
         return JobEnd(self, Ending(self.lease, State.DONE, text.decode()), event)
 
     def _write_ends(self, ends: Sequence[JobEnd]) -> None:
-        """End jobs in one transaction, and tell of them."""
-        context, ids = self._context, {end.running.job.id for end in ends}
-        active = (other for lead in reversed(context.running) for other in lead.unended_jobs() if other.job.id not in ids)
-        resumes = next((other.job.id for other in active), None)
-
-        def tell(told: Iterable[JobEnd], **changes: Any) -> None:
-            context.events.send(*(replace(end.event, resumes=resumes, **changes) for end in told))
-
-        # Results that nobody waits for on a socket must survive a power cut once they are called done.
-        is_durable = not all(end.running.job.waited for end in ends)
-
-        def write() -> list[bool]:
-            return context.store.end([end.ending for end in ends], durable=is_durable)
-
-        if is_told := self._may_tell_first(ends):
-            # A short step's transaction is a good part of what its client would wait for.
-            tell(ends, is_written=False)
-        untold: Sequence[JobEnd] = ends
-        try:
-            have_ended = write()
-        except WRITE_REFUSED:
-            tell(end for end in ends if end.is_complete)  # a client can have its answer, row or no row
-            untold = [end for end in ends if not end.is_complete]
-            have_ended = [ended for end, ended in zip(ends, context.persist(write), strict=True) if not end.is_complete]
-        except DamagedDatabase as error:
-            for end in ends:
-                logger.error("job %s has ended and cannot be written down: %s", end.running.job.id, error.message)
-            have_ended = [end.running.job.waited for end in ends]  # their clients can have the answers; the claims stay
-        for end in ends:
-            end.running.is_ended = True
-            context.forget(end.running.lease)
-        fail_points.reach("ended")
-        told = [end for end, has_ended in zip(untold, have_ended, strict=True) if has_ended]
-        if is_told:
-            tell(told, result=ABSENT)
-        else:
-            tell(told)
+        self._context.ends.add(ends, tells_first=self._may_tell_first(ends))
 
     def _may_tell_first(self, ends: Sequence[JobEnd]) -> bool:
         """Whether a client may have its result before that is written down: of a job alone, as with batch mates the time is

@@ -30,9 +30,11 @@ from batch.queue.store import DamagedDatabase, StoreAway
 from batch.settings import Settings
 from batch.workers.build import build_of
 from batch.workers.engine import Engine
-from batch.workers.job_context import JobContext, Stopping
+from batch.workers.job_context import JobContext
+from batch.workers.job_ends import NEXT_REQUEST_S
 from batch.workers.lease_keeper import LeaseKeeper
 from batch.workers.running_job import RunningJob
+from batch.workers.stopping import Stopping
 
 logger = logging.getLogger("batch.worker")
 
@@ -85,6 +87,7 @@ class Worker:
         self._storage.floor = float(MAX_BULK_PRIORITY) if takes == "interactive" else None
         self._storage.report_waiting = self._context.report_waiting
         self._storage.settle = self._settle
+        self._storage.rest_s = lambda: NEXT_REQUEST_S if self._context.ends.are_unwritten else 0.0
         self._storage.before_look = self._context.begin_look
         self._storage.may_take = self._context.may_take = self._keeper.may_take
         self._consumer: QuietConsumer | None = None
@@ -128,6 +131,7 @@ class Worker:
                 if deadline is not None and time.monotonic() > deadline + _STUCK_AFTER_GRACE_S:
                     self.abandon()  # rather than be killed with the job in hand, which would count as an attempt
                     return
+        self._context.ends.write_told()
         self._keeper.end()
         self._context.close()
 

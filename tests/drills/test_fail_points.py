@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from batch.fail_points import POINTS
+from batch.fail_points import POINTS, TOLD
 from drill_home import Outbox, assert_tidy, chat_draft, content, drop, is_noted, opened, quiet, submit
 from running_service import RunningService, wait_until
 
@@ -73,6 +73,22 @@ def test_a_waiting_embedding_is_answered_wherever_its_worker_is_killed(start_ser
     with opened(service) as store:
         (job,) = store.jobs()
     assert job.attempts == (1 if point == "ended" else 2)
+
+
+@pytest.mark.drill
+def test_an_embedding_whose_client_has_it_is_done_again_where_its_worker_was_killed_before_it_was_written(
+    start_service: Start,
+) -> None:
+    service = start_service(BATCH_FAIL_AT=TOLD).ready("embedding")
+    for text in ("the first", "the second"):  # the second one finds the worker dead
+        status, answer = service.call("embedding", "/v1/embeddings", {"model": "any", "input": text})
+        assert status == 200 and len(answer["data"]) == 1
+    quiet(service)
+    with opened(service) as store:
+        attempts = sorted(job.attempts for job in store.jobs())
+    assert attempts == [1, 2]
+    assert service.stop() == 0
+    assert assert_tidy(service, []) == {("http", "done"): 2}
 
 
 @pytest.mark.drill

@@ -18,8 +18,8 @@ from batch.workers.chat.bulk.claimed_jobs import PICTURES_AHEAD
 from batch.workers.chat.engine import VlmEngine
 from batch.workers.chat.images.image_chunk import ImageChunk
 from batch.workers.chat.images.vision import Vision
-from batch.workers.job_context import Stopping
 from batch.workers.llama.context import ABORTED, DECODED
+from batch.workers.stopping import Stopping
 from scripted_work import ScriptedWork
 from vlm_setup import bulk, bulk_resources, chat, content, drawn, part, run, together, written
 

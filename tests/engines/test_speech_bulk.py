@@ -13,9 +13,9 @@ import pytest
 from batch.errors import BadRequest, BatchError, Cancelled, ModelProblem
 from batch.media.sound.samples import SAMPLE_RATE as RATE
 from batch.queue.jobs import Priority
-from batch.workers.job_context import Stopping
 from batch.workers.speech.bulk.models import ModelCopies
 from batch.workers.speech.engine import SpeechEngine
+from batch.workers.stopping import Stopping
 from scripted_work import ScriptedWork
 from sounds import JFK_SAYS, jfk, silence
 from speech_setup import TINY_EN, loaded, spoken, transcribe, word_errors, work

@@ -282,8 +282,8 @@ def test_writes_that_fail_in_a_worker_make_its_jobs_wait_and_a_caller_still_gets
 
 
 def test_while_a_worker_cannot_write_every_client_is_told_so_in_bounded_time(start_service: Start) -> None:
-    """The service's own writes may still fit on a nearly full disk: a request is accepted, and then nobody can take it. The
-    first one's worker is idle and has it at once, so that its client may have its answer, row or no row."""
+    """The service's own writes may still fit on a nearly full disk: a request is accepted, and then nobody can take it. What an
+    idle worker is handed before it writes anything it answers, row or no row."""
     service = start_service().ready("embedding")
     pid = worker_pid(service, "embedding")
     assert service.call("embedding", "/v1/embeddings", {"input": "x"})[0] == 200
@@ -292,7 +292,7 @@ def test_while_a_worker_cannot_write_every_client_is_told_so_in_bounded_time(sta
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda body: service.call("embedding", "/v1/embeddings", body, timeout=45), bodies * 4))
     refused = [status for status, _ in answers if status != 200]
-    assert set(refused) == {507} and len(refused) >= len(answers) - 1, answers
+    assert set(refused) == {507} and len(refused) > len(answers) / 2, answers
     assert service.health("vlm")[0] == 200
     (bulk,) = submit(service, embed_draft("nobody waits for it"))
     allow_writes(pid)

@@ -274,7 +274,7 @@ def test_a_caller_that_hangs_up_frees_the_worker(port: Port) -> None:
     wait_until(lambda: busy(port), "it runs")
     caller.close()
     assert ask(port, input=["after " * 5] * 65).status_code == 200  # as patient as the call that was left
-    assert port.service.states("embedding", 2) == ["done", "cancelled"]
+    wait_until(lambda: port.service.states("embedding", 2) == ["done", "cancelled"], "the rows say so")
 
 
 def test_many_callers_at_once_each_get_their_own_vector(port: Port, client: openai.OpenAI) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import TypeVar
 
 from batch.queue.jobs import Draft
@@ -32,17 +32,17 @@ class ImmediateWriter:
         self._others = 0
         """Submissions that were handed to a thread and are not done."""
 
-    def submit(self, draft: Draft, worker: str) -> bool:
+    def submit(self, draft: Draft, worker: str, told: Collection[str] = ()) -> bool:
         """Accept a job whose payload is a few kilobytes at most; False, and nothing done, where that would wait for somebody,
         would overtake an earlier job, or fails: the thread may do it, and report what is wrong. `worker`: one that seems to be
-        idle, to which the job may be handed; empty: none."""
+        idle, to which the job may be handed; empty: none. `told`: jobs that this one has ended and not written down."""
         started_at = time.monotonic()
         if self._store is None or self._others or started_at < self._resumes_at:
             return False
         lease = None
         try:
             if worker:
-                lease = self._store.submit_to(worker, draft)
+                lease = self._store.submit_to(worker, draft, told)
             else:
                 self._store.submit(draft)
         except (DatabaseBusy, DamagedDatabase, *WRITE_REFUSED):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
 from batch.model_kind import kind_of
@@ -56,6 +56,8 @@ class WorkerReports:
         """Of each worker the jobs whose start was heard and whose end was not, with their fencing tokens."""
         self._runner: dict[str, tuple[str, int]] = {}
         """Of each of those jobs the worker that runs it, and the token of its lease."""
+        self._told: defaultdict[str, set[str]] = defaultdict(set)
+        """Of each worker the jobs whose clients have their results and whose rows do not say so yet."""
         self._unreported: defaultdict[str, set[str]] = defaultdict(set)
         """Jobs whose worker on this machine died, maybe between their end and the report of it."""
         self.service_times: defaultdict[str, ServiceTimeEstimate] = defaultdict(ServiceTimeEstimate)
@@ -94,7 +96,12 @@ class WorkerReports:
         """The jobs that a worker has begun and not ended."""
         return set(self._started_jobs.get(worker, ()))
 
+    def told_jobs(self, worker: str) -> Collection[str]:
+        """The jobs of a worker that holds nothing else and has yet to write down that they have ended."""
+        return self._told.get(worker, ())
+
     def _forget_jobs(self, worker: str) -> set[str]:
+        self._told.pop(worker, None)
         jobs = set(self._started_jobs.pop(worker, ()))
         for job in jobs:
             if self._runner.get(job, (None, 0))[0] == worker:
@@ -139,11 +146,16 @@ class WorkerReports:
             return  # of an attempt that was taken from its worker
         ticket = self._tickets.get(job)
         end = event if isinstance(event, End) and event.is_written else None
+        if isinstance(event, End) and end is None:
+            self._told[worker].add(job)
+            self._models.update(queue, worker, busy=event.resumes)
         if end is not None:
             self._tickets.remove(job)
             self._runner.pop(job, None)
             self._started_jobs.get(worker, {}).pop(job, None)
-            self._models.update(queue, worker, busy=end.resumes, has_ended_jobs=True)
+            is_busy_with = {} if job in self._told[worker] else {"busy": end.resumes}
+            self._told[worker].discard(job)
+            self._models.update(queue, worker, has_ended_jobs=True, **is_busy_with)
             if end.seconds is not None:
                 self.service_times[queue].job_ended(end.seconds)
         if ticket:

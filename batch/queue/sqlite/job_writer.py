@@ -49,17 +49,19 @@ class JobTransaction:
         if draft.blobs:
             self.hold(draft.id, draft.blobs, "request")
 
-    def submit_leased(self, draft: Draft, worker: str) -> Lease | None:
+    def submit_leased(self, draft: Draft, worker: str, told: Collection[str] = ()) -> Lease | None:
         """Accept a job that its worker has at once, with no message in between; None, and nothing done, unless the worker is
-        there with its model loaded, holds no job of the queue, and no other job waits in it."""
+        there with its model loaded, holds no job of the queue, and no other job waits in it. `told`: jobs that it has ended
+        and not written down, which do not count."""
         queue = draft.queue
+        others = f" and job not in ({','.join('?' * len(told))})" if told else ""
         message = self._conn.execute(
             # Ids of messages are given once: should the job be put back, nobody has its place in the line.
             "update sqlite_sequence set seq=seq+1 where name='task' "
             "and exists (select 1 from node where id=? and status='ready' and not is_draining) "
-            "and not exists (select 1 from claim where queue=?) and not exists (select 1 from task where queue=?) "
+            f"and not exists (select 1 from claim where queue=?{others}) and not exists (select 1 from task where queue=?) "
             "and not exists (select 1 from pause where kind=? and priority=?) returning seq",
-            (worker, queue, queue, draft.kind, int(draft.priority)),
+            (worker, queue, *told, queue, draft.kind, int(draft.priority)),
         ).fetchone()
         if message is None:
             return None

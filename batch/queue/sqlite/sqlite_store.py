@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -50,11 +50,11 @@ class SqliteStore(NodeRows):
             for draft in drafts:
                 transaction.submit(draft)
 
-    def submit_to(self, worker: str, draft: Draft) -> Lease | None:
+    def submit_to(self, worker: str, draft: Draft, told: Collection[str] = ()) -> Lease | None:
         """Accept a job and lease it to a worker in one transaction, where the worker is idle and nothing else waits; None where
-        it was queued, as `submit` does."""
+        it was queued, as `submit` does. `told`: jobs that the worker has ended and not written down."""
         with self.transaction() as transaction:
-            lease = transaction.submit_leased(draft, worker)
+            lease = transaction.submit_leased(draft, worker, told)
             if lease is None:
                 transaction.submit(draft)
         if lease is not None:

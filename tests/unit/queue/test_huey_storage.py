@@ -69,3 +69,27 @@ def test_a_job_that_was_handed_over_is_run_before_any_that_waits_and_inside_one_
         assert storage.claim() is None
     finally:
         store.close()
+
+
+def test_the_next_request_is_waited_for_before_a_look_that_something_would_be_done_ahead_of(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    settings.state_dir.mkdir(parents=True, exist_ok=True)
+    store = open_store(settings.database_address)
+    assert isinstance(store, SqliteStore)
+    storage = ClaimStorage(Kind.EMBEDDING, store, "w" * 24)
+    looks: list[str] = []
+    storage.before_look = lambda: looks.append("look")
+    storage.rest_s = lambda: 20.0
+    try:
+        store.submit(first := Draft(payload("embed", {"inputs": ["a"]}), Origin.HTTP, Priority.INTERACTIVE, waited=True))
+        (lease,) = store.take(Kind.EMBEDDING, "w" * 24)
+        threading.Timer(0.05, storage.hand, [lease]).start()
+        assert storage.dequeue() == message_for(first.id) and not looks
+        store.submit(second := Draft(payload("embed", {"inputs": ["a"]}), Origin.INBOX, Priority.INBOX))
+        threading.Timer(0.05, storage.woken.set).start()
+        assert storage.dequeue() == message_for(second.id) and looks == ["look"], "told to look, it does not wait on"
+        storage.rest_s = lambda: 0.01
+        threading.Timer(0.2, storage.woken.set).start()
+        assert storage.dequeue() is None and looks == ["look"] * 2
+    finally:
+        store.close()

@@ -189,3 +189,80 @@ def test_a_job_is_told_of_once_it_is_written_down_where_that_is_safer(
     lead.finish(RESULT)
     (end,) = ends(connection, 1)
     assert end.is_written and msgspec.json.decode(end.result, type=EmbeddingResult) == RESULT
+
+
+def next_claimed(context: JobContext, store: Store, *drafts: Draft) -> list[RunningJob]:
+    """Further jobs in the hands of the same worker, one inside the other."""
+    store.submit(*drafts)
+    return [RunningJob(context, lease, report_start_late=True) for lease in store.take(Kind.EMBEDDING, "w1", limit=len(drafts))]
+
+
+def states(store: Store, jobs: Sequence[RunningJob]) -> list[State]:
+    rows = [store.job(one.job.id) for one in jobs]
+    return [row.state for row in rows if row is not None]
+
+
+def test_the_ends_of_clients_jobs_that_follow_one_another_are_written_down_together_in_a_moment_of_rest(
+    store: Store, events: EventStream, connection: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batch.workers.job_ends.MAX_UNWRITTEN_S", 3600.0)
+    context = JobContext(Kind.EMBEDDING, store, Spool(tmp_path / "spool"), events, 1, "w1")
+    jobs = next_claimed(context, store, *(draft(Priority.INTERACTIVE) for _ in range(3)))
+    for one in jobs:
+        one.yield_point()
+        one.finish(RESULT)
+        (end,) = ends(connection, 1)
+        assert end.job == one.job.id and not end.is_written
+        assert msgspec.json.decode(end.result, type=EmbeddingResult) == RESULT
+    assert states(store, jobs) == [State.RUNNING] * 3 and context.ends.are_unwritten
+    assert sorted(context.leases) == sorted(one.lease.token for one in jobs), "each is renewed until it is written"
+    context.begin_look()
+    assert states(store, jobs) == [State.DONE] * 3 and not context.ends.are_unwritten and not context.leases
+    assert [(end.job, end.is_written) for end in ends(connection, 3)] == [(one.job.id, True) for one in jobs]
+
+
+@pytest.mark.parametrize("why", ["many", "a while ago", "another job goes on"])
+def test_an_end_that_was_told_does_not_wait_for_rest_that_may_not_come(
+    store: Store, events: EventStream, connection: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    assert connection
+    monkeypatch.setattr("batch.workers.job_ends.MAX_UNWRITTEN", 2 if why == "many" else 1000)
+    monkeypatch.setattr("batch.workers.job_ends.MAX_UNWRITTEN_S", 0.0 if why == "a while ago" else 3600.0)
+    context = JobContext(Kind.EMBEDDING, store, Spool(tmp_path / "spool"), events, 1, "w1")
+    first, second, third = next_claimed(context, store, *(draft(Priority.INTERACTIVE) for _ in range(3)))
+    first.finish(RESULT)
+    assert states(store, [first]) == [State.RUNNING]
+    match why:
+        case "many":
+            second.finish(RESULT)
+        case "a while ago":
+            third.yield_point()
+        case "another job goes on":
+            context.running.append(third)
+            second.finish(RESULT)
+    assert states(store, [first]) == [State.DONE]
+
+
+def test_a_full_disk_delays_what_was_told_until_the_service_stops_and_then_the_next_start_has_it(
+    store: Store, events: EventStream, connection: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batch.workers.job_context.DISK_RETRY_S", 0.0)
+    context = JobContext(Kind.EMBEDDING, store, Spool(tmp_path / "spool"), events, 1, "w1")
+    first, second = next_claimed(context, store, draft(Priority.INTERACTIVE), draft(Priority.INTERACTIVE))
+    write, refusals = store.end, [DiskFull("The disk is full.")] * 2
+
+    def refuse(endings: list[Ending], *, durable: bool = False) -> list[bool]:
+        if refusals:
+            raise refusals.pop()
+        return write(endings, durable=durable)
+
+    monkeypatch.setattr(store, "end", refuse)
+    first.finish(RESULT)
+    context.ends.write_told()
+    assert not refusals and states(store, [first]) == [State.DONE]
+    refusals += [DiskFull("The disk is full.")] * 1000
+    context.deadline = 0.0
+    second.finish(RESULT)
+    context.ends.write_told()
+    assert states(store, [second]) == [State.RUNNING], "its claim stays"
+    assert [end.is_written for end in ends(connection, 2)] == [False, True]

@@ -13,10 +13,10 @@ from batch.errors import ModelProblem
 from batch.payloads.speech import TranscriptionResult
 from batch.queue.jobs import Priority
 from batch.workers.engine import Work
-from batch.workers.job_context import Stopping
 from batch.workers.speech.bulk.lane import Lane, LaneCall, LaneEnd, Transcribe
 from batch.workers.speech.bulk.models import ModelCopies
 from batch.workers.speech.whisper.model import WhisperModel
+from batch.workers.stopping import Stopping
 
 logger = logging.getLogger("batch.worker")
 

@@ -157,6 +157,17 @@ def test_a_small_request_is_its_idle_workers_from_the_transaction_on_that_accept
         assert queued_jobs(store) == [draft.id, second.id], "its place in the line was kept for it"
 
 
+def test_a_worker_that_has_yet_to_write_down_that_its_jobs_have_ended_is_handed_the_next_one(tmp_path: Path) -> None:
+    with used_store(tmp_path) as store:
+        told = []
+        for _ in range(3):
+            lease = store.submit_to(WORKER, small_draft(), told)
+            assert lease is not None
+            told.append(lease.job.id)
+        later = store.submit_to(WORKER, small_draft(), told[:2])
+        assert later is None, "it computes the third"
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -71,6 +71,25 @@ def test_the_death_of_a_worker_touches_its_own_jobs_alone(tmp_path: Path) -> Non
     asyncio.run(play())
 
 
+def test_a_worker_is_idle_once_it_has_told_of_its_job_and_may_write_that_down_beside_the_next(tmp_path: Path) -> None:
+    async def play() -> None:
+        async with opened_hub(tmp_path) as hub:
+            await connect(hub, "a")
+            first, second = await ticket_of(hub), await ticket_of(hub)
+            hub.reports.receive(Kind.VLM, Started(job=first.id), "a")
+            assert hub.models.idle_worker(Kind.VLM) == ""
+            hub.reports.receive(Kind.VLM, End(job=first.id, state=State.DONE, is_written=False), "a")
+            assert hub.models.idle_worker(Kind.VLM) == "a" and list(hub.reports.told_jobs("a")) == [first.id]
+            hub.reports.receive(Kind.VLM, Started(job=second.id), "a")
+            hub.reports.receive(Kind.VLM, End(job=first.id, state=State.DONE, resumes=second.id), "a")
+            assert hub.models.of(Kind.VLM, "a").busy == second.id and not hub.reports.told_jobs("a")
+            hub.reports.receive(Kind.VLM, End(job=second.id, state=State.DONE, is_written=False), "a")
+            hub.reports.worker_gone(Kind.VLM, "a")
+            assert not hub.reports.told_jobs("a"), "its successor does them again"
+
+    asyncio.run(play())
+
+
 def test_of_queues_that_other_machines_name_nothing_stays_behind_their_last_worker(tmp_path: Path) -> None:
     async def play() -> None:
         async with opened_hub(tmp_path) as hub:

@@ -13,10 +13,10 @@ import pytest
 from batch.payloads.speech import TranscriptionOptions, TranscriptionPayload, TranscriptionResult
 from batch.queue.jobs import Kind, Priority
 from batch.workers.engine import OwnWork
-from batch.workers.job_context import Stopping
 from batch.workers.speech.bulk.lanes import Lanes
 from batch.workers.speech.bulk.models import ModelCopies
 from batch.workers.speech.whisper.model import Aborted, WhisperModel
+from batch.workers.stopping import Stopping
 from scripted_work import ScriptedWork
 
 pytestmark = pytest.mark.timeout(30)
