@@ -18,6 +18,7 @@ from batch.api.http.connection import CONNECTION, ClientConnection
 from batch.api.http.half_closed import still_listens
 from batch.api.http.response_head import HeadWithBody
 from batch.errors import BadRequest, BatchError, HeadersTooLarge, TooSlow
+from batch.receive_size import bound_receive_size
 from batch.settings import LimitSettings
 
 LINGER_S = 5.0
@@ -66,6 +67,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]  # uvicorn asks for a Transport, which it is
+        bound_receive_size(transport)
         self._start_header_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import resource
 import time
 from collections.abc import Awaitable, Callable, Collection
 from typing import TypeVar
@@ -20,6 +22,17 @@ PAUSE_RATIO = 1000
 """So many times as long as it took, if that is longer: a disk that is busy for long must not hold up the loop each minute."""
 
 
+_counts = itertools.count()
+
+
+def _count_waits() -> int:
+    """How often this thread has waited for anything by itself: a write that took long and waited for nothing was kept from the
+    core by others. Where nobody counts that, always another number."""
+    if not hasattr(resource, "RUSAGE_THREAD"):  # macOS
+        return next(_counts)
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+
+
 class ImmediateWriter:
     """One a hub, on its event loop."""
 
@@ -36,7 +49,7 @@ class ImmediateWriter:
         """Accept a job whose payload is a few kilobytes at most; False, and nothing done, where that would wait for somebody,
         would overtake an earlier job, or fails: the thread may do it, and report what is wrong. `worker`: one that seems to be
         idle, to which the job may be handed; empty: none. `told`: jobs that this one has ended and not written down."""
-        started_at = time.monotonic()
+        started_at, waits = time.monotonic(), _count_waits()
         if self._store is None or self._others or started_at < self._resumes_at:
             return False
         lease = None
@@ -49,7 +62,7 @@ class ImmediateWriter:
             return False
         finally:
             now = time.monotonic()
-            if (duration := now - started_at) > SLOW_WRITE_S:
+            if (duration := now - started_at) > SLOW_WRITE_S and _count_waits() != waits:
                 self._resumes_at = now + max(PAUSE_S, PAUSE_RATIO * duration)
         if lease is not None:
             self._hand(worker, lease)

@@ -18,6 +18,7 @@ from batch.payloads.json_text import decode, decoder, encode
 from batch.payloads.questions import ANSWER_TYPES, Answer, Question
 from batch.queue.channel import socket_path
 from batch.queue.frames import ABSENT, Answered, Ask, Hello, RowChanged, WorkerFrame
+from batch.receive_size import bound_receive_size
 
 logger = logging.getLogger("batch.hub")
 
@@ -147,6 +148,7 @@ class _Link(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
+        bound_receive_size(transport)
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
