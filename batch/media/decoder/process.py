@@ -168,11 +168,27 @@ class DecoderProcess:
         `look_up` is called every other second while it waits, and may raise to give the picture up. Raises what `open_image`
         raises, and UnsupportedMedia or BadRequest for a picture that ends the decoder or takes it too long.
         """
+        self.begin_image(source, max_pixels, max_bytes, least_side)
+        return self.end_image(look_up)
+
+    def begin_image(
+        self, source: bytes | str | os.PathLike[str], max_pixels: int, max_bytes: int, least_side: int | None = None
+    ) -> None:
+        """Have a picture decoded while the caller goes on; `end_image` is called next, or `close`. Raises nothing that is the
+        picture's."""
         path = None if isinstance(source, bytes) else os.fspath(source)
         data = source if isinstance(source, bytes) else b""
         self.start()
         try:
-            self.send(OpenImage(path=path, max_pixels=max_pixels, max_bytes=max_bytes, least_side=least_side), data)
+            with contextlib.suppress(PipeClosed):  # `end_image` finds it so too
+                self.send(OpenImage(path=path, max_pixels=max_pixels, max_bytes=max_bytes, least_side=least_side), data)
+        except BaseException:
+            self.close()
+            raise
+
+    def end_image(self, look_up: Callable[[], object] = lambda: None) -> Pixels:
+        """The picture that was begun, as `image` returns it. Raises what `image` does."""
+        try:
             self._await_reply(IMAGE_LIMIT_S, look_up)
             reply, _ = self.receive(IMAGE_LIMIT_S)
             pixels = self._pixels(reply)

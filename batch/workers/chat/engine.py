@@ -284,6 +284,14 @@ class VlmEngine:
             self._prefixes.name(task, payload)
         return task
 
+    def expect(self, works: Sequence[Work]) -> None:
+        """These jobs are planned soon, in this order: their pictures are decoded meanwhile."""
+        self._pictures.expect(works)
+
+    def forget(self, work: Work) -> None:
+        """A job has ended: what is kept for its plan is not needed any more."""
+        self._pictures.forget(work)
+
     def fits_bulk(self, task: TaskParams) -> bool:
         """Whether the context of bulk jobs has room for a job; one that does not fit is computed by itself."""
         assert self._bulk_context is not None

@@ -10,10 +10,9 @@ from functools import partial
 from pathlib import Path
 
 from batch.cpu_sharing.core_table import usable
-from batch.payloads.chat import ChatPayload, ImagePart
-from batch.payloads.job_payload import Payload
+from batch.payloads.chat import ChatPayload
 from batch.workers.chat.bulk.bulk_engine import JobPlanner
-from batch.workers.chat.images.picture_reader import PictureReader
+from batch.workers.chat.images.picture_reader import PictureReader, picture_hashes
 from batch.workers.chat.images.vision import Vision
 from batch.workers.chat.task_params import TaskParams
 from batch.workers.engine import Work
@@ -81,7 +80,7 @@ class PreparationThread:
 
     def submit(self, work: Work) -> Preparation | None:
         """Begin with a job, None where it shows no pictures. Raises BatchError where the spool has lost one."""
-        hashes = _picture_hashes(work.payload)
+        hashes = picture_hashes(work.payload)
         if not hashes:
             return None
         paths = {sha256: work.spool_path(sha256) for sha256 in hashes}
@@ -191,12 +190,3 @@ class PreparationThread:
                 clear_errors()
                 self._vision.encode_chunk(chunk, pause)
         return task
-
-
-def _picture_hashes(payload: Payload) -> list[str]:
-    """Of the pictures that a job shows, each once."""
-    if not isinstance(payload, ChatPayload):
-        return []
-    contents = (message.content for message in payload.messages)
-    parts = (part for content in contents if isinstance(content, list) for part in content)
-    return list(dict.fromkeys(part.blob for part in parts if isinstance(part, ImagePart)))
