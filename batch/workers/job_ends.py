@@ -51,7 +51,7 @@ class JobEnd:
 
 
 class JobEnds:
-    """One a worker, used in the engine's thread."""
+    """One a worker, used in the engine's thread, but for `leave`."""
 
     def __init__(self, context: JobContext) -> None:
         self._context = context
@@ -93,6 +93,13 @@ class JobEnds:
         if ends:
             with contextlib.suppress(Stopping):
                 self._write(ends, are_told=True)
+
+    def leave(self) -> None:
+        """From any thread, as the process ends: write down what was told, if the database takes it now."""
+        ends, self._unwritten = self._unwritten, []
+        if ends:
+            with contextlib.suppress(*WRITE_REFUSED, DamagedDatabase):
+                self._context.store.end([end.ending for end in ends])
 
     def _tell(self, ends: Iterable[JobEnd], **changes: Any) -> None:
         context, ids = self._context, {end.running.job.id for end in ends}

@@ -184,6 +184,7 @@ class Worker:
         with self._abandoning:
             for running in list(self._context.running):
                 running.put_back()
+            self._context.ends.leave()
             self._keeper.end()
 
     def _take_no_more(self) -> None:

@@ -266,3 +266,26 @@ def test_a_full_disk_delays_what_was_told_until_the_service_stops_and_then_the_n
     context.ends.write_told()
     assert states(store, [second]) == [State.RUNNING], "its claim stays"
     assert [end.is_written for end in ends(connection, 2)] == [False, True]
+
+
+@pytest.mark.parametrize("takes_writes", [True, False])
+def test_a_process_that_ends_writes_down_what_it_told_without_waiting_for_the_disk(
+    store: Store,
+    events: EventStream,
+    connection: socket.socket,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    takes_writes: bool,
+) -> None:
+    assert connection
+    context = JobContext(Kind.EMBEDDING, store, Spool(tmp_path / "spool"), events, 1, "w1")
+    (job,) = next_claimed(context, store, draft(Priority.INTERACTIVE))
+    job.finish(RESULT)
+
+    def refuse(endings: list[Ending], *, durable: bool = False) -> list[bool]:
+        raise DiskFull("The disk is full.")
+
+    if not takes_writes:
+        monkeypatch.setattr(store, "end", refuse)
+    context.ends.leave()
+    assert states(store, [job]) == [State.DONE if takes_writes else State.RUNNING] and not context.ends.are_unwritten
