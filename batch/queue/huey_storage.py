@@ -96,6 +96,8 @@ class ClaimStorage(BlackHoleStorage):  # type: ignore[misc]
         self.woken.clear()
         if not self._handed and (rest_s := self.rest_s()):
             self.woken.wait(rest_s)
+            if self.stopping.is_set():
+                return None
             self.woken.clear()
         if not self._handed:
             self.before_look()

@@ -88,6 +88,11 @@ def test_the_next_request_is_waited_for_before_a_look_that_something_would_be_do
         store.submit(second := Draft(payload("embed", {"inputs": ["a"]}), Origin.INBOX, Priority.INBOX))
         threading.Timer(0.05, storage.woken.set).start()
         assert storage.dequeue() == message_for(second.id) and looks == ["look"], "told to look, it does not wait on"
+        store.submit(Draft(payload("embed", {"inputs": ["a"]}), Origin.INBOX, Priority.INBOX))
+        threading.Timer(0.05, lambda: (storage.stopping.set(), storage.woken.set())).start()
+        assert storage.dequeue() is None and looks == ["look"], "told to stop, it takes nothing more"
+        storage.stopping.clear()
+        assert storage.claim() is not None
         storage.rest_s = lambda: 0.01
         threading.Timer(0.2, storage.woken.set).start()
         assert storage.dequeue() is None and looks == ["look"] * 2
