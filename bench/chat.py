@@ -36,7 +36,7 @@ from words import WORDS, prose
 
 from batch.payloads.job_payload import PAYLOAD_TYPES
 from batch.queue.channel import Waker
-from batch.queue.jobs import Draft, Kind, Origin, Priority
+from batch.queue.jobs import Draft, Kind, Origin, Priority, State
 from batch.queue.open_store import open_store
 from batch.settings import Settings, default_models_dir
 
@@ -287,7 +287,7 @@ def bulk_job(peer: Peer, subject: Subject) -> Iterator[None]:
         with store.transaction(durable=True) as transaction:
             transaction.submit(draft)
         waker.wake(Kind.VLM)
-        while (job := store.job(draft.id)) is not None and not job.progress and not job.state.ended:
+        while (job := store.job(draft.id)) is not None and job.state is State.QUEUED:
             time.sleep(0.02)
         yield
         if (job := store.job(draft.id)) is not None and job.state.ended:
