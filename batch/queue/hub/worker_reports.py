@@ -184,4 +184,5 @@ class WorkerReports:
             ticket.push(End(job=job, state=row.state))
         if runner := self._runner.pop(job, None):
             self._started_jobs.get(runner[0], {}).pop(job, None)
+            self._told.get(runner[0], set()).discard(job)
         self._report_end(JobEnded(job=job, kind=row.kind, state=row.state, waited=ticket is not None))

@@ -93,8 +93,11 @@ class PictureReader:
                 self._done = None
             if self._ahead is not None and self._ahead.path == path:
                 ahead, self._ahead = self._ahead, None
-                with ahead.lent:
-                    ahead.decoder.close()  # a reply is under way, and the next request must not read it
+                with ahead.lent, contextlib.suppress(BatchError):
+                    if ahead.decoder.is_ready(0.0):
+                        ahead.decoder.end_image()
+                    else:
+                        ahead.decoder.close()  # a reply is under way, and the next request must not read it
         self._begin_ahead()
 
     def close(self) -> None:
