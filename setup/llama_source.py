@@ -21,8 +21,8 @@ bytes than on multiplying those:
   one column as among others; Q4_0 and Q4_K stay as they are in the file, and need no copy that is rearranged;
 - with `llama_cpp/quantised_columns.h` (AVX-512 too) the other factor of K-quants is made in a fifth of the time, bit for bit
   the same;
-- with `llama_cpp/activations.h` GELU is computed, sooner than it is looked up in a table larger than the caches, and not
-  rounded to half floats, and tanh eight at a time.
+- with `llama_cpp/activations.h` (AVX-512 too) GELU is computed, sooner than it is looked up in a table larger than the caches,
+  and not rounded to half floats, and tanh eight at a time.
 
 A source that is not the one these changes were made for is left as it is: the service then computes more, not something else.
 """
