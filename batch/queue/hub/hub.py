@@ -144,8 +144,7 @@ class Hub:
         # Registered first: the job may have ended before the submitting thread is back.
         ticket = self.tickets.add(Ticket(self, draft.id, queue))
         try:
-            worker = self.models.idle_worker(queue)
-            if durable or not is_small or not self._immediate.submit(draft, worker, self.reports.told_jobs(worker)):
+            if durable or not is_small or not self._immediate.submit(draft, *self.reports.idle_worker(queue)):
                 await self._immediate.leave(self.in_thread(lambda: self.store.submit(self._routed(draft), durable=durable)))
         except BaseException:
             self.tickets.remove(draft.id)

@@ -96,9 +96,10 @@ class WorkerReports:
         """The jobs that a worker has begun and not ended."""
         return set(self._started_jobs.get(worker, ()))
 
-    def told_jobs(self, worker: str) -> Collection[str]:
-        """The jobs of a worker that holds nothing else and has yet to write down that they have ended."""
-        return self._told.get(worker, ())
+    def idle_worker(self, queue: str) -> tuple[str, Collection[str]]:
+        """Id of a worker that runs no job, empty where there is none; and the jobs that it has yet to write down as ended."""
+        worker = self._models.idle_worker(queue)
+        return worker, self._told.get(worker, ())
 
     def _forget_jobs(self, worker: str) -> set[str]:
         self._told.pop(worker, None)

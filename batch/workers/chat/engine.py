@@ -161,6 +161,7 @@ class VlmEngine:
             joint_picture_tokens=most,
             decodes_ahead=has_gpu,
             encodes_ahead=encodes_ahead,
+            pictures=self._pictures,
         )
         self._runner = StepRunner(self._resources)
         source = model.chat_template()
@@ -283,14 +284,6 @@ class VlmEngine:
         if self._prefixes is not None and work.job.priority >= Priority.INTERACTIVE:
             self._prefixes.name(task, payload)
         return task
-
-    def expect(self, works: Sequence[Work]) -> None:
-        """These jobs are planned soon, in this order: their pictures are decoded meanwhile."""
-        self._pictures.expect(works)
-
-    def forget(self, work: Work) -> None:
-        """A job has ended: what is kept for its plan is not needed any more."""
-        self._pictures.forget(work)
 
     def fits_bulk(self, task: TaskParams) -> bool:
         """Whether the context of bulk jobs has room for a job; one that does not fit is computed by itself."""

@@ -12,6 +12,7 @@ import msgspec
 from batch.payloads.chat import StopType, Timings
 from batch.payloads.events import Progress
 from batch.workers.chat.dialects.stream_parser import StreamParser
+from batch.workers.chat.images.picture_reader import PictureReader
 from batch.workers.chat.images.vision import Vision
 from batch.workers.chat.kv.prompt_cache import PromptCache
 from batch.workers.chat.kv.slot import Slot
@@ -63,6 +64,8 @@ class Resources:
     then ends the answer, that decode was for nothing."""
     encodes_ahead: bool = False
     """Whether pictures of bulk jobs are encoded in a thread while others are described; else between their steps."""
+    pictures: PictureReader | None = None
+    """Decodes the pictures of jobs that are planned in the engine's thread."""
 
 
 class Generation:

@@ -25,14 +25,6 @@ class JobPlanner(Protocol):
 class BulkEngine(JobPlanner, Protocol):
     """What the scheduler needs to know of jobs: the engine."""
 
-    def expect(self, works: Sequence[Work]) -> None:
-        """These jobs are planned soon, in this order, in the engine's thread."""
-        ...
-
-    def forget(self, work: Work) -> None:
-        """A job has ended: it is not planned any more."""
-        ...
-
     def make_result(self, work: Work, task: TaskParams, results: Sequence[ChoiceResult]) -> ChatResult:
         """The result of a job whose choices are all there."""
         ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from batch.workers.chat.bulk.bulk_engine import JobPlanner
@@ -31,6 +31,7 @@ class ClaimedJobs:
         self._planner = planner
         self._preparations = preparations
         self._encodes_ahead = resources.encodes_ahead
+        self._pictures = None if resources.encodes_ahead else resources.pictures
         self._plans_ahead = max(1, width // PLANS_AHEAD_SHARE) if resources.decodes_ahead else 0
         self._jobs: list[tuple[Work, Preparation | None]] = []
         """None: the job has nothing to wait for but a place."""
@@ -59,6 +60,13 @@ class ClaimedJobs:
         """The next look is due at once."""
         self._next_look = 0.0
 
+    def expect(self, works: Sequence[Work]) -> Sequence[Work]:
+        """These are added next, in this order; returns them. Where no thread prepares them, each one's picture is decoded while
+        the one before it is prepared."""
+        if self._pictures is not None:
+            self._pictures.expect(works)
+        return works
+
     def add(self, work: Work) -> None:
         """Have the thread begin with its pictures, if it shows any. Raises BatchError where the spool has lost one."""
         preparation = self._preparations.submit(work) if self._encodes_ahead else None
@@ -86,7 +94,9 @@ class ClaimedJobs:
         return bool(self._jobs)
 
     def drop(self, work: Work) -> None:
-        """It has ended otherwise, if it is one of these."""
+        """A job has ended, which may be one of these."""
+        if self._pictures is not None:
+            self._pictures.forget(work)
         for claimed in [claimed for claimed in self._jobs if claimed[0] is work]:
             self._jobs.remove(claimed)
             if claimed[1] is not None:

@@ -145,10 +145,7 @@ class BulkRun:
             return
         if not self._claimed.is_look_due(self._lead.wake_ups, is_idle=not self._jobs and not self._claimed):
             return
-        works = self._lead.claim_batch_mates(self._large.most_to_claim(free))
-        if not self._resources.encodes_ahead:
-            self._engine.expect(works)
-        for work in works:
+        for work in self._claimed.expect(self._lead.claim_batch_mates(self._large.most_to_claim(free))):
             self._add(work)
 
     def _add(self, work: Work) -> None:
@@ -194,7 +191,6 @@ class BulkRun:
         return True
 
     def _drop(self, work: Work) -> None:
-        self._engine.forget(work)
         self._claimed.drop(work)
         self._large.drop(work)
         for job in [job for job in self._jobs if job.work is work]:

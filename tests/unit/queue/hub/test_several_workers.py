@@ -77,15 +77,17 @@ def test_a_worker_is_idle_once_it_has_told_of_its_job_and_may_write_that_down_be
             await connect(hub, "a")
             first, second = await ticket_of(hub), await ticket_of(hub)
             hub.reports.receive(Kind.VLM, Started(job=first.id), "a")
-            assert hub.models.idle_worker(Kind.VLM) == ""
+            assert hub.reports.idle_worker(Kind.VLM) == ("", ())
             hub.reports.receive(Kind.VLM, End(job=first.id, state=State.DONE, is_written=False), "a")
-            assert hub.models.idle_worker(Kind.VLM) == "a" and list(hub.reports.told_jobs("a")) == [first.id]
+            assert hub.reports.idle_worker(Kind.VLM) == ("a", {first.id})
             hub.reports.receive(Kind.VLM, Started(job=second.id), "a")
             hub.reports.receive(Kind.VLM, End(job=first.id, state=State.DONE, resumes=second.id), "a")
-            assert hub.models.of(Kind.VLM, "a").busy == second.id and not hub.reports.told_jobs("a")
+            assert hub.models.of(Kind.VLM, "a").busy == second.id
             hub.reports.receive(Kind.VLM, End(job=second.id, state=State.DONE, is_written=False), "a")
+            assert hub.reports.idle_worker(Kind.VLM) == ("a", {second.id})
             hub.reports.worker_gone(Kind.VLM, "a")
-            assert not hub.reports.told_jobs("a"), "its successor does them again"
+            await connect(hub, "a")
+            assert hub.reports.idle_worker(Kind.VLM) == ("a", ()), "what it had told is done again"
 
     asyncio.run(play())
 

@@ -16,7 +16,7 @@ from scripted_work import ScriptedWork
 
 def test_the_next_place_is_the_more_urgent_jobs_and_else_that_of_the_one_that_came_first(tmp_path: Path) -> None:
     planner: Any = SimpleNamespace(plan_job=lambda work: work.job.id)
-    resources: Any = SimpleNamespace(encodes_ahead=False, decodes_ahead=False)
+    resources: Any = SimpleNamespace(encodes_ahead=False, decodes_ahead=False, pictures=None)
     claimed = ClaimedJobs(planner, PreparationThread(planner, None, PictureReader(LimitSettings())), resources, 4)
     request = {"messages": [{"role": "user", "content": "a text"}]}
     priorities = (Priority.INBOX, Priority.INBOX, Priority.BATCH, Priority.BATCH)
