@@ -346,5 +346,5 @@ class ImmediateStore(Store, Protocol):
     """Writes take a fraction of a millisecond, or raise DatabaseBusy."""
 
     def submit_to(self, worker: str, draft: Draft, told: Collection[str] = ()) -> Lease | None:
-        """Accept a job and lease it to an idle worker that has yet to write the ends of the `told`; None: it waits, as others do."""
+        """Accept a job and lease it to a worker that is idle but for writing the ends of the `told`; None: it was queued."""
         ...
