@@ -79,11 +79,11 @@ def test_pictures_may_be_asked_for_in_another_order_and_others_come_between(read
     assert len(decoders(reader)) == 1, "the decoder was free for it"
     for number in (3, 0, 4, 1, 2):
         assert shown(reader.read(works[number], str(number))) == number
+    pid = decoders(reader)[0] or 0
+    os.kill(pid, signal.SIGSTOP)
     reader.expect(works[:1])
-    pid = reader._ahead and reader._ahead.decoder.pid
-    os.kill(pid or 0, signal.SIGSTOP)
     assert shown(reader.read(other, "99")) == 99, "one that takes long holds up no other"
-    os.kill(pid or 0, signal.SIGCONT)
+    os.kill(pid, signal.SIGCONT)
     assert shown(reader.read(works[0], "0")) == 0
 
 
@@ -110,9 +110,8 @@ def test_a_job_that_is_cancelled_while_its_picture_is_decoded_takes_no_other_wit
 ) -> None:
     monkeypatch.setattr("batch.media.decoder.process.IMAGE_TICK_S", 0.01)
     first, second = drawn(tmp_path, 1), drawn(tmp_path, 2)
+    os.kill(decoders(reader)[0] or 0, signal.SIGSTOP)
     reader.expect([first, second])
-    pid = reader._ahead and reader._ahead.decoder.pid
-    os.kill(pid or 0, signal.SIGSTOP)
 
     def cancel() -> None:
         raise Cancelled
