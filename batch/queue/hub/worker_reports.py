@@ -154,9 +154,10 @@ class WorkerReports:
             self._tickets.remove(job)
             self._runner.pop(job, None)
             self._started_jobs.get(worker, {}).pop(job, None)
-            is_busy_with = {} if job in self._told[worker] else {"busy": end.resumes}
+            # A job that was told runs no more since then: by now the worker may run another.
+            busy = self._models.of(queue, worker).busy if job in self._told[worker] else end.resumes
             self._told[worker].discard(job)
-            self._models.update(queue, worker, has_ended_jobs=True, **is_busy_with)
+            self._models.update(queue, worker, busy=busy, has_ended_jobs=True)
             if end.seconds is not None:
                 self.service_times[queue].job_ended(end.seconds)
         if ticket:
